@@ -1,0 +1,41 @@
+"""Checkpoint -> deployable module -> ONNX. Needs torch: ``pip install 'frcnn[export]'``.
+
+Example::
+
+    from frcnn.exporter import export_onnx, load_checkpoint
+
+    model, spec = load_checkpoint("my.pth")
+    export_onnx(model, "model.onnx", labels=["cat", "dog"])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from frcnn.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from frcnn.exporter.checkpoint import load_checkpoint
+    from frcnn.exporter.onnx_export import export_onnx
+    from frcnn.exporter.pooling import MultiScaleRoIPool
+
+__all__ = ["MultiScaleRoIPool", "export_onnx", "load_checkpoint"]
+
+_HOMES = {
+    "MultiScaleRoIPool": "frcnn.exporter.pooling",
+    "export_onnx": "frcnn.exporter.onnx_export",
+    "load_checkpoint": "frcnn.exporter.checkpoint",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs torch only when it is asked for, so that every ``--help`` works without it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "frcnn":
+            raise
+        raise MissingDependencyError(str(error.name), extra="export", why=f"frcnn.exporter.{name}") from error

@@ -1,0 +1,124 @@
+"""Fold batch normalisation into the convolution before it, in float64: fewer nodes, and no second rounding in fp16."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.ops import FrozenBatchNorm2d
+
+from frcnn.spec import ModelSpec
+
+__all__ = ["fold_batchnorm"]
+
+
+def fold_batchnorm(model: GeneralizedRCNN, spec: ModelSpec) -> int:
+    """Fold, in place, every batch normalisation of backbone and box head that follows a convolution directly.
+
+    Which follows which is seen, not guessed: one pass over tensors without data records what each convolution's
+    output is used for. A convolution is folded when every output of it is used once, by the same normalisation.
+
+    Returns:
+        how many were folded.
+    """
+    side = 4 * spec.transform.size_divisible
+    pooled_size = spec.roi_heads.pooler.output_size
+    channels = int(model.backbone.out_channels)
+    pairs = _follow(model.backbone, lambda: torch.empty(1, 3, side, side))
+    pairs |= _follow(model.roi_heads.box_head, lambda: torch.empty(2, channels, *pooled_size))
+    for normalisation, convolution in pairs.items():
+        _fold(convolution, normalisation)
+    _replace(model, set(pairs))
+    return len(pairs)
+
+
+class _CountUses(TorchDispatchMode):
+    """Count how many operations take each tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uses: Counter[int] = Counter()
+        self.alive: list[object] = []  # an id is only a name while its tensor lives
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace != "prim":  # asking for a tensor's device is no use of it
+            inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            self.alive.extend(inputs)
+            self.uses.update({id(tensor) for tensor in inputs})
+        return func(*args, **(kwargs or {}))
+
+
+def _follow(root: nn.Module, make_input: Callable[[], Tensor]) -> dict[nn.Module, nn.Conv2d]:
+    """Return normalisation -> the convolution it alone follows."""
+    made_by: dict[int, nn.Conv2d] = {}
+    outputs: list[tuple[nn.Conv2d, Tensor]] = []
+    inputs: list[tuple[nn.Module, Tensor]] = []
+
+    def after_convolution(module: nn.Module, _: object, output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        made_by[id(output)] = module
+        outputs.append((module, output))
+
+    hooks = []
+    for module in root.modules():
+        if type(module) is nn.Conv2d:
+            hooks.append(module.register_forward_hook(after_convolution))
+        elif type(module) in (nn.BatchNorm2d, FrozenBatchNorm2d) and module.running_var is not None:
+            hooks.append(module.register_forward_pre_hook(lambda m, args: inputs.append((m, args[0]))))
+    count = _CountUses()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            example = make_input()
+            with count:
+                root(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    readers: dict[nn.Conv2d, set[nn.Module | None]] = {}
+    normalisation_of = {id(tensor): module for module, tensor in inputs}
+    for convolution, output in outputs:
+        reader = normalisation_of.get(id(output)) if count.uses[id(output)] == 1 else None
+        readers.setdefault(convolution, set()).add(reader)
+    sources: dict[nn.Module, set[nn.Conv2d | None]] = {}
+    for normalisation, tensor in inputs:
+        sources.setdefault(normalisation, set()).add(made_by.get(id(tensor)))
+
+    shared = Counter(id(parameter) for module in root.modules() for parameter in module.parameters(recurse=False))
+    pairs: dict[nn.Module, nn.Conv2d] = {}
+    for normalisation, convolutions in sources.items():
+        (convolution, *others) = convolutions
+        if convolution is None or others or readers[convolution] != {normalisation}:
+            continue
+        if shared[id(convolution.weight)] == 1:
+            pairs[normalisation] = convolution
+    return pairs
+
+
+def _fold(convolution: nn.Conv2d, normalisation: nn.Module) -> None:
+    n: Any = normalisation
+    scale = (n.running_var.double() + n.eps).rsqrt()
+    if n.weight is not None:
+        scale = scale * n.weight.double()
+    shift = -n.running_mean.double() * scale
+    if n.bias is not None:
+        shift = shift + n.bias.double()
+    weight = convolution.weight.double() * scale[:, None, None, None]
+    if convolution.bias is not None:
+        shift = shift + convolution.bias.double() * scale
+    convolution.weight = nn.Parameter(weight.float(), requires_grad=False)
+    convolution.bias = nn.Parameter(shift.float(), requires_grad=False)
+
+
+def _replace(root: nn.Module, folded: set[nn.Module]) -> None:
+    for parent in list(root.modules()):
+        for name, child in list(parent.named_children()):
+            if child in folded:
+                setattr(parent, name, nn.Identity())

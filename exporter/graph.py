@@ -1,0 +1,58 @@
+"""What the exporter's graph still needs to become ``model.onnx``: function bodies and the manifest."""
+
+from __future__ import annotations
+
+import onnx
+
+from frcnn.errors import ExportError
+from frcnn.plugins import DOMAIN, OPERATORS, VERSION, grouped_nms, multiscale_roi_align, multiscale_roi_pool
+from frcnn.spec import MANIFEST_KEY, Manifest, ModelSpec
+
+__all__ = ["finish_graph"]
+
+
+def finish_graph(model: onnx.ModelProto, spec: ModelSpec, manifest: Manifest) -> onnx.ModelProto:
+    """Attach the bodies of our operators and the manifest, drop traces of the exporting machine, and check.
+
+    Raises:
+        ExportError: the graph is not what it should be.
+    """
+    _attach_functions(model, spec)
+    _strip_traces(model)
+    onnx.helper.set_model_props(model, {MANIFEST_KEY: manifest.to_json()})
+    model.producer_name, model.producer_version = "frcnn", manifest.versions["frcnn"]
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+    return model
+
+
+def _attach_functions(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    pooler = spec.roi_heads.pooler
+    levels = len(pooler.feature_names)
+    bodies = {
+        "GroupedNMS": grouped_nms.function,
+        "MultiscaleRoIAlign": lambda: multiscale_roi_align.function(levels=levels, aligned=False),
+        "MultiscaleRoIPool": lambda: multiscale_roi_pool.function(levels=levels, output_size=pooler.output_size),
+    }
+    used = [node.op_type for node in model.graph.node if node.domain == DOMAIN]
+    unknown = set(used) - set(OPERATORS)
+    if unknown or used.count("GroupedNMS") != 2 or len(used) != 3:
+        raise ExportError(f"expected two GroupedNMS nodes and one RoI pooling node, got {used}")
+    if model.functions:
+        raise ExportError(f"unexpected functions in the exported graph: {[f.name for f in model.functions]}")
+    model.functions.extend(bodies[name]() for name in sorted(set(used)))
+    if not any(opset.domain == DOMAIN for opset in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes of stack traces: paths of the exporting machine, and half of a small file."""
+    del model.metadata_props[:]
+    graph = model.graph
+    model.doc_string = graph.doc_string = ""
+    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    del graph.metadata_props[:]

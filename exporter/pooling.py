@@ -1,0 +1,79 @@
+"""RoI max pooling for torchvision's Faster R-CNN, as in the original papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import MultiScaleRoIAlign, roi_pool
+from torchvision.ops.poolers import _filter_input, _setup_scales
+
+__all__ = ["MultiScaleRoIPool"]
+
+
+class MultiScaleRoIPool(MultiScaleRoIAlign):
+    """Multi-scale RoI max pooling: ``torchvision.ops.RoIPool`` in the place of ``MultiScaleRoIAlign``.
+
+    Give it to a ``FasterRCNN`` as ``box_roi_pool`` for the form of Fast and Faster R-CNN (arXiv:1504.08083,
+    arXiv:1506.01497), with one feature map or, with Feature Pyramid Networks' level rule, several. It is a
+    ``MultiScaleRoIAlign`` because ``FasterRCNN`` accepts nothing else; it has no weights.
+
+    Args:
+        featmap_names: names of the backbone's maps to pool from, finest first.
+        output_size: side, or (height, width), of the pooled grid.
+        canonical_scale: RoI side in pixels that belongs to ``canonical_level``.
+        canonical_level: see ``canonical_scale``.
+
+    Example::
+
+        FasterRCNN(backbone, num_classes=21, box_roi_pool=MultiScaleRoIPool(["0"], 7), ...)
+    """
+
+    def __init__(
+        self,
+        featmap_names: Sequence[str],
+        output_size: int | tuple[int, int],
+        *,
+        canonical_scale: int = 224,
+        canonical_level: int = 4,
+    ) -> None:
+        super().__init__(
+            list(featmap_names),
+            output_size,  # type: ignore[arg-type]  # torchvision annotates tuple[int], means a pair
+            sampling_ratio=0,
+            canonical_scale=canonical_scale,
+            canonical_level=canonical_level,
+        )
+
+    def forward(
+        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> Tensor:
+        """Pool the RoIs of every picture.
+
+        Args:
+            x: feature maps by name, (N, C, Hᵢ, Wᵢ).
+            boxes: per picture (R, 4) float32, x1, y1, x2, y2 in pixels of the resized picture.
+            image_shapes: per picture (height, width) after resizing.
+
+        Returns:
+            (sum of R, C, height, width), pictures in order.
+        """
+        maps = _filter_input(x, self.featmap_names)
+        if self.scales is None or self.map_levels is None:
+            self.scales, self.map_levels = _setup_scales(
+                maps, image_shapes, self.canonical_scale, self.canonical_level
+            )
+        images = torch.cat([boxes_i.new_full((len(boxes_i), 1), i) for i, boxes_i in enumerate(boxes)])
+        rois = torch.cat([images, torch.cat(boxes)], dim=1)
+        if len(maps) == 1:
+            return roi_pool(maps[0], rois, self.output_size, self.scales[0])
+        levels = self.map_levels(boxes)
+        pooled = maps[0].new_zeros((len(rois), maps[0].shape[1], *self.output_size))
+        for level, (feature, scale) in enumerate(zip(maps, self.scales, strict=True)):
+            here = torch.where(levels == level)[0]
+            pooled[here] = roi_pool(feature, rois[here], self.output_size, scale)
+        return pooled
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(featmap_names={self.featmap_names}, output_size={self.output_size})"

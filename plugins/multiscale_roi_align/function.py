@@ -1,0 +1,28 @@
+"""MultiscaleRoIAlign in standard ONNX operators."""
+
+from __future__ import annotations
+
+import onnx
+
+from frcnn.plugins.multiscale_roi_align.spec import SPEC
+from frcnn.plugins.pooling import pooling_function
+
+__all__ = ["function"]
+
+
+def function(*, levels: int, aligned: bool) -> onnx.FunctionProto:
+    """Return the function body.
+
+    Args:
+        levels: feature maps, at least 1.
+        aligned: the node's ``aligned`` attribute, which ONNX's RoiAlign wants as a word and so is written into the body.
+    """
+    mode = "half_pixel" if aligned else "output_half_pixel"
+
+    def pool(level: int) -> str:
+        return f"""pooled_of_{level} = RoiAlign <
+            coordinate_transformation_mode = "{mode}", mode = "avg", output_height: int = @output_height,
+            output_width: int = @output_width, sampling_ratio: int = @sampling_ratio, spatial_scale = 1.0
+        > (map_{level}, rois_of_{level}, images_of_{level})"""
+
+    return pooling_function(SPEC, levels, pool)

@@ -1,0 +1,48 @@
+"""MultiscaleRoIAlign in PyTorch: its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from frcnn.plugins.roi_levels import pool_by_level
+
+__all__ = ["multiscale_roi_align"]
+
+
+def multiscale_roi_align(
+    rois: Tensor,
+    features: Sequence[Tensor],
+    *,
+    output_height: int,
+    output_width: int,
+    spatial_scales: Sequence[float],
+    level_thresholds: Sequence[float],
+    sampling_ratio: int,
+    aligned: int,
+) -> Tensor:
+    """Pool each RoI from its level with RoIAlign.
+
+    Args:
+        rois: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels; x2 < x1 or y2 < y1 marks an absent one.
+        features: L maps (N, C, Hᵢ, Wᵢ), float32, float16 or bfloat16, finest first.
+        output_height: rows of the pooled grid.
+        output_width: columns of the pooled grid.
+        spatial_scales: map size / canvas size, one per level.
+        level_thresholds: where levels 1, 2, … begin, see :mod:`frcnn.plugins.levels`.
+        sampling_ratio: samples per bin side; 0 is adaptive.
+        aligned: 1 shifts RoIs by half a cell.
+
+    Returns:
+        (N*R, C, output_height, output_width) in the features' type; 0 for absent RoIs.
+    """
+
+    def pool(feature: Tensor, image_rois: Tensor, scale: float) -> Tensor:
+        grid = (output_height, output_width)
+        return roi_align(feature.float(), image_rois, grid, scale, sampling_ratio, bool(aligned))
+
+    return pool_by_level(rois, features, (output_height, output_width), spatial_scales, level_thresholds, pool)
+
+

@@ -1,0 +1,31 @@
+"""MultiscaleRoIPool in standard ONNX operators."""
+
+from __future__ import annotations
+
+import onnx
+
+from frcnn.plugins.multiscale_roi_pool.spec import SPEC
+from frcnn.plugins.pooling import pooling_function
+
+__all__ = ["function"]
+
+
+def function(*, levels: int, output_size: tuple[int, int]) -> onnx.FunctionProto:
+    """Return the function body.
+
+    Args:
+        levels: feature maps, at least 1.
+        output_size: the node's (``output_height``, ``output_width``), which ONNX's MaxRoiPool wants as one list and so
+            are written into the body.
+    """
+    height, width = output_size
+
+    def pool(level: int) -> str:
+        return f"""
+    image_column_{level} = Unsqueeze (images_of_{level}, second)
+    image_numbers_{level} = Cast <to = 1> (image_column_{level})
+    image_rois_{level} = Concat <axis = 1> (image_numbers_{level}, rois_of_{level})
+    pooled_of_{level} = MaxRoiPool <pooled_shape = [{height}, {width}], spatial_scale = 1.0> (map_{level}, image_rois_{level})
+"""
+
+    return pooling_function(SPEC, levels, pool)

@@ -1,0 +1,64 @@
+"""What every face of a custom operator is checked against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["DOMAIN", "VERSION", "Attribute", "OperatorSpec", "Tensor"]
+
+DOMAIN: Final = "frcnn"
+VERSION: Final = 1
+
+AttributeKind = Literal["int", "float", "floats"]
+ElementType = Literal["float32", "features"]
+"""``features`` is float32, float16 or bfloat16, the same for every tensor of a node that says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """An input or output: its name, element type and shape in the letters of the room's docstring.
+
+    Attributes:
+        name: the formal name; a variadic input's names are this with the level appended.
+        element: element type.
+        shape: one letter or expression per dimension.
+        variadic: whether one tensor per feature level is meant.
+    """
+
+    name: str
+    element: ElementType
+    shape: tuple[str, ...]
+    variadic: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """A node attribute; all are required."""
+
+    name: str
+    kind: AttributeKind
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSpec:
+    """An operator of the domain ``frcnn``."""
+
+    name: str
+    summary: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    attributes: tuple[Attribute, ...]
+
+    @property
+    def qualified_name(self) -> str:
+        """``frcnn::Name``, as PyTorch's exporter wants it."""
+        return f"{DOMAIN}::{self.name}"
+
+    def input_names(self, levels: int) -> tuple[str, ...]:
+        """Return the formal input names for a number of feature levels."""
+        names: list[str] = []
+        for tensor in self.inputs:
+            names.extend(f"{tensor.name}_{i}" for i in range(levels)) if tensor.variadic else names.append(tensor.name)
+        return tuple(names)

@@ -1,0 +1,120 @@
+"""What the two RoI pooling operators share: tensors, attributes, and the body that gathers RoIs level by level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import onnx
+import onnx.parser
+
+from frcnn.plugins.operator import Attribute, OperatorSpec, Tensor
+
+__all__ = ["ATTRIBUTES", "INPUTS", "OUTPUTS", "pooling_function"]
+
+INPUTS: Final = (
+    Tensor(name="rois", element="float32", shape=("N", "R", "4")),
+    Tensor(name="feature", element="features", shape=("N", "C", "H", "W"), variadic=True),
+)
+OUTPUTS: Final = (Tensor(name="pooled", element="features", shape=("N*R", "C", "output_height", "output_width")),)
+ATTRIBUTES: Final = (
+    Attribute(name="output_height", kind="int", meaning="rows of the pooled grid"),
+    Attribute(name="output_width", kind="int", meaning="columns of the pooled grid"),
+    Attribute(name="spatial_scales", kind="floats", meaning="map size / canvas size, one per level; powers of two"),
+    Attribute(
+        name="level_thresholds",
+        kind="floats",
+        meaning=(
+            "max(1, L - 1) rising float32 values; a RoI's level is the number of them that are <= "
+            "sqrt((x2 - x1) * (y2 - y1)), all in float32, so one level has one threshold that no side reaches"
+        ),
+    ),
+)
+
+PoolText = Callable[[int], str]
+"""Gives, for level i, ONNX text that makes ``pooled_of_{i}`` (Rᵢ, C, h, w) float32 from ``map_{i}`` (N, C, H, W)
+float32, ``rois_of_{i}`` (Rᵢ, 4) float32 in cells of the map and ``images_of_{i}`` (Rᵢ) int64."""
+
+
+def pooling_function(spec: OperatorSpec, levels: int, pool: PoolText) -> onnx.FunctionProto:
+    """Return a RoI pooling body for a number of feature levels.
+
+    The inputs of an ONNX function are fixed in number, hence one body per number of levels. No RoI is pooled from a
+    map it does not belong to, and absent RoIs are pooled from none.
+
+    Args:
+        spec: the operator.
+        levels: feature maps, at least 1.
+        pool: how the RoIs of one level are pooled.
+    """
+    inputs = ", ".join(spec.input_names(levels))
+    attributes = ", ".join(attribute.name for attribute in spec.attributes)
+    steps = "".join(_pool_level(level, pool) for level in range(levels))
+    return onnx.parser.parse_function(
+        f"""
+        <domain: "frcnn", opset_import: ["" : 20]>
+        {spec.name} <{attributes}> ({inputs}) => (pooled)
+        {{ {_PREPARE} {steps}
+           pooled = CastLike (pooled_{levels}, feature_0)
+        }}
+        """
+    )
+
+
+_PREPARE: Final = """
+    first = Constant <value_ints: ints = [0]> ()
+    second = Constant <value_ints: ints = [1]> ()
+    zero = Constant <value_int: int = 0> ()
+    one = Constant <value_int: int = 1> ()
+    nil = Constant <value_float: float = 0.0> ()
+
+    four_columns = Constant <value_ints: ints = [-1, 4]> ()
+    all_rois = Reshape (rois, four_columns)
+    count_vector = Shape <start = 0, end = 1> (all_rois)
+    count = Squeeze (count_vector)
+    per_image_vector = Shape <start = 1, end = 2> (rois)
+    per_image = Squeeze (per_image_vector)
+    numbers = Range (zero, count, one)
+    images = Div (numbers, per_image)
+
+    x1, y1, x2, y2 = Split <axis = 1, num_outputs = 4> (all_rois)
+    widths = Sub (x2, x1)
+    heights = Sub (y2, y1)
+    has_width = GreaterOrEqual (widths, nil)
+    has_height = GreaterOrEqual (heights, nil)
+    is_roi_column = And (has_width, has_height)
+    is_roi = Squeeze (is_roi_column, second)
+    areas = Mul (widths, heights)
+    sides = Sqrt (areas)
+    thresholds = Constant <value_floats: floats = @level_thresholds> ()
+    reached = GreaterOrEqual (sides, thresholds)
+    reached_int = Cast <to = 7> (reached)
+    level_of_roi = ReduceSum <keepdims = 0> (reached_int, second)
+
+    channels = Shape <start = 1, end = 2> (feature_0)
+    rows = Constant <value_int: int = @output_height> ()
+    rows_vector = Unsqueeze (rows, first)
+    columns = Constant <value_int: int = @output_width> ()
+    columns_vector = Unsqueeze (columns, first)
+    pooled_shape = Concat <axis = 0> (count_vector, channels, rows_vector, columns_vector)
+    pooled_0 = ConstantOfShape (pooled_shape)
+    scales = Constant <value_floats: floats = @spatial_scales> ()
+"""
+
+
+def _pool_level(level: int, pool: PoolText) -> str:
+    i = level
+    return f"""
+    level_{i} = Constant <value_int: int = {i}> ()
+    on_level_{i} = Equal (level_of_roi, level_{i})
+    is_of_{i} = And (on_level_{i}, is_roi)
+    place_row_{i} = NonZero (is_of_{i})
+    places_{i} = Transpose <perm = [1, 0]> (place_row_{i})
+    canvas_rois_of_{i} = GatherND (all_rois, places_{i})
+    images_of_{i} = GatherND (images, places_{i})
+    scale_{i} = Gather (scales, level_{i})
+    rois_of_{i} = Mul (canvas_rois_of_{i}, scale_{i})
+    map_{i} = Cast <to = 1> (feature_{i})
+    {pool(i)}
+    pooled_{i + 1} = ScatterND (pooled_{i}, places_{i}, pooled_of_{i})
+"""

@@ -1,0 +1,47 @@
+"""The part of the RoI pooling references that is the same for both: pool each RoI from its level, skip absent ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["pool_by_level"]
+
+
+def pool_by_level(
+    rois: Tensor,
+    features: Sequence[Tensor],
+    output_size: tuple[int, int],
+    spatial_scales: Sequence[float],
+    level_thresholds: Sequence[float],
+    pool: Callable[[Tensor, Tensor, float], Tensor],
+) -> Tensor:
+    """Pool padded RoIs level by level.
+
+    Args:
+        rois: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels.
+        features: L maps (N, C, Hᵢ, Wᵢ).
+        output_size: (height, width) of the pooled grid.
+        spatial_scales: map size / canvas size, one per level.
+        level_thresholds: where levels 1, 2, … begin.
+        pool: (map (N, C, H, W), RoIs (Rᵢ, 5) with the picture's number first, scale) -> (Rᵢ, C, height, width).
+
+    Returns:
+        (N*R, C, height, width) in the features' type; 0 for absent RoIs.
+    """
+    images, per_image = rois.shape[:2]
+    flat = rois.reshape(-1, 4)
+    widths, heights = flat[:, 2] - flat[:, 0], flat[:, 3] - flat[:, 1]
+    is_roi = (widths >= 0) & (heights >= 0)
+    thresholds = torch.tensor(level_thresholds, dtype=torch.float32, device=rois.device)
+    level_of_roi = ((widths * heights).sqrt()[:, None] >= thresholds).sum(1)
+    image_of_roi = torch.arange(images, device=rois.device).repeat_interleave(per_image)
+    image_rois = torch.cat([image_of_roi[:, None].to(flat.dtype), flat], dim=1)
+
+    pooled = features[0].new_zeros((flat.shape[0], features[0].shape[1], *output_size))
+    for level, (feature, scale) in enumerate(zip(features, spatial_scales, strict=True)):
+        here = torch.nonzero((level_of_roi == level) & is_roi).squeeze(1)
+        pooled[here] = pool(feature, image_rois[here], scale).to(pooled.dtype)
+    return pooled

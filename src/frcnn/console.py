@@ -1,0 +1,77 @@
+"""What the verbs print: tables and lines on standard output, progress and warnings on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+__all__ = ["note", "say", "show_table", "spinner", "track", "warn"]
+
+_WIDTH_OF_A_FILE = 160
+T = TypeVar("T")
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _WIDTH_OF_A_FILE
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a result line to standard output."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Print a line about the work to standard error."""
+    print(text, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """Print a warning to standard error."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> None:
+    """Print a table to standard output.
+
+    Args:
+        title: printed above it.
+        columns: headings.
+        rows: one sequence of cells per row, as many as there are columns.
+        text_columns: the first so many columns are text (left); the rest are numbers (right).
+    """
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for index, column in enumerate(columns):
+        is_text = index < text_columns
+        table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    _console(stderr=False).print(table, soft_wrap=False)
+
+
+def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
+    """Yield the items with a progress bar on standard error; silent where that is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = _console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+@contextmanager
+def spinner(what: str) -> Iterator[None]:
+    """Show that something of unknown length goes on, with the time it has taken, on standard error."""
+    console = _console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        progress.add_task(what, total=None)
+        yield

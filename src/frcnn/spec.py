@@ -1,0 +1,258 @@
+"""The typed description of a model that every room shares, and the manifest that travels in an artifact.
+
+Sizes are ``(height, width)`` in pixels everywhere in frcnn. A *canvas* is the padded tensor the network
+sees; a picture is resized first (short side / long side as the model says) and then padded onto a canvas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from frcnn.errors import ArtifactError, UsageError
+
+__all__ = [
+    "BACKGROUND",
+    "MANIFEST_KEY",
+    "SCHEMA_VERSION",
+    "Manifest",
+    "ModelSpec",
+    "PoolerSpec",
+    "Precision",
+    "RPNSpec",
+    "RoIHeadsSpec",
+    "Size",
+    "TransformSpec",
+    "full_labels",
+]
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_KEY: Final = "frcnn.manifest"
+BACKGROUND: Final = "__background__"
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+Precision = Literal["fp32", "fp16"]
+PoolerKind = Literal["align", "max"]
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+NonNegative = Annotated[int, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Triple = tuple[float, float, float]
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Frozen, keyword-only and strict: an unknown or missing field is an error when decoding."""
+
+
+class TransformSpec(_Record, frozen=True, kw_only=True):
+    """Preprocessing, as in ``torchvision.models.detection.transform.GeneralizedRCNNTransform``.
+
+    Attributes:
+        min_size: length in pixels that the short side is resized to.
+        max_size: limit in pixels of the long side after resizing.
+        fixed_size: (height, width) that every picture is resized to instead, or None.
+        size_divisible: a canvas is a multiple of this many pixels in both directions.
+        image_mean: per-channel mean (R, G, B) of pictures in [0, 1].
+        image_std: per-channel standard deviation, likewise.
+    """
+
+    min_size: Positive
+    max_size: Positive
+    fixed_size: tuple[Positive, Positive] | None
+    size_divisible: Positive
+    image_mean: Triple
+    image_std: Triple
+
+    def resized_size(self, height: int, width: int) -> Size:
+        """Return the (height, width) a picture is resized to before padding.
+
+        The rule of torchvision's ``_resize_image_and_masks`` outside scripting: the scale is a Python
+        float, each side is ``floor(side * scale)``. A side may come out as 0 for extreme shapes, where
+        torchvision fails; it is kept at 1 pixel here.
+        """
+        if self.fixed_size is not None:
+            return self.fixed_size
+        short, long = min(height, width), max(height, width)
+        scale = min(self.min_size / short, self.max_size / long)
+        return max(1, math.floor(float(height) * scale)), max(1, math.floor(float(width) * scale))
+
+    def canvas_size(self, height: int, width: int) -> Size:
+        """Return the smallest (height, width) canvas that holds a resized picture of that size."""
+        step = self.size_divisible
+        return -(-height // step) * step, -(-width // step) * step
+
+
+class RPNSpec(_Record, frozen=True, kw_only=True):
+    """Region proposal network, at inference.
+
+    Attributes:
+        num_levels: feature maps the RPN looks at.
+        anchors_per_location: anchors at each cell, per level.
+        pre_nms_top_n: candidates kept per level before suppression.
+        post_nms_top_n: proposals kept per picture after suppression.
+        nms_thresh: proposals overlapping a better one by more than this IoU are dropped.
+        score_thresh: proposals scoring less are dropped.
+    """
+
+    num_levels: Positive
+    anchors_per_location: tuple[Positive, ...]
+    pre_nms_top_n: Positive
+    post_nms_top_n: Positive
+    nms_thresh: float
+    score_thresh: float
+
+
+class PoolerSpec(_Record, frozen=True, kw_only=True):
+    """RoI pooling.
+
+    Attributes:
+        kind: ``"align"`` (RoIAlign, bilinear) or ``"max"`` (RoI max pooling, as in the first papers).
+        feature_names: the backbone's maps that are pooled from, finest first.
+        spatial_scales: map size / canvas size, one per pooled map; powers of two.
+        level_thresholds: ``len(feature_names) - 1`` rising float32 values; a RoI is pooled from the map whose
+            index is the number of thresholds that are <= sqrt(area of the RoI in canvas pixels).
+        output_size: (height, width) of the pooled grid.
+        sampling_ratio: samples per bin side for ``"align"``; 0 means adaptive.
+    """
+
+    kind: PoolerKind
+    feature_names: tuple[str, ...]
+    spatial_scales: tuple[float, ...]
+    level_thresholds: tuple[float, ...]
+    output_size: tuple[Positive, Positive]
+    sampling_ratio: NonNegative
+
+
+class RoIHeadsSpec(_Record, frozen=True, kw_only=True):
+    """Box head, at inference.
+
+    Attributes:
+        pooler: how RoIs are pooled.
+        score_thresh: detections must score more than this.
+        nms_thresh: detections overlapping a better one of their class by more than this IoU are dropped.
+        detections_per_img: the most detections per picture.
+    """
+
+    pooler: PoolerSpec
+    score_thresh: float
+    nms_thresh: float
+    detections_per_img: Positive
+
+
+class ModelSpec(_Record, frozen=True, kw_only=True):
+    """What a Faster R-CNN is, apart from its weights.
+
+    Attributes:
+        architecture: the builder's or the class's name; for people, never for decisions.
+        num_classes: classes including the background (index 0).
+        labels: ``num_classes`` names, index 0 the background; None where nobody named them.
+        transform: preprocessing.
+        rpn: region proposal network.
+        roi_heads: box head.
+    """
+
+    architecture: str
+    num_classes: Annotated[int, msgspec.Meta(ge=2)]
+    labels: tuple[str, ...] | None
+    transform: TransformSpec
+    rpn: RPNSpec
+    roi_heads: RoIHeadsSpec
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and len(self.labels) != self.num_classes:
+            raise ValueError(f"labels: expected {self.num_classes} names, got {len(self.labels)}")
+
+    def label_name(self, label: int) -> str:
+        """Return the name of class index ``label`` (its number as text where labels have no names)."""
+        return str(label) if self.labels is None else self.labels[label]
+
+
+class Manifest(_Record, frozen=True, kw_only=True):
+    """What an artifact says of itself; ``metadata_props["frcnn.manifest"]`` of a ``model.onnx``.
+
+    Attributes:
+        schema_version: version of this layout.
+        model: the model's description.
+        precision: type of the network's heavy layers; decode, softmax, scores and IoU are float32 always.
+        canvases: the (height, width) canvases the artifact takes, or None: any multiple of
+            ``model.transform.size_divisible``.
+        opset: ONNX opset of the standard operators.
+        versions: package name -> version of what made the artifact.
+        source_sha256: SHA-256 of the checkpoint file, where there was one.
+        assumptions: what was not in the weights and was taken as a default, one line each.
+    """
+
+    schema_version: Positive
+    model: ModelSpec
+    precision: Precision
+    canvases: tuple[tuple[Positive, Positive], ...] | None
+    opset: Positive
+    versions: dict[str, str]
+    source_sha256: str | None
+    assumptions: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Return the manifest as JSON text."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str) -> Manifest:
+        """Read a manifest, strictly.
+
+        Args:
+            text: JSON.
+            source: the artifact's name, for messages.
+
+        Raises:
+            ArtifactError: the text is no manifest of a schema version this frcnn reads.
+        """
+        try:
+            version = msgspec.json.decode(text, type=_Versioned).schema_version
+            if version != SCHEMA_VERSION:
+                raise ArtifactError(
+                    f"{source}: manifest schema version {version}, expected {SCHEMA_VERSION}",
+                    hint="export the model again with this version of frcnn, or install the matching one",
+                )
+            return msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ArtifactError(
+                f"{source}: the manifest is damaged: {error}", hint="export the model again"
+            ) from error
+
+    def canvas_for(self, resized: Size) -> Size | None:
+        """Return the canvas a resized picture goes on: the smallest that holds it, or None if none does."""
+        needed = self.model.transform.canvas_size(*resized)
+        if self.canvases is None:
+            return needed
+        fitting = [c for c in self.canvases if c[0] >= resized[0] and c[1] >= resized[1]]
+        return min(fitting, key=lambda c: (c[0] * c[1], c), default=None)
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int
+
+
+def full_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """Return ``num_classes`` names with the background first.
+
+    Args:
+        labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1`` without it.
+        num_classes: classes including the background.
+
+    Raises:
+        UsageError: another number of names, or an empty one.
+    """
+    names = tuple(labels)
+    if len(names) not in (num_classes, num_classes - 1):
+        raise UsageError(
+            f"labels: expected {num_classes - 1} names (or {num_classes} with the background first), got {len(names)}",
+            hint="one name a line, in the order of the class indices the model was trained with",
+        )
+    if any(not name.strip() for name in names):
+        raise UsageError("labels: a name is empty", hint="remove blank lines from the label file")
+    return names if len(names) == num_classes else (BACKGROUND, *names)
