@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx
 
 from frcnn.errors import ExportError
@@ -31,7 +33,7 @@ def finish_graph(model: onnx.ModelProto, spec: ModelSpec, manifest: Manifest) ->
 def _attach_functions(model: onnx.ModelProto, spec: ModelSpec) -> None:
     pooler = spec.roi_heads.pooler
     levels = len(pooler.feature_names)
-    bodies = {
+    bodies: dict[str, Callable[[], onnx.FunctionProto]] = {
         "GroupedNMS": grouped_nms.function,
         "MultiscaleRoIAlign": lambda: multiscale_roi_align.function(levels=levels, aligned=False),
         "MultiscaleRoIPool": lambda: multiscale_roi_pool.function(levels=levels, output_size=pooler.output_size),

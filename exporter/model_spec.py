@@ -91,7 +91,7 @@ def _read_pooler(model: GeneralizedRCNN) -> PoolerSpec:
         def level_of_side(side_px: float) -> int:
             side_f32 = torch.tensor(side_px, dtype=torch.float32)
             target = torch.floor(mapper.lvl0 + torch.log2(side_f32 / mapper.s0) + torch.tensor(mapper.eps))
-            return int(target.clamp(mapper.k_min, mapper.k_max)) - mapper.k_min
+            return int(target.clamp(mapper.k_min, mapper.k_max)) - int(mapper.k_min)
 
         # Maps of equal stride share levels: MobileNetV3-FPN pools two maps of stride 32 with one level, always map 0.
         thresholds = level_thresholds(level_of_side, coarsest_level=coarsest - finest)

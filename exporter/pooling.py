@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torchvision.ops.poolers import _filter_input, _setup_scales
 __all__ = ["MultiScaleRoIPool"]
 
 
-class MultiScaleRoIPool(MultiScaleRoIAlign):
+class MultiScaleRoIPool(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision is untyped
     """Multi-scale RoI max pooling: ``torchvision.ops.RoIPool`` in the place of ``MultiScaleRoIAlign``.
 
     Give it to a ``FasterRCNN`` as ``box_roi_pool`` for the form of Fast and Faster R-CNN (arXiv:1504.08083,
@@ -25,10 +26,17 @@ class MultiScaleRoIPool(MultiScaleRoIAlign):
         canonical_scale: RoI side in pixels that belongs to ``canonical_level``.
         canonical_level: see ``canonical_scale``.
 
+    Attributes:
+        scales: map size / picture size, one per map; inferred from the first picture, as torchvision does.
+        map_levels: the level rule, likewise.
+
     Example::
 
         FasterRCNN(backbone, num_classes=21, box_roi_pool=MultiScaleRoIPool(["0"], 7), ...)
     """
+
+    scales: list[float] | None
+    map_levels: Any
 
     def __init__(
         self,
@@ -40,15 +48,13 @@ class MultiScaleRoIPool(MultiScaleRoIAlign):
     ) -> None:
         super().__init__(
             list(featmap_names),
-            output_size,  # type: ignore[arg-type]  # torchvision annotates tuple[int], means a pair
+            output_size,
             sampling_ratio=0,
             canonical_scale=canonical_scale,
             canonical_level=canonical_level,
         )
 
-    def forward(
-        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
         """Pool the RoIs of every picture.
 
         Args:
@@ -59,15 +65,14 @@ class MultiScaleRoIPool(MultiScaleRoIAlign):
         Returns:
             (sum of R, C, height, width), pictures in order.
         """
-        maps = _filter_input(x, self.featmap_names)
+        maps: list[Tensor] = _filter_input(x, self.featmap_names)
         if self.scales is None or self.map_levels is None:
-            self.scales, self.map_levels = _setup_scales(
-                maps, image_shapes, self.canonical_scale, self.canonical_level
-            )
+            self.scales, self.map_levels = _setup_scales(maps, image_shapes, self.canonical_scale, self.canonical_level)
         images = torch.cat([boxes_i.new_full((len(boxes_i), 1), i) for i, boxes_i in enumerate(boxes)])
         rois = torch.cat([images, torch.cat(boxes)], dim=1)
         if len(maps) == 1:
-            return roi_pool(maps[0], rois, self.output_size, self.scales[0])
+            pooled: Tensor = roi_pool(maps[0], rois, self.output_size, self.scales[0])
+            return pooled
         levels = self.map_levels(boxes)
         pooled = maps[0].new_zeros((len(rois), maps[0].shape[1], *self.output_size))
         for level, (feature, scale) in enumerate(zip(maps, self.scales, strict=True)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,13 +11,13 @@ from torch import Tensor
 __all__ = ["clip", "decode", "float32_floor", "is_larger"]
 
 
-def decode(deltas: Tensor, anchors: Tensor, weights: tuple[float, float, float, float], max_log_scale: float) -> Tensor:
+def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float], max_log_scale: float) -> Tensor:
     """Move and scale anchors by predicted deltas (``BoxCoder.decode_single``).
 
     Args:
         deltas: (..., 4) float32, dx, dy, dw, dh.
         anchors: (..., 4) float32, x1, y1, x2, y2; broadcasts against ``deltas``.
-        weights: what the deltas are divided by.
+        weights: what the four deltas are divided by.
         max_log_scale: limit of dw and dh (``bbox_xform_clip``).
 
     Returns:
@@ -47,7 +48,8 @@ def clip(boxes: Tensor, image_sizes: Tensor) -> Tensor:
 def is_larger(boxes: Tensor, min_size: float) -> Tensor:
     """Return where both sides are at least ``min_size`` pixels (``remove_small_boxes``): (..., 4) to (...) bool."""
     top_left, bottom_right = boxes.split(2, dim=-1)
-    return (bottom_right - top_left).amin(-1) >= min_size
+    shorter_side: Tensor = (bottom_right - top_left).amin(-1)
+    return shorter_side >= min_size
 
 
 def float32_floor(value: float) -> float:

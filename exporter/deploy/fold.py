@@ -43,7 +43,7 @@ class _CountUses(TorchDispatchMode):
     """Count how many operations take each tensor."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.uses: Counter[int] = Counter()
         self.alive: list[object] = []  # an id is only a name while its tensor lives
 
@@ -94,11 +94,9 @@ def _follow(root: nn.Module, make_input: Callable[[], Tensor]) -> dict[nn.Module
     shared = Counter(id(parameter) for module in root.modules() for parameter in module.parameters(recurse=False))
     pairs: dict[nn.Module, nn.Conv2d] = {}
     for normalisation, convolutions in sources.items():
-        (convolution, *others) = convolutions
-        if convolution is None or others or readers[convolution] != {normalisation}:
-            continue
-        if shared[id(convolution.weight)] == 1:
-            pairs[normalisation] = convolution
+        (source, *others) = convolutions
+        if source is not None and not others and readers[source] == {normalisation} and shared[id(source.weight)] == 1:
+            pairs[normalisation] = source
     return pairs
 
 

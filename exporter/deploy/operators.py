@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,19 @@ from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align as
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool as reference_roi_pool
 from frcnn.spec import PoolerSpec
 
-__all__ = ["pool_rois", "suppress"]
+__all__ = ["divide", "pool_rois", "suppress"]
+
+
+def divide(index: Tensor, divisor: int) -> Tensor:
+    """Divide indices (int64, >= 0) by a size (an int, or a symbol while exporting), rounding down.
+
+    ONNX's Div does just that for integers, but PyTorch's exporter turns every form of integer division into six or
+    more nodes that handle signs, so the node is written directly.
+    """
+    if not torch.compiler.is_exporting():
+        return index // divisor
+    size = torch.full((), divisor, dtype=index.dtype)
+    return torch.onnx.ops.symbolic("Div", (index, size), dtype=index.dtype, shape=index.shape)
 
 
 def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -41,7 +53,7 @@ def pool_rois(rois: Tensor, features: Sequence[Tensor], pooler: PoolerSpec) -> T
         "level_thresholds": list(pooler.level_thresholds),
     }
     if pooler.kind == "align":
-        spec, reference = multiscale_roi_align.SPEC, reference_roi_align
+        spec, reference = multiscale_roi_align.SPEC, cast(Callable[..., Tensor], reference_roi_align)
         attributes |= {"sampling_ratio": pooler.sampling_ratio, "aligned": 0}
     else:
         spec, reference = multiscale_roi_pool.SPEC, reference_roi_pool

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from frcnn.exporter.deploy.boxes import clip, decode, float32_floor, is_larger
-from frcnn.exporter.deploy.operators import pool_rois, suppress
+from frcnn.exporter.deploy.operators import divide, pool_rois, suppress
 from frcnn.spec import PoolerSpec
 
 __all__ = ["DetectionStage", "PaddedDetections"]
@@ -78,5 +78,5 @@ class DetectionStage(nn.Module):
             num_detections=is_detection.sum(1, dtype=torch.int32),
             boxes=torch.where(is_detection[..., None], best_boxes, 0.0),
             scores=torch.where(is_detection, best_scores, 0.0),
-            labels=torch.where(is_detection, best // num_proposals + 1, 0).to(torch.int32),
+            labels=torch.where(is_detection, divide(best, num_proposals) + 1, 0).to(torch.int32),
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from frcnn.exporter.deploy.boxes import clip, decode, float32_floor, is_larger
-from frcnn.exporter.deploy.operators import suppress
+from frcnn.exporter.deploy.operators import divide, suppress
 
 __all__ = ["ABSENT_ROI", "ProposalStage"]
 
@@ -52,9 +52,7 @@ class ProposalStage(nn.Module):
             (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels, best first; padded with ``ABSENT_ROI``.
         """
         objectness, deltas = self.head(list(features))
-        levels = [
-            self._candidates(level, objectness[level], deltas[level], canvas) for level in range(self.num_levels)
-        ]
+        levels = [self._candidates(level, objectness[level], deltas[level], canvas) for level in range(self.num_levels)]
         most = max(scores.shape[1] for _, scores in levels)
         boxes = torch.stack([_pad(level_boxes, most, 0.0) for level_boxes, _ in levels], dim=1)
         scores = torch.stack([_pad(level_scores, most, -1.0) for _, level_scores in levels], dim=1)
@@ -86,17 +84,16 @@ class ProposalStage(nn.Module):
         logits = objectness.permute(0, 2, 3, 1).flatten(1)
         count = height * width * anchors_per_cell
 
-        if isinstance(count, int):  # a canvas of one size: torchvision's own min(top_n, anchors)
+        is_fixed = type(count) is int  # a symbol while exporting for any canvas
+        if is_fixed:
             top_logits, index = logits.topk(min(self.pre_nms_top_n, count), dim=1)
-            is_anchor = None
-        else:
+        else:  # a level may have fewer than top_n anchors: pad, and mark what is none
             padding = logits.new_full((1, self.pre_nms_top_n), -torch.inf).expand(logits.shape[0], -1)
             top_logits, padded_index = torch.cat([logits, padding], dim=1).topk(self.pre_nms_top_n, dim=1)
-            is_anchor = padded_index < count
             index = padded_index.clamp(max=count - 1)
 
-        cell = torch.div(index, anchors_per_cell, rounding_mode="trunc")
-        row = torch.div(cell, width, rounding_mode="trunc")
+        cell = divide(index, anchors_per_cell)
+        row = divide(cell, width)
         column, anchor = cell - row * width, index - cell * anchors_per_cell
         shift = torch.stack([column * (canvas[1] // width), row * (canvas[0] // height)], dim=-1).float()
         anchors = torch.cat([shift, shift], dim=-1) + cell_anchors[anchor]
@@ -104,8 +101,8 @@ class ProposalStage(nn.Module):
         all_deltas = deltas.unflatten(1, (anchors_per_cell, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
         boxes = decode(_take(all_deltas, index).float(), anchors, self.weights, self.max_log_scale)
         scores = top_logits.float().sigmoid()
-        if is_anchor is not None:
-            scores = torch.where(is_anchor, scores, -1.0)
+        if not is_fixed:
+            scores = torch.where(padded_index < count, scores, -1.0)
         return boxes, scores
 
 

@@ -41,8 +41,7 @@ def multiscale_roi_align(
 
     def pool(feature: Tensor, image_rois: Tensor, scale: float) -> Tensor:
         grid = (output_height, output_width)
-        return roi_align(feature.float(), image_rois, grid, scale, sampling_ratio, bool(aligned))
+        pooled: Tensor = roi_align(feature.float(), image_rois, grid, scale, sampling_ratio, bool(aligned))
+        return pooled
 
     return pool_by_level(rois, features, (output_height, output_width), spatial_scales, level_thresholds, pool)
-
-

@@ -25,7 +25,9 @@ def function(*, levels: int, output_size: tuple[int, int]) -> onnx.FunctionProto
     image_column_{level} = Unsqueeze (images_of_{level}, second)
     image_numbers_{level} = Cast <to = 1> (image_column_{level})
     image_rois_{level} = Concat <axis = 1> (image_numbers_{level}, rois_of_{level})
-    pooled_of_{level} = MaxRoiPool <pooled_shape = [{height}, {width}], spatial_scale = 1.0> (map_{level}, image_rois_{level})
+    pooled_of_{level} = MaxRoiPool <
+        pooled_shape = [{height}, {width}], spatial_scale = 1.0
+    > (map_{level}, image_rois_{level})
 """
 
     return pooling_function(SPEC, levels, pool)

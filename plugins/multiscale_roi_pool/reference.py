@@ -36,6 +36,7 @@ def multiscale_roi_pool(
     """
 
     def pool(feature: Tensor, image_rois: Tensor, scale: float) -> Tensor:
-        return roi_pool(feature.float(), image_rois, (output_height, output_width), scale)
+        pooled: Tensor = roi_pool(feature.float(), image_rois, (output_height, output_width), scale)
+        return pooled
 
     return pool_by_level(rois, features, (output_height, output_width), spatial_scales, level_thresholds, pool)

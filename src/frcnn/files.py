@@ -10,7 +10,7 @@ from pathlib import Path
 
 from frcnn.errors import OutputError
 
-__all__ = ["replacing", "write_text", "writable_folder"]
+__all__ = ["replacing", "writable_folder", "write_text"]
 
 
 @contextmanager

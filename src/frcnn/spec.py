@@ -220,9 +220,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
                 )
             return msgspec.json.decode(text, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ArtifactError(
-                f"{source}: the manifest is damaged: {error}", hint="export the model again"
-            ) from error
+            raise ArtifactError(f"{source}: the manifest is damaged: {error}", hint="export the model again") from error
 
     def canvas_for(self, resized: Size) -> Size | None:
         """Return the canvas a resized picture goes on: the smallest that holds it, or None if none does."""

@@ -1,0 +1,1 @@
+"""Speed, parity and accuracy against eager torchvision."""

@@ -1,0 +1,64 @@
+"""Pair the detections of two detectors that looked at the same picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frcnn.runtime import Detections
+
+__all__ = ["Matches", "box_iou", "match"]
+
+Floats = NDArray[np.float32]
+
+_SAME_OBJECT_IOU = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Matches:
+    """Which detection of one belongs to which of the other.
+
+    Attributes:
+        pairs: (P, 2) int64, index in expected, index in found.
+        ious: (P) float32, of each pair.
+        only_expected: (E) int64, expected detections without a partner.
+        only_found: (F) int64, found detections without a partner.
+    """
+
+    pairs: NDArray[np.int64]
+    ious: Floats
+    only_expected: NDArray[np.int64]
+    only_found: NDArray[np.int64]
+
+
+def match(expected: Detections, found: Detections) -> Matches:
+    """Pair detections that overlap by an IoU of 0.5 or more: those of the same label first, then by falling IoU."""
+    ious = box_iou(expected.boxes, found.boxes)
+    same_label = expected.labels[:, None] == found.labels[None]
+    rows, columns = np.nonzero(ious >= _SAME_OBJECT_IOU)
+    order = np.lexsort((-ious[rows, columns], ~same_label[rows, columns]))
+    free_expected, free_found = np.ones(len(expected), bool), np.ones(len(found), bool)
+    pairs: list[tuple[int, int]] = []
+    for row, column in zip(rows[order], columns[order], strict=True):
+        if free_expected[row] and free_found[column]:
+            free_expected[row] = free_found[column] = False
+            pairs.append((int(row), int(column)))
+    indices = np.array(pairs, np.int64).reshape(-1, 2)
+    return Matches(
+        pairs=indices,
+        ious=ious[indices[:, 0], indices[:, 1]],
+        only_expected=np.flatnonzero(free_expected),
+        only_found=np.flatnonzero(free_found),
+    )
+
+
+def box_iou(a: Floats, b: Floats) -> Floats:
+    """Return the IoU of every box of (A, 4) with every one of (B, 4), x1, y1, x2, y2: (A, B) float32."""
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = np.clip(bottom_right - top_left, 0, None).prod(-1)
+    areas_a, areas_b = ((boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (a, b))
+    union = areas_a[:, None] + areas_b[None] - overlap
+    return np.asarray(np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0), np.float32)

@@ -1,0 +1,96 @@
+"""``--arg KEY=VALUE``: what is passed to the function that builds the model. Imports no torch."""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from frcnn.errors import UsageError
+
+__all__ = ["check_values", "parse_args", "refuse_unknown"]
+
+_EXAMPLE: Final = "write it as --arg min_size=640, once for each argument"
+
+# What FasterRCNN and its transform take as plain numbers, and the range each makes sense in.
+_COUNTS: Final = frozenset(
+    {
+        "min_size",
+        "max_size",
+        "size_divisible",
+        "rpn_pre_nms_top_n_train",
+        "rpn_pre_nms_top_n_test",
+        "rpn_post_nms_top_n_train",
+        "rpn_post_nms_top_n_test",
+        "box_detections_per_img",
+        "num_classes",
+    }
+)
+_FRACTIONS: Final = frozenset({"rpn_nms_thresh", "rpn_score_thresh", "box_nms_thresh", "box_score_thresh", "norm_eps"})
+
+
+def parse_args(items: Iterable[str]) -> dict[str, object]:
+    """Parse repeated ``KEY=VALUE`` options.
+
+    A value that is a Python literal (``640``, ``0.1``, ``None``, ``((32,), (64,))``, ``'text'``) becomes that
+    object; any other is text.
+
+    Raises:
+        UsageError: an item has no ``=``, its key is no Python name, or a key is given twice.
+    """
+    parsed: dict[str, object] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        key = key.strip()
+        if not equals or not key.isidentifier() or keyword.iskeyword(key):
+            raise UsageError(f"--arg: expected KEY=VALUE, got {item!r}", hint=_EXAMPLE)
+        if key in parsed:
+            raise UsageError(f"--arg {key} is given twice", hint="keep one of the two")
+        parsed[key] = _literal(text.strip())
+    return parsed
+
+
+def _literal(text: str) -> object:
+    try:
+        value: object = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value
+
+
+def refuse_unknown(args: Mapping[str, object], accepted: Iterable[str], *, builder: str) -> None:
+    """Refuse arguments that a builder does not take.
+
+    Raises:
+        UsageError: naming them and listing those it takes.
+    """
+    names = sorted(accepted)
+    unknown = sorted(set(args).difference(names))
+    if unknown:
+        raise UsageError(
+            f"{builder} takes no argument {', '.join(map(repr, unknown))}",
+            hint=f"it takes {', '.join(names)}" if names else "it takes none",
+        )
+
+
+def check_values(args: Mapping[str, object]) -> None:
+    """Check the values of ``FasterRCNN``'s plain arguments, which it does not check itself.
+
+    Raises:
+        UsageError: a value of the wrong type or range.
+    """
+    for key, value in args.items():
+        if key in _COUNTS and not _is_count(value):
+            raise UsageError(f"--arg {key}: expected a whole number above 0, got {value!r}", hint=_EXAMPLE)
+        if key in _FRACTIONS and not _is_fraction(value):
+            raise UsageError(f"--arg {key}: expected a number from 0 to 1, got {value!r}", hint=_EXAMPLE)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1

@@ -1,0 +1,1 @@
+"""The verbs of the ``frcnn`` command that need the exporter."""

@@ -1,0 +1,144 @@
+"""The options of every verb that takes a checkpoint. Imports torch only when a checkpoint is read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from frcnn.console import say
+from frcnn.errors import MissingDependencyError, UsageError
+from frcnn.exporter.builder_arguments import parse_args
+
+if TYPE_CHECKING:
+    from frcnn.exporter.checkpoint import LoadedCheckpoint
+
+__all__ = ["add_checkpoint_arguments", "load_from_options", "print_checkpoint", "read_labels"]
+
+_ONE_A_LINE: Final = "write one class name a line, in the order of the class indices, as UTF-8 text"
+_LARGEST_LABEL_FILE_BYTES: Final = 1 << 22
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, weights: bool = False) -> None:
+    """Add the checkpoint (the first positional argument) and the options that go with it.
+
+    Args:
+        parser: the verb's.
+        weights: also add ``--weights``, which takes the checkpoint's place.
+    """
+    group = parser.add_argument_group("checkpoint")
+    group.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        type=Path,
+        nargs="?" if weights else None,
+        help="trained weights: .pth, .pt, .ckpt or .safetensors",
+    )
+    if weights:
+        group.add_argument(
+            "--weights",
+            metavar="NAME=WEIGHTS",
+            help="torchvision's own weights instead of a checkpoint: fasterrcnn_resnet50_fpn_v2=COCO_V1",
+        )
+    group.add_argument(
+        "--arch",
+        metavar="NAME",
+        help="the architecture: a known name, mypkg.models:build or models.py:build, any function that returns a"
+        " FasterRCNN; by default the one that the weights fit",
+    )
+    group.add_argument(
+        "--arg",
+        metavar="KEY=VALUE",
+        dest="args",
+        action="append",
+        default=[],
+        help="an argument for that function, what the weights do not hold: min_size=640; repeat for more",
+    )
+    group.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=Path,
+        help="class names, one a line, with or without the background first; by default those in the checkpoint",
+    )
+    group.add_argument(
+        "--state-key", metavar="ENTRY", help="the entry that holds the weights, where a checkpoint has several"
+    )
+    group.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="read pickled objects too, which runs code from the file; only for files whose makers you trust",
+    )
+
+
+def load_from_options(arguments: argparse.Namespace) -> LoadedCheckpoint:
+    """Load what the options name.
+
+    Raises:
+        FrcnnError: any of ``read_checkpoint``'s and ``load_pretrained``'s; both or neither of checkpoint and
+            ``--weights``; an unreadable label file; torch is not installed.
+    """
+    weights: str | None = getattr(arguments, "weights", None)
+    if (arguments.checkpoint is None) == (weights is None):
+        got = "neither" if weights is None else "both"
+        raise UsageError(f"expected a checkpoint or --weights NAME=WEIGHTS, got {got}", hint="give one of the two")
+    args = parse_args(arguments.args)
+    labels = None if arguments.labels is None else read_labels(arguments.labels)
+    if weights is not None:
+        for option in ("arch", "state_key"):
+            if getattr(arguments, option) is not None:
+                raise UsageError(
+                    f"--{option.replace('_', '-')} does not go with --weights, which names the architecture",
+                    hint="leave one of them out",
+                )
+    try:
+        import torch  # noqa: F401  # asked for first, for a message of our own
+        import torchvision  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(str(error.name), extra="export", why="reading a checkpoint") from error
+    if weights is not None:
+        from frcnn.exporter.weights import load_pretrained
+
+        return load_pretrained(weights, args=args, labels=labels)
+    from frcnn.exporter.checkpoint import read_checkpoint
+
+    return read_checkpoint(
+        arguments.checkpoint,
+        arch=arguments.arch,
+        args=args,
+        labels=labels,
+        trust_pickle=arguments.trust_pickle,
+        state_key=arguments.state_key,
+    )
+
+
+def print_checkpoint(loaded: LoadedCheckpoint) -> None:
+    """Print what was read off the weights and what was assumed."""
+    for title, lines in (("read off the weights", loaded.facts), ("assumed", loaded.assumptions)):
+        if lines:
+            say(f"{title}:")
+            for line in lines:
+                say(f"  {line}")
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read class names: UTF-8 text (a byte order mark is fine), one a line.
+
+    Raises:
+        UsageError: the file cannot be read, is empty or no text, or has an empty line between names.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_LABEL_FILE_BYTES:
+            raise UsageError(f"--labels: {path} is too large for class names", hint=_ONE_A_LINE)
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"--labels: cannot read {path}: {error.strerror}", hint="check the path") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--labels: {path} is no UTF-8 text", hint=_ONE_A_LINE) from error
+    if any(not (c.isprintable() or c in "\n\r\t") for c in text):
+        raise UsageError(f"--labels: {path} is no plain text: it has control characters", hint=_ONE_A_LINE)
+    names = [line.strip() for line in text.rstrip().split("\n")]
+    if names == [""]:
+        raise UsageError(f"--labels: {path} is empty", hint=_ONE_A_LINE)
+    if "" in names:
+        raise UsageError(f"--labels: line {names.index('') + 1} of {path} is empty", hint=_ONE_A_LINE)
+    return tuple(names)

@@ -1,0 +1,41 @@
+"""Say what this machine can run, what is missing, and how to get it.
+
+The exit code is 0 where at least detection on the CPU works, else 1. What is missing besides is only needed for what
+the table says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Final
+
+from frcnn import __version__
+from frcnn.console import say, show_table
+
+__all__ = ["add_arguments", "run"]
+
+_EXIT_CANNOT_DETECT: Final = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``frcnn doctor``."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run ``frcnn doctor``."""
+    from frcnn.runtime.machine import can_detect, look_around
+
+    findings = look_around()
+    works = can_detect(findings)
+    if arguments.json:
+        report = {"frcnn": __version__, "can_detect": works, "findings": [asdict(finding) for finding in findings]}
+        say(json.dumps(report, indent=2))
+    else:
+        rows = [(item.name, item.status, item.purpose, item.detail, item.fix) for item in findings]
+        show_table(f"frcnn {__version__}", ("what", "status", "for", "found", "how to get it"), rows, text_columns=5)
+        missing = ", ".join(item.name for item in findings if item.essential and item.status != "ok")
+        say("detection works here" if works else f"detection does not work here: {missing}")
+    return 0 if works else _EXIT_CANNOT_DETECT

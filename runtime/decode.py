@@ -1,0 +1,154 @@
+"""Picture files and PIL images to upright 8-bit RGB arrays.
+
+Pillow reads the header first, so a picture's size and orientation are known, and limited, before its pixels are
+decoded. How the less common kinds are turned into RGB:
+
+- alpha (RGBA, LA, a transparent palette entry) is dropped, not blended;
+- 16-bit grey is scaled by 255 / 65535 and rounded (Pillow's own conversion clips at 255);
+- CMYK and the rest by Pillow, without colour profiles;
+- of an animation, the first frame.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from frcnn.errors import ImageError, ImageSizeError
+
+__all__ = ["DEFAULT_MAX_PIXELS", "decode_file", "decode_image"]
+
+DEFAULT_MAX_PIXELS: Final = 178_956_970
+"""Where Pillow itself refuses a picture as a decompression bomb: 1 GiB of RGB values / 3, twice over."""
+
+_UNDECODABLE: Final = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error)
+"""What Pillow's readers raise on damaged files, apart from MemoryError."""
+
+_BOMB_LIMIT = threading.Lock()
+
+
+def decode_file(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read a picture file upright.
+
+    Returns:
+        (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+
+    Raises:
+        ImageError: it is missing or cannot be decoded.
+        ImageSizeError: it has more than ``max_pixels`` pixels.
+    """
+    name = str(path)
+    with _open(path) as image:
+        _check_size(image, name, max_pixels)
+        try:
+            pixels = _rgb(image, name)
+            return _upright(pixels, _orientation(image))
+        except _UNDECODABLE as error:
+            raise _damaged(name, error) from error
+
+
+def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    """Turn a PIL image as it stands into an array.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: it cannot be decoded.
+        ImageSizeError: it has more than ``max_pixels`` pixels.
+    """
+    _check_size(image, name, max_pixels)
+    try:
+        return _rgb(image, name)
+    except _UNDECODABLE as error:
+        raise _damaged(name, error) from error
+
+
+def _open(path: Path) -> Image.Image:
+    """Read a picture's header.
+
+    Pillow's own pixel limit is a global that warns and raises; it is lifted while the header is read, because the
+    limit here is an option, checked right after.
+    """
+    if path.is_dir():
+        raise ImageError(f"{path}: expected a picture, got a folder")
+    with _BOMB_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        except UnidentifiedImageError as error:
+            what = "the file is empty" if path.stat().st_size == 0 else "not a picture in a format that Pillow reads"
+            raise ImageError(f"{path}: {what}", hint="JPEG, PNG, WebP, TIFF, BMP and GIF are read") from error
+        except FileNotFoundError as error:
+            raise ImageError(f"{path}: no such file") from error
+        except _UNDECODABLE as error:
+            raise _damaged(str(path), error) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageSizeError(
+            f"{name}: {height}x{width} is {width * height:,} pixels, more than the limit of {max_pixels:,}",
+            hint="raise the limit (max_pixels, --max-pixels) if the file is to be trusted",
+        )
+    if width * height == 0:
+        raise ImageSizeError(f"{name}: {height}x{width} has no pixels")
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    return ImageError(f"{name}: the picture cannot be decoded: {reason}", hint="the file is damaged or incomplete")
+
+
+def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    if image.mode.startswith("I;16"):
+        return _grey16(np.asarray(image).astype(np.uint32))
+    if image.mode in ("I", "F"):
+        return _deep_grey(np.asarray(image), name)
+    if image.mode == "P":  # by way of RGBA: Pillow warns about transparent entries otherwise
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _deep_grey(values: NDArray[np.int32] | NDArray[np.float32], name: str) -> NDArray[np.uint8]:
+    """Accept what Pillow gives for 16-bit PGM and old PNG files: 32-bit integers up to 65535."""
+    if values.dtype.kind != "i" or values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            f"{name}: expected 8 or 16 bits a channel, got {values.dtype} values from {values.min()} to {values.max()}",
+            hint="convert it to 8 bits; how to scale such values is not for frcnn to guess",
+        )
+    return _grey16(values.astype(np.uint32))
+
+
+def _grey16(values: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) where there is none or the EXIF block is damaged."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except _UNDECODABLE:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turn and mirror (H, W, 3) pixels as an EXIF orientation says."""
+    if orientation >= 5:  # 5 transposed, 6 turned right, 7 transversed, 8 turned left
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

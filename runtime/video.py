@@ -1,0 +1,132 @@
+"""Videos by OpenCV: frames in, annotated frames out. Sound is not carried over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frcnn.errors import ImageError, OutputError
+from frcnn.runtime.dependencies import import_opencv
+from frcnn.runtime.pictures import Picture
+
+__all__ = ["VIDEO_SUFFIXES", "Video", "VideoWriter", "open_video", "writing_video"]
+
+VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+_FALLBACK_FPS: Final = 25.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Video:
+    """An opened video.
+
+    Attributes:
+        path: the file.
+        fps: frames per second; 25 where the file does not say.
+        frame_count: how many frames its header promises, or None where it does not say.
+    """
+
+    path: Path
+    fps: float
+    frame_count: int | None
+    _capture: Any
+
+    def frames(self) -> Iterator[Picture]:
+        """Yield the frames as 8-bit RGB pictures named ``clip.mp4#0`` and so on, and close the file."""
+        cv2 = import_opencv()
+        index = 0
+        try:
+            while True:
+                there, frame = self._capture.read()
+                if not there:
+                    return
+                name = f"{self.path}#{index}"
+                yield Picture(pixels=cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), name=name, source=name)
+                index += 1
+        finally:
+            self._capture.release()
+
+
+def open_video(path: Path) -> Video:
+    """Open a video file.
+
+    Raises:
+        ImageError: it is missing, or OpenCV cannot read it.
+        MissingDependencyError: OpenCV is not installed.
+    """
+    cv2 = import_opencv()
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file" if not path.exists() else f"{path}: expected a video, got a folder")
+    _silence(cv2)
+    capture = cv2.VideoCapture(str(path))
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    width = capture.get(cv2.CAP_PROP_FRAME_WIDTH)
+    if not capture.isOpened() or width <= 0:
+        capture.release()
+        raise ImageError(
+            f"{path}: not a video that OpenCV can read",
+            hint="it is damaged, incomplete, or in a format this OpenCV lacks; ffmpeg can turn most into .mp4",
+        )
+    known_fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _FALLBACK_FPS
+    return Video(path=path, fps=known_fps, frame_count=count if count > 0 else None, _capture=capture)
+
+
+class VideoWriter:
+    """Writes frames to an .mp4 file; the first frame settles its size.
+
+    Args:
+        path: the file.
+        fps: frames per second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path = path
+        self._fps = fps
+        self._writer: Any = None
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Append a frame.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB; an odd last row or column is dropped, because the codec takes even sizes.
+
+        Raises:
+            OutputError: OpenCV cannot write the file.
+        """
+        cv2 = import_opencv()
+        height, width = (side - side % 2 for side in frame.shape[:2])
+        if self._writer is None:
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._path), codec, self._fps, (width, height))
+            if not self._writer.isOpened():
+                raise OutputError(f"cannot write a {height}x{width} mp4v video to {self._path.parent}")
+        self._writer.write(cv2.cvtColor(np.ascontiguousarray(frame[:height, :width]), cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()
+
+
+@contextmanager
+def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
+    """Give a ``VideoWriter`` that is closed at the end of the block."""
+    writer = VideoWriter(path, fps)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def _silence(cv2: Any) -> None:
+    """Keep OpenCV's own messages off standard error; ours say the same in one line."""
+    logging = getattr(getattr(cv2, "utils", None), "logging", None)
+    if logging is not None:
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)

@@ -1,0 +1,169 @@
+"""A stand-in model for the plumbing: fixed boxes, and a score that tells which picture it saw.
+
+It has the inputs, outputs and manifest of a model made by ``frcnn export`` and nothing of a network. Parity with
+torchvision is tested elsewhere, with real exported models.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from frcnn.runtime import Detector
+from frcnn.spec import (
+    MANIFEST_KEY,
+    Manifest,
+    ModelSpec,
+    PoolerSpec,
+    Precision,
+    RoIHeadsSpec,
+    RPNSpec,
+    Size,
+    TransformSpec,
+)
+
+LABELS = ("__background__", "cat", "dog", "teddy bear")
+
+GRAPH = """
+<ir_version: 10, opset_import: ["" : 20], producer_name: "fake">
+fake ({dtype}[N,3,H,W] images, int32[N,2] image_sizes)
+  => (int32[N] num_detections, float[N,3,4] boxes, float[N,3] scores, int32[N,3] labels)
+<float[1,3,4] shape = {{0.1, 0.2, 0.5, 0.6, 0.5, 0.5, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0}},
+ float[1,3] lower = {{1.0, 0.5, 0.0}}, int32[1,3] classes = {{1, 2, 0}}, int64[3] axes = {{1, 2, 3}},
+ int64[4] order = {{1, 0, 1, 0}}, int64[1] one = {{1}}, float zero = {{0.0}}, int32 two = {{2}},
+ float[1024] weights>
+{{
+  wide = Cast<to = 1>(images)
+  peak = ReduceMax<keepdims = 0>(wide, axes)
+  some = Greater(peak, zero)
+  some_number = Cast<to = 6>(some)
+  num_detections = Mul(some_number, two)
+  sides = Cast<to = 1>(image_sizes)
+  corners = Gather<axis = 1>(sides, order)
+  corners3 = Unsqueeze(corners, one)
+  boxes = Mul(corners3, shape)
+  peak1 = Unsqueeze(peak, one)
+  scores = Mul(peak1, lower)
+  nothing = Mul(some_number, num_detections)
+  nothing1 = Unsqueeze(nothing, one)
+  nothing0 = Sub(nothing1, nothing1)
+  labels = Add(nothing0, classes)
+}}
+"""
+
+
+def make_manifest(
+    *,
+    labels: tuple[str, ...] | None = LABELS,
+    canvases: tuple[Size, ...] | None = None,
+    min_size: int = 64,
+    max_size: int = 128,
+    fixed_size: Size | None = None,
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    precision: Precision = "fp32",
+) -> Manifest:
+    """Return a manifest; by default pictures are not normalised, so that a grey level survives to the output."""
+    pooler = PoolerSpec(
+        kind="align",
+        feature_names=("0",),
+        spatial_scales=(0.0625,),
+        level_thresholds=(),
+        output_size=(7, 7),
+        sampling_ratio=2,
+    )
+    model = ModelSpec(
+        architecture="fake",
+        num_classes=4,
+        labels=labels,
+        transform=TransformSpec(
+            min_size=min_size,
+            max_size=max_size,
+            fixed_size=fixed_size,
+            size_divisible=32,
+            image_mean=mean,
+            image_std=std,
+        ),
+        rpn=RPNSpec(
+            num_levels=1,
+            anchors_per_location=(3,),
+            pre_nms_top_n=10,
+            post_nms_top_n=10,
+            nms_thresh=0.7,
+            score_thresh=0.0,
+        ),
+        roi_heads=RoIHeadsSpec(pooler=pooler, score_thresh=0.05, nms_thresh=0.5, detections_per_img=3),
+    )
+    return Manifest(
+        schema_version=1,
+        model=model,
+        precision=precision,
+        canvases=canvases,
+        opset=20,
+        versions={"torch": "2.14.1"},
+        source_sha256=None,
+        assumptions=("min_size=64 (the builder's default)",),
+    )
+
+
+def make_model(path: Path, manifest: Manifest | None, *, dtype: str = "float") -> Path:
+    """Write a stand-in model; without a manifest it is somebody else's ONNX."""
+    model = onnx.parser.parse_model(GRAPH.format(dtype=dtype))
+    weights = onnx.numpy_helper.from_array(np.arange(1024, dtype=np.float32), "weights")
+    for index, tensor in enumerate(model.graph.initializer):
+        if tensor.name == "weights":
+            del model.graph.initializer[index]
+            break
+    model.graph.initializer.append(weights)
+    if manifest is not None:
+        entry = model.metadata_props.add()
+        entry.key, entry.value = MANIFEST_KEY, manifest.to_json()
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in model.onnx with dynamic canvases."""
+    return make_model(tmp_path_factory.mktemp("model") / "model.onnx", make_manifest())
+
+
+@pytest.fixture(scope="session")
+def detector(model_path: Path) -> Detector:
+    """A detector of the stand-in model."""
+    return Detector.load(model_path, threads=1)
+
+
+def grey(level: int, height: int = 60, width: int = 80) -> NDArray[np.uint8]:
+    """Return a picture of one grey level: the stand-in model's best score is ``level / 255``."""
+    return np.full((height, width, 3), level, np.uint8)
+
+
+@pytest.fixture
+def picture_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write a one-coloured picture file."""
+
+    def write(name: str, level: int = 200, height: int = 60, width: int = 80) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey(level, height, width)).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's terminal settings out of what the verbs print."""
+    for name in ("FORCE_COLOR", "COLUMNS", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    os.environ.pop("TTY_COMPATIBLE", None)
