@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from statistics import median
 from typing import Literal
 
@@ -105,25 +106,30 @@ def default_limits(precision: Precision, pooler: PoolerKind) -> Limits:
 
 
 def compare_pictures(
-    eager: EagerDetector, detector: Detector, pictures: Iterable[Picture], limits: Limits
+    eager: EagerDetector, detector: Detector, pictures: Iterable[Picture], limits: Limits, *, warm_up: bool = True
 ) -> Iterator[PictureParity]:
     """Run both on each picture, eager on the artifact's canvas, and compare.
+
+    Args:
+        eager: the checkpoint.
+        detector: the artifact.
+        pictures: to compare on.
+        limits: what counts.
+        warm_up: run both once, untimed, on the first picture.
 
     Raises:
         ImageSizeError: a picture fits no canvas of the artifact.
     """
-    is_warm = False
     for picture in pictures:
-        resized = eager.spec.transform.resized_size(*picture.size)
-        canvas = detector.manifest.canvas_for(resized)
-        if not is_warm:
-            (_,) = detector([picture])
-        (found, model_ms) = _timed(lambda p=picture: detector([p])[0])
+        if warm_up:
+            detector([picture])
+        found, model_ms = _timed(partial(_detect_one, detector, picture))
+        canvas = detector.manifest.canvas_for(eager.spec.transform.resized_size(*picture.size))
         assert canvas is not None  # the detector has refused the picture otherwise
-        if not is_warm:
+        if warm_up:
             eager.detect(picture, canvas)
-            is_warm = True
-        (expected, eager_ms) = _timed(lambda p=picture, c=canvas: eager.detect(p, c))
+        warm_up = False
+        expected, eager_ms = _timed(partial(eager.detect, picture, canvas))
         result = compare_detections(expected, found, eager.spec, limits, name=picture.name)
         yield msgspec.structs.replace(result, eager_ms=eager_ms, model_ms=model_ms)
 
@@ -179,8 +185,11 @@ def _cutoff(detections: Detections, spec: ModelSpec) -> float:
     return max(heads.score_thresh, float(detections.scores.min()) if is_full else 0.0)
 
 
-def _timed(run: object) -> tuple[Detections, float]:
-    assert callable(run)
+def _detect_one(detector: Detector, picture: Picture) -> Detections:
+    return detector([picture])[0]
+
+
+def _timed(run: Callable[[], Detections]) -> tuple[Detections, float]:
     start = time.perf_counter()
-    result: Detections = run()
+    result = run()
     return result, (time.perf_counter() - start) * 1e3

@@ -83,7 +83,7 @@ def infer_architecture(
             return name, f"architecture: {name}, named in the checkpoint; names and shapes fit"
     raise CheckpointError(
         f"{source} fits {len(fitting)} architectures with the same names and shapes: {', '.join(fitting)}",
-        hint=f"say which one it was trained as: --arch {fitting[0]}",
+        hint=f"say which one it was trained as: {' or '.join(f'--arch {name}' for name in fitting)}",
     )
 
 

@@ -38,8 +38,8 @@ FROZEN_NORM_EPS: Final[dict[str, float]] = {"fasterrcnn_resnet50_fpn": 0.0}
 """Constants of ``FrozenBatchNorm2d`` other than 1e-5, by architecture.
 
 torchvision sets 0.0 (``overwrite_eps``) when it loads ``FasterRCNN_ResNet50_FPN_Weights.COCO_V1``, and for no other
-Faster R-CNN; whatever was fine-tuned from those weights was trained with 0.0, as was everything before torchvision
-0.9. Training from ImageNet weights alone leaves 1e-5.
+Faster R-CNN; whatever was fine-tuned from those weights was trained with 0.0, as was everything before
+pytorch/vision#2933 brought the constant. Training from ImageNet weights alone leaves 1e-5.
 """
 
 _Sizes: TypeAlias = Sequence[Sequence[int]]

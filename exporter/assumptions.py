@@ -23,13 +23,12 @@ def facts_of(spec: ModelSpec) -> tuple[str, ...]:
     )
 
 
-def assumptions_of(model: FasterRCNN, spec: ModelSpec, *, arch: str, given: Collection[str], known: bool) -> list[str]:
+def assumptions_of(model: FasterRCNN, spec: ModelSpec, *, given: Collection[str], known: bool) -> list[str]:
     """Return what was taken from the builder; an argument that the user gave is no assumption.
 
     Args:
         model: the built model.
         spec: its description.
-        arch: the builder's name.
         given: names of the arguments that the user gave.
         known: the builder takes ``FasterRCNN``'s arguments, so that a line can name the ``--arg`` that changes it.
     """
@@ -65,7 +64,7 @@ def assumptions_of(model: FasterRCNN, spec: ModelSpec, *, arch: str, given: Coll
         if not open_names or ("min_size" in names and "fixed_size" in given):
             continue
         how = f" (--arg {', '.join(open_names)})" if known else ""
-        said.append(f"{text}; as {arch} has it{how}")
+        said.append(f"{text}; as {spec.architecture} has it{how}")
     if spec.labels is None:
         said.append(NO_LABELS)
     return said

@@ -22,7 +22,7 @@ from frcnn.errors import CheckpointError, FrcnnError, UsageError
 from frcnn.exporter.architectures import ARCHITECTURES, Builder
 from frcnn.exporter.builder_arguments import check_values, refuse_unknown
 
-__all__ = ["accepted_arguments", "build_model", "importable", "resolve_builder"]
+__all__ = ["accepted_arguments", "build_model", "importable", "resolve_builder", "short_name"]
 
 _CUSTOM_HINT = "for another one, --arch mypkg.models:build or --arch path/to/models.py:build"
 
@@ -60,6 +60,12 @@ def resolve_builder(arch: str) -> Builder:
             hint=f"it has {', '.join(functions)}" if functions else "it has no functions at all",
         )
     return _calling_from(function, folder)
+
+
+def short_name(arch: str) -> str:
+    """Return ``arch`` for an artifact, which is given away: a file's name without its folders."""
+    where, _, name = arch.rpartition(":")
+    return f"{Path(where).name}:{name}" if where.endswith(".py") else arch
 
 
 def _import(arch: str, where: str, load: Callable[[], ModuleType], folder: Path) -> ModuleType:
@@ -155,7 +161,7 @@ def build_model(
     if num_classes is not None and (accepted is None or "num_classes" in accepted):
         keywords.setdefault("num_classes", num_classes)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device(device):
+        with torch.random.fork_rng(devices=[]), torch.device(device), _strict_transform():
             model: object = builder(**keywords)
     except FrcnnError:
         raise
@@ -174,6 +180,29 @@ def build_model(
             hint="return the model itself, torchvision.models.detection.FasterRCNN(...)",
         )
     return model
+
+
+@contextmanager
+def _strict_transform() -> Iterator[None]:
+    """Refuse unknown arguments inside the block.
+
+    ``FasterRCNN`` hands those it does not know to ``GeneralizedRCNNTransform``, which ignores them, so that a
+    misspelt argument of a builder with ``**kwargs`` would have no effect.
+    """
+    original = GeneralizedRCNNTransform.__init__
+    known = inspect.signature(original).parameters.keys() | {"_skip_resize"}
+
+    @functools.wraps(original)
+    def strict(self: GeneralizedRCNNTransform, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs.keys() - known:
+            raise TypeError(f"FasterRCNN got an unexpected keyword argument {name!r}")
+        original(self, *args, **kwargs)
+
+    GeneralizedRCNNTransform.__init__ = strict
+    try:
+        yield
+    finally:
+        GeneralizedRCNNTransform.__init__ = original
 
 
 def _failed(arch: str, error: BaseException) -> CheckpointError:

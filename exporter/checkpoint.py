@@ -22,7 +22,7 @@ from frcnn.exporter.architecture_match import choose_norm, infer_architecture, p
 from frcnn.exporter.architectures import ARCHITECTURES, DEFAULT_NORM_EPS
 from frcnn.exporter.assumptions import NO_LABELS, assumptions_of, facts_of
 from frcnn.exporter.builder_arguments import parse_args
-from frcnn.exporter.builders import build_model, resolve_builder
+from frcnn.exporter.builders import build_model, resolve_builder, short_name
 from frcnn.exporter.checkpoint_file import read_checkpoint_file
 from frcnn.exporter.checkpoint_layout import FoundWeights, find_weights
 from frcnn.exporter.foreign_models import impostor
@@ -135,10 +135,10 @@ def read_checkpoint(
     norms, norm_facts, assumptions = _norms(arch, state, given, published is not None and published[0] == arch)
     model = build_model(arch, builder, num_classes=num_classes, args=given | norms)
     _load(model.to("cpu", torch.float32).eval(), state, source=source, arch=arch)
-    spec = read_model_spec(model, architecture=arch, labels=None)
+    spec = read_model_spec(model, architecture=short_name(arch), labels=None)
     official = tuple(published[1].meta["categories"]) if published and found.labels is None else None
     spec, label_fact = _with_labels(spec, labels, found.labels or official, source)
-    assumptions += assumptions_of(model, spec, arch=arch, given=given.keys(), known=arch in ARCHITECTURES)
+    assumptions += assumptions_of(model, spec, given=given.keys(), known=arch in ARCHITECTURES)
     facts += [*facts_of(spec), *label_fact, *norm_facts, *(f"given: {k}={v!r}" for k, v in given.items())]
     return LoadedCheckpoint(
         model=model,

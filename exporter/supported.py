@@ -70,7 +70,7 @@ def _require_unchanged(part: str, value: Any, base: type) -> None:
     for method in _RESTATED[base]:
         if getattr(type(value), method) is not getattr(base, method) or method in vars(value):
             raise UnsupportedModelError(
-                f"{part}: {type(value).__name__} changes {base.__name__}.{method}(), which the deployable module states anew",
+                f"{part}: {type(value).__name__} changes {base.__name__}.{method}(), which is restated for deployment",
                 hint="use torchvision's own method; a custom backbone, RPN head, box head or predictor is fine",
             )
 

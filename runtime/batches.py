@@ -43,7 +43,7 @@ def answers_in_order(
         waiting.add(item)
         if waiting.count(item.canvas) == batch_size:
             waiting.run(item.canvas)
-        elif len(waiting) > _PATIENCE * batch_size:
+        elif len(waiting) >= _PATIENCE * batch_size:
             waiting.run_oldest()
         yield from waiting.ready()
     while waiting:

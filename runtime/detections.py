@@ -139,7 +139,7 @@ def checked_score(score: float) -> float:
 def resolve_classes(classes: ClassFilter, label_names: Sequence[str] | None) -> frozenset[int]:
     """Return the class indices that names or indices stand for.
 
-    A name stands for every class that has it. Text is an index where classes have no names.
+    A name stands for every class that has it; digits that are no class's name are an index.
 
     Args:
         classes: names or indices.
@@ -156,10 +156,11 @@ def resolve_classes(classes: ClassFilter, label_names: Sequence[str] | None) -> 
 def _indices(wanted: str | int, label_names: Sequence[str] | None) -> list[int]:
     if isinstance(wanted, str) and label_names is not None:
         found = [index for index, name in enumerate(label_names) if name == wanted and index > 0]
-        if not found:
+        if not found and not wanted.isdecimal():
             known = ", ".join(label_names[1:])
             raise UsageError(f"classes: the model does not know {wanted!r}", hint=f"it knows: {known}")
-        return found
+        if found:
+            return found
     try:
         index = int(wanted) if isinstance(wanted, str) else operator.index(wanted)
     except (TypeError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ __all__ = ["VIDEO_SUFFIXES", "Video", "VideoWriter", "open_video", "writing_vide
 
 VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 _FALLBACK_FPS: Final = 25.0
+_FFMPEG_QUIET: Final = "-8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +63,9 @@ def open_video(path: Path) -> Video:
         MissingDependencyError: OpenCV is not installed.
     """
     cv2 = import_opencv()
+    _silence(cv2)
     if not path.is_file():
         raise ImageError(f"{path}: no such file" if not path.exists() else f"{path}: expected a video, got a folder")
-    _silence(cv2)
     capture = cv2.VideoCapture(str(path))
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -103,6 +105,7 @@ class VideoWriter:
         cv2 = import_opencv()
         height, width = (side - side % 2 for side in frame.shape[:2])
         if self._writer is None:
+            _silence(cv2)
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self._path), codec, self._fps, (width, height))
             if not self._writer.isOpened():
@@ -126,7 +129,11 @@ def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
 
 
 def _silence(cv2: Any) -> None:
-    """Keep OpenCV's own messages off standard error; ours say the same in one line."""
+    """Keep OpenCV's and FFmpeg's own messages off standard error; ours say the same in one line.
+
+    FFmpeg's level is read from the environment when the first video is opened; a level the user set is kept.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _FFMPEG_QUIET)
     logging = getattr(getattr(cv2, "utils", None), "logging", None)
     if logging is not None:
         logging.setLogLevel(logging.LOG_LEVEL_SILENT)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import scenes
@@ -48,7 +48,7 @@ class Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> Self:
         self._before = {n: signal.signal(n, self._ask) for n in (signal.SIGINT, signal.SIGTERM)}
         return self
 

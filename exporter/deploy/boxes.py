@@ -1,4 +1,4 @@
-"""Box arithmetic of ``torchvision.models.detection._utils`` and ``torchvision.ops.boxes``, on padded batches, float32."""
+"""Box arithmetic of torchvision (``detection/_utils.py``, ``ops/boxes.py``) on padded batches, in float32."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def function(*, levels: int, aligned: bool) -> onnx.FunctionProto:
 
     Args:
         levels: feature maps, at least 1.
-        aligned: the node's ``aligned`` attribute, which ONNX's RoiAlign wants as a word and so is written into the body.
+        aligned: the node's attribute, which ONNX's RoiAlign wants as a word and so is written into the body.
     """
     mode = "half_pixel" if aligned else "output_half_pixel"
 

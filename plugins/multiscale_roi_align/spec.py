@@ -20,7 +20,7 @@ SPEC = OperatorSpec(
         Attribute(
             name="aligned",
             kind="int",
-            meaning="1: RoIs are shifted by half a cell and may be smaller than a cell; 0: as torchvision's model has it",
+            meaning="1: RoIs are shifted by half a cell and may be under a cell wide; 0: as torchvision's model has it",
         ),
     ),
 )

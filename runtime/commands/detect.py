@@ -12,6 +12,7 @@ the categories, and is what pycocotools calls a ground truth without annotations
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write COCO results with file names here; - is standard output")
     parser.add_argument("--json-index", metavar="FILE", help="write the COCO list of pictures and categories here")
     parser.add_argument("--score", type=float, default=0.5, help="least score (default 0.5; 0 keeps all)")
-    parser.add_argument("--classes", metavar="A,B", help="only these classes: names, or indices where none has a name")
+    parser.add_argument("--classes", metavar="A,B", help="only these classes: names or indices")
     parser.add_argument("--threads", type=int, help="processor threads (default: all this process may use)")
     parser.add_argument(
         "--batch-size", type=int, default=1, help="pictures at a time (default 1; more helps GPUs only)"
@@ -56,12 +57,14 @@ def run(arguments: argparse.Namespace) -> int:
     from frcnn.runtime.sources import files_of
     from frcnn.runtime.survey import Survey
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd files; what cannot be used is said below
     files, unusable = files_of(arguments.inputs)
-    copies = _check_outputs(arguments, files)
+    copies = _output_paths(arguments, files)
     options = {"device": arguments.device, "threads": arguments.threads, "max_pixels": arguments.max_pixels}
     with Detector.load(arguments.model, **options) as detector:
         named = None if arguments.classes is None else [name.strip() for name in arguments.classes.split(",")]
         classes = None if named is None else resolve_classes(named, detector.labels)
+        _require_writable(arguments)
         report = Report(detector.labels)
         survey = Survey(
             detector, report, copies, score=arguments.score, classes=classes, batch_size=arguments.batch_size
@@ -80,29 +83,40 @@ def run(arguments: argparse.Namespace) -> int:
     return _closing_words(arguments, report, survey, inputs=len(files) + len(unusable))
 
 
-def _check_outputs(arguments: argparse.Namespace, files: list[Path]) -> dict[Path, Path]:
-    """Return where the annotated copies go, after checking, before the work, that results can be written.
+def _text_paths(arguments: argparse.Namespace) -> list[Path]:
+    return [Path(name) for name in (arguments.json, arguments.json_index) if name not in (None, "-")]
+
+
+def _output_paths(arguments: argparse.Namespace, files: list[Path]) -> dict[Path, Path]:
+    """Return where the annotated copy of each file goes; empty where none are wanted.
 
     Raises:
-        OutputError: a folder that cannot be written, or a folder where a file belongs.
-        UsageError: an output that is also an input.
+        UsageError: an output is also an input.
     """
-    from frcnn.errors import OutputError
-    from frcnn.files import writable_folder
     from frcnn.runtime.sources import output_names, refuse_overwriting
 
-    texts = [Path(name) for name in (arguments.json, arguments.json_index) if name not in (None, "-")]
     copies = {}
     if arguments.output is not None:
         copies = {file: Path(arguments.output) / name for file, name in output_names(files).items()}
-    refuse_overwriting([*copies.values(), *texts], [*files, Path(arguments.model)])
+    refuse_overwriting([*copies.values(), *_text_paths(arguments)], [*files, Path(arguments.model)])
+    return copies
+
+
+def _require_writable(arguments: argparse.Namespace) -> None:
+    """Make the output folders before the work rather than find out after it.
+
+    Raises:
+        OutputError: a folder that cannot be written, or a folder where a file belongs.
+    """
+    from frcnn.errors import OutputError
+    from frcnn.files import writable_folder
+
     if arguments.output is not None:
         writable_folder(arguments.output)
-    for text in texts:
-        if text.is_dir():
-            raise OutputError(f"cannot write {text}: it is a folder", hint="name a file")
-        writable_folder(text.parent)
-    return copies
+    for path in _text_paths(arguments):
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
+        writable_folder(path.parent)
 
 
 def _nothing_usable(skipped: dict[str, ImageError]) -> ImageError:

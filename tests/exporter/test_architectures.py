@@ -27,10 +27,10 @@ from frcnn.exporter.architecture_match import (
     infer_architecture,
     published_weights,
 )
-from frcnn.exporter.architectures import ARCHITECTURES
+from frcnn.exporter.architectures import ARCHITECTURES, Builder
 from frcnn.exporter.builder_arguments import parse_args
 from frcnn.exporter.builders import accepted_arguments, build_model, resolve_builder
-from frcnn.exporter.checkpoint import read_checkpoint
+from frcnn.exporter.checkpoint import _norms, read_checkpoint
 
 TINY = Path(__file__).with_name("tiny_models.py")
 TWINS = {"fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"}
@@ -41,6 +41,18 @@ SINGLE_LEVEL = ("fasterrcnn_vgg16", "fasterrcnn_resnet50_c4", "fasterrcnn_resnet
 def on_meta(name: str) -> FasterRCNN:
     """Build without memory or numbers."""
     return build_model(name, ARCHITECTURES[name], num_classes=4, args={}, device="meta")
+
+
+@pytest.fixture(autouse=True)
+def quick_matching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build what weights are compared with once for all tests, where no arguments are given."""
+
+    def build(name: str, builder: Builder, *, num_classes: int, args: Mapping[str, object], device: str) -> FasterRCNN:
+        if num_classes == 4 and not args:
+            return on_meta(name)
+        return build_model(name, builder, num_classes=num_classes, args=args, device=device)
+
+    monkeypatch.setattr("frcnn.exporter.architecture_match.build_model", build)
 
 
 def infer(state: Mapping[str, Tensor], **options: Any) -> tuple[str, str]:
@@ -202,7 +214,9 @@ def test_no_fit_names_the_closest() -> None:
     with pytest.raises(CheckpointError) as caught:
         infer(state, recorded="resnet34_with_attention")
     text = caught.value.message
-    assert "fits no known architecture (it says 'resnet34_with_attention'); the closest is fasterrcnn_resnet34_fpn" in text
+    assert (
+        "fits no known architecture (it says 'resnet34_with_attention'); the closest is fasterrcnn_resnet34_fpn" in text
+    )
     assert "1 missing: roi_heads.box_head.fc6.bias; 1 unexpected: backbone.attention.weight" in text
     assert "--arch mypkg.models:build" in caught.value.hint
 
@@ -212,7 +226,7 @@ def test_arguments_take_part() -> None:
     name = "fasterrcnn_resnet18_fpn"
     state = build_model(name, ARCHITECTURES[name], num_classes=4, args=args, device="meta").state_dict()
     assert infer(state, args=args)[0] == name
-    with pytest.raises(CheckpointError, match=r"closest is fasterrcnn_resnet18_fpn.* expected \(3, 256, 1, 1\)"):
+    with pytest.raises(CheckpointError, match=r"closest is fasterrcnn_resnet18_fpn.* expected \(12, 256, 1, 1\)"):
         infer(state)
     with pytest.raises(UsageError, match="takes no argument 'min_sizes'"):
         infer(state, args={"min_sizes": 3})
@@ -268,13 +282,22 @@ def test_published_file_is_loaded_as_torchvision_does(
     assert any("as torchvision has it for this file" in line for line in loaded.facts)
     assert not any("batch norms" in line for line in loaded.assumptions)
 
-    monkeypatch.setattr("frcnn.exporter.checkpoint.published_weights", lambda _sha256: None)
-    own = read_checkpoint(path, arch=name, args={"norm_eps": 1e-3})
-    assert {eps for _, _, eps in norm_layers(own.model)} == {1e-3}
-    assert not any("batch norms" in line for line in own.assumptions)
-    assumed = [line for line in read_checkpoint(path, arch=name).assumptions if "batch norms" in line]
-    expected = "eps 0, as after fine-tuning" if name == "fasterrcnn_resnet50_fpn" else "eps 1e-05; as"
-    assert len(assumed) == 1 and expected in assumed[0]
+
+@pytest.mark.parametrize(
+    ("arch", "given", "assumed"),
+    [
+        ("fasterrcnn_resnet50_fpn", {}, "FrozenBatchNorm2d with eps 0, as after fine-tuning from torchvision's"),
+        ("fasterrcnn_resnet18_fpn", {}, "FrozenBatchNorm2d with eps 1e-05; as fasterrcnn_resnet18_fpn has it"),
+        ("fasterrcnn_resnet18_fpn", {"norm": "batch"}, ": BatchNorm2d with eps 1e-05"),
+        ("fasterrcnn_resnet50_fpn", {"norm_eps": 1e-5}, None),
+    ],
+)
+def test_what_is_said_of_norms(arch: str, given: dict[str, object], assumed: str | None) -> None:
+    arguments, said, lines = _norms(arch, FROZEN, given, published=False)
+    assert not said
+    assert len(lines) == (assumed is not None)
+    assert all(str(assumed) in line for line in lines)
+    assert not arguments.keys() & given.keys()  # the user's word stands
 
 
 def test_published_files_are_known_by_their_hash() -> None:
@@ -393,7 +416,7 @@ def test_accepted_arguments() -> None:
     assert {"min_size", "fixed_size", "size_divisible", "box_score_thresh", "num_classes", "norm_eps"} <= known
     assert not {"self", "backbone", "kwargs"} & known
     assert accepted_arguments(resolve_builder(f"{TINY}:build")) is None
-    assert accepted_arguments(resolve_builder(f"{TINY}:build_four_classes")) == {"min_size"}
+    assert accepted_arguments(resolve_builder(f"{TINY}:build_four_classes")) == frozenset({"min_size"})
 
 
 # --- --arg KEY=VALUE ------------------------------------------------------------------------------------------------

@@ -139,6 +139,8 @@ def test_facts_and_hash(model: FasterRCNN, save: Saver) -> None:
     assert any(line.startswith("classes: 3 and the background") for line in loaded.facts)
     assert any(line.startswith("RPN: 6 anchors") for line in loaded.facts)
     text = "\n".join(loaded.assumptions)
+    assert loaded.spec.architecture == "tiny_models.py:build"  # without the folders of this machine
+    assert str(TINY.parent) not in text
     for what in ("(32, 64) px", "short side of 64 px", "mean (0.485", "scores above 0.05", "label k is category id k"):
         assert what in text
 
@@ -334,7 +336,6 @@ def _script_bytes() -> bytes:
 
 
 def _onnx_bytes() -> bytes:
-    import onnx
     from onnx import helper
 
     return bytes(helper.make_model(helper.make_graph([], "g", [], []), producer_name="x").SerializeToString())

@@ -90,6 +90,6 @@ def test_download_is_kept_and_read_with_its_labels(hub: Path, monkeypatch: pytes
     assert (hub / FILE).is_file()
     assert loaded.spec.labels == tuple(get_model_weights(NAME)["COCO_V1"].meta["categories"])
     assert (loaded.spec.transform.min_size, loaded.spec.transform.max_size) == (300, 640)
-    with pytest.raises(UsageError, match="expected 90 names"):
-        load_pretrained(f"{NAME}=DEFAULT", labels=["cat"])
+    with pytest.raises(UsageError, match="takes no argument 'min_sizes'"):
+        load_pretrained(f"{NAME}=DEFAULT", args={"min_sizes": 300})
     assert len(asked) == 1

@@ -16,7 +16,7 @@ NOT_A_FUNCTION = 3
 
 def build(num_classes: int = 4, **kwargs: Any) -> FasterRCNN:
     """Build a detector with one feature map of 8 channels."""
-    backbone = nn.Sequential(nn.Conv2d(3, 8, 3, stride=16, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    backbone: Any = nn.Sequential(nn.Conv2d(3, 8, 3, stride=16, padding=1), nn.BatchNorm2d(8), nn.ReLU())
     backbone.out_channels = 8
     parts: dict[str, Any] = {
         "rpn_anchor_generator": AnchorGenerator(((32, 64),), ((0.5, 1.0, 2.0),)),
@@ -42,11 +42,6 @@ def build_tuple() -> Any:
 def build_failing() -> FasterRCNN:
     """Fail."""
     raise OSError("the disk is\non fire")
-
-
-def build_half() -> FasterRCNN:
-    """Return a model in training mode and half precision."""
-    return build().half().train()
 
 
 class LightningLike(nn.Module):

@@ -6,7 +6,6 @@ torchvision is tested elsewhere, with real exported models.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,9 +131,25 @@ def make_model(path: Path, manifest: Manifest | None, *, dtype: str = "float") -
 
 
 @pytest.fixture(scope="session")
-def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def manifest_of() -> Callable[..., Manifest]:
+    """``make_manifest``, for tests: modules of tests do not import each other."""
+    return make_manifest
+
+
+@pytest.fixture(scope="session")
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a stand-in model with a manifest, or with none, into a new folder."""
+
+    def write(manifest: Manifest | None, *, dtype: str = "float") -> Path:
+        return make_model(tmp_path_factory.mktemp("model") / "model.onnx", manifest, dtype=dtype)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def model_path(model_of: Callable[..., Path]) -> Path:
     """A stand-in model.onnx with dynamic canvases."""
-    return make_model(tmp_path_factory.mktemp("model") / "model.onnx", make_manifest())
+    return model_of(make_manifest())
 
 
 @pytest.fixture(scope="session")
@@ -143,14 +158,19 @@ def detector(model_path: Path) -> Detector:
     return Detector.load(model_path, threads=1)
 
 
-def grey(level: int, height: int = 60, width: int = 80) -> NDArray[np.uint8]:
-    """Return a picture of one grey level: the stand-in model's best score is ``level / 255``."""
-    return np.full((height, width, 3), level, np.uint8)
+@pytest.fixture(scope="session")
+def grey() -> Callable[..., NDArray[np.uint8]]:
+    """Make a picture of one grey level: the stand-in model's best score is ``level / 255``, black has no objects."""
+
+    def make(level: int, height: int = 60, width: int = 80) -> NDArray[np.uint8]:
+        return np.full((height, width, 3), level, np.uint8)
+
+    return make
 
 
 @pytest.fixture
-def picture_file(tmp_path: Path) -> Callable[..., Path]:
-    """Write a one-coloured picture file."""
+def picture_file(tmp_path: Path, grey: Callable[..., NDArray[np.uint8]]) -> Callable[..., Path]:
+    """Write a grey picture file under the test's folder."""
 
     def write(name: str, level: int = 200, height: int = 60, width: int = 80) -> Path:
         path = tmp_path / name
@@ -159,11 +179,3 @@ def picture_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the developer's terminal settings out of what the verbs print."""
-    for name in ("FORCE_COLOR", "COLUMNS", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    os.environ.pop("TTY_COMPATIBLE", None)

@@ -1,0 +1,213 @@
+"""Check that a model answers as its checkpoint does in eager torchvision.
+
+Both look at the same pictures on the same canvas; detections are paired by overlap. The exit code is 0 when they agree,
+1 when they do not or when a picture was skipped. Without limits on the command line these hold for trained weights:
+
+  fp32                   boxes within 0.01 px, scores within 1e-4, the same labels, nothing missing
+  fp16                   above score 0.3: IoU at least 0.99, the same labels, nothing missing
+  fp16, RoI max pooling  above score 0.3: 95 % of the detections have a partner of their label (rounding a RoI to whole
+                         cells turns a last-bit difference into a whole cell)
+
+A detection without a partner counts only where its score is clear of the model's own cut-off by --margin.
+
+  frcnn compare my.pth model.onnx --images folder/
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frcnn.console import note, say, show_table, track, warn
+from frcnn.errors import ArtifactError, FrcnnError, ImageError, UsageError
+from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
+from frcnn.files import write_text
+
+if TYPE_CHECKING:
+    from frcnn.benchmarks.parity import Limits, Parity, PictureParity
+    from frcnn.runtime.pictures import Picture
+    from frcnn.spec import Manifest, ModelSpec
+
+__all__ = ["add_arguments", "run"]
+
+_EXIT_OK = 0
+_EXIT_DISAGREEMENT = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_checkpoint_arguments(parser)
+    group = parser.add_argument_group("comparison")
+    group.add_argument("model", metavar="MODEL", type=Path, help="the artifact: model.onnx")
+    group.add_argument(
+        "--images", metavar="PATH", type=Path, nargs="+", required=True, help="pictures and folders of pictures"
+    )
+    group.add_argument("--json", metavar="FILE", help="write the whole comparison; - for standard output")
+    group.add_argument("--threads", type=int, default=None, help="processor threads for both (default: all)")
+    limits = parser.add_argument_group("limits (defaults above)")
+    for name, help_text in (
+        ("box-px", "largest difference of a box coordinate in pixels (fp32)"),
+        ("score", "largest difference of scores (fp32)"),
+        ("iou", "least IoU of a pair (fp16)"),
+        ("min-score", "detections below this are not looked at"),
+        ("margin", "distance from the cut-off from which on a missing detection counts"),
+        ("unmatched", "largest share of detections that may be missing or have another label"),
+    ):
+        limits.add_argument(f"--{name}", type=float, default=None, metavar="X", help=help_text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare and print; return 1 on disagreement."""
+    loaded = load_from_options(arguments)
+    import torch
+
+    from frcnn.benchmarks.eager import EagerDetector
+    from frcnn.benchmarks.parity import compare_pictures, total
+    from frcnn.runtime import Detector
+
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise UsageError(f"--threads: expected 1 or more, got {arguments.threads}")
+        torch.set_num_threads(arguments.threads)
+    with Detector.load(arguments.model, threads=arguments.threads) as detector:
+        _require_same_model(loaded.spec, detector.manifest, arguments.model)
+        if arguments.json != "-":
+            print_checkpoint(loaded)
+        limits = _limits(arguments, detector.manifest)
+        files = _files(arguments.images)
+        skipped: list[str] = []
+        eager = EagerDetector(loaded.model, loaded.spec)
+        results: list[PictureParity] = []
+        for picture in track(_pictures(files, skipped), total=len(files), what="comparing"):
+            try:
+                results.extend(compare_pictures(eager, detector, [picture], limits, warm_up=not results))
+            except ImageError as error:
+                _skip(skipped, picture.name, error)
+    if not results:
+        raise ImageError(f"none of the {len(files)} pictures could be used", hint="see the warnings above")
+    parity = total(results, limits)
+    _print(parity, arguments.json)
+    return _EXIT_OK if parity.passed and not skipped else _EXIT_DISAGREEMENT
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    from frcnn.runtime.sources import files_of, is_video
+
+    files, unusable = files_of(map(str, paths))
+    for error in unusable.values():
+        raise error
+    pictures = [file for file in files if not is_video(file)]
+    if not pictures:
+        raise UsageError("--images: expected pictures, got videos only", hint="give a folder of pictures")
+    return pictures
+
+
+def _pictures(files: list[Path], skipped: list[str]) -> Iterator[Picture]:
+    from frcnn.runtime.pictures import Picture
+
+    for file in files:
+        try:
+            yield Picture.open(file)
+        except ImageError as error:
+            _skip(skipped, str(file), error)
+
+
+def _skip(skipped: list[str], name: str, error: FrcnnError) -> None:
+    skipped.append(name)
+    warn(f"skipped {name}: {error}")
+
+
+def _require_same_model(spec: ModelSpec, manifest: Manifest, path: Path) -> None:
+    """Refuse to compare different models: their detections would differ, and say nothing of the export."""
+    theirs = manifest.model
+    for what, expected, got in (
+        ("number of classes", spec.num_classes, theirs.num_classes),
+        ("preprocessing", spec.transform, theirs.transform),
+        ("RPN", spec.rpn, theirs.rpn),
+        ("box head", spec.roi_heads, theirs.roi_heads),
+    ):
+        if expected != got:
+            raise ArtifactError(
+                f"{path} is another model than the checkpoint: {what}: expected {expected}, got {got}",
+                hint="give compare the same --arch and --arg as export",
+            )
+
+
+def _limits(arguments: argparse.Namespace, manifest: Manifest) -> Limits:
+    import msgspec
+
+    from frcnn.benchmarks.parity import default_limits
+
+    given = {
+        name: value
+        for name in ("box_px", "score", "iou", "min_score", "margin", "unmatched")
+        if (value := getattr(arguments, name)) is not None
+    }
+    for name, value in given.items():
+        if not 0 <= value < float("inf"):
+            raise UsageError(f"--{name.replace('_', '-')}: expected a number from 0, got {value}")
+    return msgspec.structs.replace(default_limits(manifest.precision, manifest.model.roi_heads.pooler.kind), **given)
+
+
+def _print(parity: Parity, json_target: str | None) -> None:
+    import msgspec
+
+    if json_target is not None:
+        text = msgspec.json.format(msgspec.json.encode(parity), indent=2).decode()
+        if json_target == "-":
+            say(text)
+        else:
+            write_text(json_target, text + "\n")
+    show = note if json_target == "-" else say
+    if json_target != "-":
+        rows = [_row(result) for result in (*parity.pictures, parity.total)]
+        show_table("model against eager torchvision", _COLUMNS, rows)
+    t, limits = parity.total, parity.limits
+    bound = {
+        "exact": f"boxes within {limits.box_px:g} px, scores within {limits.score:g}",
+        "overlap": f"IoU at least {limits.iou:g} above score {limits.min_score:g}",
+        "agreement": f"{1 - limits.unmatched:.0%} of detections above score {limits.min_score:g} agree",
+    }[limits.rule]
+    show(f"limits: {bound}; missing or relabelled at most {limits.unmatched:.1%}")
+    ratio = t.eager_ms / t.model_ms
+    show(f"time per picture, median: eager {t.eager_ms:.0f} ms, model {t.model_ms:.0f} ms, {ratio:.2f}x")
+    if parity.passed:
+        show(f"AGREE: {t.matched} pairs in {len(parity.pictures)} pictures")
+    else:
+        show(
+            f"DISAGREE: boxes differ by up to {t.box_px:.4g} px, scores by {t.score:.2g}, least IoU {t.iou:.4f}, "
+            f"{t.unmatched} missing, {t.label_mismatches} relabelled of {t.expected} + {t.found}"
+        )
+
+
+_COLUMNS = (
+    "picture",
+    "eager",
+    "model",
+    "pairs",
+    "relabelled",
+    "missing",
+    "box px",
+    "score",
+    "min IoU",
+    "eager ms",
+    "model ms",
+)
+
+
+def _row(result: PictureParity) -> tuple[str, ...]:
+    return (
+        Path(result.picture).name,
+        str(result.expected),
+        str(result.found),
+        str(result.matched),
+        str(result.label_mismatches),
+        str(result.unmatched),
+        f"{result.box_px:.5f}",
+        f"{result.score:.1e}",
+        f"{result.iou:.5f}",
+        f"{result.eager_ms:.0f}",
+        f"{result.model_ms:.0f}",
+    )

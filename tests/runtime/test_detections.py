@@ -1,0 +1,132 @@
+"""frcnn.runtime.detections."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frcnn.errors import MissingDependencyError, UsageError
+from frcnn.runtime import Detections
+from frcnn.runtime.detections import resolve_classes
+
+NAMES = ("__background__", "cat", "dog", "cat")
+
+
+def make(count: int = 3, names: tuple[str, ...] | None = NAMES) -> Detections:
+    return Detections(
+        boxes=np.array([[1, 2, 11, 22], [0.1, 0.2, 0.3, 0.4], [5, 5, 6, 6]], np.float32)[:count],
+        scores=np.array([0.9, 0.5, 0.3], np.float32)[:count],
+        labels=np.array([1, 2, 3])[:count],
+        image_size=(48, 64),
+        source="a.jpg",
+        label_names=names,
+    )
+
+
+def test_shapes_types_and_names() -> None:
+    found = make()
+    assert (found.boxes.shape, found.boxes.dtype) == ((3, 4), np.float32)
+    assert (found.scores.shape, found.scores.dtype) == ((3,), np.float32)
+    assert (found.labels.shape, found.labels.dtype) == ((3,), np.int64)
+    assert found.class_names == ["cat", "dog", "cat"]
+    assert make(names=None).class_names == ["1", "2", "3"]
+    assert len(found) == 3
+
+
+def test_is_frozen_and_owns_its_arrays() -> None:
+    boxes = np.zeros((1, 4), np.float32)
+    found = Detections(boxes=boxes, scores=np.ones(1), labels=np.ones(1), image_size=(1, 1))
+    boxes[:] = 7
+    assert not found.boxes.any()
+    with pytest.raises(ValueError, match="read-only"):
+        found.boxes[0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.source = "b"  # type: ignore[misc]
+
+
+def test_mismatched_arrays_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"expected boxes of shape \(2, 4\), got \(1, 4\)"):
+        Detections(boxes=np.zeros((1, 4)), scores=np.zeros(2), labels=np.zeros(2), image_size=(1, 1))
+
+
+def test_filter() -> None:
+    found = make()
+    assert found.filter(score=0.5).scores.tolist() == [np.float32(0.9), 0.5]  # 0.5 itself stays
+    assert found.filter(classes=["cat"]).labels.tolist() == [1, 3]  # both classes of that name
+    assert found.filter(classes=[2, "cat"], score=0.4).labels.tolist() == [1, 2]
+    assert len(found.filter(classes=[])) == 0
+    assert len(found.filter()) == 3
+    kept = found.filter(score=1)
+    assert (kept.boxes.shape, kept.image_size, kept.source) == ((0, 4), (48, 64), "a.jpg")
+
+
+@given(st.lists(st.floats(0, 1, width=32), max_size=20), st.floats(0, 1))
+def test_filter_keeps_exactly_what_scores_enough(scores: list[float], least: float) -> None:
+    values = np.array(sorted(scores, reverse=True), np.float32)
+    count = len(values)
+    found = Detections(boxes=np.zeros((count, 4)), scores=values, labels=np.ones(count), image_size=(1, 1))
+    kept = found.filter(score=least).scores
+    assert kept.tolist() == [value for value in values if value >= np.float32(least)]
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.1, float("nan")])
+def test_filter_refuses_odd_scores(score: float) -> None:
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        make().filter(score=score)
+
+
+def test_unknown_classes_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"does not know 'bird' \(it knows: cat, dog, cat\)"):
+        resolve_classes(["bird"], NAMES)
+    with pytest.raises(UsageError, match="index of 1 to 3, got 4"):
+        resolve_classes([4], NAMES)
+    with pytest.raises(UsageError, match="background"):
+        resolve_classes([0], NAMES)
+    with pytest.raises(UsageError, match="does not know '__background__'"):
+        resolve_classes(["__background__"], NAMES)
+    with pytest.raises(UsageError, match="expected a list"):
+        resolve_classes("cat", NAMES)
+    with pytest.raises(UsageError, match="expected a class index, got 'cat'"):
+        resolve_classes(["cat"], None)
+    with pytest.raises(UsageError, match=r"expected a class index, got 1\.5"):
+        resolve_classes([1.5], NAMES)  # type: ignore[list-item]
+    assert resolve_classes(["2", "cat"], NAMES) == {1, 2, 3}
+    assert resolve_classes(["2"], ("__background__", "2", "3")) == {1}  # a name before an index
+    with pytest.raises(UsageError, match="index of 1 to 3, got 9"):
+        resolve_classes(["9"], NAMES)
+    assert resolve_classes(["7", 9, np.int64(2)], None) == {2, 7, 9}  # type: ignore[list-item]
+
+
+def test_to_dicts() -> None:
+    assert make(2).to_dicts() == [
+        {"box": [1.0, 2.0, 11.0, 22.0], "score": 0.9, "label": 1, "class_name": "cat"},
+        {"box": [0.1, 0.2, 0.3, 0.4], "score": 0.5, "label": 2, "class_name": "dog"},
+    ]
+
+
+def test_to_coco() -> None:
+    first, second = make(2).to_coco(42)
+    assert first == {"image_id": 42, "category_id": 1, "bbox": [1.0, 2.0, 10.0, 20.0], "score": 0.9}
+    assert second["bbox"] == pytest.approx([0.1, 0.2, 0.2, 0.2])
+    assert make(0).to_coco(1) == []
+
+
+def test_to_supervision() -> None:
+    pytest.importorskip("supervision")
+    converted = make().to_supervision()
+    np.testing.assert_array_equal(converted.xyxy, make().boxes)
+    np.testing.assert_array_equal(converted.confidence, make().scores)
+    np.testing.assert_array_equal(converted.class_id, [1, 2, 3])
+    assert converted.data["class_name"].tolist() == ["cat", "dog", "cat"]
+    assert len(make(0).to_supervision()) == 0
+
+
+def test_without_supervision_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(MissingDependencyError, match=r"frcnn\[bench\]"):
+        make().to_supervision()

@@ -1,0 +1,39 @@
+"""``import frcnn.runtime`` and every ``--help`` of the room work without the heavy packages."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import frcnn.runtime
+
+HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "cv2", "supervision", "tensorrt", "tensorrt_rtx", "pycuda")
+MODULES = sorted(module.name for module in pkgutil.walk_packages(frcnn.runtime.__path__, "frcnn.runtime."))
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_no_module_of_the_room_needs_a_heavy_package() -> None:
+    assert "frcnn.runtime.commands.detect" in MODULES
+    blocked = f"import sys, importlib; sys.modules.update(dict.fromkeys({HEAVY!r}))"
+    done = run(f"{blocked}\nfor name in {MODULES!r}: importlib.import_module(name)")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", ["detect", "inspect", "doctor"])
+def test_help_needs_no_heavy_package(verb: str) -> None:
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))"
+    done = run(f"{blocked}\nfrom frcnn.cli import main\nsys.exit(main([{verb!r}, '--help']))")
+    assert done.returncode == 0, done.stderr
+    assert f"usage: frcnn {verb}" in done.stdout
+
+
+def test_the_public_names() -> None:
+    assert frcnn.runtime.__all__ == ["Detections", "Detector", "Picture"]
