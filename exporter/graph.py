@@ -1,8 +1,11 @@
-"""What the exporter's graph still needs to become ``model.onnx``: function bodies and the manifest."""
+"""What the exporter's graph still needs to become ``model.onnx``: function bodies, names and the manifest."""
 
 from __future__ import annotations
 
+import ast
+from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 import onnx
 
@@ -12,14 +15,17 @@ from frcnn.spec import MANIFEST_KEY, Manifest, ModelSpec
 
 __all__ = ["finish_graph"]
 
+_SCOPES: Final = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules a node comes from
+
 
 def finish_graph(model: onnx.ModelProto, spec: ModelSpec, manifest: Manifest) -> onnx.ModelProto:
-    """Attach the bodies of our operators and the manifest, drop traces of the exporting machine, and check.
+    """Attach the bodies of our operators and the manifest, name the nodes after their modules, drop traces of the exporting machine, and check.
 
     Raises:
         ExportError: the graph is not what it should be.
     """
     _attach_functions(model, spec)
+    _name_nodes(model)
     _strip_traces(model)
     onnx.helper.set_model_props(model, {MANIFEST_KEY: manifest.to_json()})
     model.producer_name, model.producer_version = "frcnn", manifest.versions["frcnn"]
@@ -47,6 +53,21 @@ def _attach_functions(model: onnx.ModelProto, spec: ModelSpec) -> None:
     model.functions.extend(bodies[name]() for name in sorted(set(used)))
     if not any(opset.domain == DOMAIN for opset in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Name every node after the module it comes from, like ``backbone/body/layer1/0/conv1/Conv``.
+
+    Profiles and precision reports are read by people who know the model by its modules.
+    """
+    taken: Counter[str] = Counter()
+    for node in model.graph.node:
+        noted = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = [scope for scope in ast.literal_eval(noted.get(_SCOPES, "[]"))[:-1] if not scope.startswith("_")]
+        path = scopes[-1].replace(".", "/") if scopes and scopes[-1] else "graph"
+        name = f"{path}/{node.op_type}"
+        taken[name] += 1
+        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

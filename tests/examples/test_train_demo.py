@@ -27,7 +27,7 @@ DEMO = Path(__file__).resolve().parents[2] / "examples" / "train_demo"
 CHECKPOINT = DEMO / "digits.pth"
 MODULES = ("scenes", "coco", "model", "checkpoint", "data", "train")
 HELD_OUT_SEED = 90_210  # not the seed the shipped figures are measured with
-AP50_BOUND = 0.75
+AP50_BOUND = 0.8
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_compose_keeps_its_promises(demo: dict[str, ModuleType]) -> None:
         height, width, channels = picture.shape
         shapes.add((width > height) - (width < height))
         assert picture.dtype == np.uint8 and channels == 3
-        assert 240 <= min(width, height) and max(width, height) <= 720
+        assert min(width, height) >= 240 and max(width, height) <= 720
         assert boxes.dtype == np.float32 and labels.dtype == np.int64 and 1 <= len(boxes) == len(labels) <= 10
         assert labels.min() >= 1 and labels.max() <= 10
         assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= [width, height]).all()

@@ -1,4 +1,4 @@
-"""Every model family of the README, narrowed: the same parts and the same graph shape, a quarter of the width, few blocks."""
+"""Every model family of the README, narrowed: the same parts and graph, a quarter of the width, few blocks."""
 
 from __future__ import annotations
 
@@ -86,9 +86,7 @@ def vgg16() -> FasterRCNN:
 def resnet50_c4() -> FasterRCNN:
     """One map of stride 16; the last stage runs on pooled RoIs."""
     body = resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16, norm_layer=FrozenBatchNorm2d)
-    backbone = nn.Sequential(
-        body.conv1, body.bn1, body.relu, body.maxpool, body.layer1, body.layer2, body.layer3
-    )
+    backbone = nn.Sequential(body.conv1, body.bn1, body.relu, body.maxpool, body.layer1, body.layer2, body.layer3)
     backbone.out_channels = 1024
     return FasterRCNN(
         backbone,
@@ -143,12 +141,16 @@ def convnext_fpn() -> FasterRCNN:
 
 
 def swin_fpn() -> FasterRCNN:
-    body = swin_transformer.SwinTransformer(
-        [4, 4], embed_dim=24, depths=[1, 1, 2, 1], num_heads=[1, 2, 3, 6], window_size=[7, 7]
-    ).eval()
-    backbone = _Pyramid(body, [f"features.{i}" for i in (1, 3, 5, 7)], [24, 48, 96, 192], channels_last=True)
-    pooler = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, sampling_ratio=-1, canonical_scale=112, canonical_level=3)
-    return FasterRCNN(backbone, box_roi_pool=pooler, **_predictor(32, 7), **_SMALL)
+    """Two stages, the second with a shifted window; adaptive sampling and another canonical scale."""
+    body = swin_transformer.SwinTransformer([4, 4], 24, depths=[1, 2], num_heads=[1, 2], window_size=[7, 7]).eval()
+    backbone = _Pyramid(body, ["features.1", "features.3"], [24, 48], channels_last=True)
+    return FasterRCNN(
+        backbone,
+        rpn_anchor_generator=AnchorGenerator(((32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 3),
+        box_roi_pool=MultiScaleRoIAlign(["0", "1"], 7, sampling_ratio=-1, canonical_scale=112, canonical_level=3),
+        **_predictor(32, 7),
+        **_SMALL,
+    )
 
 
 FAMILIES: dict[str, Callable[[], FasterRCNN]] = {

@@ -1,0 +1,18 @@
+"""What tests of all rooms share."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+
+from support.exports import Exports
+
+# Nothing is random without a seed; and a busy machine's slowness is no failure.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """Exports of the narrowed families, each made once a session: ``exports("vgg16").path``."""
+    return Exports(tmp_path_factory.mktemp("exports"))

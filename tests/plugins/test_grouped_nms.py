@@ -1,0 +1,178 @@
+"""GroupedNMS: reference against torchvision, function body in bare ONNX Runtime against the reference, both exactly."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor
+from torchvision.ops import nms
+
+from frcnn.exporter.deploy.boxes import float32_floor
+from frcnn.plugins import grouped_nms
+from frcnn.plugins.grouped_nms.reference import grouped_nms as reference
+from support.operators import operator_session, run_operator
+
+THRESHOLDS = (0.3, 0.5, 0.7)
+
+
+@cache
+def session(iou_threshold: float):
+    return operator_session(
+        grouped_nms.SPEC, grouped_nms.function(), attributes={"iou_threshold": float32_floor(iou_threshold)}
+    )
+
+
+def in_onnxruntime(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return run_operator(session(iou_threshold), boxes, scores)
+
+
+def in_reference(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    return reference(boxes, scores, iou_threshold=float32_floor(iou_threshold))
+
+
+def in_torchvision(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Apply torchvision's nms, with its float64 threshold, to the present boxes of each group."""
+    kept_scores = torch.full_like(scores, -1.0)
+    for g in range(len(boxes)):
+        present = [m for m in range(boxes.shape[1]) if scores[g, m] >= 0]
+        for i in nms(boxes[g][present], scores[g][present], iou_threshold).tolist():
+            kept_scores[g, present[i]] = scores[g, present[i]]
+    return kept_scores
+
+
+@st.composite
+def crowds(draw) -> tuple[Tensor, Tensor]:
+    """Draw groups of up to 200 boxes: overlapping, equal, of no size; scores tied, absent or NaN; some groups empty."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    groups, most = draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 3, 17, 64, 200]))
+    spread = draw(st.sampled_from([4, 12, 60]))
+    corners = rng.uniform(0, spread, (groups, most, 2))
+    sizes = rng.uniform(0, 12, (groups, most, 2))
+    if draw(st.booleans()):  # on a lattice IoUs are fractions that meet the threshold exactly, and boxes repeat
+        corners, sizes = np.round(corners), np.round(sizes)
+    boxes = np.concatenate([corners, corners + sizes], axis=2)
+    if draw(st.booleans()):
+        boxes[:, 1::2] = boxes[:, : boxes[:, 1::2].shape[1]]
+    scores = rng.uniform(0, 1, (groups, most))
+    if draw(st.booleans()):
+        scores = np.round(scores, 1)
+    scores[rng.uniform(size=scores.shape) < draw(st.sampled_from([0.0, 0.3, 0.95]))] = -1.0
+    if draw(st.booleans()):
+        scores[rng.uniform(size=scores.shape) < 0.1] = np.nan
+    if draw(st.booleans()):
+        scores[draw(st.integers(0, groups - 1))] = -1.0
+    return torch.from_numpy(boxes).float(), torch.from_numpy(scores).float()
+
+
+@st.composite
+def corner_cases(draw) -> tuple[Tensor, Tensor]:
+    """Draw one to five boxes a group, number by number, so that a failure shrinks to what matters."""
+    groups, most = draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    coordinates = st.sampled_from([0.0, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0])
+    ends = draw(hnp.arrays(np.float32, (groups, most, 2, 2), elements=coordinates))
+    boxes = np.concatenate([ends.min(2), ends.max(2)], axis=2)
+    values = st.sampled_from([-1.0, -0.0, 0.0, 1e-38, 0.5, 0.5000001, 1.0, float("nan"), -1e-3])
+    scores = draw(hnp.arrays(np.float32, (groups, most), elements=values))
+    return torch.from_numpy(boxes), torch.from_numpy(scores)
+
+
+@settings(max_examples=40)
+@given(crowds(), st.sampled_from(THRESHOLDS))
+def test_reference_is_torchvisions_nms_in_each_group(case, iou_threshold):
+    assert torch.equal(in_reference(*case, iou_threshold), in_torchvision(*case, iou_threshold))
+
+
+@settings(max_examples=200)
+@given(corner_cases(), st.sampled_from(THRESHOLDS))
+def test_reference_is_torchvisions_nms_on_corner_cases(case, iou_threshold):
+    assert torch.equal(in_reference(*case, iou_threshold), in_torchvision(*case, iou_threshold))
+
+
+@settings(max_examples=40)
+@given(crowds(), st.sampled_from(THRESHOLDS))
+def test_function_is_the_reference(case, iou_threshold):
+    assert torch.equal(in_onnxruntime(*case, iou_threshold), in_reference(*case, iou_threshold))
+
+
+@settings(max_examples=200)
+@given(corner_cases(), st.sampled_from(THRESHOLDS))
+def test_function_is_the_reference_on_corner_cases(case, iou_threshold):
+    assert torch.equal(in_onnxruntime(*case, iou_threshold), in_reference(*case, iou_threshold))
+
+
+@pytest.fixture(params=[in_reference, in_onnxruntime], ids=["reference", "function"])
+def suppress(request):
+    return request.param
+
+
+def test_one_box_is_kept(suppress):
+    kept = suppress(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), torch.tensor([[0.25]]), 0.5)
+    assert kept.tolist() == [[0.25]]
+
+
+def test_nothing_present_gives_nothing(suppress):
+    boxes = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    kept = suppress(boxes, torch.full((3, 5), -1.0), 0.5)
+    assert kept.tolist() == [[-1.0] * 5] * 3
+
+
+def test_of_equal_boxes_the_best_stays(suppress):
+    boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0]] * 3])
+    assert suppress(boxes, torch.tensor([[0.25, 0.75, 0.5]]), 0.5).tolist() == [[-1.0, 0.75, -1.0]]
+
+
+def test_of_equal_boxes_of_equal_score_the_first_stays(suppress):
+    boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0]] * 3])
+    assert suppress(boxes, torch.tensor([[0.5, 0.5, 0.5]]), 0.5).tolist() == [[0.5, -1.0, -1.0]]
+
+
+def test_a_suppressed_box_suppresses_none(suppress):
+    boxes = torch.tensor([[[0.0, 0.0, 10.0, 1.0], [3.0, 0.0, 13.0, 1.0], [6.0, 0.0, 16.0, 1.0]]])
+    assert suppress(boxes, torch.tensor([[0.75, 0.5, 0.25]]), 0.5).tolist() == [[0.75, -1.0, 0.25]]
+
+
+def test_an_overlap_of_exactly_the_threshold_is_kept(suppress):
+    boxes = torch.tensor([[[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 1.0, 1.0]]])
+    assert suppress(boxes, torch.tensor([[0.75, 0.5]]), 0.5).tolist() == [[0.75, 0.5]]
+
+
+def test_groups_do_not_see_each_other(suppress):
+    boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0]], [[0.0, 0.0, 4.0, 4.0]]])
+    assert suppress(boxes, torch.tensor([[0.5], [0.75]]), 0.5).tolist() == [[0.5], [0.75]]
+
+
+def test_boxes_of_no_size_do_not_suppress_each_other(suppress):
+    boxes = torch.tensor([[[3.0, 3.0, 3.0, 3.0], [3.0, 3.0, 3.0, 3.0]]])
+    assert suppress(boxes, torch.tensor([[0.5, 0.75]]), 0.5).tolist() == [[0.5, 0.75]]
+
+
+def test_a_score_of_nan_marks_an_absent_box_and_zero_a_present_one(suppress):
+    boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0], [20.0, 0.0, 24.0, 4.0], [0.0, 0.0, 4.0, 4.0]]])
+    assert suppress(boxes, torch.tensor([[float("nan"), 0.0, 0.25]]), 0.5).tolist() == [[-1.0, 0.0, 0.25]]
+
+
+def test_absent_boxes_may_have_any_coordinates(suppress):
+    nan, inf = float("nan"), float("inf")
+    boxes = torch.tensor([[[nan, nan, nan, nan], [0.0, 0.0, 4.0, 4.0], [9.0, 9.0, -inf, inf]]])
+    assert suppress(boxes, torch.tensor([[-1.0, 0.5, -1.0]]), 0.5).tolist() == [[-1.0, 0.5, -1.0]]
+
+
+def test_more_than_one_overlap_and_no_limit_on_how_many_are_kept(suppress):
+    count = 1500
+    left = 10.0 * torch.arange(count)
+    boxes = torch.stack([left, left * 0, left + 5, left * 0 + 5], dim=1)[None]
+    scores = torch.linspace(0.1, 0.9, count)[None]
+    assert torch.equal(suppress(boxes, scores, 0.5), scores)
+
+
+def test_the_threshold_is_the_nodes_own(suppress):
+    boxes = torch.tensor([[[0.0, 0.0, 10.0, 1.0], [4.0, 0.0, 14.0, 1.0]]])  # IoU 6 / 14
+    scores = torch.tensor([[0.75, 0.5]])
+    kept = {threshold: int((suppress(boxes, scores, threshold) >= 0).sum()) for threshold in THRESHOLDS}
+    assert kept == {0.3: 1, 0.5: 2, 0.7: 2}

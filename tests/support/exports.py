@@ -1,0 +1,123 @@
+"""Exported narrowed families: an export takes long, so each is made once and shared by all tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+
+from frcnn.benchmarks.calibrated import calibrate
+from frcnn.exporter import export_onnx
+from frcnn.exporter.model_spec import read_model_spec
+from frcnn.runtime import Detections
+from frcnn.spec import Manifest, ModelSpec, Precision, Size
+from support.families import build
+from support.pictures import SHAPES, photographs, tensor
+
+__all__ = ["Exported", "Exports", "bare_session", "calibrated", "detections", "run_bare"]
+
+OUTPUTS = ("num_detections", "boxes", "scores", "labels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A narrowed family and its export.
+
+    Attributes:
+        path: of ``model.onnx``.
+        model: the torchvision model that was exported, as the exporter left it.
+        spec: its description.
+        manifest: what the exporter returned.
+        weights_before: a copy of the model's weights from before the export.
+    """
+
+    path: Path
+    model: GeneralizedRCNN
+    spec: ModelSpec
+    manifest: Manifest
+    weights_before: dict[str, Tensor]
+
+
+class Exports:
+    """A memo of exports; the models of one family are one object."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._models: dict[str, GeneralizedRCNN] = {}
+        self._exports: dict[tuple[Any, ...], Exported] = {}
+        self._sessions: dict[Path, Any] = {}
+
+    def __call__(
+        self, family: str, precision: Precision = "fp32", size: Size | tuple[Size, ...] | None = None
+    ) -> Exported:
+        """Return the export of a calibrated family, made now if it is the first time."""
+        key = (family, precision, size)
+        if key not in self._exports:
+            model = self.model(family)
+            weights_before = {name: value.clone() for name, value in model.state_dict().items()}
+            path = self._folder / f"{family}-{precision}-{len(self._exports)}.onnx"
+            manifest = export_onnx(model, path, size=size, precision=precision, architecture=family)
+            self._exports[key] = Exported(
+                path=path, model=model, spec=manifest.model, manifest=manifest, weights_before=weights_before
+            )
+        return self._exports[key]
+
+    def model(self, family: str) -> GeneralizedRCNN:
+        """Return a calibrated family that need not be exported for the test."""
+        if family not in self._models:
+            self._models[family] = calibrated(family)
+        return self._models[family]
+
+    def spec(self, family: str) -> ModelSpec:
+        """Return the description of a family."""
+        return read_model_spec(self.model(family), architecture=family)
+
+    def session(self, export: Exported) -> Any:
+        """Return a bare ONNX Runtime session of an export."""
+        if export.path not in self._sessions:
+            self._sessions[export.path] = bare_session(export.path)
+        return self._sessions[export.path]
+
+
+def calibrated(family: str) -> GeneralizedRCNN:
+    """Build a family whose random weights are calibrated on one photograph of each shape."""
+    pictures = [tensor(photographs(shape)[i]) for i, shape in enumerate(SHAPES)]
+    return calibrate(build(family), pictures)
+
+
+def bare_session(model: Path | bytes) -> Any:
+    """Return an ONNX Runtime session that knows nothing of ours, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    source = str(model) if isinstance(model, Path) else model
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def run_bare(session: Any, images: Tensor, sizes: list[Size]) -> list[NDArray[Any]]:
+    """Run an exported model on network input: num_detections, boxes, scores, labels."""
+    kind = np.float16 if session.get_inputs()[0].type == "tensor(float16)" else np.float32
+    feeds = {"images": images.numpy().astype(kind), "image_sizes": np.array(sizes, np.int32)}
+    outputs: list[NDArray[Any]] = session.run(list(OUTPUTS), feeds)
+    return outputs
+
+
+def detections(outputs: Any, sizes: list[Size]) -> list[Detections]:
+    """Turn padded outputs (arrays or tensors) into one ``Detections`` a picture, in canvas pixels."""
+    counts, boxes, scores, labels = (torch.as_tensor(value).numpy() for value in outputs)
+    return [
+        Detections(
+            boxes=boxes[i, :count].astype(np.float32),
+            scores=scores[i, :count].astype(np.float32),
+            labels=labels[i, :count].astype(np.int64),
+            image_size=size,
+        )
+        for i, (count, size) in enumerate(zip(counts, sizes, strict=True))
+    ]

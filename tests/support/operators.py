@@ -1,0 +1,117 @@
+"""One custom operator in a model of its own, run by ONNX Runtime from its function body alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops.poolers import LevelMapper, initLevelMapper
+
+from frcnn.plugins import DOMAIN, VERSION, OperatorSpec
+from frcnn.plugins.levels import level_thresholds
+from support.exports import bare_session
+
+__all__ = ["STRIDES", "make_rois", "operator_model", "operator_session", "run_operator", "thresholds_of"]
+
+STRIDES = (4, 8, 16, 32, 64)
+
+
+def operator_model(
+    spec: OperatorSpec,
+    function: onnx.FunctionProto,
+    *,
+    levels: int = 1,
+    features: int = onnx.TensorProto.FLOAT,
+    attributes: dict[str, Any],
+) -> onnx.ModelProto:
+    """Return a checked model of one node, shapes left open."""
+    names = spec.input_names(levels)
+    formal = {name: tensor for tensor in spec.inputs for name in names if name.startswith(tensor.name)}
+
+    def info(name: str, element: str, rank: int) -> onnx.ValueInfoProto:
+        kind = onnx.TensorProto.FLOAT if element == "float32" else features
+        return onnx.helper.make_tensor_value_info(name, kind, [f"{name}_{i}" for i in range(rank)])
+
+    (output,) = spec.outputs
+    node = onnx.helper.make_node(spec.name, names, [output.name], domain=DOMAIN, **attributes)
+    graph = onnx.helper.make_graph(
+        [node],
+        "one_operator",
+        [info(name, formal[name].element, len(formal[name].shape)) for name in names],
+        [info(output.name, output.element, len(output.shape))],
+    )
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(DOMAIN, VERSION)]
+    model = onnx.helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def operator_session(*args: Any, **kwargs: Any) -> Any:
+    """Return a bare session of ``operator_model``'s model."""
+    return bare_session(operator_model(*args, **kwargs).SerializeToString())
+
+
+def run_operator(session: Any, *inputs: Tensor) -> Tensor:
+    """Run a session of one operator."""
+    names = [value.name for value in session.get_inputs()]
+    feeds: dict[str, NDArray[Any]] = {
+        name: np.ascontiguousarray(value.numpy()) for name, value in zip(names, inputs, strict=True)
+    }
+    (output,) = session.run(None, feeds)
+    return torch.from_numpy(output)
+
+
+def level_rule(mapper: LevelMapper) -> Callable[[float], int]:
+    """Return torchvision's ``LevelMapper`` as a function of the RoI's side: its ``__call__`` after ``sqrt(area)``."""
+
+    def level_of_side(side: float) -> int:
+        s = torch.tensor(side, dtype=torch.float32)
+        level = torch.floor(mapper.lvl0 + torch.log2(s / mapper.s0) + torch.tensor(mapper.eps, dtype=s.dtype))
+        return int(torch.clamp(level, min=mapper.k_min, max=mapper.k_max).long()) - mapper.k_min
+
+    return level_of_side
+
+
+def thresholds_of(levels: int, *, canonical_scale: int = 224, canonical_level: int = 4) -> tuple[float, ...]:
+    """Return where the levels of a pyramid of ``STRIDES`` begin."""
+    mapper = initLevelMapper(2, 1 + levels, canonical_scale, canonical_level)
+    return level_thresholds(level_rule(mapper), coarsest_level=levels - 1)
+
+
+def make_rois(images: int, per_image: int, thresholds: Sequence[float], *, seed: int, canvas: int = 256) -> Tensor:
+    """Return (N, R, 4) RoIs of every kind there is, the kinds mixed by a seed.
+
+    On the canvas; across its border; outside it; of no size; under a pixel; on whole and half cells; of a side exactly
+    where a level begins, or a last bit to either side of that; absent in four ways.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (images * per_image, 1)
+    start = rng.uniform(0, canvas, (images * per_image, 2)).astype(np.float32)
+    size = np.exp(rng.uniform(0, np.log(2 * canvas), (images * per_image, 2))).astype(np.float32)
+    rois = np.concatenate([start, start + size], axis=1)
+    edges = np.array([t for t in thresholds if t < 1e6] or [64.0], np.float32)
+    edge = rng.choice(edges, shape)
+    beside = np.nextafter(edge, rng.choice(np.array([0, 1e9], np.float32), shape))
+    kinds = [
+        rois,
+        rois - np.float32(canvas / 2),
+        rois + np.float32(canvas + 40),
+        np.concatenate([start, start], axis=1),
+        np.concatenate([start, start + rng.uniform(0, 1, shape).astype(np.float32)], axis=1),
+        np.round(rois / 2) * 2,
+        np.concatenate([0 * edge, 0 * edge, edge, edge], axis=1),
+        np.concatenate([0 * edge, 0 * edge, beside, beside], axis=1),
+        np.concatenate([start, start - [[1, 0]], start + [[0, 5]], start + 7], axis=1)[:, :4],
+        np.broadcast_to(np.array([0, 0, -1, -1], np.float32), rois.shape),
+        np.concatenate([start, start + [[-3, 9]]], axis=1),
+        np.concatenate([start, start + [[9, -3]]], axis=1),
+        np.full_like(rois, np.nan),
+    ]
+    chosen = rng.integers(0, len(kinds), len(rois))
+    mixed = np.stack(kinds)[chosen, np.arange(len(rois))] if len(rois) else rois
+    return torch.from_numpy(np.ascontiguousarray(mixed.reshape(images, per_image, 4), np.float32))
