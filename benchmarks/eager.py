@@ -11,6 +11,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
+from frcnn.errors import ImageError
 from frcnn.runtime import Detections
 from frcnn.runtime.pictures import Picture
 from frcnn.spec import ModelSpec, Size
@@ -38,9 +39,15 @@ class EagerDetector:
         Args:
             picture: any decoded picture.
             canvas: (height, width) in pixels, at least the resized picture's.
+
+        Raises:
+            ImageError: torchvision cannot resize the picture.
         """
         transform = self.model.transform
-        image, _ = transform.resize(transform.normalize(to_tensor(picture)), None)
+        try:
+            image, _ = transform.resize(transform.normalize(to_tensor(picture)), None)
+        except RuntimeError as error:  # the short side of a very long picture becomes 0 pixels
+            raise ImageError(f"{picture.name}: torchvision cannot resize it: {error}") from error
         size = (int(image.shape[1]), int(image.shape[2]))
         padded = image.new_zeros(1, 3, *canvas)
         padded[0, :, : size[0], : size[1]] = image

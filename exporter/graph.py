@@ -19,7 +19,7 @@ _SCOPES: Final = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modu
 
 
 def finish_graph(model: onnx.ModelProto, spec: ModelSpec, manifest: Manifest) -> onnx.ModelProto:
-    """Attach the bodies of our operators and the manifest, name the nodes after their modules, drop traces of the exporting machine, and check.
+    """Attach function bodies and manifest, name nodes after modules, drop traces of the exporting machine, and check.
 
     Raises:
         ExportError: the graph is not what it should be.

@@ -12,6 +12,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
+from frcnn.errors import UnsupportedModelError
 from frcnn.exporter.pooling import MultiScaleRoIPool
 from frcnn.exporter.supported import require_supported
 from frcnn.plugins.levels import NEVER, level_thresholds
@@ -70,17 +71,33 @@ def read_model_spec(
 def feature_maps(model: GeneralizedRCNN, canvas: Size) -> dict[str, Size]:
     """Return the (height, width) of every feature map for a canvas, by name, without computing any."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        dtype = next(model.backbone.parameters()).dtype
-        maps = model.backbone(torch.empty(1, 3, *canvas, dtype=dtype))
+        maps = model.backbone(_empty_like(model, 1, 3, *canvas))
     if isinstance(maps, Tensor):
         maps = {"0": maps}
     return {str(name): (int(m.shape[-2]), int(m.shape[-1])) for name, m in maps.items()}
 
 
+def _empty_like(model: GeneralizedRCNN, *shape: int) -> Tensor:
+    weight = next(model.backbone.parameters())
+    return torch.empty(shape, dtype=weight.dtype, device=weight.device)
+
+
 def _read_pooler(model: GeneralizedRCNN) -> PoolerSpec:
     pooler: MultiScaleRoIAlign = model.roi_heads.box_roi_pool
     side = 16 * int(model.transform.size_divisible)
-    maps = {name: size for name, size in feature_maps(model, (side, side)).items() if name in pooler.featmap_names}
+    all_maps = feature_maps(model, (side, side))
+    levels = len(model.rpn.anchor_generator.cell_anchors)
+    if len(all_maps) != levels:
+        raise UnsupportedModelError(
+            f"rpn.anchor_generator: anchors for {levels} feature maps, but the backbone gives {len(all_maps)}",
+            hint="give AnchorGenerator one tuple of sizes and of aspect ratios for each map",
+        )
+    maps = {name: size for name, size in all_maps.items() if name in pooler.featmap_names}
+    if not maps:
+        raise UnsupportedModelError(
+            f"roi_heads.box_roi_pool: none of its maps {list(pooler.featmap_names)} is one of the backbone's",
+            hint=f"the backbone's are {list(all_maps)}",
+        )
     scales = tuple(2.0 ** round(math.log2(height / side)) for height, _ in maps.values())
     if len(maps) == 1:
         thresholds: tuple[float, ...] = (NEVER,)
@@ -109,12 +126,16 @@ def _read_pooler(model: GeneralizedRCNN) -> PoolerSpec:
 
 def _num_classes(model: GeneralizedRCNN) -> int:
     heads = model.roi_heads
-    dtype = next(model.backbone.parameters()).dtype
-    channels = int(model.backbone.out_channels)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        pooled = torch.empty(2, channels, *heads.box_roi_pool.output_size, dtype=dtype)
-        logits, _ = heads.box_predictor(heads.box_head(pooled))
-    return int(logits.shape[-1])
+        pooled = _empty_like(model, 2, int(model.backbone.out_channels), *heads.box_roi_pool.output_size)
+        logits, deltas = heads.box_predictor(heads.box_head(pooled))
+    num_classes, num_deltas = int(logits.shape[-1]), int(deltas.shape[-1])
+    if num_deltas != 4 * num_classes:
+        raise UnsupportedModelError(
+            f"roi_heads.box_predictor: expected 4 box deltas for each of {num_classes} classes, got {num_deltas}",
+            hint="class-agnostic box regression is not what torchvision's RoIHeads decodes",
+        )
+    return num_classes
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

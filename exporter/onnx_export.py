@@ -172,4 +172,7 @@ def _require_finite(model: GeneralizedRCNN) -> None:
 
 def _versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "onnx", "onnxscript")
-    return {"frcnn": __version__} | {name: importlib.metadata.version(name) for name in packages}
+    try:
+        return {"frcnn": __version__} | {name: importlib.metadata.version(name) for name in packages}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MissingDependencyError(str(error.name), extra="export", why="exporting to ONNX") from error

@@ -50,20 +50,25 @@ def pooling_function(spec: OperatorSpec, levels: int, pool: PoolText) -> onnx.Fu
     inputs = ", ".join(spec.input_names(levels))
     attributes = ", ".join(attribute.name for attribute in spec.attributes)
     steps = "".join(_pool_level(level, pool) for level in range(levels))
+    pooled_of_all = ", ".join(f"pooled_of_{level}" for level in range(levels))
+    places_of_all = ", ".join(f"places_{level}" for level in range(levels))
     return onnx.parser.parse_function(
         f"""
         <domain: "frcnn", opset_import: ["" : 20]>
         {spec.name} <{attributes}> ({inputs}) => (pooled)
         {{ {_PREPARE} {steps}
-           pooled = CastLike (pooled_{levels}, feature_0)
+           by_level = Concat <axis = 0> ({pooled_of_all}, zero_grid)
+           places = Concat <axis = 0> ({places_of_all})
+           {_RESTORE_ORDER}
         }}
         """
     )
 
 
 _PREPARE: Final = """
-    first = Constant <value_ints: ints = [0]> ()
-    second = Constant <value_ints: ints = [1]> ()
+    axis_0 = Constant <value_ints: ints = [0]> ()
+    axis_1 = Constant <value_ints: ints = [1]> ()
+    one_row = Constant <value_ints: ints = [1]> ()
     zero = Constant <value_int: int = 0> ()
     one = Constant <value_int: int = 1> ()
     nil = Constant <value_float: float = 0.0> ()
@@ -74,8 +79,9 @@ _PREPARE: Final = """
     count = Squeeze (count_vector)
     per_image_vector = Shape <start = 1, end = 2> (rois)
     per_image = Squeeze (per_image_vector)
+    divisor = Max (per_image, one)
     numbers = Range (zero, count, one)
-    images = Div (numbers, per_image)
+    images = Div (numbers, divisor)
 
     x1, y1, x2, y2 = Split <axis = 1, num_outputs = 4> (all_rois)
     widths = Sub (x2, x1)
@@ -83,22 +89,32 @@ _PREPARE: Final = """
     has_width = GreaterOrEqual (widths, nil)
     has_height = GreaterOrEqual (heights, nil)
     is_roi_column = And (has_width, has_height)
-    is_roi = Squeeze (is_roi_column, second)
+    is_roi = Squeeze (is_roi_column, axis_1)
     areas = Mul (widths, heights)
     sides = Sqrt (areas)
     thresholds = Constant <value_floats: floats = @level_thresholds> ()
     reached = GreaterOrEqual (sides, thresholds)
     reached_int = Cast <to = 7> (reached)
-    level_of_roi = ReduceSum <keepdims = 0> (reached_int, second)
+    level_of_roi = ReduceSum <keepdims = 0> (reached_int, axis_1)
 
     channels = Shape <start = 1, end = 2> (feature_0)
     rows = Constant <value_int: int = @output_height> ()
-    rows_vector = Unsqueeze (rows, first)
+    rows_vector = Unsqueeze (rows, axis_0)
     columns = Constant <value_int: int = @output_width> ()
-    columns_vector = Unsqueeze (columns, first)
-    pooled_shape = Concat <axis = 0> (count_vector, channels, rows_vector, columns_vector)
-    pooled_0 = ConstantOfShape (pooled_shape)
+    columns_vector = Unsqueeze (columns, axis_0)
+    grid_shape = Concat <axis = 0> (one_row, channels, rows_vector, columns_vector)
+    zero_grid = ConstantOfShape (grid_shape)
     scales = Constant <value_floats: floats = @spatial_scales> ()
+"""
+
+_RESTORE_ORDER: Final = """
+    pooled_count_vector = Shape <start = 0, end = 1> (places)
+    pooled_count = Squeeze (pooled_count_vector)
+    row_of_zeros = Expand (pooled_count, count_vector)
+    pooled_rows = Range (zero, pooled_count, one)
+    row_of_roi = ScatterND (row_of_zeros, places, pooled_rows)
+    in_order = Gather <axis = 0> (by_level, row_of_roi)
+    pooled = CastLike (in_order, feature_0)
 """
 
 
@@ -116,5 +132,4 @@ def _pool_level(level: int, pool: PoolText) -> str:
     rois_of_{i} = Mul (canvas_rois_of_{i}, scale_{i})
     map_{i} = Cast <to = 1> (feature_{i})
     {pool(i)}
-    pooled_{i + 1} = ScatterND (pooled_{i}, places_{i}, pooled_of_{i})
 """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hypothesis
 import pytest
-
 from support.exports import Exports
 
 # Nothing is random without a seed; and a busy machine's slowness is no failure.

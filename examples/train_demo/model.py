@@ -1,7 +1,7 @@
 """The demo's detector: a small torchvision ``FasterRCNN``, built the ordinary way.
 
 MobileNetV2 features with a 64-channel FPN at strides 8, 16 and 32 plus torchvision's ``LastLevelMaxPool``
-("pool", stride 64), one anchor size per level, and a two-layer box head 256 wide: 2.7 million parameters.
+("pool", stride 64), one anchor size per level, and a two-layer box head 256 wide: 2.9 million parameters.
 Nothing here subclasses or patches torchvision, so the file doubles as an example of what
 ``frcnn export digits.pth --arch examples/train_demo/model.py:build`` accepts.
 """

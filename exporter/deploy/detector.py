@@ -29,7 +29,7 @@ class DeployableFasterRCNN(nn.Module):
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec, precision: Precision = "fp32") -> None:
         super().__init__()
         # eval() again: a copy of one of torchvision's feature extractors falls back to its training graph
-        model = copy.deepcopy(model).float().eval().requires_grad_(False)
+        model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
         fold_batchnorm(model, spec)
         self.backbone = model.backbone
         self.rpn = ProposalStage(model.rpn)

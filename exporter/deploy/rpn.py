@@ -31,7 +31,7 @@ class ProposalStage(nn.Module):
         self.head = rpn.head
         self.num_levels = len(rpn.anchor_generator.cell_anchors)
         for level, cell_anchors in enumerate(rpn.anchor_generator.cell_anchors):
-            self.register_buffer(f"cell_anchors_{level}", cell_anchors.float(), persistent=False)
+            self.register_buffer(f"cell_anchors_{level}", cell_anchors.float().cpu(), persistent=False)
         self.weights = tuple(float(w) for w in rpn.box_coder.weights)
         self.max_log_scale = float(rpn.box_coder.bbox_xform_clip)
         self.pre_nms_top_n = int(rpn.pre_nms_top_n())

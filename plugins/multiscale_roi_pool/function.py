@@ -22,7 +22,7 @@ def function(*, levels: int, output_size: tuple[int, int]) -> onnx.FunctionProto
 
     def pool(level: int) -> str:
         return f"""
-    image_column_{level} = Unsqueeze (images_of_{level}, second)
+    image_column_{level} = Unsqueeze (images_of_{level}, axis_1)
     image_numbers_{level} = Cast <to = 1> (image_column_{level})
     image_rois_{level} = Concat <axis = 1> (image_numbers_{level}, rois_of_{level})
     pooled_of_{level} = MaxRoiPool <

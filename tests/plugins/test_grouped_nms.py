@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from support.operators import operator_session, run_operator
 from torch import Tensor
 from torchvision.ops import nms
 
 from frcnn.exporter.deploy.boxes import float32_floor
 from frcnn.plugins import grouped_nms
 from frcnn.plugins.grouped_nms.reference import grouped_nms as reference
-from support.operators import operator_session, run_operator
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.operators import level_rule, thresholds_of
 from torchvision.ops.poolers import initLevelMapper
 
 from frcnn.plugins.levels import NEVER, level_thresholds
-from support.operators import level_rule, thresholds_of
 
 # Found by bisecting torchvision's rule and by trying 4 million floats round each.
 PUBLISHED = (111.99991607666016, 223.99984741210938, 447.9996337890625, 895.999267578125)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.operators import STRIDES, make_rois, operator_session, run_operator, thresholds_of
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
 from frcnn.plugins import multiscale_roi_align
 from frcnn.plugins.levels import NEVER
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align as reference
-from support.operators import STRIDES, make_rois, operator_session, run_operator, thresholds_of
 
 CANVAS = (256, 320)
 
@@ -101,7 +101,9 @@ def test_absent_rois_give_zero_and_others_do_not(form):
 
 
 def test_a_picture_is_pooled_from_its_own_maps():
-    features = [torch.arange(3.0)[:, None, None, None].expand(3, 2, *m.shape[2:]) for m in feature_maps(1, 1, 4, seed=0)]
+    features = [
+        torch.arange(3.0)[:, None, None, None].expand(3, 2, *m.shape[2:]) for m in feature_maps(1, 1, 4, seed=0)
+    ]
     rois = torch.tensor([[10.0, 10.0, 100.0, 100.0], [5.0, 5.0, 30.0, 40.0]]).expand(3, 2, 4)
     found = run_operator(session(*FORMS[4]), rois, *features)
     assert torch.equal(found, torch.arange(3.0).repeat_interleave(2)[:, None, None, None].expand(6, 2, 7, 7))

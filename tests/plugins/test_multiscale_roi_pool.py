@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.operators import STRIDES, make_rois, operator_session, run_operator, thresholds_of
 from torch import Tensor
 from torchvision.ops import RoIPool, roi_pool
 
 from frcnn.plugins import multiscale_roi_pool
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool as reference
-from support.operators import STRIDES, make_rois, operator_session, run_operator, thresholds_of
 
 CANVAS = (256, 320)
 
@@ -81,7 +81,10 @@ def test_absent_rois_give_zero_and_others_do_not(form):
     absent = [[0, 0, -1, -1], [9, 9, 8, 20], [9, 9, 20, 8], [float("nan"), 0, 9, 9]]
     rois = torch.tensor([[*absent, [10, 10, 60, 60]]] * 2)
     features = [m.abs() + 1 for m in feature_maps(2, 2, levels, seed=1, half=half)]
-    for pooled in (run_operator(session(*form), rois, *features), reference(rois, features, **attributes(levels, grid))):
+    for pooled in (
+        run_operator(session(*form), rois, *features),
+        reference(rois, features, **attributes(levels, grid)),
+    ):
         by_roi = pooled.reshape(2, 5, -1)
         assert (by_roi[:, :4] == 0).all()
         assert (by_roi[:, 4] >= 1).all()

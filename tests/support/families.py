@@ -119,12 +119,14 @@ def resnet18_fpn_max() -> FasterRCNN:
 class _Pyramid(nn.Module):
     """A classifier's feature extractor under a Feature Pyramid Network, channels last or first."""
 
-    def __init__(self, body: nn.Module, nodes: list[str], channels: list[int], *, channels_last: bool) -> None:
+    def __init__(
+        self, body: nn.Module, nodes: list[str], channels: list[int], *, channels_last: bool, width: int = 32
+    ) -> None:
         super().__init__()
         self.body = create_feature_extractor(body, {node: str(i) for i, node in enumerate(nodes)})
-        self.fpn = FeaturePyramidNetwork(channels, 32, extra_blocks=LastLevelMaxPool())
+        self.fpn = FeaturePyramidNetwork(channels, width, extra_blocks=LastLevelMaxPool())
         self.channels_last = channels_last
-        self.out_channels = 32
+        self.out_channels = width
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = self.body(images)

@@ -106,10 +106,10 @@ def make_rois(images: int, per_image: int, thresholds: Sequence[float], *, seed:
         np.round(rois / 2) * 2,
         np.concatenate([0 * edge, 0 * edge, edge, edge], axis=1),
         np.concatenate([0 * edge, 0 * edge, beside, beside], axis=1),
-        np.concatenate([start, start - [[1, 0]], start + [[0, 5]], start + 7], axis=1)[:, :4],
+        np.concatenate([start, start - np.array([1, 0])], axis=1),
         np.broadcast_to(np.array([0, 0, -1, -1], np.float32), rois.shape),
-        np.concatenate([start, start + [[-3, 9]]], axis=1),
-        np.concatenate([start, start + [[9, -3]]], axis=1),
+        np.concatenate([start, start + np.array([-3, 9])], axis=1),
+        np.concatenate([start, start + np.array([9, -3])], axis=1),
         np.full_like(rois, np.nan),
     ]
     chosen = rng.integers(0, len(kinds), len(rois))

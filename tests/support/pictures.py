@@ -1,4 +1,4 @@
-"""Real photographs, from scikit-learn's and scikit-image's wheels, in the shapes that the narrowed families are tried on."""
+"""Real photographs, from scikit-learn's and scikit-image's wheels, in shapes for the narrowed families."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LANDSCAPE: Size = (126, 168)
 PORTRAIT: Size = (200, 150)
 WIDE: Size = (100, 240)
 SHAPES = (LANDSCAPE, PORTRAIT, WIDE)
-"""Picture sizes whose canvases differ: 160x224, 224x160 and 128x288 with the families' ``min_size`` and ``max_size``."""
+"""Picture sizes whose canvases differ with the families' ``min_size`` and ``max_size``: 160x224, 224x160, 128x288."""
 
 
 @cache

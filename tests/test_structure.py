@@ -1,0 +1,301 @@
+"""The house is as its plan says: who imports whom, which names are public, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import frcnn
+from frcnn.cli import VERBS
+
+ROOT = Path(__file__).parent.parent
+FACE = ROOT / "src" / "frcnn"
+ROOMS = ("benchmarks", "exporter", "plugins", "runtime")
+MAY_IMPORT = {
+    "face": {"face"},
+    "plugins": {"face", "plugins"},
+    "exporter": {"face", "plugins", "exporter"},
+    "runtime": {"face", "plugins", "runtime"},
+    "benchmarks": {"face", *ROOMS},
+}
+HEAVY = (
+    "cuda",
+    "cupy",
+    "faster_coco_eval",
+    "onnxruntime",
+    "onnxscript",
+    "pycuda",
+    "safetensors",
+    "sklearn",
+    "skimage",
+    "supervision",
+    "tensorrt",
+    "tensorrt_rtx",
+    "torch",
+    "torchvision",
+)
+PUBLIC = {
+    "frcnn": ["__version__"],
+    "frcnn.benchmarks": None,
+    "frcnn.cli": ["VERBS", "main"],
+    "frcnn.errors": [
+        "ArtifactError",
+        "CheckpointError",
+        "ExportError",
+        "FrcnnError",
+        "ImageError",
+        "ImageSizeError",
+        "MissingDependencyError",
+        "OutputError",
+        "UnsupportedModelError",
+        "UsageError",
+    ],
+    "frcnn.exporter": ["MultiScaleRoIPool", "export_onnx", "load_checkpoint"],
+    "frcnn.plugins": ["DOMAIN", "OPERATORS", "VERSION", "OperatorSpec"],
+    "frcnn.runtime": ["Detections", "Detector", "Picture"],
+    "frcnn.spec": [
+        "BACKGROUND",
+        "MANIFEST_KEY",
+        "SCHEMA_VERSION",
+        "Manifest",
+        "ModelSpec",
+        "PoolerSpec",
+        "Precision",
+        "RPNSpec",
+        "RoIHeadsSpec",
+        "Size",
+        "TransformSpec",
+        "full_labels",
+    ],
+}
+
+
+def sources() -> Iterator[tuple[str, Path]]:
+    """Give (room, file) of every module; the files of src/frcnn itself are the face."""
+    for file in sorted(FACE.glob("*.py")):
+        yield "face", file
+    for room in ROOMS:
+        for file in sorted((ROOT / room).rglob("*.py")):
+            yield room, file
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    """Give every module that a file imports anywhere, under ``if TYPE_CHECKING`` and inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"a relative import, line {node.lineno}"
+            # `from frcnn import plugins` names a room too
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    if parts[0] in ROOMS:
+        raise AssertionError(f"import frcnn.{module}, not {module}")
+    if parts[0] != "frcnn":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "face"
+
+
+def module_name(room: str, file: Path) -> str:
+    folder = FACE if room == "face" else ROOT / room
+    parts = ["frcnn", *([] if room == "face" else [room]), *file.relative_to(folder).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(room, file): file for room, file in sources()}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_room_imports_only_what_the_plan_allows(module: str) -> None:
+    file, room = MODULES[module], room_of(module)
+    assert room is not None
+    imported = {name: room_of(name) for name in imported_modules(ast.parse(file.read_text(encoding="utf-8")))}
+    forbidden = {name for name, owner in imported.items() if owner is not None and owner not in MAY_IMPORT[room]}
+    assert not forbidden, f"{file.relative_to(ROOT)}: {room} may import {sorted(MAY_IMPORT[room])} only"
+
+
+def test_the_table_would_catch_a_wrong_import() -> None:
+    tree = ast.parse("def f():\n    import frcnn.exporter.graph\n    from frcnn import runtime\n    import json")
+    assert {room_of(module) for module in imported_modules(tree)} == {"exporter", "runtime", None}
+
+
+def test_the_face_names_rooms_as_text_in_one_place_only() -> None:
+    """``cli.VERBS`` names modules of the rooms for importlib: the one exception, so that verbs are found."""
+    naming = [
+        file.name
+        for room, file in sources()
+        if room == "face"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and any(node.value.startswith(f"frcnn.{other}") for other in ROOMS)
+    ]
+    assert set(naming) == {"cli.py"}
+    assert len(naming) == len(VERBS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_linked_into_the_namespace(room: str) -> None:
+    """Without the links mypy reports a false green."""
+    link = FACE / room
+    assert link.is_symlink()
+    assert link.readlink() == Path("../..") / room
+    assert link.resolve() == ROOT / room
+
+
+def test_nothing_else_is_linked() -> None:
+    assert sorted(path.name for path in FACE.iterdir() if path.is_symlink()) == sorted(ROOMS)
+
+
+def test_every_package_on_disk_is_listed_for_the_wheel() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    on_disk = sorted(name for name, file in MODULES.items() if file.name == "__init__.py")
+    assert sorted(listed) == on_disk
+    assert len(listed) == len(set(listed))
+
+
+def test_every_folder_with_modules_is_a_package() -> None:
+    folders = {file.parent for room, file in sources()}
+    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]
+
+
+@pytest.mark.parametrize("module", sorted(PUBLIC))
+def test_public_names(module: str) -> None:
+    loaded = importlib.import_module(module)
+    names = PUBLIC[module]
+    if names is None:
+        assert not hasattr(loaded, "__all__")
+        return
+    assert loaded.__all__ == names
+    assert all(getattr(loaded, name) is not None for name in names)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_module_says_what_it_is_for_and_what_it_gives(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), "a docstring"
+    exported = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    if MODULES[module].name in ("__init__.py", "__main__.py", "_version.py") and not exported:
+        return
+    (names,) = exported
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    defined |= {name.id for name in ast.walk(tree) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
+    imported = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert set(names) <= defined | imported
+    assert len(names) == len(set(names))
+
+
+BARE = """
+import importlib, importlib.abc, json, sys
+HEAVY = {heavy!r}
+tried = []
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in HEAVY:
+            tried.append(name)
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run_bare(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process in which no heavy package can be imported; ``tried`` lists what was asked for."""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT / "src"), PYTHONWARNINGS="error")
+    return subprocess.run(
+        [sys.executable, "-c", BARE.format(heavy=HEAVY) + code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_public_packages_import_without_trying_a_heavy_one() -> None:
+    done = run_bare(
+        "import frcnn, frcnn.cli, frcnn.spec, frcnn.plugins, frcnn.runtime, frcnn.exporter, frcnn.benchmarks\n"
+        "from frcnn.runtime import Detections, Detector\n"
+        "assert not tried, tried\n"
+        "assert not set(HEAVY) & set(sys.modules)\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_help_tries_no_heavy_package(verb: str) -> None:
+    code = f"from frcnn.cli import main\ncode = main([{verb!r}, '--help'])\nassert not tried, tried\nsys.exit(code)"
+    done = run_bare(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: frcnn {verb}")
+    assert "--debug" in done.stdout
+
+
+def test_every_module_imports_in_a_bare_environment_or_misses_a_heavy_package_only() -> None:
+    code = """
+outcomes = {}
+for name in NAMES:
+    try:
+        importlib.import_module(name)
+        outcomes[name] = ""
+    except ModuleNotFoundError as error:
+        outcomes[name] = str(error.name)
+print(json.dumps(outcomes))
+"""
+    names = [name for name in MODULES if name != "frcnn.__main__"]
+    done = run_bare(f"NAMES = {names!r}\n{code}")
+    assert done.returncode == 0, done.stderr
+    outcomes = json.loads(done.stdout)
+    missing = {name: package.split(".")[0] for name, package in outcomes.items() if package}
+    for room, packages in {"exporter": set(), "plugins": set(), "benchmarks": {"onnxruntime"}}.items():
+        found = {package for name, package in missing.items() if room_of(name) == room}
+        assert found <= {"torch", "torchvision", "safetensors"} | packages
+    # what must work everywhere
+    assert not [name for name in missing if name.startswith("frcnn.runtime") or name.count(".") < 2]
+    assert not [name for name in missing if name.endswith((".spec", ".function")) or ".commands" in name]
+    assert [name for name in missing if name.startswith("frcnn.exporter.deploy")]
+
+
+def test_asking_for_what_needs_torch_names_the_extra() -> None:
+    done = run_bare(
+        "from frcnn.errors import MissingDependencyError\n"
+        "try:\n    from frcnn.exporter import export_onnx\n"
+        "except MissingDependencyError as error:\n    print(error.package, error.extra, error.hint)\n"
+    )
+    assert done.stdout.split(maxsplit=2)[1:] == ["export", "pip install 'frcnn[export]'\n"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"), [("export", ["a.pth"]), ("compare", ["a.pth", "b.onnx", "--images", "."])]
+)
+def test_a_verb_that_needs_torch_says_so_in_one_line(verb: str, arguments: list[str]) -> None:
+    done = run_bare(f"from frcnn.cli import main\nsys.exit(main({[verb, *arguments]!r}))")
+    assert done.returncode == 2
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert "'torch'" in error
+    assert hint == "hint: pip install 'frcnn[export]'"
+
+
+def test_the_namespace_is_this_tree() -> None:
+    assert Path(frcnn.__file__).parent.resolve() == FACE.resolve()
+    found = {module.name for module in pkgutil.walk_packages(frcnn.__path__, "frcnn.", onerror=lambda _name: None)}
+    assert found | {"frcnn"} == set(MODULES)
