@@ -27,13 +27,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What counts as agreement.
 
     Attributes:
-        rule: ``"exact"`` bounds boxes and scores (fp32); ``"overlap"`` bounds IoU (fp16); ``"agreement"`` bounds the
-            share of detections that have a partner (fp16 with RoI max pooling, which rounds RoIs to whole cells, so
-            that a last-bit difference can move a pooled grid by a cell).
+        rule: ``"exact"`` bounds boxes and scores (fp32); ``"overlap"`` bounds the IoU of pairs (fp16);
+            ``"agreement"`` only asks that detections have a partner (fp16 with RoI max pooling, which rounds RoIs to
+            whole cells, so that a last-bit difference can move a pooled grid by a cell).
         min_score: detections below this are not looked at.
         box_px: largest difference of a box coordinate in pixels of the picture (``exact``).
         score: largest difference of scores (``exact``).
-        iou: least IoU of a pair (``overlap``).
+        iou: a pair of less IoU has moved (``overlap``).
+        moved: largest share of pairs that may have moved (``overlap``): where two boxes of one object score all but
+            the same, rounding decides which of them suppresses the other.
         margin: a detection without a partner counts only if its score is more than this above the cut-off, where the
             last bit decides: the model's score threshold, or the lowest score of a full list.
         unmatched: largest share of the detections above the margin that may lack a partner or have another label.
@@ -44,6 +46,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     box_px: float = 0.01
     score: float = 1e-4
     iou: float = 0.99
+    moved: float = 0.0
     margin: float = 1e-3
     unmatched: float = 0.0
 
@@ -58,6 +61,7 @@ class PictureParity(msgspec.Struct, frozen=True, kw_only=True):
         matched: pairs of one label.
         label_mismatches: pairs of different labels.
         unmatched: detections of either side without a partner, above the margin.
+        moved: pairs of less IoU than the limit.
         box_px: largest difference of a box coordinate among pairs, in pixels of the picture.
         score: largest difference of scores among pairs.
         iou: least IoU among pairs; 1 where there are none.
@@ -71,6 +75,7 @@ class PictureParity(msgspec.Struct, frozen=True, kw_only=True):
     matched: int
     label_mismatches: int
     unmatched: int
+    moved: int
     box_px: float
     score: float
     iou: float
@@ -84,7 +89,7 @@ class PictureParity(msgspec.Struct, frozen=True, kw_only=True):
             return False
         if limits.rule == "exact":
             return self.box_px <= limits.box_px and self.score <= limits.score
-        return limits.rule == "agreement" or self.iou >= limits.iou
+        return limits.rule == "agreement" or self.moved <= limits.moved * self.matched
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +106,7 @@ def default_limits(precision: Precision, pooler: PoolerKind) -> Limits:
     if precision == "fp32":
         return Limits(rule="exact")
     if pooler == "align":
-        return Limits(rule="overlap", min_score=0.3, margin=0.02)
+        return Limits(rule="overlap", min_score=0.3, margin=0.02, moved=0.02)
     return Limits(rule="agreement", min_score=0.3, margin=0.05, unmatched=0.05)
 
 
@@ -155,6 +160,7 @@ def compare_detections(
         matched=int(good.sum()),
         label_mismatches=int(wrong.sum()),
         unmatched=int(unmatched),
+        moved=int((matches.ious[good] < limits.iou).sum()),
         box_px=float(np.abs(expected.boxes[e[good]] - found.boxes[f[good]]).max(initial=0.0)),
         score=float(np.abs(expected.scores[e[good]] - found.scores[f[good]]).max(initial=0.0)),
         iou=float(matches.ious[good].min(initial=1.0)),
@@ -170,6 +176,7 @@ def total(pictures: list[PictureParity], limits: Limits) -> Parity:
         matched=sum(p.matched for p in pictures),
         label_mismatches=sum(p.label_mismatches for p in pictures),
         unmatched=sum(p.unmatched for p in pictures),
+        moved=sum(p.moved for p in pictures),
         box_px=max(p.box_px for p in pictures),
         score=max(p.score for p in pictures),
         iou=min(p.iou for p in pictures),

@@ -39,6 +39,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _save(value: object, path: Path) -> None:
+    """``torch.save`` through an open file: given a path it would store the file's name, too."""
+    with path.open("wb") as file:
+        torch.save(value, file)
+
+
 def save_state(
     path: Path,
     detector: nn.Module,
@@ -55,12 +61,10 @@ def save_state(
         "seconds": progress.seconds,
         "settings": settings,
     }
-    write_atomically(path, lambda partial: torch.save(state, partial))
+    write_atomically(path, lambda partial: _save(state, partial))
 
 
-def load_state(
-    path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
-) -> Progress:
+def load_state(path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Progress:
     """Restore a run saved by ``save_state``.
 
     Raises:
@@ -91,7 +95,7 @@ def save_checkpoint(path: Path, detector: nn.Module, names: list[str]) -> None:
     if not all(torch.isfinite(value).all() for value in weights.values()):
         raise DataError("a weight does not fit in fp16; the run diverged, try a smaller --lr")
     checkpoint = {"model": weights, "labels": names, "arch": ARCH}
-    write_atomically(path, lambda partial: torch.save(checkpoint, partial))
+    write_atomically(path, lambda partial: _save(checkpoint, partial))
 
 
 def load_checkpoint(path: Path) -> tuple[FasterRCNN, list[str]]:

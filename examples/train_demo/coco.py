@@ -140,9 +140,7 @@ def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float() / 255
 
 
-def evaluate(
-    model: nn.Module, scenes: Iterable[Scene], names: Sequence[str], device: str = "cpu"
-) -> Document:
+def evaluate(model: nn.Module, scenes: Iterable[Scene], names: Sequence[str], device: str = "cpu") -> Document:
     """Score a detector by COCO's box measure.
 
     Args:
@@ -178,9 +176,7 @@ def _categories(names: Sequence[str]) -> list[Document]:
     return [{"id": label, "name": name} for label, name in enumerate(names, start=1)]
 
 
-def _truths(
-    image_id: int, boxes: NDArray[np.float32], labels: NDArray[np.int64], first_id: int
-) -> list[Document]:
+def _truths(image_id: int, boxes: NDArray[np.float32], labels: NDArray[np.int64], first_id: int) -> list[Document]:
     """Put one picture's true boxes in COCO's form, with ids from ``first_id``; an area is the box's."""
     return [
         item | {"id": first_id + offset, "iscrowd": 0, "area": item["bbox"][2] * item["bbox"][3]}

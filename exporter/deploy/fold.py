@@ -77,7 +77,8 @@ def _follow(root: nn.Module, make_input: Callable[[], Tensor]) -> dict[nn.Module
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             example = make_input()
             with count:
-                root(example)
+                results = root(example)
+            count.uses.update(id(leaf) for leaf in tree_leaves(results))  # to return a tensor is to use it
     finally:
         for hook in hooks:
             hook.remove()
@@ -117,6 +118,6 @@ def _fold(convolution: nn.Conv2d, normalisation: nn.Module) -> None:
 
 def _replace(root: nn.Module, folded: set[nn.Module]) -> None:
     for parent in list(root.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):  # named_children() leaves second names out
             if child in folded:
                 setattr(parent, name, nn.Identity())

@@ -14,6 +14,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import Final, NamedTuple, NoReturn
@@ -88,6 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments[1:])
     except SystemExit as stop:  # argparse: --help is 0, a usage error is 2
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE
+    except KeyboardInterrupt:  # while the verb's module is imported
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     return _run(verb.run, options)
 
 
@@ -100,7 +104,7 @@ def _run(run: object, options: argparse.Namespace) -> int:
         return code
     except FrcnnError as error:
         if options.debug:
-            raise
+            traceback.print_exc()
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)

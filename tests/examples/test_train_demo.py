@@ -100,9 +100,7 @@ def test_boxes_are_tight(demo: dict[str, ModuleType], monkeypatch: pytest.Monkey
     scenes = demo["scenes"]
     monkeypatch.setattr(scenes, "_background", lambda rng, split, w, h: np.full((h, w, 3), 255, np.float32))
     monkeypatch.setattr(scenes, "_expose", lambda rng, canvas, smallest: canvas)
-    monkeypatch.setattr(
-        scenes, "_paint", lambda rng, ground, alpha: np.minimum(ground, 255 * (1 - alpha[..., None]))
-    )
+    monkeypatch.setattr(scenes, "_paint", lambda rng, ground, alpha: np.minimum(ground, 255 * (1 - alpha[..., None])))
     for index in range(6):
         canvas, boxes, _ = compose(demo, 3, index)
         ink = canvas[..., 0] < 127.5
@@ -121,9 +119,7 @@ def test_splits_share_nothing(demo: dict[str, ModuleType]) -> None:
     assert counts == [1437, 360]
 
 
-def test_folder_round_trip(
-    demo: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folder_round_trip(demo: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["-o", str(tmp_path / "a"), "--count", "2", "--seed", "4"]
     assert demo["scenes"].main(command) == 0
     folder = demo["coco"].read_folder(tmp_path / "a")

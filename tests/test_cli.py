@@ -1,0 +1,209 @@
+"""The ``frcnn`` command: exit codes, one-line errors, signals, and help without any of a verb's work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import frcnn
+from frcnn.cli import VERBS, main
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = dict(os.environ, PYTHONPATH=str(ROOT / "src"), PYTHONUNBUFFERED="1", PYTHONWARNINGS="error")
+
+# A verb for these tests: what it does is its first argument.
+FAKE_VERB = '''
+"""A stand-in verb."""
+import sys, time
+from pathlib import Path
+from frcnn.errors import FrcnnError, MissingDependencyError, UsageError
+from frcnn.files import replacing
+
+def add_arguments(parser):
+    parser.add_argument("action")
+    parser.add_argument("--output")
+
+def run(arguments):
+    action = arguments.action
+    if action.isdigit():
+        return int(action)
+    if action == "error":
+        raise UsageError("size: expected 3, got 4", hint="give 3")
+    if action == "no-hint":
+        raise FrcnnError("nothing to add")
+    if action == "missing":
+        raise MissingDependencyError("torch", extra="export", why="reading a checkpoint")
+    if action == "bug":
+        raise RuntimeError("a bug")
+    if action == "print":
+        for _ in range(100_000):
+            print("a line of text that fills the pipe")
+        return 0
+    if action == "sleep":
+        with replacing(arguments.output) as temporary:
+            temporary.write_text("half of it")
+            print("started", flush=True)
+            time.sleep(30)
+        return 0
+    raise AssertionError(action)
+'''
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {folder!r})
+from frcnn.cli import VERBS, Verb, main
+VERBS["fake"] = Verb("fake_verb", "for a test")
+sys.exit(main(["fake", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> list[str]:
+    """The command line of the stand-in verb, in a process of its own."""
+    (tmp_path / "fake_verb.py").write_text(FAKE_VERB)
+    return [sys.executable, "-c", PROGRAM.format(folder=str(tmp_path))]
+
+
+def finish(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_verb_gives_its_own_exit_code(fake: list[str], code: int) -> None:
+    done = finish([*fake, str(code)])
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_an_error_is_one_line_and_a_hint(fake: list[str]) -> None:
+    done = finish([*fake, "error"])
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "error: size: expected 3, got 4\nhint: give 3\n"
+
+
+def test_an_error_without_a_hint_is_one_line(fake: list[str]) -> None:
+    done = finish([*fake, "no-hint"])
+    assert (done.returncode, done.stderr) == (2, "error: nothing to add\n")
+
+
+def test_a_missing_package_names_the_extra(fake: list[str]) -> None:
+    done = finish([*fake, "missing"])
+    assert done.returncode == 2
+    assert done.stderr.endswith("hint: pip install 'frcnn[export]'\n")
+
+
+def test_debug_shows_the_traceback(fake: list[str]) -> None:
+    done = finish([*fake, "error", "--debug"])
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback (most recent call last)")
+    assert "fake_verb.py" in done.stderr
+    assert done.stderr.endswith("error: size: expected 3, got 4\nhint: give 3\n")
+
+
+def test_a_bug_is_not_dressed_up_as_an_error_of_the_user(fake: list[str]) -> None:
+    done = finish([*fake, "bug"])
+    assert done.returncode not in (0, 2)
+    assert "Traceback" in done.stderr
+    assert "RuntimeError: a bug" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_it_and_leaves_no_half_written_file(
+    fake: list[str], tmp_path: Path, number: signal.Signals, code: int, word: str
+) -> None:
+    output = tmp_path / "out" / "model.onnx"
+    command = [*fake, "sleep", "--output", str(output)]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        assert list(output.parent.iterdir())
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert errors == f"{word}\n"
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_reader_that_leaves_is_no_error(fake: list[str]) -> None:
+    with subprocess.Popen(
+        [*fake, "print"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        process.wait(timeout=20)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_the_handler_of_sigterm_is_given_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["inspect", str(tmp_path / "missing.onnx")]) == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_no_arguments_print_the_verbs_and_are_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: frcnn")
+    assert all(f"  {name} " in err and verb.summary in err for name, verb in VERBS.items())
+
+
+def test_help_and_version_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert all(verb in capsys.readouterr().out for verb in ("usage: frcnn",))
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"frcnn {frcnn.__version__}\n"
+
+
+def test_an_unknown_verb_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["exprot"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "exprot" in err
+    assert all(verb in err for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_an_unknown_option_is_a_usage_error_and_names_it(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--no-such-option"]) == 2
+    assert f"usage: frcnn {verb}" in capsys.readouterr().err
+
+
+def test_an_option_is_never_guessed_from_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "a.pth", "--prec", "fp16"]) == 2
+    assert "--prec" in capsys.readouterr().err
+
+
+def test_the_module_is_the_command() -> None:
+    done = finish([sys.executable, "-m", "frcnn", "--version"])
+    assert (done.returncode, done.stdout) == (0, f"frcnn {frcnn.__version__}\n")
+    assert finish([sys.executable, "-m", "frcnn"]).returncode == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_the_verb_is_imported(fake: list[str], tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "fake_verb.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(30)\n")
+    with subprocess.Popen(
+        [*fake, "0"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    by_signal = (-signal.SIGTERM, "")  # which a shell reports as 143
+    assert (process.returncode, errors) == ((130, "interrupted\n") if number == signal.SIGINT else by_signal)

@@ -1,0 +1,275 @@
+"""The description of a model: torchvision's size rule, canvases, and a manifest that is read strictly."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from frcnn.errors import ArtifactError, UsageError
+from frcnn.spec import (
+    BACKGROUND,
+    SCHEMA_VERSION,
+    Manifest,
+    ModelSpec,
+    PoolerSpec,
+    RoIHeadsSpec,
+    RPNSpec,
+    Size,
+    TransformSpec,
+    full_labels,
+)
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def transform(min_size: int = 800, max_size: int = 1333, fixed_size: Size | None = None) -> TransformSpec:
+    return TransformSpec(
+        min_size=min_size,
+        max_size=max_size,
+        fixed_size=fixed_size,
+        size_divisible=32,
+        image_mean=MEAN,
+        image_std=STD,
+    )
+
+
+def manifest(**changes: Any) -> Manifest:
+    pooler = PoolerSpec(
+        kind="align",
+        feature_names=("0", "1"),
+        spatial_scales=(0.25, 0.125),
+        level_thresholds=(111.99991607666016,),
+        output_size=(7, 7),
+        sampling_ratio=2,
+    )
+    model = ModelSpec(
+        architecture="fasterrcnn_test",
+        num_classes=3,
+        labels=(BACKGROUND, "cat", "dog"),
+        transform=transform(),
+        rpn=RPNSpec(
+            num_levels=3,
+            anchors_per_location=(3, 3, 3),
+            pre_nms_top_n=1000,
+            post_nms_top_n=1000,
+            nms_thresh=0.7,
+            score_thresh=0.0,
+        ),
+        roi_heads=RoIHeadsSpec(pooler=pooler, score_thresh=0.05, nms_thresh=0.5, detections_per_img=100),
+    )
+    whole = Manifest(
+        schema_version=SCHEMA_VERSION,
+        model=model,
+        precision="fp32",
+        canvases=None,
+        opset=20,
+        versions={"frcnn": "0.1.0"},
+        source_sha256=None,
+        assumptions=("pictures: resized to 800",),
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+def torchvision_size(spec: TransformSpec, height: int, width: int) -> Size:
+    """Ask torchvision itself, with a picture that has a size and no pixels."""
+    fixed = (
+        None if spec.fixed_size is None else (spec.fixed_size[1], spec.fixed_size[0])
+    )  # torchvision: (width, height)
+    rule = GeneralizedRCNNTransform(spec.min_size, spec.max_size, list(MEAN), list(STD), fixed_size=fixed).eval()
+    image, _ = rule.resize(torch.empty(3, height, width, device="meta"), None)
+    return int(image.shape[1]), int(image.shape[2])
+
+
+sides = st.integers(1, 20_000)
+
+
+@given(height=sides, width=sides, min_size=st.integers(16, 2000), extra=st.integers(0, 2000))
+@example(height=427, width=640, min_size=800, extra=533)
+@example(height=640, width=427, min_size=800, extra=533)  # 1199 x 800: the float rule loses a pixel
+@example(height=1, width=1, min_size=800, extra=533)
+@example(height=20_000, width=20_000, min_size=800, extra=533)
+@settings(max_examples=400)
+def test_the_resized_size_is_torchvisions(height: int, width: int, min_size: int, extra: int) -> None:
+    spec = transform(min_size, min_size + extra)
+    ours = spec.resized_size(height, width)
+    scale = min(min_size / min(height, width), (min_size + extra) / max(height, width))
+    assume(min(height, width) * scale >= 1)  # torchvision fails below; see the next test
+    assert ours == torchvision_size(spec, height, width)
+
+
+@given(height=sides, width=sides, fixed=st.tuples(st.integers(32, 1500), st.integers(32, 1500)))
+@settings(max_examples=50)
+def test_a_fixed_size_is_torchvisions(height: int, width: int, fixed: Size) -> None:
+    spec = transform(fixed_size=fixed)
+    assert spec.resized_size(height, width) == fixed == torchvision_size(spec, height, width)
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
+def test_a_side_never_vanishes(size: Size) -> None:
+    """Where torchvision fails, a pixel is kept."""
+    spec = transform()
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="greater than 0"):
+        torchvision_size(spec, *size)
+    assert sorted(spec.resized_size(*size)) == [1, 1333]
+
+
+@given(height=st.integers(1, 4000), width=st.integers(1, 4000))
+def test_a_canvas_is_the_smallest_multiple_that_holds_a_picture(height: int, width: int) -> None:
+    for side, needed in zip(transform().canvas_size(height, width), (height, width), strict=True):
+        assert side % 32 == 0
+        assert 0 <= side - needed < 32
+
+
+def test_without_canvases_any_multiple_will_do() -> None:
+    assert manifest().canvas_for((799, 1201)) == (800, 1216)
+
+
+@pytest.mark.parametrize(
+    ("resized", "expected"),
+    [
+        ((800, 1344), (800, 1344)),
+        ((1199, 800), (1344, 800)),
+        ((320, 320), (640, 640)),
+        ((640, 640), (640, 640)),
+        ((641, 640), (800, 1344)),
+        ((801, 801), None),
+        ((800, 1345), None),
+        ((1344, 1344), None),
+    ],
+)
+def test_the_smallest_canvas_that_holds_a_picture_is_taken(resized: Size, expected: Size | None) -> None:
+    given = manifest(canvases=((800, 1344), (1344, 800), (640, 640)))
+    assert given.canvas_for(resized) == expected
+    reverse = manifest(canvases=((640, 640), (1344, 800), (800, 1344)))
+    assert reverse.canvas_for(resized) == expected  # the order they were given in decides nothing
+
+
+def test_labels_with_and_without_the_background() -> None:
+    assert full_labels(["cat", "dog"], 3) == (BACKGROUND, "cat", "dog")
+    assert full_labels(["nothing", "cat", "dog"], 3) == ("nothing", "cat", "dog")
+
+
+@pytest.mark.parametrize("names", [[], ["cat"], ["a", "b", "c", "d"]])
+def test_another_number_of_labels_is_refused(names: list[str]) -> None:
+    with pytest.raises(UsageError, match=rf"expected 2 names \(or 3 with the background first\), got {len(names)}"):
+        full_labels(names, 3)
+
+
+@pytest.mark.parametrize("names", [["cat", ""], ["cat", " \t"]])
+def test_an_empty_label_is_refused(names: list[str]) -> None:
+    with pytest.raises(UsageError, match="empty"):
+        full_labels(names, 3)
+
+
+def test_a_label_has_a_name_or_its_number() -> None:
+    model = manifest().model
+    assert model.label_name(2) == "dog"
+    assert msgspec.structs.replace(model, labels=None).label_name(2) == "2"
+
+
+@pytest.mark.parametrize("canvases", [None, ((800, 1344),), ((800, 1344), (1344, 800))])
+def test_a_manifest_survives_the_way_through_json(canvases: tuple[Size, ...] | None) -> None:
+    before = manifest(canvases=canvases, source_sha256="00" * 32)
+    assert Manifest.from_json(before.to_json(), source="model.onnx") == before
+
+
+def test_float32_thresholds_survive_json_to_the_last_bit() -> None:
+    before = manifest()
+    after = Manifest.from_json(before.to_json().encode(), source="model.onnx")
+    assert after.model.roi_heads.pooler.level_thresholds == before.model.roi_heads.pooler.level_thresholds
+
+
+def test_a_manifest_does_not_change() -> None:
+    given: Any = manifest()
+    with pytest.raises(AttributeError):
+        given.precision = "fp16"
+
+
+Change = Callable[[dict[str, Any]], object]
+CHANGES: dict[str, tuple[Change, str]] = {
+    "an unknown field": (lambda m: m.update(more=1), "more"),
+    "an unknown field further in": (lambda m: m["model"]["rpn"].update(more=1), "more"),
+    "a missing field": (lambda m: m.pop("precision"), "precision"),
+    "a number as text": (lambda m: m["model"].update(num_classes="3"), "num_classes"),
+    "a size of three": (lambda m: m.update(canvases=[[800, 1344, 3]]), "canvases"),
+    "a size of zero": (lambda m: m.update(canvases=[[0, 1344]]), "canvases"),
+    "a precision we do not know": (lambda m: m.update(precision="int8"), "precision"),
+    "a pooler we do not know": (lambda m: m["model"]["roi_heads"]["pooler"].update(kind="crop"), "kind"),
+    "a negative count": (lambda m: m["model"]["roi_heads"].update(detections_per_img=-1), "detections_per_img"),
+    "too few labels": (lambda m: m["model"].update(labels=["a", "b"]), "labels"),
+    "one class": (lambda m: m["model"].update(num_classes=1), "num_classes"),
+    "a mean of two": (lambda m: m["model"]["transform"].update(image_mean=[0, 0]), "image_mean"),
+    "null": (lambda m: m.update(model=None), "model"),
+}
+
+
+@pytest.mark.parametrize(("change", "named"), CHANGES.values(), ids=CHANGES)
+def test_a_manifest_is_read_strictly_and_the_field_is_named(change: Change, named: str) -> None:
+    content = json.loads(manifest().to_json())
+    change(content)
+    with pytest.raises(ArtifactError, match="the manifest is damaged") as caught:
+        Manifest.from_json(json.dumps(content), source="model.onnx")
+    assert caught.value.message.startswith("model.onnx: ")
+    assert named in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, -1, 10**12])
+def test_another_schema_version_says_both(version: int) -> None:
+    content = json.loads(manifest().to_json()) | {"schema_version": version, "news": True}
+    with pytest.raises(ArtifactError, match=f"schema version {version}, expected {SCHEMA_VERSION}") as caught:
+        Manifest.from_json(json.dumps(content), source="model.onnx")
+    assert "export the model again" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "1",
+        '"text"',
+        "{}",
+        '{"schema_version": 1}',
+        '{"schema_version": "1"}',
+        '{"schema_version": 1.5}',
+        '{"schema_version": true}',
+        '{"schema_version": 99999999999999999999}',
+        b"\xff\xfe{}",
+        b'{"schema_version": 1, "model": "\xff"}',
+        "[" * 100_000,
+        '{"model":' * 100_000,
+        '{"schema_version": 1, "model": ' + "[" * 100_000,
+        '{"schema_version": 1, "versions": ' + '{"a":' * 100_000,
+    ],
+    ids=lambda text: str(text[:24]),
+)
+def test_what_is_no_manifest_is_an_error_of_ours(text: str | bytes) -> None:
+    with pytest.raises(ArtifactError, match=r"^model\.onnx: the manifest is damaged"):
+        Manifest.from_json(text, source="model.onnx")
+
+
+def test_of_a_field_given_twice_the_last_counts_and_is_checked_too() -> None:
+    text = manifest().to_json()
+    twice = text[:-1] + ',"precision":"fp16"}'
+    assert Manifest.from_json(twice, source="model.onnx").precision == "fp16"
+    with pytest.raises(ArtifactError, match="precision"):
+        Manifest.from_json(text[:-1] + ',"precision":"int8"}', source="model.onnx")
+
+
+@given(text=st.text(max_size=200) | st.binary(max_size=200))
+def test_no_text_makes_anything_but_our_error(text: str | bytes) -> None:
+    with pytest.raises(ArtifactError):
+        Manifest.from_json(text, source="model.onnx")
