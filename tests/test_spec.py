@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -79,13 +78,13 @@ def manifest(**changes: Any) -> Manifest:
     return msgspec.structs.replace(whole, **changes)
 
 
-def torchvision_size(spec: TransformSpec, height: int, width: int) -> Size:
-    """Ask torchvision itself, with a picture that has a size and no pixels."""
+def torchvision_size(spec: TransformSpec, height: int, width: int, *, device: str = "meta") -> Size:
+    """Ask torchvision itself; on the device "meta" with a picture that has a size and no pixels."""
     fixed = (
         None if spec.fixed_size is None else (spec.fixed_size[1], spec.fixed_size[0])
     )  # torchvision: (width, height)
     rule = GeneralizedRCNNTransform(spec.min_size, spec.max_size, list(MEAN), list(STD), fixed_size=fixed).eval()
-    image, _ = rule.resize(torch.empty(3, height, width, device="meta"), None)
+    image, _ = rule.resize(torch.empty(3, height, width, device=device), None)
     return int(image.shape[1]), int(image.shape[2])
 
 
@@ -97,7 +96,7 @@ sides = st.integers(1, 20_000)
 @example(height=640, width=427, min_size=800, extra=533)  # 1199 x 800: the float rule loses a pixel
 @example(height=1, width=1, min_size=800, extra=533)
 @example(height=20_000, width=20_000, min_size=800, extra=533)
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_the_resized_size_is_torchvisions(height: int, width: int, min_size: int, extra: int) -> None:
     spec = transform(min_size, min_size + extra)
     ours = spec.resized_size(height, width)
@@ -117,8 +116,8 @@ def test_a_fixed_size_is_torchvisions(height: int, width: int, fixed: Size) -> N
 def test_a_side_never_vanishes(size: Size) -> None:
     """Where torchvision fails, a pixel is kept."""
     spec = transform()
-    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="greater than 0"):
-        torchvision_size(spec, *size)
+    with pytest.raises(RuntimeError, match="greater than 0"):
+        torchvision_size(spec, *size, device="cpu")
     assert sorted(spec.resized_size(*size)) == [1, 1333]
 
 
@@ -224,7 +223,7 @@ def test_a_manifest_is_read_strictly_and_the_field_is_named(change: Change, name
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, -1, 10**12])
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, -1, 10**20])
 def test_another_schema_version_says_both(version: int) -> None:
     content = json.loads(manifest().to_json()) | {"schema_version": version, "news": True}
     with pytest.raises(ArtifactError, match=f"schema version {version}, expected {SCHEMA_VERSION}") as caught:
@@ -246,7 +245,6 @@ def test_another_schema_version_says_both(version: int) -> None:
         '{"schema_version": "1"}',
         '{"schema_version": 1.5}',
         '{"schema_version": true}',
-        '{"schema_version": 99999999999999999999}',
         b"\xff\xfe{}",
         b'{"schema_version": 1, "model": "\xff"}',
         "[" * 100_000,
