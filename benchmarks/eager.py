@@ -69,7 +69,7 @@ class EagerDetector:
 
 def to_tensor(picture: Picture) -> Tensor:
     """Return a picture as torchvision's models take it: (3, H, W) float32 in [0, 1]."""
-    chw = torch.from_numpy(picture.pixels).permute(2, 0, 1)
+    chw = torch.tensor(picture.pixels).permute(2, 0, 1)  # a copy: a picture is read-only
     return chw if chw.is_floating_point() else chw.float().div(255)
 
 

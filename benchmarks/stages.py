@@ -24,7 +24,6 @@ from frcnn.spec import ModelSpec
 __all__ = ["Stage", "sgemm_gflops_per_s", "stage_times"]
 
 _STAGES: Final = ("backbone", "rpn/head", "rpn", "roi_heads/RoI pooling", "roi_heads/box head", "roi_heads")
-_OTHER: Final = "other"
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +76,7 @@ def stage_times(
     runs = _microseconds_by_run(events)[1:]
     flops = _gflop_by_stage(model, spec, feeds["images"].shape)
     stages = []
-    for name in (*_STAGES, _OTHER):
+    for name in _STAGES:
         ms = float(np.median([run.get(name, 0.0) for run in runs])) / 1e3
         gflop = flops.get(name, 0.0)
         stages.append(Stage(name=name, ms=ms, gflop=gflop, of_sgemm=gflop / (ms / 1e3) / sgemm if ms else 0.0))
@@ -103,9 +102,11 @@ def _microseconds_by_run(events: list[dict[str, object]]) -> list[dict[str, floa
     borders = sorted(_start(e) for e in events if e.get("name") == "model_run")
     for border, following in zip(borders, [*borders[1:], float("inf")], strict=True):
         times: dict[str, float] = defaultdict(float)
+        stage = _STAGES[0]
         for event in kernels:
             if border <= _start(event) < following:
-                times[_stage_of(str(event["name"]))] += float(str(event["dur"]))
+                stage = _stage_of(str(event["name"])) or stage
+                times[stage] += float(str(event["dur"]))
         runs.append(times)
     return runs
 
@@ -114,12 +115,13 @@ def _start(event: Mapping[str, object]) -> float:
     return float(str(event["ts"]))
 
 
-def _stage_of(node: str) -> str:
+def _stage_of(node: str) -> str | None:
+    """Return the stage of a node by its name; None for one that ONNX Runtime made: it belongs to where it runs."""
     if node.startswith("roi_heads/Multiscale") or "RoiAlign" in node or "MaxRoiPool" in node:
         return "roi_heads/RoI pooling"
     if node.startswith(("roi_heads/box_head", "roi_heads/box_predictor")):
         return "roi_heads/box head"
-    return next((stage for stage in _STAGES if node.startswith(f"{stage}/")), _OTHER)
+    return next((stage for stage in _STAGES if node.startswith(f"{stage}/")), None)
 
 
 def _gflop_by_stage(model: GeneralizedRCNN, spec: ModelSpec, shape: tuple[int, ...]) -> dict[str, float]:

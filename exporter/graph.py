@@ -56,11 +56,14 @@ def _attach_functions(model: onnx.ModelProto, spec: ModelSpec) -> None:
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:
-    """Name every node after the module it comes from, like ``backbone/body/layer1/0/conv1/Conv``.
+    """Name every node, and its results, after the module it comes from: ``backbone/body/layer1/0/conv1/Conv``.
 
-    Profiles and precision reports are read by people who know the model by its modules.
+    Profiles and precision reports are read by people who know the model by its modules. ONNX Runtime and TensorRT
+    call a fused layer by its result.
     """
     taken: Counter[str] = Counter()
+    renamed: dict[str, str] = {}
+    fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
     for node in model.graph.node:
         noted = {entry.key: entry.value for entry in node.metadata_props}
         scopes = [scope for scope in ast.literal_eval(noted.get(_SCOPES, "[]"))[:-1] if not scope.startswith("_")]
@@ -68,6 +71,14 @@ def _name_nodes(model: onnx.ModelProto) -> None:
         name = f"{path}/{node.op_type}"
         taken[name] += 1
         node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+        for index, old in enumerate(node.output):
+            if old not in fixed:
+                renamed[old] = f"{node.name}:{index}"
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(value, value) for value in node.input]
+        node.output[:] = [renamed.get(value, value) for value in node.output]
+    for value in model.graph.value_info:
+        value.name = renamed.get(value.name, value.name)
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
@@ -70,11 +71,23 @@ def read_model_spec(
 
 def feature_maps(model: GeneralizedRCNN, canvas: Size) -> dict[str, Size]:
     """Return the (height, width) of every feature map for a canvas, by name, without computing any."""
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    with _without_data("backbone"):
         maps = model.backbone(_empty_like(model, 1, 3, *canvas))
     if isinstance(maps, Tensor):
         maps = {"0": maps}
     return {str(name): (int(m.shape[-2]), int(m.shape[-1])) for name, m in maps.items()}
+
+
+@contextmanager
+def _without_data(part: str) -> Iterator[None]:
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            yield
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise UnsupportedModelError(
+            f"{part}: what it computes next depends on values in the picture ({error.func}), which no graph can hold",
+            hint="replace the branch or index by operations on whole tensors, such as torch.where",
+        ) from error
 
 
 def _empty_like(model: GeneralizedRCNN, *shape: int) -> Tensor:
@@ -126,7 +139,7 @@ def _read_pooler(model: GeneralizedRCNN) -> PoolerSpec:
 
 def _num_classes(model: GeneralizedRCNN) -> int:
     heads = model.roi_heads
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    with _without_data("roi_heads.box_head or box_predictor"):
         pooled = _empty_like(model, 2, int(model.backbone.out_channels), *heads.box_roi_pool.output_size)
         logits, deltas = heads.box_predictor(heads.box_head(pooled))
     num_classes, num_deltas = int(logits.shape[-1]), int(deltas.shape[-1])
