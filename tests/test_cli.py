@@ -135,7 +135,7 @@ def test_a_signal_ends_it_and_leaves_no_half_written_file(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
-def test_a_reader_that_leaves_is_no_error(fake: list[str]) -> None:
+def test_a_reader_that_leaves_ends_the_command_quietly(fake: list[str]) -> None:
     with subprocess.Popen(
         [*fake, "print"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -145,7 +145,7 @@ def test_a_reader_that_leaves_is_no_error(fake: list[str]) -> None:
         process.stdout.close()
         errors = process.stderr.read()
         process.wait(timeout=20)
-    assert (process.returncode, errors) == (0, "")
+    assert (process.returncode, errors) == (141, "")
 
 
 def test_the_handler_of_sigterm_is_given_back(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def _print(parity: Parity, json_target: str | None) -> None:
     }[limits.rule]
     show(f"limits: {bound}; missing or relabelled at most {limits.unmatched:.1%}")
     ratio = t.eager_ms / t.model_ms
-    show(f"time per picture, median: eager {t.eager_ms:.0f} ms, model {t.model_ms:.0f} ms, {ratio:.2f}x")
+    show(f"median time, roughly: eager {t.eager_ms:.0f} ms, model {t.model_ms:.0f} ms, {ratio:.1f}x (no benchmark)")
     if parity.passed:
         show(f"AGREE: {t.matched} pairs in {len(parity.pictures)} pictures")
     else:

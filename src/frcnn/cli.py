@@ -4,7 +4,7 @@ A verb is a module with ``add_arguments(parser)`` and ``run(arguments) -> exit c
 is asked for, and imports heavy packages only inside ``run``, so that every ``--help`` works in a bare environment.
 
 Exit codes: 0 all done; 1 disagreement, regression or some inputs skipped (named); 2 usage or unusable input;
-130 interrupted (Ctrl-C); 143 terminated.
+130 interrupted (Ctrl-C); 141 the reader of standard output left; 143 terminated.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from frcnn.errors import FrcnnError
 
 __all__ = ["VERBS", "main"]
 
-EXIT_OK: Final = 0
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
+EXIT_BROKEN_PIPE: Final = 141
 EXIT_TERMINATED: Final = 143
 
 
@@ -75,40 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; those of the process by default.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    overview = _overview_parser()
-    if not arguments:
-        overview.print_help(sys.stderr)
-        return EXIT_USAGE
-    try:
-        name = str(overview.parse_args(arguments[:1]).verb)
-        verb = importlib.import_module(VERBS[name].module)
-        parser = argparse.ArgumentParser(prog=f"frcnn {name}", description=verb.__doc__, allow_abbrev=False)
-        parser.formatter_class = argparse.RawDescriptionHelpFormatter
-        parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        verb.add_arguments(parser)
-        options = parser.parse_args(arguments[1:])
-    except SystemExit as stop:  # argparse: --help is 0, a usage error is 2
-        return stop.code if isinstance(stop.code, int) else EXIT_USAGE
-    except KeyboardInterrupt:  # while the verb's module is imported
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return _run(verb.run, options)
-
-
-def _run(run: object, options: argparse.Namespace) -> int:
-    assert callable(run)
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        code = int(run(options))
+        code = _run(arguments)
         sys.stdout.flush()
         return code
-    except FrcnnError as error:
-        if options.debug:
-            traceback.print_exc()
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        return EXIT_USAGE
+    except SystemExit as stop:  # argparse: --help is 0, a usage error is 2
+        return stop.code if isinstance(stop.code, int) else EXIT_USAGE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -117,6 +90,42 @@ def _run(run: object, options: argparse.Namespace) -> int:
         return EXIT_TERMINATED
     except BrokenPipeError:  # the reader of our standard output went away: `frcnn inspect ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return EXIT_BROKEN_PIPE
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _run(arguments: list[str]) -> int:
+    overview = _overview_parser()
+    if not arguments:
+        overview.print_help(sys.stderr)
+        return EXIT_USAGE
+    name = str(overview.parse_args(arguments[:1]).verb)
+    verb = importlib.import_module(VERBS[name].module)
+    parser = argparse.ArgumentParser(prog=f"frcnn {name}", description=verb.__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verb.add_arguments(parser)
+    options = parser.parse_args(arguments[1:])
+    try:
+        return int(verb.run(options))
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        _print_error(error)
+        return EXIT_USAGE
+
+
+def _print_error(error: Exception) -> None:
+    """Print one line that says what is wrong and one that says what to do."""
+    if isinstance(error, FrcnnError):
+        message, hint = error.message, error.hint
+    else:
+        reason = " ".join(str(error).split())
+        message = f"unexpected {type(error).__name__}: {reason}" if reason else f"unexpected {type(error).__name__}"
+        hint = "this is a fault of frcnn's; please report it with the output of the same command with --debug"
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
