@@ -92,7 +92,7 @@ def _trace(
     module = DeployableFasterRCNN(model, spec, precision)
     step = spec.transform.size_divisible
     is_static = canvases is not None and len(canvases) == 1
-    height, width = canvases[0] if canvases is not None and is_static else (4 * step, 6 * step)
+    height, width = canvases[0] if canvases is not None and is_static else _usual_canvas(spec)
     images = torch.zeros(2, 3, height, width, dtype=module.dtype)
     image_sizes = torch.tensor([[height, width]] * 2, dtype=torch.int32)
     batch = torch.export.Dim("batch", min=1)
@@ -121,6 +121,19 @@ def _trace(
         raise ExportError(f"PyTorch could not export {spec.architecture}: {reason}", hint=hint) from error
     assert program is not None
     return program.model_proto
+
+
+def _usual_canvas(spec: ModelSpec) -> Size:
+    """Return the canvas of a 4:3 picture, at least two steps each way and not square.
+
+    A backbone may take another branch for small pictures (Swin does not shift windows that hold the whole map), and
+    tracing follows the branch of its example; so the example is what the model usually sees. It costs nothing.
+    """
+    step = spec.transform.size_divisible
+    side = spec.transform.min_size
+    height, width = spec.transform.canvas_size(*spec.transform.resized_size(3 * side, 4 * side))
+    height = max(height, 2 * step)
+    return height, max(width, height + step)
 
 
 @contextmanager
