@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hypothesis
 import pytest
+import torch
 from support.exports import Exports
+
+# The tensors are small: more threads only wait for each other, the longer the busier the machine.
+torch.set_num_threads(1)
 
 # Nothing is random without a seed; and a busy machine's slowness is no failure.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)

@@ -30,6 +30,7 @@ class Expected:
     anchors: tuple[int, ...] = (3,) * 5
     rpn_score: float = 0.0
     classes: int = 7
+    proposals: int = 100
 
 
 EXPECTED = {
@@ -40,7 +41,9 @@ EXPECTED = {
         scales=(1 / 32, 1 / 32), thresholds=(NEVER,), anchors=(15, 15, 15), rpn_score=0.05
     ),
     "vgg16": Expected(scales=(1 / 16,), thresholds=(NEVER,), kind="max", sampling=0, anchors=(9,)),
-    "resnet50_c4": Expected(scales=(1 / 16,), thresholds=(NEVER,), kind="max", sampling=0, anchors=(9,), grid=(8, 8)),
+    "resnet50_c4": Expected(
+        scales=(1 / 16,), thresholds=(NEVER,), kind="max", sampling=0, anchors=(9,), grid=(8, 8), proposals=40
+    ),
     "resnet18_fpn_max": Expected(
         scales=PYRAMID[:3], thresholds=thresholds_of(3), kind="max", sampling=0, grid=(5, 6), classes=2
     ),
@@ -69,7 +72,7 @@ def test_a_family_is_read_off_the_live_model(family):
         num_levels=len(expected.anchors),
         anchors_per_location=expected.anchors,
         pre_nms_top_n=200,
-        post_nms_top_n=100,
+        post_nms_top_n=expected.proposals,
         nms_thresh=0.7,
         score_thresh=expected.rpn_score,
     )

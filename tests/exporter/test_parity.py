@@ -150,9 +150,9 @@ def test_half_precision_backbones_and_heads_answer_as_in_pytorch(family, exports
     assert found.score_rms <= TIMES_EAGERS_OWN * own.score_rms
 
 
-@pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn"])
-def test_the_best_half_precision_detections_are_those_of_eager_float32(family, exports):
-    export = exports(family, "fp16")
+def test_the_best_half_precision_detections_are_those_of_eager_float32(exports):
+    """Not so with RoI max pooling, which rounds RoIs: half a last bit can move a pooled grid by a whole cell."""
+    export = exports("resnet50_fpn", "fp16")
     for shape in SHAPES:
         images, sizes = network_input(export.model, export.spec, shape)
         found = detections(run_bare(exports.session(export), images, sizes), sizes)

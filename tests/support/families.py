@@ -73,6 +73,9 @@ def vgg16() -> FasterRCNN:
     """The paper's form: one map of stride 16, nine anchors a cell, RoI max pooling, two fully connected layers."""
     widths: list[str | int] = [16, 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M", 64, 64]
     backbone = vgg.make_layers(widths)
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):  # as torchvision's VGG does; without, little of the picture gets through
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     backbone.out_channels = 64
     return FasterRCNN(
         backbone,
@@ -94,7 +97,7 @@ def resnet50_c4() -> FasterRCNN:
         box_roi_pool=MultiScaleRoIPool(["0"], 8),
         box_head=nn.Sequential(body.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         box_predictor=FastRCNNPredictor(2048, 7),
-        **_SMALL,
+        **_SMALL | {"rpn_post_nms_top_n_test": 40},  # each proposal takes a whole stage
     )
 
 

@@ -1,0 +1,154 @@
+"""``frcnn compare``, end to end: a checkpoint, the model exported from it, pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from support.pictures import SHAPES, photographs
+
+from frcnn.cli import main
+
+FAMILIES_FILE = Path(__file__).parents[1] / "support" / "families.py"
+FAMILY = "resnet18_fpn_max"
+BUILDER = """
+from support.families import resnet18_fpn_max
+
+def build(min_size: int = 160, score: float = 0.2):
+    model = resnet18_fpn_max()
+    model.transform.min_size = (min_size,)
+    model.roi_heads.score_thresh = score
+    return model
+"""
+
+
+@pytest.fixture
+def model_path(exports) -> Path:
+    return exports(FAMILY).path
+
+
+@pytest.fixture
+def checkpoint(exports, tmp_path) -> Path:
+    path = tmp_path / "checkpoint.pth"
+    torch.save(exports(FAMILY).model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, shape in enumerate(SHAPES):
+        Image.fromarray(photographs(shape)[i]).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def compare(checkpoint, model_path, pictures) -> Callable[..., int]:
+    def run(*options: str, arch: str = f"{FAMILIES_FILE}:{FAMILY}") -> int:
+        paths = [str(checkpoint), str(model_path), "--images", str(pictures)]
+        return main(["compare", *paths, "--arch", arch, "--threads", "1", *options])
+
+    return run
+
+
+def test_the_checkpoint_and_its_export_agree(compare, capsys):
+    assert compare() == 0
+    out = capsys.readouterr().out
+    assert "AGREE: " in out and "DISAGREE" not in out
+    assert all(f"{i}.png" in out for i in range(3)) and "total" in out
+
+
+def test_a_changed_checkpoint_disagrees(compare, checkpoint, capsys):
+    weights = torch.load(checkpoint, weights_only=True)
+    weights["roi_heads.box_predictor.bbox_pred.weight"] *= 1.01
+    torch.save(weights, checkpoint)
+    assert compare() == 1
+    out = capsys.readouterr().out
+    assert "DISAGREE: boxes differ by up to" in out
+
+
+def test_wider_limits_let_it_pass(compare, checkpoint, capsys):
+    weights = torch.load(checkpoint, weights_only=True)
+    weights["roi_heads.box_predictor.cls_score.bias"][1] += 1e-3
+    torch.save(weights, checkpoint)
+    assert compare() == 1
+    assert compare("--score", "0.01", "--box-px", "5", "--margin", "0.05", "--unmatched", "0.1") == 0
+    assert "scores within 0.01" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arg", "what"), [("min_size=128", "preprocessing"), ("score=0.3", "box head")])
+def test_other_arguments_make_another_model(arg, what, compare, tmp_path, capsys):
+    builder = tmp_path / "builder.py"
+    builder.write_text(BUILDER)
+    assert compare("--arg", arg, arch=f"{builder}:build") == 2
+    err = capsys.readouterr().err
+    assert f"is another model than the checkpoint: {what}: expected" in err
+    assert "hint: give compare the same --arch and --arg as export" in err
+    assert compare(arch=f"{builder}:build") == 0
+
+
+def test_a_broken_picture_among_good_ones_is_named_and_skipped(compare, pictures, capsys):
+    (pictures / "broken.png").write_bytes((pictures / "0.png").read_bytes()[:200])
+    assert compare() == 1
+    captured = capsys.readouterr()
+    assert "skipped" in captured.err and "broken.png" in captured.err
+    assert "AGREE: " in captured.out and "in 3 pictures" in captured.out
+
+
+def test_only_broken_pictures_are_an_error(compare, pictures, capsys):
+    for path in pictures.iterdir():
+        path.write_bytes(b"no picture")
+    assert compare() == 2
+    assert "error: none of the 3 pictures could be used" in capsys.readouterr().err
+
+
+def test_json_holds_limits_pictures_and_verdict(compare, tmp_path, capsys):
+    target = tmp_path / "parity.json"
+    assert compare("--json", str(target)) == 0
+    result = json.loads(target.read_text())
+    assert result["passed"] is True
+    assert result["limits"]["rule"] == "exact"
+    assert [Path(p["picture"]).name for p in result["pictures"]] == ["0.png", "1.png", "2.png"]
+    assert result["total"]["matched"] == sum(p["matched"] for p in result["pictures"]) > 20
+    assert result["total"]["box_px"] <= 0.01 and result["total"]["eager_ms"] > 0
+    assert "AGREE" in capsys.readouterr().out
+
+
+def test_json_on_standard_output_is_all_there_is(compare, capsys):
+    assert compare("--json", "-") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["passed"] is True
+    assert "AGREE" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--box-px", "-1"], "--box-px: expected a number from 0, got -1"),
+        (["--score", "nan"], "--score: expected a number from 0, got nan"),
+        (["--threads", "0"], "--threads: expected 1 or more, got 0"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(options, message, compare, capsys):
+    assert compare(*options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_pictures_is_an_error(compare, pictures, capsys):
+    for path in pictures.iterdir():
+        path.unlink()
+    assert compare() == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_ours_is_an_error(compare, model_path, tmp_path, checkpoint, pictures, capsys):
+    other = tmp_path / "other.onnx"
+    other.write_bytes(b"not a model")
+    command = ["compare", str(checkpoint), str(other), "--arch", f"{FAMILIES_FILE}:{FAMILY}", "--images", str(pictures)]
+    assert main(command) == 2
+    assert "other.onnx" in capsys.readouterr().err

@@ -1,0 +1,170 @@
+"""What counts as agreement, on detections made by hand."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from frcnn.benchmarks.parity import Limits, PictureParity, compare_detections, default_limits, total
+from frcnn.runtime import Detections
+from frcnn.spec import ModelSpec
+
+THRESHOLD = 0.05
+MOST = 6
+EXACT = default_limits("fp32", "align")
+OVERLAP = default_limits("fp16", "align")
+AGREEMENT = default_limits("fp16", "max")
+
+BOXES = np.array([[10, 10, 60, 50], [100, 20, 180, 90], [30, 100, 90, 180], [120, 120, 190, 190]], np.float32)
+SCORES = np.array([0.95, 0.75, 0.5, 0.35], np.float32)
+LABELS = np.array([1, 2, 1, 3], np.int64)
+
+
+@pytest.fixture
+def spec(exports) -> ModelSpec:
+    spec = exports.spec("resnet18_fpn_max")
+    heads = msgspec.structs.replace(spec.roi_heads, score_thresh=THRESHOLD, detections_per_img=MOST)
+    return msgspec.structs.replace(spec, roi_heads=heads)
+
+
+def make(boxes=BOXES, scores=SCORES, labels=LABELS) -> Detections:
+    return Detections(boxes=boxes, scores=scores, labels=labels, image_size=(200, 200))
+
+
+def moved(by: float, row: int = 2, column: int = 1) -> Detections:
+    boxes = BOXES.astype(np.float64)
+    boxes[row, column] += by
+    return make(boxes=boxes)
+
+
+def with_score(score: float, row: int = 2) -> Detections:
+    scores = SCORES.copy()
+    scores[row] = score
+    return make(scores=scores)
+
+
+def without(row: int) -> Detections:
+    keep = np.arange(4) != row
+    return make(BOXES[keep], SCORES[keep], LABELS[keep])
+
+
+def compared(found: Detections, spec: ModelSpec, limits: Limits, expected: Detections | None = None) -> PictureParity:
+    """Compare in both directions: which side is eager makes no difference to the verdict."""
+    expected = make() if expected is None else expected
+    result = compare_detections(expected, found, spec, limits, name="picture.png")
+    other = compare_detections(found, expected, spec, limits, name="picture.png")
+    assert result.passes(limits) == other.passes(limits)
+    assert (result.matched, result.unmatched, result.box_px) == (other.matched, other.unmatched, other.box_px)
+    return result
+
+
+def test_the_limits_of_a_trained_model():
+    assert (EXACT.rule, EXACT.box_px, EXACT.score, EXACT.min_score, EXACT.unmatched) == ("exact", 0.01, 1e-4, 0, 0)
+    assert (OVERLAP.rule, OVERLAP.iou, OVERLAP.min_score, OVERLAP.unmatched) == ("overlap", 0.99, 0.3, 0)
+    assert (AGREEMENT.rule, AGREEMENT.min_score) == ("agreement", 0.3)
+    assert default_limits("fp32", "max") == EXACT
+
+
+@pytest.mark.parametrize("limits", [EXACT, OVERLAP, AGREEMENT], ids=lambda limits: limits.rule)
+def test_equal_detections_agree(limits, spec):
+    result = compared(make(), spec, limits)
+    assert result.passes(limits)
+    assert (result.expected, result.found, result.matched) == (4, 4, 4)
+    assert (result.box_px, result.score, result.iou, result.unmatched, result.label_mismatches) == (0, 0, 1, 0, 0)
+
+
+@pytest.mark.parametrize(("by", "passes"), [(0.009, True), (-0.009, True), (0.011, False), (-0.011, False)])
+@pytest.mark.parametrize("column", range(4))
+def test_a_box_may_move_by_a_hundredth_of_a_pixel(by, passes, column, spec):
+    result = compared(moved(by, column=column), spec, EXACT)
+    assert result.box_px == pytest.approx(abs(by), abs=2e-5)
+    assert result.passes(EXACT) is passes
+
+
+@pytest.mark.parametrize(("score", "passes"), [(0.50009, True), (0.50011, False), (0.49991, True), (0.49989, False)])
+def test_a_score_may_differ_by_a_ten_thousandth(score, passes, spec):
+    result = compared(with_score(score), spec, EXACT)
+    assert result.score == pytest.approx(abs(score - 0.5), abs=1e-6)
+    assert result.passes(EXACT) is passes
+
+
+@pytest.mark.parametrize("limits", [EXACT, OVERLAP], ids=lambda limits: limits.rule)
+def test_a_changed_label_fails(limits, spec):
+    result = compared(make(labels=np.array([1, 2, 3, 3])), spec, limits)
+    assert (result.label_mismatches, result.matched) == (1, 3)
+    assert not result.passes(limits)
+
+
+@pytest.mark.parametrize("row", range(4))
+def test_a_missing_detection_fails(row, spec):
+    result = compared(without(row), spec, EXACT)
+    assert (result.unmatched, result.matched) == (1, 3)
+    assert not result.passes(EXACT)
+
+
+@pytest.mark.parametrize(("above", "lost"), [(0.0005, 0), (0.0015, 1)])
+def test_a_missing_detection_at_the_models_own_threshold_does_not_count(above, lost, spec):
+    extra = make(
+        np.concatenate([BOXES, [[1, 1, 9, 9]]]), np.append(SCORES, np.float32(THRESHOLD + above)), np.append(LABELS, 1)
+    )
+    result = compared(extra, spec, EXACT)
+    assert result.unmatched == lost
+    assert result.passes(EXACT) is (lost == 0)
+
+
+@pytest.mark.parametrize(("score", "lost"), [(0.4005, 0), (0.4015, 1)])
+def test_in_a_full_list_the_lowest_score_is_the_cut_off(score, lost, spec):
+    """Both lists hold six; where one more is found, another falls off the end."""
+    grid = np.array([[40 * i, 0, 40 * i + 30, 30] for i in range(7)], np.float32)
+    expected = make(grid[:6], np.array([0.9, 0.8, 0.7, 0.6, score, 0.4], np.float32), np.ones(6))
+    found = make(grid[[0, 1, 2, 3, 5, 6]], np.array([0.9, 0.8, 0.7, 0.6, 0.4, 0.39], np.float32), np.ones(6))
+    result = compared(found, spec, EXACT, expected)
+    assert (result.matched, result.unmatched) == (5, lost)
+    assert result.passes(EXACT) is (lost == 0)
+
+
+def test_a_list_that_is_not_full_has_no_cut_off_but_the_threshold(spec):
+    grid = np.array([[40 * i, 0, 40 * i + 30, 30] for i in range(5)], np.float32)
+    expected = make(grid[:4], np.array([0.9, 0.8, 0.7, 0.4], np.float32), np.ones(4))
+    found = make(grid[[0, 1, 2, 4]], np.array([0.9, 0.8, 0.7, 0.4], np.float32), np.ones(4))
+    assert compared(found, spec, EXACT, expected).unmatched == 2
+
+
+def test_half_precision_is_judged_by_overlap_above_a_score(spec):
+    shifted = compared(moved(3.0, row=2), spec, OVERLAP)
+    assert shifted.iou < 0.99 and shifted.moved == 1
+    assert not shifted.passes(OVERLAP)
+    assert compared(moved(0.1, row=2), spec, OVERLAP).passes(OVERLAP)
+    assert compared(with_score(0.45), spec, OVERLAP).passes(OVERLAP)
+    low = make(scores=np.array([0.95, 0.75, 0.5, 0.1], np.float32))
+    boxes = BOXES.copy()
+    boxes[3, 0] += 20
+    result = compared(make(boxes, low.scores), spec, OVERLAP, low)
+    assert result.passes(OVERLAP) and result.matched == 3
+
+
+def test_agreement_asks_only_for_partners(spec):
+    assert compared(moved(10.0), spec, AGREEMENT).passes(AGREEMENT)
+    assert not compared(without(1), spec, AGREEMENT).passes(AGREEMENT)
+
+
+def test_the_total_adds_and_takes_the_worst(spec):
+    results = [
+        msgspec.structs.replace(compared(moved(by), spec, EXACT), eager_ms=time, model_ms=time / 2)
+        for by, time in ((0.004, 10.0), (0.008, 30.0), (0.0, 20.0))
+    ]
+    parity = total(results, EXACT)
+    assert parity.passed
+    assert (parity.total.matched, parity.total.expected, parity.total.found) == (12, 12, 12)
+    assert parity.total.box_px == pytest.approx(0.008, abs=1e-5)
+    assert (parity.total.eager_ms, parity.total.model_ms) == (20.0, 10.0)
+    assert not total([*results, compared(moved(0.02), spec, EXACT)], EXACT).passed
+    assert not total([*results, compared(without(0), spec, EXACT)], EXACT).passed
+
+
+def test_nothing_found_on_both_sides_agrees(spec):
+    nothing = make(np.zeros((0, 4)), np.zeros(0), np.zeros(0))
+    result = compared(nothing, spec, EXACT, nothing)
+    assert result.passes(EXACT)
+    assert not compared(nothing, spec, EXACT).passes(EXACT)
