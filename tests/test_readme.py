@@ -210,3 +210,15 @@ def test_the_extras_of_the_readme_are_those_there_are() -> None:
     table = README.partition("| extra |")[2].partition("\n\n")[0]
     named = {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named == set(there)
+
+
+def test_the_speed_table_is_what_was_measured() -> None:
+    report = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
+    for result in report["results"]:
+        eager, naive, ours = result["rows"]
+        height, width = result["canvas"]
+        cells = [f"`{result['model']}`, {height}x{width}", f"{eager['ms'][1]:.0f} ms"]
+        for row in (naive, ours):
+            low, middle, high = row["times_eager"]
+            cells.append(f"{row['ms'][1]:.0f} ms, {middle:.2f}x ({low:.2f} to {high:.2f})")
+        assert f"| {' | '.join(cells)} |" in README
