@@ -264,6 +264,8 @@ def test_export_of_bad_input_is_one_line_and_leaves_nothing(
     assert not exported
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        main(["export", str(tmp_path / "none.pth"), "--arch", "resnet", "--debug"])
+def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path / "none.pth"), "--arch", "resnet", "--debug"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("Traceback")
+    assert "error: --arch: unknown architecture 'resnet'" in errors
