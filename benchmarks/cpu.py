@@ -29,14 +29,14 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn.benchmarks.calibrated import calibrate
 from frcnn.benchmarks.eager import EagerDetector, to_tensor
-from frcnn.benchmarks.noise import Noise, as_float64, network_detections, noise_between
+from frcnn.benchmarks.noise import Noise, as_float64, network_detections, noise_between, session_detections
 from frcnn.benchmarks.stages import Stage, sgemm_gflops_per_s, stage_times
 from frcnn.console import note, say, show_table
 from frcnn.exporter.architectures import ARCHITECTURES
 from frcnn.exporter.model_spec import read_model_spec
 from frcnn.exporter.onnx_export import export_onnx
 from frcnn.files import write_text
-from frcnn.runtime import Detections, Detector, Picture
+from frcnn.runtime import Detector, Picture
 from frcnn.spec import ModelSpec
 
 __all__ = ["ModelResult", "Row", "main", "measure"]
@@ -200,14 +200,7 @@ def _errors(
     sizes = images.image_sizes
     truth = network_detections(as_float64(model), spec, images.tensors, sizes)
     eager = network_detections(model, spec, images.tensors, sizes)
-    feeds = {"images": images.tensors.numpy(), "image_sizes": np.array(sizes, np.int32)}
-    counts, boxes, scores, labels = _session(path.read_bytes(), threads).run(None, feeds)
-    ours = [
-        Detections(
-            boxes=boxes[i, :count], scores=scores[i, :count], labels=labels[i, :count].astype(np.int64), image_size=size
-        )
-        for i, (count, size) in enumerate(zip(counts, sizes, strict=True))
-    ]
+    ours = session_detections(_session(path.read_bytes(), threads), images.tensors, sizes)
     return noise_between(truth, eager, spec), noise_between(truth, ours, spec)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,7 +24,7 @@ from frcnn.benchmarks.matching import match
 from frcnn.runtime import Detections
 from frcnn.spec import ModelSpec, Size
 
-__all__ = ["Noise", "as_float64", "network_detections", "noise_between"]
+__all__ = ["Noise", "as_float64", "network_detections", "noise_between", "session_detections"]
 
 _MARGIN = 1e-3
 
@@ -83,6 +84,24 @@ def network_detections(
             image_size=size,
         )
         for result, size in zip(found, sizes, strict=True)
+    ]
+
+
+def session_detections(session: Any, images: Tensor, sizes: Sequence[Size]) -> list[Detections]:
+    """Run an exported model in a bare ONNX Runtime session, like ``network_detections`` runs eager.
+
+    Args:
+        session: an ``onnxruntime.InferenceSession`` of a ``model.onnx``.
+        images: (N, 3, H, W) float32, normalised and padded.
+        sizes: (height, width) of each resized picture.
+    """
+    feeds = {"images": images.numpy(), "image_sizes": np.array(sizes, np.int32)}
+    counts, boxes, scores, labels = session.run(None, feeds)
+    return [
+        Detections(
+            boxes=boxes[i, :count], scores=scores[i, :count], labels=labels[i, :count].astype(np.int64), image_size=size
+        )
+        for i, (count, size) in enumerate(zip(counts, sizes, strict=True))
     ]
 
 

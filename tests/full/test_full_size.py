@@ -23,7 +23,7 @@ from support import full_size
 
 from frcnn.benchmarks.calibrated import calibrate
 from frcnn.benchmarks.eager import to_tensor
-from frcnn.benchmarks.noise import Noise, as_float64, network_detections, noise_between
+from frcnn.benchmarks.noise import Noise, as_float64, network_detections, noise_between, session_detections
 from frcnn.exporter.architectures import ARCHITECTURES
 from frcnn.exporter.model_spec import read_model_spec
 from frcnn.runtime import Detections, Picture
@@ -89,12 +89,12 @@ def test_a_full_size_model_agrees_with_eager(name, tmp_path):
         eager += network_detections(model, spec, tensors, sizes)
         with torch.backends.mkldnn.flags(enabled=False):
             plain += network_detections(model, spec, tensors, sizes)
-        ours += _run(session, tensors, sizes)
+        ours += session_detections(session, tensors, sizes)
 
     own = [noise_between(truth, answers, spec) for answers in (eager, plain)]
     error = noise_between(truth, ours, spec)
-    alone = _run(session, tensors, sizes)[0]
-    together = _run(session, torch.cat([tensors] * 2), [*sizes, *sizes])[1]
+    alone = session_detections(session, tensors, sizes)[0]
+    together = session_detections(session, torch.cat([tensors] * 2), [*sizes, *sizes])[1]
     row = {
         "family": name,
         "export_s": round(export_s, 1),
@@ -132,17 +132,6 @@ def _export(name: str, folder: Path) -> tuple[float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
     return time.perf_counter() - started, usage.ru_maxrss / 1e6
-
-
-def _run(session: ort.InferenceSession, tensors: torch.Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
-    feeds = {"images": tensors.numpy(), "image_sizes": np.array(sizes, np.int32)}
-    counts, boxes, scores, labels = session.run(None, feeds)
-    return [
-        Detections(
-            boxes=boxes[i, :count], scores=scores[i, :count], labels=labels[i, :count].astype(np.int64), image_size=size
-        )
-        for i, (count, size) in enumerate(zip(counts, sizes, strict=True))
-    ]
 
 
 def _pictures() -> list[Picture]:
