@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from frcnn.runtime import Detections
 from frcnn.runtime.pictures import Picture
 from frcnn.spec import ModelSpec, Size
 
-__all__ = ["EagerDetector", "fix_pooler_scales", "to_tensor"]
+__all__ = ["EagerDetector", "fix_pooler_scales", "run_network", "to_tensor"]
 
 
 class EagerDetector:
@@ -52,10 +53,7 @@ class EagerDetector:
         padded = image.new_zeros(1, 3, *canvas)
         padded[0, :, : size[0], : size[1]] = image
 
-        maps = self.model.backbone(padded)
-        features = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
-        proposals, _ = self.model.rpn(ImageList(padded, [size]), features)
-        found, _ = self.model.roi_heads(features, proposals, [size])
+        found = run_network(self.model, padded, [size])
         (result,) = transform.postprocess(found, [size], [picture.size])
         return Detections(
             boxes=result["boxes"].numpy(),
@@ -65,6 +63,24 @@ class EagerDetector:
             source=picture.source,
             label_names=self.spec.labels,
         )
+
+
+def run_network(model: GeneralizedRCNN, images: Tensor, sizes: Sequence[Size]) -> list[dict[str, Tensor]]:
+    """Run what torchvision runs between its transform and its postprocessing.
+
+    Args:
+        model: in eval mode.
+        images: (N, 3, H, W) of the model's type, normalised and padded.
+        sizes: (height, width) of each resized picture.
+
+    Returns:
+        torchvision's dictionaries, one a picture, boxes in canvas pixels.
+    """
+    maps = model.backbone(images)
+    features = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
+    proposals, _ = model.rpn(ImageList(images, list(sizes)), features)
+    found: list[dict[str, Tensor]] = model.roi_heads(features, proposals, list(sizes))[0]
+    return found
 
 
 def to_tensor(picture: Picture) -> Tensor:

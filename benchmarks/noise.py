@@ -8,7 +8,6 @@ that eager float32 itself has from float64. (The rule of flash-attention's tests
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.image_list import ImageList
 
-from frcnn.benchmarks.eager import fix_pooler_scales
+from frcnn.benchmarks.eager import fix_pooler_scales, run_network
 from frcnn.benchmarks.matching import match
 from frcnn.runtime import Detections
 from frcnn.spec import ModelSpec, Size
@@ -71,11 +69,7 @@ def network_detections(
     """
     fix_pooler_scales(model, spec)
     dtype = next(model.parameters()).dtype
-    images = images.to(dtype)
-    maps = model.backbone(images)
-    features = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
-    proposals, _ = model.rpn(ImageList(images, list(sizes)), features)
-    found, _ = model.roi_heads(features, proposals, list(sizes))
+    found = run_network(model, images.to(dtype), sizes)
     return [
         Detections(
             boxes=result["boxes"].float().numpy(),
