@@ -11,7 +11,7 @@ DOMAIN: Final = "frcnn"
 VERSION: Final = 1
 
 AttributeKind = Literal["int", "float", "floats"]
-ElementType = Literal["float32", "features"]
+ElementType = Literal["float32", "int32", "int64", "float16", "bfloat16", "features"]
 """``features`` is float32, float16 or bfloat16, the same for every tensor of a node that says so."""
 
 

@@ -34,9 +34,10 @@ def pool_by_level(
     images, per_image = rois.shape[:2]
     flat = rois.reshape(-1, 4)
     widths, heights = flat[:, 2] - flat[:, 0], flat[:, 3] - flat[:, 1]
-    is_roi = (widths >= 0) & (heights >= 0)
+    areas = widths * heights
+    is_roi = (widths >= 0) & (heights >= 0) & torch.isfinite(areas)
     thresholds = torch.tensor(level_thresholds, dtype=torch.float32, device=rois.device)
-    level_of_roi = ((widths * heights).sqrt()[:, None] >= thresholds).sum(1)
+    level_of_roi = (areas.sqrt()[:, None] >= thresholds).sum(1)
     image_of_roi = torch.arange(images, device=rois.device).repeat_interleave(per_image)
     image_rois = torch.cat([image_of_roi[:, None].to(flat.dtype), flat], dim=1)
 

@@ -55,6 +55,7 @@ PUBLIC = {
         "FrcnnError",
         "ImageError",
         "ImageSizeError",
+        "KernelError",
         "MissingDependencyError",
         "OutputError",
         "UnsupportedModelError",

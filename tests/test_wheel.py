@@ -49,16 +49,18 @@ def names(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def modules_on_disk() -> set[str]:
+def sources_on_disk() -> set[str]:
     found = {f"frcnn/{file.name}" for file in FACE.glob("*.py")}
     for room in ROOMS:
-        found |= {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / room).rglob("*.py")}
+        files = (file for file in (ROOT / room).rglob("*") if file.suffix in (".py", ".cu", ".cuh"))
+        found |= {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in files}
     return found
 
 
-def test_every_module_is_in_the_wheel_and_nothing_else(names: set[str]) -> None:
+def test_every_module_and_kernel_is_in_the_wheel_and_nothing_else(names: set[str]) -> None:
     in_wheel = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
-    assert in_wheel == modules_on_disk() | {"frcnn/py.typed"}
+    assert in_wheel == sources_on_disk() | {"frcnn/py.typed"}
+    assert "frcnn/plugins/grouped_nms/mask.cu" in in_wheel
 
 
 def test_the_wheel_is_for_any_platform(wheel: Path) -> None:

@@ -26,7 +26,8 @@ def multiscale_roi_align(
     """Pool each RoI from its level with RoIAlign.
 
     Args:
-        rois: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels; x2 < x1 or y2 < y1 marks an absent one.
+        rois: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels; one with x2 < x1, y2 < y1 or an area that is not
+            finite is absent.
         features: L maps (N, C, Hᵢ, Wᵢ), float32, float16 or bfloat16, finest first.
         output_height: rows of the pooled grid.
         output_width: columns of the pooled grid.

@@ -9,8 +9,8 @@ SPEC = OperatorSpec(
     name="MultiscaleRoIAlign",
     summary=(
         "RoIAlign (arXiv:1703.06870) of padded RoIs (x1, y1, x2, y2 in canvas pixels), each from the feature level "
-        "that its size selects; coordinates and sums are float32. A RoI with x2 < x1 or y2 < y1 is absent: its "
-        "output is 0."
+        "that its size selects; coordinates and sums are float32. A RoI with x2 < x1, y2 < y1 or an area that "
+        "is not finite is absent: its output is 0."
     ),
     inputs=INPUTS,
     outputs=OUTPUTS,

@@ -6,6 +6,7 @@ FrcnnError
 ├── CheckpointError         a checkpoint that cannot be read or does not fit the architecture
 ├── UnsupportedModelError   a model with a part that has no deployable form
 ├── ExportError             the exporter failed on a supported model
+├── KernelError             a CUDA kernel that cannot be compiled, or shapes and arrays that one cannot take
 ├── ArtifactError           a model file that is not ours, is broken, or does not fit this machine
 ├── ImageError              a picture that cannot be used
 │   └── ImageSizeError      a picture that fits no canvas of the model, or passes the pixel limit
@@ -24,6 +25,7 @@ __all__ = [
     "FrcnnError",
     "ImageError",
     "ImageSizeError",
+    "KernelError",
     "MissingDependencyError",
     "OutputError",
     "UnsupportedModelError",
@@ -74,6 +76,10 @@ class UnsupportedModelError(FrcnnError):
 
 class ExportError(FrcnnError):
     """The exporter failed on a supported model."""
+
+
+class KernelError(FrcnnError):
+    """A CUDA kernel that cannot be compiled, or attributes, shapes and arrays that a kernel cannot take."""
 
 
 class ArtifactError(FrcnnError):

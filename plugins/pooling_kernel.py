@@ -1,0 +1,133 @@
+"""What the CUDA kernels of the two RoI pooling operators share: arguments, constants and launch geometry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, get_args
+
+from frcnn.errors import KernelError
+from frcnn.plugins.kernel import ELEMENT_BYTES, Constant, Element, Kernel, Layout, check_choice
+from frcnn.plugins.operator import OperatorSpec, Tensor
+
+__all__ = ["MOST_LEVELS", "pooling_kernel"]
+
+MOST_LEVELS: Final = 8
+
+_STAGE_BYTES: Final = 26_624  # of shared memory for one block's output: 8 blocks fit a multiprocessor of Hopper
+_VECTOR_BYTES: Final = 16  # one load of a lane
+_WORD_BYTES: Final = 4  # between the runs of two vectors of channels
+_MOST_WARPS: Final = 8
+_ELEMENTS: Final = {"float32": 0, "float16": 1, "bfloat16": 2}
+
+
+def pooling_kernel(
+    spec: OperatorSpec,
+    *,
+    entry: str,
+    source: str,
+    extra_constants: Mapping[str, Constant],
+    element: Element,
+    layout: Layout,
+    output_layout: Layout,
+    output_height: int,
+    output_width: int,
+    spatial_scales: Sequence[float],
+    level_thresholds: Sequence[float],
+) -> Kernel:
+    """Return a RoI pooling kernel.
+
+    A block pools one RoI for CHANNELS_PER_BLOCK channels. Channels-last maps are read 16 bytes a lane and the result
+    is staged in shared memory, so that planar output is written in whole lines too.
+
+    Args:
+        spec: the operator.
+        entry: the kernel's name.
+        source: its file.
+        extra_constants: constants of this operator alone.
+        element: type of the maps and of the output.
+        layout: how the maps lie in memory.
+        output_layout: how the output lies in memory; channels-last only with channels-last maps.
+        output_height: the operator's attribute, like those that follow.
+        output_width: see the operator.
+        spatial_scales: see the operator; their number is the number of levels.
+        level_thresholds: see the operator.
+
+    Raises:
+        KernelError: a value that the kernel cannot be made for.
+    """
+    check_choice("element", element, get_args(Element))
+    check_choice("layout", layout, get_args(Layout))
+    check_choice("output_layout", output_layout, get_args(Layout) if layout == "channels_last" else ("planar",))
+    levels = len(spatial_scales)
+    _check_attributes(levels, output_height, output_width, spatial_scales, level_thresholds)
+
+    bins = output_height * output_width
+    vector = _VECTOR_BYTES // ELEMENT_BYTES[element] if layout == "channels_last" else 1
+    channels = _channels_per_block(bins, vector, ELEMENT_BYTES[element])
+    threads = 32 * _warps(bins * channels // vector)
+    rois, features = spec.inputs
+    maps = tuple(
+        Tensor(name=f"{features.name}_{i}", element=element, shape=("N", "C", f"H_{i}", f"W_{i}"))
+        for i in range(levels)
+    )
+    (pooled,) = spec.outputs
+    output = Tensor(name=pooled.name, element=element, shape=("N*R", "C", str(output_height), str(output_width)))
+    layouts = {tensor.name: layout for tensor in maps} | {output.name: output_layout}
+    return Kernel(
+        entry=entry,
+        plugin=f"{spec.name}{levels}",
+        source=source,
+        constants={
+            "LEVELS": levels,
+            "ELEMENT": _ELEMENTS[element],
+            "CHANNELS_LAST": int(layout == "channels_last"),
+            "OUTPUT_CHANNELS_LAST": int(output_layout == "channels_last"),
+            "OUTPUT_HEIGHT": output_height,
+            "OUTPUT_WIDTH": output_width,
+            "SPATIAL_SCALES": tuple(map(float, spatial_scales)),
+            "LEVEL_THRESHOLDS": tuple(map(float, level_thresholds)),
+            "CHANNELS_PER_BLOCK": channels,
+            "THREADS": threads,
+            **extra_constants,
+        },
+        inputs=(rois, *maps),
+        integers=("R", "C", *(f"H_{i}" for i in range(levels)), *(f"W_{i}" for i in range(levels))),
+        outputs=(output,),
+        grid=("N*R", f"ceil_div(C, {channels})", "1"),
+        block=(threads, 1, 1),
+        layouts={name: kind for name, kind in layouts.items() if kind != "planar"},
+        multiple_of={"C": vector} if vector > 1 else {},
+    )
+
+
+def _check_attributes(
+    levels: int, height: int, width: int, scales: Sequence[float], thresholds: Sequence[float]
+) -> None:
+    if not 1 <= levels <= MOST_LEVELS:
+        raise KernelError(f"spatial_scales must have 1 to {MOST_LEVELS} values, one per feature level, got {levels}")
+    if len(thresholds) != max(1, levels - 1):
+        raise KernelError(
+            f"level_thresholds must have {max(1, levels - 1)} values for {levels} levels, got {len(thresholds)}"
+        )
+    if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        raise KernelError(f"spatial_scales must be positive, got {tuple(scales)}")
+    if not all(math.isfinite(t) and t >= 0 for t in thresholds) or list(thresholds) != sorted(thresholds):
+        raise KernelError(f"level_thresholds must be rising numbers of at least 0, got {tuple(thresholds)}")
+    most = (_STAGE_BYTES - _WORD_BYTES) // _VECTOR_BYTES
+    if height < 1 or width < 1 or height * width > most:
+        raise KernelError(f"output_height x output_width must be 1 to {most} cells, got {height} x {width}")
+
+
+def _channels_per_block(bins: int, vector: int, element_bytes: int) -> int:
+    """Return the most channels, at most 32 loads of a lane wide, whose pooled cells fit the stage."""
+    if vector == 1:
+        return 64
+    groups = _STAGE_BYTES // (bins * vector * element_bytes + _WORD_BYTES)
+    fitting = 1 << (min(32, groups).bit_length() - 1)
+    return fitting * vector
+
+
+def _warps(items: int) -> int:
+    """Return how many warps, 4 to 8, leave the fewest lanes idle; the most of them where it makes no difference."""
+    return min(range(_MOST_WARPS, 3, -1), key=lambda warps: -(-items // (32 * warps)) * warps)

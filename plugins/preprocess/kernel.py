@@ -1,0 +1,74 @@
+"""The preprocessing kernel: resize, normalise and pad a batch of pictures of different sizes in one launch.
+
+The rule is that of ``torchvision.models.detection.transform.GeneralizedRCNNTransform`` with PyTorch's bilinear
+interpolation (``align_corners=False``, no antialiasing); the pad is 0, as in ``batch_images``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, get_args
+
+from frcnn.errors import KernelError
+from frcnn.plugins.kernel import Element, Kernel, check_choice
+from frcnn.plugins.operator import Tensor
+
+__all__ = ["PICTURE_COLUMNS", "kernels"]
+
+PICTURE_COLUMNS: Final = (
+    "pixels",
+    "height",
+    "width",
+    "row_stride",
+    "column_stride",
+    "channel_stride",
+    "resized_height",
+    "resized_width",
+)
+"""What a row of ``pictures (N, 8)`` int64 holds: the address of the red byte of the first pixel in device memory, the
+picture's size, strides in bytes (any sign, so that BGR and planar pictures need no copy), and the size before padding,
+as :meth:`frcnn.spec.TransformSpec.resized_size` gives it."""
+
+_BLOCK: Final = (32, 8, 1)
+_COLUMNS_PER_THREAD: Final = 4
+_ELEMENTS: Final = {"float32": 0, "float16": 1, "bfloat16": 2}
+
+
+def kernels(*, element: Element = "float32", image_mean: Sequence[float], image_std: Sequence[float]) -> tuple[Kernel]:
+    """Return the kernel: ``pictures (N, 8)`` int64 -> ``images (N, 3, H, W)``; H and W are the canvas.
+
+    The kernel has no input of the canvas's size, so H and W are given to :meth:`Kernel.bind` beside N.
+
+    Args:
+        element: type of the network's input.
+        image_mean: per channel (R, G, B), of pictures in [0, 1].
+        image_std: likewise.
+
+    Raises:
+        KernelError: a value that the kernel cannot be made for.
+    """
+    check_choice("element", element, get_args(Element))
+    if len(image_mean) != 3 or len(image_std) != 3:
+        raise KernelError(f"image_mean and image_std must have 3 values, got {len(image_mean)} and {len(image_std)}")
+    if not all(map(math.isfinite, image_mean)) or not all(math.isfinite(s) and s > 0 for s in image_std):
+        raise KernelError(f"image_mean must be numbers and image_std above 0, got {image_mean} and {image_std}")
+    columns = _BLOCK[0] * _COLUMNS_PER_THREAD
+    return (
+        Kernel(
+            entry="preprocess",
+            plugin="",
+            source="preprocess/kernel.cu",
+            constants={
+                "ELEMENT": _ELEMENTS[element],
+                "COLUMNS_PER_THREAD": _COLUMNS_PER_THREAD,
+                "CHANNEL_SCALES": tuple(1 / (255 * std) for std in image_std),
+                "CHANNEL_SHIFTS": tuple(-mean / std for mean, std in zip(image_mean, image_std, strict=True)),
+            },
+            inputs=(Tensor(name="pictures", element="int64", shape=("N", "8")),),
+            integers=("H", "W"),
+            outputs=(Tensor(name="images", element=element, shape=("N", "3", "H", "W")),),
+            grid=(f"ceil_div(W, {columns})", f"ceil_div(H, {_BLOCK[1]})", "N"),
+            block=_BLOCK,
+        ),
+    )

@@ -1,0 +1,195 @@
+"""What a kernel states: letters, launches, limits, macros."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from frcnn.errors import KernelError
+from frcnn.plugins.expressions import names_in
+from frcnn.plugins.grouped_nms.kernel import kernels as nms_kernels
+from frcnn.plugins.kernel import KERNEL_FOLDER
+from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
+from frcnn.plugins.multiscale_roi_pool.kernel import kernels as pool_kernels
+from frcnn.plugins.preprocess import kernels as preprocess_kernels
+
+GRID = {"output_height": 7, "output_width": 7}
+FOUR_LEVELS = {"spatial_scales": (0.25, 0.125, 0.0625, 0.03125), "level_thresholds": (112.0, 224.0, 448.0)}
+ALIGN = {**GRID, **FOUR_LEVELS, "sampling_ratio": 2, "aligned": 0}
+
+
+ALL = [
+    *nms_kernels(iou_threshold=0.5),
+    *preprocess_kernels(image_mean=(0.5,) * 3, image_std=(0.2,) * 3),
+    *align_kernels(**ALIGN),
+    *pool_kernels(**GRID, **FOUR_LEVELS, element="float16", layout="channels_last"),
+]
+
+
+@pytest.mark.parametrize("kernel", ALL, ids=lambda kernel: kernel.entry)
+def test_the_source_has_the_entry_with_the_arguments_in_the_stated_order(kernel):
+    source = (KERNEL_FOLDER / kernel.source).read_text(encoding="utf-8")
+    (arguments,) = re.findall(rf"^{kernel.entry}\((.*?)\) \{{", source, re.MULTILINE | re.DOTALL)
+    levels = kernel.constants.get("LEVELS", 1)
+    kinds = []
+    for argument in re.split(r",\s*(?![^(]*\))", arguments):
+        is_pointer = "*" in argument or "POINTER" in argument
+        kinds += [is_pointer] * (levels if argument.startswith("EACH_LEVEL") else 1)
+    stated = [True] * len(kernel.inputs) + [False] * len(kernel.integers) + [True] * len(kernel.outputs)
+    assert kinds == stated
+
+
+@pytest.mark.parametrize("kernel", ALL, ids=lambda kernel: kernel.entry)
+def test_every_expression_is_over_the_letters_of_the_inputs(kernel):
+    letters = {letter for tensor in kernel.inputs for letter in tensor.shape}
+    if kernel.entry == "preprocess":
+        letters |= {"H", "W"}  # the canvas, which no input has
+    texts = [*kernel.grid, *kernel.integers, *(text for tensor in kernel.outputs for text in tensor.shape)]
+    assert set().union(*map(names_in, texts)) <= letters
+
+
+def test_sizes_are_read_off_the_shapes():
+    (align,) = align_kernels(**ALIGN)
+    shapes = [(2, 1000, 4)] + [(2, 64, 40 >> i, 48 >> i) for i in range(4)]
+    sizes = align.sizes(shapes)
+    levels = {f"H_{i}": 40 >> i for i in range(4)} | {f"W_{i}": 48 >> i for i in range(4)}
+    assert sizes == {"N": 2, "R": 1000, "C": 64} | levels
+    launch = align.bind(sizes)
+    assert launch.integers == (1000, 64, 40, 20, 10, 5, 48, 24, 12, 6)
+    assert launch.output_shapes == ((2000, 64, 7, 7),)
+    assert launch.grid == (2000, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "boxes", "blocks"), [(5, 1000, 32), (90, 1000, 12), (720, 1000, 2), (2000, 1000, 2), (1, 20, 1)]
+)
+def test_few_groups_get_many_blocks_and_many_groups_few(groups, boxes, blocks):
+    mask, resolve = nms_kernels(iou_threshold=0.5)
+    assert mask.bind(mask.sizes([(groups, boxes, 4), (groups, boxes)])).grid == (groups, blocks, 1)
+    tiles = (boxes + 31) // 32
+    words = mask.bind({"G": groups, "M": boxes}).output_shapes[1][1]
+    assert words == 16 * tiles * (tiles + 1)
+    assert resolve.bind(resolve.sizes([(groups, boxes), (groups, boxes), (groups, words)])).grid == (groups, 1, 1)
+
+
+def test_the_memory_of_the_masks_is_as_stated():
+    mask, _ = nms_kernels(iou_threshold=0.5)
+
+    def kilobytes(boxes: int) -> float:
+        order, overlaps = mask.bind({"G": 1, "M": boxes}).output_shapes
+        return 4 * (order[1] + overlaps[1]) / 1000
+
+    assert kilobytes(1000) == pytest.approx(72, abs=1)
+    assert kilobytes(4096) == pytest.approx(1073, abs=1)
+
+
+def test_nothing_to_do_is_an_empty_grid():
+    mask, _ = nms_kernels(iou_threshold=0.5)
+    assert 0 in mask.bind({"G": 3, "M": 0}).grid
+    (align,) = align_kernels(**ALIGN)
+    shapes = [(1, 0, 4)] + [(1, 8, 4, 4)] * 4
+    assert align.bind(align.sizes(shapes)).grid[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(2, 100, 4)], "takes 2 inputs, got 1"),
+        ([(2, 100, 4), (2, 99)], r"M of scores must be 100, got 99"),
+        ([(2, 100, 5), (2, 100)], r"4 of boxes must be 4, got 5"),
+        ([(100, 4), (2, 100)], r"boxes must have the shape \(G, M, 4\), got \(100, 4\)"),
+        ([(2, 4097, 4), (2, 4097)], "holds at most M = 4096, got 4097"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(shapes, message):
+    mask, _ = nms_kernels(iou_threshold=0.5)
+    with pytest.raises(KernelError, match=message):
+        mask.sizes(shapes)
+
+
+def test_too_many_blocks_are_refused():
+    (preprocess,) = preprocess_kernels(image_mean=(0.5,) * 3, image_std=(0.2,) * 3)
+    with pytest.raises(KernelError, match="65536 blocks in z"):
+        preprocess.bind({"N": 65536, "H": 32, "W": 32})
+
+
+def test_an_integer_beyond_int32_is_refused():
+    (preprocess,) = preprocess_kernels(image_mean=(0.5,) * 3, image_std=(0.2,) * 3)
+    with pytest.raises(KernelError, match="W is 2147483648, the kernel takes at most 2147483647"):
+        preprocess.bind({"N": 1, "H": 1, "W": 2**31})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"element": "int8"}, "element must be one of float32, float16, bfloat16, got 'int8'"),
+        ({"layout": "nhwc"}, "layout must be one of planar, channels_last, got 'nhwc'"),
+        ({"output_layout": "channels_last"}, "output_layout must be one of planar, got"),
+        ({"spatial_scales": ()}, "1 to 8 values, one per feature level, got 0"),
+        ({"spatial_scales": (1.0,) * 9}, "got 9"),
+        ({"spatial_scales": (0.25, 0.125, 0.0, 0.03125)}, "must be positive"),
+        ({"level_thresholds": (1.0,)}, "3 values for 4 levels, got 1"),
+        ({"level_thresholds": (3.0, 2.0, 4.0)}, "rising"),
+        ({"level_thresholds": (1.0, 2.0, float("nan"))}, "rising"),
+        ({"output_height": 0}, "1 to 1663 cells, got 0 x 7"),
+        ({"output_height": 300}, "got 300 x 7"),
+        ({"sampling_ratio": -1}, "sampling_ratio must be 0 to 16, got -1"),
+        ({"aligned": 2}, "aligned must be 0 or 1, got 2"),
+    ],
+)
+def test_attributes_outside_the_spec_are_refused(change, message):
+    with pytest.raises(KernelError, match=message):
+        align_kernels(**{**ALIGN, **change})
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan"), float("inf")])
+def test_a_threshold_that_is_no_overlap_is_refused(threshold):
+    with pytest.raises(KernelError, match="iou_threshold must be from 0 to 1"):
+        nms_kernels(iou_threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_mean": (0.5,)}, "3 values"),
+        ({"image_std": (0.2, 0.0, 0.2)}, "image_std above 0"),
+        ({"image_mean": (0.5, float("nan"), 0.5)}, "must be numbers"),
+        ({"element": "float64"}, "element must be one of"),
+    ],
+)
+def test_a_normalisation_that_is_none_is_refused(change, message):
+    with pytest.raises(KernelError, match=message):
+        preprocess_kernels(**{"image_mean": (0.5,) * 3, "image_std": (0.2,) * 3, **change})
+
+
+@pytest.mark.parametrize(("element", "channels"), [("float16", 8), ("bfloat16", 8), ("float32", 4)])
+def test_channels_last_maps_need_whole_vectors(element, channels):
+    (align,) = align_kernels(**ALIGN, element=element, layout="channels_last")
+    shapes = [(1, 10, 4)] + [(1, channels * 3, 4, 4)] * 4
+    assert align.bind(align.sizes(shapes)).grid == (10, 1, 1)
+    with pytest.raises(KernelError, match=f"multiple of {channels} channels, got C = {channels + 1}"):
+        align.sizes([(1, 10, 4)] + [(1, channels + 1, 4, 4)] * 4)
+
+
+@pytest.mark.parametrize("grid", [(7, 7), (14, 14), (1, 1), (2, 3), (1, 1663)])
+@pytest.mark.parametrize("element", ["float32", "float16"])
+def test_a_block_covers_all_channels_and_its_stage_fits_shared_memory(grid, element):
+    attributes = {**ALIGN, "output_height": grid[0], "output_width": grid[1]}
+    (align,) = align_kernels(**attributes, element=element, layout="channels_last")
+    per_block = align.constants["CHANNELS_PER_BLOCK"]
+    assert per_block % align.multiple_of["C"] == 0
+    for channels in (per_block, per_block + align.multiple_of["C"]):
+        launch = align.bind(align.sizes([(1, 1, 4)] + [(1, channels, 4, 4)] * 4))
+        assert launch.grid[1] == -(-channels // per_block)
+    assert per_block * grid[0] * grid[1] * (4 if element == "float32" else 2) <= 48 * 1024
+    assert launch.block[0] % 32 == 0
+    assert launch.block[0] <= 256
+
+
+def test_macros_give_floats_as_float32():
+    mask, _ = nms_kernels(iou_threshold=0.1)
+    assert mask.macros()["IOU_THRESHOLD"] == "0x1.99999a0000000p-4f"
+    (align,) = align_kernels(**ALIGN)
+    assert align.macros()["SPATIAL_SCALES"] == ",".join(f"0x1.0000000000000p-{i}f" for i in (2, 3, 4, 5))
+    assert align.macros()["LEVELS"] == "4"
