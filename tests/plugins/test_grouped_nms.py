@@ -1,21 +1,22 @@
-"""GroupedNMS: reference against torchvision, function body in bare ONNX Runtime against the reference, both exactly."""
+"""GroupedNMS: reference against torchvision, function body and kernels against the reference, all exactly."""
 
 from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from support.crowds import corner_cases, crowds
 from support.operators import operator_session, run_operator
+from support.simt import run_on_host
 from torch import Tensor
 from torchvision.ops import nms
 
 from frcnn.exporter.deploy.boxes import float32_floor
 from frcnn.plugins import grouped_nms
+from frcnn.plugins.grouped_nms.kernel import kernels
 from frcnn.plugins.grouped_nms.reference import grouped_nms as reference
 
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -36,6 +37,11 @@ def in_reference(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return reference(boxes, scores, iou_threshold=float32_floor(iou_threshold))
 
 
+def in_kernels(boxes: Tensor, scores: Tensor, iou_threshold: float, schedule: str = "forward") -> Tensor:
+    launches = kernels(iou_threshold=float32_floor(iou_threshold))
+    return run_on_host(launches, {"boxes": boxes, "scores": scores}, schedule=schedule)["kept_scores"]
+
+
 def in_torchvision(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Apply torchvision's nms, with its float64 threshold, to the present boxes of each group."""
     kept_scores = torch.full_like(scores, -1.0)
@@ -44,42 +50,6 @@ def in_torchvision(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tenso
         for i in nms(boxes[g][present], scores[g][present], iou_threshold).tolist():
             kept_scores[g, present[i]] = scores[g, present[i]]
     return kept_scores
-
-
-@st.composite
-def crowds(draw) -> tuple[Tensor, Tensor]:
-    """Draw groups of up to 200 boxes: overlapping, equal, of no size; scores tied, absent or NaN; some groups empty."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    groups, most = draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 3, 17, 64, 200]))
-    spread = draw(st.sampled_from([4, 12, 60]))
-    corners = rng.uniform(0, spread, (groups, most, 2))
-    sizes = rng.uniform(0, 12, (groups, most, 2))
-    if draw(st.booleans()):  # on a lattice IoUs are fractions that meet the threshold exactly, and boxes repeat
-        corners, sizes = np.round(corners), np.round(sizes)
-    boxes = np.concatenate([corners, corners + sizes], axis=2)
-    if draw(st.booleans()):
-        boxes[:, 1::2] = boxes[:, : boxes[:, 1::2].shape[1]]
-    scores = rng.uniform(0, 1, (groups, most))
-    if draw(st.booleans()):
-        scores = np.round(scores, 1)
-    scores[rng.uniform(size=scores.shape) < draw(st.sampled_from([0.0, 0.3, 0.95]))] = -1.0
-    if draw(st.booleans()):
-        scores[rng.uniform(size=scores.shape) < 0.1] = np.nan
-    if draw(st.booleans()):
-        scores[draw(st.integers(0, groups - 1))] = -1.0
-    return torch.from_numpy(boxes).float(), torch.from_numpy(scores).float()
-
-
-@st.composite
-def corner_cases(draw) -> tuple[Tensor, Tensor]:
-    """Draw one to five boxes a group, number by number, so that a failure shrinks to what matters."""
-    groups, most = draw(st.integers(1, 3)), draw(st.integers(1, 5))
-    coordinates = st.sampled_from([0.0, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0])
-    ends = draw(hnp.arrays(np.float32, (groups, most, 2, 2), elements=coordinates))
-    boxes = np.concatenate([ends.min(2), ends.max(2)], axis=2)
-    values = st.sampled_from([-1.0, -0.0, 0.0, 1e-38, 0.5, 0.5000001, 1.0, float("nan"), -1e-3])
-    scores = draw(hnp.arrays(np.float32, (groups, most), elements=values))
-    return torch.from_numpy(boxes), torch.from_numpy(scores)
 
 
 @settings(max_examples=40)
@@ -106,7 +76,7 @@ def test_function_is_the_reference_on_corner_cases(case, iou_threshold):
     assert torch.equal(in_onnxruntime(*case, iou_threshold), in_reference(*case, iou_threshold))
 
 
-@pytest.fixture(params=[in_reference, in_onnxruntime], ids=["reference", "function"])
+@pytest.fixture(params=[in_reference, in_onnxruntime, in_kernels], ids=["reference", "function", "kernels"])
 def suppress(request):
     return request.param
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.operators import STRIDES, make_rois, operator_session, run_operator, thresholds_of
+from support.operators import STRIDES, is_present, make_rois, operator_session, run_operator, thresholds_of
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -87,17 +87,18 @@ def test_no_rois_give_an_empty_tensor(form, shape):
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_absent_rois_give_zero_and_others_do_not(form):
     levels, aligned, sampling, grid, half = form
-    nan = float("nan")
+    nan, inf = float("nan"), float("inf")
     absent = [[0, 0, -1, -1], [9, 9, 8, 20], [9, 9, 20, 8], [nan, 0, 9, 9], [500, 500, 100, 100]]
+    absent += [[0, 0, inf, 9], [-inf, 0, 9, 9], [-3e38, 0, 3e38, 9]]
     rois = torch.tensor([[*absent, [10, 10, 60, 60]]] * 2)
     features = [m.abs() + 1 for m in feature_maps(2, 2, levels, seed=1, half=half)]
     for pooled in (
         run_operator(session(*form), rois, *features),
         reference(rois, features, **attributes(levels, aligned, sampling, grid)),
     ):
-        by_roi = pooled.reshape(2, 6, -1)
-        assert (by_roi[:, :5] == 0).all()
-        assert (by_roi[:, 5] >= 1).all()
+        by_roi = pooled.reshape(2, len(absent) + 1, -1)
+        assert (by_roi[:, :-1] == 0).all()
+        assert (by_roi[:, -1] >= 1).all()
 
 
 def test_a_picture_is_pooled_from_its_own_maps():
@@ -141,7 +142,7 @@ def test_a_level_that_is_never_reached_is_never_pooled():
 def test_reference_is_torchvisions_pooler(levels, sampling, given_sampling, seed):
     images, per_image, grid = 2, 30, (7, 7)
     rois = make_rois(images, per_image, thresholds_of(levels), seed=seed)
-    is_roi = (rois[..., 2] >= rois[..., 0]) & (rois[..., 3] >= rois[..., 1])
+    is_roi = is_present(rois)
     features = feature_maps(images, 2, levels, seed=seed)
     pooler = MultiScaleRoIAlign([str(i) for i in range(levels)], grid, sampling)
     maps = OrderedDict((str(i), m) for i, m in enumerate(features))

@@ -16,7 +16,7 @@ from frcnn.plugins import DOMAIN, VERSION, OperatorSpec
 from frcnn.plugins.levels import level_thresholds
 from support.exports import bare_session
 
-__all__ = ["STRIDES", "make_rois", "operator_model", "operator_session", "run_operator", "thresholds_of"]
+__all__ = ["STRIDES", "is_present", "make_rois", "operator_model", "operator_session", "run_operator", "thresholds_of"]
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -83,11 +83,17 @@ def thresholds_of(levels: int, *, canonical_scale: int = 224, canonical_level: i
     return level_thresholds(level_rule(mapper), coarsest_level=levels - 1)
 
 
+def is_present(rois: Tensor) -> Tensor:
+    """Return (...) bool for RoIs (..., 4): the rule of the specs, written another way."""
+    x1, y1, x2, y2 = rois.unbind(-1)
+    return (x2 >= x1) & (y2 >= y1) & (((x2 - x1) * (y2 - y1)) < float("inf"))
+
+
 def make_rois(images: int, per_image: int, thresholds: Sequence[float], *, seed: int, canvas: int = 256) -> Tensor:
     """Return (N, R, 4) RoIs of every kind there is, the kinds mixed by a seed.
 
     On the canvas; across its border; outside it; of no size; under a pixel; on whole and half cells; of a side exactly
-    where a level begins, or a last bit to either side of that; absent in four ways.
+    where a level begins, or a last bit to either side of that; absent in six ways.
     """
     rng = np.random.default_rng(seed)
     shape = (images * per_image, 1)
@@ -111,6 +117,8 @@ def make_rois(images: int, per_image: int, thresholds: Sequence[float], *, seed:
         np.concatenate([start, start + np.array([-3, 9])], axis=1),
         np.concatenate([start, start + np.array([9, -3])], axis=1),
         np.full_like(rois, np.nan),
+        np.concatenate([start, np.full_like(start, np.inf)], axis=1),
+        np.concatenate([np.full_like(start, -3e38), np.full_like(start, 3e38)], axis=1),
     ]
     chosen = rng.integers(0, len(kinds), len(rois))
     mixed = np.stack(kinds)[chosen, np.arange(len(rois))] if len(rois) else rois
