@@ -1,4 +1,4 @@
-// What the RoI pooling kernels share: which map a RoI belongs to, which cells a thread pools, how the result is written.
+// What the RoI pooling kernels share: which map a RoI belongs to, what a thread pools, how the result is written.
 //
 // One block pools one RoI (blockIdx.x) for up to CHANNELS_PER_BLOCK channels (blockIdx.y). The constants, the order of
 // the arguments and the launch geometry are stated in pooling_kernel.py.
@@ -31,72 +31,73 @@ struct Map {
 constexpr int kBins = OUTPUT_HEIGHT * OUTPUT_WIDTH;
 constexpr int kWidth = CHANNELS_LAST ? kPerVector : 1;  // channels a thread pools at once
 
-// The map a RoI is pooled from: the number of thresholds that sqrt(area) reaches. All in float32, in this order,
-// as frcnn.plugins.levels explains. False where the RoI is absent.
-__device__ __forceinline__ bool find_map(const float4 roi, const Map (&maps)[LEVELS], Map& map, float& scale) {
+// The RoI of this block, and the map it is pooled from.
+struct Roi {
+    float4 box;  // x1, y1, x2, y2 in canvas pixels
+    Map map;
+    float scale;
+    int image;
+    bool present;
+};
+
+// The level is the number of thresholds that sqrt(area) reaches. All in float32, in this order, as frcnn.plugins.levels
+// explains.
+__device__ __forceinline__ Roi find_roi(const float4* __restrict__ rois, const Map (&maps)[LEVELS], int rois_per_image) {
     constexpr float kScales[] = {SPATIAL_SCALES};
     constexpr float kThresholds[] = {LEVEL_THRESHOLDS};
-    const float width = roi.z - roi.x, height = roi.w - roi.y;
+    const float4 box = rois[blockIdx.x];
+    const float width = box.z - box.x, height = box.w - box.y;
     const float area = width * height;
     const float side = sqrtf(area);
-    map = maps[0];
-    scale = kScales[0];
+    const bool present = width >= 0.f && height >= 0.f && area <= 3.402823466e+38f && !(LEVELS == 1 && side >= kThresholds[0]);
+    Roi roi{box, maps[0], kScales[0], int(blockIdx.x) / rois_per_image, present};
 #pragma unroll
     for (int level = 1; level < LEVELS; ++level) {
         if (side >= kThresholds[level - 1]) {
-            map = maps[level];
-            scale = kScales[level];
+            roi.map = maps[level];
+            roi.scale = kScales[level];
         }
     }
-    return width >= 0.f && height >= 0.f && area <= 3.402823466e+38f;
+    return roi;
 }
 
-// Pools one RoI. `Pooler` is made by every thread of the block from (roi, map, scale), may use shared memory and
-// barriers while it is made, and then gives, for a bin, the pooled value of kWidth neighbouring channels:
-// pooler(first cell of the channel, elements from a cell to the next in x, bin, values).
-template <class Pooler>
-__device__ __forceinline__ void pool_roi(const float4* __restrict__ rois, const Map (&maps)[LEVELS],
-                                         int rois_per_image, int channels, Element* __restrict__ pooled) {
-    constexpr int kRunWords = kBins * kWidth * int(sizeof(Element)) / 4;  // a group's output, in words
-    constexpr int kGroups = CHANNELS_PER_BLOCK / kWidth;
-    constexpr bool kStaged = CHANNELS_LAST && !OUTPUT_CHANNELS_LAST;
+constexpr bool kStaged = CHANNELS_LAST && !OUTPUT_CHANNELS_LAST;
+constexpr int kRunWords = kBins * kWidth * int(sizeof(Element)) / 4;  // the output of kWidth channels
+constexpr int kRunStride = kRunWords + 1;  // the lanes' writes are spread over all banks
+constexpr int kStageWords = kStaged ? CHANNELS_PER_BLOCK / kWidth * kRunStride : 1;
 
-    const int roi_number = blockIdx.x;
+// Pools all bins of the RoI for the channels of this block. `pooler` gives, for a bin, the pooled value of kWidth
+// neighbouring channels: pooler(first cell of the channel, elements from a cell to the next in x, bin, values).
+template <class Pooler>
+__device__ __forceinline__ void pool_bins(const Pooler& pooler, const Roi& roi, int channels, unsigned* stage,
+                                          Element* __restrict__ pooled) {
     const int first_channel = blockIdx.y * CHANNELS_PER_BLOCK;
     const int groups = min(CHANNELS_PER_BLOCK, channels - first_channel) / kWidth;
-    const int image = roi_number / rois_per_image;
-    const float4 roi = rois[roi_number];
-    Map map;
-    float scale;
-    const bool present = find_map(roi, maps, map, scale);
-
-    // A word between the runs of two groups spreads the lanes' writes over all banks.
-    __shared__ unsigned stage[kStaged ? kGroups * (kRunWords + 1) : 1];
-
-    const Pooler pooler(roi, map, scale, present);
-    const size_t cells = size_t(map.height) * map.width;
+    const size_t cells = size_t(roi.map.height) * roi.map.width;
+    const Element* const maps_of_image = roi.map.cells + roi.image * cells * channels;
+    pooled += size_t(blockIdx.x) * channels * kBins;
     for (int item = threadIdx.x; item < groups * kBins; item += THREADS) {
         float values[kWidth] = {};
         if constexpr (CHANNELS_LAST) {  // neighbouring lanes, neighbouring channels
             const int bin = item / groups, group = item - bin * groups;
             const int channel = first_channel + group * kWidth;
-            if (present) pooler(map.cells + image * cells * channels + channel, channels, bin, values);
+            if (roi.present) pooler(maps_of_image + channel, channels, bin, values);
             if constexpr (kStaged) {
-                Element* const run = reinterpret_cast<Element*>(stage + group * (kRunWords + 1));
+                Element* const run = reinterpret_cast<Element*>(stage + group * kRunStride);
 #pragma unroll
                 for (int i = 0; i < kWidth; ++i) run[i * kBins + bin] = from_float(values[i]);
             } else {
-                store(pooled + (size_t(roi_number) * kBins + bin) * channels + channel, values);
+                store(pooled + size_t(bin) * channels + channel, values);
             }
         } else {  // neighbouring lanes, neighbouring bins
             const int channel = first_channel + item / kBins, bin = item % kBins;
-            if (present) pooler(map.cells + (size_t(image) * channels + channel) * cells, 1, bin, values);
-            store(pooled + (size_t(roi_number) * channels + channel) * kBins + bin, values);
+            if (roi.present) pooler(maps_of_image + channel * cells, 1, bin, values);
+            store(pooled + size_t(channel) * kBins + bin, values);
         }
     }
     if constexpr (kStaged) {
         __syncthreads();
-        unsigned* const out = reinterpret_cast<unsigned*>(pooled + (size_t(roi_number) * channels + first_channel) * kBins);
+        unsigned* const out = reinterpret_cast<unsigned*>(pooled + size_t(first_channel) * kBins);
         for (int word = threadIdx.x; word < groups * kRunWords; word += THREADS) out[word] = stage[word + word / kRunWords];
     }
 }

@@ -50,7 +50,7 @@ def kernels(*, iou_threshold: float) -> tuple[Kernel, Kernel]:
         integers=("M",),
         outputs=(_ORDER, _OVERLAPS),
         # enough blocks a group to fill the GPU when groups are few, few when they are many
-        grid=("G", f"min(ceil_div(M, 32), max(2, ceil_div({_BLOCKS_WANTED}, G)))", "1"),
+        grid=("G", f"min(ceil_div(M, 32), max(2, ceil_div({_BLOCKS_WANTED}, max(G, 1))))", "1"),
         block=(_MASK_THREADS, 1, 1),
         at_most={"M": MOST_BOXES},
     )

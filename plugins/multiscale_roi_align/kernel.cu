@@ -49,28 +49,23 @@ struct Axis {
     }
 };
 
+constexpr int kRowTaps = OUTPUT_HEIGHT * SAMPLING_RATIO, kTaps = kRowTaps + OUTPUT_WIDTH * SAMPLING_RATIO;
+
 struct Align {
     Axis rows, columns;
-#if SAMPLING_RATIO > 0
-    const Tap *row_taps, *column_taps;
-#endif
+    const Tap* taps;  // of all rows, then of all columns; every thread needs them, so a block computes them once
 
-    __device__ __forceinline__ Align(const float4 roi, const Map& map, float scale, bool present)
-        : rows(roi.y, roi.w, scale, OUTPUT_HEIGHT, map.height), columns(roi.x, roi.z, scale, OUTPUT_WIDTH, map.width) {
-#if SAMPLING_RATIO > 0  // every thread needs all taps: computed once a block
-        constexpr int kRows = OUTPUT_HEIGHT * SAMPLING_RATIO, kColumns = OUTPUT_WIDTH * SAMPLING_RATIO;
-        __shared__ Tap taps[kRows + kColumns];
-        if (present) {
-            for (int i = threadIdx.x; i < kRows + kColumns; i += THREADS) {
-                const bool is_row = i < kRows;
-                const int j = is_row ? i : i - kRows;
-                const int in_bin = j / SAMPLING_RATIO, sample = j % SAMPLING_RATIO;
-                taps[i] = is_row ? rows.tap(in_bin, sample) : columns.tap(in_bin, sample);
-            }
+    __device__ __forceinline__ Align(const Roi& roi, Tap* shared_taps)
+        : rows(roi.box.y, roi.box.w, roi.scale, OUTPUT_HEIGHT, roi.map.height),
+          columns(roi.box.x, roi.box.z, roi.scale, OUTPUT_WIDTH, roi.map.width),
+          taps(shared_taps) {
+#if SAMPLING_RATIO > 0
+        for (int i = threadIdx.x; i < kTaps; i += THREADS) {
+            const int j = i < kRowTaps ? i : i - kRowTaps;
+            const int bin = j / SAMPLING_RATIO, sample = j % SAMPLING_RATIO;
+            shared_taps[i] = i < kRowTaps ? rows.tap(bin, sample) : columns.tap(bin, sample);
         }
         __syncthreads();
-        row_taps = taps;
-        column_taps = taps + kRows;
 #endif
     }
 
@@ -80,10 +75,10 @@ struct Align {
 #if SAMPLING_RATIO > 0
 #pragma unroll 1
         for (int i = 0; i < SAMPLING_RATIO; ++i) {
-            const Tap y = row_taps[row * SAMPLING_RATIO + i];
+            const Tap y = taps[row * SAMPLING_RATIO + i];
 #pragma unroll 2
             for (int j = 0; j < SAMPLING_RATIO; ++j) {
-                add_sample(channel, step, y, column_taps[column * SAMPLING_RATIO + j], values);
+                add_sample(channel, step, y, taps[kRowTaps + column * SAMPLING_RATIO + j], values);
             }
         }
 #else
@@ -122,5 +117,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
 multiscale_roi_align(const float4* __restrict__ rois, EACH_LEVEL(MAP_POINTER), int rois_per_image, int channels,
                      EACH_LEVEL(MAP_HEIGHT), EACH_LEVEL(MAP_WIDTH), Element* __restrict__ pooled) {
     const Map maps[] = {EACH_LEVEL(MAP_OF)};
-    pool_roi<Align>(rois, maps, rois_per_image, channels, pooled);
+    __shared__ Tap taps[kTaps > 0 ? kTaps : 1];
+    __shared__ unsigned stage[kStageWords];
+    const Roi roi = find_roi(rois, maps, rois_per_image);
+    pool_bins(Align(roi, taps), roi, channels, stage, pooled);
 }

@@ -3,13 +3,16 @@
 #include "pooling.cuh"
 
 struct MaxPool {
-    int top, left, rows, columns;        // of the RoI, in cells
+    int top, left, rows, columns;  // of the RoI, in cells
     int map_height, map_width;
 
-    __device__ __forceinline__ MaxPool(const float4 roi, const Map& map, float scale, bool)
-        : top(cell(roi.y * scale)), left(cell(roi.x * scale)), map_height(map.height), map_width(map.width) {
-        rows = max(cell(roi.w * scale) - top + 1, 1);
-        columns = max(cell(roi.z * scale) - left + 1, 1);
+    explicit __device__ __forceinline__ MaxPool(const Roi& roi)
+        : top(cell(roi.box.y * roi.scale)),
+          left(cell(roi.box.x * roi.scale)),
+          map_height(roi.map.height),
+          map_width(roi.map.width) {
+        rows = max(cell(roi.box.w * roi.scale) - top + 1, 1);
+        columns = max(cell(roi.box.z * roi.scale) - left + 1, 1);
     }
 
     // Cells this far out are on no map; the limit keeps the sums below within an int.
@@ -48,5 +51,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3)
 multiscale_roi_pool(const float4* __restrict__ rois, EACH_LEVEL(MAP_POINTER), int rois_per_image, int channels,
                     EACH_LEVEL(MAP_HEIGHT), EACH_LEVEL(MAP_WIDTH), Element* __restrict__ pooled) {
     const Map maps[] = {EACH_LEVEL(MAP_OF)};
-    pool_roi<MaxPool>(rois, maps, rois_per_image, channels, pooled);
+    __shared__ unsigned stage[kStageWords];
+    const Roi roi = find_roi(rois, maps, rois_per_image);
+    pool_bins(MaxPool(roi), roi, channels, stage, pooled);
 }

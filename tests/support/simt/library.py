@@ -45,10 +45,10 @@ static const int* integers;
 static void call() {{
     {entry}({arguments});
 }}
-extern "C" const char* launch(void* const* p, const int* i, const unsigned* grid, const unsigned* block, unsigned order) {{
+extern "C" const char* launch(void* const* p, const int* i, const unsigned* g, const unsigned* b, unsigned schedule) {{
     pointers = p;
     integers = i;
-    return run(grid, block, order, call);
+    return run(g, b, schedule, call);
 }}
 """
 
