@@ -5,14 +5,16 @@ INSTALLED := .venv/.installed
 DEMO := examples/train_demo
 OUT := out/demo
 
-.PHONY: help demo test test-full train-demo bench-cpu clean
+.PHONY: help demo test test-full test-gpu train-demo bench-cpu bench-gpu clean
 
 help:
 	@echo "make demo        checkpoint -> model.onnx -> annotated pictures -> table against eager"
 	@echo "make test        lint, types and all tests"
 	@echo "make test-full   full-size runs of every model family (about an hour on 2 cores)"
+	@echo "make test-gpu    everything that needs an NVIDIA GPU; a skipped test fails"
 	@echo "make train-demo  train the demo's checkpoint anew"
 	@echo "make bench-cpu   speed against eager and the naive export, full-size models"
+	@echo "make bench-gpu   the CUDA kernels against torchvision's CUDA operators"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: Python 3.11 to 3.13 is needed, this is %d.%d; try: make PYTHON=python3.12" % v)'

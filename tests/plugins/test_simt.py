@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from support.simt import require_compiler, run_on_host
+from support.simt import library, require_compiler, run_on_host
+from support.simt.memory import GuardedTensor
 from torch import Tensor
 
 from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator import Tensor as TensorSpec
 
 TESTS = Path(__file__).parent.parent
-PROBES = TESTS / "support" / "simt" / "probes" / "probes.cu"
+PROBES = TESTS / "support" / "simt" / "probes"
+SCHEDULES = ("forward", "reverse", "shuffled")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,7 +36,7 @@ def probe(fault: int) -> Kernel:
     return Kernel(
         entry="reverse_block",
         plugin="",
-        source=str(PROBES),
+        source=str(PROBES / "probes.cu"),
         constants={"FAULT": fault},
         inputs=(TensorSpec(name="values", element="int32", shape=shape),),
         integers=("T",),
@@ -45,13 +53,18 @@ def run(fault: int, schedule: str = "forward") -> Tensor:
     return run_on_host([probe(fault)], {"values": VALUES}, schedule=schedule)["reversed"]
 
 
-@pytest.mark.parametrize("schedule", ["forward", "reverse", "shuffled"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_correct_kernel_is_correct_in_every_order(schedule):
     assert torch.equal(run(0, schedule), VALUES.flip(1))
 
 
 def test_a_missing_barrier_shows():
-    assert any(not torch.equal(run(1, schedule), VALUES.flip(1)) for schedule in ("forward", "reverse", "shuffled"))
+    assert any(not torch.equal(run(1, schedule), VALUES.flip(1)) for schedule in SCHEDULES)
+
+
+def test_nothing_but_barriers_of_the_block_keeps_warps_together():
+    intended = (1063 - torch.arange(64, dtype=torch.int32)).expand(3, 64)
+    assert all(not torch.equal(run(16, schedule), intended) for schedule in SCHEDULES)
 
 
 def test_a_write_past_the_end_is_raised_or_ends_the_process():
@@ -60,34 +73,108 @@ def test_a_write_past_the_end_is_raised_or_ends_the_process():
 
 
 def test_a_read_past_the_end_ends_the_process():
-    done = in_subprocess(8)
-    assert done.returncode != 0
-    assert "AssertionError" not in done.stderr
+    assert in_subprocess(7).returncode in CRASHES
+
+
+def test_a_read_before_the_start_ends_the_process_in_reverse():
+    assert in_subprocess(15, "reverse").returncode in CRASHES
+
+
+def test_a_stack_that_overflows_ends_the_process():
+    assert in_subprocess(14).returncode in CRASHES
 
 
 def test_the_subprocess_itself_is_fine():
     assert in_subprocess(0).returncode == 0
 
 
-def in_subprocess(fault: int) -> subprocess.CompletedProcess[str]:
-    code = f"import test_simt; test_simt.run({fault})"
+CRASHES = (-signal.SIGSEGV, -signal.SIGBUS)
+
+
+def in_subprocess(fault: int, schedule: str = "forward") -> subprocess.CompletedProcess[str]:
+    code = f"import test_simt; test_simt.run({fault}, {schedule!r})"
     folders = [str(TESTS / "plugins"), str(TESTS), str(TESTS.parent / "src")]
     code = f"import sys; sys.path[:0] = {folders!r}; {code}"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    with tempfile.TemporaryDirectory() as folder:  # a process that crashes does not clean up
+        environment = dict(os.environ, TMPDIR=folder)
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_a_block_that_hangs_is_raised():
-    with pytest.raises(RuntimeError, match="reverse_block: the block hangs"):
-        run(3)
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (3, r"the block hangs: thread \d+ waits at __syncwarp \(line \d+\) for lanes that do not come"),
+        (4, r"__ballot_sync \(line \d+\) of thread \d+ names lane 16, which is not there"),
+        (8, r"thread \d+ is at (__any_sync|__shfl_sync) \(line \d+\), its partner \d+ at (__any_sync|__shfl_sync)"),
+        (9, r"__shfl_sync \(line \d+\) of thread \d+ reads lane 20, which takes no part"),
+        (10, r"__syncwarp \(line \d+\) of thread \d+ does not name its own lane"),
+        (11, r"the block hangs: thread 0 waits at __syncthreads \(line \d+\), thread 32 at __syncthreads"),
+    ],
+)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_threads_that_wait_wrongly_are_raised(fault, message, schedule):
+    with pytest.raises(RuntimeError, match=f"reverse_block: {message}"):
+        run(fault, schedule)
 
 
-def test_a_vote_that_names_a_thread_that_left_is_raised():
-    with pytest.raises(RuntimeError, match="names lane 16, which is not there"):
-        run(4)
+@pytest.mark.parametrize(("fault", "message"), [(12, "overflow"), (13, "insufficient space|out of bounds")])
+def test_undefined_behaviour_is_raised_each_time(fault, message):
+    if not library._sanitizer():
+        pytest.skip("this compiler has no library that finds undefined behaviour")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=rf"undefined behaviour in thread \d+, .*probes\.cu:\d+: .*({message})"):
+            run(fault)
+
+
+def test_a_failure_leaves_nothing_behind():
+    for fault in (3, 4):
+        with pytest.raises(RuntimeError):
+            run(fault)
+        assert torch.equal(run(0), VALUES.flip(1))
 
 
 def test_shared_memory_is_garbage_until_it_is_written():
     assert (run(5) == torch.tensor(0xCDCDCDCD - 2**32, dtype=torch.int32)).all()
+
+
+@pytest.mark.parametrize("schedule", ["forward", "reverse"])
+def test_a_write_beside_a_tensor_is_raised(schedule):
+    made = GuardedTensor((3,), torch.int32, after_page=schedule == "reverse")
+    beside = made.pointer + 12  # of the 16 bytes that alignment gives it
+    ctypes.memset(beside, 1, 1)
+    with pytest.raises(AssertionError, match="a write beside it"):
+        made.result("it")
+
+
+def test_a_kernel_may_not_write_into_what_the_one_before_it_made():
+    first = probe(6)
+    second = dataclasses.replace(
+        first,
+        inputs=(dataclasses.replace(first.inputs[0], name="reversed"),),
+        outputs=(dataclasses.replace(first.outputs[0], name="again"),),
+    )
+    first = dataclasses.replace(first, constants={"FAULT": 0})
+    with pytest.raises(AssertionError, match="a write into the input reversed"):
+        run_on_host([first, second], {"values": VALUES})
+
+
+def test_maps_that_lie_channels_last_come_and_go_as_they_lie():
+    kernel = dataclasses.replace(
+        probe(0),
+        inputs=(TensorSpec(name="values", element="int32", shape=("B", "C", "1", "W")),),
+        integers=("C*W",),
+        outputs=(TensorSpec(name="reversed", element="int32", shape=("B", "C", "1", "W")),),
+        layouts={"values": "channels_last", "reversed": "channels_last"},
+    )
+    values = VALUES.reshape(3, 4, 1, 16)
+    last = values.to(memory_format=torch.channels_last)
+    reversed_ = run_on_host([kernel], {"values": last})["reversed"]
+    in_memory = last.permute(0, 2, 3, 1).reshape(3, 64).flip(1)
+    assert torch.equal(reversed_, in_memory.reshape(3, 1, 16, 4).permute(0, 3, 1, 2))
+    assert reversed_.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(AssertionError, match=r"values must lie torch\.channels_last"):
+        run_on_host([kernel], {"values": values})
 
 
 def test_a_write_into_an_input_is_raised():
@@ -95,10 +182,93 @@ def test_a_write_into_an_input_is_raised():
         run(6)
 
 
-def test_votes_shuffles_and_counts():
-    expected = torch.tensor([10_003] * 32 + [10_035] * 32, dtype=torch.int32).expand(3, 64)
-    assert torch.equal(run(7), expected)
-    assert torch.equal(run(7, "shuffled"), expected)
+VOTERS = np.arange(96) * 7 % 101
+"""A number for each thread of a block of three warps; thread 10 has the 70."""
+
+
+def found_by(case: int, rows: int, schedule: str) -> list[list[int]]:
+    kernel = Kernel(
+        entry="collectives",
+        plugin="",
+        source=str(PROBES / "collectives.cu"),
+        constants={"CASE": case},
+        inputs=(TensorSpec(name="values", element="int32", shape=("T",)),),
+        integers=("T",),
+        outputs=(TensorSpec(name="found", element="int64", shape=("K", "T")),),
+        grid=("1", "1", "1"),
+        block=(16, 6, 1),
+    )
+    values = torch.from_numpy(VOTERS.astype(np.int32))
+    return run_on_host([kernel], {"values": values}, sizes={"K": rows}, schedule=schedule)["found"].tolist()
+
+
+def ballot(voted: np.ndarray, lanes: range = range(32)) -> list[int]:
+    return [sum(int(voted[t // 32 * 32 + lane]) << lane for lane in lanes) for t in range(96)]
+
+
+def from_lane(source) -> list[int]:
+    return [int(VOTERS[t // 32 * 32 + source(t % 32)]) for t in range(96)]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_collectives_of_a_warp_give_what_cuda_says(schedule):
+    yes = VOTERS % 3 == 0
+    warps = VOTERS.reshape(3, 32)
+    expected = [
+        ballot(yes),
+        (warps == 70).any(1).repeat(32).tolist(),
+        (warps < 90).all(1).repeat(32).tolist(),
+        from_lane(lambda lane: lane * 5 % 32),
+        from_lane(lambda lane: lane // 8 * 8 + 3),
+        from_lane(lambda lane: lane - 2 if lane >= 2 else lane),
+        from_lane(lambda lane: lane - 3 if lane % 16 >= 3 else lane),
+        from_lane(lambda lane: lane + 2 if lane < 30 else lane),
+        from_lane(lambda lane: lane + 3 if lane % 16 < 13 else lane),
+        from_lane(lambda lane: lane ^ 5),
+        from_lane(lambda lane: lane ^ 12 if lane ^ 12 <= lane | 7 else lane),
+        [(1 << 40) + value for value in from_lane(lambda _: 31)],
+        [2 * value + 1 for value in from_lane(lambda lane: lane ^ 1)],
+        [
+            (low if t % 32 < 8 else high)
+            for t, (low, high) in enumerate(zip(ballot(yes, range(8)), ballot(yes, range(8, 32)), strict=True))
+        ],
+    ]
+    assert found_by(0, len(expected), schedule) == expected
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_collectives_of_a_block_give_what_cuda_says(schedule):
+    expected = [[int((VOTERS % 3 == 0).sum())] * 96, [1] * 96, [0] * 96, [1] * 96, [0] * 96]
+    assert found_by(1, len(expected), schedule) == expected
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_collectives_do_not_mind_how_many_barriers_each_thread_has_passed_or_who_has_left(schedule):
+    yes = VOTERS % 3 == 0
+    expected = [ballot(yes), [int(yes.sum())] * 96, [96] * 96]
+    *before, last = found_by(2, 4, schedule)
+    assert before == expected
+    assert last[:32] == [32] * 32
+
+
+def test_values_are_those_of_cuda():
+    numbers = np.float32([1.0, 3.0, 1.0 + 2**-12, (1.0 + 2**-12) ** 2, 3e38])
+    bits = [int(value.view(np.int32)) for value in (numbers[0] / numbers[1], np.sqrt(numbers[1]))]
+    sizes = [4, 4, 8, 8, *[8, 8] * 3, *[16, 16] * 3]
+    expected = [*sizes, 1234, 8, 0, 4, 32, 31, 0, 0x3F800000, 0xC0, 3, 4, *bits, 0, 0, 0, 23]
+    kernel = Kernel(
+        entry="values",
+        plugin="",
+        source=str(PROBES / "values.cu"),
+        constants={},
+        inputs=(TensorSpec(name="numbers", element="float32", shape=("5",)),),
+        integers=("K",),
+        outputs=(TensorSpec(name="found", element="int32", shape=("K",)),),
+        grid=("1", "1", "1"),
+        block=(32, 1, 1),
+    )
+    found = run_on_host([kernel], {"numbers": torch.from_numpy(numbers)}, sizes={"K": len(expected)})["found"]
+    assert found.tolist() == expected
 
 
 def test_a_source_that_does_not_compile_shows_the_compilers_words():
@@ -108,32 +278,40 @@ def test_a_source_that_does_not_compile_shows_the_compilers_words():
         run_on_host([broken], {"values": VALUES})
 
 
-def test_half_conversions_are_those_of_torch():
-    """Through the pooling kernel, which converts: one cell, one bin, the value itself."""
-    from frcnn.plugins.multiscale_roi_pool.kernel import kernels
-
-    attributes = {"output_height": 1, "output_width": 1, "spatial_scales": [1.0], "level_thresholds": [3.4e38]}
-    patterns = torch.arange(0, 65536, dtype=torch.int32).to(torch.uint16).view(torch.float16)
-    finite = patterns[patterns.isfinite()].reshape(1, -1, 1, 1)
-    rois = torch.zeros(1, 1, 4)
-    for element, values in (("float16", finite), ("bfloat16", finite.bfloat16())):
-        pooled = run_on_host(kernels(element=element, **attributes), {"rois": rois, "feature_0": values})["pooled"]
-        assert torch.equal(pooled.view(torch.int16), values.view(torch.int16))
+def edges(dtype: torch.dtype) -> Tensor:
+    """Return every value of a 16-bit type, the float32 midway to its neighbour, and those beside both."""
+    narrow = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(dtype)
+    exact = narrow.float().view(torch.int32)
+    half_a_step = 1 << (12 if dtype == torch.float16 else 15)
+    exact = torch.cat([exact, exact + half_a_step])
+    below_the_normal = (torch.arange(4096) * 2.0**-25).view(torch.int32)  # the steps of small halves are wider
+    exact = torch.cat([exact, below_the_normal, below_the_normal | -(2**31)])
+    return torch.cat([exact, exact - 1, exact + 1]).view(torch.float32)
 
 
-def test_a_float_is_rounded_to_half_as_torch_rounds():
-    from frcnn.plugins.preprocess import kernels
-
-    generator = torch.Generator().manual_seed(0)
-    scale = float(torch.rand(1, generator=generator)) * 1e-3
-    picture = torch.arange(256, dtype=torch.uint8).repeat_interleave(3).reshape(1, 256, 3).contiguous()
-    table = torch.tensor([[picture.data_ptr(), 1, 256, 768, 3, 1, 1, 256]], dtype=torch.int64)
-    for magnitude in (scale, 1e-9, 3e4):
-        normalisation = {"image_mean": (0.1, 0.5, 0.9), "image_std": (magnitude, 1 / magnitude, 1.0)}
-        sizes = {"H": 1, "W": 256}
-        found = {
-            element: run_on_host(kernels(element=element, **normalisation), {"pictures": table}, sizes=sizes)["images"]
-            for element in ("float32", "float16", "bfloat16")
-        }
-        assert torch.equal(found["float16"], found["float32"].half())
-        assert torch.equal(found["bfloat16"], found["float32"].bfloat16())
+@pytest.mark.parametrize(("element", "number"), [("float16", 1), ("bfloat16", 2)])
+def test_every_element_and_every_edge_between_two_is_converted_as_torch_does(element, number):
+    dtype = getattr(torch, element)
+    wide = torch.cat([edges(dtype), torch.tensor([0.0, -0.0, 65504, 65519.99, 65520, 3.4e38, torch.inf, torch.nan])])
+    narrow = torch.arange(len(wide), dtype=torch.int32).to(torch.int16).view(dtype)
+    kernel = Kernel(
+        entry="conversions",
+        plugin="",
+        source=str(PROBES / "conversions.cu"),
+        constants={"ELEMENT": number},
+        inputs=tuple(
+            TensorSpec(name=n, element=e, shape=("K",)) for n, e in (("narrow", element), ("wide", "float32"))
+        ),
+        integers=("K",),
+        outputs=tuple(
+            TensorSpec(name=n, element=e, shape=("K",)) for n, e in (("widened", "float32"), ("narrowed", element))
+        ),
+        grid=("ceil_div(K, 256)", "1", "1"),
+        block=(256, 1, 1),
+    )
+    found = run_on_host([kernel], {"narrow": narrow, "wide": wide})
+    for converted, expected in ((found["widened"], narrow.float()), (found["narrowed"], wide.to(dtype))):
+        assert torch.equal(converted.isnan(), expected.isnan())
+        bits = torch.int32 if converted.dtype == torch.float32 else torch.int16
+        there = ~expected.isnan()
+        assert torch.equal(converted.view(bits)[there], expected.view(bits)[there])

@@ -1,8 +1,10 @@
 """Run our CUDA kernels on the CPU, from the same ``.cu`` files: compiled for the host behind a small SIMT shim.
 
-Undefined behaviour and accesses past the end of a tensor end the process; writes beside one, into an input or from a
-block that hangs are raised. Shared memory and outputs are garbage before they are written. What this cannot show:
-timing, the memory model between blocks, and what the CUDA compiler makes of the code.
+An access past the end of a tensor ends the process; in the order "reverse", one before its start does. Raised are:
+undefined behaviour (where the compiler has a library that finds it; the kernel has gone on from there), a write beside
+a tensor or into an input, a block that hangs, barriers and warp collectives that do not fit together. Shared memory and
+outputs are garbage before they are written. What this cannot show: timing, the memory model between blocks, and what
+the CUDA compiler makes of the code.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from frcnn.plugins.kernel import Kernel, Launch
-from support.simt.library import host_function, require_compiler
+from support.simt.library import forget, host_function, require_compiler
 from support.simt.memory import GuardedTensor
 
 __all__ = ["SCHEDULES", "launch_on_host", "require_compiler", "run_on_host"]
@@ -32,7 +34,8 @@ def launch_on_host(kernel: Kernel, launch: Launch, pointers: Sequence[int], *, s
         schedule: in which order blocks and threads run, one of ``SCHEDULES``.
 
     Raises:
-        RuntimeError: a block hangs, or a warp collective names a thread that has left.
+        RuntimeError: a block hangs, a collective is misused, or undefined behaviour; and what the compiler says of a
+            source that it cannot compile.
     """
     if 0 in launch.grid:
         return
@@ -44,6 +47,7 @@ def launch_on_host(kernel: Kernel, launch: Launch, pointers: Sequence[int], *, s
         SCHEDULES[schedule],
     )
     if failure:
+        forget(kernel)
         raise RuntimeError(f"{kernel.entry}: {failure.decode()}")
 
 
@@ -66,7 +70,8 @@ def run_on_host(
     Returns:
         Every output of every kernel.
     """
-    given = {name: _guarded_input(tensor) for name, tensor in inputs.items()}
+    after_page = schedule == "reverse"
+    given = {name: _guarded_input(tensor, after_page) for name, tensor in inputs.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
     outputs: dict[str, tuple[GuardedTensor, bool]] = {}
     for kernel in kernels:
@@ -77,18 +82,20 @@ def run_on_host(
         for tensor, shape in zip(kernel.outputs, launch.output_shapes, strict=True):
             last = kernel.layouts.get(tensor.name) == "channels_last"
             in_memory = (shape[0], *shape[2:], shape[1]) if last else shape
-            made = GuardedTensor(in_memory, getattr(torch, tensor.element))
+            made = GuardedTensor(in_memory, getattr(torch, tensor.element), after_page=after_page)
             outputs[tensor.name], given[tensor.name], shapes[tensor.name] = (made, last), made, shape
         pointers = [given[tensor.name].pointer for tensor in (*kernel.inputs, *kernel.outputs)]
         launch_on_host(kernel, launch, pointers, schedule=schedule)
+        for tensor in kernel.outputs:
+            given[tensor.name].freeze()
     for name in inputs:
         given[name].result(name)
     return {name: _logical(made.result(name), last) for name, (made, last) in outputs.items()}
 
 
-def _guarded_input(tensor: Tensor) -> GuardedTensor:
+def _guarded_input(tensor: Tensor, after_page: bool) -> GuardedTensor:
     contiguous = tensor.permute(0, 2, 3, 1) if _is_channels_last(tensor) else tensor
-    return GuardedTensor(tuple(contiguous.shape), tensor.dtype, contiguous.contiguous())
+    return GuardedTensor(tuple(contiguous.shape), tensor.dtype, contiguous.contiguous(), after_page=after_page)
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

@@ -9,17 +9,19 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
 
-__all__ = ["HostFunction", "host_function", "require_compiler"]
+__all__ = ["HostFunction", "forget", "host_function", "require_compiler"]
 
 HostFunction = Callable[..., bytes]
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent.resolve()
+_KERNELS = KERNEL_FOLDER.resolve()
 _FLAGS = (
     "-std=c++17",
     "-O1",
@@ -29,28 +31,35 @@ _FLAGS = (
     "-shared",
     "-Wall",
     "-Wno-unknown-pragmas",
+    "-U_FORTIFY_SOURCE",  # it takes a jump from fiber to fiber for a corrupt stack
 )
-_SANITIZER = ("-fsanitize=undefined,float-cast-overflow", "-fno-sanitize-recover=all")
+_SANITIZER = ("-fsanitize=undefined,float-cast-overflow", "-fsanitize-recover=all")
 
-_CALL = """
-#include <tuple>
+_LAUNCH = """
 {macros}
 #include "{source}"
-#include "simt.cpp"
 
-template <int I, class R, class... A>
-auto argument(R (*)(A...)) -> std::tuple_element_t<I, std::tuple<A...>>;
+struct Pointer {{
+    void* address;
+    template <class T>
+    operator T*() const {{ return static_cast<T*>(address); }}
+}};
 static void* const* pointers;
 static const int* integers;
-static void call() {{
-    {entry}({arguments});
-}}
+static void call() {{ {entry}({arguments}); }}
+
+__attribute__((section("simt_shared"), used)) static char first_shared_byte;
+extern "C" __attribute__((visibility("hidden"))) char __start_simt_shared[], __stop_simt_shared[];
+extern "C" const char* simt_run(void (*)(), char*, char*, const unsigned*, const unsigned*, unsigned);
 extern "C" const char* launch(void* const* p, const int* i, const unsigned* g, const unsigned* b, unsigned schedule) {{
     pointers = p;
     integers = i;
-    return run(g, b, schedule, call);
+    return simt_run(call, __start_simt_shared, __stop_simt_shared, g, b, schedule);
 }}
 """
+
+_loaded: dict[str, HostFunction] = {}
+_numbers = count()
 
 
 @functools.cache
@@ -67,6 +76,35 @@ def require_compiler() -> str:
     return compiler
 
 
+def host_function(kernel: Kernel) -> HostFunction:
+    """Return the kernel as a function of (pointers, integers, grid, block, schedule) that returns what went wrong."""
+    text = _text_of(kernel)
+    if text not in _loaded:
+        # A copy of its own, because the sanitizer reports each place of a library that is loaded only once.
+        library = shutil.copy(_built(text), _folder() / f"loaded{next(_numbers)}.so")
+        _loaded[text] = ctypes.CDLL(str(library)).launch
+        _loaded[text].restype = ctypes.c_char_p  # type: ignore[attr-defined]
+    return _loaded[text]
+
+
+def forget(kernel: Kernel) -> None:
+    """Load the kernel anew for its next launch: after a failure it must be able to fail again."""
+    _loaded.pop(_text_of(kernel), None)
+
+
+def _text_of(kernel: Kernel) -> str:
+    first_output = len(kernel.inputs)
+    arguments = [f"Pointer{{pointers[{i}]}}" for i in range(first_output)]
+    arguments += [f"integers[{i}]" for i in range(len(kernel.integers))]
+    arguments += [f"Pointer{{pointers[{first_output + i}]}}" for i in range(len(kernel.outputs))]
+    return _LAUNCH.format(
+        macros="".join(f"#define {name} {value}\n" for name, value in kernel.macros().items()),
+        source=_KERNELS / kernel.source,
+        entry=kernel.entry,
+        arguments=", ".join(arguments),
+    )
+
+
 @functools.cache
 def _folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="frcnn-simt-"))
@@ -75,43 +113,36 @@ def _folder() -> Path:
 
 
 @functools.cache
-def _sanitizer() -> tuple[str, ...]:
-    """Return the flags that make undefined behaviour end the process, where the compiler has their library."""
-    probe = _folder() / "probe.cpp"
-    probe.write_text("int main() {}", encoding="utf-8")
-    command = [require_compiler(), *_SANITIZER, "-o", str(_folder() / "probe"), str(probe)]
-    return _SANITIZER if subprocess.run(command, capture_output=True, check=False).returncode == 0 else ()
-
-
-def host_function(kernel: Kernel) -> HostFunction:
-    """Return the kernel as a function of (pointers, integers, grid, block, schedule) that returns what went wrong."""
-    return _built(_text_of(kernel))
-
-
-def _text_of(kernel: Kernel) -> str:
-    casts = [f"(decltype(argument<{{at}}>({kernel.entry})))pointers[{i}]" for i in range(len(kernel.inputs))]
-    casts += [f"integers[{i}]" for i in range(len(kernel.integers))]
-    first = len(kernel.inputs)
-    casts += [f"(decltype(argument<{{at}}>({kernel.entry})))pointers[{first + i}]" for i in range(len(kernel.outputs))]
-    return _CALL.format(
-        macros="".join(f"#define {name} {value}\n" for name, value in kernel.macros().items()),
-        source=(KERNEL_FOLDER / kernel.source).resolve(),
-        entry=kernel.entry,
-        arguments=", ".join(cast.replace("{at}", str(at)) for at, cast in enumerate(casts)),
-    )
+def _scheduler() -> str:
+    """Return the library that every kernel's library is linked with."""
+    return str(_compiled("simt", _HERE / "simt.cpp", ["-O2"]))
 
 
 @functools.cache
-def _built(text: str) -> HostFunction:
+def _sanitizer() -> tuple[str, ...]:
+    """Return the flags that report undefined behaviour, where the compiler has a library for them that loads."""
+    source = _folder() / "probe.cpp"
+    source.write_text('extern "C" int sum(int a, int b) { return a + b; }', encoding="utf-8")
+    try:
+        ctypes.CDLL(str(_compiled("probe", source, [*_SANITIZER, _scheduler()])))
+    except (OSError, RuntimeError):
+        return ()
+    return _SANITIZER
+
+
+@functools.cache
+def _built(text: str) -> Path:
+    name = f"kernel{next(_numbers)}"
+    source = _folder() / f"{name}.cpp"
+    source.write_text(text, encoding="utf-8")
+    return _compiled(name, source, ["-I", str(_KERNELS), "-include", "simt.h", *_sanitizer(), _scheduler()])
+
+
+def _compiled(name: str, source: Path, options: Sequence[str]) -> Path:
     compiler = require_compiler()
-    stem = _folder() / f"kernel{_built.cache_info().misses}"
-    stem.with_suffix(".cpp").write_text(text, encoding="utf-8")
-    folders = ("-I", str(_HERE), "-I", str(KERNEL_FOLDER.resolve()), "-include", "simt.h")
-    library = stem.with_suffix(".so")
-    command = [compiler, *_FLAGS, *_sanitizer(), *folders, "-o", str(library), str(stem.with_suffix(".cpp"))]
+    library = _folder() / f"{name}.so"
+    command = [compiler, *_FLAGS, "-I", str(_HERE), "-o", str(library), str(source), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{compiler} cannot compile this kernel for the host:\n{done.stderr}")
-    function = ctypes.CDLL(str(library)).launch
-    function.restype = ctypes.c_char_p
-    return function  # type: ignore[no-any-return]
+    return library

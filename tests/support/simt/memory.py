@@ -17,30 +17,40 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class GuardedTensor:
-    """A contiguous tensor that ends where the process may not read, at most 15 bytes of alignment before that.
+    """A contiguous tensor between pages that the process may not touch.
 
     Args:
         shape: its shape, as it lies in memory.
         dtype: its type.
         contents: what it holds and must go on holding; None for garbage that may be overwritten.
+        after_page: it begins at the page before it; else it ends at the page behind it, but for up to 15 bytes of
+            alignment.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, contents: Tensor | None = None) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: torch.dtype, contents: Tensor | None = None, *, after_page: bool = False
+    ) -> None:
         self._contents = contents
         size = torch.Size(shape).numel() * dtype.itemsize
         padded = -(-size // _ALIGNMENT) * _ALIGNMENT
         pages = max(1, -(-padded // mmap.PAGESIZE)) * mmap.PAGESIZE
-        self._memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
-        self._bytes = torch.frombuffer(self._memory, dtype=torch.uint8)
-        self._bytes[:pages] = _GARBAGE
-        self._start, self._end, self._pages = pages - padded, pages - padded + size, pages
-        address = self._bytes.data_ptr()
-        self.pointer = address + self._start
+        self._memory = mmap.mmap(-1, pages + 2 * mmap.PAGESIZE)
+        whole = torch.frombuffer(self._memory, dtype=torch.uint8)
+        self._bytes = whole[mmap.PAGESIZE : mmap.PAGESIZE + pages]
+        self._bytes[:] = _GARBAGE
+        self._start = 0 if after_page else pages - padded
+        self._end = self._start + size
+        self.pointer = self._bytes.data_ptr() + self._start
         flat = self._bytes[self._start : self._end].view(dtype) if size else torch.empty(0, dtype=dtype)
         self._tensor = flat.view(shape)
         if contents is not None:
             self._tensor.copy_(contents)
-        self._protect(address + pages, mmap.PAGESIZE, _PROT_NONE)
+        for page in (whole.data_ptr(), self._bytes.data_ptr() + pages):
+            self._protect(page, mmap.PAGESIZE, _PROT_NONE)
+
+    def freeze(self) -> None:
+        """Take what it holds now for what it must go on holding."""
+        self._contents = self._tensor.clone()
 
     @staticmethod
     def _protect(address: int, size: int, protection: int) -> None:
@@ -53,7 +63,7 @@ class GuardedTensor:
         Raises:
             AssertionError: something wrote beside it, or into contents that are read only.
         """
-        beside = torch.cat([self._bytes[: self._start], self._bytes[self._end : self._pages]])
+        beside = torch.cat([self._bytes[: self._start], self._bytes[self._end :]])
         assert (beside == _GARBAGE).all(), f"a write beside {name}"
         if self._contents is not None:
             same = self._tensor.reshape(-1).view(torch.uint8), self._contents.reshape(-1).view(torch.uint8)

@@ -1,18 +1,21 @@
 // Runs a kernel on the CPU. The threads of a block are fibers on one thread of the process; blocks run one by one.
 //
-// A fiber runs until it waits at a barrier of its warp or of its block, or ends. When nobody can go on, the block either
+// A fiber runs until it meets others, of its warp or of its block, or ends. When nobody can go on, the block either
 // waits at one barrier as a whole, or hangs, which is reported. The order in which fibers and blocks run is chosen by
 // `schedule` (0 forward, 1 reverse, n > 1 shuffled by seed n): code that lacks a barrier gives other results in another
-// order. Shared memory is garbage at the start of each block.
+// order. Shared memory is garbage at the start of each block. One library for all kernels: they share the fibers.
+#include "simt.h"
+
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 #include <numeric>
 #include <random>
 #include <vector>
 
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 Dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -20,121 +23,152 @@ namespace {
 constexpr int kWarp = 32;
 constexpr size_t kStackBytes = 96 * 1024;
 
-enum class State { ready, at_warp, at_block, done };
+enum class State : char { ready, at_warp, at_block, done };
 
 struct Fiber {
-    std::unique_ptr<char[]> stack{new char[kStackBytes]};
     jmp_buf at;
-    bool started;
-    State state;
-    unsigned mask;       // of the warp barrier it waits at
-    unsigned waits;      // barriers passed: collectives use two slots in turn
-    long long slots[2];  // what it brings to a collective
+    char* stack = nullptr;
+    bool begun = false;  // it has a context to go on from
+    Meeting meeting;
+    unsigned long long result;
 };
 
-std::vector<Fiber> fibers;
+std::vector<Fiber> fibers;  // of the largest block so far
+std::vector<State> states;  // of this block
 int running;
 jmp_buf scheduler;
 void (*kernel)();
-char failure[256];
+char failure[512];
 
-__attribute__((section("simt_shared"), used)) char first_shared_byte;
-extern "C" char __start_simt_shared[], __stop_simt_shared[];
+template <class... A>
+void fail(const char* format, A... arguments) {
+    if (!failure[0]) std::snprintf(failure, sizeof failure, format, arguments...);
+}
 
-// Leaves the running fiber until the scheduler returns to it.
-void wait(State state, unsigned mask = 0) {
-    Fiber& me = fibers[running];
-    me.state = state;
-    me.mask = mask;
-    ++me.waits;
-    if (_setjmp(me.at) == 0) _longjmp(scheduler, 1);
+void leave(State state) {
+    states[running] = state;
+    if (_setjmp(fibers[running].at) == 0) _longjmp(scheduler, 1);
 }
 
 void begin() {
-    kernel();
-    fibers[running].state = State::done;
-    _longjmp(scheduler, 1);
+    while (true) {
+        kernel();
+        leave(State::done);  // and go on with the next block
+    }
+}
+
+// An overflow of the stack meets a page that nobody may touch.
+char* new_stack() {
+    const size_t page = size_t(sysconf(_SC_PAGESIZE));
+    void* const memory = mmap(nullptr, page + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE) != 0) std::abort();
+    return static_cast<char*>(memory) + page;
 }
 
 void resume(int thread) {
     Fiber& fiber = fibers[thread];
     running = thread;
-    const unsigned n = thread;
+    const unsigned n = unsigned(thread);
     threadIdx = {n % blockDim.x, n / blockDim.x % blockDim.y, n / (blockDim.x * blockDim.y)};
     if (_setjmp(scheduler) != 0) return;
-    if (fiber.started) _longjmp(fiber.at, 1);
-    fiber.started = true;
+    if (fiber.begun) _longjmp(fiber.at, 1);
+    fiber.begun = true;
+    if (!fiber.stack) fiber.stack = new_stack();
     ucontext_t context;
     getcontext(&context);
-    context.uc_stack.ss_sp = fiber.stack.get();
+    context.uc_stack.ss_sp = fiber.stack;
     context.uc_stack.ss_size = kStackBytes;
     context.uc_link = nullptr;
     makecontext(&context, begin, 0);
     setcontext(&context);
 }
 
-// Lets the lanes of a warp go on whose partners have all arrived.
-bool release_warp(int first, int threads) {
-    bool released = false;
-    for (int i = first; i < std::min(first + kWarp, threads); ++i) {
-        if (fibers[i].state != State::at_warp) continue;
-        const unsigned mask = fibers[i].mask;
-        bool complete = true;
-        for (int lane = 0; lane < kWarp; ++lane) {
-            if (!(mask >> lane & 1u)) continue;
-            const bool there = first + lane < threads;
-            if (!there || fibers[first + lane].state == State::done) {
-                std::snprintf(failure, sizeof failure, "a warp collective of thread %d names lane %d, which is not there", i, lane);
-                return false;
-            }
-            complete = complete && fibers[first + lane].state == State::at_warp && fibers[first + lane].mask == mask;
+// Lets the lanes that `thread` waits for go on, if all of them have arrived.
+void release_lanes(int thread) {
+    const Meeting& mine = fibers[thread].meeting;
+    const int first = thread / kWarp * kWarp;
+    for (int lane = 0; lane < kWarp; ++lane) {
+        if (!(mine.mask >> lane & 1u)) continue;
+        const int other = first + lane;
+        if (other >= int(states.size()) || states[other] == State::done) {
+            return fail("%s (line %d) of thread %d names lane %d, which is not there", mine.name, mine.line, thread, lane);
         }
-        if (!complete) continue;
-        for (int lane = 0; lane < kWarp; ++lane) {
-            if (mask >> lane & 1u) fibers[first + lane].state = State::ready;
+        const Meeting& theirs = fibers[other].meeting;
+        if (states[other] != State::at_warp || theirs.mask != mine.mask) return;
+        if (std::strcmp(theirs.name, mine.name) != 0) {
+            return fail("thread %d is at %s (line %d), its partner %d at %s (line %d)", thread, mine.name, mine.line, other,
+                        theirs.name, theirs.line);
         }
-        released = true;
     }
-    return released;
+    unsigned long long votes = 0;
+    for (int lane = 0; lane < kWarp; ++lane) {
+        if (mine.mask >> lane & 1u) votes |= (fibers[first + lane].meeting.brought & 1u) << lane;
+    }
+    for (int lane = 0; lane < kWarp; ++lane) {
+        if (!(mine.mask >> lane & 1u)) continue;
+        Fiber& fiber = fibers[first + lane];
+        const int source = fiber.meeting.source;
+        const bool shuffled = mine.kind == Meeting::shuffle;
+        if (shuffled && !(mine.mask >> source & 1u)) {
+            return fail("%s (line %d) of thread %d reads lane %d, which takes no part", mine.name, fiber.meeting.line,
+                        first + lane, source);
+        }
+        fiber.result = shuffled ? fibers[first + source].meeting.brought : votes;
+        states[first + lane] = State::ready;
+    }
 }
 
-bool release_block(int threads) {
-    bool any = false;
-    for (int i = 0; i < threads; ++i) {
-        if (fibers[i].state == State::at_warp) {
-            std::snprintf(failure, sizeof failure, "the block hangs: thread %d waits for its warp, others for the block", i);
+// Lets the block go on when all threads that are left wait at one barrier of the block. Returns whether any is left.
+bool release_block() {
+    const Meeting* barrier = nullptr;
+    unsigned long long votes = 0;
+    int waiting = 0;
+    for (int i = 0; i < int(states.size()); ++i) {
+        if (states[i] == State::done) continue;
+        const Meeting& meeting = fibers[i].meeting;
+        if (states[i] == State::at_warp) {
+            release_lanes(i);  // says so if one that it waits for has left
+            fail("the block hangs: thread %d waits at %s (line %d) for lanes that do not come", i, meeting.name, meeting.line);
             return false;
         }
-        any = any || fibers[i].state == State::at_block;
-    }
-    for (int i = 0; i < threads; ++i) {
-        if (fibers[i].state == State::at_block) fibers[i].state = State::ready;
-    }
-    return any;
-}
-
-void run_block(const std::vector<int>& order) {
-    const int threads = int(order.size());
-    std::memset(__start_simt_shared, 0xCD, __stop_simt_shared - __start_simt_shared);
-    for (int i = 0; i < threads; ++i) {
-        fibers[i].started = false;
-        fibers[i].state = State::ready;
-        fibers[i].waits = 0;
-    }
-    while (true) {
-        bool progress = false;
-        for (int thread : order) {
-            if (fibers[thread].state != State::ready) continue;
-            resume(thread);
-            progress = true;
+        if (!barrier) barrier = &meeting, waiting = i;
+        if (meeting.line != barrier->line || std::strcmp(meeting.name, barrier->name) != 0) {
+            fail("the block hangs: thread %d waits at %s (line %d), thread %d at %s (line %d)", waiting, barrier->name,
+                 barrier->line, i, meeting.name, meeting.line);
+            return false;
         }
-        for (int first = 0; first < threads; first += kWarp) progress = release_warp(first, threads) || progress;
-        if (failure[0]) return;
-        if (!progress && !release_block(threads)) return;
+        votes += meeting.brought;
     }
+    for (int i = 0; i < int(states.size()); ++i) {
+        if (states[i] == State::done) continue;
+        fibers[i].result = votes;
+        states[i] = State::ready;
+    }
+    return barrier != nullptr;
 }
 
-std::vector<int> order_of(int count, unsigned schedule) {
+using Warps = std::vector<std::vector<int>>;
+
+// Each warp goes as far as it can before the next one does: nothing but barriers keeps warps together.
+void run_block(const Warps& warps) {
+    std::fill(states.begin(), states.end(), State::ready);
+    do {
+        for (const std::vector<int>& warp : warps) {
+            for (bool progress = true; progress;) {
+                progress = false;
+                for (const int thread : warp) {
+                    if (states[thread] != State::ready) continue;
+                    resume(thread);
+                    if (states[thread] == State::at_warp) release_lanes(thread);
+                    if (failure[0]) return;
+                    progress = true;
+                }
+            }
+        }
+    } while (release_block());
+}
+
+std::vector<int> order_of(size_t count, unsigned schedule) {
     std::vector<int> order(count);
     std::iota(order.begin(), order.end(), 0);
     if (schedule == 1) std::reverse(order.begin(), order.end());
@@ -142,57 +176,58 @@ std::vector<int> order_of(int count, unsigned schedule) {
     return order;
 }
 
-long long& slot_of(int thread, unsigned turn) { return fibers[thread].slots[turn % 2]; }
+Warps warps_of(size_t threads, unsigned schedule) {
+    Warps warps;
+    for (const int warp : order_of((threads + kWarp - 1) / kWarp, schedule)) {
+        const size_t first = size_t(warp) * kWarp;
+        warps.push_back(order_of(std::min(threads - first, size_t(kWarp)), schedule));
+        for (int& thread : warps.back()) thread += int(first);
+    }
+    return warps;
+}
 }  // namespace
 
-void __syncthreads() { wait(State::at_block); }
-
-int __syncthreads_count(int predicate) {
-    const unsigned turn = fibers[running].waits;
-    for (Fiber& fiber : fibers) {
-        if (fiber.state == State::done) fiber.slots[turn % 2] = 0;
+unsigned long long meet(const Meeting& meeting) {
+    fibers[running].meeting = meeting;
+    const unsigned self = 1u << running % kWarp;
+    if (!meeting.of_block && !(meeting.mask & self)) {
+        fail("%s (line %d) of thread %d does not name its own lane", meeting.name, meeting.line, running);
     }
-    slot_of(running, turn) = predicate != 0;
-    wait(State::at_block);
-    int count = 0;
-    for (unsigned i = 0; i < blockDim.x * blockDim.y * blockDim.z; ++i) count += int(slot_of(i, turn));
-    return count;
+    leave(meeting.of_block ? State::at_block : State::at_warp);
+    return fibers[running].result;
 }
 
-void __syncwarp(unsigned mask) { wait(State::at_warp, mask); }
-
-unsigned __ballot_sync(unsigned mask, int predicate) {
-    const unsigned turn = fibers[running].waits;
-    slot_of(running, turn) = predicate != 0;
-    wait(State::at_warp, mask);
-    unsigned votes = 0;
-    for (int lane = 0; lane < kWarp; ++lane) {
-        if (mask >> lane & 1u) votes |= unsigned(slot_of(running / kWarp * kWarp + lane, turn)) << lane;
-    }
-    return votes;
+// The sanitizer's library calls this when it has found undefined behaviour, and lets the kernel go on.
+extern "C" __attribute__((weak)) void __ubsan_get_current_report_data(const char** kind, const char** message, const char** file,
+                                                                      unsigned* line, unsigned* column, char** address);
+extern "C" void __ubsan_on_report() {
+    const char *kind, *message, *file;
+    unsigned line, column;
+    char* address;
+    __ubsan_get_current_report_data(&kind, &message, &file, &line, &column, &address);
+    fail("undefined behaviour in thread %d, %s:%u: %s", running, file, line, message);
 }
 
-int __shfl_sync(unsigned mask, int value, int lane) {
-    const unsigned turn = fibers[running].waits;
-    slot_of(running, turn) = value;
-    wait(State::at_warp, mask);
-    return int(slot_of(running / kWarp * kWarp + lane % kWarp, turn));
-}
-
-// Returns what went wrong, or an empty text.
-static const char* run(const unsigned* grid, const unsigned* block, unsigned schedule, void (*body)()) {
+// Returns what went wrong, or an empty text. `shared` to `shared_end` is the kernel's shared memory.
+extern "C" const char* simt_run(void (*body)(), char* shared, char* shared_end, const unsigned* grid, const unsigned* block,
+                                unsigned schedule) {
     gridDim = {grid[0], grid[1], grid[2]};
     blockDim = {block[0], block[1], block[2]};
     kernel = body;
     failure[0] = 0;
-    const int threads = int(block[0] * block[1] * block[2]);
-    while (int(fibers.size()) < threads) fibers.emplace_back();
-    const std::vector<int> order = order_of(threads, schedule);
-    for (int number : order_of(int(grid[0] * grid[1] * grid[2]), schedule)) {
-        const unsigned n = number;
+    const size_t threads = size_t(block[0]) * block[1] * block[2];
+    if (fibers.size() < threads) fibers.resize(threads);
+    states.assign(threads, State::done);
+    const Warps warps = warps_of(threads, schedule);
+    for (const int number : order_of(size_t(grid[0]) * grid[1] * grid[2], schedule)) {
+        const unsigned n = unsigned(number);
         blockIdx = {n % grid[0], n / grid[0] % grid[1], n / (grid[0] * grid[1])};
-        run_block(order);
+        std::memset(shared, 0xCD, size_t(shared_end - shared));
+        run_block(warps);
         if (failure[0]) break;
+    }
+    for (size_t i = 0; i < threads; ++i) {
+        if (states[i] != State::done) fibers[i].begun = false;  // it is lost in a kernel that failed
     }
     return failure;
 }

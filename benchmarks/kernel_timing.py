@@ -1,0 +1,140 @@
+"""Time short GPU work: many launches in one CUDA graph, warm and cold caches, rounds that interleave all ways.
+
+Cold means that a buffer of twice the L2 is written before each launch; the time of the writes alone, measured in the
+same round, is taken off. What cannot be captured (PyTorch code that waits for results) is timed call by call between
+two events, its waits included, because whoever calls it waits, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any, Final, Literal, Protocol
+
+import torch
+
+__all__ = ["Cache", "CudaTimer", "Spread", "Timer", "Way", "interleaved", "ratios", "spread"]
+
+Cache = Literal["warm", "cold"]
+_WARM_UP: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One way to do the work.
+
+    Attributes:
+        name: which.
+        run: does it once, on PyTorch's current stream.
+        capturable: whether a CUDA graph can hold it.
+    """
+
+    name: str
+    run: Callable[[], object]
+    capturable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Quartiles of the rounds, and their extremes."""
+
+    least: float
+    low: float
+    median: float
+    high: float
+    most: float
+    rounds: int
+
+
+class Timer(Protocol):
+    """Prepares measurements."""
+
+    def prepare(self, way: Way, cache: Cache) -> Callable[[], float]:
+        """Return a function that measures the way once and returns microseconds a call."""
+
+
+class CudaTimer:
+    """Measures on the current CUDA device.
+
+    Args:
+        launches: in a graph, or calls between two waits.
+    """
+
+    def __init__(self, launches: int) -> None:
+        self._launches = launches
+        l2_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+        self._flushed = torch.empty(2 * l2_bytes, dtype=torch.uint8, device="cuda")
+
+    def prepare(self, way: Way, cache: Cache) -> Callable[[], float]:
+        """Return a function that measures the way once, in microseconds a call."""
+        for _ in range(_WARM_UP):
+            way.run()
+        torch.cuda.synchronize()
+        if not way.capturable:
+            return lambda: self._calls(way.run, cache)
+        flush = (self._flush,) if cache == "cold" else ()
+        work = self._graph(*flush, way.run)
+        if not flush:
+            return lambda: self._replay(work)
+        alone = self._graph(self._flush)
+        return lambda: self._replay(work) - self._replay(alone)
+
+    def _flush(self) -> None:
+        self._flushed.zero_()
+
+    def _graph(self, *steps: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(self._launches):
+                for step in steps:
+                    step()
+        graph.replay()
+        torch.cuda.synchronize()
+        return graph
+
+    def _replay(self, graph: torch.cuda.CUDAGraph) -> float:
+        start, end = _events()
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) * 1e3 / self._launches
+
+    def _calls(self, run: Callable[[], object], cache: Cache) -> float:
+        spans = [_events() for _ in range(self._launches)]
+        for start, end in spans:
+            if cache == "cold":
+                self._flush()
+            start.record()
+            run()
+            end.record()
+        torch.cuda.synchronize()
+        return float(median(start.elapsed_time(end) for start, end in spans)) * 1e3
+
+
+def _events() -> tuple[Any, Any]:
+    return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+
+def interleaved(ways: Sequence[Way], timer: Timer, cache: Cache, rounds: int) -> dict[str, list[float]]:
+    """Measure every way once a round, the order turned by one each round, and return microseconds by way."""
+    measures = {way.name: timer.prepare(way, cache) for way in ways}
+    times: dict[str, list[float]] = {name: [] for name in measures}
+    order = list(measures)
+    for _ in range(rounds):
+        for name in order:
+            times[name].append(measures[name]())
+        order = [*order[1:], order[0]]
+    return times
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the quartiles of at least two values."""
+    low, middle, high = quantiles(values, n=4, method="inclusive")
+    return Spread(least=min(values), low=low, median=middle, high=high, most=max(values), rounds=len(values))
+
+
+def ratios(times: Mapping[str, Sequence[float]], of: str, to: str) -> Spread:
+    """Return how many times as long ``of`` takes as ``to``, within rounds."""
+    return spread([theirs / ours for theirs, ours in zip(times[of], times[to], strict=True)])

@@ -1,0 +1,68 @@
+"""Compiled kernels on disk, shared by processes.
+
+``cuda.core``'s file cache writes atomically and evicts what was not read for longest. What it stores is raw bytes, so
+each entry begins with its SHA-256 here: a damaged one is compiled anew and replaced, never used. A cache that cannot be
+read or written is no error, only slower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from frcnn.plugins.dependencies import import_program_cache
+
+__all__ = ["KernelCache", "default_cache"]
+
+_MOST_BYTES: Final = 256 * 2**20
+_DIGEST_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCache:
+    """A folder of compiled kernels.
+
+    Args:
+        folder: made when something is first written; None keeps nothing.
+    """
+
+    folder: Path | None
+
+    def read(self, key: bytes) -> bytes | None:
+        """Return what was written under a key, or None where there is nothing or it is damaged."""
+        with suppress(OSError):
+            if self.folder is None or not self.folder.is_dir():
+                return None
+            stored: bytes | None = self._open().get(key)
+            if stored is not None and hashlib.sha256(stored[_DIGEST_BYTES:]).digest() == stored[:_DIGEST_BYTES]:
+                return stored[_DIGEST_BYTES:]
+        return None
+
+    def write(self, key: bytes, code: bytes) -> None:
+        """Keep code under a key, where the folder can be written."""
+        if self.folder is not None:
+            with suppress(OSError):
+                self._open()[key] = hashlib.sha256(code).digest() + code
+
+    def _open(self) -> Any:
+        return import_program_cache().FileStreamProgramCache(self.folder, max_size_bytes=_MOST_BYTES)
+
+
+def default_cache() -> KernelCache:
+    """Return the user's cache: ``$FRCNN_CACHE_DIR``, ``$XDG_CACHE_HOME/frcnn`` or ``~/.cache/frcnn``, in ``kernels``.
+
+    Without a home folder nothing is kept.
+    """
+    chosen, xdg = os.environ.get("FRCNN_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        return KernelCache(Path(chosen) / "kernels")
+    if xdg:
+        return KernelCache(Path(xdg) / "frcnn" / "kernels")
+    try:
+        return KernelCache(Path.home() / ".cache" / "frcnn" / "kernels")
+    except RuntimeError:
+        return KernelCache(None)

@@ -1,0 +1,165 @@
+"""What TensorRT asks of a plugin, answered from its kernel: outputs, types and layouts, code with launch geometry."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, Final
+
+from frcnn.errors import KernelError
+from frcnn.plugins.expressions import Arithmetic, evaluate
+from frcnn.plugins.kernel import Element, Kernel
+from frcnn.plugins.tensorrt.plugins import Plugin
+
+__all__ = ["PluginCallbacks"]
+
+_DATA_TYPES: Final[Mapping[str, str]] = {
+    "float32": "FLOAT",
+    "float16": "HALF",
+    "bfloat16": "BF16",
+    "int32": "INT32",
+}
+_FEATURES: Final[Mapping[str, Element]] = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
+_AUTOTUNE_TYPES: Final = {"FLOAT": "FP32", "HALF": "FP16"}  # where AutoTuneCombination's names are others
+
+# HWC8 pads the channels to a multiple of 8 in memory. The kernels read (N, H, W, C) without gaps, in vectors of 16
+# bytes, so channels-last is offered only where C is a known multiple of the vector: there, HWC8 has no padding.
+_CHANNELS_LAST: Final = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"}
+
+
+class PluginCallbacks:
+    """The callbacks of a plugin, over the tensor descriptors that TensorRT makes.
+
+    Args:
+        plugin: what it is.
+        trt: the module ``tensorrt``.
+        trtp: the module ``tensorrt.plugin``.
+        compile_code: gives a kernel's code.
+    """
+
+    def __init__(
+        self, plugin: Plugin, trt: ModuleType, trtp: ModuleType, compile_code: Callable[[Kernel], bytes]
+    ) -> None:
+        self._plugin = plugin
+        self._trt = trt
+        self._trtp = trtp
+        self._compile_code = compile_code
+        self._symbols: Arithmetic[Any] = Arithmetic(
+            constant=trtp.ShapeExpr,
+            add=operator.add,
+            subtract=operator.sub,
+            multiply=operator.mul,
+            floor_div=operator.floordiv,
+            ceil_div=trtp.cdiv,
+            minimum=trtp.min,
+            maximum=trtp.max,
+        )
+
+    def describe(self, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the descriptors of the outputs.
+
+        Raises:
+            KernelError: attributes, types or shapes that the operator does not take.
+        """
+        kernel = self._kernels(inputs, attributes)[0]
+        for tensor, desc in zip(kernel.inputs, inputs, strict=True):
+            if desc.dtype.name != _DATA_TYPES[tensor.element]:
+                raise KernelError(
+                    f"{self._plugin.name}: {tensor.name} must be {tensor.element}, got {desc.dtype.name.lower()}"
+                )
+        sizes = self._sizes(kernel, inputs)
+        symbols = self._symbols
+        if any(size.is_fake for size in sizes.values()):
+            # Asked for types only. A constant made from a number would be of the builder of a build that failed before.
+            symbols = replace(symbols, constant=lambda _number: self._trtp.ShapeExpr())
+        return tuple(
+            self._trtp.from_shape_expr(
+                tuple(evaluate(text, sizes, symbols) for text in tensor.shape),
+                getattr(self._trt.DataType, _DATA_TYPES[tensor.element]),
+            )
+            for tensor in kernel.outputs
+        )
+
+    def combine(self, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> list[Any]:
+        """Return the combinations of types and layouts that there are kernels for.
+
+        The types are those of the descriptors: a strongly typed network fixes them.
+        """
+        offered = []
+        for kernel in self._kernels(inputs, attributes):
+            known: dict[str, int] = {}
+            for tensor, desc in zip(kernel.inputs, inputs, strict=True):
+                for letter, size in zip(tensor.shape, desc.shape, strict=True):
+                    known[letter] = max(size, known.get(letter, -1))  # an open size is -1, a multiple of nothing
+            if all(known[letter] % step == 0 for letter, step in kernel.multiple_of.items()):
+                types = [_DATA_TYPES[tensor.element] for tensor in (*kernel.inputs, *kernel.outputs)]
+                names = ", ".join(_AUTOTUNE_TYPES.get(name, name) for name in types)
+                offered.append(self._trtp.AutoTuneCombination(names, ", ".join(_formats(kernel))))
+        return offered
+
+    def implement(
+        self, inputs: Sequence[Any], attributes: Mapping[str, Any], outputs: Sequence[Any]
+    ) -> tuple[str, bytes, Any, Any]:
+        """Return the kernel's name, its code, its launch and its integers, for the types and layouts chosen.
+
+        Raises:
+            KernelError: the kernel cannot be compiled, or the largest shapes are beyond what it can hold.
+        """
+        chosen = tuple(desc.format.name for desc in (*inputs, *outputs))
+        kernel = {_formats(kernel): kernel for kernel in self._kernels(inputs, attributes)}[chosen]
+        largest: dict[str, int] = {}
+        for tensor, desc in zip(kernel.inputs, inputs, strict=True):
+            largest |= zip(tensor.shape, desc.shape.max if desc.shape.is_dynamic else desc.shape, strict=True)
+        kernel.bind(largest)
+
+        sizes = self._sizes(kernel, inputs)
+        launch = self._trtp.KernelLaunchParams()
+        launch.grid_x, launch.grid_y, launch.grid_z = (evaluate(text, sizes, self._symbols) for text in kernel.grid)
+        launch.block_x, launch.block_y, launch.block_z = kernel.block
+        integers = self._trtp.SymIntExprs(len(kernel.integers))
+        for index, text in enumerate(kernel.integers):
+            integers[index] = evaluate(text, sizes, self._symbols)
+        return kernel.entry, self._compile_code(kernel), launch, integers
+
+    def _kernels(self, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> list[Kernel]:
+        """Return the kernel of every variant for the type of the feature maps."""
+        plugin, variants = self._plugin, self._plugin.variants
+        if plugin.features is not None:
+            kind = inputs[plugin.features].dtype.name
+            if kind not in _FEATURES:
+                raise KernelError(
+                    f"{plugin.name}: {plugin.inputs[plugin.features]} must be one of {', '.join(_FEATURES.values())}, "
+                    f"got {kind.lower()}"
+                )
+            variants = tuple(replace(variant, element=_FEATURES[kind]) for variant in variants)
+        return [plugin.make(variant, attributes) for variant in variants]
+
+    def _sizes(self, kernel: Kernel, inputs: Sequence[Any]) -> dict[str, Any]:
+        """Read the symbol of every letter off the inputs' shapes, and refuse sizes known to be wrong."""
+        sizes: dict[str, Any] = {}
+        known: dict[str, int] = {}
+        for tensor, desc in zip(kernel.inputs, inputs, strict=True):
+            if len(desc.shape_expr) != len(tensor.shape):
+                raise KernelError(
+                    f"{self._plugin.name}: {tensor.name} must have the shape ({', '.join(tensor.shape)}), got "
+                    f"{len(desc.shape_expr)} dimensions"
+                )
+            for letter, symbol in zip(tensor.shape, desc.shape_expr, strict=True):
+                sizes.setdefault(letter, symbol)
+                if symbol.is_fake or not symbol.is_constant:
+                    continue
+                size = symbol.constant_value()
+                expected = int(letter) if letter.isdigit() else known.setdefault(letter, size)
+                if size != expected:
+                    raise KernelError(f"{self._plugin.name}: {letter} of {tensor.name} must be {expected}, got {size}")
+        return sizes
+
+
+def _formats(kernel: Kernel) -> tuple[str, ...]:
+    """Return TensorRT's names of the layouts of inputs and outputs."""
+    return tuple(
+        _CHANNELS_LAST[tensor.element] if kernel.layouts.get(tensor.name) == "channels_last" else "LINEAR"
+        for tensor in (*kernel.inputs, *kernel.outputs)
+    )

@@ -1,0 +1,147 @@
+"""Which TensorRT plugins an operator becomes: one per kernel, told apart by what a plugin's signature fixes.
+
+The lowering pass writes the nodes of a plugin and the registration describes it to TensorRT; both read this table. A
+plugin's name, inputs and outputs are those of its :class:`~frcnn.plugins.kernel.Kernel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from frcnn.errors import KernelError
+from frcnn.plugins import grouped_nms, multiscale_roi_align, multiscale_roi_pool
+from frcnn.plugins.grouped_nms import kernel as grouped_nms_kernel
+from frcnn.plugins.kernel import Element, Kernel, Layout
+from frcnn.plugins.multiscale_roi_align import kernel as multiscale_roi_align_kernel
+from frcnn.plugins.multiscale_roi_pool import kernel as multiscale_roi_pool_kernel
+from frcnn.plugins.operator import DOMAIN, Attribute, OperatorSpec
+from frcnn.plugins.pooling_kernel import MOST_LEVELS
+
+__all__ = ["NAMESPACE", "PLUGINS", "PLUGINS_OF", "PLUGIN_VERSION", "Plugin", "Variant"]
+
+NAMESPACE: Final = DOMAIN
+"""The plugins' namespace in TensorRT's registry."""
+
+PLUGIN_VERSION: Final = "1"
+"""The version that TensorRT gives every quickly deployable plugin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """What TensorRT may choose: the type of feature maps and pooled features, and how they lie in memory."""
+
+    element: Element = "float32"
+    layout: Layout = "planar"
+    output_layout: Layout = "planar"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """A plugin.
+
+    Attributes:
+        name: its name in TensorRT's registry, without the namespace.
+        inputs: formal names of its inputs; those of the operator are called as the operator calls them.
+        outputs: formal names of its outputs, likewise.
+        attributes: the operator's attributes that it takes.
+        variants: what TensorRT may choose from, the element types aside; one for a plugin without feature maps.
+        features: index of the first feature map among the inputs, where there is one.
+        make: makes its kernel for a variant and the attributes by name.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: tuple[Attribute, ...]
+    variants: tuple[Variant, ...]
+    features: int | None
+    make: Callable[[Variant, Mapping[str, Any]], Kernel]
+
+
+def _plugin(
+    spec: OperatorSpec,
+    make: Callable[[Variant, Mapping[str, Any]], Kernel],
+    *,
+    example: Mapping[str, Any],
+    variants: tuple[Variant, ...],
+) -> Plugin:
+    """Read a plugin off the kernel for an example of its attributes; names are the same for all attributes."""
+    kernel = make(variants[0], example)
+    inputs = tuple(tensor.name for tensor in kernel.inputs)
+    features = [f"{tensor.name}_0" for tensor in spec.inputs if tensor.element == "features"]
+    return Plugin(
+        name=kernel.plugin,
+        inputs=inputs,
+        outputs=tuple(tensor.name for tensor in kernel.outputs),
+        attributes=tuple(attribute for attribute in spec.attributes if attribute.name in example),
+        variants=variants,
+        features=inputs.index(features[0]) if features else None,
+        make=make,
+    )
+
+
+def _grouped_nms() -> tuple[Plugin, ...]:
+    # only the mask kernel compares overlaps, so only its plugin has the threshold
+    example = {"iou_threshold": 0.5}
+    return (
+        _plugin(
+            grouped_nms.SPEC,
+            lambda _variant, attributes: grouped_nms_kernel.kernels(**attributes)[0],
+            example=example,
+            variants=(Variant(),),
+        ),
+        _plugin(
+            grouped_nms.SPEC,
+            lambda _variant, _attributes: grouped_nms_kernel.kernels(**example)[1],
+            example={},
+            variants=(Variant(),),
+        ),
+    )
+
+
+def _pooling(spec: OperatorSpec, kernels: Callable[..., tuple[Kernel]], levels: int) -> tuple[Plugin, ...]:
+    def make(variant: Variant, attributes: Mapping[str, Any]) -> Kernel:
+        (kernel,) = kernels(
+            element=variant.element, layout=variant.layout, output_layout=variant.output_layout, **attributes
+        )
+        given = len(attributes["spatial_scales"])
+        if given != levels:
+            # another plugin's kernel: it would be launched with this plugin's arguments
+            raise KernelError(f"{spec.name}{levels} takes {levels} spatial_scales, got {given}")
+        return kernel
+
+    example = dict.fromkeys((attribute.name for attribute in spec.attributes), 1)
+    return (
+        _plugin(
+            spec,
+            make,
+            example=example | {"spatial_scales": (1.0,) * levels, "level_thresholds": (1.0,) * max(1, levels - 1)},
+            variants=(
+                Variant(),
+                Variant(layout="channels_last"),
+                Variant(layout="channels_last", output_layout="channels_last"),
+            ),
+        ),
+    )
+
+
+def _table() -> dict[tuple[str, int], tuple[Plugin, ...]]:
+    pooling: tuple[tuple[OperatorSpec, Callable[..., tuple[Kernel]]], ...] = (
+        (multiscale_roi_align.SPEC, multiscale_roi_align_kernel.kernels),
+        (multiscale_roi_pool.SPEC, multiscale_roi_pool_kernel.kernels),
+    )
+    nms = grouped_nms.SPEC
+    table = {(nms.name, len(nms.inputs)): _grouped_nms()}
+    for spec, kernels in pooling:
+        for levels in range(1, MOST_LEVELS + 1):
+            table[spec.name, len(spec.input_names(levels))] = _pooling(spec, kernels, levels)
+    return table
+
+
+PLUGINS_OF: Final[Mapping[tuple[str, int], tuple[Plugin, ...]]] = _table()
+"""(operator, number of inputs) -> its plugins, in the order in which they run."""
+
+PLUGINS: Final[tuple[Plugin, ...]] = tuple(plugin for plugins in PLUGINS_OF.values() for plugin in plugins)
+"""Every plugin."""

@@ -1,0 +1,149 @@
+"""Hand the plugins to TensorRT.
+
+TensorRT reads a plugin's inputs and attributes off the signatures of Python functions, so each plugin gets functions
+with a signature made from its table entry.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import GenericAlias, ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frcnn.errors import FrcnnError, KernelError
+from frcnn.plugins.compiler import compile_kernel
+from frcnn.plugins.kernel import Kernel
+from frcnn.plugins.operator import Attribute
+from frcnn.plugins.tensorrt.callbacks import PluginCallbacks
+from frcnn.plugins.tensorrt.library import load_tensorrt
+from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION, PLUGINS, PLUGINS_OF, Plugin, Variant
+
+__all__ = ["callback_error", "register"]
+
+_ANNOTATIONS: Final[dict[str, Any]] = {"int": int, "float": float, "floats": NDArray[np.float32]}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Build:
+    """What the callbacks read and write; one for the process, as TensorRT's registry is."""
+
+    architecture: str = ""
+    error: FrcnnError | None = None
+    registered: set[str] = field(default_factory=set)
+
+
+_BUILD: Final = _Build()
+
+
+def register(*, architecture: str) -> None:
+    """Make the plugins known to TensorRT in this process, and say what the next engine is for.
+
+    Call it before every build: what is registered already stays, and the architecture is the one given last. It holds
+    for the process, as the registry does, so engines for two architectures are built one after the other.
+
+    Args:
+        architecture: what to compile the kernels for: ``sm_90`` gives machine code, ``compute_75`` PTX.
+
+    Raises:
+        KernelError: another plugin has one of the names, or the compiler does not know the architecture.
+        MissingDependencyError: TensorRT or the compiler is not installed.
+    """
+    trt, trtp = load_tensorrt()
+    # every network has this kernel: what stops the compiler is found now, not minutes into a build
+    compile_kernel(PLUGINS_OF["GroupedNMS", 2][-1].make(Variant(), {}), architecture)
+    missing = [plugin for plugin in PLUGINS if plugin.name not in _BUILD.registered]
+    registry, ours = trt.get_plugin_registry(), getattr(trtp.op, NAMESPACE, None)
+    for plugin in missing:
+        if hasattr(ours, plugin.name) or registry.get_creator(plugin.name, PLUGIN_VERSION, NAMESPACE) is not None:
+            raise KernelError(
+                f"TensorRT knows a plugin {NAMESPACE}::{plugin.name} that is not of this frcnn",
+                hint="build in a process of its own, and load no plugin library of that namespace",
+            )
+    for plugin in missing:
+        _register(plugin, trt, trtp)
+        _BUILD.registered.add(plugin.name)
+    _BUILD.architecture, _BUILD.error = architecture, None
+
+
+def callback_error() -> FrcnnError | None:
+    """Return the error that stopped the build after the last :func:`register`, if it was one of a plugin.
+
+    TensorRT calls plugins from C++, which prints their errors and fails without them.
+    """
+    return _BUILD.error
+
+
+def _register(plugin: Plugin, trt: ModuleType, trtp: ModuleType) -> None:
+    callbacks = PluginCallbacks(plugin, trt, trtp, _compile)
+    plugin_id = f"{NAMESPACE}::{plugin.name}"
+    outputs = GenericAlias(tuple, (trtp.TensorDesc,) * len(plugin.outputs))
+    combinations = GenericAlias(list, (trtp.AutoTuneCombination,))
+    implementation = GenericAlias(tuple, (str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs))
+    parameters = [(name, trtp.TensorDesc) for name in plugin.inputs]
+    parameters += [(attribute.name, _ANNOTATIONS[attribute.kind]) for attribute in plugin.attributes]
+    trtp.register(plugin_id)(
+        _signed(plugin, lambda inputs, attributes, _: callbacks.describe(inputs, attributes), parameters, outputs)
+    )
+    parameters.append(("outputs", outputs))
+    trtp.autotune(plugin_id)(
+        _signed(plugin, lambda inputs, attributes, _: callbacks.combine(inputs, attributes), parameters, combinations)
+    )
+    parameters.append(("tactic", int))
+    trtp.aot_impl(plugin_id)(_signed(plugin, callbacks.implement, parameters, implementation))
+
+
+def _compile(kernel: Kernel) -> bytes:
+    return compile_kernel(kernel, _BUILD.architecture).code
+
+
+def _signed(
+    plugin: Plugin,
+    answer: Callable[[list[Any], dict[str, Any], Sequence[Any]], Any],
+    parameters: Sequence[tuple[str, Any]],
+    returned: Any,
+) -> Callable[..., Any]:
+    """Return a function with a signature, which answers from inputs, attributes and outputs."""
+    signature = inspect.Signature(
+        [
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
+            for name, annotation in parameters
+        ],
+        return_annotation=returned,
+    )
+
+    def callback(*args: Any, **kwargs: Any) -> Any:
+        try:
+            given = _bind(plugin, signature, args, kwargs)
+            inputs = [given[name] for name in plugin.inputs]
+            attributes = {attribute.name: _value(plugin, attribute, given) for attribute in plugin.attributes}
+            return answer(inputs, attributes, given.get("outputs", ()))
+        except FrcnnError as error:
+            _BUILD.error = error
+            raise
+
+    callback.__signature__ = signature  # type: ignore[attr-defined]
+    return callback
+
+
+def _bind(
+    plugin: Plugin, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    try:
+        return signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise KernelError(f"{plugin.name}: {error}", hint="a node needs every input and attribute") from error
+
+
+def _value(plugin: Plugin, attribute: Attribute, given: dict[str, Any]) -> Any:
+    """Return an attribute as the kernels take it: TensorRT gives numbers and arrays of widths of its own."""
+    values = np.ravel(given[attribute.name])
+    if attribute.kind == "floats":
+        return tuple(float(value) for value in values)
+    if values.size != 1:
+        raise KernelError(f"{plugin.name}: {attribute.name} must be one number, got {values.size}")
+    return int(values[0]) if attribute.kind == "int" else float(values[0])

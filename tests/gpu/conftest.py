@@ -1,0 +1,46 @@
+"""A GPU or a reason, and what the GPU tests share."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+
+from gpu.machine import missing_gpu, skip_or_fail
+
+
+@pytest.fixture(autouse=True, scope="session")
+def device() -> torch.device:
+    """The GPU, its primary context current."""
+    if reason := missing_gpu():
+        skip_or_fail(reason)
+    torch.cuda.init()
+    torch.zeros(1, device="cuda")
+    # the references are float32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture
+def stream() -> object:
+    """PyTorch's current stream, on which the tests' tensors are made."""
+    return torch.cuda.current_stream()
+
+
+@pytest.fixture(scope="session")
+def optional() -> Callable[[str], ModuleType]:
+    """Give a function that imports a package, or skips (with FRCNN_REQUIRE_GPU=1: fails) the test."""
+
+    def import_or_skip(name: str) -> ModuleType:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what other packages deprecate is not ours to fail on
+                return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            skip_or_fail(f"{error.name} is not installed")
+
+    return import_or_skip

@@ -1,0 +1,123 @@
+"""A small run of every kernel, for compute-sanitizer: memory of the exact size, straight from the driver.
+
+``compute-sanitizer --tool memcheck python tests/gpu/sanitized.py``
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from cuda.bindings import driver as cuda
+from numpy.typing import NDArray
+
+from frcnn.plugins.direct import LoadedOperator, load_operator, load_preprocess
+from frcnn.plugins.kernel import ELEMENT_BYTES
+
+ELEMENTS = ("float32", "float16", "bfloat16")
+TYPESTR = {"float32": "<f4", "float16": "<f2", "bfloat16": "<V2", "int64": "<i8", "uint8": "|u1"}
+LAYOUTS = (("planar", "planar"), ("channels_last", "planar"), ("channels_last", "channels_last"))
+
+
+def ok(result: tuple[Any, ...]) -> Any:
+    assert result[0] == cuda.CUresult.CUDA_SUCCESS, result
+    return result[1] if len(result) > 1 else None
+
+
+class DeviceArray:
+    """Device memory of exactly its bytes, uninitialised unless contents are given."""
+
+    def __init__(self, shape: tuple[int, ...], element: str, *, last: bool = False, contents: Any = None) -> None:
+        count = int(np.prod(shape))
+        item = 1 if element == "uint8" else ELEMENT_BYTES[element]
+        self.bytes = count * item
+        self.pointer = int(ok(cuda.cuMemAlloc(self.bytes))) if count else 0
+        if contents is not None and count:
+            raw = np.ascontiguousarray(contents)
+            assert raw.nbytes == self.bytes
+            ok(cuda.cuMemcpyHtoD(self.pointer, raw.ctypes.data, self.bytes))
+        _, c, h, w = shape if last else (0, 0, 0, 0)
+        self.__cuda_array_interface__ = {
+            "shape": shape,
+            "typestr": TYPESTR[element],
+            "data": (self.pointer, False),
+            "strides": (c * h * w * item, item, c * w * item, c * item) if last else None,
+            "version": 3,
+        }
+
+    def read(self) -> NDArray[np.uint8]:
+        raw = np.empty(self.bytes, np.uint8)
+        ok(cuda.cuMemcpyDtoH(raw.ctypes.data, self.pointer, self.bytes))
+        return raw
+
+
+def call(operator: LoadedOperator, *arrays: DeviceArray, stream: Any, last: bool = False, **sizes: int) -> DeviceArray:
+    shapes = [array.__cuda_array_interface__["shape"] for array in arrays]
+    out = DeviceArray(operator.output_shape(*shapes, **sizes), operator.output.element, last=last)
+    scratch = DeviceArray((operator.scratch_bytes(*shapes, **sizes),), "uint8")
+    operator(*arrays, out=out, scratch=scratch, stream=int(stream))
+    ok(cuda.cuStreamSynchronize(stream))
+    out.read()  # initcheck: every byte must have been written
+    return out
+
+
+def suppress(stream: Any, rng: np.random.Generator) -> None:
+    nms = load_operator("GroupedNMS", iou_threshold=0.5)
+    for groups, boxes in ((1, 1), (3, 33), (2, 257), (1, 1000), (1, 4096)):
+        corners = rng.uniform(0, 200, (groups, boxes, 2))
+        made = np.concatenate([corners, corners + rng.uniform(1, 40, corners.shape)], axis=2).astype(np.float32)
+        scores = rng.uniform(-0.2, 1, (groups, boxes)).astype(np.float32)
+        call(
+            nms,
+            DeviceArray(made.shape, "float32", contents=made),
+            DeviceArray(scores.shape, "float32", contents=scores),
+            stream=stream,
+        )
+
+
+def pool(stream: Any, rng: np.random.Generator) -> None:
+    shared = {"spatial_scales": [0.25, 0.125], "level_thresholds": [40.0], "output_height": 7, "output_width": 7}
+    start = rng.uniform(-20, 90, (2, 9, 2))
+    rois = np.concatenate([start, start + rng.uniform(0, 90, start.shape)], axis=2).astype(np.float32)
+    for element in ELEMENTS:
+        for layout, output_layout in LAYOUTS:
+            form = {"element": element, "layout": layout, "output_layout": output_layout}
+            operators = [
+                load_operator("MultiscaleRoIPool", **form, **shared),
+                load_operator("MultiscaleRoIAlign", **form, **shared, sampling_ratio=2, aligned=0),
+                load_operator("MultiscaleRoIAlign", **form, **shared, sampling_ratio=0, aligned=1),
+            ]
+            maps = []
+            for height, width in ((24, 30), (12, 15)):
+                raw = rng.integers(0, 64, 2 * 40 * height * width * ELEMENT_BYTES[element], dtype=np.uint8)
+                maps.append(DeviceArray((2, 40, height, width), element, last=layout == "channels_last", contents=raw))
+            for operator in operators:
+                given = DeviceArray(rois.shape, "float32", contents=rois)
+                call(operator, given, *maps, stream=stream, last=output_layout == "channels_last")
+
+
+def preprocess(stream: Any, rng: np.random.Generator) -> None:
+    shapes = ((50, 61), (7, 90))
+    pictures = [DeviceArray((*s, 3), "uint8", contents=rng.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in shapes]
+    rows = [(p.pointer, h, w, 3 * w, 3, 1, h, 2 * w) for p, (h, w) in zip(pictures, shapes, strict=True)]
+    table = DeviceArray((2, 8), "int64", contents=np.array(rows, np.int64))
+    for element in ELEMENTS:
+        operator = load_preprocess(element=element, image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.3, 0.4))
+        call(operator, table, stream=stream, H=64, W=193)
+
+
+def main() -> None:
+    """Run everything once."""
+    ok(cuda.cuInit(0))
+    device = ok(cuda.cuDeviceGet(0))
+    ok(cuda.cuCtxSetCurrent(ok(cuda.cuDevicePrimaryCtxRetain(device))))
+    stream = ok(cuda.cuStreamCreate(cuda.CUstream_flags.CU_STREAM_NON_BLOCKING))
+    rng = np.random.default_rng(0)
+    suppress(stream, rng)
+    pool(stream, rng)
+    preprocess(stream, rng)
+    print("every kernel ran")
+
+
+if __name__ == "__main__":
+    main()

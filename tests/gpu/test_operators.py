@@ -1,0 +1,146 @@
+"""The kernels on a GPU against the references on the CPU, and against torchvision's CUDA operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign, batched_nms, box_iou, roi_pool
+
+from frcnn.plugins.direct import load_operator, load_preprocess
+from frcnn.plugins.grouped_nms.kernel import MOST_BOXES
+from frcnn.plugins.grouped_nms.reference import grouped_nms
+from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
+from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
+from gpu.cases import CANVAS, FORMS, call, crowd, maps_of, pooling, rois_of, suppress
+
+pytestmark = pytest.mark.gpu
+
+BOUND = 16 * 2.0**-24  # of the largest cell: another order of the same sums
+ROUNDING = {"float32": 0.0, "float16": 2.0**-10, "bfloat16": 2.0**-7}  # a last place of the result
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor, largest: float, element: str) -> None:
+    allowed = BOUND * largest + ROUNDING[element] * expected.abs()
+    difference = (found.float() - expected).abs()
+    assert (difference <= allowed).all(), f"{float(difference.max())}, largest cell {largest}"
+
+
+@pytest.mark.parametrize("iou_threshold", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize(
+    ("groups", "boxes"), [(2000, 12), (300, 64), (90, 1000), (5, 1000), (3, 2049), (2, MOST_BOXES), (70000, 3), (1, 1)]
+)
+def test_nms_decides_exactly_as_the_reference(device, stream, groups, boxes, iou_threshold):
+    threshold = float(np.float32(iou_threshold))
+    candidates, scores = crowd(groups, boxes, seed=groups + boxes)
+    found = suppress(candidates.to(device), scores.to(device), threshold, stream=stream)
+    assert torch.equal(found.cpu(), grouped_nms(candidates, scores, iou_threshold=threshold))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nms_keeps_what_torchvisions_cuda_operator_keeps(device, stream, seed):
+    """Where no overlap is within a few roundings of the threshold, and no two scores are equal."""
+    threshold = 0.5
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 400, (8, 500, 2))
+    candidates = torch.from_numpy(
+        np.concatenate([corners, corners + rng.uniform(5, 80, corners.shape)], axis=2)
+    ).float()
+    scores = torch.from_numpy(rng.permutation(np.linspace(0.01, 0.99, 4000)).reshape(8, 500)).float()
+    clear = torch.stack([((box_iou(group, group) - threshold).abs() > 1e-4).all() for group in candidates])
+    assert clear.sum() >= 1
+    candidates, scores = candidates[clear].to(device), scores[clear].to(device)
+    groups = torch.arange(len(scores), device=device).repeat_interleave(500)
+    # torchvision shifts boxes by group; per group there is nothing to shift
+    kept = torch.cat(
+        [
+            batched_nms(b, s, torch.zeros_like(s), threshold) + 500 * i
+            for i, (b, s) in enumerate(zip(candidates, scores, strict=True))
+        ]
+    )
+    expected = torch.full((len(groups),), -1.0, device=device)
+    expected[kept] = scores.flatten()[kept]
+    assert torch.equal(suppress(candidates, scores, threshold, stream=stream).flatten(), expected)
+
+
+@pytest.mark.parametrize("form", FORMS, ids="-".join)
+@pytest.mark.parametrize(
+    ("levels", "sampling", "aligned", "grid"), [(4, 2, 0, (7, 7)), (1, 0, 1, (14, 14)), (5, 0, 0, (3, 5))]
+)
+def test_align_is_the_reference_within_a_bound(device, stream, form, levels, sampling, aligned, grid):
+    element, layout, output_layout = form
+    given = pooling(levels, grid, sampling_ratio=sampling, aligned=aligned)
+    align = load_operator("MultiscaleRoIAlign", element=element, layout=layout, output_layout=output_layout, **given)
+    for seed, (images, per_image, channels) in enumerate([(2, 300, 32), (1, 1000, 64), (3, 7, 8), (1, 33, 264)]):
+        rois = rois_of(images, per_image, given["level_thresholds"], seed)
+        maps = maps_of(images, channels, levels, element, layout, device)
+        found = call(align, rois.to(device), *maps, stream=stream)
+        expected = multiscale_roi_align(rois, [m.float().cpu() for m in maps], **given)
+        assert_close(found.cpu(), expected, max(float(m.float().abs().max()) for m in maps), element)
+
+
+@pytest.mark.parametrize("form", FORMS, ids="-".join)
+@pytest.mark.parametrize(("levels", "grid"), [(1, (7, 7)), (4, (7, 7)), (2, (5, 3))])
+def test_max_pooling_is_the_reference_bit_for_bit(device, stream, form, levels, grid):
+    element, layout, output_layout = form
+    given = pooling(levels, grid)
+    pool = load_operator("MultiscaleRoIPool", element=element, layout=layout, output_layout=output_layout, **given)
+    for seed, (images, per_image, channels) in enumerate([(2, 300, 32), (1, 1000, 64), (3, 7, 8)]):
+        rois = rois_of(images, per_image, given["level_thresholds"], seed)
+        maps = maps_of(images, channels, levels, element, layout, device)
+        found = call(pool, rois.to(device), *maps, stream=stream)
+        assert torch.equal(found.cpu(), multiscale_roi_pool(rois, [m.cpu() for m in maps], **given))
+
+
+def test_align_is_torchvisions_cuda_operator_within_a_bound(device, stream):
+    given = pooling(4, sampling_ratio=2, aligned=0)
+    align = load_operator("MultiscaleRoIAlign", layout="channels_last", **given)
+    theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+    maps = maps_of(1, 256, 4, "float32", "channels_last", device)
+    for seed in range(5):
+        rois = rois_of(1, 1000, given["level_thresholds"], seed)
+        present = (rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])
+        rois = rois[present][None].to(device)
+        # the canvas is told: torchvision infers the scales from it
+        expected = theirs({str(i): m for i, m in enumerate(maps)}, [rois[0]], [CANVAS])
+        found = call(align, rois, *maps, stream=stream)
+        # torchvision's CUDA kernel is compiled with contraction: its samples lie a few roundings elsewhere, so that
+        # one exactly on the border of the map may count or not
+        close = (found - expected).abs() <= 1e-4 * max(float(m.abs().max()) for m in maps)
+        assert float((~close).float().mean()) < 1e-3
+
+
+def test_max_pooling_is_torchvisions_cuda_operator(device, stream):
+    given = pooling(1)
+    pool = load_operator("MultiscaleRoIPool", **given)
+    (feature,) = maps_of(1, 64, 1, "float32", "planar", device)
+    rois = rois_of(1, 1000, given["level_thresholds"], 3)
+    rois = rois[(rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])][None].to(device)
+    expected = roi_pool(feature, [rois[0]], (7, 7), 0.25)
+    found = call(pool, rois, feature, stream=stream)
+    # torchvision's CUDA kernel is compiled with contraction: the edge of a bin may move by a rounding
+    differing = (found != expected).float().mean()
+    assert float(differing) < 1e-3
+
+
+@pytest.mark.parametrize("element", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "shapes", [[(1080, 1920)], [(427, 640), (640, 427), (33, 61)], [(1, 1)], [(4000, 3000)]], ids=str
+)
+def test_preprocessing_is_torchvisions(device, stream, element, shapes):
+    rng = np.random.default_rng(len(shapes))
+    pictures = [torch.from_numpy(rng.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in shapes]
+    transform = GeneralizedRCNNTransform(800, 1333, list(MEAN), list(STD))
+    expected, _ = transform([picture.permute(2, 0, 1).float() / 255 for picture in pictures])
+    on_device = [picture.to(device) for picture in pictures]
+    rows = [
+        (p.data_ptr(), *p.shape[:2], *p.stride(), *size)
+        for p, size in zip(on_device, expected.image_sizes, strict=True)
+    ]
+    images = torch.full(expected.tensors.shape, float("nan"), dtype=getattr(torch, element), device=device)
+    preprocess = load_preprocess(element=element, image_mean=MEAN, image_std=STD)
+    preprocess(torch.tensor(rows, device=device), out=images, stream=stream)
+    bound = {"float32": 1e-3, "float16": 3e-3, "bfloat16": 2e-2}[element]
+    assert float((images.float().cpu() - expected.tensors).abs().max()) <= bound

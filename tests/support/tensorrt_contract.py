@@ -1,0 +1,92 @@
+"""A process in which NVIDIA's ``tensorrt.plugin`` runs without TensorRT and without a GPU.
+
+The bindings need nine C functions of three libraries. TensorRT-RTX, whose wheel is on PyPI, has all but
+``initLibNvInferPlugins``, so its libraries lie in a folder under the names of TensorRT's, beside a stub of that one.
+Good for registering plugins and for calling their Python side; TensorRT itself is not there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+__all__ = ["Contract", "make_libraries"]
+
+ROOT = Path(__file__).parent.parent.parent
+STUB = "int initLibNvInferPlugins(void *logger, char const *name_space) { return 1; }\n"
+LIBRARIES = {
+    "libnvinfer.so.11": "libtensorrt_rtx.so.1",
+    "libnvonnxparser.so.11": "libtensorrt_onnxparser_rtx.so.1",
+}
+
+PRELUDE = """
+import sys
+from pathlib import Path
+import msgspec
+from support.tensorrt_driver import create, drive, trt, trtp
+from frcnn.plugins.tensorrt import callback_error, register
+letter = Path(sys.argv[1])
+given = msgspec.msgpack.decode(letter.read_bytes())
+result = None
+"""
+EPILOGUE = """
+letter.write_bytes(msgspec.msgpack.encode(result))
+"""
+
+
+def make_libraries(folder: Path) -> Path:
+    """Fill a folder with the libraries that the bindings ask for, or skip the test where that cannot be done."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("a C compiler is needed for the one-function stub of libnvinfer_plugin.so.11")
+    for package in ("tensorrt_bindings", "tensorrt_rtx_libs"):
+        assert importlib.util.find_spec(package) is not None, f"{package} is a dependency of the tests"
+    rtx = importlib.util.find_spec("tensorrt_rtx_libs")
+    assert rtx is not None and rtx.origin is not None
+    for name, target in LIBRARIES.items():
+        (folder / name).symlink_to(Path(rtx.origin).parent / target)
+    stub = folder / "stub.c"
+    stub.write_text(STUB, encoding="utf-8")
+    subprocess.run([compiler, "-shared", "-fPIC", stub, "-o", folder / "libnvinfer_plugin.so.11"], check=True)
+    return folder
+
+
+class Contract:
+    """Runs code against NVIDIA's plugin code, each time in a process of its own.
+
+    Args:
+        libraries: what :func:`make_libraries` filled.
+    """
+
+    def __init__(self, libraries: Path) -> None:
+        self._libraries = libraries
+
+    def __call__(self, code: str, given: Any = None) -> Any:
+        """Run code that has ``given`` and the names of ``tensorrt_driver``, and return its ``result``."""
+        with tempfile.TemporaryDirectory() as folder:
+            letter = Path(folder, "letter")
+            letter.write_bytes(msgspec.msgpack.encode(given))
+            done = subprocess.run(
+                [sys.executable, "-W", "error", "-c", PRELUDE + code + EPILOGUE, letter],
+                env=os.environ
+                | {
+                    "LD_LIBRARY_PATH": str(self._libraries),
+                    "FRCNN_CACHE_DIR": str(self._libraries / "cache"),
+                    "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]),
+                },
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+            )
+            assert done.returncode == 0, done.stderr
+            return msgspec.msgpack.decode(letter.read_bytes())
