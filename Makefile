@@ -34,16 +34,22 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not full"
+	$(BIN)/pytest -m "not full and not gpu"
 
 test-full: $(INSTALLED)
 	$(BIN)/pytest -m full -s
+
+test-gpu: $(INSTALLED)
+	FRCNN_REQUIRE_GPU=1 PYTHONPATH=src:tests $(BIN)/pytest --confcutdir=tests/gpu -m gpu tests/gpu
 
 train-demo: $(INSTALLED)
 	$(BIN)/python $(DEMO)/train.py --out out/train_demo
 
 bench-cpu: $(INSTALLED)
 	$(BIN)/python -m frcnn.benchmarks.cpu -o benchmarks/results/cpu.json
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python -m frcnn.benchmarks.kernels -o benchmarks/results/kernels.json
 
 clean:
 	rm -rf out build dist

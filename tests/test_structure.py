@@ -63,6 +63,7 @@ PUBLIC = {
     ],
     "frcnn.exporter": ["MultiScaleRoIPool", "export_onnx", "load_checkpoint"],
     "frcnn.plugins": ["DOMAIN", "OPERATORS", "VERSION", "OperatorSpec"],
+    "frcnn.plugins.tensorrt": ["callback_error", "register"],
     "frcnn.runtime": ["Detections", "Detector", "Picture"],
     "frcnn.spec": [
         "BACKGROUND",

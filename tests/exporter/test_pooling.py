@@ -25,7 +25,8 @@ def feature_maps(levels: int, stride: int = 4) -> OrderedDict[str, torch.Tensor]
 
 def present_rois(levels: int) -> list[torch.Tensor]:
     rois = make_rois(2, 60, thresholds_of(levels), seed=1)
-    return [r[(r[:, 2] >= r[:, 0]) & (r[:, 3] >= r[:, 1])] for r in rois]
+    sides = [r[:, 2:] - r[:, :2] for r in rois]
+    return [r[(side >= 0).all(1) & side.prod(1).isfinite()] for r, side in zip(rois, sides, strict=True)]
 
 
 def test_one_map_is_torchvisions_roi_pool():
