@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
@@ -17,16 +17,21 @@ from frcnn.errors import ArtifactError, UsageError
 __all__ = [
     "BACKGROUND",
     "MANIFEST_KEY",
+    "PRECISIONS",
     "SCHEMA_VERSION",
     "Manifest",
     "ModelSpec",
+    "NonNegative",
     "PoolerSpec",
+    "Positive",
     "Precision",
     "RPNSpec",
+    "Record",
     "RoIHeadsSpec",
     "Size",
     "TransformSpec",
     "full_labels",
+    "read_versioned",
 ]
 
 SCHEMA_VERSION: Final = 1
@@ -36,20 +41,22 @@ BACKGROUND: Final = "__background__"
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
+PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
 PoolerKind = Literal["align", "max"]
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Triple = tuple[float, float, float]
+T = TypeVar("T", bound="Record")
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Frozen, keyword-only and strict: an unknown or missing field is an error when decoding."""
 
 
-class TransformSpec(_Record, frozen=True, kw_only=True):
+class TransformSpec(Record, frozen=True, kw_only=True):
     """Preprocessing, as in ``torchvision.models.detection.transform.GeneralizedRCNNTransform``.
 
     Attributes:
@@ -87,7 +94,7 @@ class TransformSpec(_Record, frozen=True, kw_only=True):
         return -(-height // step) * step, -(-width // step) * step
 
 
-class RPNSpec(_Record, frozen=True, kw_only=True):
+class RPNSpec(Record, frozen=True, kw_only=True):
     """Region proposal network, at inference.
 
     Attributes:
@@ -107,7 +114,7 @@ class RPNSpec(_Record, frozen=True, kw_only=True):
     score_thresh: float
 
 
-class PoolerSpec(_Record, frozen=True, kw_only=True):
+class PoolerSpec(Record, frozen=True, kw_only=True):
     """RoI pooling.
 
     Attributes:
@@ -128,7 +135,7 @@ class PoolerSpec(_Record, frozen=True, kw_only=True):
     sampling_ratio: NonNegative
 
 
-class RoIHeadsSpec(_Record, frozen=True, kw_only=True):
+class RoIHeadsSpec(Record, frozen=True, kw_only=True):
     """Box head, at inference.
 
     Attributes:
@@ -144,7 +151,7 @@ class RoIHeadsSpec(_Record, frozen=True, kw_only=True):
     detections_per_img: Positive
 
 
-class ModelSpec(_Record, frozen=True, kw_only=True):
+class ModelSpec(Record, frozen=True, kw_only=True):
     """What a Faster R-CNN is, apart from its weights.
 
     Attributes:
@@ -172,7 +179,7 @@ class ModelSpec(_Record, frozen=True, kw_only=True):
         return str(label) if self.labels is None else self.labels[label]
 
 
-class Manifest(_Record, frozen=True, kw_only=True):
+class Manifest(Record, frozen=True, kw_only=True):
     """What an artifact says of itself; ``metadata_props["frcnn.manifest"]`` of a ``model.onnx``.
 
     Attributes:
@@ -211,16 +218,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
         Raises:
             ArtifactError: the text is no manifest of a schema version this frcnn reads.
         """
-        try:
-            version = msgspec.json.decode(text, type=_Versioned).schema_version
-            if version != SCHEMA_VERSION:
-                raise ArtifactError(
-                    f"{source}: manifest schema version {version}, expected {SCHEMA_VERSION}",
-                    hint="export the model again with this version of frcnn, or install the matching one",
-                )
-            return msgspec.json.decode(text, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ArtifactError(f"{source}: the manifest is damaged: {error}", hint="export the model again") from error
+        return read_versioned(text, cls, SCHEMA_VERSION, source=source, remake="export the model again")
 
     def canvas_for(self, resized: Size) -> Size | None:
         """Return the canvas a resized picture goes on: the smallest that holds it, or None if none does."""
@@ -233,6 +231,31 @@ class Manifest(_Record, frozen=True, kw_only=True):
 
 class _Versioned(msgspec.Struct):
     schema_version: int
+
+
+def read_versioned(text: str | bytes, kind: type[T], schema_version: int, *, source: str, remake: str) -> T:
+    """Read a manifest, strictly.
+
+    Args:
+        text: JSON.
+        kind: which manifest.
+        schema_version: the one that this frcnn reads.
+        source: the artifact's name, for messages.
+        remake: how to make the artifact anew.
+
+    Raises:
+        ArtifactError: the text is no such manifest of that schema version.
+    """
+    try:
+        version = msgspec.json.decode(text, type=_Versioned).schema_version
+        if version != schema_version:
+            raise ArtifactError(
+                f"{source}: manifest schema version {version}, expected {schema_version}",
+                hint=f"{remake} with this version of frcnn, or install the matching one",
+            )
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtifactError(f"{source}: the manifest is damaged: {error}", hint=remake) from error
 
 
 def full_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:

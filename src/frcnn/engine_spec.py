@@ -1,0 +1,232 @@
+"""What an engine artifact (``*.frcnn``) says of itself: the manifest in it, which both rooms read from here.
+
+The file is a zip of stored (uncompressed) parts: ``manifest.json``, a :class:`EngineManifest`, and what it lists.
+A detection is its ``steps`` in order, over tensors told apart by name: engines, and operators whose kernels the runtime
+launches between them. A TensorRT artifact has one step, since its engine carries the operators as plugins.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from frcnn.spec import Manifest, NonNegative, Positive, Precision, Record, Size, read_versioned
+
+__all__ = [
+    "ENGINE_SCHEMA_VERSION",
+    "INPUTS",
+    "MANIFEST_PART",
+    "OUTPUTS",
+    "PRECISION_PART",
+    "TARGETS",
+    "EngineManifest",
+    "EngineStep",
+    "EngineTensor",
+    "MemoryNeeds",
+    "OperatorStep",
+    "Part",
+    "Profile",
+    "Range",
+    "Target",
+    "kernel_part",
+]
+
+ENGINE_SCHEMA_VERSION: Final = 1
+MANIFEST_PART: Final = "manifest.json"
+PRECISION_PART: Final = "precision.json"
+
+INPUTS: Final = ("images", "image_sizes")
+OUTPUTS: Final = ("num_detections", "boxes", "scores", "labels")
+
+Target = Literal["tensorrt-rtx", "tensorrt"]
+TARGETS: Final[tuple[Target, ...]] = ("tensorrt-rtx", "tensorrt")
+
+TensorElement = Literal["float32", "float16", "bfloat16", "int32", "int64", "bool"]
+TensorLayout = Literal["planar", "channels_last"]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+PartName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*\Z", max_length=200)]
+
+
+class Range(Record, frozen=True, kw_only=True):
+    """What an engine takes of one size: from ``least`` to ``most``, fastest at ``usual``."""
+
+    least: Positive
+    usual: Positive
+    most: Positive
+
+    def __post_init__(self) -> None:
+        if not self.least <= self.usual <= self.most:
+            raise ValueError(f"expected least <= usual <= most, got {self.least}:{self.usual}:{self.most}")
+
+    def __contains__(self, value: object) -> bool:
+        """Return whether a size is within the range."""
+        return isinstance(value, int) and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        return str(self.least) if self.least == self.most else f"{self.least}:{self.usual}:{self.most}"
+
+
+class Profile(Record, frozen=True, kw_only=True):
+    """One set of shapes that the engines are made for; canvas sizes in pixels."""
+
+    batch: Range
+    height: Range
+    width: Range
+
+    def holds(self, batch: int, canvas: Size) -> bool:
+        """Return whether a batch of pictures on a canvas may be run."""
+        return batch in self.batch and canvas[0] in self.height and canvas[1] in self.width
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it has one canvas only."""
+        return self.height.least == self.height.most and self.width.least == self.width.most
+
+
+class EngineTensor(Record, frozen=True, kw_only=True):
+    """A tensor between steps: its element type, and how (N, C, H, W) lies in memory."""
+
+    element: TensorElement
+    layout: TensorLayout = "planar"
+
+
+class EngineStep(Record, frozen=True, kw_only=True, tag="engine", tag_field="kind"):
+    """Run an engine.
+
+    Attributes:
+        part: the serialized engine.
+        inputs: tensors it reads.
+        outputs: tensors it writes.
+    """
+
+    part: PartName
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class OperatorStep(Record, frozen=True, kw_only=True, tag="operator", tag_field="kind"):
+    """Launch the kernels of an operator of the domain ``frcnn``.
+
+    Attributes:
+        node: the node's name in ``model.onnx``.
+        operator: ``GroupedNMS``, ``MultiscaleRoIAlign`` or ``MultiscaleRoIPool``.
+        attributes: the operator's attributes.
+        inputs: tensors it reads, in the operator's order.
+        output: the tensor it writes.
+    """
+
+    node: str
+    operator: str
+    attributes: dict[str, int | float | tuple[float, ...]]
+    inputs: tuple[str, ...]
+    output: str
+
+
+class Part(Record, frozen=True, kw_only=True):
+    """A file in the artifact."""
+
+    size_bytes: NonNegative
+    sha256: Sha256
+
+
+class MemoryNeeds(Record, frozen=True, kw_only=True):
+    """Device memory for the largest shapes of each profile, the most of them; engine scratch is known on a GPU only.
+
+    Attributes:
+        weights_bytes: all engines' weights.
+        tensors_bytes: inputs, outputs and what flows between steps.
+        workspace_bytes: the operators' kernels' scratch.
+    """
+
+    weights_bytes: NonNegative
+    tensors_bytes: NonNegative
+    workspace_bytes: NonNegative
+
+
+class EngineManifest(Record, frozen=True, kw_only=True):
+    """What an artifact says of itself.
+
+    Attributes:
+        schema_version: version of this layout.
+        source: the manifest of the ``model.onnx`` that it was built from.
+        source_onnx_sha256: SHA-256 of that file.
+        target: which TensorRT runs it.
+        target_version: the version that built it, which must also run it.
+        cuda_major: CUDA release that the kernels were compiled for.
+        precision: type of the heavy layers, as the engines' own network definitions have it.
+        profiles: shapes that the engines are made for; engine profiles are in this order.
+        compute_capabilities: GPUs that the engines are for, like ``"8.9"``; empty: all that the target serves.
+        architectures: ``sm_NN`` or ``compute_NN``, what each kernel is there for.
+        tensors: every tensor that a step reads or writes, by name.
+        steps: what a detection does, in order.
+        parts: every other file in the artifact, by name.
+        memory: device memory needed.
+        versions: package name -> version of what built it.
+    """
+
+    schema_version: Positive
+    source: Manifest
+    source_onnx_sha256: Sha256
+    target: Target
+    target_version: str
+    cuda_major: Positive
+    precision: Precision
+    profiles: Annotated[tuple[Profile, ...], msgspec.Meta(min_length=1)]
+    compute_capabilities: tuple[str, ...]
+    architectures: tuple[str, ...]
+    tensors: dict[str, EngineTensor]
+    steps: tuple[EngineStep | OperatorStep, ...]
+    parts: dict[PartName, Part]
+    memory: MemoryNeeds
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        known = set(INPUTS)
+        for step in self.steps:
+            outputs = step.outputs if isinstance(step, EngineStep) else (step.output,)
+            missing = [name for name in (*step.inputs, *outputs) if name not in self.tensors]
+            missing += [name for name in step.inputs if name not in known]
+            if missing:
+                raise ValueError(f"steps: the tensor {missing[0]!r} comes from nowhere or has no type")
+            if isinstance(step, EngineStep) and step.part not in self.parts:
+                raise ValueError(f"steps: the part {step.part!r} is not listed")
+            known |= set(outputs)
+        if not set(OUTPUTS) <= known:
+            raise ValueError(f"steps: expected the outputs {', '.join(OUTPUTS)}")
+
+    def to_json(self) -> bytes:
+        """Return the manifest as JSON."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: bytes, *, source: str) -> EngineManifest:
+        """Read a manifest, strictly.
+
+        Args:
+            text: JSON.
+            source: the artifact's name, for messages.
+
+        Raises:
+            ArtifactError: the text is no manifest of a schema version this frcnn reads.
+        """
+        return read_versioned(
+            text, cls, ENGINE_SCHEMA_VERSION, source=source, remake="build the artifact again: frcnn build model.onnx"
+        )
+
+    def profile_for(self, batch: int, canvas: Size) -> int | None:
+        """Return the index of the first profile that holds a batch on a canvas, static ones first; None if none."""
+        holding = [i for i, profile in enumerate(self.profiles) if profile.holds(batch, canvas)]
+        return min(holding, key=lambda i: (not self.profiles[i].is_static, i), default=None)
+
+
+def kernel_part(entry: str, fingerprint: str, architecture: str) -> str:
+    """Return the part that holds a compiled kernel.
+
+    Args:
+        entry: its ``extern "C"`` name.
+        fingerprint: what its source, headers and constants hash to.
+        architecture: ``sm_NN`` or ``compute_NN``.
+    """
+    suffix = "ptx" if architecture.startswith("compute_") else "cubin"
+    return f"kernels/{entry}-{fingerprint}.{architecture}.{suffix}"
