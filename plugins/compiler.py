@@ -26,6 +26,7 @@ __all__ = [
     "compile_kernel",
     "compile_kernels",
     "compiler_version",
+    "fingerprint",
     "resource_usage",
     "supported_architectures",
 ]
@@ -156,6 +157,18 @@ def compile_kernels(
     """
     wanted = (*dict.fromkeys(architectures), OLDEST_PTX)
     return {name: compile_kernel(kernel, name, cuda_major=cuda_major, cache=cache) for name in wanted}
+
+
+def fingerprint(kernel: Kernel) -> str:
+    """Return what a kernel's source, headers, constants and options hash to, as 16 hexadecimal digits.
+
+    Code that was compiled from one kernel may be launched by another if their fingerprints are one; no compiler is
+    needed to tell.
+
+    Raises:
+        KernelError: the source cannot be read.
+    """
+    return _key(kernel, "", (0, 0)).hex()[:16]
 
 
 def resource_usage(kernel: Kernel, architecture: str) -> Resources:

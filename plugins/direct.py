@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -29,22 +29,15 @@ from frcnn.errors import KernelError
 from frcnn.plugins.arrays import ArrayView, check_apart, stream_handle, view_of
 from frcnn.plugins.compiler import OLDEST_PTX, compile_kernel, supported_architectures
 from frcnn.plugins.driver import Driver, LoadedKernel, cuda_driver, load_kernel
-from frcnn.plugins.grouped_nms.kernel import kernels as grouped_nms_kernels
 from frcnn.plugins.kernel import ELEMENT_BYTES, Element, Kernel, Launch, check_choice
-from frcnn.plugins.multiscale_roi_align.kernel import kernels as multiscale_roi_align_kernels
-from frcnn.plugins.multiscale_roi_pool.kernel import kernels as multiscale_roi_pool_kernels
 from frcnn.plugins.operator import Tensor
+from frcnn.plugins.operator_kernels import KERNELS
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 
 __all__ = ["LoadedOperator", "load_operator", "load_preprocess"]
 
 Shape = tuple[int, ...]
 
-_KERNELS: Final[Mapping[str, Callable[..., tuple[Kernel, ...]]]] = {
-    "GroupedNMS": grouped_nms_kernels,
-    "MultiscaleRoIAlign": multiscale_roi_align_kernels,
-    "MultiscaleRoIPool": multiscale_roi_pool_kernels,
-}
 _SLICE_BYTES: Final = 256  # scratch tensors begin at multiples of this
 _PLANS: Final = 256  # launches remembered an operator, for so many combinations of shapes
 
@@ -213,13 +206,13 @@ def load_operator(
         KernelError: attributes that no kernel can be made for, no current context, or a driver that refuses.
         MissingDependencyError: a package of ``frcnn[cuda]`` is not installed.
     """
-    check_choice("operator", name, sorted(_KERNELS))
+    check_choice("operator", name, sorted(KERNELS))
     try:
-        inspect.signature(_KERNELS[name]).bind(**attributes)
+        inspect.signature(KERNELS[name]).bind(**attributes)
     except TypeError as error:
-        known = ", ".join(inspect.signature(_KERNELS[name]).parameters)
+        known = ", ".join(inspect.signature(KERNELS[name]).parameters)
         raise KernelError(f"{name}: {error}", hint=f"its attributes are {known}") from error
-    return _load(name, _KERNELS[name](**attributes), architecture, driver)
+    return _load(name, KERNELS[name](**attributes), architecture, driver)
 
 
 def load_preprocess(
