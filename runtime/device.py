@@ -1,8 +1,8 @@
 """What running an engine artifact asks of a GPU: memory, streams, graphs, and deserialised engines.
 
 ``cuda_device`` and ``tensorrt_engine`` are the real ones. Whoever runs an artifact knows only these, so that order,
-lifetimes and graphs can be tried where there is no GPU. Addresses and streams are plain integers, as the kernels' direct
-launches take them (:mod:`frcnn.plugins.driver`).
+lifetimes and graphs can be tried where there is no GPU. Addresses and streams are integers, as in
+:mod:`frcnn.plugins.driver`.
 """
 
 from __future__ import annotations
