@@ -8,12 +8,12 @@ the one that NVIDIA's Model Optimizer gives such nodes, so that the lowered mode
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Final
 
 import onnx
 
 from frcnn.errors import ExportError
+from frcnn.exporter.onnx_nodes import all_nodes, subgraph_nodes, title, unique_name
 from frcnn.plugins import DOMAIN, OPERATORS
 from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION, PLUGINS_OF, Plugin
 
@@ -37,13 +37,13 @@ def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     functions = [function for function in model.functions if function.domain != DOMAIN]
     inner = [
-        *_subgraph_nodes(model.graph.node),
-        *(node for function in functions for node in _all_nodes(function.node)),
+        *subgraph_nodes(model.graph.node),
+        *(node for function in functions for node in all_nodes(function.node)),
     ]
     for node in inner:
         if node.domain == DOMAIN:
             raise ExportError(
-                f"{_title(node)} is in a subgraph or function; expected {DOMAIN} operators in the main graph only",
+                f"{title(node)} is in a subgraph or function; expected {DOMAIN} operators in the main graph only",
                 hint="inline the model's functions and conditions first",
             )
 
@@ -81,13 +81,13 @@ def _plugin_nodes(node: onnx.NodeProto, taken: set[str]) -> list[onnx.NodeProto]
     for plugin in plugins:
         for name in plugin.outputs:
             if name not in values:
-                values[name] = _unique(f"{base}/{name}", taken)
+                values[name] = unique_name(f"{base}/{name}", taken)
         made.append(
             onnx.helper.make_node(
                 plugin.name,
                 [values[name] for name in plugin.inputs],
                 [values[name] for name in plugin.outputs],
-                name=_unique(f"{base}/{plugin.name}", taken),
+                name=unique_name(f"{base}/{plugin.name}", taken),
                 domain=PLUGIN_DOMAIN,
                 plugin_namespace=NAMESPACE,
                 plugin_version=PLUGIN_VERSION,
@@ -102,47 +102,19 @@ def _plugins_of(node: onnx.NodeProto) -> tuple[Plugin, ...]:
     spec = OPERATORS.get(node.op_type)
     if spec is None:
         raise ExportError(
-            f"{_title(node)} is {DOMAIN}.{node.op_type}; operators that have a plugin are {', '.join(OPERATORS)}",
+            f"{title(node)} is {DOMAIN}.{node.op_type}; operators that have a plugin are {', '.join(OPERATORS)}",
             hint="export the model again with this version of frcnn",
         )
     plugins = PLUGINS_OF.get((node.op_type, len(node.input)))
     if plugins is None:
         counts = " or ".join(str(inputs) for operator, inputs in PLUGINS_OF if operator == node.op_type)
-        raise ExportError(f"{_title(node)}: {node.op_type} has plugins for {counts} inputs, got {len(node.input)}")
+        raise ExportError(f"{title(node)}: {node.op_type} has plugins for {counts} inputs, got {len(node.input)}")
     for what, expected, got in (
         ("outputs", [tensor.name for tensor in spec.outputs], node.output),
         ("attributes", [attribute.name for attribute in spec.attributes], [a.name for a in node.attribute]),
     ):
         if len(got) != len(expected) or (what == "attributes" and set(got) != set(expected)):
             raise ExportError(
-                f"{_title(node)}: {node.op_type} has the {what} {', '.join(expected)}, got {', '.join(got) or 'none'}"
+                f"{title(node)}: {node.op_type} has the {what} {', '.join(expected)}, got {', '.join(got) or 'none'}"
             )
     return plugins
-
-
-def _subgraph_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Give the nodes inside the branches and bodies of nodes, however deep."""
-    for node in nodes:
-        for attribute in node.attribute:
-            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _all_nodes(graph.node)
-
-
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        yield from _subgraph_nodes([node])
-
-
-def _title(node: onnx.NodeProto) -> str:
-    return f"node {(node.name or next(iter(node.output), node.op_type))!r}"
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    """Return a name that is not taken, and take it."""
-    chosen, count = name, 1
-    while chosen in taken:
-        count += 1
-        chosen = f"{name}_{count}"
-    taken.add(chosen)
-    return chosen
