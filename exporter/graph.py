@@ -50,9 +50,18 @@ def _attach_functions(model: onnx.ModelProto, spec: ModelSpec) -> None:
         raise ExportError(f"expected two GroupedNMS nodes and one RoI pooling node, got {used}")
     if model.functions:
         raise ExportError(f"unexpected functions in the exported graph: {[f.name for f in model.functions]}")
-    model.functions.extend(bodies[name]() for name in sorted(set(used)))
+    (opset,) = (entry.version for entry in model.opset_import if entry.domain == "")
+    model.functions.extend(_of_opset(bodies[name](), opset) for name in sorted(set(used)))
     if not any(opset.domain == DOMAIN for opset in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+
+
+def _of_opset(function: onnx.FunctionProto, version: int) -> onnx.FunctionProto:
+    """Give a body the opset of the model, which may not mix two; its operators only take more types from 20 to 22."""
+    for entry in function.opset_import:
+        if entry.domain == "":
+            entry.version = version
+    return function
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:

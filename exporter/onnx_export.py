@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import onnx
 import torch
@@ -19,12 +20,14 @@ from frcnn.exporter.deploy import DeployableFasterRCNN
 from frcnn.exporter.graph import finish_graph
 from frcnn.exporter.model_spec import read_model_spec
 from frcnn.exporter.supported import require_supported
+from frcnn.exporter.widening import widen_bfloat16
 from frcnn.files import replacing
-from frcnn.spec import SCHEMA_VERSION, Manifest, ModelSpec, Precision, Size
+from frcnn.spec import PRECISIONS, SCHEMA_VERSION, Manifest, ModelSpec, Precision, Size
 
-__all__ = ["INPUT_NAMES", "OPSET", "OUTPUT_NAMES", "export_onnx"]
+__all__ = ["INPUT_NAMES", "OPSETS", "OUTPUT_NAMES", "export_onnx"]
 
-OPSET = 20
+OPSETS: Final[dict[Precision, int]] = {"fp32": 20, "fp16": 20, "bf16": 22}
+"""Opset of the standard operators; Conv takes bfloat16 from 22 on, and fewer runtimes know 22 than 20."""
 INPUT_NAMES = ("images", "image_sizes")
 OUTPUT_NAMES = ("num_detections", "boxes", "scores", "labels")
 
@@ -50,7 +53,8 @@ def export_onnx(
         labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1``.
         size: None for any canvas (a multiple of the model's ``size_divisible``), one (height, width) for a static
             canvas, or several: the graph is dynamic then, and the artifact takes just these.
-        precision: ``"fp32"`` or ``"fp16"`` (the heavy layers; decoding, softmax, scores and IoU stay float32).
+        precision: of the heavy layers: ``"fp32"``, ``"fp16"`` or ``"bf16"``; decoding, softmax, scores and IoU stay
+            float32. ONNX Runtime has no CPU kernels for bf16: such a file is for TensorRT and CUDA.
         architecture: a name for people; the class's name by default.
         source_sha256: SHA-256 of the checkpoint, for the manifest.
         assumptions: what was not in the weights, for the manifest.
@@ -64,8 +68,8 @@ def export_onnx(
         ExportError: the exporter failed.
         OutputError: the file cannot be written.
     """
-    if precision not in ("fp32", "fp16"):
-        raise UsageError(f"precision: expected fp32 or fp16, got {precision!r}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     detector = require_supported(model)
     _require_finite(detector)
     spec = read_model_spec(detector, architecture=architecture, labels=labels)
@@ -75,7 +79,7 @@ def export_onnx(
         model=spec,
         precision=precision,
         canvases=canvases,
-        opset=OPSET,
+        opset=OPSETS[precision],
         versions=_versions(),
         source_sha256=source_sha256,
         assumptions=tuple(assumptions),
@@ -103,7 +107,7 @@ def _trace(
                 module,
                 (images, image_sizes),
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=OPSETS[precision],
                 input_names=list(INPUT_NAMES),
                 output_names=list(OUTPUT_NAMES),
                 dynamic_shapes={"images": {0: batch, **canvas_dims}, "image_sizes": {0: batch}},
@@ -120,7 +124,7 @@ def _trace(
             hint += "; a static canvas (--size HEIGHTxWIDTH) asks less of the model"
         raise ExportError(f"PyTorch could not export {spec.architecture}: {reason}", hint=hint) from error
     assert program is not None
-    return program.model_proto
+    return widen_bfloat16(program.model_proto) if precision == "bf16" else program.model_proto
 
 
 def _usual_canvas(spec: ModelSpec) -> Size:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
-
-import onnx
-import onnx.parser
+from typing import TYPE_CHECKING, Final
 
 from frcnn.plugins.operator import Attribute, OperatorSpec, Tensor
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["ATTRIBUTES", "INPUTS", "OUTPUTS", "pooling_function"]
 
@@ -47,6 +47,8 @@ def pooling_function(spec: OperatorSpec, levels: int, pool: PoolText) -> onnx.Fu
         levels: feature maps, at least 1.
         pool: how the RoIs of one level are pooled.
     """
+    import onnx.parser
+
     inputs = ", ".join(spec.input_names(levels))
     attributes = ", ".join(attribute.name for attribute in spec.attributes)
     steps = "".join(_pool_level(level, pool) for level in range(levels))

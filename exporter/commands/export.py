@@ -20,7 +20,7 @@ from frcnn.console import say, spinner
 from frcnn.errors import UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
 from frcnn.files import writable_folder
-from frcnn.spec import Manifest, Size
+from frcnn.spec import PRECISIONS, Manifest, Size
 
 __all__ = ["add_arguments", "parse_sizes", "run"]
 
@@ -43,9 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=("fp32", "fp16"),
+        choices=PRECISIONS,
         default="fp32",
-        help="of the heavy layers; box decoding, scores and overlaps are float32 always (default: %(default)s)",
+        help="of the heavy layers; box decoding, scores and overlaps are float32 always; bf16 runs with TensorRT and "
+        "CUDA only (default: %(default)s)",
     )
 
 
@@ -115,3 +116,5 @@ def _print_result(output: Path, manifest: Manifest, seconds: float) -> None:
     say(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB, {manifest.precision}, {seconds:.1f} s")
     say(f"  inputs:  images (N, 3, H, W), HxW {canvas}; image_sizes (N, 2)")
     say(f"  outputs: num_detections (N), boxes (N, {kept}, 4), scores (N, {kept}), labels (N, {kept})")
+    if manifest.precision == "bf16":
+        say("  runs:    with TensorRT and CUDA only: ONNX Runtime has no bf16 kernels for the CPU")

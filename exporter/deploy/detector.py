@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,12 @@ from frcnn.spec import ModelSpec, Precision
 
 __all__ = ["DeployableFasterRCNN"]
 
+_DTYPES: Final[dict[Precision, torch.dtype]] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
 
 class DeployableFasterRCNN(nn.Module):
     """A Faster R-CNN that exports: tensors in, tensors of fixed shape out.
@@ -22,8 +29,8 @@ class DeployableFasterRCNN(nn.Module):
     Args:
         model: the torchvision model, which is copied and left as it is.
         spec: its description.
-        precision: ``"fp16"`` runs backbone, FPN, RPN head, box head and predictor in half precision; decoding,
-            softmax, scores and IoU are float32 always.
+        precision: type of backbone, FPN, RPN head, box head and predictor; decoding, softmax, scores and IoU are
+            float32 always.
     """
 
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec, precision: Precision = "fp32") -> None:
@@ -35,7 +42,7 @@ class DeployableFasterRCNN(nn.Module):
         self.rpn = ProposalStage(model.rpn)
         self.roi_heads = DetectionStage(model.roi_heads, spec.roi_heads.pooler)
         self.feature_names = spec.roi_heads.pooler.feature_names
-        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.dtype = _DTYPES[precision]
         for part in (self.backbone, self.rpn.head, self.roi_heads.box_head, self.roi_heads.box_predictor):
             part.to(self.dtype)
         self.eval()
@@ -44,8 +51,8 @@ class DeployableFasterRCNN(nn.Module):
         """Detect.
 
         Args:
-            images: (N, 3, H, W) float32, or float16 where ``precision`` is fp16; normalised, padded with 0 on the
-                right and below.
+            images: (N, 3, H, W) of the type that ``precision`` names; normalised, padded with 0 on the right and
+                below.
             image_sizes: (N, 2) int32, height and width of each resized picture on its canvas.
         """
         maps = self.backbone(images)

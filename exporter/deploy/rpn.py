@@ -81,7 +81,7 @@ class ProposalStage(nn.Module):
         cell_anchors: Tensor = getattr(self, f"cell_anchors_{level}")
         anchors_per_cell = cell_anchors.shape[0]
         height, width = objectness.shape[-2:]
-        logits = objectness.permute(0, 2, 3, 1).flatten(1)
+        logits = objectness.permute(0, 2, 3, 1).flatten(1).float()  # ONNX's TopK takes no bfloat16 before opset 24
         count = height * width * anchors_per_cell
 
         is_fixed = type(count) is int  # a symbol while exporting for any canvas
@@ -100,7 +100,7 @@ class ProposalStage(nn.Module):
 
         all_deltas = deltas.unflatten(1, (anchors_per_cell, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
         boxes = decode(_take(all_deltas, index).float(), anchors, self.weights, self.max_log_scale)
-        scores = top_logits.float().sigmoid()
+        scores = top_logits.sigmoid()
         if not is_fixed:
             scores = torch.where(padded_index < count, scores, -1.0)
         return boxes, scores

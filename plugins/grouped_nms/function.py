@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import onnx
-import onnx.parser
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["function"]
 
@@ -39,4 +41,6 @@ def function() -> onnx.FunctionProto:
     ``NonMaxSuppression`` takes a group as a batch item with one class. Its boxes may be given as (x1, y1, x2, y2):
     IoU does not care which axis is called which.
     """
+    import onnx.parser
+
     return onnx.parser.parse_function(_BODY)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import onnx
+from typing import TYPE_CHECKING
 
 from frcnn.plugins.multiscale_roi_align.spec import SPEC
 from frcnn.plugins.pooling import pooling_function
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["function"]
 

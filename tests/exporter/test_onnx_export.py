@@ -52,7 +52,7 @@ def test_a_size_that_makes_no_sense_is_refused(size, message, tmp_path):
 
 @pytest.mark.parametrize("precision", ["int8", "FP16", "", None])
 def test_an_unknown_precision_is_refused_and_the_known_listed(precision, tmp_path):
-    with pytest.raises(UsageError, match="precision: expected fp32 or fp16, got"):
+    with pytest.raises(UsageError, match="precision: expected one of fp32, fp16, bf16, got"):
         export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision)
     assert not files(tmp_path)
 
@@ -209,6 +209,40 @@ def test_a_manifest_is_returned_and_carried_in_the_file(exports):
     assert carried.versions["frcnn"] == frcnn.__version__
     assert carried.versions["torch"] == importlib.metadata.version("torch")
     assert set(carried.versions) == {"frcnn", "torch", "torchvision", "onnx", "onnxscript"}
+
+
+@pytest.mark.parametrize(("precision", "opset"), [("fp32", 20), ("fp16", 20), ("bf16", 22)])
+def test_the_opset_is_the_lowest_that_has_the_types(precision, opset, tmp_path, monkeypatch):
+    asked: list[int] = []
+
+    class StopError(Exception):
+        pass
+
+    def export(*args: Any, opset_version: int, **kwargs: Any) -> None:
+        asked.append(opset_version)
+        raise StopError
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(ExportError) as caught:
+        export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision)
+    assert isinstance(caught.value.__cause__, StopError)
+    assert asked == [opset]
+    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    assert export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision).opset == opset
+
+
+@pytest.mark.parametrize(("precision", "warned"), [("bf16", True), ("fp16", False)])
+def test_the_command_says_where_bf16_runs(precision, warned, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    checkpoint, output = tmp_path / "checkpoint.pth", tmp_path / "model.onnx"
+    torch.save(build("vgg16").state_dict(), checkpoint)
+    command = ["export", str(checkpoint), "--arch", f"{FAMILIES_FILE}:vgg16", "-o", str(output)]
+    assert main([*command, "--precision", precision]) == 0
+    printed = capsys.readouterr().out
+    assert f"{precision}, " in printed
+    assert ("  runs:    with TensorRT and CUDA only" in printed) is warned
 
 
 def test_all_that_is_given_is_in_the_manifest(tmp_path, monkeypatch):
