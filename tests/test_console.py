@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from frcnn import console
 from frcnn.console import note, say, show_table, spinner, track, warn
 
 
@@ -48,3 +52,20 @@ def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str
 def test_progress_passes_an_error_on() -> None:
     with pytest.raises(ZeroDivisionError):
         list(track((1 / n for n in (1, 0)), total=None, what="dividing"))
+
+
+def test_a_progress_bar_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress_bar("building") as report:
+        report("the first half", 0.5)
+        report("done", 1.0)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_progress_bar_says_what_goes_on_and_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(console, "_console", lambda *, stderr: terminal)
+    with console.progress_bar("building") as report:
+        report("engine 1 of 4", 0.25)
+    assert "engine 1 of 4" in screen.getvalue()
+    assert "25%" in screen.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -16,15 +16,21 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.spec import (
     BACKGROUND,
+    PRECISIONS,
     SCHEMA_VERSION,
     Manifest,
     ModelSpec,
+    NonNegative,
     PoolerSpec,
+    Positive,
+    Precision,
+    Record,
     RoIHeadsSpec,
     RPNSpec,
     Size,
     TransformSpec,
     full_labels,
+    read_versioned,
 )
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -179,6 +185,46 @@ def test_a_label_has_a_name_or_its_number() -> None:
 def test_a_manifest_survives_the_way_through_json(canvases: tuple[Size, ...] | None) -> None:
     before = manifest(canvases=canvases, source_sha256="00" * 32)
     assert Manifest.from_json(before.to_json(), source="model.onnx") == before
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_is_read(precision: Precision) -> None:
+    before = manifest(precision=precision)
+    assert Manifest.from_json(before.to_json(), source="model.onnx").precision == precision
+
+
+def test_the_precisions_are_listed_in_full() -> None:
+    assert get_args(Precision) == PRECISIONS == ("fp32", "fp16", "bf16")
+
+
+class Stamp(Record, frozen=True, kw_only=True):
+    """Another record with a version, as an engine artifact's manifest is one."""
+
+    schema_version: Positive
+    count: NonNegative
+
+
+def read_stamp(text: str) -> Stamp:
+    return read_versioned(text, Stamp, 3, source="a.stamp", remake="stamp it again")
+
+
+def test_a_record_of_any_kind_is_read_by_its_version() -> None:
+    assert read_stamp('{"schema_version": 3, "count": 0}') == Stamp(schema_version=3, count=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ('{"schema_version": 2, "count": 0}', "a.stamp: manifest schema version 2, expected 3", "stamp it again with"),
+        ('{"schema_version": 3, "count": -1}', "a.stamp: the manifest is damaged: .*count", "stamp it again"),
+        ('{"schema_version": 3, "count": 0, "more": 1}', "a.stamp: the manifest is damaged: .*more", "stamp it again"),
+        ('{"schema_version": 3}', "a.stamp: the manifest is damaged: .*count", "stamp it again"),
+    ],
+)
+def test_what_is_no_such_record_says_how_to_make_one(text: str, message: str, hint: str) -> None:
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_stamp(text)
+    assert caught.value.hint.startswith(hint)
 
 
 def test_float32_thresholds_survive_json_to_the_last_bit() -> None:

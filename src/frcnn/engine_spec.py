@@ -7,6 +7,9 @@ launches between them. A TensorRT artifact has one step, since its engine carrie
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -18,7 +21,9 @@ __all__ = [
     "INPUTS",
     "MANIFEST_PART",
     "OUTPUTS",
+    "PART_NAME",
     "PRECISION_PART",
+    "SUFFIX",
     "TARGETS",
     "EngineManifest",
     "EngineStep",
@@ -26,6 +31,7 @@ __all__ = [
     "MemoryNeeds",
     "OperatorStep",
     "Part",
+    "PrecisionRecord",
     "Profile",
     "Range",
     "Target",
@@ -33,6 +39,7 @@ __all__ = [
 ]
 
 ENGINE_SCHEMA_VERSION: Final = 1
+SUFFIX: Final = ".frcnn"
 MANIFEST_PART: Final = "manifest.json"
 PRECISION_PART: Final = "precision.json"
 
@@ -45,7 +52,18 @@ TARGETS: Final[tuple[Target, ...]] = ("tensorrt-rtx", "tensorrt")
 TensorElement = Literal["float32", "float16", "bfloat16", "int32", "int64", "bool"]
 TensorLayout = Literal["planar", "channels_last"]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-PartName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*\Z", max_length=200)]
+ComputeCapability = Annotated[str, msgspec.Meta(pattern=r"\A[1-9][0-9]?\.[0-9]\Z")]
+Architecture = Annotated[str, msgspec.Meta(pattern=r"\A(sm|compute)_[1-9][0-9]{1,2}[af]?\Z")]
+
+# Messages, tables and commands to paste show these: nothing in them may steer a terminal or a shell.
+Version = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9.+-]{0,63}\Z")]
+TensorName = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f]+\Z", max_length=1000)]
+
+_STEM: Final = "[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+PART_NAME: Final = rf"\A{_STEM}(/{_STEM})*\Z"
+"""A part's name: a relative path that means the same file on every system, without ``.``, ``..`` and hidden files."""
+
+PartName = Annotated[str, msgspec.Meta(pattern=PART_NAME, max_length=200)]
 
 
 class Range(Record, frozen=True, kw_only=True):
@@ -83,6 +101,13 @@ class Profile(Record, frozen=True, kw_only=True):
         """Whether it has one canvas only."""
         return self.height.least == self.height.most and self.width.least == self.width.most
 
+    def __str__(self) -> str:
+        """Return the canvases as ``frcnn build --size`` takes them: ``HxW``, or least, usual and most with colons."""
+        height, width = self.height, self.width
+        if self.is_static:
+            return f"{height.most}x{width.most}"
+        return f"{height.least}x{width.least}:{height.usual}x{width.usual}:{height.most}x{width.most}"
+
 
 class EngineTensor(Record, frozen=True, kw_only=True):
     """A tensor between steps: its element type, and how (N, C, H, W) lies in memory."""
@@ -101,8 +126,8 @@ class EngineStep(Record, frozen=True, kw_only=True, tag="engine", tag_field="kin
     """
 
     part: PartName
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[TensorName, ...]
+    outputs: tuple[TensorName, ...]
 
 
 class OperatorStep(Record, frozen=True, kw_only=True, tag="operator", tag_field="kind"):
@@ -116,11 +141,11 @@ class OperatorStep(Record, frozen=True, kw_only=True, tag="operator", tag_field=
         output: the tensor it writes.
     """
 
-    node: str
-    operator: str
+    node: TensorName
+    operator: TensorName
     attributes: dict[str, int | float | tuple[float, ...]]
-    inputs: tuple[str, ...]
-    output: str
+    inputs: tuple[TensorName, ...]
+    output: TensorName
 
 
 class Part(Record, frozen=True, kw_only=True):
@@ -142,6 +167,29 @@ class MemoryNeeds(Record, frozen=True, kw_only=True):
     weights_bytes: NonNegative
     tensors_bytes: NonNegative
     workspace_bytes: NonNegative
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        return self.weights_bytes + self.tensors_bytes + self.workspace_bytes
+
+
+class PrecisionRecord(Record, frozen=True, kw_only=True):
+    """The precision of one layer, as the network definition that its engine was built from has it.
+
+    Attributes:
+        step: index of the step whose engine it is in.
+        layer: its name.
+        type: TensorRT's layer type, like ``"CONVOLUTION"``.
+        element: type of its output.
+        heavy: whether it is one of those that the artifact's precision is about: convolutions, matrix products.
+    """
+
+    step: NonNegative
+    layer: str
+    type: str
+    element: str
+    heavy: bool
 
 
 class EngineManifest(Record, frozen=True, kw_only=True):
@@ -169,19 +217,21 @@ class EngineManifest(Record, frozen=True, kw_only=True):
     source: Manifest
     source_onnx_sha256: Sha256
     target: Target
-    target_version: str
+    target_version: Version
     cuda_major: Positive
     precision: Precision
     profiles: Annotated[tuple[Profile, ...], msgspec.Meta(min_length=1)]
-    compute_capabilities: tuple[str, ...]
-    architectures: tuple[str, ...]
-    tensors: dict[str, EngineTensor]
+    compute_capabilities: tuple[ComputeCapability, ...]
+    architectures: tuple[Architecture, ...]
+    tensors: dict[TensorName, EngineTensor]
     steps: tuple[EngineStep | OperatorStep, ...]
     parts: dict[PartName, Part]
     memory: MemoryNeeds
     versions: dict[str, str]
 
     def __post_init__(self) -> None:
+        if MANIFEST_PART in self.parts:
+            raise ValueError(f"parts: {MANIFEST_PART} is the manifest's own name")
         known = set(INPUTS)
         for step in self.steps:
             outputs = step.outputs if isinstance(step, EngineStep) else (step.output,)
@@ -191,6 +241,9 @@ class EngineManifest(Record, frozen=True, kw_only=True):
                 raise ValueError(f"steps: the tensor {missing[0]!r} comes from nowhere or has no type")
             if isinstance(step, EngineStep) and step.part not in self.parts:
                 raise ValueError(f"steps: the part {step.part!r} is not listed")
+            again = [name for name in outputs if name in known]
+            if again:
+                raise ValueError(f"steps: the tensor {again[0]!r} is written twice")
             known |= set(outputs)
         if not set(OUTPUTS) <= known:
             raise ValueError(f"steps: expected the outputs {', '.join(OUTPUTS)}")
@@ -212,6 +265,34 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         """
         return read_versioned(
             text, cls, ENGINE_SCHEMA_VERSION, source=source, remake="build the artifact again: frcnn build model.onnx"
+        )
+
+    def build_command(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        canvases: Sequence[Size] = (),
+        batch: Range | None = None,
+        compute_capabilities: Sequence[str] | None = None,
+    ) -> str:
+        """Return the command that builds the artifact again.
+
+        Args:
+            output: the file to write; its suffix is added where it has another.
+            canvases: more canvases, (height, width), that it shall take.
+            batch: pictures at a time; None: as it is.
+            compute_capabilities: GPUs that TensorRT-RTX shall build for; None: as it is. TensorRT builds for its own.
+        """
+        gpus = self.compute_capabilities if compute_capabilities is None else compute_capabilities
+        ranges = [profile.batch for profile in self.profiles]
+        whole = Range(least=min(r.least for r in ranges), usual=ranges[0].usual, most=max(r.most for r in ranges))
+        name = os.fspath(output)
+        name += "" if name.endswith(SUFFIX) else SUFFIX
+        sizes = dict.fromkeys([*map(str, self.profiles), *(f"{height}x{width}" for height, width in canvases)])
+        return (
+            f"frcnn build model.onnx -o {shlex.quote(name)} --target {self.target} "
+            f"--precision {self.precision} --batch {batch or whole} --size {','.join(sizes)}"
+            + (f" --compute-capability {','.join(gpus)}" if gpus and self.target == "tensorrt-rtx" else "")
         )
 
     def profile_for(self, batch: int, canvas: Size) -> int | None:
