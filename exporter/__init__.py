@@ -1,11 +1,12 @@
-"""Checkpoint -> deployable module -> ONNX. Needs torch: ``pip install 'frcnn[export]'``.
+"""Checkpoint -> deployable module -> ONNX -> engine. A checkpoint needs torch: ``pip install 'frcnn[export]'``.
 
 Example::
 
-    from frcnn.exporter import export_onnx, load_checkpoint
+    from frcnn.exporter import build_engine, export_onnx, load_checkpoint
 
     model, spec = load_checkpoint("my.pth")
     export_onnx(model, "model.onnx", labels=["cat", "dog"])
+    build_engine("model.onnx", "model.frcnn")
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from frcnn.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint import load_checkpoint
+    from frcnn.exporter.engine_artifact import build_engine
     from frcnn.exporter.onnx_export import export_onnx
     from frcnn.exporter.pooling import MultiScaleRoIPool
 
-__all__ = ["MultiScaleRoIPool", "export_onnx", "load_checkpoint"]
+__all__ = ["MultiScaleRoIPool", "build_engine", "export_onnx", "load_checkpoint"]
 
 _HOMES = {
     "MultiScaleRoIPool": "frcnn.exporter.pooling",
+    "build_engine": "frcnn.exporter.engine_artifact",
     "export_onnx": "frcnn.exporter.onnx_export",
     "load_checkpoint": "frcnn.exporter.checkpoint",
 }

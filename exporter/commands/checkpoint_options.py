@@ -19,20 +19,30 @@ _ONE_A_LINE: Final = "write one class name a line, in the order of the class ind
 _LARGEST_LABEL_FILE_BYTES: Final = 1 << 22
 
 
-def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, weights: bool = False) -> None:
+def add_checkpoint_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    weights: bool = False,
+    metavar: str = "CHECKPOINT",
+    or_else: str = "",
+    as_option: bool = False,
+) -> None:
     """Add the checkpoint (the first positional argument) and the options that go with it.
 
     Args:
         parser: the verb's.
         weights: also add ``--weights``, which takes the checkpoint's place.
+        metavar: what the help calls the checkpoint.
+        or_else: what the verb takes in its place, for the help.
+        as_option: add ``--checkpoint``, which may be left out, instead of the positional argument.
     """
     group = parser.add_argument_group("checkpoint")
     group.add_argument(
-        "checkpoint",
-        metavar="CHECKPOINT",
+        "--checkpoint" if as_option else "checkpoint",
+        metavar=metavar,
         type=Path,
-        nargs="?" if weights else None,
-        help="trained weights: .pth, .pt, .ckpt or .safetensors",
+        nargs="?" if weights and not as_option else None,
+        help="trained weights: .pth, .pt, .ckpt or .safetensors" + or_else,
     )
     if weights:
         group.add_argument(

@@ -1,0 +1,235 @@
+"""Build an engine artifact: one file that 'frcnn detect' runs on an NVIDIA GPU.
+
+From a model.onnx, or from a checkpoint, which is exported on the way. For TensorRT-RTX no GPU is needed; for TensorRT
+it is built on the kind of GPU that it is for. Without --size it takes what the file takes or, where that is any size,
+every canvas that the model's own resizing makes of pictures.
+
+  frcnn build model.onnx -o model.frcnn --batch 1:1:8 --size 800x1344,1344x800
+  frcnn build my.pth -o model.frcnn --precision fp16 --size 320x320:800x1088:1344x1344
+  frcnn build model.onnx -o model.frcnn --target tensorrt --optimization-level 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frcnn.cli import main
+from frcnn.console import note, progress_bar, say, spinner
+from frcnn.engine_spec import TARGETS, EngineManifest, OperatorStep
+from frcnn.errors import UsageError
+from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
+from frcnn.files import writable_folder
+from frcnn.spec import PRECISIONS
+
+if TYPE_CHECKING:
+    from frcnn.exporter.engine_artifact import Built, Request
+    from frcnn.exporter.source_model import SourceModel
+
+__all__ = ["add_arguments", "run"]
+
+_SUFFIX = ".frcnn"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_checkpoint_arguments(parser, weights=True, metavar="MODEL", or_else="; or a model.onnx of 'frcnn export'")
+    group = parser.add_argument_group("artifact")
+    group.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help=f"the artifact; by default the model's name with {_SUFFIX}, in the current folder",
+    )
+    group.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="(default: %(default)s)")
+    group.add_argument(
+        "--batch", metavar="N|MIN:USUAL:MAX", default="1:1:8", help="pictures in a batch (default: %(default)s)"
+    )
+    group.add_argument(
+        "--size",
+        metavar="SIZE[,SIZE...]",
+        help="canvases, height x width in pixels: HxW, or a range HxW:HxW:HxW of least, usual and most",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the heavy layers; by default that of the model.onnx, or fp32 for a checkpoint",
+    )
+    group.add_argument(
+        "--kernel-arch",
+        metavar="sm_NN[,sm_NN...]",
+        help="GPUs that frcnn's own kernels are compiled for; by default all usual ones. PTX is always added",
+    )
+    group.add_argument(
+        "--compute-capability",
+        metavar="N.N[,N.N...]",
+        help="GPUs that the engines are for; by default all that TensorRT-RTX serves, or the GPU that is there",
+    )
+    group.add_argument(
+        "--optimization-level", metavar="0..5", type=int, help="how long TensorRT searches (--target tensorrt)"
+    )
+    group.add_argument(
+        "--timing-cache", metavar="FILE", type=Path, help="keep what TensorRT measures (--target tensorrt)"
+    )
+    group.add_argument(
+        "--verify",
+        metavar="PATH",
+        nargs="+",
+        type=Path,
+        help="pictures to run 'frcnn compare' on, against the checkpoint, where there is a GPU",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build and say what was made."""
+    from frcnn.exporter.engine_artifact import build_artifact, prepare
+
+    output = _output_path(arguments)
+    is_onnx = _is_onnx(arguments)
+    if arguments.verify and (is_onnx or arguments.checkpoint is None):
+        raise UsageError("--verify compares with a checkpoint, got none", hint="build from the checkpoint itself")
+    request = _request(arguments)
+    prepare(request)
+    writable_folder(output.parent)  # before the work, which takes long, not after it
+    started = time.monotonic()
+    source = _read(arguments) if is_onnx else _export(arguments, request)
+    with progress_bar(f"building {output.name}") as report:
+        built = build_artifact(source, output, request, progress=report)
+    _print_result(output, built, time.monotonic() - started)
+    return _verify(arguments, output) if arguments.verify else 0
+
+
+def _output_path(arguments: argparse.Namespace) -> Path:
+    output: Path | None = arguments.output
+    if output is None:
+        name = arguments.checkpoint or str(arguments.weights or "model").partition("=")[0]
+        return Path(f"{Path(name).stem or 'model'}{_SUFFIX}")
+    if output.suffix != _SUFFIX:
+        raise UsageError(f"-o: expected a file name ending in {_SUFFIX}, got {output}", hint=f"-o {output}{_SUFFIX}")
+    return output
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    from frcnn.exporter.engine_artifact import Request
+    from frcnn.exporter.engine_builder import BuildSettings
+
+    architectures = arguments.kernel_arch
+    return Request(
+        target=arguments.target,
+        batch=arguments.batch,
+        size=arguments.size,
+        architectures=None if architectures is None else _items(architectures),
+        settings=BuildSettings(
+            compute_capabilities=_items(arguments.compute_capability or ""),
+            optimization_level=arguments.optimization_level,
+            timing_cache=arguments.timing_cache,
+        ),
+    )
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _is_onnx(arguments: argparse.Namespace) -> bool:
+    """Return whether the model is a ``model.onnx``; options that say how to read a checkpoint do not go with one."""
+    from frcnn.exporter.source_model import is_onnx
+
+    if arguments.checkpoint is None or not is_onnx(arguments.checkpoint):
+        return False
+    given = {
+        "--weights": arguments.weights,
+        "--arch": arguments.arch,
+        "--arg": arguments.args,
+        "--labels": arguments.labels,
+        "--state-key": arguments.state_key,
+        "--trust-pickle": arguments.trust_pickle,
+    }
+    for option, value in given.items():
+        if value:
+            raise UsageError(
+                f"{option} goes with a checkpoint, got the ONNX model {arguments.checkpoint}",
+                hint="leave it out, or give the checkpoint",
+            )
+    return True
+
+
+def _read(arguments: argparse.Namespace) -> SourceModel:
+    from frcnn.exporter.source_model import read_source_model, require_precision
+
+    source = read_source_model(arguments.checkpoint)
+    require_precision(source, arguments.precision, arguments.checkpoint)
+    return source
+
+
+def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:
+    """Export the checkpoint to a file that is gone afterwards."""
+    from frcnn.exporter.engine_profiles import parse_batch, static_canvases
+    from frcnn.exporter.source_model import read_source_model
+
+    canvases = static_canvases(request.size)
+    parse_batch(request.batch)  # what cannot be read is found before the export, which takes long
+    loaded = load_from_options(arguments)
+    print_checkpoint(loaded)
+    from frcnn.exporter.onnx_export import export_onnx
+
+    with tempfile.TemporaryDirectory(prefix="frcnn-") as folder, spinner("exporting"):
+        path = Path(folder, "model.onnx")
+        export_onnx(
+            loaded.model,
+            path,
+            labels=loaded.spec.labels,
+            size=canvases,
+            precision=arguments.precision or "fp32",
+            architecture=loaded.spec.architecture,
+            source_sha256=loaded.sha256,
+            assumptions=loaded.assumptions,
+        )
+        return read_source_model(path)
+
+
+def _print_result(output: Path, built: Built, seconds: float) -> None:
+    manifest = built.manifest
+    operators = sum(isinstance(step, OperatorStep) for step in manifest.steps)
+    engines = len(manifest.steps) - operators
+    memory = manifest.memory
+    megabytes = [f"{size / 1e6:.1f}" for size in (memory.weights_bytes, memory.tensors_bytes, memory.workspace_bytes)]
+    say(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s")
+    say(f"  target:    {manifest.target} {manifest.target_version} on {_gpus(manifest)}")
+    for profile in manifest.profiles:
+        say(f"  profile:   batch {profile.batch}, canvas {profile}")
+    say(f"  steps:     {engines} engine{'s' * (engines > 1)}, {operators} operators between engines")
+    say(f"  kernels:   for {', '.join(manifest.architectures)}")
+    say(f"  precision: {built.proof.summary}; boxes and scores in fp32")
+    say("  memory:    {} MB weights, {} MB tensors, {} MB for kernels; and the engines' own".format(*megabytes))
+
+
+def _gpus(manifest: EngineManifest) -> str:
+    capabilities = manifest.compute_capabilities
+    return f"compute capability {', '.join(capabilities)}" if capabilities else "all GPUs that it serves"
+
+
+def _verify(arguments: argparse.Namespace, output: Path) -> int:
+    """Run the verb ``compare``, by the command's own way to verbs, where there is a GPU; else say how."""
+    from frcnn.exporter.build_gpu import gpu_compute_capability
+
+    command = ["compare", str(arguments.checkpoint), str(output)]
+    for option in ("arch", "state_key"):
+        if getattr(arguments, option) is not None:
+            command += [f"--{option.replace('_', '-')}", getattr(arguments, option)]
+    for value in arguments.args:
+        command += ["--arg", value]
+    if arguments.labels is not None:
+        command += ["--labels", str(arguments.labels)]
+    if arguments.trust_pickle:
+        command.append("--trust-pickle")
+    command += ["--images", *map(str, arguments.verify)]
+    if gpu_compute_capability() is None:
+        note(f"not verified, for want of an NVIDIA GPU; where there is one: frcnn {shlex.join(command)}")
+        return 0
+    return main(command)
