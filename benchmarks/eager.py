@@ -24,7 +24,7 @@ class EagerDetector:
     """Runs a torchvision model, its own transform included, one picture at a time.
 
     Args:
-        model: in eval mode.
+        model: in eval mode, on whichever device.
         spec: its description.
     """
 
@@ -45,8 +45,9 @@ class EagerDetector:
             ImageError: torchvision cannot resize the picture.
         """
         transform = self.model.transform
+        device = next(self.model.parameters()).device
         try:
-            image, _ = transform.resize(transform.normalize(to_tensor(picture)), None)
+            image, _ = transform.resize(transform.normalize(to_tensor(picture).to(device)), None)
         except RuntimeError as error:  # the short side of a very long picture becomes 0 pixels
             raise ImageError(f"{picture.name}: torchvision cannot resize it: {error}") from error
         size = (int(image.shape[1]), int(image.shape[2]))
@@ -56,9 +57,9 @@ class EagerDetector:
         found = run_network(self.model, padded, [size])
         (result,) = transform.postprocess(found, [size], [picture.size])
         return Detections(
-            boxes=result["boxes"].numpy(),
-            scores=result["scores"].numpy(),
-            labels=result["labels"].numpy(),
+            boxes=result["boxes"].cpu().numpy(),
+            scores=result["scores"].cpu().numpy(),
+            labels=result["labels"].cpu().numpy(),
             image_size=picture.size,
             source=picture.source,
             label_names=self.spec.labels,

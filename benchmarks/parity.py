@@ -15,6 +15,7 @@ import numpy as np
 from frcnn.benchmarks.eager import EagerDetector
 from frcnn.benchmarks.matching import match
 from frcnn.runtime import Detections, Detector
+from frcnn.runtime.canvases import Canvases
 from frcnn.runtime.pictures import Picture
 from frcnn.spec import ModelSpec, PoolerKind, Precision
 
@@ -27,9 +28,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What counts as agreement.
 
     Attributes:
-        rule: ``"exact"`` bounds boxes and scores (fp32); ``"overlap"`` bounds the IoU of pairs (fp16);
-            ``"agreement"`` only asks that detections have a partner (fp16 with RoI max pooling, which rounds RoIs to
-            whole cells, so that a last-bit difference can move a pooled grid by a cell).
+        rule: ``"exact"`` bounds boxes and scores (fp32); ``"overlap"`` bounds the IoU of pairs (fp16 and bf16);
+            ``"agreement"`` only asks that detections have a partner (fp16 and bf16 with RoI max pooling, which rounds
+            RoIs to whole cells, so that a last-bit difference can move a pooled grid by a cell).
         min_score: detections below this are not looked at.
         box_px: largest difference of a box coordinate in pixels of the picture (``exact``).
         score: largest difference of scores (``exact``).
@@ -102,16 +103,34 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def default_limits(precision: Precision, pooler: PoolerKind) -> Limits:
-    """Return what a trained model must reach."""
+    """Return what a trained model must reach.
+
+    The limits of bf16 (8 bits of mantissa, fp16 has 11) come from the shipped checkpoint: the deployable module in
+    PyTorch, bf16 against float32, three sets of 12 scenes (``scenes.py --count 12``, seeds 7, 8 and 9), 319 pairs above
+    score 0.3. With RoIAlign 2.8 % of the pairs have an IoU below 0.97 (4.5 % in the worst set, fp16 0.3 %), 99 % of the
+    scores are within 0.06, nothing is missing or relabelled. Where the box head decodes in bf16 by mistake it is 58 %;
+    where the RPN does, 31 %; where only the decoded boxes are rounded to bf16, 33 % (no set below 27 %). With max
+    pooling in the place of RoIAlign 0.6 % of the detections have no partner.
+    """
     if precision == "fp32":
         return Limits(rule="exact")
+    if precision == "fp16":
+        if pooler == "align":
+            return Limits(rule="overlap", min_score=0.3, margin=0.02, moved=0.02)
+        return Limits(rule="agreement", min_score=0.3, margin=0.05, unmatched=0.05)
     if pooler == "align":
-        return Limits(rule="overlap", min_score=0.3, margin=0.02, moved=0.02)
-    return Limits(rule="agreement", min_score=0.3, margin=0.05, unmatched=0.05)
+        return Limits(rule="overlap", min_score=0.3, iou=0.97, moved=0.08, margin=0.1, unmatched=0.01)
+    return Limits(rule="agreement", min_score=0.3, margin=0.1, unmatched=0.05)
 
 
 def compare_pictures(
-    eager: EagerDetector, detector: Detector, pictures: Iterable[Picture], limits: Limits, *, warm_up: bool = True
+    eager: EagerDetector,
+    detector: Detector,
+    pictures: Iterable[Picture],
+    limits: Limits,
+    *,
+    canvases: Canvases,
+    warm_up: bool = True,
 ) -> Iterator[PictureParity]:
     """Run both on each picture, eager on the artifact's canvas, and compare.
 
@@ -120,17 +139,17 @@ def compare_pictures(
         detector: the artifact.
         pictures: to compare on.
         limits: what counts.
+        canvases: the artifact's, which say what eager pads a picture to.
         warm_up: run both once, untimed, on the first picture.
 
     Raises:
         ImageSizeError: a picture fits no canvas of the artifact.
     """
     for picture in pictures:
+        canvas = canvases.canvas_of(eager.spec.transform.resized_size(*picture.size), name=picture.name)
         if warm_up:
             detector([picture])
         found, model_ms = _timed(partial(_detect_one, detector, picture))
-        canvas = detector.manifest.canvas_for(eager.spec.transform.resized_size(*picture.size))
-        assert canvas is not None  # the detector has refused the picture otherwise
         if warm_up:
             eager.detect(picture, canvas)
         warm_up = False

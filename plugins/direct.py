@@ -19,9 +19,7 @@ need a scratch each. A stream that an array's library used is never waited for.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -29,27 +27,14 @@ from frcnn.errors import KernelError
 from frcnn.plugins.arrays import ArrayView, check_apart, stream_handle, view_of
 from frcnn.plugins.compiler import OLDEST_PTX, compile_kernel, supported_architectures
 from frcnn.plugins.driver import Driver, LoadedKernel, cuda_driver, load_kernel
-from frcnn.plugins.kernel import ELEMENT_BYTES, Element, Kernel, Launch, check_choice
-from frcnn.plugins.operator import Tensor
+from frcnn.plugins.kernel import Element, Kernel, check_choice
 from frcnn.plugins.operator_kernels import KERNELS
+from frcnn.plugins.operator_plan import OperatorPlan, OperatorWiring, Shape
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 
 __all__ = ["LoadedOperator", "load_operator", "load_preprocess"]
 
-Shape = tuple[int, ...]
-
-_SLICE_BYTES: Final = 256  # scratch tensors begin at multiples of this
 _PLANS: Final = 256  # launches remembered an operator, for so many combinations of shapes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """An operator bound to shapes: its launches, and where scratch tensors begin in the scratch buffer."""
-
-    launches: tuple[tuple[LoadedKernel, Launch], ...]
-    output_shape: Shape
-    offsets: Mapping[str, int]
-    scratch_bytes: int
 
 
 class LoadedOperator:
@@ -69,15 +54,9 @@ class LoadedOperator:
     def __init__(self, name: str, kernels: Sequence[LoadedKernel]) -> None:
         self.name = name
         self.kernels = tuple(kernels)
-        taken = {tensor.name: tensor for loaded in kernels for tensor in loaded.kernel.inputs}
-        made = {tensor.name: tensor for loaded in kernels for tensor in loaded.kernel.outputs}
-        self.inputs: tuple[Tensor, ...] = tuple(tensor for tensor in taken.values() if tensor.name not in made)
-        (self.output,) = (tensor for tensor in made.values() if tensor.name not in taken)
-        self._scratch = tuple(tensor for tensor in made.values() if tensor.name in taken)
-        self._layouts = {name: layout for loaded in kernels for name, layout in loaded.kernel.layouts.items()}
-        known = {letter for tensor in taken.values() for letter in tensor.shape}
-        # letters that no input has, such as a canvas's height: the output's shape gives them
-        self._free = {text: i for i, text in enumerate(self.output.shape) if text.isidentifier() and text not in known}
+        self._wiring = OperatorWiring([loaded.kernel for loaded in kernels])
+        self.inputs = self._wiring.inputs
+        self.output = self._wiring.output
         self._plan = lru_cache(maxsize=_PLANS)(self._make_plan)
 
     def output_shape(self, *input_shapes: Sequence[int], **sizes: int) -> Shape:
@@ -123,52 +102,34 @@ class LoadedOperator:
         output = view_of(out, f"{self.name}: out")
         if len(output.shape) != len(self.output.shape):
             raise KernelError(f"{output.what} must have the shape ({', '.join(self.output.shape)}), got {output.shape}")
-        sizes = {letter: output.shape[i] for letter, i in self._free.items()}
+        sizes = {letter: output.shape[i] for letter, i in self._wiring.free.items()}
         plan = self._plan_for([view.shape for view in views], sizes)
 
         for view, tensor in zip(views, self.inputs, strict=True):
-            view.check(tensor.element, view.shape, self._layouts.get(tensor.name, "planar"))
-        output.check(self.output.element, plan.output_shape, self._layouts.get(self.output.name, "planar"))
+            view.check(tensor.element, view.shape, self._wiring.layouts.get(tensor.name, "planar"))
+        output.check(self.output.element, plan.output_shape, self._wiring.layouts.get(self.output.name, "planar"))
         output.check_writable()
         written = [output, *self._scratch_view(plan, scratch)]
         check_apart([*views, *written], len(written))
         self._check_reachable([*views, *written])
 
-        pointers = {tensor.name: view.pointer for tensor, view in zip(self.inputs, views, strict=True)}
-        pointers[self.output.name] = output.pointer
-        if len(written) > 1:
-            pointers |= {name: written[1].pointer + offset for name, offset in plan.offsets.items()}
-        else:
-            pointers |= dict.fromkeys(plan.offsets, 0)  # tensors of no bytes
-        for loaded, launch in plan.launches:
-            tensors = (*loaded.kernel.inputs, *loaded.kernel.outputs)
-            loaded.launch(launch, [pointers[tensor.name] for tensor in tensors], handle)
+        scratch_at = written[1].pointer if len(written) > 1 else 0
+        pointers = self._wiring.pointers(plan, [view.pointer for view in views], output.pointer, scratch_at)
+        for loaded, launch, addresses in zip(self.kernels, plan.launches, pointers, strict=True):
+            loaded.launch(launch, addresses, handle)
 
-    def _plan_for(self, input_shapes: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> _Plan:
+    def _plan_for(self, input_shapes: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> OperatorPlan:
         if len(input_shapes) != len(self.inputs):
             raise KernelError(f"{self.name} takes {len(self.inputs)} input shapes, got {len(input_shapes)}")
-        if set(sizes) != set(self._free):
-            free = ", ".join(self._free) or "none"
+        if set(sizes) != set(self._wiring.free):
+            free = ", ".join(self._wiring.free) or "none"
             raise KernelError(f"{self.name}: sizes must be given for {free}, got {', '.join(sizes) or 'none'}")
         return self._plan(tuple(tuple(map(int, shape)) for shape in input_shapes), tuple(sorted(sizes.items())))
 
-    def _make_plan(self, input_shapes: tuple[Shape, ...], sizes: tuple[tuple[str, int], ...]) -> _Plan:
-        shapes = {tensor.name: shape for tensor, shape in zip(self.inputs, input_shapes, strict=True)}
-        launches = []
-        for loaded in self.kernels:
-            letters = loaded.kernel.sizes([shapes[tensor.name] for tensor in loaded.kernel.inputs])
-            launch = loaded.kernel.bind(letters | dict(sizes))
-            launches.append((loaded, launch))
-            shapes |= dict(zip((t.name for t in loaded.kernel.outputs), launch.output_shapes, strict=True))
-        offsets, end = {}, 0
-        for tensor in self._scratch:
-            offsets[tensor.name] = -(-end // _SLICE_BYTES) * _SLICE_BYTES
-            end = offsets[tensor.name] + math.prod(shapes[tensor.name]) * ELEMENT_BYTES[tensor.element]
-        return _Plan(
-            launches=tuple(launches), output_shape=shapes[self.output.name], offsets=offsets, scratch_bytes=end
-        )
+    def _make_plan(self, input_shapes: tuple[Shape, ...], sizes: tuple[tuple[str, int], ...]) -> OperatorPlan:
+        return self._wiring.plan(input_shapes, dict(sizes))
 
-    def _scratch_view(self, plan: _Plan, scratch: Any) -> list[ArrayView]:
+    def _scratch_view(self, plan: OperatorPlan, scratch: Any) -> list[ArrayView]:
         if plan.scratch_bytes == 0:
             return []
         if scratch is None:

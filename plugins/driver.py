@@ -18,7 +18,7 @@ from frcnn.plugins.compiler import CompiledKernel
 from frcnn.plugins.dependencies import import_driver
 from frcnn.plugins.kernel import Kernel, Launch
 
-__all__ = ["CudaDriver", "Driver", "LoadedKernel", "cuda_driver", "load_kernel"]
+__all__ = ["CudaDriver", "Driver", "LoadedKernel", "ask_driver", "cuda_driver", "load_kernel"]
 
 _NO_CONTEXT: Final = (
     "make one first: torch.cuda.init() and a tensor on the GPU, cupy.cuda.Device().use(), or "
@@ -187,14 +187,14 @@ def load_kernel(compiled: CompiledKernel, *, driver: Driver | None = None) -> Lo
     return LoadedKernel(kernel=compiled.kernel, handle=chosen.load(compiled.kernel, compiled.code), driver=chosen)
 
 
-def _call(name: str, *arguments: Any) -> Any:
-    """Call a function of the driver and return its one result, if it has one.
+def ask_driver(name: str, *arguments: Any) -> tuple[str, tuple[Any, ...]]:
+    """Call a function of the driver and return its status by name and its results.
 
     Raises:
-        KernelError: it fails, or there is no driver.
+        KernelError: there is no driver, or it is too old for this function.
+        MissingDependencyError: ``cuda-bindings`` is not installed.
     """
-    driver = import_driver()
-    function: Callable[..., tuple[Any, ...]] = getattr(driver, name)
+    function: Callable[..., tuple[Any, ...]] = getattr(import_driver(), name)
     try:
         status, *results = function(*arguments)
     except RuntimeError as error:  # cuda-pathfinder found no driver, or it is too old for this function
@@ -202,6 +202,16 @@ def _call(name: str, *arguments: Any) -> Any:
             f"the CUDA driver cannot be used ({name}): {error}",
             hint="install NVIDIA's driver, r580 or later for CUDA 13",
         ) from error
-    if status != driver.CUresult.CUDA_SUCCESS:
-        raise KernelError(f"the CUDA driver's {name} answered {status.name}", hint=_HINTS.get(status.name, ""))
+    return str(status.name), tuple(results)
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    """Call a function of the driver and return its one result, if it has one.
+
+    Raises:
+        KernelError: it fails, or there is no driver.
+    """
+    status, results = ask_driver(name, *arguments)
+    if status != "CUDA_SUCCESS":
+        raise KernelError(f"the CUDA driver's {name} answered {status}", hint=_HINTS.get(status, ""))
     return results[0] if results else None

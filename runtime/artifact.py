@@ -6,11 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from frcnn.archive import is_archive
 from frcnn.errors import ArtifactError
+from frcnn.runtime.engine_artifact import EngineArtifact, open_engine_artifact
 from frcnn.runtime.onnx_outline import Outline, read_outline
 from frcnn.spec import MANIFEST_KEY, Manifest
 
-__all__ = ["OnnxArtifact", "open_artifact"]
+__all__ = ["Artifact", "OnnxArtifact", "open_artifact"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +30,19 @@ class OnnxArtifact:
     outline: Outline
 
 
-def open_artifact(path: str | os.PathLike[str]) -> OnnxArtifact:
+Artifact = OnnxArtifact | EngineArtifact
+"""A model file: what ``frcnn export`` or what ``frcnn build`` made."""
+
+
+def open_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read what a model file is, whatever its name, without loading its weights.
 
     Raises:
-        ArtifactError: it is missing, empty, a folder, truncated, no ONNX, an ONNX that frcnn did not make, or its
-            manifest is damaged or of another version.
+        ArtifactError: it is missing, empty, a folder, truncated, neither an engine artifact nor an ONNX model, an ONNX
+            model that frcnn did not make, or its manifest is damaged or of another version.
     """
+    if is_archive(path):
+        return open_engine_artifact(path)
     outline = read_outline(path)
     if MANIFEST_KEY not in outline.metadata:
         maker = f" (made by {outline.producer})" if outline.producer else ""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Backend", "Device", "NetworkOutput"]
+from frcnn.runtime.canvases import Canvases
+from frcnn.runtime.device_output import DeviceDetections
+from frcnn.runtime.preprocess import Placed
+
+__all__ = ["Backend", "Device", "Done", "Network", "NetworkOutput", "Pending"]
 
 Device = Literal["cpu", "cuda"]
+
+Answer = TypeVar("Answer")
+AnswerOut = TypeVar("AnswerOut", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,8 +38,41 @@ class NetworkOutput:
     labels: NDArray[np.int32]
 
 
-class Backend(Protocol):
-    """Executes one network; safe to call from several threads at once."""
+class Pending(Protocol[AnswerOut]):
+    """Work that was begun."""
+
+    def result(self) -> AnswerOut:
+        """Wait for the work and return what came of it.
+
+        Raises:
+            ArtifactError: the network failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the work end and release what it holds; nothing is raised for work that failed."""
+
+
+class Done(Generic[Answer]):
+    """Work that is done already.
+
+    Args:
+        answer: what came of it.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def result(self) -> Answer:
+        """Return the answer."""
+        return self._answer
+
+    def close(self) -> None:
+        """Release nothing."""
+
+
+class Network(Protocol):
+    """Executes one network on arrays of the host; safe to call from several threads at once."""
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
         """Detect.
@@ -46,5 +87,60 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what the backend holds; it is not called again."""
+        """Release what the network holds; it is not called again."""
+        ...
+
+
+class Backend(Protocol):
+    """Prepares pictures its own way and detects in them; safe to call from several threads at once.
+
+    Attributes:
+        canvases: what it takes.
+        batches_in_flight: how many batches are worth submitting before the first one's answer is asked for.
+    """
+
+    canvases: Canvases
+    batches_in_flight: int
+
+    def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Placed:
+        """Turn what a caller handed in into a picture on a canvas.
+
+        Args:
+            image: see ``Detector``.
+            name: what messages call it.
+            max_pixels: limit for files and PIL images.
+            ahead: whether the caller goes on before the picture is submitted, and may write over an array.
+
+        Raises:
+            ImageError: a picture that cannot be used.
+            UsageError: the backend is closed.
+        """
+        ...
+
+    def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Pending[NetworkOutput]:
+        """Begin to detect in pictures of one canvas, no more than the canvases allow, prepared alike.
+
+        Args:
+            batch: what :meth:`place` returned.
+            stream: the caller's stream, which orders pictures in device memory; None: the one that each names.
+
+        Raises:
+            ArtifactError: the network failed.
+            ImageError: a picture in memory that cannot be reached.
+            UsageError: the backend is closed, or has no streams.
+        """
+        ...
+
+    def submit_to_device(self, batch: Sequence[Placed], *, stream: int | None = None) -> list[DeviceDetections]:
+        """Detect as :meth:`submit` does, and leave the answers in device memory, without waiting.
+
+        Raises:
+            ArtifactError: see :meth:`submit`.
+            ImageError: likewise.
+            UsageError: likewise; or the network does not run on a GPU of its own.
+        """
+        ...
+
+    def close(self) -> None:
+        """Wait for what runs and release everything; more than once does nothing."""
         ...

@@ -3,52 +3,70 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from frcnn.runtime.preprocess import Prepared
+from frcnn.runtime.backend import Pending
+from frcnn.runtime.prefetch import Pause
+from frcnn.runtime.preprocess import Placed, Prepared
 from frcnn.spec import Size
 
 __all__ = ["answers_in_order"]
 
 Answer = TypeVar("Answer")
+Group = tuple[Size, bool]
 
 _PATIENCE = 4
 """Batches' worth of pictures that may wait for their canvas's batch to fill."""
 
 
 def answers_in_order(
-    prepared: Iterable[Prepared], run: Callable[[list[Prepared]], list[Answer]], *, batch_size: int
-) -> Iterator[tuple[Prepared, Answer]]:
+    placed: Iterable[Placed | Pause],
+    submit: Callable[[list[Placed]], Pending[list[Answer]]],
+    *,
+    batch_size: int,
+    most: Callable[[Size, int], int] | None = None,
+    in_flight: int = 1,
+) -> Generator[tuple[Placed, Answer]]:
     """Run pictures in batches of one canvas each, and yield every picture with its answer, in the order they came.
 
-    A batch runs when it is full, when the pictures end, or when too many pictures wait. Where the iterable fails,
-    the pictures before the failure are answered first.
+    A batch is submitted when it is full, when the pictures end, or when too many pictures wait. Where the iterable
+    fails, the pictures before the failure are answered first. Where it pauses, batches in flight are waited for
+    rather than the next picture.
 
     Args:
-        prepared: the pictures.
-        run: answers a batch of pictures of one canvas.
+        placed: the pictures.
+        submit: begins to answer a batch of pictures of one canvas, all prepared on the CPU or none.
         batch_size: the most pictures in a batch.
+        most: (canvas, batch size) -> how many of them its canvas allows; None: as many.
+        in_flight: how many batches there may be of which the answers are not there yet.
     """
-    waiting: _Waiting[Answer] = _Waiting(run)
+    waiting: _Waiting[Answer] = _Waiting(submit, in_flight)
     failure: Exception | None = None
-    source = iter(prepared)
-    while True:
-        try:
-            item = next(source, None)
-        except Exception as error:  # raised again below, after the pictures before it
-            failure, item = error, None
-        if item is None:
-            break
-        waiting.add(item)
-        if waiting.count(item.canvas) == batch_size:
-            waiting.run(item.canvas)
-        elif len(waiting) >= _PATIENCE * batch_size:
+    source = iter(placed)
+    try:
+        while True:
+            try:
+                item = next(source, None)
+            except Exception as error:  # raised again below, after the pictures before it
+                failure, item = error, None
+            if item is None:
+                break
+            if isinstance(item, Pause):
+                waiting.settle(0)
+                yield from waiting.ready()
+                continue
+            group = waiting.add(item)
+            if waiting.count(group) >= (batch_size if most is None else most(item.canvas, batch_size)):
+                waiting.run(group)
+            elif len(waiting) >= _PATIENCE * batch_size:
+                waiting.run_oldest()
+            yield from waiting.ready()
+        while waiting:
             waiting.run_oldest()
-        yield from waiting.ready()
-    while waiting:
-        waiting.run_oldest()
-        yield from waiting.ready()
+            yield from waiting.ready()
+    finally:
+        waiting.close()
     if failure is not None:
         raise failure
 
@@ -56,43 +74,72 @@ def answers_in_order(
 class _Slot(Generic[Answer]):
     """A picture and, once it is there, its answer."""
 
-    __slots__ = ("answer", "prepared")
+    __slots__ = ("answer", "placed")
 
-    def __init__(self, prepared: Prepared) -> None:
-        self.prepared = prepared
+    def __init__(self, placed: Placed) -> None:
+        self.placed = placed
         self.answer: Answer | None = None
 
 
 class _Waiting(Generic[Answer]):
-    """Pictures in order of arrival, and those without an answer by canvas."""
+    """Pictures in order of arrival, those not yet submitted by group, and batches in flight."""
 
-    def __init__(self, run: Callable[[list[Prepared]], list[Answer]]) -> None:
-        self._run = run
+    def __init__(self, submit: Callable[[list[Placed]], Pending[list[Answer]]], in_flight: int) -> None:
+        self._submit = submit
+        self._most_in_flight = in_flight
         self._order: deque[_Slot[Answer]] = deque()
-        self._groups: dict[Size, list[_Slot[Answer]]] = {}
+        self._groups: dict[Group, list[_Slot[Answer]]] = {}
+        self._in_flight: deque[tuple[list[_Slot[Answer]], Pending[list[Answer]]]] = deque()
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def add(self, prepared: Prepared) -> None:
-        slot: _Slot[Answer] = _Slot(prepared)
+    def add(self, placed: Placed) -> Group:
+        slot: _Slot[Answer] = _Slot(placed)
         self._order.append(slot)
-        self._groups.setdefault(prepared.canvas, []).append(slot)
+        group = _group_of(placed)
+        self._groups.setdefault(group, []).append(slot)
+        return group
 
-    def count(self, canvas: Size) -> int:
-        return len(self._groups[canvas])
+    def count(self, group: Group) -> int:
+        return len(self._groups[group])
 
-    def run(self, canvas: Size) -> None:
-        slots = self._groups.pop(canvas)
-        for slot, answer in zip(slots, self._run([slot.prepared for slot in slots]), strict=True):
-            slot.answer = answer
+    def run(self, group: Group) -> None:
+        slots = self._groups.pop(group)
+        self._in_flight.append((slots, self._submit([slot.placed for slot in slots])))
+        self.settle(self._most_in_flight - 1)
 
     def run_oldest(self) -> None:
-        """Run the batch of the picture that has waited longest (the first in order: answered ones have left)."""
-        self.run(self._order[0].prepared.canvas)
+        """Run the batch of the picture that has waited longest, or wait for it where it is in flight."""
+        oldest = self._order[0]
+        group = _group_of(oldest.placed)
+        if self._groups.get(group, [None])[0] is oldest:
+            self.run(group)
+        else:
+            self.settle(len(self._in_flight) - 1)
 
-    def ready(self) -> Iterator[tuple[Prepared, Answer]]:
+    def settle(self, left: int) -> None:
+        """Wait for the oldest batches in flight until only so many are left."""
+        while len(self._in_flight) > left:
+            slots, pending = self._in_flight.popleft()
+            try:
+                answers = pending.result()
+            finally:
+                pending.close()
+            for slot, answer in zip(slots, answers, strict=True):
+                slot.answer = answer
+
+    def ready(self) -> Iterator[tuple[Placed, Answer]]:
         while self._order and self._order[0].answer is not None:
             slot = self._order.popleft()
             assert slot.answer is not None
-            yield slot.prepared, slot.answer
+            yield slot.placed, slot.answer
+
+    def close(self) -> None:
+        """Let what is in flight end, whatever becomes of it."""
+        while self._in_flight:
+            self._in_flight.popleft()[1].close()
+
+
+def _group_of(placed: Placed) -> Group:
+    return placed.canvas, isinstance(placed, Prepared)

@@ -8,10 +8,25 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Final
 
+from frcnn.engine_spec import Target
 from frcnn.errors import MissingDependencyError
 
-__all__ = ["import_onnx", "import_onnxruntime", "import_opencv", "import_supervision"]
+__all__ = [
+    "import_cuda_driver",
+    "import_onnx",
+    "import_onnxruntime",
+    "import_opencv",
+    "import_supervision",
+    "import_tensorrt",
+]
+
+_TENSORRT: Final[dict[Target, tuple[str, str, str]]] = {
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt-rtx-cu13", "rtx"),
+    "tensorrt": ("tensorrt", "tensorrt", "tensorrt"),
+}
+"""Target -> module, package, extra."""
 
 
 def _imported(module: str, *, package: str, extra: str, why: str) -> ModuleType:
@@ -57,3 +72,26 @@ def import_supervision() -> ModuleType:
         MissingDependencyError: it is not installed or does not load.
     """
     return _imported("supervision", package="supervision", extra="bench", why="Detections.to_supervision()")
+
+
+def import_cuda_driver() -> ModuleType:
+    """Return the module ``cuda.bindings.driver``; the driver itself is looked for when it is first called.
+
+    Raises:
+        MissingDependencyError: it is not installed or does not load.
+    """
+    return _imported("cuda.bindings.driver", package="cuda-bindings", extra="cuda", why="running on an NVIDIA GPU")
+
+
+def import_tensorrt(target: Target) -> ModuleType:
+    """Return the module that runs a target's artifacts: ``tensorrt_rtx`` or ``tensorrt``, which have one interface.
+
+    Raises:
+        MissingDependencyError: it is not installed or does not load.
+    """
+    module, package, extra = _TENSORRT[target]
+    try:
+        return _imported(module, package=package, extra=extra, why=f"running a {target} artifact")
+    except OSError as error:  # one of its libraries is missing or not for this machine
+        reason = " ".join(str(error).split())
+        raise MissingDependencyError(package, extra=extra, why=f"running a {target} artifact ({reason})") from error

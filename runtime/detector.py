@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self, TypeVar, overload
 
-import numpy as np
-from PIL import Image
-
-from frcnn.errors import ImageError, UsageError
-from frcnn.runtime.artifact import open_artifact
-from frcnn.runtime.backend import Backend, Device
+from frcnn.errors import ImageError, KernelError, UsageError
+from frcnn.plugins.arrays import stream_handle
+from frcnn.runtime.answers import PendingDetections, Wanted
+from frcnn.runtime.backend import Backend, Device, Done, Pending
 from frcnn.runtime.batches import answers_in_order
 from frcnn.runtime.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.detections import ClassFilter, Detections, checked_score, resolve_classes
-from frcnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from frcnn.runtime.pictures import Picture, as_picture, is_tensor
-from frcnn.runtime.prefetch import prefetched
-from frcnn.runtime.preprocess import Prepared, boxes_in_picture, common_canvas, onto_canvas, prepare
+from frcnn.runtime.device_output import DeviceDetections
+from frcnn.runtime.device_pictures import DevicePicture
+from frcnn.runtime.given_pictures import listed, noting_position
+from frcnn.runtime.loading import load_backend
+from frcnn.runtime.onnxruntime_providers import Provider
+from frcnn.runtime.pictures import Picture
+from frcnn.runtime.prefetch import Pause, prefetched_with_pauses
+from frcnn.runtime.preprocess import Placed, common_canvas, onto_canvas
 from frcnn.spec import Manifest
 
 __all__ = ["Detector", "OnError"]
 
+Answer = TypeVar("Answer")
+
 OnError = Callable[[int, ImageError], None]
 """Takes the position (from 0) of a picture that cannot be used, and why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """Which detections a call keeps.
-
-    Attributes:
-        score: least score; 0 keeps all that the model gives.
-        labels: class indices, or None for all.
-    """
-
-    score: float
-    labels: frozenset[int] | None
 
 
 class Detector:
@@ -50,7 +40,12 @@ class Detector:
     float32 RGB in [0, 1], or a torch tensor (3, H, W), uint8 or floating in [0, 1]. Files are turned upright by
     their EXIF orientation; a PIL image is taken as it stands. Boxes are in that picture's own pixels.
 
-    One detector may be called from several threads at once.
+    With an engine a picture may also be an array in device memory (PyTorch, CuPy, PyCUDA, Numba, DLPack): (H, W, 3) or
+    (H, W) uint8, of any strides; a torch tensor whose first side is 3 is (3, H, W). It is read where it lies, after
+    what is on its stream (the legacy default stream where it names none), and must stay as it is until its answer is
+    there. Floating pictures are prepared on the CPU.
+
+    One detector may be called from several threads at once. One with an engine does not survive a fork.
 
     Attributes:
         manifest: what the model says of itself.
@@ -62,42 +57,84 @@ class Detector:
         Raises:
             UsageError: ``max_pixels`` is less than 1.
         """
-        if max_pixels < 1:
-            raise UsageError(f"max_pixels: expected 1 or more, got {max_pixels}")
         self.manifest = manifest
         self._backend = backend
-        self._max_pixels = max_pixels
+        self._max_pixels = _checked_max_pixels(max_pixels)
 
     @classmethod
     def load(
         cls,
         path: str | os.PathLike[str],
         *,
-        device: Device = "cpu",
+        device: Device | None = None,
+        provider: Provider | None = None,
         threads: int | None = None,
+        trusted_hashes: Collection[str] | None = None,
+        workers: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Self:
         """Load a model file, told by its content, not its name.
 
+        An engine artifact holds serialized engines, and those are code: whoever made one can run what they like here.
+        Load only what comes from where you trust; ``trusted_hashes`` pins it. A ``model.onnx`` is data.
+
         Args:
-            path: a ``model.onnx`` made by ``frcnn export``.
-            device: ``"cpu"`` or ``"cuda"``.
-            threads: processor threads of the network; all that this process may use by default.
+            path: a ``model.onnx`` made by ``frcnn export``, or a ``*.frcnn`` made by ``frcnn build``.
+            device: ``"cpu"`` or ``"cuda"``; None: what the file is for, the processor for a ``model.onnx`` and the GPU
+                for an engine.
+            provider: what ONNX Runtime runs a ``model.onnx`` with: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``; the
+                device's own by default.
+            threads: processor threads of a ``model.onnx``; all that this process may use by default.
+            trusted_hashes: SHA-256 of the engine artifacts that may be loaded, as ``sha256sum`` prints them; None
+                trusts any. All parts' own hashes are checked either way.
+            workers: batches that an engine runs at once, in several threads or one after another in a list or stream;
+                2 by default. Each takes the activations' memory again.
             max_pixels: larger picture files and PIL images are refused before they are decoded.
 
         Raises:
-            ArtifactError: no model of frcnn's, a damaged one, or one that does not run here.
+            ArtifactError: no model of frcnn's, a damaged one, one that is not trusted, or one that does not run here.
             MissingDependencyError: the package that runs it is not installed.
             UsageError: an option that makes no sense.
         """
-        artifact = open_artifact(path)
-        backend = OnnxRuntimeBackend(artifact.path, device=device, threads=threads)
-        return cls(backend, artifact.manifest, max_pixels=max_pixels)
+        _checked_max_pixels(max_pixels)
+        backend, manifest = load_backend(
+            path,
+            device=device,
+            provider=provider,
+            threads=threads,
+            trusted_hashes=trusted_hashes,
+            workers=workers,
+        )
+        return cls(backend, manifest, max_pixels=max_pixels)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The names of all classes, index 0 the background; None where they have no names."""
         return self.manifest.model.labels
+
+    @overload
+    def __call__(
+        self,
+        images: Iterable[object],
+        *,
+        score: float = 0.0,
+        classes: ClassFilter | None = None,
+        batch_size: int = 1,
+        same_canvas: bool = False,
+        stream: Any = None,
+        device_output: Literal[False] = False,
+    ) -> list[Detections]: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Iterable[object],
+        *,
+        batch_size: int = 1,
+        same_canvas: bool = False,
+        stream: Any = None,
+        device_output: Literal[True],
+    ) -> list[DeviceDetections]: ...
 
     def __call__(
         self,
@@ -107,7 +144,9 @@ class Detector:
         classes: ClassFilter | None = None,
         batch_size: int = 1,
         same_canvas: bool = False,
-    ) -> list[Detections]:
+        stream: Any = None,
+        device_output: bool = False,
+    ) -> list[Detections] | list[DeviceDetections]:
         """Detect in a list of pictures.
 
         The answer for a picture does not depend on the others: only pictures that share a canvas run in one batch.
@@ -119,20 +158,36 @@ class Detector:
             batch_size: the most pictures the network takes at a time. More than 1 gains nothing on a CPU.
             same_canvas: pad all pictures to the canvas of the largest, as torchvision does with a list; then each
                 answer depends on the others' sizes, and all pictures are in memory at once.
+            stream: with an engine, the caller's CUDA stream (of PyTorch, CuPy, PyCUDA or cuda.core, or a CUstream as an
+                int): pictures in device memory are read after what is on it now, and with ``device_output`` what comes
+                on it later finds the answers.
+            device_output: with an engine, leave the answers in device memory, without waiting for them. There is
+                nothing to filter by then.
 
         Returns:
-            One ``Detections`` a picture, in order.
+            One ``Detections`` (with ``device_output`` one ``DeviceDetections``) a picture, in order.
 
         Raises:
+            ArtifactError: the network failed.
             ImageError: a picture that cannot be used; the message names it.
             UsageError: an option that makes no sense, or a single picture where a list belongs.
         """
         wanted = self._wanted(score, classes)
-        prepared: Iterable[Prepared] = self._prepared(_listed(images), None)
+        handle = _stream_handle(stream)
+        size = self._checked_batch_size(batch_size)
+        if device_output and wanted.filters:
+            raise UsageError(
+                "device_output: answers in device memory are not filtered by score or classes",
+                hint="filter what DeviceDetections.to_host() returns",
+            )
+        placed: Iterable[Placed] = self._placed(listed(images), None, ahead=False)
         if same_canvas:
-            prepared = self._on_one_canvas(list(prepared))
-        pairs = answers_in_order(prepared, self._runner(wanted), batch_size=_checked_batch_size(batch_size))
-        return [found for _, found in pairs]
+            placed = self._on_one_canvas(list(placed))
+        elif isinstance(images, list | tuple) and len(images) == 1:
+            placed = list(placed)
+        if device_output:
+            return self._answers(placed, lambda batch: self._submit_to_device(batch, handle), size)
+        return self._answers(placed, lambda batch: self._submit(batch, wanted, handle), size)
 
     def stream(
         self,
@@ -163,8 +218,9 @@ class Detector:
             ImageError: a picture that cannot be used, without ``on_error``; the message names it.
             UsageError: an option that makes no sense, or a single picture where an iterable belongs.
         """
-        pairs = self.stream_pictures(images, batch_size=batch_size, score=score, classes=classes, on_error=on_error)
-        return _second(pairs)
+        wanted = self._wanted(score, classes)
+        size = self._checked_batch_size(batch_size)
+        return _second(self._stream(self._placed(listed(images), on_error, ahead=True), wanted, size))
 
     def stream_pictures(
         self,
@@ -175,10 +231,15 @@ class Detector:
         classes: ClassFilter | None = None,
         on_error: OnError | None = None,
     ) -> Generator[tuple[Picture, Detections]]:
-        """Do as ``stream`` does, and yield each picture, decoded and upright, with what was found in it."""
+        """Do as ``stream`` does, and yield each picture, decoded and upright, with what was found in it.
+
+        Raises:
+            ImageError: see ``stream``.
+            UsageError: likewise; or a picture in device memory, which is not brought back.
+        """
         wanted = self._wanted(score, classes)
-        size = _checked_batch_size(batch_size)
-        return self._stream(self._prepared(_listed(images), on_error), wanted, size)
+        size = self._checked_batch_size(batch_size)
+        return _with_pictures(self._stream(self._placed(listed(images), on_error, ahead=True), wanted, size))
 
     def close(self) -> None:
         """Release the network; the detector cannot be used afterwards."""
@@ -195,85 +256,97 @@ class Detector:
         self.close()
 
     def _stream(
-        self, prepared: Iterator[Prepared], wanted: _Wanted, batch_size: int
-    ) -> Generator[tuple[Picture, Detections]]:
-        with closing(prefetched(prepared, depth=2 * batch_size)) as ahead:
-            for item, found in answers_in_order(ahead, self._runner(wanted), batch_size=batch_size):
-                yield item.picture, found
+        self, placed: Iterator[Placed], wanted: Wanted, batch_size: int
+    ) -> Generator[tuple[Placed, Detections]]:
+        with (
+            closing(prefetched_with_pauses(placed, depth=2 * batch_size)) as ahead,
+            closing(self._in_order(ahead, lambda batch: self._submit(batch, wanted, None), batch_size)) as pairs,
+        ):
+            yield from pairs
 
-    def _prepared(self, images: Iterable[object], on_error: OnError | None) -> Iterator[Prepared]:
-        for index, image in enumerate(_noting_position(images)):
+    def _answers(
+        self, placed: Iterable[Placed], submit: Callable[[list[Placed]], Pending[list[Answer]]], batch_size: int
+    ) -> list[Answer]:
+        if isinstance(placed, list):  # one picture: no order to keep, and no time to lose
+            return submit(placed).result()
+        with closing(self._in_order(placed, submit, batch_size)) as pairs:
+            return [found for _, found in pairs]
+
+    def _in_order(
+        self,
+        placed: Iterable[Placed | Pause],
+        submit: Callable[[list[Placed]], Pending[list[Answer]]],
+        batch_size: int,
+    ) -> Generator[tuple[Placed, Answer]]:
+        return answers_in_order(
+            placed,
+            submit,
+            batch_size=batch_size,
+            most=self._backend.canvases.most_at_once,
+            in_flight=self._backend.batches_in_flight,
+        )
+
+    def _placed(self, images: Iterable[object], on_error: OnError | None, *, ahead: bool) -> Iterator[Placed]:
+        for index, image in enumerate(noting_position(images)):
             try:
-                picture = as_picture(image, name=f"images[{index}]", max_pixels=self._max_pixels)
-                ready = prepare(picture, self.manifest)
+                item = self._backend.place(image, name=f"images[{index}]", max_pixels=self._max_pixels, ahead=ahead)
             except ImageError as error:
                 if on_error is None:
                     raise
                 on_error(index, error)
             else:
-                yield ready
+                yield item
 
-    def _on_one_canvas(self, prepared: list[Prepared]) -> Iterator[Prepared]:
-        if prepared:
-            canvas = common_canvas(prepared, self.manifest)
-            for item in prepared:
+    def _on_one_canvas(self, placed: list[Placed]) -> Iterator[Placed]:
+        if placed:
+            canvas = common_canvas(placed, self._backend.canvases)
+            for item in placed:
                 yield onto_canvas(item, canvas)
 
-    def _wanted(self, score: float, classes: ClassFilter | None) -> _Wanted:
+    def _wanted(self, score: float, classes: ClassFilter | None) -> Wanted:
         labels = None if classes is None else resolve_classes(classes, self.labels)
-        return _Wanted(score=checked_score(score), labels=labels)
+        return Wanted(score=checked_score(score), labels=labels)
 
-    def _runner(self, wanted: _Wanted) -> Callable[[list[Prepared]], list[Detections]]:
-        return lambda batch: self._detect(batch, wanted)
+    def _checked_batch_size(self, batch_size: int) -> int:
+        if batch_size < 1:
+            raise UsageError(f"batch_size: expected 1 or more, got {batch_size}")
+        self._backend.canvases.check_batch_size(batch_size)
+        return batch_size
 
-    def _detect(self, batch: list[Prepared], wanted: _Wanted) -> list[Detections]:
-        images = batch[0].pixels[None] if len(batch) == 1 else np.stack([item.pixels for item in batch])
-        output = self._backend.run(images, np.array([item.resized for item in batch], np.int32))
-        found = []
-        for index, item in enumerate(batch):
-            rows = slice(int(output.num_detections[index]))
-            detections = Detections(
-                boxes=boxes_in_picture(output.boxes[index, rows], item),
-                scores=output.scores[index, rows],
-                labels=output.labels[index, rows].astype(np.int64),
-                image_size=item.picture.size,
-                source=item.picture.source,
-                label_names=self.labels,
-            )
-            found.append(detections.filter(score=wanted.score, classes=wanted.labels))
-        return found
+    def _submit(self, batch: list[Placed], wanted: Wanted, stream: int | None) -> Pending[list[Detections]]:
+        return PendingDetections(self._backend.submit(batch, stream=stream), batch, wanted, self.labels)
+
+    def _submit_to_device(self, batch: list[Placed], stream: int | None) -> Pending[list[DeviceDetections]]:
+        return Done(self._backend.submit_to_device(batch, stream=stream))
 
 
-def _second(pairs: Generator[tuple[Picture, Detections]]) -> Generator[Detections]:
+def _second(pairs: Generator[tuple[Placed, Detections]]) -> Generator[Detections]:
     with closing(pairs):
         for _, found in pairs:
             yield found
 
 
-def _listed(images: Iterable[object]) -> Iterable[object]:
-    """Refuse a single picture where a list of them belongs."""
-    single = isinstance(images, str | bytes | os.PathLike | Image.Image | np.ndarray | Picture) or is_tensor(images)
-    if single or not isinstance(images, Iterable):
-        raise UsageError(
-            f"images: expected a list (or another iterable) of pictures, got one {type(images).__qualname__}",
-            hint="put a single picture in a list: detector([picture])[0]",
-        )
-    return images
+def _with_pictures(pairs: Generator[tuple[Placed, Detections]]) -> Generator[tuple[Picture, Detections]]:
+    with closing(pairs):
+        for item, found in pairs:
+            if isinstance(item.picture, DevicePicture):
+                raise UsageError(
+                    f"stream_pictures: {item.picture.name} lies in device memory, expected pictures in host memory",
+                    hint="stream() takes arrays in device memory; or hand in array.cpu(), cupy.asnumpy(array)",
+                )
+            yield item.picture, found
 
 
-def _noting_position(images: Iterable[object]) -> Iterator[object]:
-    """Yield the pictures; an exception of the iterable itself is noted with how far it came."""
-    count = 0
+def _checked_max_pixels(max_pixels: int) -> int:
+    if max_pixels < 1:
+        raise UsageError(f"max_pixels: expected 1 or more, got {max_pixels}")
+    return max_pixels
+
+
+def _stream_handle(stream: Any) -> int | None:
+    if stream is None:
+        return None
     try:
-        for image in images:
-            yield image
-            count += 1
-    except Exception as error:
-        error.add_note(f"raised by the iterable of pictures, at images[{count}]")
-        raise
-
-
-def _checked_batch_size(batch_size: int) -> int:
-    if batch_size < 1:
-        raise UsageError(f"batch_size: expected 1 or more, got {batch_size}")
-    return batch_size
+        return stream_handle(stream)
+    except KernelError as error:
+        raise UsageError(error.message, hint=error.hint) from error

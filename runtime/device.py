@@ -57,13 +57,16 @@ class Device(Protocol):
         name: the product's name.
         architecture: ``sm_NN``.
         compute_capability: ``"N.N"``.
-        driver: launches kernels on it.
     """
 
     name: str
     architecture: str
     compute_capability: str
-    driver: Driver
+
+    @property
+    def driver(self) -> Driver:
+        """What launches kernels on it."""
+        ...
 
     def activate(self) -> None:
         """Make its context current on the calling thread; every thread does this before anything else here."""

@@ -8,6 +8,7 @@ edges, and names stand on plates of their class's colour in black or white, whic
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -75,7 +76,9 @@ def class_colour(label: int) -> Colour:
     return PALETTE[(label - 1) % len(PALETTE)]
 
 
-def annotate(pixels: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+def annotate(
+    pixels: NDArray[np.uint8], detections: Detections, *, colours: Sequence[Colour] | None = None
+) -> NDArray[np.uint8]:
     """Return a picture with boxes, names and scores.
 
     Boxes are drawn from the worst score to the best, so that the best lie on top. Plates are placed from the best to
@@ -84,6 +87,7 @@ def annotate(pixels: NDArray[np.uint8], detections: Detections) -> NDArray[np.ui
     Args:
         pixels: (H, W, 3) uint8 RGB; not changed.
         detections: in pixels of that picture.
+        colours: one a detection; None: their classes' colours.
 
     Returns:
         (f * H, f * W, 3) uint8 RGB; f is 1, or for pictures with less than 320 pixels on their long side the
@@ -95,7 +99,10 @@ def annotate(pixels: NDArray[np.uint8], detections: Detections) -> NDArray[np.ui
     if factor > 1:
         image = image.resize((width * factor, height * factor), Image.Resampling.BICUBIC)
     style = _Style.for_size(image.width, image.height)
-    objects = [_object(detections, index, factor, image.size) for index in range(len(detections))]
+    objects = [
+        _object(detections, index, factor, image.size, None if colours is None else colours[index])
+        for index in range(len(detections))
+    ]
     canvas = ImageDraw.Draw(image)
     for item in reversed(objects):
         _draw_box(canvas, item, style)
@@ -104,7 +111,9 @@ def annotate(pixels: NDArray[np.uint8], detections: Detections) -> NDArray[np.ui
     return np.asarray(image)
 
 
-def _object(detections: Detections, index: int, factor: int, frame: tuple[int, int]) -> _Object:
+def _object(
+    detections: Detections, index: int, factor: int, frame: tuple[int, int], colour: Colour | None = None
+) -> _Object:
     width, height = frame
     corners = np.nan_to_num(detections.boxes[index].astype(np.float64) * factor)
     x1, y1, x2, y2 = (round(float(side)) for side in np.clip(corners, 0, [width, height, width, height]))
@@ -112,7 +121,7 @@ def _object(detections: Detections, index: int, factor: int, frame: tuple[int, i
     return _Object(
         box=(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)),
         text=f"{detections.class_names[index]} {detections.scores[index]:.2f}",
-        colour=class_colour(int(detections.labels[index])),
+        colour=class_colour(int(detections.labels[index])) if colour is None else colour,
     )
 
 

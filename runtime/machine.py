@@ -12,37 +12,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Final, Literal
+from typing import Final
 
+from frcnn.runtime.finding import Finding, Status
+from frcnn.runtime.machine_cuda import find_cuda_driver, find_kernel_compiler, with_abilities
 from frcnn.runtime.onnxruntime_backend import available_cpus
 
 __all__ = ["Finding", "Status", "can_detect", "look_around"]
 
-Status = Literal["ok", "missing", "broken"]
-
 _NVIDIA_SMI_SECONDS: Final = 15
 _LEAST_PYTHON: Final = (3, 11)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that frcnn can use.
-
-    Attributes:
-        name: what it is.
-        status: ``ok``, ``missing``, or ``broken``: installed and not usable.
-        purpose: what frcnn needs it for.
-        detail: version, or what is wrong.
-        fix: how to get it; empty where it is there.
-        essential: detection does not work without it.
-    """
-
-    name: str
-    status: Status
-    purpose: str
-    detail: str
-    fix: str = ""
-    essential: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +59,7 @@ _EXPORT: Final = tuple(
     _Package(name=name, module=name, distributions=(name,), purpose="export, compare", extra="export")
     for name in ("torch", "torchvision", "onnxscript")
 )
-_GPU: Final = (
+_TENSORRT: Final = (
     _Package(
         name="tensorrt",
         module="tensorrt",
@@ -95,6 +74,8 @@ _GPU: Final = (
         purpose="TensorRT-RTX artifacts",
         extra="rtx",
     ),
+)
+_GPU: Final = (
     _Package(
         name="cuda-bindings",
         module="cuda.bindings",
@@ -120,13 +101,18 @@ _BENCH: Final = (
 
 def look_around() -> list[Finding]:
     """Return what is here and what is missing, in the order that a reader wants it."""
+    driver, compiler = find_cuda_driver(), find_kernel_compiler()
     return [
         _system(),
         _python(),
         *(_package(package) for package in _BASE),
         _onnxruntime(),
         _onnxruntime_cuda(),
-        *(_package(package) for package in (*_EXPORT, *_GPU, *_BENCH)),
+        *(_package(package) for package in _EXPORT),
+        *(with_abilities(_package(package), driver, compiler) for package in _TENSORRT),
+        *(_package(package) for package in (*_GPU, *_BENCH)),
+        compiler,
+        driver,
         _nvidia_gpu(),
     ]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -11,19 +14,27 @@ from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime.backend import Device, NetworkOutput
+from frcnn.runtime.bfloat16 import bfloat16_bits
 from frcnn.runtime.dependencies import import_onnxruntime
+from frcnn.runtime.onnx_outline import read_outline
+from frcnn.runtime.onnxruntime_providers import (
+    Provider,
+    chosen_provider,
+    default_folder,
+    execution_providers,
+    provider_names,
+)
+from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 
 __all__ = ["OnnxRuntimeBackend", "available_cpus"]
 
 _INPUTS: Final = ("images", "image_sizes")
 _OUTPUTS: Final = ("num_detections", "boxes", "scores", "labels")
-_DTYPES: Final[dict[str, type[np.float32] | type[np.float16]]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-}
-_PROVIDERS: Final[dict[Device, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_IMAGE_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")
+_BFLOAT16: Final = 16  # onnx.TensorProto.BFLOAT16; the package onnx is not needed to run a model
 _FATAL_ONLY: Final = 4
 _REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
+_UPGRADE: Final = "upgrade onnxruntime-gpu, which learnt bf16 bit by bit, or build an engine: frcnn build model.onnx"
 
 
 def available_cpus() -> int:
@@ -33,36 +44,49 @@ def available_cpus() -> int:
 
 
 class OnnxRuntimeBackend:
-    """A ``Backend`` on ONNX Runtime.
+    """A ``Network`` on ONNX Runtime.
 
     Args:
         path: the model.
         device: ``"cpu"``, or ``"cuda"`` where onnxruntime-gpu and its CUDA libraries are installed.
+        provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``, which needs TensorRT's libraries too, builds engines on the
+            first picture of a size and keeps them in the user's cache (see ``$FRCNN_CACHE_DIR``); None: the device's
+            own. CUDA computes in float32 where the file says so; TensorRT uses TF32 there unless the environment has
+            ``NVIDIA_TF32_OVERRIDE=0``.
         threads: threads of one operator; all processors this process may use by default.
 
     Raises:
-        ArtifactError: ONNX Runtime cannot load the model, or its inputs and outputs are not a detector's.
-        MissingDependencyError: ONNX Runtime, or its form for the device, is not installed.
-        UsageError: an unknown device, or less than one thread.
+        ArtifactError: ONNX Runtime cannot load the model, its inputs and outputs are not a detector's, it is bf16 and
+            the device a CPU, or the provider does not start.
+        MissingDependencyError: ONNX Runtime, or its form for the provider, is not installed.
+        UsageError: an unknown device or provider, two that do not go together, or less than one thread.
     """
 
-    def __init__(self, path: Path, *, device: Device = "cpu", threads: int | None = None) -> None:
-        if device not in _PROVIDERS:
-            raise UsageError(f"device: expected one of {', '.join(_PROVIDERS)}, got {device!r}")
+    def __init__(
+        self, path: Path, *, device: Device = "cpu", provider: Provider | None = None, threads: int | None = None
+    ) -> None:
+        chosen = chosen_provider(device, provider)
         if threads is not None and threads < 1:
             raise UsageError(f"threads: expected 1 or more, got {threads}")
+        onnxruntime = import_onnxruntime()
+        precision = _precision(path)
+        if precision == "bf16" and chosen == "cpu":  # it would complain of the first node that it has no kernel for
+            raise ArtifactError(
+                f"{path} is bf16, which ONNX Runtime has no CPU kernels for",
+                hint=f"build it for a GPU: frcnn build {path} --target tensorrt-rtx; or export with --precision fp32",
+            )
         self._path = path
-        self._session: Any = _session(path, device, threads or available_cpus())
-        self._dtype = _input_dtype(self._session, path)
+        self._ort_value: Any = onnxruntime.OrtValue
+        self._session: Any = _session(onnxruntime, path, chosen, precision, threads or available_cpus())
+        self._image_type = _image_type(self._session, path)
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
-        """Detect; see ``Backend.run``."""
-        feeds = {"images": images.astype(self._dtype, copy=False), "image_sizes": image_sizes}
+        """Detect; see ``Network.run``."""
         session = self._session
         if session is None:
             raise UsageError("the detector is closed", hint="load it again with Detector.load")
         try:
-            count, boxes, scores, labels = session.run(list(_OUTPUTS), feeds)
+            count, boxes, scores, labels = self._answers(session, images, image_sizes)
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
             batch, _, height, width = images.shape
             raise ArtifactError(
@@ -76,29 +100,69 @@ class OnnxRuntimeBackend:
         """Release the session."""
         self._session = None
 
+    def _answers(self, session: Any, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> list[NDArray[Any]]:
+        if self._image_type != "tensor(bfloat16)":
+            dtype = np.float16 if self._image_type == "tensor(float16)" else np.float32
+            feeds = {"images": images.astype(dtype, copy=False), "image_sizes": image_sizes}
+            answers: list[NDArray[Any]] = session.run(list(_OUTPUTS), feeds)
+            return answers
+        bits = bfloat16_bits(images)  # named: the value below only points at it
+        values = {
+            "images": self._ort_value.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16),
+            "image_sizes": self._ort_value.ortvalue_from_numpy(image_sizes),
+        }
+        return [value.numpy() for value in session.run_with_ort_values(list(_OUTPUTS), values)]
 
-def _session(path: Path, device: Device, threads: int) -> Any:
-    onnxruntime = import_onnxruntime()
-    provider = _PROVIDERS[device]
-    if provider not in onnxruntime.get_available_providers():
-        raise MissingDependencyError("onnxruntime-gpu", extra="gpu", why=f"device {device!r}")
+
+def _precision(path: Path) -> Precision | None:
+    """Return what the manifest says of a model that has one."""
+    manifest = read_outline(path).metadata.get(MANIFEST_KEY)
+    return None if manifest is None else Manifest.from_json(manifest, source=os.fspath(path)).precision
+
+
+def _session(onnxruntime: ModuleType, path: Path, provider: Provider, precision: Precision | None, threads: int) -> Any:
+    wanted = provider_names(provider)
+    available = onnxruntime.get_available_providers()
+    if not set(wanted) <= set(available):
+        raise MissingDependencyError(
+            "onnxruntime-gpu", extra="gpu", why=f"provider {provider!r} (this onnxruntime has {', '.join(available)})"
+        )
+    if provider != "cpu":
+        _load_cuda_libraries(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY  # errors come as exceptions; ours are one line
+    providers = execution_providers(provider, path, cache=default_folder())
     try:
-        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=[provider])
+        # without its own fallback, which prints and goes on with a slower provider
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
-        raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {_one_line(error)}", hint=_REMAKE) from error
-    if session.get_providers()[0] != provider:
+        hint = _UPGRADE if precision == "bf16" else _REMAKE
+        raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {_one_line(error)}", hint=hint) from error
+    started = tuple(session.get_providers())
+    missing = [name for name in wanted if name not in started]
+    if missing:
+        libraries = "TensorRT, CUDA and cuDNN" if provider == "tensorrt" else "CUDA and cuDNN"
         raise ArtifactError(
-            f"device {device!r}: ONNX Runtime's {provider} did not start and it fell back to {session.get_providers()}",
-            hint="install the CUDA and cuDNN libraries that this onnxruntime-gpu needs, or use device 'cpu'",
+            f"provider {provider!r}: ONNX Runtime's {missing[0]} did not start and it fell back to {started[0]}",
+            hint=f"install the {libraries} libraries that this onnxruntime-gpu needs, or use device 'cpu'",
         )
     return session
 
 
-def _input_dtype(session: Any, path: Path) -> type[np.float32] | type[np.float16]:
+def _load_cuda_libraries(onnxruntime: ModuleType) -> None:
+    """Load the CUDA and cuDNN libraries of NVIDIA's wheels, where the system's loader does not look.
+
+    What cannot be found is printed, not raised; whether the provider starts is what counts, and is seen afterwards.
+    """
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            preload(directory="")
+
+
+def _image_type(session: Any, path: Path) -> str:
     """Return the type of ``images``, after checking that the model takes and gives what a detector does."""
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = tuple(value.name for value in session.get_outputs())
@@ -106,10 +170,10 @@ def _input_dtype(session: Any, path: Path) -> type[np.float32] | type[np.float16
         raise ArtifactError(
             f"{path}: expected inputs {_INPUTS} and outputs {_OUTPUTS}, got {tuple(inputs)} and {outputs}", hint=_REMAKE
         )
-    kind = inputs["images"].type
-    if kind not in _DTYPES:
-        raise ArtifactError(f"{path}: expected images as {' or '.join(_DTYPES)}, got {kind}", hint=_REMAKE)
-    return _DTYPES[kind]
+    kind: str = inputs["images"].type
+    if kind not in _IMAGE_TYPES:
+        raise ArtifactError(f"{path}: expected images as one of {', '.join(_IMAGE_TYPES)}, got {kind}", hint=_REMAKE)
+    return kind
 
 
 def _one_line(error: Exception) -> str:

@@ -105,13 +105,14 @@ def _refused(name: str, got: str, hint: str = "") -> ImageError:
 
 
 def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[np.float32]:
-    got = f"a NumPy array {array.shape} {array.dtype}"
-    if 0 in array.shape:
-        raise _refused(name, f"{got} without pixels")
-    if array.dtype == np.uint8 and array.ndim == 2:
+    has_pixels = 0 not in array.shape
+    if has_pixels and array.dtype == np.uint8 and array.ndim == 2:
         return np.repeat(array[:, :, None], 3, axis=2)
-    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
+    if has_pixels and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
         return array
+    got = f"a NumPy array {array.shape} {array.dtype}"  # costs more than all else here: not for what is taken as it is
+    if not has_pixels:
+        raise _refused(name, f"{got} without pixels")
     if array.dtype == np.float32 and array.ndim == 3 and array.shape[0] == 3:
         return _checked_floats(np.ascontiguousarray(array.transpose(1, 2, 0)), name, got)
     raise _refused(name, got, _array_hint(array))

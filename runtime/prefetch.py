@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-__all__ = ["prefetched"]
+__all__ = ["Pause", "prefetched", "prefetched_with_pauses"]
 
 T = TypeVar("T")
 
@@ -24,6 +24,11 @@ class _End:
     error: BaseException | None
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Said where the next item is not there yet: a moment to do what would otherwise wait for it."""
+
+
 def prefetched(items: Iterable[T], *, depth: int) -> Generator[T]:
     """Yield the items in order while a thread makes up to ``depth`` further ones.
 
@@ -35,12 +40,22 @@ def prefetched(items: Iterable[T], *, depth: int) -> Generator[T]:
         items: what to iterate over; only the thread touches it from then on.
         depth: bound of the queue.
     """
+    with closing(prefetched_with_pauses(items, depth=depth)) as ahead:
+        for item in ahead:
+            if not isinstance(item, Pause):
+                yield item
+
+
+def prefetched_with_pauses(items: Iterable[T], *, depth: int) -> Generator[T | Pause]:
+    """Do as :func:`prefetched` does, and yield a :class:`Pause` before each wait for an item."""
     ready: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
     stop = threading.Event()
     thread = threading.Thread(target=_produce, args=(items, ready, stop), name="frcnn-prefetch", daemon=True)
     thread.start()
     try:
         while True:
+            if ready.empty():
+                yield Pause()
             item = ready.get()
             if isinstance(item, _End):
                 if item.error is not None:

@@ -1,19 +1,21 @@
-"""What ``frcnn detect`` tells: COCO results, the list of pictures, a table."""
+"""What ``frcnn detect`` tells: COCO results, the list of pictures, a table; and line by line while it runs."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from frcnn.console import say, show_table
+from frcnn.errors import OutputError
 from frcnn.files import write_text
 from frcnn.runtime.detections import Detections
+from frcnn.runtime.result_lines import STANDARD_OUTPUT, ResultLines
 
 __all__ = ["Report"]
-
-_STANDARD_OUTPUT = "-"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class Report:
 
     Args:
         label_names: the model's class names, index 0 the background, or None.
+        lines: where each picture or frame is written as soon as it is added: its entry of ``images`` with its entries
+            of ``results`` under ``results``.
 
     Attributes:
         images: COCO ``images``: one dictionary a picture or frame, with ``id``, ``file_name``, ``height``, ``width``
@@ -37,8 +41,9 @@ class Report:
         results: COCO results: one dictionary an object, with ``file_name`` and ``frame`` besides.
     """
 
-    def __init__(self, label_names: tuple[str, ...] | None) -> None:
+    def __init__(self, label_names: tuple[str, ...] | None, *, lines: Sequence[ResultLines] = ()) -> None:
         self._label_names = label_names
+        self._lines = lines
         self._files: dict[str, _File] = {}
         self.images: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
@@ -49,14 +54,22 @@ class Report:
         return [name for name, file in self._files.items() if not file.classes]
 
     def add(self, image_id: int, file_name: str, found: Detections, *, frame: int | None = None) -> None:
-        """Take note of a picture or frame."""
+        """Take note of a picture or frame.
+
+        Raises:
+            OutputError: its line cannot be written.
+        """
         height, width = found.image_size
         place = {"file_name": file_name} if frame is None else {"file_name": file_name, "frame": frame}
-        self.images.append({"id": image_id, **place, "height": height, "width": width})
-        self.results.extend({**entry, **place} for entry in found.to_coco(image_id))
+        image = {"id": image_id, **place, "height": height, "width": width}
+        results = [{**entry, **place} for entry in found.to_coco(image_id)]
+        self.images.append(image)
+        self.results.extend(results)
         file = self._files.setdefault(file_name, _File(size=f"{width}x{height}"))
         file.pictures += 1
         file.classes.update(found.class_names)
+        for lines in self._lines:
+            lines.write({**image, "results": results})
 
     def write_results(self, path: str) -> None:
         """Write the COCO results; ``-`` is standard output.
@@ -88,8 +101,14 @@ class Report:
 
 
 def _write(path: str, content: Any) -> None:
-    text = json.dumps(content)
-    if path == _STANDARD_OUTPUT:
-        say(text)
-    else:
+    text = json.dumps(content, allow_nan=False)
+    if path != STANDARD_OUTPUT:
         write_text(path, text + "\n")
+        return
+    try:
+        say(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write standard output: {error.strerror}", hint="name a file") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,7 @@ from frcnn.runtime.draw import annotate
 from frcnn.runtime.pictures import Picture
 from frcnn.runtime.report import Report
 from frcnn.runtime.sources import is_video
+from frcnn.runtime.stopping import Stop
 from frcnn.runtime.video import open_video, writing_video
 
 __all__ = ["Survey"]
@@ -38,6 +39,7 @@ class Survey:
         score: least score.
         classes: class indices to keep, or None.
         batch_size: pictures the network takes at a time.
+        stop: asked after each picture or frame; None never stops.
 
     Attributes:
         skipped: name -> why, of each input that could not be used, or not to its end.
@@ -52,32 +54,39 @@ class Survey:
         score: float,
         classes: frozenset[int] | None,
         batch_size: int,
+        stop: Stop | None = None,
     ) -> None:
         self._detector = detector
         self._report = report
         self._copies = copies
         self._options: dict[str, Any] = {"score": score, "classes": classes, "batch_size": batch_size}
+        self._stop = stop
         self._next_id = 1
         self.skipped: dict[str, ImageError] = {}
 
     def run(self, files: Sequence[Path]) -> None:
-        """Detect in all files, in order.
+        """Detect in all files, in order, or until asked to stop: then the picture in hand is the last.
 
         Raises:
             ArtifactError: the network failed.
-            OutputError: an annotated copy cannot be written.
+            OutputError: an annotated copy or a line of results cannot be written.
         """
         for video, group in groupby(files, is_video):
             if video:
                 for file in group:
-                    self._video(file)
-            else:
+                    if not self._is_stopped:
+                        self._video(file)
+            elif not self._is_stopped:
                 self._pictures(list(group))
 
     def skip(self, name: str, error: ImageError) -> None:
         """Report an input that cannot be used."""
         self.skipped[name] = error
         note(f"skipped: {error}")
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._stop is not None and self._stop.is_asked
 
     def _pictures(self, files: list[Path]) -> None:
         position = {str(file): index for index, file in enumerate(files)}
@@ -89,9 +98,11 @@ class Survey:
         with closing(pairs):
             for picture, found in track(pairs, total=len(files), what="detecting"):
                 index = position[picture.name]
-                self._report.add(first_id + index, picture.name, found)
                 if files[index] in self._copies:
                     write_picture(self._copies[files[index]], picture, found)
+                self._report.add(first_id + index, picture.name, found)  # last: what is reported is all there
+                if self._is_stopped:
+                    break
 
     def _video(self, file: Path) -> None:
         first_id = self._next_id
@@ -99,10 +110,13 @@ class Survey:
         try:
             video = open_video(file)
             count = 0
-            with closing(self._detector.stream_pictures(video.frames(), **self._options)) as pairs:
-                pairs_shown = track(pairs, total=video.frame_count, what=file.name)
-                for count, (_, found) in enumerate(self._copied(file, pairs_shown, video.fps), 1):
+            pairs = self._detector.stream_pictures(video.frames(), **self._options)
+            shown = track(pairs, total=video.frame_count, what=file.name)
+            with closing(pairs), closing(self._copied(file, shown, video.fps)) as copied:
+                for count, (_, found) in enumerate(copied, 1):
                     self._report.add(first_id + count - 1, str(file), found, frame=count - 1)
+                    if self._is_stopped:  # the frames done are reported; the copy is whole or not there
+                        return
             self._next_id = first_id + max(1, count)
             _require_frames(file, count, video.frame_count)
         except ImageError as error:
@@ -110,7 +124,7 @@ class Survey:
 
     def _copied(
         self, file: Path, pairs: Iterable[tuple[Picture, Detections]], fps: float
-    ) -> Iterator[tuple[Picture, Detections]]:
+    ) -> Generator[tuple[Picture, Detections]]:
         """Pass frames on, writing the annotated ones to the file's copy where it has one."""
         iterator = iter(pairs)
         first = next(iterator, None)

@@ -7,12 +7,15 @@ Both look at the same pictures on the same canvas; detections are paired by over
   fp16                   above score 0.3: IoU at least 0.99 for 98 % of the detections (where two boxes of one object
                          score all but the same, rounding decides which suppresses the other), the same labels,
                          nothing missing
-  fp16, RoI max pooling  above score 0.3: 95 % of the detections have a partner of their label (rounding a RoI to whole
-                         cells turns a last-bit difference into a whole cell)
+  bf16                   above score 0.3: IoU at least 0.97 for 92 % of the detections, 1 % missing or relabelled
+                         (bf16 has 8 bits of mantissa, fp16 has 11)
+  RoI max pooling        fp16 and bf16, above score 0.3: 95 % of the detections have a partner of their label (rounding
+                         a RoI to whole cells turns a last-bit difference into a whole cell)
 
 A detection without a partner counts only where its score is clear of the model's own cut-off by --margin.
 
   frcnn compare my.pth model.onnx --images folder/
+  frcnn compare my.pth model.frcnn --images folder/
 """
 
 from __future__ import annotations
@@ -20,15 +23,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from frcnn.console import note, say, show_table, track, warn
 from frcnn.errors import ArtifactError, FrcnnError, ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
 from frcnn.files import write_text
+from frcnn.runtime.onnxruntime_providers import PROVIDERS
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.parity import Limits, Parity, PictureParity
+    from frcnn.engine_spec import EngineManifest
     from frcnn.runtime.pictures import Picture
     from frcnn.spec import Manifest, ModelSpec
 
@@ -42,18 +47,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_checkpoint_arguments(parser)
     group = parser.add_argument_group("comparison")
-    group.add_argument("model", metavar="MODEL", type=Path, help="the artifact: model.onnx")
+    group.add_argument("model", metavar="MODEL", type=Path, help="the artifact: model.onnx or model.frcnn")
     group.add_argument(
         "--images", metavar="PATH", type=Path, nargs="+", required=True, help="pictures and folders of pictures"
     )
+    group.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        help="where the artifact runs; eager is on the CPU (default: cuda for model.frcnn and bf16, else cpu)",
+    )
+    group.add_argument(
+        "--provider",
+        choices=PROVIDERS,
+        help="what of ONNX Runtime runs model.onnx (default: cuda on a GPU, cpu otherwise)",
+    )
     group.add_argument("--json", metavar="FILE", help="write the whole comparison; - for standard output")
-    group.add_argument("--threads", type=int, default=None, help="processor threads for both (default: all)")
+    group.add_argument(
+        "--threads", type=int, default=None, help="processor threads of eager and of model.onnx (default: all)"
+    )
     limits = parser.add_argument_group("limits (defaults above)")
     for name, help_text in (
         ("box-px", "largest difference of a box coordinate in pixels (fp32)"),
         ("score", "largest difference of scores (fp32)"),
-        ("iou", "a pair of less IoU has moved (fp16)"),
-        ("moved", "largest share of pairs that may have moved (fp16)"),
+        ("iou", "a pair of less IoU has moved (fp16 and bf16)"),
+        ("moved", "largest share of pairs that may have moved (fp16 and bf16)"),
         ("min-score", "detections below this are not looked at"),
         ("margin", "distance from the cut-off from which on a missing detection counts"),
         ("unmatched", "largest share of detections that may be missing or have another label"),
@@ -66,26 +83,32 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_from_options(arguments)
     import torch
 
+    from frcnn.benchmarks.artifacts import canvases_of
     from frcnn.benchmarks.eager import EagerDetector
     from frcnn.benchmarks.parity import compare_pictures, total
     from frcnn.runtime import Detector
+    from frcnn.runtime.artifact import open_artifact
 
     if arguments.threads is not None:
         if arguments.threads < 1:
             raise UsageError(f"--threads: expected 1 or more, got {arguments.threads}")
         torch.set_num_threads(arguments.threads)
-    with Detector.load(arguments.model, threads=arguments.threads) as detector:
-        _require_same_model(loaded.spec, detector.manifest, arguments.model)
+    manifest = open_artifact(arguments.model).manifest
+    _require_same_model(loaded.spec, manifest, arguments.model)
+    limits = _limits(arguments, manifest)
+    with Detector.load(arguments.model, **_load_options(arguments, manifest)) as detector:
         if arguments.json != "-":
             print_checkpoint(loaded)
-        limits = _limits(arguments, detector.manifest)
+        canvases = canvases_of(manifest)
         files = _files(arguments.images)
         skipped: list[str] = []
         eager = EagerDetector(loaded.model, loaded.spec)
         results: list[PictureParity] = []
         for picture in track(_pictures(files, skipped), total=len(files), what="comparing"):
             try:
-                results.extend(compare_pictures(eager, detector, [picture], limits, warm_up=not results))
+                results.extend(
+                    compare_pictures(eager, detector, [picture], limits, canvases=canvases, warm_up=not results)
+                )
             except ImageError as error:
                 _skip(skipped, picture.name, error)
     if not results:
@@ -122,9 +145,22 @@ def _skip(skipped: list[str], name: str, error: FrcnnError) -> None:
     warn(f"skipped {name}: {error}")
 
 
-def _require_same_model(spec: ModelSpec, manifest: Manifest, path: Path) -> None:
+def _load_options(arguments: argparse.Namespace, manifest: Manifest | EngineManifest) -> dict[str, Any]:
+    """Return what ``Detector.load`` is asked for; an engine has no use for processor threads, eager has."""
+    from frcnn.benchmarks.artifacts import device_for
+    from frcnn.engine_spec import EngineManifest
+
+    options = {"device": arguments.device, "provider": arguments.provider}
+    if arguments.device is None and arguments.provider is None:
+        options["device"] = device_for(manifest)
+    return options if isinstance(manifest, EngineManifest) else options | {"threads": arguments.threads}
+
+
+def _require_same_model(spec: ModelSpec, manifest: Manifest | EngineManifest, path: Path) -> None:
     """Refuse to compare different models: their detections would differ, and say nothing of the export."""
-    theirs = manifest.model
+    from frcnn.benchmarks.artifacts import model_manifest
+
+    theirs = model_manifest(manifest).model
     for what, expected, got in (
         ("number of classes", spec.num_classes, theirs.num_classes),
         ("preprocessing", spec.transform, theirs.transform),
@@ -138,9 +174,10 @@ def _require_same_model(spec: ModelSpec, manifest: Manifest, path: Path) -> None
             )
 
 
-def _limits(arguments: argparse.Namespace, manifest: Manifest) -> Limits:
+def _limits(arguments: argparse.Namespace, manifest: Manifest | EngineManifest) -> Limits:
     import msgspec
 
+    from frcnn.benchmarks.artifacts import model_manifest
     from frcnn.benchmarks.parity import default_limits
 
     given = {
@@ -151,7 +188,8 @@ def _limits(arguments: argparse.Namespace, manifest: Manifest) -> Limits:
     for name, value in given.items():
         if not 0 <= value < float("inf"):
             raise UsageError(f"--{name.replace('_', '-')}: expected a number from 0, got {value}")
-    return msgspec.structs.replace(default_limits(manifest.precision, manifest.model.roi_heads.pooler.kind), **given)
+    pooler = model_manifest(manifest).model.roi_heads.pooler.kind
+    return msgspec.structs.replace(default_limits(manifest.precision, pooler), **given)
 
 
 def _print(parity: Parity, json_target: str | None) -> None:

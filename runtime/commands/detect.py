@@ -4,6 +4,11 @@ A folder stands for the pictures and videos directly in it, by name. Annotated c
 --json; without either, a table is printed. What cannot be read is named and skipped, and the exit code is 1 (2 where
 nothing could be read).
 
+--jsonl writes one line a picture or frame as soon as it is done. --json FILE appears when all is done; until then the
+same lines are in FILE.partial.jsonl. Ctrl-C and SIGTERM finish the picture in hand and end with 130 and 143: a FILE
+that was there stays as it was, FILE.partial.jsonl keeps what was done, and --json - prints it. A second signal ends at
+once.
+
 In the COCO results, image_id counts the pictures and video frames from 1 in the order given, unusable ones included;
 category_id is the model's label. Pictures without objects have no entry there: --json-index lists all pictures and
 the categories, and is what pycocotools calls a ground truth without annotations.
@@ -13,29 +18,36 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from frcnn.console import note
 from frcnn.errors import ImageError
 from frcnn.runtime.decode import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
+    from frcnn.runtime.detector import Detector
     from frcnn.runtime.report import Report
+    from frcnn.runtime.result_lines import ResultLines
+    from frcnn.runtime.stopping import Stop
     from frcnn.runtime.survey import Survey
 
 __all__ = ["add_arguments", "run"]
 
 _EXIT_SKIPPED: Final = 1
 _NAMES_SHOWN: Final = 10
+_STANDARD_OUTPUT: Final = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``frcnn detect``."""
-    parser.add_argument("model", help="model.onnx, made by frcnn export")
+    parser.add_argument("model", help="model.onnx or model.frcnn, made by frcnn export or frcnn build")
     parser.add_argument("inputs", nargs="+", metavar="input", help="picture, folder (not searched deeper) or video")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="write annotated copies here")
     parser.add_argument("--json", metavar="FILE", help="write COCO results with file names here; - is standard output")
+    parser.add_argument("--jsonl", metavar="FILE", help="write a line of JSON as each picture is done; - likewise")
     parser.add_argument("--json-index", metavar="FILE", help="write the COCO list of pictures and categories here")
     parser.add_argument("--score", type=float, default=0.5, help="least score (default 0.5; 0 keeps all)")
     parser.add_argument("--classes", metavar="A,B", help="only these classes: names or indices")
@@ -46,16 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger pictures (default %(default)s)"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to run (default cpu)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run (default: what the file is for)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn detect``."""
     from frcnn.runtime.detections import resolve_classes
     from frcnn.runtime.detector import Detector
-    from frcnn.runtime.report import Report
     from frcnn.runtime.sources import files_of
-    from frcnn.runtime.survey import Survey
+    from frcnn.runtime.stopping import Stop
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd files; what cannot be used is said below
     files, unusable = files_of(arguments.inputs)
@@ -64,36 +75,103 @@ def run(arguments: argparse.Namespace) -> int:
     with Detector.load(arguments.model, **options) as detector:
         named = None if arguments.classes is None else [name.strip() for name in arguments.classes.split(",")]
         classes = None if named is None else resolve_classes(named, detector.labels)
+        options = {"score": arguments.score, "classes": classes, "batch_size": arguments.batch_size}
         _require_writable(arguments)
-        report = Report(detector.labels)
-        survey = Survey(
-            detector, report, copies, score=arguments.score, classes=classes, batch_size=arguments.batch_size
-        )
-        for name, error in unusable.items():
-            survey.skip(name, error)
-        survey.run(files)
+        with Stop() as stop, _result_lines(arguments) as lines:
+            report, survey = _survey(detector, lines, copies, unusable, stop=stop, **options)
+            survey.run(files)
+            if stop.is_asked:
+                return _stopped(arguments, report, stop, inputs=len(files))
+            return _finished(arguments, report, survey, lines, inputs=len(files) + len(unusable))
+
+
+@contextmanager
+def _result_lines(arguments: argparse.Namespace) -> Iterator[list[ResultLines]]:
+    """Open what is written line by line: first the lines that stand in for --json FILE, if any, then --jsonl."""
+    from frcnn.runtime.result_lines import ResultLines, partial_path
+
+    with ExitStack() as stack:
+        lines = []
+        if _is_file(arguments.json):
+            lines.append(stack.enter_context(ResultLines(partial_path(arguments.json))))
+        if arguments.jsonl is not None:
+            lines.append(stack.enter_context(ResultLines(arguments.jsonl)))
+        yield lines
+
+
+def _survey(
+    detector: Detector,
+    lines: list[ResultLines],
+    copies: dict[Path, Path],
+    unusable: dict[str, ImageError],
+    **options: Any,
+) -> tuple[Report, Survey]:
+    from frcnn.runtime.report import Report
+    from frcnn.runtime.survey import Survey
+
+    report = Report(detector.labels, lines=lines)
+    survey = Survey(detector, report, copies, **options)
+    for name, error in unusable.items():
+        survey.skip(name, error)
+    return report, survey
+
+
+def _finished(
+    arguments: argparse.Namespace, report: Report, survey: Survey, lines: list[ResultLines], *, inputs: int
+) -> int:
+    """Write the results of a run that came to its end and return the exit code."""
+    if report.images and arguments.json is not None:
+        report.write_results(arguments.json)
+    if _is_file(arguments.json):
+        lines[0].discard()
     if not report.images:
         raise _nothing_usable(survey.skipped)
-    if arguments.json is not None:
-        report.write_results(arguments.json)
     if arguments.json_index is not None:
         report.write_index(arguments.json_index)
-    if arguments.json is None and arguments.output is None:
+    if arguments.json is None and arguments.jsonl is None and arguments.output is None:
         report.show()
-    return _closing_words(arguments, report, survey, inputs=len(files) + len(unusable))
+    return _closing_words(arguments, report, survey, inputs=inputs)
+
+
+def _stopped(arguments: argparse.Namespace, report: Report, stop: Stop, *, inputs: int) -> int:
+    """Say what a run that was asked to stop has done; the files of a whole run are left as they were."""
+    from frcnn.runtime.result_lines import partial_path
+
+    if arguments.json == _STANDARD_OUTPUT:
+        report.write_results(arguments.json)
+    elif arguments.json is not None:
+        note(f"what was done is in {partial_path(arguments.json)}; {arguments.json} was not written")
+    elif arguments.jsonl is None and arguments.output is None:
+        report.show()
+    note(f"stopped by {stop.reason} after {len(report.images)} picture(s) of {inputs} input(s)")
+    return stop.exit_code
 
 
 def _text_paths(arguments: argparse.Namespace) -> list[Path]:
-    return [Path(name) for name in (arguments.json, arguments.json_index) if name not in (None, "-")]
+    from frcnn.runtime.result_lines import partial_path
+
+    names = (arguments.json, arguments.jsonl, arguments.json_index)
+    paths = [Path(name) for name in names if name not in (None, _STANDARD_OUTPUT)]
+    return [*paths, partial_path(arguments.json)] if _is_file(arguments.json) else paths
+
+
+def _is_file(name: str | None) -> bool:
+    return name not in (None, _STANDARD_OUTPUT)
 
 
 def _output_paths(arguments: argparse.Namespace, files: list[Path]) -> dict[Path, Path]:
     """Return where the annotated copy of each file goes; empty where none are wanted.
 
     Raises:
-        UsageError: an output is also an input.
+        UsageError: an output is also an input, or is named twice.
     """
+    from frcnn.errors import UsageError
     from frcnn.runtime.sources import output_names, refuse_overwriting
+
+    named = [name for name in (arguments.json, arguments.jsonl, arguments.json_index) if name is not None]
+    for name in named:
+        if named.count(name) > 1:
+            raise UsageError(f"two results were to be written to {name}", hint="give each a file of its own")
 
     copies = {}
     if arguments.output is not None:

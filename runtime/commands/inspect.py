@@ -1,6 +1,7 @@
 """Show what is in a model file: what frcnn knows of it, its inputs and outputs, its operators.
 
-The weights are not loaded.
+Of a model.onnx the weights are not loaded. Of a model.frcnn no engine is loaded; every part's SHA-256 is checked, and
+the file's is printed, which Detector.load(trusted_hashes=...) takes.
 """
 
 from __future__ import annotations
@@ -10,37 +11,52 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from frcnn.console import say, show_table
+from frcnn.errors import UsageError
 
 if TYPE_CHECKING:
     from frcnn.runtime.artifact import OnnxArtifact
     from frcnn.runtime.network import Network
-    from frcnn.spec import Size
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``frcnn inspect``."""
-    parser.add_argument("model", help="model.onnx, made by frcnn export")
+    parser.add_argument("model", help="model.onnx, made by frcnn export, or model.frcnn, made by frcnn build")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--layers", action="store_true", help="of a model.frcnn: list the precision of every layer")
+    parser.add_argument("--hashes", action="store_true", help="of a model.frcnn: list the SHA-256 of every part")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn inspect``."""
-    from frcnn.runtime.artifact import open_artifact
+    from frcnn.runtime.artifact import OnnxArtifact, open_artifact
+    from frcnn.runtime.commands.inspect_engine import engine_as_json, show_engine
     from frcnn.runtime.network import read_network
 
     artifact = open_artifact(arguments.model)
-    network = read_network(artifact)
-    if arguments.json:
-        say(json.dumps(_as_json(artifact, network), indent=2))
+    if isinstance(artifact, OnnxArtifact):
+        for option in ("layers", "hashes"):
+            if getattr(arguments, option):
+                raise UsageError(
+                    f"--{option}: {arguments.model} is an ONNX model, only a model.frcnn has that",
+                    hint="build one: frcnn build model.onnx -o model.frcnn",
+                )
+        network = read_network(artifact)
+        if arguments.json:
+            say(json.dumps(_as_json(artifact, network), indent=2))
+        else:
+            _show(artifact, network)
+    elif arguments.json:
+        say(json.dumps(engine_as_json(artifact, layers=arguments.layers), indent=2))
     else:
-        _show(artifact, network)
+        show_engine(artifact, layers=arguments.layers, hashes=arguments.hashes)
     return 0
 
 
 def _as_json(artifact: OnnxArtifact, network: Network) -> dict[str, Any]:
     return {
+        "kind": "onnx",
         "file": str(artifact.path),
         "file_bytes": artifact.outline.file_bytes,
         "weight_bytes": artifact.outline.weight_bytes,
@@ -69,50 +85,20 @@ def _show(artifact: OnnxArtifact, network: Network) -> None:
 
 
 def _facts(artifact: OnnxArtifact) -> list[tuple[str, str]]:
+    from frcnn.runtime.commands.model_facts import by, model_facts
+
     manifest, outline = artifact.manifest, artifact.outline
-    model = manifest.model
-    transform, rpn, heads = model.transform, model.rpn, model.roi_heads
-    sizes = (
-        f"resized to {_by(transform.fixed_size)}"
-        if transform.fixed_size is not None
-        else f"short side {transform.min_size}, long side at most {transform.max_size}"
-    )
     canvases = (
-        f"any multiple of {transform.size_divisible}"
+        f"any multiple of {manifest.model.transform.size_divisible}"
         if manifest.canvases is None
-        else ", ".join(_by(canvas) for canvas in manifest.canvases)
+        else ", ".join(map(by, manifest.canvases))
     )
-    names = ", ".join(model.labels[1:]) if model.labels is not None else "without names"
     return [
-        ("architecture", model.architecture),
-        ("classes", f"{model.num_classes - 1}: {names}"),
+        *model_facts(manifest),
         ("precision", manifest.precision),
-        ("opset", str(manifest.opset)),
-        ("pictures", f"{sizes} (pixels)"),
         ("canvases", f"{canvases} (height x width)"),
-        ("normalisation", f"mean {_numbers(transform.image_mean)}, std {_numbers(transform.image_std)}"),
-        (
-            "proposals",
-            f"{rpn.num_levels} level(s), {rpn.pre_nms_top_n} candidates a level, {rpn.post_nms_top_n} kept, "
-            f"IoU {rpn.nms_thresh:g}, score {rpn.score_thresh:g}",
-        ),
-        (
-            "detections",
-            f"at most {heads.detections_per_img}, IoU {heads.nms_thresh:g}, score above {heads.score_thresh:g}",
-        ),
-        (
-            "RoI pooling",
-            f"{heads.pooler.kind} {_by(heads.pooler.output_size)}, {len(heads.pooler.feature_names)} map(s)",
-        ),
+        ("opset", str(manifest.opset)),
         ("file", f"{outline.file_bytes:,} bytes, {outline.weight_bytes:,} of them weights"),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()) or "unknown"),
         ("checkpoint SHA-256", manifest.source_sha256 or "unknown"),
     ]
-
-
-def _by(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)

@@ -1,7 +1,8 @@
 """The ``frcnn`` command: one verb each for what users do.
 
-A verb is a module with ``add_arguments(parser)`` and ``run(arguments) -> exit code``. It is imported only when it
-is asked for, and imports heavy packages only inside ``run``, so that every ``--help`` works in a bare environment.
+A verb is a module with ``add_arguments(parser)`` and ``run(arguments) -> exit code``; ``arguments.command`` is the
+whole command line, for results that say how they were made. A verb is imported only when it is asked for, and imports
+heavy packages only inside ``run``, so that every ``--help`` works in a bare environment.
 
 Exit codes: 0 all done; 1 disagreement, regression or some inputs skipped (named); 2 usage or unusable input;
 130 interrupted (Ctrl-C); 141 the reader of standard output left; 143 terminated.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -39,9 +41,16 @@ class Verb(NamedTuple):
 
 VERBS: Final[dict[str, Verb]] = {
     "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx"),
+    "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one TensorRT artifact"),
     "detect": Verb("frcnn.runtime.commands.detect", "find objects in pictures, folders and videos"),
     "compare": Verb("frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision"),
+    "bench": Verb(
+        "frcnn.benchmarks.commands.bench", "measure speed against eager torchvision, as a table, JSON and a report"
+    ),
+    "eval": Verb("frcnn.benchmarks.commands.eval", "COCO mAP of a model, and the difference to eager torchvision"),
+    "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer"),
     "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
+    "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in a TensorRT artifact as files of their own"),
     "doctor": Verb("frcnn.runtime.commands.doctor", "say what this machine can run and what is missing"),
 }
 
@@ -106,7 +115,7 @@ def _run(arguments: list[str]) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verb.add_arguments(parser)
-    options = parser.parse_args(arguments[1:])
+    options = parser.parse_args(arguments[1:], argparse.Namespace(command=shlex.join(["frcnn", *arguments])))
     try:
         return int(verb.run(options))
     except BrokenPipeError:

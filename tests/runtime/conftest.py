@@ -6,7 +6,7 @@ torchvision is tested elsewhere, with real exported models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ import onnx.parser
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from support.fake_device import FakeDevice
+from support.simt import require_compiler
 
 from frcnn.runtime import Detector
 from frcnn.spec import (
@@ -179,3 +181,13 @@ def picture_file(tmp_path: Path, grey: Callable[..., NDArray[np.uint8]]) -> Call
         return path
 
     return write
+
+
+@pytest.fixture
+def device() -> Iterator[FakeDevice]:
+    """A fake GPU, active on this thread; whatever was done wrong with it fails the test."""
+    require_compiler()
+    made = FakeDevice()
+    made.activate()
+    yield made
+    assert made.misuses == []

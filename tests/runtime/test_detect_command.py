@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -262,36 +257,3 @@ def test_a_model_that_is_none(picture_file: PictureFile, tmp_path: Path, capsys:
 def test_bad_options(model_path: Path, picture_file: PictureFile, options: list[str], capsys: Captured) -> None:
     assert main(["detect", str(model_path), str(picture_file("a.jpg")), *options]) == 2
     assert "expected" in capsys.readouterr().err
-
-
-def test_ctrl_c_leaves_no_half_written_file(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
-    for index in range(150):
-        picture_file(f"in/{index:03}.png", 250, 600, 800)
-    out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "frcnn",
-        "detect",
-        model_path,
-        tmp_path / "in",
-        "-o",
-        out,
-        "--json",
-        out / "r.json",
-    ]
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-    process = subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while not any(out.glob("[0-9]*.png")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130, said.decode()
-    assert said.decode().splitlines()[-1] == "interrupted"
-    names = files_under(out)
-    assert 0 < len(names) < 150
-    assert all(name.endswith(".png") and not name.startswith(".") for name in names)
-    for name in names:
-        with Image.open(out / name) as image:
-            image.load()

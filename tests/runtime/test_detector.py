@@ -15,13 +15,14 @@ from PIL import Image
 from frcnn.errors import ArtifactError, FrcnnError, ImageError, ImageSizeError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
+from frcnn.runtime.host_backend import HostBackend
 from frcnn.spec import Manifest
 
 Grey = Callable[..., np.ndarray]
 
 
 class Spy:
-    """A backend that remembers the shapes it was given."""
+    """A network that remembers the shapes it was given."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
@@ -41,6 +42,10 @@ class Spy:
 
     def close(self) -> None:
         self.closed = True
+
+
+def around(spy: Spy, manifest: Manifest) -> Detector:
+    return Detector(HostBackend(spy, manifest), manifest)
 
 
 def best(found: Detections) -> int:
@@ -85,23 +90,23 @@ def test_order_is_kept_for_any_mixture(detector: Detector, grey: Grey) -> None:
 def test_only_pictures_of_one_canvas_share_a_batch(manifest_of: Callable[..., Manifest], grey: Grey) -> None:
     spy = Spy()
     images = [grey(9, 60, 80), grey(9, 80, 60), grey(9, 60, 80), grey(9, 80, 60)]
-    Detector(spy, manifest_of())(images, batch_size=4)
+    around(spy, manifest_of())(images, batch_size=4)
     assert sorted(spy.shapes) == [(2, 3, 64, 96), (2, 3, 96, 64)]
     assert sorted(spy.sizes) == [[[64, 85], [64, 85]], [[85, 64], [85, 64]]]
 
 
 def test_same_canvas_is_that_of_the_largest(manifest_of: Callable[..., Manifest], grey: Grey) -> None:
     spy = Spy()
-    answers = Detector(spy, manifest_of())([grey(9, 60, 80), grey(8, 80, 60)], batch_size=4, same_canvas=True)
+    answers = around(spy, manifest_of())([grey(9, 60, 80), grey(8, 80, 60)], batch_size=4, same_canvas=True)
     assert spy.shapes == [(2, 3, 96, 96)]
     assert spy.sizes == [[[64, 85], [85, 64]]]
     assert [best(found) for found in answers] == [9, 8]
-    assert Detector(spy, manifest_of())([], same_canvas=True) == []
+    assert around(spy, manifest_of())([], same_canvas=True) == []
 
 
 def test_the_default_batch_is_one(manifest_of: Callable[..., Manifest], grey: Grey) -> None:
     spy = Spy()
-    Detector(spy, manifest_of())([grey(1)] * 3)
+    around(spy, manifest_of())([grey(1)] * 3)
     assert [shape[0] for shape in spy.shapes] == [1, 1, 1]
 
 
@@ -216,7 +221,7 @@ def test_one_detector_serves_several_threads(detector: Detector, grey: Grey) -> 
 
 def test_close_and_context_manager(model_path: Path, manifest_of: Callable[..., Manifest], grey: Grey) -> None:
     spy = Spy()
-    with Detector(spy, manifest_of()) as detector:
+    with around(spy, manifest_of()) as detector:
         assert detector([grey(5)])[0].class_names == ["cat"]
     assert spy.closed
     loaded = Detector.load(model_path, threads=1)

@@ -10,12 +10,18 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from support.libcuda import run_with_stand_in
 
 from frcnn.cli import main
-from frcnn.runtime import machine
-from frcnn.runtime.machine import Finding, can_detect, look_around
+from frcnn.errors import KernelError, MissingDependencyError
+from frcnn.plugins.compiler import supported_architectures
+from frcnn.runtime import machine, machine_cuda
+from frcnn.runtime.finding import Finding
+from frcnn.runtime.machine import can_detect, look_around
+from frcnn.runtime.machine_cuda import find_cuda_driver, find_kernel_compiler, with_abilities
 
 Captured = pytest.CaptureFixture[str]
 
@@ -105,3 +111,107 @@ def test_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_NVIDIA_SMI_SECONDS", 0.2)
     fake_program(tmp_path, "while :; do :; done")
     assert "timed out" in finding("NVIDIA GPU").detail
+
+
+# ---- CUDA and TensorRT
+
+
+def raising(error: Exception) -> Any:
+    def function(*arguments: object) -> Any:
+        raise error
+
+    return function
+
+
+def test_the_kernel_compiler_is_there_without_a_gpu() -> None:
+    found = find_kernel_compiler()
+    architectures = supported_architectures()
+    assert found.status == "ok"
+    assert found.detail.startswith("13.")
+    assert f"compiles here without a GPU, {architectures[0]} to {architectures[-1]} and PTX" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "detail"),
+    [
+        (MissingDependencyError("nvidia-cuda-nvrtc", extra="cuda", why="x"), "missing", "nvidia-cuda-nvrtc is not"),
+        (OSError("libnvrtc.so.13: wrong ELF class"), "broken", "wrong ELF class"),
+    ],
+)
+def test_a_kernel_compiler_that_is_not_there(
+    error: Exception, status: str, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_cuda, "compiler_version", raising(error))
+    found = find_kernel_compiler()
+    assert found.status == status
+    assert detail in found.detail
+    assert found.fix == "pip install 'frcnn[cuda]'"
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "status", "detail"),
+    [
+        ("import_driver", MissingDependencyError("cuda-bindings", extra="cuda", why="x"), "missing", "cuda-bindings"),
+        ("import_driver", OSError("cannot map"), "broken", "cannot map"),
+        ("ask_driver", KernelError("no libcuda"), "missing", "no driver"),
+    ],
+)
+def test_a_driver_that_is_not_there(
+    function: str, error: Exception, status: str, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_cuda, function, raising(error))
+    found = find_cuda_driver()
+    assert (found.status, bool(found.fix)) == (status, True)
+    assert detail in found.detail
+
+
+DOCTOR = """
+import json
+from support.libcuda import StandIn
+from frcnn.runtime.machine_cuda import find_cuda_driver
+driver = StandIn()
+found = []
+for devices, failing in ((2, None), (0, None), (1, "cuInit")):
+    driver.set_devices(devices)
+    if failing:
+        driver.fail(failing, 803)
+    row = find_cuda_driver()
+    found.append((row.status, row.detail))
+print(json.dumps([found, driver.live()]))
+"""
+
+
+def test_the_gpus_that_the_driver_sees(tmp_path: Path) -> None:
+    """Asked through NVIDIA's bindings, of a stand-in; no context is made by asking."""
+    (two, none, mismatch), live = json.loads(run_with_stand_in(DOCTOR, tmp_path))
+    assert two == [
+        "ok",
+        "CUDA 13.0: 0 Stand-in 0, compute capability 9.0; 1 Stand-in 1, compute capability 9.0",
+    ]
+    assert none == ["missing", "CUDA 13.0, sees no GPU"]
+    assert mismatch == ["broken", "CUDA 13.0, cuInit answered CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"]
+    assert live.endswith("contexts=0")
+
+
+def row(name: str, status: Any = "ok") -> Finding:
+    return Finding(name=name, status=status, purpose="", detail="1.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "nvrtc", "says"),
+    [
+        ("tensorrt_rtx", "missing", "ok", "1.0, builds artifacts here, runs none here: no GPU"),
+        ("tensorrt_rtx", "ok", "ok", "1.0, builds artifacts here, runs them here"),
+        ("tensorrt_rtx", "ok", "missing", "1.0, builds none here: no NVRTC, runs them here"),
+        ("tensorrt", "missing", "ok", "1.0, builds none here: no GPU, runs none here: no GPU"),
+        ("tensorrt", "ok", "ok", "1.0, builds artifacts here, runs them here"),
+        ("tensorrt", "ok", "broken", "1.0, builds none here: no NVRTC, runs them here"),
+    ],
+)
+def test_what_a_tensorrt_allows(name: str, gpu: str, nvrtc: str, says: str) -> None:
+    assert with_abilities(row(name), row("CUDA driver", gpu), row("NVRTC", nvrtc)).detail == says
+
+
+def test_a_missing_tensorrt_allows_nothing() -> None:
+    missing = row("tensorrt", "missing")
+    assert with_abilities(missing, row("CUDA driver"), row("NVRTC")) is missing

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.engine_files import engine_parts, write_engine_file
 
 from frcnn.cli import main
 from frcnn.spec import Manifest
@@ -37,6 +39,7 @@ def test_json(model_of: Callable[..., Path], manifest_of: Callable[..., Manifest
     assert report["inputs"][0] == {"name": "images", "dtype": "FLOAT", "shape": ["N", "3", "H", "W"]}
     assert report["operators"]["Cast"] == 3
     assert report["file_bytes"] == path.stat().st_size
+    assert report["kind"] == "onnx"
     assert main(["inspect", str(path)]) == 0
     out = capsys.readouterr().out
     assert "64x128, 128x64 (height x width)" in out
@@ -59,3 +62,93 @@ def test_what_is_no_model_of_ours(
     error, hint = captured.err.splitlines()
     assert error.startswith(f"error: {path}: ")
     assert "frcnn export CHECKPOINT" in hint
+
+
+# --- an engine artifact
+
+
+def test_tables_of_an_engine(tmp_path: Path, capsys: Captured) -> None:
+    path = write_engine_file(tmp_path / "model.frcnn")
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    for text in (
+        f"engine artifact {path}",
+        "tensorrt-rtx 1.7.1.116, CUDA 13",
+        "all that tensorrt-rtx serves by default",
+        "sm_80, sm_89; PTX from compute_75 on for others",
+        "6.0 MiB: weights 3.0, tensors 2.0, kernels 1.0; scratch on top",
+        "3: cat, dog, teddy bear",
+        "1:1:8",
+        "engines/0.plan",
+        "map_0 float16 NHWC",
+        "iou_threshold 0.7",
+        "spatial_scales 0.25 0.125",
+        "kernels/grouped_nms_mask-0123456789abcdef.*",
+        hashlib.sha256(engine_parts()["engines/3.plan"]).hexdigest()[:12],
+    ):
+        assert text in out
+    assert out.splitlines()[-1] == f"SHA-256 of the file: {hashlib.sha256(path.read_bytes()).hexdigest()}"
+    assert "/backbone/conv" not in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_layers_and_hashes_on_request(tmp_path: Path, capsys: Captured) -> None:
+    path = write_engine_file(tmp_path / "model.frcnn", target="tensorrt")
+    assert main(["inspect", str(path), "--layers", "--hashes"]) == 0
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if "/backbone/conv" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "0",
+        "CONVOLUTION",
+        "float16",
+        "heavy",
+        "/backbone/conv",
+    ]
+    parts = engine_parts(target="tensorrt")
+    hashes = [line.split("  ") for line in out.splitlines() if len(line.split("  ")[0]) == 64]
+    assert hashes == [[hashlib.sha256(data).hexdigest(), name] for name, data in parts.items()]
+
+
+def test_a_layer_name_does_not_steer_the_terminal(tmp_path: Path, capsys: Captured) -> None:
+    record = {"step": 0, "layer": "a\x1b[2J[bold]\nb", "type": "UNARY", "element": "float32", "heavy": False}
+    parts = engine_parts() | {"precision.json": json.dumps([record]).encode()}
+    assert main(["inspect", str(write_engine_file(tmp_path / "model.frcnn", parts=parts)), "--layers"]) == 0
+    out = capsys.readouterr().out
+    assert "a\\x1b[2J[bold]\\nb" in out
+    assert "\x1b" not in out
+
+
+def test_json_of_an_engine(tmp_path: Path, capsys: Captured) -> None:
+    path = write_engine_file(tmp_path / "model.frcnn")
+    assert main(["inspect", str(path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["kind"], report["file_bytes"]) == ("engine", path.stat().st_size)
+    assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert set(report["manifest"]["parts"]) == set(engine_parts())
+    assert report["layer_counts"] == [
+        {"element": "float16", "heavy": 1, "other": 0},
+        {"element": "float32", "heavy": 0, "other": 1},
+    ]
+    assert "layers" not in report
+    assert main(["inspect", str(path), "--json", "--layers"]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"] == json.loads(engine_parts()["precision.json"])
+
+
+@pytest.mark.parametrize("option", ["--json", "--layers"])
+def test_a_damaged_engine_is_noticed_before_anything_is_shown(tmp_path: Path, option: str, capsys: Captured) -> None:
+    path = write_engine_file(tmp_path / "model.frcnn")
+    content = bytearray(path.read_bytes())
+    content[content.index(engine_parts()["engines/2.plan"])] ^= 1
+    path.write_bytes(content)
+    assert main(["inspect", str(path), option]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "the part engines/2.plan has the SHA-256" in captured.err.splitlines()[0]
+
+
+@pytest.mark.parametrize("option", ["--layers", "--hashes"])
+def test_options_for_engines_are_refused_for_an_onnx_model(model_path: Path, option: str, capsys: Captured) -> None:
+    assert main(["inspect", str(model_path), option]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == f"error: {option}: {model_path} is an ONNX model, only a model.frcnn has that"
+    assert "frcnn build" in hint

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from frcnn.runtime.prefetch import prefetched
+from frcnn.runtime.prefetch import Pause, prefetched, prefetched_with_pauses
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
@@ -91,3 +91,21 @@ def test_an_exception_of_the_consumer_stops_the_thread() -> None:
     with pytest.raises(RuntimeError, match="consumer"):
         consume()
     assert eventually(lambda: prefetch_threads() == [])
+
+
+def test_a_pause_is_said_where_the_next_item_is_not_there() -> None:
+    gate = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 1
+        assert gate.wait(5)
+        yield 2
+
+    ahead = prefetched_with_pauses(source(), depth=3)
+    given = [next(ahead)]
+    while given[-1] != 1:
+        given.append(next(ahead))
+    assert isinstance(next(ahead), Pause)
+    gate.set()
+    rest = list(ahead)
+    assert [entry for entry in rest if not isinstance(entry, Pause)] == [2]

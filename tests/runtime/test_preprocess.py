@@ -10,6 +10,7 @@ import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 from frcnn.errors import ImageSizeError
+from frcnn.runtime.canvases import OnnxCanvases
 from frcnn.runtime.pictures import Picture, as_picture
 from frcnn.runtime.preprocess import boxes_in_picture, common_canvas, onto_canvas, prepare
 from frcnn.spec import Manifest
@@ -102,7 +103,7 @@ def test_padding_is_zero_and_the_common_canvas_is_torchvisions(manifest_of: Mani
     prepared = [prepare(as_picture(pixels, name="it"), manifest) for pixels in pictures]
     tensors = [torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 for pixels in pictures]
     expected, _ = transform_of(manifest)(tensors)
-    canvas = common_canvas(prepared, manifest)
+    canvas = common_canvas(prepared, OnnxCanvases(manifest))
     together = np.stack([onto_canvas(item, canvas).pixels for item in prepared])
     np.testing.assert_allclose(together, expected.tensors.numpy(), atol=1e-4, rtol=0)
     for item in prepared:

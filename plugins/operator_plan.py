@@ -1,0 +1,104 @@
+"""How the kernels of one operator are wired: which tensors they share, and what they need for given shapes.
+
+Kernels know their tensors by name. What one writes and another reads lies in scratch memory, which the caller gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from frcnn.plugins.kernel import ELEMENT_BYTES, Kernel, Launch
+from frcnn.plugins.operator import Tensor
+
+__all__ = ["OperatorPlan", "OperatorWiring", "Shape"]
+
+Shape = tuple[int, ...]
+
+_SLICE_BYTES: Final = 256  # scratch tensors begin at multiples of this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorPlan:
+    """An operator bound to shapes.
+
+    Attributes:
+        launches: one per kernel, in order.
+        output_shape: of the operator's output.
+        offsets: scratch tensor -> where it begins in the scratch memory.
+        scratch_bytes: how much of it there must be.
+    """
+
+    launches: tuple[Launch, ...]
+    output_shape: Shape
+    offsets: Mapping[str, int]
+    scratch_bytes: int
+
+
+class OperatorWiring:
+    """The kernels of an operator, wired by the names of their tensors.
+
+    Args:
+        kernels: in the order in which they run.
+
+    Attributes:
+        kernels: see above.
+        inputs: what the operator reads, in order.
+        output: what it writes.
+        layouts: tensor -> layout, for those that are not planar.
+        free: letters of the output's shape that no input has, such as a canvas's height -> their dimension.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
+        self.kernels = tuple(kernels)
+        taken = {tensor.name: tensor for kernel in kernels for tensor in kernel.inputs}
+        made = {tensor.name: tensor for kernel in kernels for tensor in kernel.outputs}
+        self.inputs: tuple[Tensor, ...] = tuple(tensor for tensor in taken.values() if tensor.name not in made)
+        (self.output,) = (tensor for tensor in made.values() if tensor.name not in taken)
+        self._scratch = tuple(tensor for tensor in made.values() if tensor.name in taken)
+        self.layouts = {name: layout for kernel in kernels for name, layout in kernel.layouts.items()}
+        known = {letter for tensor in taken.values() for letter in tensor.shape}
+        self.free = {text: i for i, text in enumerate(self.output.shape) if text.isidentifier() and text not in known}
+
+    def plan(self, input_shapes: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> OperatorPlan:
+        """Bind the operator to shapes.
+
+        Args:
+            input_shapes: one per input.
+            sizes: the value of each free letter.
+
+        Raises:
+            KernelError: shapes that the kernels cannot take.
+        """
+        shapes = {tensor.name: tuple(shape) for tensor, shape in zip(self.inputs, input_shapes, strict=True)}
+        launches = []
+        for kernel in self.kernels:
+            letters = kernel.sizes([shapes[tensor.name] for tensor in kernel.inputs])
+            launch = kernel.bind(letters | dict(sizes))
+            launches.append(launch)
+            shapes |= dict(zip((t.name for t in kernel.outputs), launch.output_shapes, strict=True))
+        offsets, end = {}, 0
+        for tensor in self._scratch:
+            offsets[tensor.name] = -(-end // _SLICE_BYTES) * _SLICE_BYTES
+            end = offsets[tensor.name] + math.prod(shapes[tensor.name]) * ELEMENT_BYTES[tensor.element]
+        return OperatorPlan(
+            launches=tuple(launches), output_shape=shapes[self.output.name], offsets=offsets, scratch_bytes=end
+        )
+
+    def pointers(
+        self, plan: OperatorPlan, inputs: Sequence[int], output: int, scratch: int
+    ) -> tuple[tuple[int, ...], ...]:
+        """Return what each kernel is launched with: the addresses of its inputs, then of its outputs.
+
+        Args:
+            plan: what :meth:`plan` returned.
+            inputs: address of each input.
+            output: address of the output.
+            scratch: address of ``plan.scratch_bytes`` bytes; anything where that is 0.
+        """
+        at = {tensor.name: pointer for tensor, pointer in zip(self.inputs, inputs, strict=True)}
+        at[self.output.name] = output
+        at |= {name: scratch + offset if plan.scratch_bytes else 0 for name, offset in plan.offsets.items()}
+        return tuple(tuple(at[tensor.name] for tensor in (*k.inputs, *k.outputs)) for k in self.kernels)

@@ -1,0 +1,103 @@
+"""From a model file to what executes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
+
+from frcnn.engine_spec import EngineStep
+from frcnn.errors import FrcnnError, UsageError
+from frcnn.runtime.artifact import open_artifact
+from frcnn.runtime.backend import Backend, Device
+from frcnn.runtime.cuda_calls import driver_cuda_version
+from frcnn.runtime.cuda_device import CudaDevice
+from frcnn.runtime.dependencies import import_tensorrt
+from frcnn.runtime.engine_artifact import EngineArtifact
+from frcnn.runtime.engine_backend import DEFAULT_WORKERS, EngineBackend
+from frcnn.runtime.engine_compatibility import check_runs_here
+from frcnn.runtime.host_backend import HostBackend
+from frcnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.onnxruntime_providers import Provider
+from frcnn.runtime.runtime_cache import default_folder
+from frcnn.runtime.tensorrt_engine import TensorRTEngine, load_engine
+from frcnn.spec import Manifest
+
+__all__ = ["load_backend"]
+
+
+def load_backend(
+    path: str | os.PathLike[str],
+    *,
+    device: Device | None,
+    provider: Provider | None,
+    threads: int | None,
+    trusted_hashes: Collection[str] | None,
+    workers: int | None,
+) -> tuple[Backend, Manifest]:
+    """Load a model file; the arguments are those of ``Detector.load``.
+
+    Returns:
+        What executes it, and the model's manifest.
+
+    Raises:
+        ArtifactError: see ``Detector.load``.
+        MissingDependencyError: likewise.
+        UsageError: an option that the file has no use for is given, or makes no sense.
+    """
+    artifact = open_artifact(path)
+    if isinstance(artifact, EngineArtifact):
+        _refuse(threads=threads, provider=provider, why="an engine runs on the GPU, by TensorRT")
+        if device == "cpu":
+            raise UsageError(
+                f"device: {os.fspath(path)} holds engines for a GPU, got device {device!r}",
+                hint="the model.onnx that it was built from runs on the processor",
+            )
+        return _engine_backend(artifact, trusted_hashes, workers), artifact.manifest.source
+    _refuse(trusted_hashes=trusted_hashes, workers=workers, why="a model.onnx holds no engines")
+    where: Device = device or ("cpu" if provider in (None, "cpu") else "cuda")
+    network = OnnxRuntimeBackend(artifact.path, device=where, provider=provider, threads=threads)
+    return HostBackend(network, artifact.manifest), artifact.manifest
+
+
+def _refuse(*, why: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name}: {why}, got {value!r}", hint=f"leave {name} out")
+
+
+def _engine_backend(
+    artifact: EngineArtifact, trusted_hashes: Collection[str] | None, workers: int | None
+) -> EngineBackend:
+    """Check an artifact as far as it can be checked, then deserialise its engines: they are code."""
+    manifest = artifact.manifest
+    most = DEFAULT_WORKERS if workers is None else workers
+    if most < 1:
+        raise UsageError(f"workers: expected 1 or more, got {workers}")
+    artifact.check_trusted(trusted_hashes)
+    artifact.check_parts()
+    gpu = CudaDevice()
+    engines: dict[str, TensorRTEngine] = {}
+    try:
+        check_runs_here(
+            artifact,
+            target_version=import_tensorrt(manifest.target).__version__,
+            compute_capability=gpu.compute_capability,
+            driver_cuda_version=driver_cuda_version(),
+            free_bytes=gpu.free_bytes(),
+        )
+        for part in dict.fromkeys(step.part for step in manifest.steps if isinstance(step, EngineStep)):
+            engines[part] = load_engine(
+                artifact.read_part(part),
+                target=manifest.target,
+                device=gpu,
+                cache_folder=default_folder(),
+                tensors=manifest.tensors,
+            )
+    except BaseException:
+        with suppress(FrcnnError), ExitStack() as stack:
+            stack.callback(gpu.close)
+            for engine in engines.values():
+                stack.callback(engine.close)
+        raise
+    return EngineBackend(manifest, artifact.read_part, gpu, engines, workers=most)

@@ -1,0 +1,59 @@
+"""Where tensors lie in one piece of memory: those that are never needed at the same time share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["ALIGNMENT_BYTES", "Block", "aligned", "lay_out"]
+
+ALIGNMENT_BYTES: Final = 256
+"""Every block begins at a multiple of this, as TensorRT and our kernels want it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Memory that is needed for a while.
+
+    Attributes:
+        name: whose.
+        size_bytes: how much.
+        first: the step before which it is needed by nobody.
+        last: the last step that needs it.
+    """
+
+    name: str
+    size_bytes: int
+    first: int
+    last: int
+
+
+def aligned(size_bytes: int) -> int:
+    """Return a size rounded up to a multiple of the alignment."""
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def lay_out(blocks: Iterable[Block]) -> tuple[dict[str, int], int]:
+    """Place blocks so that those needed at the same step do not overlap.
+
+    The largest is placed first, each at the lowest place that is free while it is needed ("greedy by size",
+    arXiv:2001.03288). A network of convolutions comes within a few percent of its largest step by that.
+
+    Args:
+        blocks: with different names.
+
+    Returns:
+        Name -> offset, and the bytes of the whole.
+    """
+    placed: list[tuple[int, int, Block]] = []
+    for block in sorted(blocks, key=lambda block: (-block.size_bytes, block.first, block.name)):
+        size, offset = aligned(block.size_bytes), 0
+        for start, end, other in sorted(placed, key=lambda entry: entry[0]):
+            if other.last < block.first or block.last < other.first or end <= offset:
+                continue
+            if offset + size <= start:
+                break
+            offset = end
+        placed.append((offset, offset + size, block))
+    return {block.name: start for start, _, block in placed}, max((end for _, end, _ in placed), default=0)

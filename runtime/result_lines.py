@@ -1,0 +1,99 @@
+"""Results as JSON Lines while the work goes on: one line a picture or frame, out of our hands as soon as it is done.
+
+The file is valid at every moment. A process that is killed loses no picture whose line was written; a last line without
+its end is the one that was being written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Self, TextIO
+
+from frcnn.errors import OutputError
+from frcnn.files import writable_folder
+
+__all__ = ["STANDARD_OUTPUT", "ResultLines", "partial_path"]
+
+STANDARD_OUTPUT: Final = "-"
+
+
+def partial_path(path: str | os.PathLike[str]) -> Path:
+    """Return where the lines are kept while the file at ``path`` is not there yet: ``r.json.partial.jsonl``."""
+    return Path(f"{os.fspath(path)}.partial.jsonl")
+
+
+class ResultLines:
+    """A file of JSON Lines, begun anew.
+
+    Where there was one it is removed, not emptied: another process that still writes to it keeps its own.
+
+    Args:
+        path: the file, or ``"-"`` for standard output.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path: Path | None = None if path == STANDARD_OUTPUT else Path(path)
+        self._stream: TextIO = sys.stdout if self._path is None else _fresh(self._path)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one line.
+
+        Raises:
+            BrokenPipeError: the reader of standard output left.
+            OutputError: the line cannot be written.
+        """
+        line = json.dumps(record, allow_nan=False)
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def close(self) -> None:
+        """Close the file; standard output stays open."""
+        if self._path is not None:
+            with suppress(OSError):  # every line was flushed
+                self._stream.close()
+
+    def discard(self) -> None:
+        """Close the file and remove it, unless another process has put its own in its place."""
+        if self._path is None:
+            return
+        with suppress(OSError):
+            is_own = os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat())
+            self.close()
+            if is_own:
+                self._path.unlink()
+
+    def __enter__(self) -> Self:
+        """Return the lines; the file is closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+
+def _fresh(path: Path) -> TextIO:
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
+    writable_folder(path.parent)
+    try:
+        path.unlink(missing_ok=True)
+        return path.open("x", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path | None, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {path or 'standard output'}: {error.strerror}", hint="choose another output path")

@@ -1,0 +1,216 @@
+"""``Detector.load("model.frcnn")`` on a GPU: parity, threads, streams, no growth, little on the host."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frcnn.benchmarks.artifacts import canvases_of
+from frcnn.benchmarks.eager import EagerDetector
+from frcnn.benchmarks.engine import OVERHEAD_US, overheads
+from frcnn.benchmarks.engine_models import MODELS
+from frcnn.benchmarks.engine_timing import CudaCallTimer
+from frcnn.benchmarks.engine_ways import load_both
+from frcnn.benchmarks.matching import match
+from frcnn.benchmarks.parity import compare_pictures, default_limits, total
+from frcnn.exporter.model_spec import read_model_spec
+from frcnn.runtime import Detections, Detector
+from frcnn.runtime.artifact import open_artifact
+from frcnn.runtime.pictures import Picture
+from frcnn.spec import Precision
+from gpu.machine import ROOT, run, skip_or_fail
+from gpu.models import demo_files, demo_pictures, models_folder, needs_engines
+
+pytestmark = pytest.mark.gpu
+
+Optional = Callable[[str], ModuleType]
+
+PAGE_BYTES = 4096
+GROWTH_BYTES = 16 << 20  # the allocator of Python and of glibc may keep a little more
+
+
+@pytest.fixture(autouse=True, scope="module")
+def engines(device: torch.device) -> None:
+    needs_engines()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Picture]:
+    return demo_pictures()
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def precision(request: pytest.FixtureRequest) -> Precision:
+    chosen: Precision = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def detector(precision: Precision) -> Iterator[Detector]:
+    with Detector.load(demo_files(precision).artifact) as made:
+        yield made
+
+
+def same(a: Detections, b: Detections) -> None:
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_parity_with_eager_in_float32(detector: Detector, precision: Precision, pictures: list[Picture]) -> None:
+    """The limits of the CPU: fp32 0.01 px and 1e-4; fp16 an IoU of 0.99 above score 0.3."""
+    model = MODELS["demo"].eager(models_folder())
+    spec = read_model_spec(model, architecture="demo")
+    limits = default_limits(precision, spec.roi_heads.pooler.kind)
+    canvases = canvases_of(open_artifact(demo_files(precision).artifact).manifest)
+    result = total(
+        list(compare_pictures(EagerDetector(model, spec), detector, pictures, limits, canvases=canvases)), limits
+    )
+    assert result.total.expected > len(pictures)
+    assert result.passed, result.total
+
+
+def test_parity_with_onnx_runtime(optional: Optional, pictures: list[Picture]) -> None:
+    optional("onnxruntime")
+    files = demo_files("fp32")
+    with Detector.load(files.onnx) as portable, Detector.load(files.artifact) as detector:
+        for picture in pictures:
+            (expected,), (found,) = portable([picture.pixels], score=0.3), detector([picture.pixels], score=0.3)
+            pairs = match(expected, found)
+            assert len(pairs.pairs) == len(expected) == len(found)
+            left, right = pairs.pairs.T
+            assert np.abs(expected.boxes[left] - found.boxes[right]).max(initial=0) <= 0.05
+            assert np.abs(expected.scores[left] - found.scores[right]).max(initial=0) <= 1e-3
+            np.testing.assert_array_equal(expected.labels[left], found.labels[right])
+
+
+def test_pictures_in_device_memory_answer_as_in_host_memory(detector: Detector, pictures: list[Picture]) -> None:
+    for picture in pictures[:4]:
+        (expected,) = detector([picture.pixels])
+        on_gpu = torch.tensor(picture.pixels, device="cuda")
+        same(detector([on_gpu])[0], expected)
+        same(detector([on_gpu.permute(2, 0, 1)])[0], expected)
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            torch.cuda._sleep(50_000_000)
+            late = torch.zeros_like(on_gpu)
+            late.copy_(torch.tensor(picture.pixels), non_blocking=True)
+        same(detector([late], stream=side)[0], expected)
+
+
+def test_answers_stay_on_the_device(detector: Detector, pictures: list[Picture]) -> None:
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        on_gpu = [torch.tensor(picture.pixels, device="cuda") for picture in pictures[:3]]
+        answers = detector(on_gpu, stream=stream, device_output=True)
+        arrays = [
+            [torch.as_tensor(getattr(answer, name), device="cuda").clone() for name in ("boxes", "scores", "labels")]
+            for answer in answers
+        ]
+        counts = [int(torch.as_tensor(answer.num_detections, device="cuda")) for answer in answers]
+    expected = detector([picture.pixels for picture in pictures[:3]])
+    for answer, (boxes, scores, labels), count, wanted in zip(answers, arrays, counts, expected, strict=True):
+        assert count == len(wanted)
+        same(answer.to_host(), wanted)
+        np.testing.assert_array_equal(boxes[:count].cpu().numpy() * answer.to_picture, wanted.boxes)
+        np.testing.assert_array_equal(scores[:count].cpu().numpy(), wanted.scores)
+        np.testing.assert_array_equal(labels[:count].cpu().numpy(), wanted.labels)
+
+
+def test_eight_threads_get_the_answers_of_one(detector: Detector, pictures: list[Picture]) -> None:
+    expected = [detector([picture.pixels])[0] for picture in pictures]
+
+    def work(thread: int) -> None:
+        for round_number in range(20):
+            index = (thread + round_number) % len(pictures)
+            same(detector([pictures[index].pixels])[0], expected[index])
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+
+
+def test_a_stream_of_pictures_answers_in_order(detector: Detector, pictures: list[Picture]) -> None:
+    expected = [detector([picture.pixels])[0] for picture in pictures]
+    for found, wanted in zip(detector.stream(picture.pixels for picture in pictures), expected, strict=True):
+        same(found, wanted)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+def test_ten_thousand_calls_take_no_memory(detector: Detector, pictures: list[Picture]) -> None:
+    shapes = [picture.pixels for picture in pictures[:3]]
+    on_gpu = [torch.tensor(pixels, device="cuda") for pixels in shapes]
+
+    def calls(count: int) -> None:
+        for number in range(count):
+            index = number % 3
+            detector([shapes[index] if number % 2 else on_gpu[index]])
+        gc.collect()
+        torch.cuda.synchronize()
+
+    calls(500)
+    gpu_before, host_before = torch.cuda.mem_get_info()[0], resident_bytes()
+    calls(10_000)
+    assert torch.cuda.mem_get_info()[0] >= gpu_before
+    assert resident_bytes() - host_before < GROWTH_BYTES
+
+
+def test_little_is_done_on_the_host(precision: Precision, pictures: list[Picture]) -> None:
+    with ExitStack() as stack:
+        loaded = load_both(demo_files(precision).artifact, f"frcnn {precision}", stack)
+        rows = [overheads([loaded], pictures[:1], CudaCallTimer(), 400)[0] for _ in range(3)]
+    assert median(row["overhead_us"] for row in rows) <= OVERHEAD_US, json.dumps(rows)
+
+
+def test_after_closing_another_detector_loads(precision: Precision, pictures: list[Picture]) -> None:
+    answers = []
+    for _ in range(3):
+        with Detector.load(demo_files(precision).artifact) as made:
+            answers.append(made([pictures[0].pixels])[0])
+    same(answers[0], answers[1])
+    same(answers[1], answers[2])
+    assert torch.ones(3, device="cuda").sum() == 3  # the context that PyTorch shares is alive
+
+
+def test_compute_sanitizer_is_clean(precision: Precision, pictures: list[Picture], tmp_path: Path) -> None:
+    sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if sanitizer is None:
+        skip_or_fail("compute-sanitizer is not installed")
+    picture = tmp_path / "scene.png"
+    Image.fromarray(pictures[0].pixels).save(picture)
+    script = Path(__file__).parent / "sanitized_detection.py"
+    # TensorRT asks CUDA for what it may not have, so errors that calls answer are no faults; those of kernels are
+    options = ["--tool", "memcheck", "--report-api-errors", "no", "--error-exitcode", "9"]
+    command = [sanitizer, *options, sys.executable, str(script)]
+    done = run([*command, str(demo_files(precision).artifact), str(picture)], timeout_s=1200)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert "three detections ran" in done.stdout
+    assert "ERROR SUMMARY: 0 errors" in done.stdout
+
+
+def test_the_pycuda_example_runs(optional: Optional, pictures: list[Picture], tmp_path: Path) -> None:
+    optional("pycuda")
+    picture = tmp_path / "scene.png"
+    Image.fromarray(pictures[0].pixels).save(picture)
+    script = ROOT / "examples" / "pycuda_detect" / "detect.py"
+    command = [sys.executable, str(script), str(demo_files("fp16").artifact), str(picture)]
+    done = run(command, timeout_s=300)
+    assert done.returncode == 0, done.stderr
+    with Detector.load(demo_files("fp16").artifact) as made:
+        (expected,) = made([pictures[0].pixels])
+    assert f"{len(expected)} detections" in done.stdout
+    assert "in PyCUDA's own context" in done.stdout

@@ -1,0 +1,149 @@
+"""TensorRT-RTX engines on a GPU: they load, run, are captured, are what was proved when they were built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from frcnn.benchmarks.bare_artifact import BareArtifact
+from frcnn.engine_spec import EngineStep
+from frcnn.errors import ArtifactError
+from frcnn.runtime.engine_layers import inspect_engine
+from frcnn.runtime.pictures import Picture
+from gpu.models import demo_files, demo_pictures, needs_engines
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True, scope="module")
+def engines(device: torch.device) -> None:
+    needs_engines()
+
+
+@pytest.fixture(params=["fp32", "fp16"])
+def bare(request: pytest.FixtureRequest) -> Iterator[BareArtifact]:
+    with BareArtifact(demo_files(request.param).artifact) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Picture]:
+    return demo_pictures()
+
+
+def turned(picture: Picture) -> Picture:
+    pixels = np.ascontiguousarray(picture.pixels.transpose(1, 0, 2), np.uint8)
+    return Picture(pixels=pixels, name=f"{picture.name}, turned")
+
+
+def test_a_replayed_graph_answers_as_plain_launches_bit_for_bit(bare: BareArtifact, pictures: list[Picture]) -> None:
+    for picture in (pictures[0], turned(pictures[0])):
+        plain = bare.run([picture])  # the first of its canvas
+        for _ in range(3):
+            replayed = bare.run([picture])
+            for name, found in plain.items():
+                np.testing.assert_array_equal(found, replayed[name])
+    assert bare.said == [], "a graph could not be captured"
+    assert bare.pipeline([pictures[0]]).has_graph
+
+
+def test_something_is_found(bare: BareArtifact, pictures: list[Picture]) -> None:
+    found = [bare.run([picture]) for picture in pictures]
+    assert sum(int((answer["scores"] > 0.5).sum()) for answer in found) >= len(pictures)
+    for answer in found:
+        count = int(answer["num_detections"][0])
+        assert np.isfinite(answer["boxes"]).all()
+        assert (answer["scores"][0, count:] == 0).all()
+        assert (np.diff(answer["scores"][0, :count]) <= 0).all()
+
+
+def test_a_batch_answers_as_its_pictures(bare: BareArtifact, pictures: list[Picture]) -> None:
+    """To rounding: the kernels of a batch may sum in another order."""
+    same = [pictures[0]] * 4
+    batched, alone = bare.run(same), bare.run([pictures[0]])
+    sure = alone["scores"][0] > 0.5
+    for row in range(4):
+        np.testing.assert_allclose(batched["boxes"][row][sure], alone["boxes"][0][sure], atol=1.0)
+        np.testing.assert_array_equal(batched["labels"][row][sure], alone["labels"][0][sure])
+
+
+def test_contexts_say_what_they_need_and_that_they_can_be_captured(bare: BareArtifact) -> None:
+    manifest = bare.artifact.manifest
+    first = next(step for step in manifest.steps if isinstance(step, EngineStep))
+    profile = manifest.profiles[0]
+    shape = (profile.batch.usual, 3, profile.height.usual, profile.width.usual)
+    shapes = {"images": shape, "image_sizes": (profile.batch.usual, 2)}
+    context = bare.engines[first.part].create_context()
+    outputs = context.bind(0, {name: shapes[name] for name in first.inputs}, bare.stream)
+    assert set(outputs) == set(first.outputs)
+    assert all(min(found) > 0 for found in outputs.values())
+    assert context.workspace_bytes >= 0
+    assert context.is_capturable(bare.stream)
+    context.close()
+
+
+def test_shapes_outside_the_profile_are_refused_with_tensorrts_reason(bare: BareArtifact) -> None:
+    manifest = bare.artifact.manifest
+    first = next(step for step in manifest.steps if isinstance(step, EngineStep))
+    most = manifest.profiles[0].batch.most + 1
+    context = bare.engines[first.part].create_context()
+    shapes = {"images": (most, 3, 320, 320), "image_sizes": (most, 2)}
+    with pytest.raises(ArtifactError, match="does not take") as caught:
+        context.bind(0, {name: shapes[name] for name in first.inputs}, bare.stream)
+    assert "\n" not in str(caught.value)
+    assert "gives no reason" not in str(caught.value)
+    context.close()
+
+
+def test_a_damaged_engine_is_refused_on_one_line(bare: BareArtifact) -> None:
+    from frcnn.runtime.tensorrt_engine import load_engine
+
+    part = next(iter(bare.engines))
+    data = bytearray(bare.artifact.read_part(part))
+    data[: len(data) // 2] = bytes(len(data) // 2)
+    with pytest.raises(ArtifactError) as caught:
+        load_engine(bytes(data), target="tensorrt-rtx", device=bare.device, cache_folder=None)
+    assert "\n" not in str(caught.value)
+    assert "frcnn" in caught.value.hint
+
+
+def test_the_inspector_agrees_with_what_was_proved(bare: BareArtifact) -> None:
+    """Where it names a type: for each heavy layer of the network definition that is found in a layer of the engine."""
+    steps = bare.artifact.manifest.steps
+    records = [record for record in bare.artifact.read_precision() if record.heavy]
+    assert records
+    wrong = []
+    for number, step in enumerate(steps):
+        if not isinstance(step, EngineStep):
+            continue
+        layers = inspect_engine(bare.engines[step.part])
+        assert layers
+        wrong += [
+            f"{name}: {found}, proved {record.element}"
+            for record in records
+            for name, found in layers
+            if record.step == number and record.layer in name and found not in ("unknown", record.element)
+        ]
+    assert not wrong
+
+
+def test_compiled_kernels_are_kept_and_used(
+    device: torch.device, pictures: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRCNN_CACHE_DIR", str(tmp_path))
+    path = demo_files("fp16").artifact
+    with BareArtifact(path) as first:
+        expected = first.run([pictures[0]])
+        files = sorted((tmp_path / "tensorrt-rtx").iterdir())
+        assert len(files) == len(first.engines)
+    kept = [file.read_bytes() for file in files]
+    with BareArtifact(path) as second:
+        found = second.run([pictures[0]])
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+    assert sorted((tmp_path / "tensorrt-rtx").iterdir()) == files
+    assert [len(file.read_bytes()) for file in files] == [len(data) for data in kept], "kernels were compiled anew"

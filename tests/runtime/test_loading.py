@@ -1,0 +1,133 @@
+"""Loading an artifact: everything that can be checked is checked before TensorRT sees an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.engine_files import RTX_VERSION, write_engine_file
+from support.fake_device import FakeDevice
+from support.tiny_artifact import TinyArtifact
+
+from frcnn.archive import write_archive
+from frcnn.errors import ArtifactError, FrcnnError, UsageError
+from frcnn.runtime import Detector, loading
+from frcnn.spec import Manifest
+
+
+class Machine:
+    """A machine with a GPU that is fake: notes which engines it was asked to deserialise."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self.device = device
+        self.version = RTX_VERSION
+        self.driver = "13.0"
+        self.engines: dict[bytes, Any] = {}
+        self.loaded: list[bytes] = []
+
+    def load_engine(self, data: bytes, **_: object) -> Any:
+        self.loaded.append(data)
+        return self.engines[data]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> Machine:
+    made = Machine(device)
+    monkeypatch.setattr(loading, "CudaDevice", lambda: device)
+    monkeypatch.setattr(loading, "driver_cuda_version", lambda: made.driver)
+    monkeypatch.setattr(loading, "import_tensorrt", lambda _target: SimpleNamespace(__version__=made.version))
+    monkeypatch.setattr(loading, "load_engine", made.load_engine)
+    return made
+
+
+def damaged(path: Path, part: str) -> Path:
+    """Flip a bit in the middle of a part."""
+    from frcnn.runtime.engine_artifact import open_engine_artifact
+
+    content = open_engine_artifact(path).read_part(part)
+    data = bytearray(path.read_bytes())
+    data[data.index(content) + len(content) // 2] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("part", ["engines/0.plan", "engines/3.plan", "precision.json"])
+def test_a_damaged_part_is_found_before_any_engine_is_loaded(tmp_path: Path, machine: Machine, part: str) -> None:
+    path = damaged(write_engine_file(tmp_path / "model.frcnn"), part)
+    with pytest.raises(ArtifactError, match=f"SHA-256.*|.*{part}") as raised:
+        Detector.load(path)
+    assert "SHA-256" in raised.value.message
+    assert part in raised.value.message
+    assert machine.loaded == []
+
+
+@pytest.mark.parametrize(
+    ("differs", "said"),
+    [
+        ({"version": "1.6.0"}, f"TensorRT-RTX {RTX_VERSION}"),
+        ({"driver": "12.8"}, "CUDA 12.8"),
+    ],
+)
+def test_what_does_not_fit_this_machine_is_said_before_any_engine_is_loaded(
+    tmp_path: Path, machine: Machine, differs: dict[str, str], said: str
+) -> None:
+    vars(machine).update(differs)
+    with pytest.raises(ArtifactError) as raised:
+        Detector.load(write_engine_file(tmp_path / "model.frcnn"))
+    assert said in raised.value.message
+    assert "frcnn build model.onnx -o " in raised.value.hint
+    assert machine.loaded == []
+    assert not machine.device.is_open
+
+
+def test_a_file_that_is_not_trusted_is_not_loaded(tmp_path: Path, machine: Machine) -> None:
+    with pytest.raises(ArtifactError, match="is not among trusted_hashes"):
+        Detector.load(write_engine_file(tmp_path / "model.frcnn"), trusted_hashes=["0" * 64])
+    assert machine.loaded == []
+
+
+@pytest.mark.parametrize("option", [{"threads": 2}, {"provider": "cuda"}, {"device": "cpu"}, {"workers": 0}])
+def test_options_that_an_engine_has_no_use_for_are_refused(
+    tmp_path: Path, machine: Machine, option: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match=next(iter(option))):
+        Detector.load(write_engine_file(tmp_path / "model.frcnn"), **option)
+    assert machine.loaded == []
+
+
+def test_a_loaded_detector_closes_all(tmp_path: Path, machine: Machine, manifest_of: Callable[..., Manifest]) -> None:
+    tiny = TinyArtifact(manifest_of())
+    path = tmp_path / "model.frcnn"
+    write_archive(path, tiny.manifest.to_json(), tiny.parts.items())
+    machine.version = tiny.manifest.target_version
+    machine.engines = {tiny.parts[name]: engine for name, engine in tiny.engines(machine.device).items()}
+    with Detector.load(path) as detector:
+        assert detector.manifest == tiny.manifest.source
+        assert machine.loaded == [b"first", b"second"]
+    assert machine.device.left_open() == {}
+
+
+def test_an_engine_that_does_not_load_leaves_nothing_open(
+    tmp_path: Path, machine: Machine, manifest_of: Callable[..., Manifest]
+) -> None:
+    tiny = TinyArtifact(manifest_of())
+    path = tmp_path / "model.frcnn"
+    write_archive(path, tiny.manifest.to_json(), tiny.parts.items())
+    machine.version = tiny.manifest.target_version
+    engines = tiny.engines(machine.device)
+    machine.engines = {b"first": engines["engines/0.plan"]}
+    engines["engines/1.plan"].close()
+    with pytest.raises(KeyError):
+        Detector.load(path)
+    assert machine.loaded == [b"first", b"second"]
+    assert machine.device.left_open() == {}
+
+
+def test_without_a_gpu_it_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FrcnnError) as raised:
+        Detector.load(write_engine_file(tmp_path / "model.frcnn"))
+    assert "\n" not in raised.value.message
+    assert raised.value.hint

@@ -1,0 +1,284 @@
+"""A TensorRT that deserialises and runs without a GPU, for order and faults. It does no arithmetic.
+
+Its classes have the names of the real ones and nothing that those have not: a test compares the two. What is asked of
+it is noted in ``calls``; what it answers is set in ``faults``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from types import SimpleNamespace
+from typing import Any
+
+__all__ = ["FakeTensorRT", "blob"]
+
+
+class Severity(Enum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+    INFO = 3
+    VERBOSE = 4
+
+
+class ILogger:
+    INTERNAL_ERROR, ERROR, WARNING = Severity.INTERNAL_ERROR, Severity.ERROR, Severity.WARNING
+
+    def __init__(self) -> None:
+        self.is_ready = True
+
+    def log(self, severity: Severity, msg: str) -> None:
+        raise NotImplementedError
+
+
+class ExecutionContextAllocationStrategy(IntEnum):
+    STATIC = 0
+    ON_PROFILE_CHANGE = 1
+    USER_MANAGED = 2
+
+
+class CudaGraphStrategy(IntEnum):
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
+class DynamicShapesKernelSpecializationStrategy(IntEnum):
+    LAZY = 0
+    EAGER = 1
+    NONE = 2
+
+
+class EngineValidity(IntEnum):
+    VALID = 0
+    SUBOPTIMAL = 1
+    INVALID = 2
+
+
+class EngineInvalidityDiagnostics(IntEnum):
+    VERSION_MISMATCH = 1
+    UNSUPPORTED_CC = 2
+    OLD_CUDA_DRIVER = 4
+    OLD_CUDA_RUNTIME = 8
+    INSUFFICIENT_GPU_MEMORY = 16
+    MALFORMED_ENGINE = 32
+    CUDA_ERROR = 64
+
+
+class TensorIOMode(IntEnum):
+    NONE = 0
+    INPUT = 1
+    OUTPUT = 2
+
+
+class TensorLocation(IntEnum):
+    DEVICE = 0
+    HOST = 1
+
+
+class LayerInformationFormat(IntEnum):
+    ONELINE = 0
+    JSON = 1
+
+
+DataType = Enum("DataType", "FLOAT HALF BF16 INT32 INT64 BOOL INT8")
+TensorFormat = Enum("TensorFormat", "LINEAR HWC HWC8 HWC16 CHW32")
+
+
+def blob(**tensors: str) -> bytes:
+    """Return an "engine" of tensors, as ``in FLOAT LINEAR 8`` (mode, type, layout, channels)."""
+    return ";".join(f"{name} {said}" for name, said in tensors.items()).encode()
+
+
+class FakeTensorRT:
+    """The module.
+
+    Args:
+        is_rtx: TensorRT-RTX, or TensorRT proper.
+
+    Attributes:
+        calls: what was asked, as (what, arguments).
+        faults: name of a call -> what it answers instead.
+        says: name of a call -> what it logs as an error.
+        compiled: what the runtime cache serialises to; every first run of shapes adds to it.
+    """
+
+    __version__ = "1.7.1.116"
+
+    def __init__(self, *, is_rtx: bool = True) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.faults: dict[str, Any] = {}
+        self.says: dict[str, str] = {}
+        self.compiled = b""
+        self.layers = "{}"
+        self.ILogger = ILogger
+        self.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+        self.TensorIOMode = TensorIOMode
+        self.TensorLocation = TensorLocation
+        self.LayerInformationFormat = LayerInformationFormat
+        self.DataType, self.TensorFormat = DataType, TensorFormat
+        self.is_rtx = is_rtx
+        if is_rtx:
+            self.CudaGraphStrategy = CudaGraphStrategy
+            self.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
+            self.EngineValidity = EngineValidity
+            self.EngineInvalidityDiagnostics = EngineInvalidityDiagnostics
+
+    def Runtime(self, logger: ILogger) -> Runtime:
+        assert logger.is_ready, "the base class was not initialised"
+        return (RTXRuntime if self.is_rtx else Runtime)(self, logger)
+
+    def answer(self, logger: ILogger, name: str, usual: Any, *arguments: Any) -> Any:
+        self.calls.append((name, *arguments))
+        if name in self.says:
+            logger.log(Severity.WARNING, "a warning that nobody needs")
+            logger.log(Severity.ERROR, self.says[name])
+        return self.faults.get(name, usual)
+
+
+class Runtime:
+    def __init__(self, trt: FakeTensorRT, logger: ILogger) -> None:
+        self._trt, self._logger = trt, logger
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
+        engine = ICudaEngine(self._trt, self._logger, serialized_engine)
+        return self._trt.answer(self._logger, "deserialize", engine, bytes(serialized_engine))
+
+
+class RTXRuntime(Runtime):
+    def get_engine_validity(self, buffer: bytes) -> tuple[EngineValidity, int]:
+        return self._trt.answer(self._logger, "validity", (EngineValidity.VALID, 0))
+
+
+class ICudaEngine:
+    num_optimization_profiles = 2
+
+    def __init__(self, trt: FakeTensorRT, logger: ILogger, data: bytes) -> None:
+        self._trt, self._logger = trt, logger
+        rows = [row.split() for row in data.decode().split(";")]
+        self._tensors: dict[str, Any] = {
+            name: SimpleNamespace(mode=mode, element=element, layout=layout, shape=(-1, int(channels), -1, -1))
+            for name, mode, element, layout, channels in rows
+        }
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self._tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self._tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode.INPUT if self._tensors[name].mode == "in" else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return DataType[self._tensors[name].element]
+
+    def get_tensor_format(self, name: str, profile_index: int) -> Any:
+        return TensorFormat[self._tensors[name].layout]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self._tensors[name].shape
+
+    def get_tensor_location(self, name: str) -> TensorLocation:
+        return self._trt.answer(self._logger, "location", TensorLocation.DEVICE, name)
+
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig(self._trt, self._logger)
+
+    def create_execution_context(self, runtime_config: Any) -> Any:
+        context = (RTXContext if self._trt.is_rtx else IExecutionContext)(self._trt, self._logger)
+        if isinstance(runtime_config, IRuntimeConfig):
+            context.cache = runtime_config.cache
+        return self._trt.answer(self._logger, "context", context, runtime_config)
+
+    def create_engine_inspector(self) -> EngineInspector:
+        return EngineInspector(self._trt)
+
+
+class EngineInspector:
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self._trt = trt
+
+    def get_engine_information(self, format: LayerInformationFormat) -> str:  # noqa: A002 # the real one's name
+        assert format is LayerInformationFormat.JSON
+        return self._trt.layers
+
+
+class IRuntimeCache:
+    def __init__(self, trt: FakeTensorRT, logger: ILogger) -> None:
+        self._trt, self._logger = trt, logger
+
+    def deserialize(self, blob: bytes) -> bool:
+        if self._trt.answer(self._logger, "cache read", True, blob):
+            self._trt.compiled = blob
+            return True
+        return False
+
+    def serialize(self) -> Any:
+        return self._trt.answer(self._logger, "cache", self._trt.compiled)
+
+
+class IRuntimeConfig:
+    cuda_graph_strategy: Any = CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    dynamic_shapes_kernel_specialization_strategy: Any = DynamicShapesKernelSpecializationStrategy.LAZY
+
+    def __init__(self, trt: FakeTensorRT, logger: ILogger) -> None:
+        self._trt, self._logger = trt, logger
+        self.strategy: Any = ExecutionContextAllocationStrategy.STATIC
+        self.cache: IRuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache(self._trt, self._logger)
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+
+class IExecutionContext:
+    def __init__(self, trt: FakeTensorRT, logger: ILogger) -> None:
+        self._trt, self._logger = trt, logger
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self.cache: IRuntimeCache | None = None
+
+    def _answer(self, name: str, usual: Any, *arguments: Any) -> Any:
+        return self._trt.answer(self._logger, name, usual, *arguments)
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        return self._answer("profile", True, profile_index, stream_handle)
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self._shapes[name] = shape
+        return self._answer("shape", True, name, shape)
+
+    def infer_shapes(self) -> list[str]:
+        found = self._answer("infer", [])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (next(iter(self._shapes.values()))[0], 4)
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return self._answer("memory needed", 4096)
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self._answer("memory", None, memory, size)
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        return self._answer("address", True, name, memory)
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        kernels = repr(sorted(self._shapes.items())).encode()
+        if self.cache is not None and kernels not in self._trt.compiled:
+            self._trt.compiled += kernels
+        return self._answer("run", True, stream_handle)
+
+
+class RTXContext(IExecutionContext):
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self._answer("capturable", True, stream)
