@@ -69,6 +69,7 @@ COMMANDS = [
 
 
 FIRST_EXPORT = next(command for command in COMMANDS if command.startswith("frcnn export"))
+FIRST_BUILD = next(command for command in COMMANDS if command.startswith("frcnn build"))
 
 
 def reason_not_to_run(command: str) -> str | None:
@@ -142,10 +143,16 @@ def test_a_command_of_the_readme_runs(command: str, request: pytest.FixtureReque
         done = run(with_stand_ins(command), folder)
         assert "wrote model.onnx" in done.stdout
         return
+    if command.startswith("frcnn build my.pth"):
+        done = run(with_stand_ins(command), request.getfixturevalue("small_desk"))
+        assert "convolutions and matrix products in fp16" in done.stdout
+        return
     folder = request.getfixturevalue("desk")
     if command == FIRST_EXPORT:
         assert (folder / "model.onnx").is_file()
         return
+    if "model.frcnn" in command and command != FIRST_BUILD and not (folder / "model.frcnn").exists():
+        run(FIRST_BUILD, folder)
     done = run(with_stand_ins(command), folder)
     if command.startswith("frcnn compare"):
         assert "AGREE: " in done.stdout.replace("DISAGREE", "")
@@ -162,7 +169,8 @@ def test_every_verb_and_every_exit_code_is_in_the_readme() -> None:
 
 
 def test_the_python_of_the_readme_runs(small_desk: Path) -> None:
-    (code,) = blocks("python")
+    code, build, on_a_gpu = blocks("python")
+    compile(on_a_gpu, "README.md", "exec")
     load = 'load_checkpoint("my.pth")'
     assert load in code
     code = code.replace(load, 'load_checkpoint("my.pth", arch="mypkg.models:build")')
@@ -172,6 +180,8 @@ def test_the_python_of_the_readme_runs(small_desk: Path) -> None:
     name, count = first.split()
     assert name == "photo.jpg"
     assert int(count) > 0
+    (small_desk / "readme.py").write_text(build)
+    assert run("python readme.py", small_desk).stdout == "tensorrt-rtx 800x1344 1344x800\n"
 
 
 def test_the_commands_of_make_demo_run(desk: Path) -> None:

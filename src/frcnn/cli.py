@@ -44,11 +44,6 @@ VERBS: Final[dict[str, Verb]] = {
     "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one TensorRT artifact"),
     "detect": Verb("frcnn.runtime.commands.detect", "find objects in pictures, folders and videos"),
     "compare": Verb("frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision"),
-    "bench": Verb(
-        "frcnn.benchmarks.commands.bench", "measure speed against eager torchvision, as a table, JSON and a report"
-    ),
-    "eval": Verb("frcnn.benchmarks.commands.eval", "COCO mAP of a model, and the difference to eager torchvision"),
-    "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer"),
     "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
     "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in a TensorRT artifact as files of their own"),
     "doctor": Verb("frcnn.runtime.commands.doctor", "say what this machine can run and what is missing"),

@@ -1,1 +1,0 @@
-"""Hostile input: how files are damaged, what reads them, and what must hold whatever is in them."""
