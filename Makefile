@@ -2,24 +2,45 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+TOOLS := .venv-tools/bin
+TOOLS_INSTALLED := .venv-tools/.installed
+PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE)
 DEMO := examples/train_demo
 OUT := out/demo
 
-.PHONY: help demo test test-full test-gpu train-demo bench-cpu bench-gpu clean
+# For whatever imports ONNX Runtime before frcnn, see src/frcnn/__init__.py.
+export ORT_DISABLE_TELEMETRY ?= 1
+
+.PHONY: help demo test test-full test-gpu soak soak-full train-demo bench-cpu bench-gpu performance lock audit clean
 
 help:
 	@echo "make demo        checkpoint -> model.onnx -> annotated pictures -> table against eager"
 	@echo "make test        lint, types and all tests"
 	@echo "make test-full   full-size runs of every model family (about an hour on 2 cores)"
 	@echo "make test-gpu    everything that needs an NVIDIA GPU; a skipped test fails"
+	@echo "make soak        a sample of every attack: hostile files, kills, load (at most 30 minutes)"
+	@echo "make soak-full   the attacks in full (hours), written to benchmarks/results/soak.json"
 	@echo "make train-demo  train the demo's checkpoint anew"
 	@echo "make bench-cpu   speed against eager and the naive export, full-size models"
 	@echo "make bench-gpu   the CUDA kernels against torchvision's CUDA operators"
+	@echo "make performance docs/performance.md and the README's table from benchmarks/results"
+	@echo "make lock        the locks anew, after a bound in pyproject.toml changed; UPGRADE=--upgrade for newer versions"
+	@echo "make audit       known vulnerabilities of everything locked; needs a network"
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: Python 3.11 to 3.13 is needed, this is %d.%d; try: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+# One package comes as source. It is built with the setuptools of the lock, which is therefore there before it.
+	sed -n '/^setuptools==/,/[^\\]$$/p' requirements.lock > .venv/setuptools.lock
+	$(BIN)/$(PIP_INSTALL) --require-hashes --only-binary :all: --requirement .venv/setuptools.lock
+	$(BIN)/$(PIP_INSTALL) --require-hashes --only-binary :all: --no-binary tensorrt-rtx-cu13 --no-build-isolation --requirement requirements.lock
+	$(BIN)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(TOOLS_INSTALLED): tools.lock
+	$(PYTHON) -m venv .venv-tools
+	$(TOOLS)/$(PIP_INSTALL) --require-hashes --only-binary :all: --requirement tools.lock
 	@touch $@
 
 demo: $(INSTALLED)
@@ -34,13 +55,19 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not full and not gpu"
+	$(BIN)/pytest -m "not full and not gpu and not soak"
 
 test-full: $(INSTALLED)
 	$(BIN)/pytest -m full -s
 
 test-gpu: $(INSTALLED)
 	FRCNN_REQUIRE_GPU=1 PYTHONPATH=src:tests $(BIN)/pytest --confcutdir=tests/gpu -m gpu tests/gpu
+
+soak: $(INSTALLED)
+	$(BIN)/pytest -m soak tests/soak
+
+soak-full: $(INSTALLED)
+	FRCNN_SOAK=full $(BIN)/pytest -m soak -s -o faulthandler_timeout=0 tests/soak
 
 train-demo: $(INSTALLED)
 	$(BIN)/python $(DEMO)/train.py --out out/train_demo
@@ -50,6 +77,17 @@ bench-cpu: $(INSTALLED)
 
 bench-gpu: $(INSTALLED)
 	$(BIN)/python -m frcnn.benchmarks.kernels -o benchmarks/results/kernels.json
+
+performance: $(INSTALLED)
+	$(BIN)/python -m frcnn.benchmarks.performance_page
+
+lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
+lock: $(TOOLS_INSTALLED)
+	$(TOOLS)/$(LOCK) --extra dev pyproject.toml --output-file requirements.lock
+	$(TOOLS)/$(LOCK) --group tools --output-file tools.lock
+
+audit: $(TOOLS_INSTALLED)
+	$(TOOLS)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock --requirement tools.lock
 
 clean:
 	rm -rf out build dist

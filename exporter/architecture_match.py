@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from torch import Tensor
-from torchvision.models import WeightsEnum, get_model_weights
 
 from frcnn.errors import CheckpointError
 from frcnn.exporter.architectures import ARCHITECTURES, DEFAULT_NORM_EPS, FROZEN_NORM_EPS, Norm
 from frcnn.exporter.builders import build_model
 from frcnn.exporter.state_dict_fit import Misfit, compare, modernised
 
-__all__ = ["TORCHVISION_NAMES", "choose_norm", "infer_architecture", "published_weights"]
-
-TORCHVISION_NAMES: Final = (
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_resnet50_fpn_v2",
-    "fasterrcnn_mobilenet_v3_large_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-)
-"""Those of ``ARCHITECTURES`` that torchvision publishes weights for."""
+__all__ = ["choose_norm", "infer_architecture"]
 
 _OWN: Final = "name the function that builds your model: --arch mypkg.models:build or --arch models.py:build"
 _NEVER_FROZEN: Final = frozenset({"fasterrcnn_resnet50_fpn_v2"})
@@ -33,19 +23,6 @@ class NormChoice(NamedTuple):
 
     norm: Norm
     eps: float
-
-
-def published_weights(sha256: str) -> tuple[str, WeightsEnum] | None:
-    """Return the architecture and torchvision's name of a file that torchvision publishes, by its SHA-256.
-
-    The files' names end in the first eight digits of it, which ``torch.hub`` checks too.
-    """
-    for name in TORCHVISION_NAMES:
-        for weights in get_model_weights(name):
-            digits = re.search(r"-([0-9a-f]{8,})\.pth$", weights.url)
-            if digits and sha256.startswith(digits[1]):
-                return name, weights
-    return None
 
 
 def infer_architecture(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +13,8 @@ import torch
 from torchvision.models import WeightsEnum, get_model_weights
 
 from frcnn.errors import CheckpointError, UsageError
-from frcnn.exporter.architecture_match import TORCHVISION_NAMES
 from frcnn.exporter.checkpoint import LoadedCheckpoint, read_checkpoint
+from frcnn.exporter.published import TORCHVISION_NAMES, published_sha256
 
 __all__ = ["load_pretrained", "parse_weights"]
 
@@ -51,7 +53,7 @@ def load_pretrained(
 
     Raises:
         UsageError: no such name, weights or argument.
-        CheckpointError: the download fails, or the file is damaged.
+        CheckpointError: the download fails, or the file has another SHA-256 than the one that torchvision publishes.
     """
     name, weights = parse_weights(text)
     path = _download(name, weights)
@@ -60,19 +62,38 @@ def load_pretrained(
 
 
 def _download(name: str, weights: WeightsEnum) -> Path:
-    """Return the file of some weights in ``torch.hub``'s folder, where torchvision itself looks for it."""
-    url = str(weights.url)
+    """Return the file of some weights in ``torch.hub``'s folder, where torchvision itself looks for it.
+
+    Its SHA-256 is checked before anything reads it, whether it was there already or is downloaded now. A download that
+    has another is not kept.
+    """
+    url, expected = str(weights.url), published_sha256(weights)
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if path.is_file():
-        return path
     by_hand = f"download {url} elsewhere, then: frcnn export {path.name} --arch {name}"
+    if expected is None:
+        raise CheckpointError(f"the SHA-256 of {url} is not known here, so that it could not be checked", hint=by_hand)
+    if path.is_file():
+        _require_sha256(path, expected)
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        digits = path.stem.rpartition("-")[2]
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=digits, progress=True)
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=True)
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        reason = "".join(filter(str.isprintable, str(getattr(error, "reason", None) or error)))  # the server's words
         raise CheckpointError(f"cannot download {url}: {reason}", hint=by_hand) from error
     except RuntimeError as error:  # torch.hub: the hash differs
-        raise CheckpointError(f"the download of {url} is damaged: {error}", hint=by_hand) from error
+        raise CheckpointError(f"{url} is not the file that torchvision publishes: {error}", hint=by_hand) from error
     return path
+
+
+def _require_sha256(path: Path, expected: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}", hint="check the file's permissions") from error
+    if found != expected:
+        raise CheckpointError(
+            f"{path} is not the file that torchvision publishes: its SHA-256 is {found}, expected {expected}",
+            hint="delete it, and it is downloaded again",
+        )

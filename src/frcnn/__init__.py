@@ -8,6 +8,12 @@ The rooms (see ``docs/architecture.md``):
 - ``frcnn.benchmarks``: parity, speed and accuracy against eager
 """
 
+import os
+
 from frcnn._version import __version__
+
+# From the moment it is imported, ONNX Runtime (1.29 and later) tells its maker over the internet what is run with it,
+# unless this is set before. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["__version__"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,16 +20,12 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from frcnn.errors import CheckpointError, UsageError
 from frcnn.exporter import MultiScaleRoIPool
-from frcnn.exporter.architecture_match import (
-    TORCHVISION_NAMES,
-    choose_norm,
-    infer_architecture,
-    published_weights,
-)
+from frcnn.exporter.architecture_match import choose_norm, infer_architecture
 from frcnn.exporter.architectures import ARCHITECTURES, Builder
 from frcnn.exporter.builder_arguments import parse_args
 from frcnn.exporter.builders import accepted_arguments, build_model, resolve_builder
 from frcnn.exporter.checkpoint import _norms, read_checkpoint
+from frcnn.exporter.published import TORCHVISION_NAMES
 
 TINY = Path(__file__).with_name("tiny_models.py")
 TWINS = {"fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"}
@@ -298,15 +293,6 @@ def test_what_is_said_of_norms(arch: str, given: dict[str, object], assumed: str
     assert len(lines) == (assumed is not None)
     assert all(str(assumed) in line for line in lines)
     assert not arguments.keys() & given.keys()  # the user's word stands
-
-
-def test_published_files_are_known_by_their_hash() -> None:
-    known = published_weights("258fb6c6" + 56 * "0")
-    assert known is not None
-    assert (known[0], known[1].name) == ("fasterrcnn_resnet50_fpn", "COCO_V1")
-    assert published_weights(hashlib.sha256(b"anything").hexdigest()) is None
-    prefixes = ("dd69338a", "fb6a3cc7", "907ea3f9")
-    assert [(published_weights(p + 56 * "0") or ("",))[0] for p in prefixes] == list(TORCHVISION_NAMES[1:])
 
 
 # --- functions of the user's own ------------------------------------------------------------------------------------
