@@ -55,7 +55,7 @@ def parse_args(items: Iterable[str]) -> dict[str, object]:
 def _literal(text: str) -> object:
     try:
         value: object = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # {[]: 1} is the second
         return text
     return value
 

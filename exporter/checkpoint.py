@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from frcnn.errors import CheckpointError, UsageError
-from frcnn.exporter.architecture_match import choose_norm, infer_architecture, published_weights
+from frcnn.exporter.architecture_match import choose_norm, infer_architecture
 from frcnn.exporter.architectures import ARCHITECTURES, DEFAULT_NORM_EPS
 from frcnn.exporter.assumptions import NO_LABELS, assumptions_of, facts_of
 from frcnn.exporter.builder_arguments import parse_args
@@ -27,6 +27,7 @@ from frcnn.exporter.checkpoint_file import read_checkpoint_file
 from frcnn.exporter.checkpoint_layout import FoundWeights, find_weights
 from frcnn.exporter.foreign_models import impostor
 from frcnn.exporter.model_spec import read_model_spec
+from frcnn.exporter.published import published_weights
 from frcnn.exporter.state_dict_fit import (
     CLASS_SCORES,
     compare,

@@ -20,23 +20,34 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from frcnn.archive_directory import open_bounded
 from frcnn.errors import CheckpointError, MissingDependencyError
 from frcnn.exporter.builders import importable
 
 __all__ = ["CheckpointFile", "read_checkpoint_file"]
 
 _CHUNK_BYTES: Final = 1 << 20
+_MOST_DIRECTORY_BYTES: Final = 16 << 20  # of a zip; that of a large model is below 1 MB
 _EXPECTED: Final = "expected a PyTorch checkpoint (.pth, .pt, .ckpt) or .safetensors"
+
+_NUMPY_SCALAR: Final[Any] = np.float64(0).__reduce__()[0]
+
+
+def _number(dtype: np.dtype[Any], data: object = None) -> Any:
+    """Unpickle a NumPy number, and nothing else: a scalar of another type has any size that the file says."""
+    if dtype.kind not in "biufc" or not isinstance(data, (bytes, str)):
+        raise pickle.UnpicklingError(f"a NumPy scalar of the type {dtype!r}")
+    return _NUMPY_SCALAR(dtype, data)
+
 
 # Harmless objects that training scripts keep beside the weights: torchvision's own references save their argparse
 # options, many save a metric as a NumPy number. None of these runs anything when it is unpickled.
-_NUMPY_SCALAR: Final[Any] = np.float64(0).__reduce__()[0]
 _HARMLESS: Final[tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...]] = (
     argparse.Namespace,
     np.dtype,
     *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
-    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
-    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+    (_number, "numpy.core.multiarray.scalar"),
     (codecs.encode, "_codecs.encode"),
     type(Path()),
     (type(Path()), f"pathlib._local.{type(Path()).__name__}"),
@@ -93,7 +104,7 @@ def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> Checkpoin
         if head.startswith(magic):
             raise CheckpointError(f"{path} {what}", hint=hint)
     if head.startswith(b"PK"):
-        _require_torch_zip(path)
+        _require_torch_zip(path, size)
     return CheckpointFile(content=_read_pickle(path, trust_pickle=trust_pickle), sha256=digest)
 
 
@@ -128,17 +139,21 @@ def _read_safetensors(path: Path) -> dict[str, object]:
     for key, text in metadata.items():  # safetensors keeps text only; lists are stored as JSON
         try:
             content.setdefault(key, json.loads(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             content.setdefault(key, text)
     return content
 
 
-def _require_torch_zip(path: Path) -> None:
-    """Refuse zip files that ``torch.save`` did not write."""
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is cut short: the end of the file is missing", hint="copy or save it again")
-    with zipfile.ZipFile(path) as archive:
-        names = {name.partition("/")[2] or name for name in archive.namelist()}
+def _require_torch_zip(path: Path, size: int) -> None:
+    """Refuse zip files that ``torch.save`` did not write; it compresses nothing."""
+    try:
+        with open_bounded(path, _MOST_DIRECTORY_BYTES) as file, zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    except Exception as error:  # whatever zipfile comes to on a damaged or hostile directory
+        raise CheckpointError(
+            f"{path} is cut short or damaged: it has no readable zip directory at its end", hint="copy or save it again"
+        ) from error
+    names = {info.filename.partition("/")[2] or info.filename for info in infos}
     if "constants.pkl" in names:
         raise CheckpointError(
             f"{path} is a TorchScript archive, which cannot be exported; {_EXPECTED}",
@@ -151,6 +166,8 @@ def _require_torch_zip(path: Path) -> None:
         )
     if "data.pkl" not in names:
         raise CheckpointError(f"{path} is a zip file that torch.save did not write; {_EXPECTED}")
+    if sum(info.file_size for info in infos) > size or any(info.compress_type for info in infos):
+        raise CheckpointError(f"{path} is a compressed zip file, which torch.save does not write; {_EXPECTED}")
 
 
 def _read_pickle(path: Path, *, trust_pickle: bool) -> object:

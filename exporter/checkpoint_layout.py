@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
@@ -17,6 +18,8 @@ __all__ = ["FoundWeights", "find_weights"]
 _MARK: Final = "roi_heads."  # every Faster R-CNN of torchvision has keys with it, whatever its parts are
 _COMPILED: Final = "_orig_mod."  # torch.compile puts it anywhere
 _DEPTH: Final = 3
+_MOST_REPEATED_BYTES: Final = 64 << 20
+_SAVE: Final = "save torch.save(model.state_dict(), 'my.pth')"
 _LABEL_ENTRIES: Final = ("labels", "CLASSES", "classes", "class_names")
 _NAME_ENTRIES: Final = ("arch", "architecture", "model_name")
 
@@ -64,9 +67,10 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
         state_key: the entry to take, where there are several.
 
     Raises:
-        CheckpointError: there is none, or there are several and ``state_key`` names none of them.
+        CheckpointError: there is none, there are several and ``state_key`` names none of them, or a tensor of it is
+            of no plain kind.
     """
-    candidates = list(_walk(content, "", _DEPTH))
+    candidates = list(_walk(content, "", _DEPTH, set()))
     if not candidates:
         raise _nothing_found(content, source)
     listed = ", ".join(repr(c.entry) for c in candidates)
@@ -85,6 +89,7 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
             f"{source} holds {len(chosen)} detectors: {listed}", hint="say which with --state-key (state_key=...)"
         )
     one = chosen[0]
+    _require_plain(one.state, source)
     return FoundWeights(
         state=one.state,
         module=one.module,
@@ -96,13 +101,27 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
     )
 
 
-def _walk(value: object, entry: str, depth: int) -> Iterator[_Candidate]:
+def _require_plain(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that are not just numbers one after the other, or that a few numbers make larger than memory."""
+    for name, tensor in state.items():
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+            kind = f"{tensor.layout} {tensor.dtype} tensor on {tensor.device}".replace("torch.", "")
+            raise CheckpointError(f"{source}: {name} is a {kind}, expected plain numbers", hint=_SAVE)
+        claimed, stored = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+        if claimed > max(stored, _MOST_REPEATED_BYTES):
+            raise CheckpointError(
+                f"{source}: {name} {tuple(tensor.shape)} would have {claimed:,} bytes, the file has {stored:,} for it",
+                hint=_SAVE,
+            )
+
+
+def _walk(value: object, entry: str, depth: int, seen: set[tuple[int, int]]) -> Iterator[_Candidate]:
     if isinstance(value, nn.Module):
         detectors = [m for m in value.modules() if isinstance(m, GeneralizedRCNN)]
         for module in detectors:
             yield _Candidate(entry, {}, 0, module, _is_averaged(entry))
         return
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or (id(value), depth) in seen:  # a pickle may hold one mapping many times
         return
     tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
     cleaned = {k.replace(_COMPILED, ""): v for k, v in tensors.items()}
@@ -114,8 +133,14 @@ def _walk(value: object, entry: str, depth: int) -> Iterator[_Candidate]:
         name = "/".join(filter(None, (entry, prefix)))
         yield _Candidate(name, state, len(tensors) - len(state), None, _is_averaged(name))
     if depth and not prefixes:
+        seen.add((id(value), depth))
         for key, child in value.items():
-            yield from _walk(child, "/".join(filter(None, (entry, str(key)))), depth - 1)
+            yield from _walk(child, "/".join(filter(None, (entry, _named(key)))), depth - 1, seen)
+
+
+def _named(key: object) -> str:
+    """Return a key as text; one that is a nest of others may be endless when written out."""
+    return str(key) if isinstance(key, (str, int)) else f"a {type(key).__name__}"
 
 
 def _is_averaged(entry: str) -> bool:
@@ -124,27 +149,29 @@ def _is_averaged(entry: str) -> bool:
 
 
 def _nothing_found(content: object, source: str) -> CheckpointError:
-    tensors = _largest_mapping_of_tensors(content, _DEPTH)
+    tensors = _largest_mapping_of_tensors(content, _DEPTH, set())
     if tensors:
         what, hint = recognise(tensors)
         return CheckpointError(f"{source} holds {what}, expected a torchvision Faster R-CNN", hint=hint)
     if isinstance(content, nn.Module):
         found = f"a {type(content).__module__}.{type(content).__qualname__}"
     elif isinstance(content, Mapping):
-        found = f"a dictionary with {', '.join(repr(k) for k in list(content)[:6]) or 'nothing in it'}"
+        keys = [repr(key) if isinstance(key, str) else _named(key) for key in list(content)[:6]]
+        found = f"a dictionary with {', '.join(keys) or 'nothing in it'}"
     else:
         found = f"a {type(content).__name__}"
     return CheckpointError(
         f"{source} holds no weights of a Faster R-CNN: expected a state_dict, found {found}",
-        hint="save torch.save(model.state_dict(), 'my.pth')",
+        hint=_SAVE,
     )
 
 
-def _largest_mapping_of_tensors(value: object, depth: int) -> Mapping[str, Tensor]:
-    if not isinstance(value, Mapping):
+def _largest_mapping_of_tensors(value: object, depth: int, seen: set[tuple[int, int]]) -> Mapping[str, Tensor]:
+    if not isinstance(value, Mapping) or (id(value), depth) in seen:
         return {}
+    seen.add((id(value), depth))
     own = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    inner = [_largest_mapping_of_tensors(v, depth - 1) for v in value.values()] if depth else []
+    inner = [_largest_mapping_of_tensors(v, depth - 1, seen) for v in value.values()] if depth else []
     return max([own, *inner], key=len)
 
 

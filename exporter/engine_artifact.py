@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +36,7 @@ from frcnn.exporter.engine_steps import Steps, one_engine, steps_between_operato
 from frcnn.exporter.memory_needs import initializer_bytes, memory_needs
 from frcnn.exporter.precision_proof import Layer, Proof, operator_layer, prove, read_layers
 from frcnn.exporter.source_model import SourceModel, is_onnx, read_source_model, require_precision
-from frcnn.files import writable_folder
+from frcnn.files import temporary_folder, writable_folder
 from frcnn.plugins.compiler import OLDEST_PTX, compiler_version
 from frcnn.plugins.tensorrt import register
 from frcnn.spec import Precision
@@ -292,8 +291,8 @@ def _source_of_live_model(
 ) -> SourceModel:
     from frcnn.exporter import export_onnx
 
-    with tempfile.TemporaryDirectory(prefix="frcnn-") as folder:
-        exported = Path(folder, "model.onnx")
+    with temporary_folder() as folder:
+        exported = folder / "model.onnx"
         export_onnx(model, exported, labels=labels, size=static_canvases(request.size), precision=precision)
         return read_source_model(exported)
 

@@ -11,6 +11,7 @@ import onnx
 
 from frcnn.archive import is_archive
 from frcnn.errors import ArtifactError, UsageError
+from frcnn.external_data import external_tensor
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 
 __all__ = ["SourceModel", "is_onnx", "read_source_model", "require_precision"]
@@ -62,7 +63,8 @@ def read_source_model(path: Path) -> SourceModel:
     """Read a ``model.onnx`` with its weights.
 
     Raises:
-        ArtifactError: it cannot be read, is no ONNX model, not one of frcnn's, or its manifest is damaged.
+        ArtifactError: it cannot be read, is no ONNX model, is not whole but has values in other files, is not one of
+            frcnn's, or its manifest is damaged.
     """
     try:
         data = path.read_bytes()
@@ -70,8 +72,13 @@ def read_source_model(path: Path) -> SourceModel:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint="check the path") from error
     try:
         model = onnx.load_model_from_string(data)
+        external = external_tensor(data)
     except Exception as error:  # protobuf's DecodeError, for whose module there are no types
         raise ArtifactError(f"{path}: the ONNX model is damaged or cut short", hint=_MAKE_ONE) from error
+    if external is not None:
+        raise ArtifactError(
+            f"{path}: the values of {external!r} lie in another file, expected a whole model", hint=_MAKE_ONE
+        )
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if MANIFEST_KEY not in metadata:
         raise ArtifactError(

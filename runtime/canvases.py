@@ -15,6 +15,9 @@ from frcnn.spec import Manifest, Size
 
 __all__ = ["Canvases", "EngineCanvases", "OnnxCanvases"]
 
+_MOST_PIXELS: Final = 1 << 26
+"""Of a canvas: 0.8 GB of numbers, many times what any detector is made for; a hostile model may ask for any size."""
+
 _REMEMBERED: Final = 1024  # sizes of pictures for which the canvas need not be found again
 
 
@@ -29,7 +32,7 @@ class Canvases(Protocol):
             name: what the message calls the picture.
 
         Raises:
-            ImageSizeError: no canvas holds it.
+            ImageSizeError: no canvas holds it, or that canvas is larger than any is meant to be.
         """
         ...
 
@@ -59,6 +62,12 @@ class OnnxCanvases:
     def canvas_of(self, resized: Size, *, name: str) -> Size:
         """Return the smallest canvas that holds a resized picture; see :class:`Canvases`."""
         canvas = self._manifest.canvas_for(resized)
+        if canvas is not None and canvas[0] * canvas[1] > _MOST_PIXELS:
+            raise ImageSizeError(
+                f"{name}: the model has it resized to {_by(resized)} on a {_by(canvas)} canvas, "
+                f"more than {_MOST_PIXELS:,} pixels",
+                hint="export the model with a smaller max_size or --size",
+            )
         if canvas is not None:
             return canvas
         needed = _by(self._manifest.model.transform.canvas_size(*resized))

@@ -1,7 +1,8 @@
 """Picture files and PIL images to upright 8-bit RGB arrays.
 
 Pillow reads the header first, so a picture's size and orientation are known, and limited, before its pixels are
-decoded. How the less common kinds are turned into RGB:
+decoded. Only the formats in ``FORMATS`` are tried: Pillow knows others, and one of them starts a program (EPS,
+Ghostscript). How the less common kinds are turned into RGB:
 
 - alpha (RGBA, LA, a transparent palette entry) is dropped, not blended;
 - 16-bit grey is scaled by 255 / 65535 and rounded (Pillow's own conversion clips at 255);
@@ -11,7 +12,8 @@ decoded. How the less common kinds are turned into RGB:
 
 from __future__ import annotations
 
-import struct
+import logging
+import os
 import threading
 from pathlib import Path
 from typing import Final
@@ -22,15 +24,21 @@ from PIL import Image, UnidentifiedImageError
 
 from frcnn.errors import ImageError, ImageSizeError
 
-__all__ = ["DEFAULT_MAX_PIXELS", "decode_file", "decode_image"]
+__all__ = ["DEFAULT_MAX_PIXELS", "FORMATS", "decode_file", "decode_image"]
 
 DEFAULT_MAX_PIXELS: Final = 178_956_970
 """Where Pillow itself refuses a picture as a decompression bomb: 1 GiB of RGB values / 3, twice over."""
 
-_UNDECODABLE: Final = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error)
-"""What Pillow's readers raise on damaged files, apart from MemoryError."""
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+"""What is read, as Pillow calls it."""
 
 _BOMB_LIMIT = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a stream's thread may hold it just then, and there is no such thread in the child
+    os.register_at_fork(
+        before=_BOMB_LIMIT.acquire, after_in_parent=_BOMB_LIMIT.release, after_in_child=_BOMB_LIMIT.release
+    )
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of damaged files is said by our errors
 
 
 def decode_file(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
@@ -46,11 +54,7 @@ def decode_file(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[
     name = str(path)
     with _open(path) as image:
         _check_size(image, name, max_pixels)
-        try:
-            pixels = _rgb(image, name)
-            return _upright(pixels, _orientation(image))
-        except _UNDECODABLE as error:
-            raise _damaged(name, error) from error
+        return _upright(_rgb(image, name), _orientation(image))
 
 
 def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
@@ -64,10 +68,7 @@ def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX
         ImageSizeError: it has more than ``max_pixels`` pixels.
     """
     _check_size(image, name, max_pixels)
-    try:
-        return _rgb(image, name)
-    except _UNDECODABLE as error:
-        raise _damaged(name, error) from error
+    return _rgb(image, name)
 
 
 def _open(path: Path) -> Image.Image:
@@ -81,13 +82,13 @@ def _open(path: Path) -> Image.Image:
     with _BOMB_LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            return Image.open(path, formats=FORMATS)
         except UnidentifiedImageError as error:
             what = "the file is empty" if path.stat().st_size == 0 else "not a picture in a format that Pillow reads"
-            raise ImageError(f"{path}: {what}", hint="JPEG, PNG, WebP, TIFF, BMP and GIF are read") from error
+            raise ImageError(f"{path}: {what}", hint=f"{', '.join(FORMATS)} are read") from error
         except FileNotFoundError as error:
             raise ImageError(f"{path}: no such file") from error
-        except _UNDECODABLE as error:
+        except Exception as error:  # whatever Pillow's readers come to on a damaged or hostile file
             raise _damaged(str(path), error) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
@@ -110,6 +111,15 @@ def _damaged(name: str, error: Exception) -> ImageError:
 
 
 def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    try:
+        return _converted(image, name)
+    except ImageError:
+        raise
+    except Exception as error:  # whatever Pillow's readers come to on a damaged or hostile file
+        raise _damaged(name, error) from error
+
+
+def _converted(image: Image.Image, name: str) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
         return _grey16(np.asarray(image).astype(np.uint32))
     if image.mode in ("I", "F"):
@@ -138,7 +148,7 @@ def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) where there is none or the EXIF block is damaged."""
     try:
         value = image.getexif().get(0x0112, 1)
-    except _UNDECODABLE:
+    except Exception:  # likewise
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from frcnn.errors import ArtifactError
+from frcnn.external_data import external_tensor
 
 __all__ = ["Outline", "read_outline"]
 
@@ -28,6 +29,7 @@ _GRAPH_INITIALIZER: Final = 5
 _TENSOR_DATA: Final = frozenset({4, 5, 6, 7, 9, 10, 11})
 _PAIR_KEY, _PAIR_VALUE = 1, 2
 _SMALL_BYTES: Final = 256
+_MOST_BYTES: Final = 64 << 20  # besides the weights; those of real models are below 1 MB
 
 
 class _Field(NamedTuple):
@@ -67,7 +69,8 @@ def read_outline(path: str | os.PathLike[str]) -> Outline:
     """Read an ONNX file without its weights.
 
     Raises:
-        ArtifactError: it is missing, empty, a folder, truncated, or no ONNX file.
+        ArtifactError: it is missing, empty, a folder, truncated, or no ONNX file; it is not whole but has values in
+            other files; or it is larger besides its weights than any of ours.
     """
     file_path = Path(path)
     make_one = "make one with: frcnn export CHECKPOINT -o model.onnx"
@@ -88,24 +91,29 @@ def read_outline(path: str | os.PathLike[str]) -> Outline:
 
 
 def _outline(file: BinaryIO, size: int) -> Outline:
-    producer, metadata, kept, weight_bytes = "", {}, bytearray(), 0
+    producer, metadata, kept, weight_bytes = "", dict[str, str](), bytearray(), 0
     seen = set()
     for index, field in enumerate(_fields(file, 0, size)):
         if field.number not in _MODEL_FIELDS or (index == 0 and field.number != _MODEL_IR_VERSION):
             raise _NotOnnxError(_guess(file))
         seen.add(field.number)
+        if field.number == _MODEL_GRAPH:
+            graph, dropped = _without_weights(file, field)
+            kept += _key(field.number) + _varint(len(graph)) + graph
+            weight_bytes += dropped
+        else:
+            _keep(kept, file, field.begin, field.end)
         if field.number == _MODEL_PRODUCER:
             producer = _text(file, field)
         elif field.number == _MODEL_METADATA:
             pair = {part.number: _text(file, part) for part in _fields(file, field.payload, field.end)}
-            metadata[pair.get(_PAIR_KEY, "")] = pair.get(_PAIR_VALUE, "")
-        if field.number == _MODEL_GRAPH:
-            graph, weight_bytes = _without_weights(file, field)
-            kept += _key(field.number) + _varint(len(graph)) + graph
-        else:
-            kept += _read(file, field.begin, field.end)
+            name = pair.get(_PAIR_KEY, "")
+            if name in metadata:
+                raise _NotOnnxError(f"one whose metadata has {name!r} twice")
+            metadata[name] = pair.get(_PAIR_VALUE, "")
     if _MODEL_GRAPH not in seen:
         raise _NotOnnxError("an ONNX file without a graph (truncated?)")
+    _require_whole(bytes(kept))
     return Outline(producer=producer, metadata=metadata, model=bytes(kept), weight_bytes=weight_bytes, file_bytes=size)
 
 
@@ -114,16 +122,32 @@ def _without_weights(file: BinaryIO, graph: _Field) -> tuple[bytes, int]:
     kept, dropped = bytearray(), 0
     for field in _fields(file, graph.payload, graph.end):
         if field.number != _GRAPH_INITIALIZER:
-            kept += _read(file, field.begin, field.end)
+            _keep(kept, file, field.begin, field.end)
             continue
         tensor = bytearray()
         for part in _fields(file, field.payload, field.end):
             if part.number in _TENSOR_DATA and part.end - part.payload > _SMALL_BYTES:
                 dropped += part.end - part.payload
             else:
-                tensor += _read(file, part.begin, part.end)
+                _keep(tensor, file, part.begin, part.end)
         kept += _key(_GRAPH_INITIALIZER) + _varint(len(tensor)) + tensor
     return bytes(kept), dropped
+
+
+def _keep(kept: bytearray, file: BinaryIO, begin: int, end: int) -> None:
+    """Append bytes of the file, as long as there is not more of them than a model of ours has."""
+    if len(kept) + end - begin > _MOST_BYTES:
+        raise _NotOnnxError(f"one with more than {_MOST_BYTES:,} bytes besides its weights")
+    kept += _read(file, begin, end)
+
+
+def _require_whole(model: bytes) -> None:
+    try:
+        external = external_tensor(model)
+    except ValueError as error:
+        raise _NotOnnxError(f"a damaged one: {error}") from error
+    if external is not None:
+        raise _NotOnnxError(f"one that is not whole: the values of {external!r} lie in another file")
 
 
 def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[_Field]:
@@ -169,7 +193,10 @@ def _read(file: BinaryIO, begin: int, end: int) -> bytes:
 def _text(file: BinaryIO, field: _Field) -> str:
     if field.wire != _BYTES:
         raise _NotOnnxError(_guess(file))
-    return _read(file, field.payload, field.end).decode("utf-8", "replace")
+    try:
+        return _read(file, field.payload, field.end).decode()
+    except UnicodeDecodeError as error:
+        raise _NotOnnxError("a damaged one: its metadata is no UTF-8 text") from error
 
 
 def _key(number: int) -> bytes:

@@ -83,7 +83,7 @@ def as_picture(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS
         ImageError: anything else; the message says expected and got.
     """
     if isinstance(image, Picture):
-        return image
+        return _checked(image, name)
     if isinstance(image, str | os.PathLike):
         return Picture.open(os.fspath(image), max_pixels=max_pixels)
     if isinstance(image, Image.Image):
@@ -93,6 +93,17 @@ def as_picture(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS
     if is_tensor(image):
         return Picture(pixels=_from_tensor(image, name), name=name)
     raise _refused(name, f"a {type(image).__qualname__}")
+
+
+def _checked(picture: Picture, name: str) -> Picture:
+    """Refuse a ``Picture`` that its maker put something else into."""
+    pixels = picture.pixels
+    got = f"a Picture of {pixels.shape} {pixels.dtype}"
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype not in (np.uint8, np.float32):
+        raise _refused(name, got)
+    if pixels.dtype == np.float32:
+        _checked_floats(pixels.astype(np.float32, copy=False), name, got)
+    return picture
 
 
 def is_tensor(image: object) -> bool:

@@ -1,4 +1,7 @@
-"""Videos by OpenCV: frames in, annotated frames out. Sound is not carried over."""
+"""Videos by OpenCV: frames in, annotated frames out. Sound is not carried over.
+
+FFmpeg also plays lists of other files and streams off the network. Opened here is one file, of a video's format.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.errors import ImageError, OutputError
+from frcnn.errors import ImageError, ImageSizeError, OutputError
+from frcnn.runtime.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.dependencies import import_opencv
 from frcnn.runtime.pictures import Picture
 
@@ -22,6 +26,8 @@ __all__ = ["VIDEO_SUFFIXES", "Video", "VideoWriter", "open_video", "writing_vide
 VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 _FALLBACK_FPS: Final = 25.0
 _FFMPEG_QUIET: Final = "-8"
+_FFMPEG_FORMATS: Final = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegvideo,mpegts,asf"
+_PICTURES: Final = "CV_IMAGES"  # takes a name with %d in it as those of many files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,26 +61,36 @@ class Video:
             self._capture.release()
 
 
-def open_video(path: Path) -> Video:
+def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
     """Open a video file.
 
     Raises:
         ImageError: it is missing, or OpenCV cannot read it.
+        ImageSizeError: its frames have more than ``max_pixels`` pixels.
         MissingDependencyError: OpenCV is not installed.
     """
     cv2 = import_opencv()
     _silence(cv2)
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"protocol_whitelist;file|format_whitelist;{_FFMPEG_FORMATS}"
+    )
     if not path.is_file():
         raise ImageError(f"{path}: no such file" if not path.exists() else f"{path}: expected a video, got a folder")
     capture = cv2.VideoCapture(str(path))
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    width = capture.get(cv2.CAP_PROP_FRAME_WIDTH)
-    if not capture.isOpened() or width <= 0:
+    width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    if not capture.isOpened() or width <= 0 or capture.getBackendName() == _PICTURES:
         capture.release()
         raise ImageError(
             f"{path}: not a video that OpenCV can read",
             hint="it is damaged, incomplete, or in a format this OpenCV lacks; ffmpeg can turn most into .mp4",
+        )
+    if width * height > max_pixels:
+        capture.release()
+        raise ImageSizeError(
+            f"{path}: frames of {height}x{width} are {width * height:,} pixels, more than the limit of {max_pixels:,}",
+            hint="raise the limit (--max-pixels) if the file is to be trusted",
         )
     known_fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _FALLBACK_FPS
     return Video(path=path, fps=known_fps, frame_count=count if count > 0 else None, _capture=capture)
@@ -92,6 +108,7 @@ class VideoWriter:
         self._path = path
         self._fps = fps
         self._writer: Any = None
+        self._count = 0
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Append a frame.
@@ -111,21 +128,44 @@ class VideoWriter:
             if not self._writer.isOpened():
                 raise OutputError(f"cannot write a {height}x{width} mp4v video to {self._path.parent}")
         self._writer.write(cv2.cvtColor(np.ascontiguousarray(frame[:height, :width]), cv2.COLOR_RGB2BGR))
+        self._count += 1
 
     def close(self) -> None:
         """Finish the file."""
         if self._writer is not None:
             self._writer.release()
 
+    def require_whole(self) -> None:
+        """Check a finished file; OpenCV tells of no failed write, such as on a full disk.
+
+        Raises:
+            OutputError: the file does not have all frames.
+        """
+        if self._writer is None:
+            return
+        capture = import_opencv().VideoCapture(str(self._path))
+        there = int(capture.get(import_opencv().CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if there != self._count:
+            raise OutputError(
+                f"cannot write the video to {self._path.parent}: {there} of {self._count} frames arrived",
+                hint="make room on the disk, or choose another folder with -o",
+            )
+
 
 @contextmanager
 def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
-    """Give a ``VideoWriter`` that is closed at the end of the block."""
+    """Give a ``VideoWriter`` that is closed at the end of the block, and checked where the block succeeds.
+
+    Raises:
+        OutputError: the file does not have all frames.
+    """
     writer = VideoWriter(path, fps)
     try:
         yield writer
     finally:
         writer.close()
+    writer.require_whole()
 
 
 def _silence(cv2: Any) -> None:

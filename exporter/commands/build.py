@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from frcnn.console import note, progress_bar, say, spinner
 from frcnn.engine_spec import TARGETS, EngineManifest, OperatorStep
 from frcnn.errors import UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
-from frcnn.files import writable_folder
+from frcnn.files import temporary_folder, writable_folder
 from frcnn.spec import PRECISIONS
 
 if TYPE_CHECKING:
@@ -178,8 +177,8 @@ def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:
     print_checkpoint(loaded)
     from frcnn.exporter.onnx_export import export_onnx
 
-    with tempfile.TemporaryDirectory(prefix="frcnn-") as folder, spinner("exporting"):
-        path = Path(folder, "model.onnx")
+    with temporary_folder() as folder, spinner("exporting"):
+        path = folder / "model.onnx"
         export_onnx(
             loaded.model,
             path,

@@ -144,9 +144,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
         raise UsageError(f"--labels: cannot read {path}: {error.strerror}", hint="check the path") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"--labels: {path} is no UTF-8 text", hint=_ONE_A_LINE) from error
-    if any(not (c.isprintable() or c in "\n\r\t") for c in text):
-        raise UsageError(f"--labels: {path} is no plain text: it has control characters", hint=_ONE_A_LINE)
     names = [line.strip() for line in text.rstrip().split("\n")]
+    if not all(name.isprintable() for name in names):
+        raise UsageError(f"--labels: {path} is no plain text: it has control characters", hint=_ONE_A_LINE)
     if names == [""]:
         raise UsageError(f"--labels: {path} is empty", hint=_ONE_A_LINE)
     if "" in names:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from frcnn.engine_spec import MANIFEST_PART, PART_NAME
+from frcnn.spec import LONGEST_MANIFEST_BYTES
 
 __all__ = ["DamagedError", "Entry", "begins_like_an_archive", "fault_of_names", "open_bounded", "read_directory"]
 
-_MOST_BYTES: Final = 4 << 20  # of a directory, or of a manifest; those of real artifacts are below 100 KB
+_MOST_BYTES: Final = LONGEST_MANIFEST_BYTES  # of a directory, or of a manifest
 _LONGEST_NAME: Final = 200
 _UTF8_NAME, _ENCRYPTED = 0x800, 0x1
 _HEADER: Final = struct.Struct("<4s5H3L2H")
@@ -39,22 +40,31 @@ class Entry(NamedTuple):
 
 
 class _Bounded(io.BufferedReader):
-    """A file that gives out no more at once than a directory of ours has."""
+    """A file that gives out no more at once than a directory has."""
+
+    def __init__(self, file: io.FileIO, most_bytes: int) -> None:
+        super().__init__(file)
+        self._most_bytes = most_bytes
 
     def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(_MOST_BYTES + 1 if size is None or size < 0 else min(size, _MOST_BYTES + 1))
-        if len(data) > _MOST_BYTES:
+        most = self._most_bytes
+        data = super().read(most + 1 if size is None or size < 0 else min(size, most + 1))
+        if len(data) > most:
             raise zipfile.BadZipFile("it is too large")
         return data
 
 
-def open_bounded(path: Path) -> io.BufferedReader:
-    """Open a file for :func:`read_directory`: no read of it takes more memory than a directory may.
+def open_bounded(path: Path, most_bytes: int = _MOST_BYTES) -> io.BufferedReader:
+    """Open a file whose zip directory is to be read: no read of it takes more memory than a directory may.
+
+    Args:
+        path: the file.
+        most_bytes: of a directory.
 
     Raises:
         OSError: it cannot be opened.
     """
-    return _Bounded(io.FileIO(path))
+    return _Bounded(io.FileIO(path), most_bytes)
 
 
 def begins_like_an_archive(path: Path) -> bool:

@@ -1,4 +1,7 @@
-"""What the verbs print: tables and lines on standard output, progress and warnings on standard error."""
+"""What the verbs print: tables and lines on standard output, progress and warnings on standard error.
+
+Names, labels and notes in files are others' text: nothing that is printed here can steer a terminal.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
+
+from frcnn.errors import printable
 
 __all__ = ["note", "progress_bar", "say", "show_table", "spinner", "track", "warn"]
 
@@ -32,18 +38,18 @@ def _console(*, stderr: bool) -> Console:
 
 
 def say(text: str) -> None:
-    """Print a result line to standard output."""
-    print(text)
+    """Print a result, one line or several, to standard output."""
+    print(_printable_lines(text))
 
 
 def note(text: str) -> None:
     """Print a line about the work to standard error."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def warn(text: str) -> None:
     """Print a warning to standard error."""
-    print(f"warning: {text}", file=sys.stderr)
+    print(printable(f"warning: {text}"), file=sys.stderr)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> None:
@@ -55,21 +61,21 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         rows: one sequence of cells per row, as many as there are columns.
         text_columns: the first so many columns are text (left); the rest are numbers (right).
     """
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(title=Text(printable(title)), title_justify="left", title_style="bold", header_style="bold")
     for index, column in enumerate(columns):
         is_text = index < text_columns
         table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for row in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        table.add_row(*(Text(_printable_lines(cell)) for cell in row))
     _console(stderr=False).print(table, soft_wrap=False)
 
 
 def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
     """Yield the items with a progress bar on standard error; silent where that is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = _console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(printable(what), total=total)
         for item in items:
             yield item
             progress.advance(task)
@@ -79,10 +85,14 @@ def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
 def spinner(what: str) -> Iterator[None]:
     """Show that something of unknown length goes on, with the time it has taken, on standard error."""
     console = _console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        progress.add_task(what, total=None)
+        progress.add_task(printable(what), total=None)
         yield
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 @contextmanager
@@ -95,8 +105,8 @@ def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
     Yields:
         a function that takes what goes on and the share of all work that is done; any thread may call it.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     console = _console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=1.0)
-        yield lambda now, share: progress.update(task, description=now, completed=share)
+        task = progress.add_task(printable(what), total=1.0)
+        yield lambda now, share: progress.update(task, description=printable(now), completed=share)

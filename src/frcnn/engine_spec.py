@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from frcnn.spec import Manifest, NonNegative, Positive, Precision, Record, Size, read_versioned
+from frcnn.spec import Manifest, NonNegative, Positive, Precision, PrintableText, Record, Size, read_versioned
 
 __all__ = [
     "ENGINE_SCHEMA_VERSION",
@@ -187,8 +187,8 @@ class PrecisionRecord(Record, frozen=True, kw_only=True):
 
     step: NonNegative
     layer: str
-    type: str
-    element: str
+    type: PrintableText
+    element: PrintableText
     heavy: bool
 
 
@@ -227,7 +227,7 @@ class EngineManifest(Record, frozen=True, kw_only=True):
     steps: tuple[EngineStep | OperatorStep, ...]
     parts: dict[PartName, Part]
     memory: MemoryNeeds
-    versions: dict[str, str]
+    versions: dict[PrintableText, PrintableText]
 
     def __post_init__(self) -> None:
         if MANIFEST_PART in self.parts:

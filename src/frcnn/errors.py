@@ -13,10 +13,13 @@ FrcnnError
 └── OutputError             a result that cannot be written
 
 A message says what is wrong, what was expected and what was found; ``hint`` says how to fix it.
-The command prints ``error: <message>`` and ``hint: <hint>`` and exits with 2.
+The command prints ``error: <message>`` and ``hint: <hint>`` and exits with 2. What a message quotes may come from a
+hostile file, so every message and hint is made one line of printable text of bounded length.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 __all__ = [
     "ArtifactError",
@@ -30,7 +33,17 @@ __all__ = [
     "OutputError",
     "UnsupportedModelError",
     "UsageError",
+    "printable",
 ]
+
+_LONGEST_TEXT: Final = 2000
+
+
+def printable(text: str) -> str:
+    """Return text with everything that would steer a terminal, or break the line, shown as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 class FrcnnError(Exception):
@@ -42,9 +55,9 @@ class FrcnnError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _line(message)
+        self.hint = _line(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
@@ -96,3 +109,8 @@ class ImageSizeError(ImageError):
 
 class OutputError(FrcnnError):
     """A result that cannot be written."""
+
+
+def _line(text: str) -> str:
+    line = printable(text)
+    return line if len(line) <= _LONGEST_TEXT else f"{line[:_LONGEST_TEXT]} ..."

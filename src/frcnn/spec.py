@@ -6,9 +6,11 @@ sees; a picture is resized first (short side / long side as the model says) and 
 
 from __future__ import annotations
 
+import json
 import math
+import unicodedata
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -16,6 +18,7 @@ from frcnn.errors import ArtifactError, UsageError
 
 __all__ = [
     "BACKGROUND",
+    "LONGEST_MANIFEST_BYTES",
     "MANIFEST_KEY",
     "PRECISIONS",
     "SCHEMA_VERSION",
@@ -25,6 +28,7 @@ __all__ = [
     "PoolerSpec",
     "Positive",
     "Precision",
+    "PrintableText",
     "RPNSpec",
     "Record",
     "RoIHeadsSpec",
@@ -37,6 +41,7 @@ __all__ = [
 SCHEMA_VERSION: Final = 1
 MANIFEST_KEY: Final = "frcnn.manifest"
 BACKGROUND: Final = "__background__"
+LONGEST_MANIFEST_BYTES: Final = 4 << 20  # those of real models are below 100 KB
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -45,10 +50,14 @@ Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
 PoolerKind = Literal["align", "max"]
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-NonNegative = Annotated[int, msgspec.Meta(ge=0)]
+_LARGEST: Final = (1 << 63) - 1
+Positive = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
+NonNegative = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+PrintableText = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
+"""One line without control characters."""
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Triple = tuple[float, float, float]
+Mean = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+Deviation = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
 T = TypeVar("T", bound="Record")
 
 
@@ -72,8 +81,8 @@ class TransformSpec(Record, frozen=True, kw_only=True):
     max_size: Positive
     fixed_size: tuple[Positive, Positive] | None
     size_divisible: Positive
-    image_mean: Triple
-    image_std: Triple
+    image_mean: tuple[Mean, Mean, Mean]
+    image_std: tuple[Deviation, Deviation, Deviation]
 
     def resized_size(self, height: int, width: int) -> Size:
         """Return the (height, width) a picture is resized to before padding.
@@ -163,9 +172,9 @@ class ModelSpec(Record, frozen=True, kw_only=True):
         roi_heads: box head.
     """
 
-    architecture: str
-    num_classes: Annotated[int, msgspec.Meta(ge=2)]
-    labels: tuple[str, ...] | None
+    architecture: PrintableText
+    num_classes: Annotated[int, msgspec.Meta(ge=2, le=_LARGEST)]
+    labels: tuple[PrintableText, ...] | None
     transform: TransformSpec
     rpn: RPNSpec
     roi_heads: RoIHeadsSpec
@@ -199,9 +208,9 @@ class Manifest(Record, frozen=True, kw_only=True):
     precision: Precision
     canvases: tuple[tuple[Positive, Positive], ...] | None
     opset: Positive
-    versions: dict[str, str]
-    source_sha256: str | None
-    assumptions: tuple[str, ...]
+    versions: dict[PrintableText, PrintableText]
+    source_sha256: PrintableText | None
+    assumptions: tuple[PrintableText, ...]
 
     def to_json(self) -> str:
         """Return the manifest as JSON text."""
@@ -244,8 +253,12 @@ def read_versioned(text: str | bytes, kind: type[T], schema_version: int, *, sou
         remake: how to make the artifact anew.
 
     Raises:
-        ArtifactError: the text is no such manifest of that schema version.
+        ArtifactError: the text is no such manifest of that schema version, is longer than any of ours, or has an entry
+            twice, which two readers might read differently.
     """
+    if len(text) > LONGEST_MANIFEST_BYTES:
+        size = f"{len(text):,} bytes, expected {LONGEST_MANIFEST_BYTES:,} at most"
+        raise ArtifactError(f"{source}: the manifest is damaged: it has {size}", hint=remake)
     try:
         version = msgspec.json.decode(text, type=_Versioned).schema_version
         if version != schema_version:
@@ -253,9 +266,17 @@ def read_versioned(text: str | bytes, kind: type[T], schema_version: int, *, sou
                 f"{source}: manifest schema version {version}, expected {schema_version}",
                 hint=f"{remake} with this version of frcnn, or install the matching one",
             )
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        manifest = msgspec.json.decode(text, type=kind)
+        json.loads(text, object_pairs_hook=_refuse_repeated)
+        return manifest
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{source}: the manifest is damaged: {error}", hint=remake) from error
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"the entry {max(names, key=names.count)!r} is there twice")
 
 
 def full_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
@@ -266,7 +287,7 @@ def full_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
         num_classes: classes including the background.
 
     Raises:
-        UsageError: another number of names, or an empty one.
+        UsageError: another number of names, an empty one, or one with control characters.
     """
     names = tuple(labels)
     if len(names) not in (num_classes, num_classes - 1):
@@ -276,4 +297,7 @@ def full_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
         )
     if any(not name.strip() for name in names):
         raise UsageError("labels: a name is empty", hint="remove blank lines from the label file")
+    for name in names:
+        if any(unicodedata.category(letter) == "Cc" for letter in name):
+            raise UsageError(f"labels: the name {name!r} has control characters", hint="give names that can be printed")
     return names if len(names) == num_classes else (BACKGROUND, *names)

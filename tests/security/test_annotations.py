@@ -1,0 +1,118 @@
+"""Annotations of others: pictures outside the folder are not opened, and numbers stay such as can be computed with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.hostile.watch import misdeeds
+
+from frcnn.benchmarks.accuracy.coco_annotations import read_coco
+from frcnn.benchmarks.accuracy.pictures import find_pictures
+from frcnn.benchmarks.accuracy.voc_annotations import read_voc
+from frcnn.errors import UsageError
+from frcnn.exporter.builder_arguments import parse_args
+from frcnn.exporter.commands.checkpoint_options import read_labels
+
+COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg", "height": 10, "width": 20}],
+    "annotations": [{"image_id": 1, "category_id": 7, "bbox": [0, 1, 2, 3], "area": 6}],
+    "categories": [{"id": 7, "name": "cat"}],
+}
+
+
+def coco(tmp_path, text):
+    path = tmp_path / "instances.json"
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return path
+
+
+OUTSIDE = ["../secret.png", "a/../../secret.png", "/etc/passwd", "C:\\secret.png", "..\\secret.png", "\\\\host\\x.png"]
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "", ".", "a\0.png"])
+def test_a_file_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"x")
+    document = json.loads(json.dumps(COCO))
+    document["images"][0]["file_name"] = name
+    truth = read_coco(coco(tmp_path, document))
+    with pytest.raises(UsageError, match="is not one inside the folder of pictures") as raised:
+        find_pictures(truth, tmp_path / "pictures", allow_missing=True)
+    assert raised.value.message.isprintable()
+
+
+def test_a_file_name_in_a_folder_inside_is_fine(tmp_path):
+    (tmp_path / "pictures" / "deep").mkdir(parents=True)
+    (tmp_path / "pictures" / "deep" / "a..b.jpg").write_bytes(b"x")
+    document = json.loads(json.dumps(COCO))
+    document["images"][0]["file_name"] = "deep/a..b.jpg"
+    files, skipped = find_pictures(read_coco(coco(tmp_path, document)), tmp_path / "pictures")
+    assert len(files) == 1 and skipped == {}
+
+
+TEXT = json.dumps(COCO)
+HOSTILE = {
+    "deep": "[" * 100_000,
+    "deep objects": '{"a":' * 100_000,
+    "an endless number": TEXT.replace('"id": 7', '"id": ' + "9" * 100_000),
+    "a number beyond 64 bits": TEXT.replace('"id": 7', '"id": 18446744073709551616'),
+    "a box beyond any picture": TEXT.replace("[0, 1, 2, 3]", "[0, 1, 1e300, 1e300]"),
+    "a box of NaN": TEXT.replace("[0, 1, 2, 3]", "[0, 1, NaN, 3]"),
+    "an infinite box": TEXT.replace("[0, 1, 2, 3]", "[0, 1, 1e999, 3]"),
+    "a negative area": TEXT.replace('"area": 6', '"area": -6'),
+    "a negative size": TEXT.replace('"height": 10', '"height": -10'),
+    "an absurd size": TEXT.replace('"height": 10', '"height": 1e300'),
+    "another type": TEXT.replace('"a.jpg"', "[1]"),
+    "cut": TEXT[:-30],
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_coco_is_one_clear_line(tmp_path, kind):
+    with misdeeds(tmp_path) as seen, pytest.raises(UsageError) as raised:
+        read_coco(coco(tmp_path, HOSTILE[kind]))
+    assert seen == []
+    assert raised.value.message.startswith("--annotations: ") and raised.value.message.isprintable()
+
+
+def test_of_a_key_given_twice_the_last_counts_as_in_every_tool(tmp_path):
+    text = TEXT.replace('"name": "cat"', '"name": "dog", "name": "cat"')
+    assert read_coco(coco(tmp_path, text)).categories == {7: "cat"} == {7: json.loads(text)["categories"][0]["name"]}
+
+
+OBJECT = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object>"
+XML = {
+    "entities": f'<!DOCTYPE a [<!ENTITY b "{"x" * 99}"><!ENTITY c "{"&b;" * 99}">]><annotation>{OBJECT}</annotation>',
+    "another file": f'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation>&b;{OBJECT}</annotation>',
+    "an infinite size": f"<annotation><size><width>inf</width><height>1</height></size>{OBJECT}</annotation>",
+    "an infinite corner": f"<annotation>{OBJECT.replace('<xmax>3', '<xmax>inf')}</annotation>",
+    "an absurd corner": f"<annotation>{OBJECT.replace('<xmax>3', '<xmax>1e300')}</annotation>",
+    "a corner of NaN": f"<annotation>{OBJECT.replace('<xmax>3', '<xmax>nan')}</annotation>",
+    "cut": f"<annotation>{OBJECT}",
+    "an unknown encoding": f'<?xml version="1.0" encoding="utf-77"?><annotation>{OBJECT}</annotation>',
+}
+
+
+@pytest.mark.parametrize("kind", XML)
+def test_hostile_voc_is_one_clear_line(tmp_path, kind):
+    (tmp_path / "a.xml").write_text(XML[kind])
+    with misdeeds(tmp_path) as seen, pytest.raises(UsageError) as raised:
+        read_voc(tmp_path, tmp_path)
+    assert seen == []
+    assert raised.value.message.startswith("--annotations: ") and raised.value.message.isprintable()
+
+
+@pytest.mark.parametrize("text", ["cat\ndo\rg\n", "cat\rdog", "cat\ndo\tg", "c\x1b[2Jt", "c\u202et", "a\u2028b"])
+def test_a_name_that_is_more_than_one_line_of_text_is_refused(tmp_path, text):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(text.encode())
+    with pytest.raises(UsageError, match="it has control characters"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["{[]: 1}", "[" * 10_000, "9" * 10_000, "-" * 10_000 + "1", "__import__('os').abort()"]
+)
+def test_an_argument_that_is_no_literal_is_text(text):
+    assert parse_args([f"a={text}"]) == {"a": text}

@@ -1,0 +1,1 @@
+"""Hostile input: how files are damaged, what reads them, and what must hold whatever is in them."""

@@ -1,0 +1,407 @@
+"""Everything in frcnn that reads files of others: valid inputs to damage, and what must be true of what is accepted."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, FunctionType
+from typing import Final
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from PIL import Image, ImageOps
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+from torch.serialization import StorageType
+
+from frcnn.benchmarks.accuracy.coco_annotations import read_coco
+from frcnn.benchmarks.accuracy.voc_annotations import read_voc
+from frcnn.engine_spec import EngineManifest
+from frcnn.exporter.builder_arguments import parse_args
+from frcnn.exporter.checkpoint_file import read_checkpoint_file
+from frcnn.exporter.checkpoint_layout import find_weights
+from frcnn.exporter.commands.checkpoint_options import read_labels
+from frcnn.runtime.artifact import OnnxArtifact, open_artifact
+from frcnn.runtime.pictures import Picture
+from frcnn.spec import MANIFEST_KEY, Manifest
+from support.engine_files import source_manifest, write_engine_file
+from support.hostile.pickles import HARMLESS, runs_code
+
+__all__ = ["MAX_PIXELS", "Reader", "readers", "tiny_onnx"]
+
+MAX_PIXELS: Final = 1 << 20
+"""The limit that pictures are read with, so that what a limit is for is seen with little memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """One kind of file.
+
+    Attributes:
+        name: for reports.
+        file: the name that an input is written under, in a folder of its own.
+        seeds: valid inputs.
+        tokens: words of the format.
+        read: reads a file and checks what came out; AssertionError is a wrong answer.
+        share: of all inputs, in relation to the others: those that take long get fewer.
+    """
+
+    name: str
+    file: str
+    seeds: Sequence[bytes]
+    tokens: Sequence[bytes]
+    read: Callable[[Path], object]
+    share: int
+
+
+def readers() -> list[Reader]:
+    """Return all readers."""
+    return [
+        Reader(
+            name="model manifest",
+            file="manifest.json",
+            seeds=[source_manifest().to_json().encode(), source_manifest(canvases=((64, 96),)).to_json().encode()],
+            tokens=_JSON,
+            read=_read_manifest,
+            share=10,
+        ),
+        Reader(
+            name="engine manifest",
+            file="engine.json",
+            seeds=[_engine_manifest()],
+            tokens=_JSON,
+            read=_read_engine_manifest,
+            share=10,
+        ),
+        Reader(
+            name="engine artifact",
+            file="model.frcnn",
+            seeds=[_engine_file()],
+            tokens=_ZIP,
+            read=_read_artifact,
+            share=12,
+        ),
+        Reader(
+            name="ONNX outline and metadata",
+            file="model.onnx",
+            seeds=[tiny_onnx(), tiny_onnx(metadata={})],
+            tokens=_ONNX,
+            read=_read_onnx,
+            share=12,
+        ),
+        Reader(
+            name="label file",
+            file="labels.txt",
+            seeds=[b"cat\ndog\nteddy bear\n", "\ufeffcafé\r\n猫\r\n".encode()],
+            tokens=[b"\n", b"\n\n", b"\x00", b"\x1b[2J", b"\xff", b"\r", "\u2028".encode(), "\u202e".encode(), b" "],
+            read=_read_labels,
+            share=4,
+        ),
+        Reader(name="COCO JSON", file="coco.json", seeds=[_coco()], tokens=_JSON, read=_read_coco, share=10),
+        Reader(name="VOC XML", file="voc/a.xml", seeds=[_voc()], tokens=_XML, read=_read_voc, share=8),
+        Reader(
+            name="--arg values",
+            file="arg.txt",
+            seeds=[b"min_size=640", b"sizes=((32,), (64,))", b"name='x'", b"a=None", b"b=[1, {2: 3.5}]"],
+            tokens=[b"=", b"(", b")", b"[" * 200, b"-" * 300, b"{", b"'", b"1e999", b"__import__('os')", b"9" * 5000],
+            read=_read_arg,
+            share=4,
+        ),
+        Reader(
+            name="checkpoint, zip",
+            file="zip.pth",
+            seeds=[_torch_saved(False)],
+            tokens=[*_ZIP, *_PICKLE],
+            read=_read_checkpoint,
+            share=10,
+        ),
+        Reader(
+            name="checkpoint, pickle",
+            file="old.pth",
+            seeds=[_torch_saved(True), pickle.dumps(HARMLESS, protocol=2), *runs_code().values()],
+            tokens=_PICKLE,
+            read=_read_checkpoint,
+            share=10,
+        ),
+        Reader(
+            name="checkpoint, safetensors",
+            file="new.safetensors",
+            seeds=[save_safetensors(_weights(), metadata={"labels": '["a", "b"]', "arch": "tiny"})],
+            tokens=[*_JSON, b'"F64"', b'"data_offsets"', b'"__metadata__"'],
+            read=_read_checkpoint,
+            share=8,
+        ),
+        *(
+            Reader(
+                name=f"picture, {kind}",
+                file=f"picture.{kind.lower()}",
+                seeds=_pictures(kind),
+                tokens=_PICTURE,
+                read=_read_picture,
+                share=6,
+            )
+            for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+        ),
+    ]
+
+
+# --- what is read, and what must be true of it
+
+
+def _read_manifest(path: Path) -> object:
+    manifest = Manifest.from_json(path.read_bytes(), source="model.onnx")
+    assert Manifest.from_json(manifest.to_json(), source="again") == manifest
+    return manifest
+
+
+def _read_engine_manifest(path: Path) -> object:
+    manifest = EngineManifest.from_json(path.read_bytes(), source="model.frcnn")
+    assert EngineManifest.from_json(manifest.to_json(), source="again") == manifest
+    return manifest
+
+
+def _read_artifact(path: Path) -> object:
+    artifact = open_artifact(path)
+    if isinstance(artifact, OnnxArtifact):
+        return artifact
+    artifact.read_precision()
+    artifact.check_parts()
+    for name, part in artifact.manifest.parts.items():
+        assert len(artifact.read_part(name)) == part.size_bytes
+    return artifact
+
+
+def _read_onnx(path: Path) -> object:
+    artifact = open_artifact(path)
+    assert isinstance(artifact, OnnxArtifact)
+    data = path.read_bytes()
+    try:
+        proto = onnx.load_model_from_string(data)
+    except Exception:  # protobuf's own; the outline does not look into what it steps over
+        return artifact
+    outline = artifact.outline
+    assert outline.metadata == {pair.key: pair.value for pair in proto.metadata_props}
+    assert outline.producer == proto.producer_name
+    assert outline.file_bytes == len(data)
+    return artifact
+
+
+def _read_labels(path: Path) -> object:
+    names = read_labels(path)
+    assert names
+    assert all(name and name == name.strip() and name.isprintable() for name in names)
+    return names
+
+
+def _read_coco(path: Path) -> object:
+    truth = read_coco(path)
+    assert len({picture.file_name for picture in truth.pictures}) == len(truth.pictures) > 0
+    for item in (item for picture in truth.pictures for item in picture.objects):
+        assert item.category in truth.categories
+        assert np.isfinite([*item.box, item.area]).all()
+        assert min(item.box[2:]) >= 0
+    return truth
+
+
+def _read_voc(path: Path) -> object:
+    truth = read_voc(path.parent, path.parent / "pictures")
+    assert len(truth.pictures) == 1
+    for item in truth.pictures[0].objects:
+        assert item.category in truth.categories
+        assert np.isfinite([*item.box, item.area]).all()
+        assert min(item.box[2:]) > 0
+    return truth
+
+
+def _read_arg(path: Path) -> object:
+    parsed = parse_args([path.read_bytes().decode("utf-8", "surrogateescape")])
+    assert len(parsed) == 1
+    assert all(key.isidentifier() for key in parsed)
+    return parsed
+
+
+_PLAIN: Final = (str, bytes, bool, int, float, complex, type(None), np.generic, np.dtype, PurePath, torch.Size)
+_TORCH: Final = (
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    torch.UntypedStorage,
+    torch.TypedStorage,
+    StorageType,
+)
+
+
+_NAMED: Final = ("torch", "frcnn", "_codecs")
+"""Where functions are from that a pickle may name: what it calls of them runs nothing, and none is called later."""
+
+
+def _read_checkpoint(path: Path) -> object:
+    content = read_checkpoint_file(path).content
+    _require_harmless(content, 50)
+    return find_weights(content, source=path.name)
+
+
+def _require_harmless(value: object, depth: int) -> None:
+    """Hold what a checkpoint gave to the kinds that run nothing."""
+    assert depth, "too deep"
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _require_harmless(key, depth - 1)
+            _require_harmless(item, depth - 1)
+    elif isinstance(value, (list, tuple, set, frozenset)) and not isinstance(value, torch.Size):
+        for item in value:
+            _require_harmless(item, depth - 1)
+    elif isinstance(value, Namespace):
+        _require_harmless(vars(value), depth - 1)
+    else:
+        named = isinstance(value, (FunctionType, BuiltinFunctionType)) and value.__module__.partition(".")[0] in _NAMED
+        assert named or isinstance(value, (*_PLAIN, *_TORCH, Tensor, type)), type(value)
+
+
+def _read_picture(path: Path) -> object:
+    picture = Picture.open(path, max_pixels=MAX_PIXELS)
+    height, width = picture.size
+    assert picture.pixels.dtype == np.uint8
+    assert picture.pixels.shape == (height, width, 3)
+    assert 0 < height * width <= MAX_PIXELS
+    return picture
+
+
+# --- valid inputs
+
+_JSON: Final = [
+    *(b"null", b"true", b"{}", b"[]", b'""', b",", b":", b'"', b"[" * 3000, b'{"a":' * 3000, b"1e999", b"-0", b"NaN"),
+    *(b'"schema_version":1,', b'"\\ud800"', b'"\\u001b[2J"', b'"../../etc/passwd"', b"18446744073709551616", b"\xff"),
+    *(b'"id":1,', b'"min_size":0,', b"0.1", b"-1", b"\xef\xbb\xbf", b'"a\\nb"'),
+]
+_ZIP: Final = [b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"../x", b"/x", b"\xff" * 4]
+_ONNX: Final = [b"\x3a", b"\x72", b"\xff" * 9 + b"\x01", b"\x08\x0a", b"\x2a\x00", MANIFEST_KEY.encode(), b"\x0b\x0c"]
+_XML: Final = [
+    *(
+        b'<!DOCTYPE x [<!ENTITY a "b">]>',
+        b"&a;",
+        b"<object>",
+        b"</object>",
+        b"<a>" * 2000,
+        b"&#0;",
+        b"<![CDATA[",
+        b"]]>",
+    ),
+    *(b'<?xml version="1.0" encoding="utf-7"?>', b"nan", b"inf", b"-1", b"<!--", b"\x00", b"<name/>"),
+]
+_PICKLE: Final = [
+    *(b"cos\nsystem\n", b"c__builtin__\neval\n", b"cbuiltins\ngetattr\n", b"R.", b"(tR", b"\x81", b"\x93", b"b", b"."),
+    *(
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ccollections\nOrderedDict\n",
+        b"cargparse\nNamespace\n",
+        b"N}",
+        b"h\x00",
+    ),
+    *(b"Vx\n", b"\x8a\x08" + b"\xff" * 8, b"i", b"o", b"Q", b"P0\n", b"\x95" + b"\xff" * 8, b"cnumpy\ndtype\n"),
+]
+_PICTURE: Final = [
+    *(b"IHDR", b"IDAT", b"IEND", b"PLTE", b"tRNS", b"eXIf", b"iCCP", b"acTL", b"\xff\xd8", b"\xff\xe1", b"\xff\xc0"),
+    *(b"Exif\x00\x00", b"MM\x00*", b"II*\x00", b"RIFF", b"VP8 ", b"VP8L", b"VP8X", b"ANIM", b"P5", b"P6", b"65535"),
+]
+
+
+def _engine_manifest() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.frcnn"
+        write_engine_file(path)
+        artifact = open_artifact(path)
+        assert not isinstance(artifact, OnnxArtifact)
+        return artifact.manifest.to_json()
+
+
+def _engine_file() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.frcnn"
+        write_engine_file(path)
+        return path.read_bytes()
+
+
+def tiny_onnx(*, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return a small ONNX model with the manifest of a detector, or with other metadata."""
+    pairs = {MANIFEST_KEY: source_manifest().to_json()} if metadata is None else metadata
+    weights = numpy_helper.from_array(np.arange(200, dtype=np.float32), "weights")
+    value = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["N", 200])
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["images", "weights"], ["sum"])],
+        "tiny",
+        [value],
+        [helper.make_tensor_value_info("sum", onnx.TensorProto.FLOAT, ["N", 200])],
+        [weights],
+    )
+    model = helper.make_model(graph, producer_name="frcnn", opset_imports=[helper.make_opsetid("", 20)])
+    for key, text in pairs.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, text
+    return model.SerializeToString()
+
+
+def _weights() -> dict[str, Tensor]:
+    return {"roi_heads.box_predictor.cls_score.weight": torch.ones(2, 3), "rpn.head.bias": torch.zeros(2)}
+
+
+def _torch_saved(is_old: bool) -> bytes:
+    buffer = io.BytesIO()
+    content = {"model": _weights(), "epoch": 3, "args": Namespace(lr=0.1, data=Path("x")), "best": np.float64(0.5)}
+    torch.save(content, buffer, _use_new_zipfile_serialization=not is_old)
+    return buffer.getvalue()
+
+
+def _coco() -> bytes:
+    return json.dumps(
+        {
+            "images": [{"id": 1, "file_name": "a.jpg", "height": 10, "width": 20}, {"id": "b", "file_name": "b.jpg"}],
+            "annotations": [{"image_id": 1, "category_id": 7, "bbox": [0.5, 1, 2, 3.25], "area": 6, "iscrowd": 0}],
+            "categories": [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}],
+        }
+    ).encode()
+
+
+def _voc() -> bytes:
+    return (
+        b"<annotation><size><width>20</width><height>10</height></size><object><name>cat</name><difficult>0</difficult>"
+        b"<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3.5</xmax><ymax>4</ymax></bndbox></object></annotation>"
+    )
+
+
+def _pictures(kind: str) -> list[bytes]:
+    """Return small pictures of a format in the modes it has, one of them turned by EXIF."""
+    rng = np.random.default_rng(3)
+    colour = Image.fromarray(rng.integers(0, 256, (9, 13, 3), dtype=np.uint8))
+    modes: dict[str, tuple[str, ...]] = {
+        "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+        "JPEG": ("L", "RGB", "CMYK"),
+        "GIF": ("L", "P"),
+        "BMP": ("1", "L", "P", "RGB"),
+        "TIFF": ("1", "L", "RGB", "RGBA", "CMYK", "I;16", "F"),
+        "WEBP": ("RGB", "RGBA"),
+        "PPM": ("1", "L", "RGB"),
+    }
+    seeds = []
+    for mode in modes[kind]:
+        grey = ImageOps.grayscale(colour)
+        image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else colour.convert(mode)
+        buffer = io.BytesIO()
+        image.save(buffer, format=kind)
+        seeds.append(buffer.getvalue())
+    if kind in ("PNG", "JPEG", "TIFF", "WEBP"):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        buffer = io.BytesIO()
+        colour.save(buffer, format=kind, exif=exif)
+        seeds.append(buffer.getvalue())
+    return seeds
