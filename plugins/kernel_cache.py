@@ -2,13 +2,14 @@
 
 ``cuda.core``'s file cache writes atomically and evicts what was not read for longest. What it stores is raw bytes, so
 each entry begins with its SHA-256 here: a damaged one is compiled anew and replaced, never used. A cache that cannot be
-read or written is no error, only slower.
+read or written is no error, only slower; a warning says so, once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from frcnn.plugins.dependencies import import_program_cache
 
-__all__ = ["KernelCache", "default_cache"]
+__all__ = ["KernelCache", "default_cache", "warn_unwritable"]
 
 _MOST_BYTES: Final = 256 * 2**20
 _DIGEST_BYTES: Final = 32
@@ -45,11 +46,22 @@ class KernelCache:
     def write(self, key: bytes, code: bytes) -> None:
         """Keep code under a key, where the folder can be written."""
         if self.folder is not None:
-            with suppress(OSError):
+            try:
                 self._open()[key] = hashlib.sha256(code).digest() + code
+            except OSError as error:
+                warn_unwritable(self.folder, error.strerror or error)
 
     def _open(self) -> Any:
         return import_program_cache().FileStreamProgramCache(self.folder, max_size_bytes=_MOST_BYTES)
+
+
+def warn_unwritable(folder: Path, reason: object) -> None:
+    """Warn that a cache keeps nothing; the module ``warnings`` shows the same text once a process."""
+    warnings.warn(
+        f"frcnn: nothing is kept in the cache {folder}: {reason}; FRCNN_CACHE_DIR names another folder",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def default_cache() -> KernelCache:

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
-from frcnn.errors import UsageError
+from frcnn.errors import OutputError, UsageError
 from frcnn.files import writable_folder
-from frcnn.plugins.kernel_cache import default_cache
+from frcnn.plugins.kernel_cache import default_cache, warn_unwritable
 from frcnn.runtime.backend import Device
 
 __all__ = ["PROVIDERS", "Provider", "chosen_provider", "default_folder", "execution_providers", "provider_names"]
@@ -103,8 +103,13 @@ def default_folder() -> Path | None:
 
 
 def _kept_in(folder: Path) -> Options:
-    with suppress(OSError):
-        writable_folder(folder).chmod(0o700)  # an engine is code: nobody else may put one here
+    try:
+        writable_folder(folder)
+        with suppress(OSError):
+            folder.chmod(0o700)  # an engine is code: nobody else may put one here
+    except OutputError as error:
+        warn_unwritable(folder, error.message)
+        return {}
     return {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(folder),

@@ -16,7 +16,7 @@ from typing import Final
 
 from frcnn.errors import OutputError
 from frcnn.files import replacing
-from frcnn.plugins.kernel_cache import default_cache
+from frcnn.plugins.kernel_cache import default_cache, warn_unwritable
 
 __all__ = ["RuntimeCache", "cache_key", "default_folder"]
 
@@ -94,10 +94,14 @@ class RuntimeCache:
         digest = hashlib.sha256(content).digest()
         if digest == self._digest:
             return
-        with suppress(OSError, OutputError):
+        try:
             with replacing(self.path) as temporary:
                 temporary.write_bytes(digest + content)
-            self._digest = digest
+        except OutputError as error:
+            warn_unwritable(self.folder, error.message)
+            return
+        self._digest = digest
+        with suppress(OSError):
             self._evict()
 
     def _evict(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from coco import DataError
 from model import build
 from torch import nn
 from torchvision.models.detection import FasterRCNN
+
+from frcnn.files import replacing
 
 ARCH = "examples/train_demo/model.py:build"
 
@@ -29,19 +29,9 @@ class Progress:
         return max(self.step / steps, self.seconds / (60 * minutes))
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write(partial_path)`` and rename, so that ``path`` is never half written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _save(value: object, path: Path) -> None:
-    """``torch.save`` through an open file: given a path it would store the file's name, too."""
-    with path.open("wb") as file:
+    """``torch.save``, whole or not at all, through an open file: given a path it would store the file's name, too."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(value, file)
 
 
@@ -61,7 +51,7 @@ def save_state(
         "seconds": progress.seconds,
         "settings": settings,
     }
-    write_atomically(path, lambda partial: _save(state, partial))
+    _save(state, path)
 
 
 def load_state(path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Progress:
@@ -95,7 +85,7 @@ def save_checkpoint(path: Path, detector: nn.Module, names: list[str]) -> None:
     if not all(torch.isfinite(value).all() for value in weights.values()):
         raise DataError("a weight does not fit in fp16; the run diverged, try a smaller --lr")
     checkpoint = {"model": weights, "labels": names, "arch": ARCH}
-    write_atomically(path, lambda partial: _save(checkpoint, partial))
+    _save(checkpoint, path)
 
 
 def load_checkpoint(path: Path) -> tuple[FasterRCNN, list[str]]:

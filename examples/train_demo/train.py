@@ -27,13 +27,16 @@ import numpy as np
 import scenes
 import torch
 import torchvision
-from checkpoint import Progress, load_checkpoint, load_state, save_checkpoint, save_state, write_atomically
+from checkpoint import Progress, load_checkpoint, load_state, save_checkpoint, save_state
 from coco import DataError, Folder, Scene, evaluate
 from data import Samples, batches, split_folder
 from model import BACKBONE_FILE, build
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from tqdm import tqdm
+
+from frcnn.errors import FrcnnError
+from frcnn.files import writable_folder, write_text
 
 STATE_FILE = "resume.pth"
 TEST_SEED = 20_000  # unseen scene i is composed from default_rng([TEST_SEED, i])
@@ -185,7 +188,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, save, score; returns the exit code."""
     folder, unseen = split_folder(args.data, args.val) if args.data else (None, None)
     names = folder.names if folder else list(scenes.NAMES)
-    args.out.mkdir(parents=True, exist_ok=True)
+    writable_folder(args.out)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     backbone = None if args.resume else find_backbone(args.backbone_weights)
@@ -200,8 +203,7 @@ def run(args: argparse.Namespace) -> int:
         return 128 + stop.signal
     checkpoint = args.out / ("digits.pth" if folder is None else "detector.pth")
     save_checkpoint(checkpoint, detector, names)
-    labels = "\n".join(names) + "\n"
-    write_atomically(args.out / "labels.txt", lambda path: path.write_text(labels, encoding="utf-8"))
+    write_text(args.out / "labels.txt", "\n".join(names) + "\n")
     figures = measure(checkpoint, unseen, args) | {
         "steps": progress.step,
         "batch": args.batch,
@@ -211,8 +213,7 @@ def run(args: argparse.Namespace) -> int:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-    text = json.dumps(figures, indent=2) + "\n"
-    write_atomically(args.out / "figures.json", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(args.out / "figures.json", json.dumps(figures, indent=2) + "\n")
     reached = ", ".join(f"{name} {figures[name]:.3f}" for name in ("mAP", "AP50", "AP75"))
     size = figures["file_bytes"] / 1e6
     print(f"{checkpoint}: {reached} on {figures['pictures']} unseen pictures, {size:.1f} MB")
@@ -254,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (2 for a user's error, 128 + n after signal n)."""
     try:
         return run(parse(argv))
-    except (ValueError, OSError, ImportError) as error:
+    except (FrcnnError, ValueError, OSError, ImportError) as error:
         line = str(error).strip().splitlines()[-1]  # an error in a worker comes with its traceback
         print(f"train: {line}", file=sys.stderr)
         return 2

@@ -17,7 +17,6 @@ the categories, and is what pycocotools calls a ground truth without annotations
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from frcnn.console import note
 from frcnn.errors import ImageError
 from frcnn.runtime.decode import DEFAULT_MAX_PIXELS
+from frcnn.runtime.onnxruntime_providers import PROVIDERS
 
 if TYPE_CHECKING:
     from frcnn.runtime.detector import Detector
@@ -59,6 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger pictures (default %(default)s)"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run (default: what the file is for)")
+    parser.add_argument("--provider", choices=PROVIDERS, help="what of ONNX Runtime runs model.onnx")
+    parser.add_argument("--workers", type=int, help="batches that a model.frcnn runs at once (default 2)")
+    parser.add_argument(
+        "--trusted-hash",
+        metavar="SHA256",
+        action="append",
+        help="load a model.frcnn with this SHA-256 only, as sha256sum prints it; repeat to allow several",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -68,14 +76,21 @@ def run(arguments: argparse.Namespace) -> int:
     from frcnn.runtime.sources import files_of
     from frcnn.runtime.stopping import Stop
 
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks on odd files; what cannot be used is said below
     files, unusable = files_of(arguments.inputs)
     copies = _output_paths(arguments, files)
-    options = {"device": arguments.device, "threads": arguments.threads, "max_pixels": arguments.max_pixels}
-    with Detector.load(arguments.model, **options) as detector:
+    with Detector.load(
+        arguments.model,
+        device=arguments.device,
+        provider=arguments.provider,
+        threads=arguments.threads,
+        trusted_hashes=arguments.trusted_hash,
+        workers=arguments.workers,
+        max_pixels=arguments.max_pixels,
+    ) as detector:
         named = None if arguments.classes is None else [name.strip() for name in arguments.classes.split(",")]
         classes = None if named is None else resolve_classes(named, detector.labels)
         options = {"score": arguments.score, "classes": classes, "batch_size": arguments.batch_size}
+        options["max_pixels"] = arguments.max_pixels
         _require_writable(arguments)
         with Stop() as stop, _result_lines(arguments) as lines:
             report, survey = _survey(detector, lines, copies, unusable, stop=stop, **options)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from frcnn.console import say, show_table
 from frcnn.engine_spec import MANIFEST_PART, EngineManifest, EngineStep, OperatorStep, PrecisionRecord
+from frcnn.errors import printable
 from frcnn.runtime.commands.model_facts import model_facts
 from frcnn.runtime.engine_artifact import EngineArtifact
 
@@ -151,15 +152,10 @@ def _part_rows(manifest: EngineManifest) -> list[tuple[str, str, str, str]]:
 
 def _show_layers(records: Sequence[PrecisionRecord]) -> None:
     rows = [
-        (str(record.step), record.type, record.element, "heavy" if record.heavy else "", _printable(record.layer))
+        (str(record.step), record.type, record.element, "heavy" if record.heavy else "", printable(record.layer))
         for record in records
     ]
     show_table("every layer", ("step", "layer type", "type of output", "", "layer"), rows, text_columns=5)
-
-
-def _printable(text: str) -> str:
-    """Return a name with what would steer a terminal shown as an escape."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _mib(size_bytes: int) -> str:

@@ -17,12 +17,13 @@ import shlex
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from types import FrameType
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn, TextIO
 
 from frcnn._version import __version__
-from frcnn.errors import FrcnnError
+from frcnn.errors import FrcnnError, printable
 
 __all__ = ["VERBS", "main"]
 
@@ -44,6 +45,11 @@ VERBS: Final[dict[str, Verb]] = {
     "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one TensorRT artifact"),
     "detect": Verb("frcnn.runtime.commands.detect", "find objects in pictures, folders and videos"),
     "compare": Verb("frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision"),
+    "bench": Verb(
+        "frcnn.benchmarks.commands.bench", "measure speed against eager torchvision, as a table, JSON and a report"
+    ),
+    "eval": Verb("frcnn.benchmarks.commands.eval", "COCO mAP of a model, and the difference to eager torchvision"),
+    "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer"),
     "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
     "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in a TensorRT artifact as files of their own"),
     "doctor": Verb("frcnn.runtime.commands.doctor", "say what this machine can run and what is missing"),
@@ -80,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
+    show_before, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -97,6 +104,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     finally:
         signal.signal(signal.SIGTERM, previous)
+        warnings.showwarning = show_before
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print what the module ``warnings`` lets through as one line, without the place in our code."""
+    print(f"warning: {' '.join(str(message).removeprefix('frcnn: ').split())}", file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:
@@ -110,7 +130,9 @@ def _run(arguments: list[str]) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verb.add_arguments(parser)
-    options = parser.parse_args(arguments[1:], argparse.Namespace(command=shlex.join(["frcnn", *arguments])))
+    given = argparse.Namespace(command=shlex.join(["frcnn", *arguments]))
+    options = parser.parse_intermixed_args(arguments[1:], given)  # options may stand between positional arguments
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that cannot be used we say so
     try:
         return int(verb.run(options))
     except BrokenPipeError:
@@ -125,9 +147,9 @@ def _run(arguments: list[str]) -> int:
 def _print_error(error: Exception) -> None:
     """Print one line that says what is wrong and one that says what to do."""
     if isinstance(error, FrcnnError):
-        message, hint = error.message, error.hint
+        message, hint = "; ".join([error.message, *getattr(error, "__notes__", ())]), error.hint
     else:
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()))
         message = f"unexpected {type(error).__name__}: {reason}" if reason else f"unexpected {type(error).__name__}"
         hint = "this is a fault of frcnn's; please report it with the output of the same command with --debug"
     print(f"error: {message}", file=sys.stderr)

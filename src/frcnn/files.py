@@ -1,24 +1,36 @@
-"""Files that are either whole or not there: write beside, then rename."""
+"""Files that are either whole or not there: write beside, then rename.
+
+A writer holds a lock on its temporary file, and the system takes the lock back when a process dies, however it dies.
+So the next writer of the same file knows what was left behind from what is being written, and removes it.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from types import ModuleType
 
 from frcnn.errors import OutputError
 
-__all__ = ["replacing", "writable_folder", "write_text"]
+__all__ = ["replacing", "temporary_folder", "writable_folder", "write_text"]
+
+_fcntl: ModuleType | None = None if os.name == "nt" else importlib.import_module("fcntl")
+"""Locks; without them what a killed process leaves behind stays."""
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; rename it over ``path`` when the block succeeds.
 
-    When the block fails or is interrupted the temporary file is removed and ``path`` is as it was. Missing parent
-    folders are made. The temporary name keeps the suffix, for writers that choose a format by it.
+    When the block fails or is interrupted the temporary file is removed and ``path`` is as it was. A process that is
+    killed leaves ``.name.N.tmp.suffix``, which the next writer of ``path`` removes. Missing parent folders are made.
+    The temporary name keeps the suffix, for writers that choose a format by it; the writer must fill the file that is
+    there, not put another in its place.
 
     Raises:
         OutputError: the folder or the file cannot be written.
@@ -28,13 +40,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OutputError(f"cannot write {target}: it is a folder", hint="name a file")
     writable_folder(target.parent)
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=f".tmp{target.suffix}")
+        handle, temporary = _temporary_file(target)
     except OSError as error:
         raise OutputError(
             f"cannot write {target}: {error.strerror}", hint="choose another output path with -o"
         ) from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         umask = os.umask(0)
@@ -49,7 +59,92 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            if handle is None or _is_at(handle, temporary):  # once renamed, the name may be another writer's
+                temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _temporary_file(target: Path) -> tuple[int | None, Path]:
+    """Make an empty file beside the target under the first number that no living writer has; remove what was abandoned.
+
+    Returns:
+        What holds its lock (None where the system has no locks), and its path.
+    """
+    paths = (target.with_name(f".{target.stem}.{number}.tmp{target.suffix}") for number in count(1))
+    for path in paths:
+        while True:
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                if _remove_abandoned(path):
+                    continue
+                break
+            if _is_locked(handle, path):
+                for further in paths:
+                    if not os.path.lexists(further):
+                        return handle, path
+                    _remove_abandoned(further)
+            os.close(handle)
+            if _fcntl is None:
+                return None, path
+    raise AssertionError("numbers do not end")
+
+
+def _is_locked(handle: int, path: Path) -> bool:
+    """Lock a new file; False where there are no locks, or another writer took it for abandoned before it was locked."""
+    if _fcntl is None:
+        return False
+    with suppress(OSError):  # a file system without locks: nothing on it looks abandoned
+        _fcntl.flock(handle, _fcntl.LOCK_EX)
+    return _is_at(handle, path)
+
+
+def _remove_abandoned(path: Path) -> bool:
+    """Remove a temporary file whose writer is gone; return whether its name may be free now."""
+    if _fcntl is None:
+        return False
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    except OSError:  # another user's, or no file at all
+        return False
+    try:
+        _fcntl.flock(handle, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+        if _is_at(handle, path):
+            path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Return whether an open file still has this path."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder that is gone after the block, for files that go from one library to another.
+
+    Raises:
+        OutputError: there is no place for one.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="frcnn-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make a temporary folder: {error.strerror or error}",
+            hint="set TMPDIR to a folder that can be written",
+        ) from error
+    with folder as name:
+        yield Path(name)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

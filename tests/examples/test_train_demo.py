@@ -167,6 +167,9 @@ def test_user_errors_are_one_line(
     for more in (("--data", str(tmp_path / "none")), ("--resume",), ("--device", "nowhere")):
         assert demo["train"].main(options(tmp_path / "out", *more)) == 2
         assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "file").write_text("no folder")
+    assert demo["train"].main(options(tmp_path / "file" / "out")) == 2
+    assert capsys.readouterr().err.startswith(f"train: cannot make the folder {tmp_path / 'file' / 'out'}: ")
 
 
 def test_shipped_checkpoint(demo: dict[str, ModuleType]) -> None:

@@ -1,0 +1,297 @@
+"""Full disks, folders that cannot be written, no place for temporary files, no home, two at once, a clock that jumps.
+
+Whatever is missing, a command either does without it or ends with one line that says so, and files are as they were.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from support.killable import ARCH, Inputs, files
+from support.tiny_detector import build, noise
+
+from frcnn.cli import main
+from frcnn.exporter import export_onnx
+from frcnn.plugins.kernel_cache import KernelCache
+from frcnn.runtime.artifact import open_artifact
+from frcnn.runtime.runtime_cache import RuntimeCache
+from frcnn.runtime.video import writing_video
+
+ROOT = Path(__file__).parents[1]
+UNPRIVILEGED = Path(__file__).parent / "support" / "unprivileged.py"
+Captured = pytest.CaptureFixture[str]
+Command = Callable[[Inputs, Path], list[str]]
+
+
+def few(inputs: Inputs) -> list[str]:
+    return [inputs / f"pictures/{index:04}.png" for index in range(4)]
+
+
+COMMANDS: dict[str, tuple[str, Command]] = {
+    "export": (
+        "o/m.onnx",
+        lambda inputs, out: ["export", inputs / "tiny.pth", "--arch", ARCH, "-o", f"{out}"],
+    ),
+    "build": (
+        "o/m.frcnn",
+        lambda inputs, out: ["build", inputs / "model.onnx", "-o", f"{out}", "--batch", "1", "--kernel-arch", "sm_89"],
+    ),
+    "eval": (
+        "o/map.json",
+        lambda inputs, out: [
+            *("eval", inputs / "model.onnx", "--annotations", inputs / "instances.json"),
+            *("--images", inputs / "pictures", "--threads", "1", "--json", f"{out}"),
+        ],
+    ),
+    "bench": (
+        "o/results.json",
+        lambda inputs, out: [
+            *("bench", inputs / "tiny.pth", inputs / "model.onnx", "--arch", ARCH, "--device", "cpu", "--threads", "1"),
+            *("--batch", "1", "--budget", "1", "--compile-limit", "0", "-o", f"{out.parent}", "--images", *few(inputs)),
+        ],
+    ),
+    "detect --json": (
+        "o/r.json",
+        lambda inputs, out: ["detect", inputs / "model.onnx", *few(inputs), "--threads", "1", "--json", f"{out}"],
+    ),
+    "detect --json-index": (
+        "o/i.json",
+        lambda inputs, out: ["detect", inputs / "model.onnx", inputs / "pictures", "--json-index", f"{out}"],
+    ),
+    "detect -o": (
+        "o/0000.png",
+        lambda inputs, out: ["detect", inputs / "model.onnx", *few(inputs), "--threads", "1", "-o", f"{out.parent}"],
+    ),
+    "detect -o, a video": (
+        "o/clip.mp4",
+        lambda inputs, out: ["detect", inputs / "model.onnx", inputs / "clip.avi", "-o", f"{out.parent}"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    made = Inputs(tmp_path_factory.mktemp("inputs"))
+    export_onnx(build(), made.folder / "model.onnx", architecture="tiny")
+    with writing_video(made.folder / "clip.avi", 10.0) as writer:
+        for index in range(10):
+            writer.write(noise(index, 64, 96))
+    return made
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Callable[[str], Path]:
+    """Make an output that is there already, alone in its folder."""
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text("old")
+        return path
+
+    return make
+
+
+@contextmanager
+def files_at_most(size_bytes: int) -> Iterator[None]:
+    """Let every write beyond so many bytes of a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def errors(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(("error: ", "Traceback"))]
+
+
+def environment(**changed: str) -> dict[str, str]:
+    return dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests")))) | changed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_disk_that_is_full_is_one_error_and_the_old_file_stays(
+    name: str, inputs: Inputs, old: Callable[[str], Path], capsys: Captured
+) -> None:
+    output, command = COMMANDS[name]
+    out = old(output)
+    with files_at_most(200):
+        code = main(command(inputs, out))
+    said = capsys.readouterr().err
+    assert (code, len(errors(said))) == (2, 1), said
+    assert errors(said)[0].startswith("error: cannot write "), said
+    assert out.read_text() == "old"
+    assert {path for path in files(out.parent) if not path.endswith(".partial.jsonl")} == {out.name}
+
+
+def test_a_disk_that_is_full_under_lines_leaves_those_that_were_written(
+    inputs: Inputs, tmp_path: Path, capsys: Captured
+) -> None:
+    command = ["detect", inputs / "model.onnx", inputs / "pictures", "--threads", "1", "--jsonl"]
+    assert main([*command, str(tmp_path / "whole.jsonl")]) == 0
+    capsys.readouterr()
+    with files_at_most(10_000):
+        assert main([*command, str(tmp_path / "r.jsonl")]) == 2
+    assert errors(capsys.readouterr().err) == [f"error: cannot write {tmp_path / 'r.jsonl'}: File too large"]
+    whole, written = ((tmp_path / name).read_bytes() for name in ("whole.jsonl", "r.jsonl"))
+    assert len(whole) > len(written) == 10_000
+    assert whole.startswith(written)
+
+
+TMPFS = """
+mount -t tmpfs -o size=1m tmpfs "$1" || exit 99
+printf old > "$1/r.json"
+"$2" -m frcnn detect "$3" "$4" --threads 1 --json "$1/r.json" --jsonl "$1/r.jsonl" -o "$1/copies"
+echo "$?"; cat "$1/r.json"; echo; ls -A "$1" "$1/copies"; echo; cat "$1/r.jsonl"
+"""
+
+
+def test_a_small_file_system_that_fills_up(inputs: Inputs, tmp_path: Path) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare: a file system cannot be mounted for a test alone")
+    for namespace in ("-m", "-rm"):
+        command = ["unshare", namespace, "sh", "-c", TMPFS, "sh", str(tmp_path), sys.executable]
+        ended = subprocess.run(
+            [*command, inputs / "model.onnx", inputs / "pictures"], env=environment(), capture_output=True, text=True
+        )
+        if ended.returncode == 0:
+            break
+    else:
+        pytest.skip(f"a file system cannot be mounted here: {ended.stderr.strip()}")
+    code, kept, *rest = ended.stdout[: ended.stdout.rindex("\n")].splitlines()
+    assert (code, kept) == ("2", "old"), ended.stdout
+    assert len(errors(ended.stderr)) == 1 and "No space left on device" in errors(ended.stderr)[0], ended.stderr
+    reported = [Path(json.loads(line)["file_name"]).name for line in rest if line.startswith("{")]
+    copies = [name for name in rest if name.endswith(".png")]
+    assert reported and reported == copies[: len(reported)]  # what is reported is there
+    assert len(copies) <= len(reported) + 1
+    assert not [name for name in rest if ".tmp." in name], rest
+
+
+MANY = """
+import contextlib, io, json, os, sys
+from frcnn.cli import main
+folder, *commands = json.loads(sys.argv[1])
+assert not os.access(folder, os.W_OK)
+for command in commands:
+    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
+        code = main(command)
+    print(json.dumps([code, said.getvalue()]))
+"""
+
+
+def test_a_read_only_folder_is_one_error_before_the_work(inputs: Inputs, old: Callable[[str], Path]) -> None:
+    out = old("o/old")
+    commands = [command(inputs, out.with_name(Path(output).name)) for output, command in COMMANDS.values()]
+    commands.append(["detect", inputs / "model.onnx", *few(inputs), "--jsonl", str(out.with_name("r.jsonl"))])
+    commands.append(["detect", inputs / "model.onnx", *few(inputs), "-o", str(out.with_name("new"))])
+    out.parent.chmod(0o555)
+    given = json.dumps([str(out.parent), *commands])
+    try:
+        started = [sys.executable, UNPRIVILEGED, "-c", MANY, given]
+        ended = subprocess.run(started, env=environment(), capture_output=True, text=True, check=True)
+    finally:
+        out.parent.chmod(0o755)
+    answers = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(answers) == len(commands)
+    for command, (code, said) in zip(commands, answers, strict=True):
+        assert code == 2 and len(errors(said)) == 1, (command, said)
+        assert errors(said)[0].startswith(("error: cannot write into the folder", "error: cannot make the folder"))
+    assert [path.name for path in out.parent.iterdir()] == ["old"]
+
+
+def test_without_home_cache_or_temporary_folder_an_artifact_is_built_with_one_warning(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), "/proc/nowhere")
+    nowhere = {name: value for name, value in environment(**nowhere).items() if name != "FRCNN_CACHE_DIR"}
+    command = ["build", inputs / "model.onnx", "-o", "m.frcnn", "--batch", "1", "--kernel-arch", "sm_89,sm_90"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "frcnn", *command], env=nowhere, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.splitlines() == [
+        "warning: nothing is kept in the cache /proc/nowhere/frcnn/kernels: No such file or directory; "
+        "FRCNN_CACHE_DIR names another folder"
+    ]
+    open_artifact(tmp_path / "m.frcnn").check_parts()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.frcnn"]
+
+
+def test_without_a_place_for_temporary_files(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")  # as it is where no place can be written to
+    build_it = ["--arch", ARCH, "-o", str(tmp_path / "m.frcnn"), "--batch", "1", "--kernel-arch", "sm_89"]
+    assert main(["build", inputs / "tiny.pth", *build_it]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: cannot make a temporary folder: No such file or directory",
+        "hint: set TMPDIR to a folder that can be written",
+    ]
+    assert main(["export", inputs / "tiny.pth", "--arch", ARCH, "-o", str(tmp_path / "m.onnx")]) == 0
+    assert main(["detect", inputs / "model.onnx", *few(inputs), "--json", str(tmp_path / "r.json")]) == 0
+    assert list(files(tmp_path)) == ["m.onnx", "r.json"]
+
+
+def test_two_processes_that_build_one_artifact_both_succeed(inputs: Inputs, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    out = tmp_path / "out" / "m.frcnn"
+    command = [sys.executable, "-m", "frcnn", "build", inputs / "model.onnx", "-o", out, "--kernel-arch", "sm_89"]
+    two = [
+        subprocess.Popen(list(map(str, command)), env=environment(FRCNN_CACHE_DIR=str(cache)), stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=120) and process.returncode for process in two] == [0, 0]
+    open_artifact(out).check_parts()
+    assert [path.name for path in out.parent.iterdir()] == ["m.frcnn"]
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["detect", inputs / "model.onnx", *few(inputs), "--threads", "1", "--json"]
+    assert main([*command, str(tmp_path / "before.json")]) == 0
+    now, ticks = time.time(), count()
+    monkeypatch.setattr(time, "time", lambda: now - 3600 * next(ticks))
+    monkeypatch.setattr(time, "time_ns", lambda: int((now - 3600 * next(ticks)) * 1e9))
+    assert main([*command, str(tmp_path / "after.json")]) == 0
+    assert (tmp_path / "before.json").read_bytes() == (tmp_path / "after.json").read_bytes()
+
+    kernels, engines = KernelCache(tmp_path / "kernels"), RuntimeCache(tmp_path / "rtx", "0" * 64, most_bytes=3000)
+    RuntimeCache(tmp_path / "rtx", "1" * 64).write(bytes(2500))
+    for folder in ("kernels", "rtx"):
+        for path in (tmp_path / folder).glob("*"):
+            os.utime(path, (now + 10**8, now + 10**8))  # made "later"
+    for cache in (kernels, engines):
+        write = cache.write if isinstance(cache, RuntimeCache) else lambda code: kernels.write(b"key", code)
+        read = cache.read if isinstance(cache, RuntimeCache) else lambda: kernels.read(b"key")
+        for content in (b"first" * 100, b"second" * 100):
+            write(content)
+            assert read() == content
+    assert [path.name for path in (tmp_path / "rtx").iterdir()] == [engines.path.name]  # within bounds, and ours
+
+
+def test_nothing_is_measured_by_a_clock_that_can_be_set() -> None:
+    settable = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow")}
+    rooms = ("src", "exporter", "plugins", "runtime", "benchmarks", "examples")
+    sources = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    assert len(sources) > 200
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert (node.value.id, node.attr) not in settable, f"{path}:{node.lineno}"
