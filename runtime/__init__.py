@@ -10,7 +10,7 @@ One stage a module, in the order that data flows:
 - ``device``, ``engine_program``, ``memory_plan``, ``pipeline``, ``worker``, ``worker_pool``, ``running``,
   ``engine_backend``: engines on a GPU, from one shape bound to many threads
 - ``device_pictures``, ``device_output``: pictures and answers in device memory
-- ``given_pictures``, ``prefetch``, ``batches``, ``answers``, ``detector``: many pictures, in order
+- ``given_pictures``, ``prefetch``, ``batches``, ``answers``, ``streaming``, ``detector``: many pictures, in order
 - ``detections``: the answer, and its conversions
 - ``draw``, ``video``: the answer on the picture
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from frcnn.runtime.backend import Pending
@@ -11,7 +12,7 @@ from frcnn.runtime.prefetch import Pause
 from frcnn.runtime.preprocess import Placed, Prepared
 from frcnn.spec import Size
 
-__all__ = ["answers_in_order"]
+__all__ = ["answers_in_order", "naming_pictures"]
 
 Answer = TypeVar("Answer")
 Group = tuple[Size, bool]
@@ -30,9 +31,9 @@ def answers_in_order(
 ) -> Generator[tuple[Placed, Answer]]:
     """Run pictures in batches of one canvas each, and yield every picture with its answer, in the order they came.
 
-    A batch is submitted when it is full, when the pictures end, or when too many pictures wait. Where the iterable
-    fails, the pictures before the failure are answered first. Where it pauses, batches in flight are waited for
-    rather than the next picture.
+    A batch is submitted when it is full, when the pictures end, or when too many pictures wait. Where the iterable or
+    a batch fails, no further picture is taken, and those before the failure are answered first. Where the iterable
+    pauses, batches in flight are waited for rather than the next picture.
 
     Args:
         placed: the pictures.
@@ -45,7 +46,7 @@ def answers_in_order(
     failure: Exception | None = None
     source = iter(placed)
     try:
-        while True:
+        while not waiting.has_failed:
             try:
                 item = next(source, None)
             except Exception as error:  # raised again below, after the pictures before it
@@ -65,24 +66,40 @@ def answers_in_order(
         while waiting:
             waiting.run_oldest()
             yield from waiting.ready()
+        if failure is not None:
+            raise failure
     finally:
+        del failure  # an error holds the frames it came through: together they would outlive their user
         waiting.close()
-    if failure is not None:
-        raise failure
+
+
+@contextmanager
+def naming_pictures(placed: Sequence[Placed]) -> Iterator[None]:
+    """Note on an exception of the block which pictures it is about."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while detecting in {', '.join(item.picture.name for item in placed)}")
+        raise
 
 
 class _Slot(Generic[Answer]):
-    """A picture and, once it is there, its answer."""
+    """A picture and, once it is there, its answer or what went wrong."""
 
-    __slots__ = ("answer", "placed")
+    __slots__ = ("answer", "error", "placed")
 
     def __init__(self, placed: Placed) -> None:
         self.placed = placed
         self.answer: Answer | None = None
+        self.error: Exception | None = None
 
 
 class _Waiting(Generic[Answer]):
-    """Pictures in order of arrival, those not yet submitted by group, and batches in flight."""
+    """Pictures in order of arrival, those not yet submitted by group, and batches in flight.
+
+    Attributes:
+        has_failed: whether a batch did; :meth:`ready` raises why when its first picture's turn comes.
+    """
 
     def __init__(self, submit: Callable[[list[Placed]], Pending[list[Answer]]], in_flight: int) -> None:
         self._submit = submit
@@ -90,6 +107,7 @@ class _Waiting(Generic[Answer]):
         self._order: deque[_Slot[Answer]] = deque()
         self._groups: dict[Group, list[_Slot[Answer]]] = {}
         self._in_flight: deque[tuple[list[_Slot[Answer]], Pending[list[Answer]]]] = deque()
+        self.has_failed = False
 
     def __len__(self) -> int:
         return len(self._order)
@@ -106,7 +124,8 @@ class _Waiting(Generic[Answer]):
 
     def run(self, group: Group) -> None:
         slots = self._groups.pop(group)
-        self._in_flight.append((slots, self._submit([slot.placed for slot in slots])))
+        with self._keeping_failure(slots) as batch:
+            self._in_flight.append((slots, self._submit(batch)))
         self.settle(self._most_in_flight - 1)
 
     def run_oldest(self) -> None:
@@ -122,23 +141,48 @@ class _Waiting(Generic[Answer]):
         """Wait for the oldest batches in flight until only so many are left."""
         while len(self._in_flight) > left:
             slots, pending = self._in_flight.popleft()
-            try:
-                answers = pending.result()
-            finally:
-                pending.close()
-            for slot, answer in zip(slots, answers, strict=True):
-                slot.answer = answer
+            with self._keeping_failure(slots):
+                try:
+                    answers = pending.result()
+                finally:
+                    pending.close()
+                for slot, answer in zip(slots, answers, strict=True):
+                    slot.answer = answer
 
     def ready(self) -> Iterator[tuple[Placed, Answer]]:
-        while self._order and self._order[0].answer is not None:
-            slot = self._order.popleft()
-            assert slot.answer is not None
+        """Yield the pictures whose turn it is and that are answered; raise what went wrong with the next."""
+        while self._order:
+            slot = self._order[0]
+            if slot.error is not None:
+                try:
+                    raise slot.error
+                finally:
+                    del slot  # see answers_in_order
+            if slot.answer is None:
+                return
+            self._order.popleft()
             yield slot.placed, slot.answer
 
     def close(self) -> None:
-        """Let what is in flight end, whatever becomes of it."""
+        """Let what is in flight end, whatever becomes of it, and forget everything."""
         while self._in_flight:
             self._in_flight.popleft()[1].close()
+        for slot in self._order:
+            slot.error = None  # see answers_in_order
+        self._order.clear()
+        self._groups.clear()
+
+    @contextmanager
+    def _keeping_failure(self, slots: list[_Slot[Answer]]) -> Iterator[list[Placed]]:
+        """Give the pictures; an exception of the block is kept as what became of each."""
+        batch = [slot.placed for slot in slots]
+        try:
+            with naming_pictures(batch):
+                yield batch
+        except Exception as error:
+            self.has_failed = True
+            for slot in slots:
+                slot.error = error
 
 
 def _group_of(placed: Placed) -> Group:

@@ -76,6 +76,26 @@ class _CudaGraph:
             release_cuda("cuGraphExecDestroy", executable)
 
 
+class _CudaEvent:
+    """A moment in a stream's work."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+        self._event = call_cuda("cuEventCreate", int(import_cuda_driver().CUevent_flags.CU_EVENT_DEFAULT))
+
+    def record(self, stream: int) -> None:
+        call_cuda("cuEventRecord", self._event, stream)
+
+    def ms_since(self, earlier: _CudaEvent) -> float:
+        return float(call_cuda("cuEventElapsedTime", earlier._event, self._event))
+
+    def close(self) -> None:
+        if self._event is not None:
+            event, self._event = self._event, None
+            self._device.activate()
+            release_cuda("cuEventDestroy", event)
+
+
 class CudaDevice:
     """A GPU; see :class:`~frcnn.runtime.device.Device`.
 
@@ -199,6 +219,10 @@ class CudaDevice:
         """Copy between any two of pinned host memory and device memory, in the stream's order."""
         if size_bytes:
             call_cuda("cuMemcpyAsync", destination, source, size_bytes, stream)
+
+    def create_event(self) -> _CudaEvent:
+        """Return an event that measures time."""
+        return _CudaEvent(self)
 
     def wait_for(self, stream: int, other: int) -> None:
         """Let what comes on ``stream`` wait for all that is on ``other`` now; 0 is the legacy default stream."""

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-from frcnn.errors import ImageError, KernelError, UsageError
+from frcnn.errors import KernelError, UsageError
 from frcnn.plugins.arrays import stream_handle
 from frcnn.runtime.answers import PendingDetections, Wanted
 from frcnn.runtime.backend import Backend, Device, Done, Pending
-from frcnn.runtime.batches import answers_in_order
+from frcnn.runtime.batches import naming_pictures
 from frcnn.runtime.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.detections import ClassFilter, Detections, checked_score, resolve_classes
 from frcnn.runtime.device_output import DeviceDetections
-from frcnn.runtime.device_pictures import DevicePicture
-from frcnn.runtime.given_pictures import listed, noting_position
+from frcnn.runtime.given_pictures import listed
 from frcnn.runtime.loading import load_backend
 from frcnn.runtime.onnxruntime_providers import Provider
 from frcnn.runtime.pictures import Picture
-from frcnn.runtime.prefetch import Pause, prefetched_with_pauses
-from frcnn.runtime.preprocess import Placed, common_canvas, onto_canvas
+from frcnn.runtime.preprocess import Placed
+from frcnn.runtime.streaming import (
+    OnError,
+    Streams,
+    Submit,
+    answered,
+    on_one_canvas,
+    placed_in_turn,
+    with_pictures,
+    without_pictures,
+)
 from frcnn.spec import Manifest
 
 __all__ = ["Detector", "OnError"]
 
 Answer = TypeVar("Answer")
-
-OnError = Callable[[int, ImageError], None]
-"""Takes the position (from 0) of a picture that cannot be used, and why."""
 
 
 class Detector:
@@ -45,7 +50,9 @@ class Detector:
     what is on its stream (the legacy default stream where it names none), and must stay as it is until its answer is
     there. Floating pictures are prepared on the CPU.
 
-    One detector may be called from several threads at once. One with an engine does not survive a fork.
+    One detector may be called from several threads at once, and within its own streams; a stream is for one thread at
+    a time. After an error or Ctrl-C it goes on as before. One with an engine does not survive a fork, and no stream
+    does.
 
     Attributes:
         manifest: what the model says of itself.
@@ -59,6 +66,7 @@ class Detector:
         """
         self.manifest = manifest
         self._backend = backend
+        self._streams = Streams(backend)
         self._max_pixels = _checked_max_pixels(max_pixels)
 
     @classmethod
@@ -180,9 +188,9 @@ class Detector:
                 "device_output: answers in device memory are not filtered by score or classes",
                 hint="filter what DeviceDetections.to_host() returns",
             )
-        placed: Iterable[Placed] = self._placed(listed(images), None, ahead=False)
+        placed: Iterable[Placed] = self._placed(images, ahead=False)
         if same_canvas:
-            placed = self._on_one_canvas(list(placed))
+            placed = on_one_canvas(list(placed), self._backend.canvases)
         elif isinstance(images, list | tuple) and len(images) == 1:
             placed = list(placed)
         if device_output:
@@ -200,8 +208,10 @@ class Detector:
     ) -> Generator[Detections]:
         """Detect in pictures as they come, reading ahead in a thread while the network works.
 
-        An exception of the iterable, and an unusable picture, are raised after the pictures before them are
-        answered. Closing the generator stops the thread.
+        An exception of the iterable, an unusable picture and a batch that fails are raised after the pictures before
+        them are answered, with a note of the picture where the message does not name it. About six batches are held at
+        most, however slow the consumer. Closing the generator, or the detector, stops the thread after the picture in
+        hand; one that an iterable blocks for more than 5 s is left behind until that returns.
 
         Args:
             images: the pictures; only the thread iterates over it.
@@ -220,7 +230,7 @@ class Detector:
         """
         wanted = self._wanted(score, classes)
         size = self._checked_batch_size(batch_size)
-        return _second(self._stream(self._placed(listed(images), on_error, ahead=True), wanted, size))
+        return without_pictures(self._stream(self._placed(images, ahead=True, on_error=on_error), wanted, size))
 
     def stream_pictures(
         self,
@@ -239,10 +249,15 @@ class Detector:
         """
         wanted = self._wanted(score, classes)
         size = self._checked_batch_size(batch_size)
-        return _with_pictures(self._stream(self._placed(listed(images), on_error, ahead=True), wanted, size))
+        return with_pictures(self._stream(self._placed(images, ahead=True, on_error=on_error), wanted, size))
 
     def close(self) -> None:
-        """Release the network; the detector cannot be used afterwards."""
+        """Stop all streams and release the network; the detector cannot be used afterwards.
+
+        A call that runs in another thread ends first; whoever goes on with a stream is told that the detector is
+        closed.
+        """
+        self._streams.close()
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -258,50 +273,19 @@ class Detector:
     def _stream(
         self, placed: Iterator[Placed], wanted: Wanted, batch_size: int
     ) -> Generator[tuple[Placed, Detections]]:
-        with (
-            closing(prefetched_with_pauses(placed, depth=2 * batch_size)) as ahead,
-            closing(self._in_order(ahead, lambda batch: self._submit(batch, wanted, None), batch_size)) as pairs,
-        ):
-            yield from pairs
+        return self._streams.stream(placed, lambda batch: self._submit(batch, wanted, None), batch_size)
 
-    def _answers(
-        self, placed: Iterable[Placed], submit: Callable[[list[Placed]], Pending[list[Answer]]], batch_size: int
-    ) -> list[Answer]:
+    def _answers(self, placed: Iterable[Placed], submit: Submit[Answer], batch_size: int) -> list[Answer]:
         if isinstance(placed, list):  # one picture: no order to keep, and no time to lose
-            return submit(placed).result()
-        with closing(self._in_order(placed, submit, batch_size)) as pairs:
+            with naming_pictures(placed):
+                return submit(placed).result()
+        with closing(answered(self._backend, placed, submit, batch_size)) as pairs:
             return [found for _, found in pairs]
 
-    def _in_order(
-        self,
-        placed: Iterable[Placed | Pause],
-        submit: Callable[[list[Placed]], Pending[list[Answer]]],
-        batch_size: int,
-    ) -> Generator[tuple[Placed, Answer]]:
-        return answers_in_order(
-            placed,
-            submit,
-            batch_size=batch_size,
-            most=self._backend.canvases.most_at_once,
-            in_flight=self._backend.batches_in_flight,
+    def _placed(self, images: Iterable[object], *, ahead: bool, on_error: OnError | None = None) -> Iterator[Placed]:
+        return placed_in_turn(
+            self._backend, listed(images), max_pixels=self._max_pixels, ahead=ahead, on_error=on_error
         )
-
-    def _placed(self, images: Iterable[object], on_error: OnError | None, *, ahead: bool) -> Iterator[Placed]:
-        for index, image in enumerate(noting_position(images)):
-            try:
-                item = self._backend.place(image, name=f"images[{index}]", max_pixels=self._max_pixels, ahead=ahead)
-            except ImageError as error:
-                if on_error is None:
-                    raise
-                on_error(index, error)
-            else:
-                yield item
-
-    def _on_one_canvas(self, placed: list[Placed]) -> Iterator[Placed]:
-        if placed:
-            canvas = common_canvas(placed, self._backend.canvases)
-            for item in placed:
-                yield onto_canvas(item, canvas)
 
     def _wanted(self, score: float, classes: ClassFilter | None) -> Wanted:
         labels = None if classes is None else resolve_classes(classes, self.labels)
@@ -318,23 +302,6 @@ class Detector:
 
     def _submit_to_device(self, batch: list[Placed], stream: int | None) -> Pending[list[DeviceDetections]]:
         return Done(self._backend.submit_to_device(batch, stream=stream))
-
-
-def _second(pairs: Generator[tuple[Placed, Detections]]) -> Generator[Detections]:
-    with closing(pairs):
-        for _, found in pairs:
-            yield found
-
-
-def _with_pictures(pairs: Generator[tuple[Placed, Detections]]) -> Generator[tuple[Picture, Detections]]:
-    with closing(pairs):
-        for item, found in pairs:
-            if isinstance(item.picture, DevicePicture):
-                raise UsageError(
-                    f"stream_pictures: {item.picture.name} lies in device memory, expected pictures in host memory",
-                    hint="stream() takes arrays in device memory; or hand in array.cpu(), cupy.asnumpy(array)",
-                )
-            yield item.picture, found
 
 
 def _checked_max_pixels(max_pixels: int) -> int:

@@ -8,16 +8,19 @@ lifetimes and graphs can be tried where there is no GPU. Addresses and streams a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.plugins.driver import Driver
 
-__all__ = ["Device", "Engine", "EngineContext", "Graph", "Memory", "PinnedMemory", "Shape"]
+__all__ = ["Device", "Engine", "EngineContext", "Event", "Graph", "LayerReport", "Memory", "PinnedMemory", "Shape"]
 
 Shape = tuple[int, ...]
+
+LayerReport = Callable[[str, float], None]
+"""Takes a layer's name and how long it took in milliseconds; must not raise."""
 
 
 class Memory(Protocol):
@@ -38,6 +41,24 @@ class PinnedMemory(Memory, Protocol):
     """
 
     array: NDArray[np.uint8]
+
+
+class Event(Protocol):
+    """A moment in a stream's work."""
+
+    def record(self, stream: int) -> None:
+        """Set it behind all that is on the stream now."""
+
+    def ms_since(self, earlier: Self) -> float:
+        """Return the milliseconds of the device between two moments; both streams must be done.
+
+        Raises:
+            ArtifactError: one was not recorded, or has not come yet.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release it; its work must be done."""
 
 
 class Graph(Protocol):
@@ -101,6 +122,10 @@ class Device(Protocol):
     def copy(self, destination: int, source: int, size_bytes: int, stream: int) -> None:
         """Copy between any two of pinned host memory and device memory, in the stream's order."""
 
+    def create_event(self) -> Event:
+        """Return an event that measures time."""
+        ...
+
     def wait_for(self, stream: int, other: int) -> None:
         """Let what comes on ``stream`` wait for all that is on ``other`` now; 0 is the legacy default stream."""
 
@@ -149,6 +174,9 @@ class EngineContext(Protocol):
         Raises:
             ArtifactError: TensorRT refuses.
         """
+
+    def report_layers(self, report: LayerReport) -> None:
+        """Report every layer of every :meth:`enqueue` from now on, which then waits for its work and is slower."""
 
     def is_capturable(self, stream: int) -> bool:
         """Return whether :meth:`enqueue` may be captured in a graph."""

@@ -152,15 +152,17 @@ class EngineBackend:
         except BaseException:
             self._pool.give_back(worker)
             raise
+        running: RunningBatch | None = None
         try:
             pipeline = worker.enqueue(key, profile, batch, _waits(batch, stream))
             running = RunningBatch(self._device, self._pool, worker, pipeline, batch)
             if on_device:
                 running.output = self._kept(running, worker, pipeline, stream or 0)
+            self._pool.submitted(running)
         except BaseException:
-            self._recover(worker)
+            if running is None or not self._pool.is_in_flight(running):
+                self._recover(worker)
             raise
-        self._pool.submitted(running)
         return running
 
     def _kept(self, running: RunningBatch, worker: Worker, pipeline: Pipeline, stream: int) -> DeviceOutput:

@@ -12,7 +12,7 @@ from frcnn.errors import UsageError
 from frcnn.runtime.device_pictures import DevicePicture, is_device_array
 from frcnn.runtime.pictures import Picture, is_tensor
 
-__all__ = ["listed", "noting_position"]
+__all__ = ["listed", "named", "noting_position"]
 
 
 def listed(images: Iterable[object]) -> Iterable[object]:
@@ -31,6 +31,11 @@ def listed(images: Iterable[object]) -> Iterable[object]:
             hint="put a single picture in a list: detector([picture])[0]",
         )
     return images
+
+
+def named(image: object, index: int) -> str:
+    """Return what to call a picture in a message: its path, or where it stands."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"images[{index}]"
 
 
 def noting_position(images: Iterable[object]) -> Iterator[object]:

@@ -23,7 +23,7 @@ from frcnn.runtime.runtime_cache import default_folder
 from frcnn.runtime.tensorrt_engine import TensorRTEngine, load_engine
 from frcnn.spec import Manifest
 
-__all__ = ["load_backend"]
+__all__ = ["check_engine_options", "load_backend", "open_engines"]
 
 
 def load_backend(
@@ -47,33 +47,52 @@ def load_backend(
     """
     artifact = open_artifact(path)
     if isinstance(artifact, EngineArtifact):
-        _refuse(threads=threads, provider=provider, why="an engine runs on the GPU, by TensorRT")
-        if device == "cpu":
-            raise UsageError(
-                f"device: {os.fspath(path)} holds engines for a GPU, got device {device!r}",
-                hint="the model.onnx that it was built from runs on the processor",
-            )
-        return _engine_backend(artifact, trusted_hashes, workers), artifact.manifest.source
+        check_engine_options(path, device=device, provider=provider, threads=threads)
+        most = DEFAULT_WORKERS if workers is None else workers
+        if most < 1:
+            raise UsageError(f"workers: expected 1 or more, got {workers}")
+        gpu, engines = open_engines(artifact, trusted_hashes=trusted_hashes)
+        backend = EngineBackend(artifact.manifest, artifact.read_part, gpu, engines, workers=most)
+        return backend, artifact.manifest.source
     _refuse(trusted_hashes=trusted_hashes, workers=workers, why="a model.onnx holds no engines")
     where: Device = device or ("cpu" if provider in (None, "cpu") else "cuda")
     network = OnnxRuntimeBackend(artifact.path, device=where, provider=provider, threads=threads)
     return HostBackend(network, artifact.manifest), artifact.manifest
 
 
-def _refuse(*, why: str, **options: object) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"{name}: {why}, got {value!r}", hint=f"leave {name} out")
+def check_engine_options(
+    path: str | os.PathLike[str], *, device: Device | None, provider: Provider | None, threads: int | None
+) -> None:
+    """Refuse what an engine artifact has no use for.
+
+    Raises:
+        UsageError: such an option is given.
+    """
+    _refuse(threads=threads, provider=provider, why="an engine runs on the GPU, by TensorRT")
+    if device == "cpu":
+        raise UsageError(
+            f"device: {os.fspath(path)} holds engines for a GPU, got device {device!r}",
+            hint="the model.onnx that it was built from runs on the processor",
+        )
 
 
-def _engine_backend(
-    artifact: EngineArtifact, trusted_hashes: Collection[str] | None, workers: int | None
-) -> EngineBackend:
-    """Check an artifact as far as it can be checked, then deserialise its engines: they are code."""
+def open_engines(
+    artifact: EngineArtifact, *, trusted_hashes: Collection[str] | None
+) -> tuple[CudaDevice, dict[str, TensorRTEngine]]:
+    """Check an artifact as far as it can be checked, then deserialise its engines: they are code.
+
+    Args:
+        artifact: the file.
+        trusted_hashes: see ``Detector.load``.
+
+    Returns:
+        The GPU, and the engines on it by part; the caller closes them, the GPU last.
+
+    Raises:
+        ArtifactError: it is damaged or not trusted, there is no GPU, or it does not run on this one.
+        MissingDependencyError: TensorRT or ``cuda-bindings`` is not installed.
+    """
     manifest = artifact.manifest
-    most = DEFAULT_WORKERS if workers is None else workers
-    if most < 1:
-        raise UsageError(f"workers: expected 1 or more, got {workers}")
     artifact.check_trusted(trusted_hashes)
     artifact.check_parts()
     gpu = CudaDevice()
@@ -100,4 +119,10 @@ def _engine_backend(
             for engine in engines.values():
                 stack.callback(engine.close)
         raise
-    return EngineBackend(manifest, artifact.read_part, gpu, engines, workers=most)
+    return gpu, engines
+
+
+def _refuse(*, why: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name}: {why}, got {value!r}", hint=f"leave {name} out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -29,7 +30,12 @@ from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 __all__ = ["OnnxRuntimeBackend", "available_cpus"]
 
 _INPUTS: Final = ("images", "image_sizes")
-_OUTPUTS: Final = ("num_detections", "boxes", "scores", "labels")
+_OUTPUTS: Final = {
+    "num_detections": "tensor(int32)",
+    "boxes": "tensor(float)",
+    "scores": "tensor(float)",
+    "labels": "tensor(int32)",
+}
 _IMAGE_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")
 _BFLOAT16: Final = 16  # onnx.TensorProto.BFLOAT16; the package onnx is not needed to run a model
 _FATAL_ONLY: Final = 4
@@ -94,6 +100,7 @@ class OnnxRuntimeBackend:
                 f"{_one_line(error)}",
                 hint="give fewer pictures at a time or smaller ones where memory ran out; otherwise report it",
             ) from error
+        _require_detections((count, boxes, scores, labels), len(images), self._path)
         return NetworkOutput(num_detections=count, boxes=boxes, scores=scores, labels=labels)
 
     def close(self) -> None:
@@ -165,8 +172,8 @@ def _load_cuda_libraries(onnxruntime: ModuleType) -> None:
 def _image_type(session: Any, path: Path) -> str:
     """Return the type of ``images``, after checking that the model takes and gives what a detector does."""
     inputs = {value.name: value for value in session.get_inputs()}
-    outputs = tuple(value.name for value in session.get_outputs())
-    if set(inputs) != set(_INPUTS) or set(outputs) != set(_OUTPUTS):
+    outputs = {value.name: value.type for value in session.get_outputs()}
+    if set(inputs) != set(_INPUTS) or outputs != _OUTPUTS:
         raise ArtifactError(
             f"{path}: expected inputs {_INPUTS} and outputs {_OUTPUTS}, got {tuple(inputs)} and {outputs}", hint=_REMAKE
         )
@@ -174,6 +181,15 @@ def _image_type(session: Any, path: Path) -> str:
     if kind not in _IMAGE_TYPES:
         raise ArtifactError(f"{path}: expected images as one of {', '.join(_IMAGE_TYPES)}, got {kind}", hint=_REMAKE)
     return kind
+
+
+def _require_detections(answers: Sequence[NDArray[Any]], batch: int, path: Path) -> None:
+    """Refuse answers of other shapes than a detector's, whatever the file declares them to be."""
+    rows = answers[1].shape[1:2]
+    got = [answer.shape for answer in answers]
+    if len(rows) != 1 or got != [(batch,), (batch, *rows, 4), (batch, *rows), (batch, *rows)]:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in zip(_OUTPUTS, got, strict=True))
+        raise ArtifactError(f"{path}: expected the answers of a detector, got {shapes}", hint=_REMAKE)
 
 
 def _one_line(error: Exception) -> str:

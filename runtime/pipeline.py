@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,28 @@ from frcnn.engine_spec import OUTPUTS, EngineStep
 from frcnn.errors import ArtifactError, KernelError
 from frcnn.plugins.operator_plan import OperatorPlan
 from frcnn.plugins.preprocess import PICTURE_COLUMNS
-from frcnn.runtime.device import Device, EngineContext, Graph, PinnedMemory, Shape
+from frcnn.runtime.device import Device, EngineContext, Graph, LayerReport, PinnedMemory, Shape
 from frcnn.runtime.device_output import Field
 from frcnn.runtime.engine_program import ELEMENT_DTYPES, LoadedOperator, Program
 from frcnn.runtime.memory_plan import Block, aligned, lay_out
 from frcnn.spec import Size
 
-__all__ = ["Pipeline", "PipelineKey"]
+__all__ = ["Launched", "Pipeline", "PipelineKey"]
 
 Launch = Callable[[int], None]
 Say = Callable[[str], None]
+
+
+class Launched(NamedTuple):
+    """One thing that a detection puts on its stream.
+
+    Attributes:
+        kind: what it is.
+        name: which of its kind: the input, the kernel, the engine's part, the operator's node in ``model.onnx``.
+    """
+
+    kind: Literal["upload", "preprocess", "engine", "operator", "download"]
+    name: str
 
 
 class PipelineKey(NamedTuple):
@@ -81,7 +93,7 @@ class Pipeline:
         self._device = device
         self._contexts: list[EngineContext] = []
         self._pinned: PinnedMemory | None = None
-        self._launches: list[Launch] = []
+        self._launches: list[tuple[Launched, Launch]] = []
         self._graph: Graph | None = None
         self._is_warm = False
         self._may_capture = True
@@ -108,11 +120,13 @@ class Pipeline:
         for index, step in enumerate(self._program.steps):
             if isinstance(step, EngineStep):
                 pointers = {name: at[name] for name in (*step.inputs, *step.outputs)}
-                self._launches.append(partial(next(contexts).enqueue, pointers, at[f"workspace {index}"]))
+                enqueue = partial(next(contexts).enqueue, pointers, at[f"workspace {index}"])
+                self._launches.append((Launched("engine", step.part), enqueue))
             else:
                 self._launches += self._operator(step, self._plans[index], at, at[f"workspace {index}"])
         pinned = self._taken().pointer + self._answers_at
-        self._launches.append(partial(self._device.copy, pinned, self.answers_pointer, self.answers_bytes))
+        download = partial(self._device.copy, pinned, self.answers_pointer, self.answers_bytes)
+        self._launches.append((Launched("download", "answers"), download))
 
     def launch(self, stream: int, say: Say) -> None:
         """Put everything on a stream: plainly the first time, which warms the engines up, then as one graph.
@@ -132,6 +146,26 @@ class Pipeline:
         else:
             self._enqueue(stream)
             self._is_warm = True  # only now: a launch that failed has not warmed up what comes after it
+
+    def launch_in_steps(self, stream: int, after: Callable[[Launched], None]) -> None:
+        """Put everything on a stream plainly, whether there is a graph or not, and tell each part once it is there.
+
+        Args:
+            stream: see :meth:`launch`.
+            after: called with each part, behind which the caller may put something of its own.
+
+        Raises:
+            ArtifactError: TensorRT or CUDA refuse.
+            KernelError: CUDA refuses a launch.
+        """
+        for launched, launch in self._launches:
+            launch(stream)
+            after(launched)
+
+    def report_layers(self, report: LayerReport) -> None:
+        """Report every layer of every engine from now on; see :meth:`EngineContext.report_layers`."""
+        for context in self._contexts:
+            context.report_layers(report)
 
     @property
     def has_graph(self) -> bool:
@@ -241,33 +275,42 @@ class Pipeline:
         assert self._pinned is not None
         return self._pinned
 
-    def _uploads(self, at: Mapping[str, int]) -> list[Launch]:
+    def _uploads(self, at: Mapping[str, int]) -> list[tuple[Launched, Launch]]:
         pinned = self._taken().pointer
         return [
-            partial(self._device.copy, at[name], pinned + place.offset, math.prod(place.shape) * place.dtype.itemsize)
+            (
+                Launched("upload", name),
+                partial(
+                    self._device.copy, at[name], pinned + place.offset, math.prod(place.shape) * place.dtype.itemsize
+                ),
+            )
             for name, place in self._inputs.items()
         ]
 
-    def _preprocess(self, at: Mapping[str, int]) -> list[Launch]:
+    def _preprocess(self, at: Mapping[str, int]) -> list[tuple[Launched, Launch]]:
         if not self.key.from_pixels:
             return []
         loaded = self._program.preprocess
         height, width = self.key.canvas
         launch = loaded.kernel.bind({"N": self.key.batch, "H": height, "W": width})
-        return [partial(loaded.launch, launch, (at["table"], at["images"]))]
+        kernel = partial(loaded.launch, launch, (at["table"], at["images"]))
+        return [(Launched("preprocess", loaded.kernel.entry), kernel)]
 
     def _operator(
         self, operator: LoadedOperator, plan: OperatorPlan, at: Mapping[str, int], scratch: int
-    ) -> list[Launch]:
+    ) -> list[tuple[Launched, Launch]]:
         inputs = [at[name] for name in operator.step.inputs]
         pointers = operator.wiring.pointers(plan, inputs, at[operator.step.output], scratch)
         return [
-            partial(loaded.launch, launch, addresses)
+            (
+                Launched("operator", f"{operator.step.node} ({loaded.kernel.entry})"),
+                partial(loaded.launch, launch, addresses),
+            )
             for loaded, launch, addresses in zip(operator.kernels, plan.launches, pointers, strict=True)
         ]
 
     def _enqueue(self, stream: int) -> None:
-        for launch in self._launches:
+        for _, launch in self._launches:
             launch(stream)
 
     def _capture(self, stream: int, say: Say) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["Pause", "prefetched", "prefetched_with_pauses"]
+from frcnn.errors import UsageError
+
+__all__ = ["Ahead", "Pause"]
 
 T = TypeVar("T")
 
 _POLL_SECONDS: Final = 0.05
 _JOIN_SECONDS: Final = 5.0
+_EXIT_SECONDS: Final = 1.0  # a picture is decoded by then; one that does not come blocks harmlessly
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,42 +34,102 @@ class Pause:
     """Said where the next item is not there yet: a moment to do what would otherwise wait for it."""
 
 
-def prefetched(items: Iterable[T], *, depth: int) -> Generator[T]:
-    """Yield the items in order while a thread makes up to ``depth`` further ones.
+class Ahead(Generic[T]):
+    """Items that a thread makes before they are asked for.
 
-    The thread starts with the first item asked for. An exception of the iterable is raised here, after the items
-    before it. Closing this generator, or an exception in its consumer, stops the thread after the item in hand and
-    closes the iterable if that is a generator.
+    The thread starts with the first item asked for. It ends with the iterable, when the consumer closes the generator
+    or fails, by :meth:`end`, and at the interpreter's exit: a thread that is still in a decoder then would abort the
+    process. Ctrl-C does not wait for it. An iterable that is a generator is closed by the thread.
 
     Args:
         items: what to iterate over; only the thread touches it from then on.
         depth: bound of the queue.
     """
-    with closing(prefetched_with_pauses(items, depth=depth)) as ahead:
-        for item in ahead:
-            if not isinstance(item, Pause):
-                yield item
+
+    def __init__(self, items: Iterable[T], *, depth: int) -> None:
+        self._ready: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
+        self._stop = threading.Event()
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._run, args=(items,), name="frcnn-prefetch", daemon=True)
+
+    def entries(self) -> Generator[T | Pause]:
+        """Yield the items in order, and a :class:`Pause` before each wait for one.
+
+        An exception of the iterable is raised here, after the items before it.
+
+        Raises:
+            UsageError: this process was forked off since: the thread stayed in the parent.
+        """
+        _running.add(self)
+        self._thread.start()
+        patience_s = _JOIN_SECONDS
+        try:
+            while True:
+                self._check_not_forked()
+                if self._ready.empty():
+                    yield Pause()
+                    self._check_not_forked()
+                entry = self._ready.get()
+                if isinstance(entry, _End):
+                    if entry.error is None:
+                        return
+                    try:
+                        raise entry.error
+                    finally:
+                        del entry  # the error holds this frame: together they would outlive their user
+                yield entry
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException:  # Ctrl-C, SIGTERM: end at once, whatever file does not come
+            patience_s = 0
+            raise
+        finally:
+            self._halt(patience_s)
+            self._ready.queue.clear()  # without its lock, which a thread of before a fork may hold for ever
+
+    def end(self, error: BaseException) -> None:
+        """Stop the thread, drop what it made, and let the consumer find an error in its place.
+
+        In a process forked off nothing happens: the thread is the parent's.
+        """
+        if os.getpid() != self._process:
+            return
+        self._halt(_JOIN_SECONDS)
+        self._ready.queue.clear()
+        with suppress(queue.Full):  # only where somebody else ends it, too: the thread puts nothing any more
+            self._ready.put_nowait(_End(error))
+
+    def _check_not_forked(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the stream was opened before this process was forked off, and its thread stayed behind",
+                hint="open it in the process that reads it",
+            )
+
+    def _halt(self, patience_s: float) -> None:
+        """Stop the thread after the item in hand; wait for it, unless this is the thread or the iterable blocks."""
+        self._stop.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(patience_s)
+
+    def _run(self, items: Iterable[T]) -> None:
+        try:
+            _produce(items, self._ready, self._stop)
+        finally:
+            _running.discard(self)
 
 
-def prefetched_with_pauses(items: Iterable[T], *, depth: int) -> Generator[T | Pause]:
-    """Do as :func:`prefetched` does, and yield a :class:`Pause` before each wait for an item."""
-    ready: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-    thread = threading.Thread(target=_produce, args=(items, ready, stop), name="frcnn-prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            if ready.empty():
-                yield Pause()
-            item = ready.get()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join(_JOIN_SECONDS)  # longer only where the iterable itself blocks; the thread is a daemon
+_running: set[Ahead[Any]] = set()
+
+
+@atexit.register  # once: a callback that is unregistered leaves its place behind
+def _halt_all() -> None:
+    """Stop all threads before the interpreter ends."""
+    waiting = tuple(_running)
+    for ahead in waiting:
+        ahead._stop.set()
+    for ahead in waiting:
+        ahead._halt(_EXIT_SECONDS)
 
 
 def _produce(items: Iterable[T], ready: queue.Queue[T | _End], stop: threading.Event) -> None:
@@ -80,9 +145,10 @@ def _produce(items: Iterable[T], ready: queue.Queue[T | _End], stop: threading.E
     finally:
         close = getattr(iterator, "close", None)
         if callable(close):
-            with suppress(Exception):
+            with suppress(BaseException):  # the consumer waits for the end, whatever happens here
                 close()
         _put(ready, end, stop)
+        del end  # see Ahead.entries
 
 
 def _put(ready: queue.Queue[T | _End], item: T | _End, stop: threading.Event) -> bool:

@@ -93,16 +93,19 @@ class RunningBatch:
                 return
             worker, pipeline = self._bound
             try:
-                self._device.activate()
-                self._device.synchronize(worker.stream)
-                self._answers = {name: array.copy() for name, array in pipeline.answers.items()}
+                if self._answers is None:  # or Ctrl-C came after they were there
+                    self._device.activate()
+                    self._device.synchronize(worker.stream)
+                    self._answers = {name: array.copy() for name, array in pipeline.answers.items()}
             except FrcnnError as error:
                 self._error = error
             finally:
-                self._bound, self._batch, self.output = None, (), None
+                self._batch, self.output = (), None
                 if self._answers is not None:
                     self._pool.give_back(worker, self)
+                    self._bound = None
                 else:
+                    self._bound = None
                     self._error = self._error or ArtifactError("the answers were not fetched: it was interrupted")
                     with suppress(FrcnnError):
                         self._pool.discard(worker, self)

@@ -13,6 +13,7 @@ from PIL import Image
 from frcnn.console import note, track
 from frcnn.errors import ImageError
 from frcnn.files import replacing
+from frcnn.runtime.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.detector import Detector
 from frcnn.runtime.draw import annotate
@@ -39,6 +40,7 @@ class Survey:
         score: least score.
         classes: class indices to keep, or None.
         batch_size: pictures the network takes at a time.
+        max_pixels: videos with larger frames are skipped.
         stop: asked after each picture or frame; None never stops.
 
     Attributes:
@@ -54,12 +56,14 @@ class Survey:
         score: float,
         classes: frozenset[int] | None,
         batch_size: int,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
         stop: Stop | None = None,
     ) -> None:
         self._detector = detector
         self._report = report
         self._copies = copies
         self._options: dict[str, Any] = {"score": score, "classes": classes, "batch_size": batch_size}
+        self._max_pixels = max_pixels
         self._stop = stop
         self._next_id = 1
         self.skipped: dict[str, ImageError] = {}
@@ -108,7 +112,7 @@ class Survey:
         first_id = self._next_id
         self._next_id += 1
         try:
-            video = open_video(file)
+            video = open_video(file, max_pixels=self._max_pixels)
             count = 0
             pairs = self._detector.stream_pictures(video.frames(), **self._options)
             shown = track(pairs, total=video.frame_count, what=file.name)

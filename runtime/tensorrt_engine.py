@@ -15,7 +15,7 @@ from frcnn.engine_spec import EngineTensor, Target
 from frcnn.errors import ArtifactError
 from frcnn.runtime.cuda_calls import driver_cuda_version, is_capturing
 from frcnn.runtime.dependencies import import_tensorrt
-from frcnn.runtime.device import Device, Shape
+from frcnn.runtime.device import Device, LayerReport, Shape
 from frcnn.runtime.engine_validity import check_validity
 from frcnn.runtime.runtime_cache import RuntimeCache, cache_key
 from frcnn.runtime.tensorrt_log import FailureLog, failure_log
@@ -47,6 +47,7 @@ class TensorRTContext:
         self._pointers: dict[str, int] = {}
         self._workspace = -1
         self._is_new_shape = False
+        self._profiler: Any = None
 
     def bind(self, profile: int, input_shapes: Mapping[str, Shape], stream: int) -> Mapping[str, Shape]:
         """Set the profile and the inputs' shapes and return the outputs' shapes.
@@ -106,6 +107,11 @@ class TensorRTContext:
             if not is_capturing(stream):
                 self._engine.save_cache()
 
+    def report_layers(self, report: LayerReport) -> None:
+        """Report every layer of every :meth:`enqueue` from now on, which then waits for its work and is slower."""
+        self._profiler = _profiler_class(self._engine.trt)(report)  # kept here: TensorRT only points at it
+        self._context.profiler = self._profiler
+
     def is_capturable(self, stream: int) -> bool:
         """Return whether :meth:`enqueue` may be captured in a graph.
 
@@ -119,10 +125,24 @@ class TensorRTContext:
         """Release it; its work must be done. A second call does nothing."""
         if self._context is not None:
             self._engine.device.activate()
-            self._context = None
+            self._context = self._profiler = None
 
     def _refusal(self, what: str) -> ArtifactError:
         return ArtifactError(f"{what}: {self._log.reason()}")
+
+
+def _profiler_class(trt: Any) -> Any:
+    """Return a class of profilers that hand every layer to a function."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc] # TensorRT has no type information
+        def __init__(self, report: LayerReport) -> None:
+            trt.IProfiler.__init__(self)
+            self._report = report
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self._report(layer_name, ms)
+
+    return Profiler
 
 
 class TensorRTEngine:

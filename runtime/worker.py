@@ -56,14 +56,7 @@ class Worker:
         self.stream = device.create_stream()
 
     def enqueue(self, key: PipelineKey, profile: int, batch: Sequence[Placed], waits: Iterable[int]) -> Pipeline:
-        """Put a batch on the stream; what was on it before must be done.
-
-        Args:
-            key: the shape to run them with: their canvas, at least so many.
-            profile: the engines' profile that holds it.
-            batch: pictures of one canvas, prepared alike. Those in host memory are copied before this returns, those
-                in device memory must live and stay as they are until the stream is done.
-            waits: streams to wait for.
+        """Put a batch on the stream: :meth:`upload` and the pipeline's launch.
 
         Returns:
             What holds the answers when the stream is done, until the next batch.
@@ -72,6 +65,24 @@ class Worker:
             ArtifactError: memory is short, or TensorRT or CUDA refuse.
             ImageError: a picture in memory that the device cannot reach.
             KernelError: CUDA refuses a launch.
+        """
+        pipeline = self.upload(key, profile, batch, waits)
+        pipeline.launch(self.stream, self._say)
+        return pipeline
+
+    def upload(self, key: PipelineKey, profile: int, batch: Sequence[Placed], waits: Iterable[int]) -> Pipeline:
+        """Fill the pipeline of a shape with a batch, for a launch to come; what was on the stream must be done.
+
+        Args:
+            key: the shape to run them with: their canvas, at least so many.
+            profile: the engines' profile that holds it.
+            batch: pictures of one canvas, prepared alike. Those in host memory are copied before this returns, those
+                in device memory must live and stay as they are until the stream is done.
+            waits: streams to wait for.
+
+        Raises:
+            ArtifactError: memory is short, or TensorRT or CUDA refuse.
+            ImageError: a picture in memory that the device cannot reach.
         """
         pipeline = self._pipeline(key, profile)
         for stream in waits:
@@ -82,7 +93,6 @@ class Worker:
             _fill_images(pipeline.images, batch)
         for row in range(key.batch):  # what a profile wants beyond the pictures repeats the first
             pipeline.sizes[row] = batch[row if row < len(batch) else 0].resized
-        pipeline.launch(self.stream, self._say)
         return pipeline
 
     def close(self) -> None:

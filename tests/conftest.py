@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
 from support.exports import Exports
+from support.tiny_detector import export_tiny
 
 # The tensors are small: more threads only wait for each other, the longer the busier the machine.
 torch.set_num_threads(1)
@@ -25,3 +27,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     """Exports of the narrowed families, each made once a session: ``exports("vgg16").path``."""
     return Exports(tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model.onnx that takes 2 ms a picture."""
+    return export_tiny(tmp_path_factory.mktemp("tiny") / "model.onnx")

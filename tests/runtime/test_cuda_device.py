@@ -202,6 +202,38 @@ def test_work_that_cannot_be_captured_is_named(said: Any) -> None:
     assert "graphs=0 executables=0" in live
 
 
+def test_events_measure_time_and_are_released(said: Any) -> None:
+    ms, log, early, live = said(
+        """
+        gpu = CudaDevice()
+        stream = gpu.create_stream()
+        driver.take_log()
+        first, second = gpu.create_event(), gpu.create_event()
+        first.record(stream)
+        second.record(stream)
+        ms = second.ms_since(first)
+        log = driver.take_log()
+        driver.fail("cuEventElapsedTime", 600)
+        early = refused(lambda: second.ms_since(first))
+        for _ in range(2):
+            first.close()
+            second.close()
+        done(ms, log, early, driver.live())
+        """
+    )
+    with_timing = 0
+    assert ms == 1.5
+    assert log == [
+        f"cuEventCreate {with_timing}",
+        f"cuEventCreate {with_timing}",
+        "cuEventRecord 0xe1 1",
+        "cuEventRecord 0xe2 1",
+        "cuEventElapsedTime 0xe1 0xe2",
+    ]
+    assert early == "CUDA's cuEventElapsedTime answered CUDA_ERROR_NOT_READY"
+    assert "events=0" in live
+
+
 def test_streams_wait_for_each_other_with_one_event(said: Any) -> None:
     log, both, live = said(
         """

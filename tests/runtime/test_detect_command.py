@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.engine_files import write_engine_file
 
 from frcnn.cli import main
+from frcnn.errors import ArtifactError
+from frcnn.runtime import loading
 from frcnn.runtime.video import open_video, writing_video
 from frcnn.spec import Manifest
 
@@ -257,3 +261,45 @@ def test_a_model_that_is_none(picture_file: PictureFile, tmp_path: Path, capsys:
 def test_bad_options(model_path: Path, picture_file: PictureFile, options: list[str], capsys: Captured) -> None:
     assert main(["detect", str(model_path), str(picture_file("a.jpg")), *options]) == 2
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "2"], "workers: a model.onnx holds no engines, got 2"),
+        (["--trusted-hash", "ab"], "trusted_hashes: a model.onnx holds no engines, got ['ab']"),
+        (["--provider", "cuda", "--device", "cpu"], "provider: 'cuda' runs on device 'cuda', got device 'cpu'"),
+    ],
+)
+def test_options_that_do_not_go_with_a_model_are_refused(
+    model_path: Path, picture_file: PictureFile, options: list[str], message: str, capsys: Captured
+) -> None:
+    assert main(["detect", str(model_path), str(picture_file("a.png")), *options]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}\n")
+
+
+def test_the_provider_is_the_one_that_runs(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
+    for options in ([], ["--provider", "cpu"]):
+        assert (
+            detect(model_path, picture_file("a.png", 250), "--json", tmp_path / f"{len(options)}.json", *options) == 0
+        )
+    assert read(tmp_path / "0.json") == read(tmp_path / "2.json")
+
+
+def test_an_artifact_runs_only_where_its_hash_is_trusted(
+    picture_file: PictureFile, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_engine_file(tmp_path / "model.frcnn")
+    own = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def command(*more: str) -> str:
+        assert main(["detect", str(path), str(picture_file("a.png")), *more]) == 2
+        return capsys.readouterr().err.splitlines()[0]
+
+    def no_gpu() -> NoReturn:
+        raise ArtifactError("came as far as the GPU")
+
+    monkeypatch.setattr(loading, "CudaDevice", no_gpu)
+    assert f"the file's SHA-256 {own} is not among trusted_hashes" in command("--trusted-hash", "0" * 64)
+    assert command("--trusted-hash", "0" * 64, "--trusted-hash", own) == "error: came as far as the GPU"
+    assert command("--trusted-hash", own, "--workers", "0") == "error: workers: expected 1 or more, got 0"

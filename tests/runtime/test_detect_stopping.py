@@ -190,6 +190,41 @@ def test_the_second_signal_does_what_it_did_before() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_second_signal_does_not_wait_for_a_picture_that_does_not_come(
+    model_path: Path, picture_file: PictureFile, tmp_path: Path
+) -> None:
+    stuck = tmp_path / "stuck.png"
+    os.mkfifo(stuck)  # to open it waits for a writer, as a file does whose network is gone
+    lines = tmp_path / "r.jsonl"
+    process = start(model_path, picture_file("a.png"), stuck, "--jsonl", lines)
+    wait_for_lines(lines, process, lines=1)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGTERM)
+    out, said = process.communicate(timeout=4)  # a join of the reading thread would take longer
+    assert (process.returncode, out, said) == (143, b"", b"terminated\n")
+    assert len(lines_of(lines.read_text())) == 1
+
+
+def test_a_reader_of_results_that_left_ends_it_quietly(model_path: Path, picture_file: PictureFile) -> None:
+    for option in ("--json", "--jsonl"):
+        process = start(model_path, picture_file("a.png", 250), option, "-")
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        with process.stderr as stderr:
+            assert (stderr.read(), process.wait(timeout=ENDS_WITHIN_S)) == (b"", 141)
+
+
+def test_results_go_to_standard_output_and_counts_to_standard_error(
+    model_path: Path, picture_file: PictureFile, capsys: Captured
+) -> None:
+    assert main(["detect", str(model_path), str(picture_file("a.png", 250)), "--json", "-", "--threads", "1"]) == 0
+    out, said = capsys.readouterr()
+    assert len(json.loads(out)) == 1
+    assert said == "1 picture(s), 1 object(s) scoring 0.5 or more\n"
+
+
 @pytest.fixture
 def background() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

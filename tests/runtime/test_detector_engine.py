@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from support.fake_device import DeviceArray, FakeDevice
 from support.pictures import SHAPES, photographs
 from support.tiny_artifact import TinyArtifact, profile, tiny_answers
 
+from frcnn.benchmarks.matching import match
 from frcnn.errors import ArtifactError, ImageError, ImageSizeError, UsageError
 from frcnn.runtime import Detections, Detector, Picture
 from frcnn.runtime.backend import Network, NetworkOutput
@@ -58,9 +60,13 @@ def same(found: Detections, expected: Detections, *, px: float = 1e-3, score: fl
     assert found.image_size == expected.image_size
     assert found.source == expected.source
     assert found.label_names == expected.label_names
-    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert len(found) == len(expected)
     np.testing.assert_allclose(found.scores, expected.scores, atol=score, rtol=0)
-    np.testing.assert_allclose(found.boxes, expected.boxes, atol=px, rtol=0)
+    at, to = match(expected, found).pairs.T  # those whose scores differ by less than the limit may change places
+    assert len(at) == len(expected)
+    np.testing.assert_array_equal(found.labels[to], expected.labels[at])
+    np.testing.assert_allclose(found.scores[to], expected.scores[at], atol=score, rtol=0)
+    np.testing.assert_allclose(found.boxes[to], expected.boxes[at], atol=px, rtol=0)
 
 
 def test_every_kind_of_picture(detector: Detector, on_host: Detector, tmp_path: Path, device: FakeDevice) -> None:
@@ -267,10 +273,12 @@ def test_the_host_overhead_of_a_call_is_small(manifest_of: ManifestOf) -> None:
     detector = Detector(artifact.backend(device), artifact.manifest.source)
     images = [noise(60, 80)]
     for _ in range(3):
-        detector(images)
+        with suppress(ArtifactError):  # an idle device answers with whatever is in its memory
+            detector(images)
         (worker,) = detector._backend._pool._free  # type: ignore[attr-defined]
         for pipeline in worker.pipelines.values():
-            pipeline.answers["num_detections"][:] = 5
+            for name, value in (("num_detections", 5), ("boxes", 0), ("scores", 0), ("labels", 1)):
+                pipeline.answers[name][:] = value
             if pipeline.has_graph:
                 pipeline._graph.in_flight = False
                 pipeline._graph.launch = lambda stream: None

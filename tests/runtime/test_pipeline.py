@@ -15,7 +15,7 @@ from frcnn.engine_spec import EngineTensor
 from frcnn.errors import ArtifactError
 from frcnn.runtime.engine_program import load_program
 from frcnn.runtime.memory_plan import aligned
-from frcnn.runtime.pipeline import Pipeline, PipelineKey
+from frcnn.runtime.pipeline import Launched, Pipeline, PipelineKey
 from frcnn.spec import Manifest
 
 ManifestOf = Callable[..., Manifest]
@@ -217,3 +217,44 @@ class TestKernels:
         changed = msgspec.structs.replace(artifact.manifest, tensors=tensors)
         with pytest.raises(ArtifactError, match="labels must be int32 and planar, got int64"):
             load_program(changed, artifact.read_part, artifact.engines(device), device)
+
+
+def test_steps_are_told_one_by_one_and_answer_as_the_graph_does(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
+    bound.pipeline.images[:] = images(3)
+    bound.pipeline.sizes[:] = SIZES
+    expected = [bound.launch() for _ in range(3)][-1]
+    assert bound.pipeline.has_graph
+    launches = device.calls["graph launch"]
+    bound.pipeline.answers["boxes"][:] = 0
+    told: list[Launched] = []
+    bound.pipeline.launch_in_steps(bound.stream, told.append)
+    device.synchronize(bound.stream)
+    assert device.calls["graph launch"] == launches
+    assert all(np.array_equal(bound.pipeline.answers[name], expected[name]) for name in expected)
+    assert [(step.kind, step.name) for step in told] == [
+        ("upload", "image_sizes"),
+        ("upload", "images"),
+        ("engine", "engines/0.plan"),
+        ("operator", "nms (grouped_nms_mask)"),
+        ("operator", "nms (grouped_nms_resolve)"),
+        ("engine", "engines/1.plan"),
+        ("download", "answers"),
+    ]
+    bound.close()
+
+
+def test_layers_are_reported_with_the_step_that_ran_them(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(1, CANVAS, True), layers=(("a", 1.0), ("b", 2.0)))
+    picture = device.array(np.zeros((*CANVAS, 3), np.uint8))
+    pointer = picture.__cuda_array_interface__["data"][0]
+    bound.pipeline.table[:] = (pointer, *CANVAS, *picture.array.strides, *CANVAS)
+    bound.pipeline.sizes[:] = CANVAS
+    reported: list[str] = []
+    bound.pipeline.report_layers(lambda name, ms: reported.append(f"{name} {ms}"))
+    bound.pipeline.launch_in_steps(bound.stream, lambda step: reported.append(step.kind))
+    device.synchronize(bound.stream)
+    engine = ["a 1.0", "b 2.0", "engine"]
+    uploads = ["upload", "upload", "preprocess"]
+    assert reported == [*uploads, *engine, "operator", "operator", *engine, "download"]
+    bound.close()

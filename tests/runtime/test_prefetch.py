@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 
 import pytest
 
-from frcnn.runtime.prefetch import Pause, prefetched, prefetched_with_pauses
+from frcnn.runtime.prefetch import Ahead, Pause
+
+
+def prefetched(items: Iterable[int], *, depth: int) -> Generator[int]:
+    with closing(Ahead(items, depth=depth).entries()) as entries:
+        for entry in entries:
+            if not isinstance(entry, Pause):
+                yield entry
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
@@ -101,7 +109,7 @@ def test_a_pause_is_said_where_the_next_item_is_not_there() -> None:
         assert gate.wait(5)
         yield 2
 
-    ahead = prefetched_with_pauses(source(), depth=3)
+    ahead = Ahead(source(), depth=3).entries()
     given = [next(ahead)]
     while given[-1] != 1:
         given.append(next(ahead))

@@ -348,6 +348,22 @@ def test_without_a_folder_nothing_is_kept(machine: Machine) -> None:
     assert not machine.named("cache")
 
 
+# ---- layers and their times
+
+
+def test_layers_are_reported_from_when_it_is_asked_for(machine: Machine) -> None:
+    machine.trt.layer_times = [("conv + relu", 1.5), ("reshape", 0.25)]
+    context = machine.load().create_context()
+    context.bind(0, SHAPES, STREAM)
+    context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
+    found: list[tuple[str, float]] = []
+    context.report_layers(lambda name, ms: found.append((name, ms)))
+    assert found == []
+    for _ in range(2):
+        context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
+    assert found == [("conv + relu", 1.5), ("reshape", 0.25)] * 2
+
+
 # ---- lifetimes
 
 
@@ -443,6 +459,9 @@ def test_precision_of_layers(machine: Machine) -> None:
 
 def test_engines_that_name_their_layers_only() -> None:
     assert layer_precisions('{"Layers": ["conv", "fc"]}') == [("conv", "unknown"), ("fc", "unknown")]
+
+
+CLASSES = ("ILogger", "IProfiler", "Runtime", "ICudaEngine", "EngineInspector", "IRuntimeConfig", "IExecutionContext")
 
 
 @pytest.mark.parametrize("answer", ["no JSON", "[]", '{"Bindings": []}'])

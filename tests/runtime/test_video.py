@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def test_a_truncated_video_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ImageError, match="damaged"):
         open_video(path)
+
+
+def test_frames_that_did_not_arrive_are_an_error(tmp_path: Path) -> None:
+    """As on a full disk: OpenCV says nothing of it."""
+    path = tmp_path / "clip.mp4"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(OutputError, match=f"cannot write the video to {tmp_path}: 0 of 20 frames arrived"):
+            write(path, [40] * 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_folder_is_no_video(tmp_path: Path) -> None:

@@ -98,6 +98,39 @@ class FakeGraph:
             self._device.open_graphs -= 1
 
 
+class FakeEvent:
+    """A moment of the device's own clock, which only work moves on; see ``FakeDevice.durations_ms``."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self._device = device
+        self._at: float | None = None
+        self._is_open = True
+        device.open_events += 1
+
+    def record(self, stream: int) -> None:
+        with self._device.calling("event record"):
+            if not self._is_open:
+                raise self._device.misused("an event recorded after it was closed")
+            self._at = None
+            self._device.put(stream, Work("event", self._come, ()))
+
+    def ms_since(self, earlier: FakeEvent) -> float:
+        with self._device.calling("event time"):
+            if self._at is None or earlier._at is None:
+                raise self._device.misused("the time of an event that has not come")
+            return self._at - earlier._at
+
+    def close(self) -> None:
+        with self._device.calling("event close", needs_context=False):
+            if not self._is_open:
+                raise self._device.misused("an event closed twice")
+            self._is_open = False
+            self._device.open_events -= 1
+
+    def _come(self) -> None:
+        self._at = self._device.clock_ms
+
+
 class FakeDriver:
     """Launches kernels through the SIMT shim, when their stream runs."""
 
@@ -151,6 +184,7 @@ class FakeDevice:
         calls: how often each call was made.
         fail_at: which call, counted from 1, fails.
         fail_work_at: which piece of work, counted from 1, fails when it runs.
+        durations_ms: how long work of a name takes by the device's own clock; other work takes no time.
         misuses: everything that was done wrong, also where the caller swallowed the exception.
     """
 
@@ -165,7 +199,9 @@ class FakeDevice:
         self.fail_work_at: int | None = None
         self.works_done = 0
         self.misuses: list[str] = []
-        self.open_graphs = self.open_contexts = self.open_engines = 0
+        self.open_graphs = self.open_contexts = self.open_engines = self.open_events = 0
+        self.durations_ms: dict[str, float] = {}
+        self.clock_ms = 0.0
         self.is_open = True
         self.idle = idle
         self._fails_next = ""
@@ -213,6 +249,10 @@ class FakeDevice:
             results = touches[:1] if kinds[0] == "pinned" else ()
             work = Work("copy", lambda: _memmove(destination, source, size_bytes), touches, results)
             self.put(stream, work)
+
+    def create_event(self) -> FakeEvent:
+        with self.calling("create_event"):
+            return FakeEvent(self)
 
     def wait_for(self, stream: int, other: int) -> None:
         with self.calling("wait_for"):
@@ -349,7 +389,7 @@ class FakeDevice:
     def left_open(self) -> dict[str, int]:
         """Return what was not released, by kind; arrays of somebody else are not counted."""
         left = {kind: sum(found.is_ours for found in self.living(kind)) for kind in ("device", "pinned")}
-        left |= {"streams": self._own_streams, "graphs": self.open_graphs}
+        left |= {"streams": self._own_streams, "graphs": self.open_graphs, "events": self.open_events}
         left |= {"contexts": self.open_contexts, "engines": self.open_engines, "devices": int(self.is_open)}
         return {kind: count for kind, count in left.items() if count}
 
@@ -379,6 +419,7 @@ class FakeDevice:
                 raise ArtifactError(f"injected: {work.name} failed while it ran")
             for place in work.touches:
                 self.check(place)
+            self.clock_ms += self.durations_ms.get(work.name, 0.0)
             work.run()
 
 

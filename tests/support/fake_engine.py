@@ -11,6 +11,7 @@ import numpy as np
 
 from frcnn.engine_spec import EngineTensor
 from frcnn.errors import ArtifactError
+from frcnn.runtime.device import LayerReport
 from frcnn.runtime.engine_program import ELEMENT_DTYPES
 from support.fake_device import FakeDevice, Work
 
@@ -33,6 +34,8 @@ class FakeEngine:
         profiles: how many it has.
         capturable: whether it says that it can be captured.
         workspace_bytes: what it scribbles over while it runs.
+        name: of its work on the device; where layers are reported, "name, reported".
+        layers: what it reports of a run: names and milliseconds.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class FakeEngine:
         profiles: int = 1,
         capturable: bool = True,
         workspace_bytes: int = 1000,
+        name: str = "engine",
+        layers: tuple[tuple[str, float], ...] = (),
     ) -> None:
         self.device = device
         self.inputs = inputs
@@ -57,6 +62,8 @@ class FakeEngine:
         self.profiles = profiles
         self.capturable = capturable
         self.workspace_bytes = workspace_bytes
+        self.name = name
+        self.layers = layers
         self.contexts = 0
         device.open_engines += 1
 
@@ -81,6 +88,7 @@ class FakeContext:
         self._device = engine.device
         self._shapes: Shapes = {}
         self._is_warm = False
+        self._report: LayerReport | None = None
 
     def bind(self, profile: int, input_shapes: Mapping[str, tuple[int, ...]], stream: int) -> Shapes:
         with self._device.calling("bind"):
@@ -107,8 +115,19 @@ class FakeContext:
             self._is_warm = True
             at = dict(pointers)
             places = [(at[name], self._bytes(name)) for name in at]
-            work = Work("engine", lambda: self._run(at, workspace), (*places, (workspace, self.workspace_bytes)))
+            name = self._engine.name if self._report is None else f"{self._engine.name}, reported"
+            work = Work(name, lambda: self._run(at, workspace), (*places, (workspace, self.workspace_bytes)))
             self._device.put(stream, work)
+            if self._report is not None:  # as TensorRT does: it waits, and then reports
+                if self._device.is_capturing(stream):
+                    raise self._device.misused("an engine captured that reports its layers")
+                self._device.run_all(stream)
+                for layer, ms in self._engine.layers:
+                    self._report(layer, ms)
+
+    def report_layers(self, report: LayerReport) -> None:
+        with self._device.calling("report_layers"):
+            self._report = report
 
     def is_capturable(self, stream: int) -> bool:
         with self._device.calling("is_capturable"):

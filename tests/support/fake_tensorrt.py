@@ -31,6 +31,14 @@ class ILogger:
         raise NotImplementedError
 
 
+class IProfiler:
+    def __init__(self) -> None:
+        self.is_ready = True
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
+
+
 class ExecutionContextAllocationStrategy(IntEnum):
     STATIC = 0
     ON_PROFILE_CHANGE = 1
@@ -99,6 +107,8 @@ class FakeTensorRT:
         calls: what was asked, as (what, arguments).
         faults: name of a call -> what it answers instead.
         says: name of a call -> what it logs as an error.
+        layers: what the inspector says.
+        layer_times: what a profiler is told of every run.
         compiled: what the runtime cache serialises to; every first run of shapes adds to it.
     """
 
@@ -110,7 +120,9 @@ class FakeTensorRT:
         self.says: dict[str, str] = {}
         self.compiled = b""
         self.layers = "{}"
+        self.layer_times: list[tuple[str, float]] = []
         self.ILogger = ILogger
+        self.IProfiler = IProfiler
         self.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
         self.TensorIOMode = TensorIOMode
         self.TensorLocation = TensorLocation
@@ -239,6 +251,8 @@ class IRuntimeConfig:
 
 
 class IExecutionContext:
+    profiler: IProfiler | None = None
+
     def __init__(self, trt: FakeTensorRT, logger: ILogger) -> None:
         self._trt, self._logger = trt, logger
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -276,6 +290,10 @@ class IExecutionContext:
         kernels = repr(sorted(self._shapes.items())).encode()
         if self.cache is not None and kernels not in self._trt.compiled:
             self._trt.compiled += kernels
+        if self.profiler is not None:
+            assert self.profiler.is_ready, "the base class was not initialised"
+            for layer, ms in self._trt.layer_times:
+                self.profiler.report_layer_time(layer, ms)
         return self._answer("run", True, stream_handle)
 
 

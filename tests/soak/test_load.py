@@ -1,0 +1,79 @@
+"""Load: 32 threads on one detector, 100,000 pictures, 200 detectors; the same bits and no growth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.crowd import Crowd, bits, mixed_pictures
+from support.fake_device import FakeDevice
+from support.load_runs import apart, many_detectors, many_pictures, many_threads
+from support.simt import require_compiler
+from support.tiny_artifact import TinyArtifact
+
+from frcnn.runtime import Detector
+
+pytestmark = pytest.mark.soak
+
+THREADS = 32
+LEAST_LEAK_A_DETECTOR_BYTES = 50_000  # one that is kept holds several times as much
+
+Figures = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def report(record: Callable[[str, Figures], None]) -> Iterator[Figures]:
+    """What the tests of this module found; those that failed put nothing in."""
+    figures: Figures = {}
+    yield figures
+    record("load", figures)
+
+
+def require_clean(figures: Figures) -> None:
+    assert not figures["torch_is_loaded"]
+    assert not figures["wrong"]
+    assert figures["complaints"] == []
+
+
+def test_32_threads_get_the_bits_of_one(tiny_model: Path, full: bool, report: Figures) -> None:
+    seconds, warm_up = (600, 60) if full else (60, 45)
+    figures = apart(many_threads, tiny_model, THREADS, seconds, warm_up)
+    require_clean(figures)
+    assert figures["pictures"] >= (100_000 if full else 10_000)
+    report["threads"] = figures
+
+
+def test_100_000_pictures_leave_nothing(tiny_model: Path, full: bool, report: Figures) -> None:
+    count = 100_000 if full else 20_000
+    figures = apart(many_pictures, tiny_model, count, 15_000)
+    require_clean(figures)
+    report["pictures"] = figures
+
+
+def test_200_detectors_leave_nothing(tiny_model: Path, report: Figures) -> None:
+    figures = apart(many_detectors, tiny_model, 200, 200, LEAST_LEAK_A_DETECTOR_BYTES)
+    require_clean(figures | {"wrong": 0})
+    report["detectors"] = figures
+
+
+def test_32_threads_on_an_engine_allocate_nothing_on_the_device(tiny_model: Path, full: bool, report: Figures) -> None:
+    """The device lies in this process's memory, so what counts is what was asked of it."""
+    require_compiler()
+    with Detector.load(tiny_model, threads=1) as portable:
+        manifest = portable.manifest
+    device, pictures = FakeDevice(), mixed_pictures()
+    device.activate()
+    with Detector(TinyArtifact(manifest).backend(device, workers=4), manifest) as detector:
+        expected = [bits(found) for found in detector(pictures)]
+        warm, crowd = (Crowd(detector, pictures, expected, THREADS) for _ in range(2))
+        warm.run(10)
+        before = device.calls.copy()
+        crowd.run(60 if full else 30)
+        made = device.calls - before
+    assert warm.wrong == crowd.wrong == []
+    assert set(made) == {"activate", "copy", "graph launch", "synchronize"}
+    assert device.misuses == []
+    assert device.left_open() == {}
+    report["engine_threads"] = {"threads": THREADS, "pictures": crowd.done, "wrong": [], "calls": dict(made)}

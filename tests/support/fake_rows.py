@@ -1,0 +1,125 @@
+"""Rows of a benchmark that take exactly as long as they are told to, on a clock of their own, and err as told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from frcnn.benchmarks.suite.correctness import Truth
+from frcnn.benchmarks.suite.measuring import Stopwatch, WallStopwatch
+from frcnn.benchmarks.suite.session import Session
+from frcnn.benchmarks.suite.way import Task, Way
+from frcnn.runtime import Detections, Picture
+from frcnn.spec import ModelSpec, Size
+
+__all__ = ["FakeClock", "FakeRow", "jitter", "pictures", "session_of"]
+
+
+class FakeClock:
+    """Seconds that pass only when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[str] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait(self, who: str, ms: float) -> None:
+        self.log.append(who)
+        self.now += ms / 1e3
+
+
+def jitter(seed: int, size: float) -> Callable[[], float]:
+    """Return what gives factors round 1, normally distributed, the same ones for a seed."""
+    random = np.random.default_rng(seed)
+    return lambda: float(np.exp(random.normal(0, size)))
+
+
+@dataclass(kw_only=True)
+class FakeRow:
+    """Takes ``ms`` a picture (``network_ms`` for the network) and is wrong by ``error_px`` in every box."""
+
+    name: str
+    clock: FakeClock
+    ms: float
+    network_ms: float = 7.0
+    error_px: float = 0.0
+    factor: Callable[[], float] = field(default=lambda: 1.0)
+    fails_at: int | None = None
+    calls: int = 0
+    seen: list[str] = field(default_factory=list)
+    closed: bool = False
+    build_s: float | None = None
+
+    @property
+    def network_stopwatch(self) -> Stopwatch:
+        return WallStopwatch(self.clock)
+
+    def canvas_of(self, picture: Picture) -> Size:
+        return picture.size
+
+    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+        self.calls += 1
+        if self.fails_at is not None and self.calls >= self.fails_at:
+            raise RuntimeError(f"{self.name} ran out of luck")
+        self.seen += [picture.name for picture in pictures]
+        self.clock.wait(self.name, self.ms * len(pictures) * self.factor())
+        return [found(picture, self.error_px) for picture in pictures]
+
+    def network(self, pictures: Sequence[Picture]) -> Callable[[], object]:
+        return lambda: self.clock.wait(self.name, self.network_ms * len(pictures) * self.factor())
+
+    def close(self) -> None:
+        self.closed = True
+
+    def way(self, **changes: object) -> Way:
+        fields: dict[str, object] = {
+            "id": self.name,
+            "name": self.name,
+            "backend": "torch",
+            "device": "cpu",
+            "precision": "fp32",
+            "open": lambda task, file: self,
+        }
+        return Way(**(fields | changes))  # type: ignore[arg-type]
+
+
+def found(picture: Picture, error_px: float = 0.0) -> Detections:
+    """Return the two objects that are in every picture."""
+    boxes = np.array([[1, 2, 30, 40], [5, 5, 20, 60]], np.float32) + np.float32(error_px)
+    return Detections(
+        boxes=boxes,
+        scores=np.array([0.9, 0.8], np.float32),
+        labels=np.array([1, 2]),
+        image_size=picture.size,
+    )
+
+
+def pictures(count: int = 16, size: Size = (64, 96)) -> tuple[Picture, ...]:
+    return tuple(Picture(pixels=np.zeros((*size, 3), np.uint8), name=f"p{i}") for i in range(count))
+
+
+def session_of(
+    ways: Sequence[Way], clock: FakeClock, spec: ModelSpec, folder: object, *, batches: Sequence[int] = (1, 2)
+) -> Session:
+    shown = pictures()
+    task = Task(
+        model=torch.nn.Identity(),  # type: ignore[arg-type]  # fakes run no model
+        spec=spec,
+        sha256=None,
+        pictures=shown,
+        equal_pictures=shown,
+        folder=folder,  # type: ignore[arg-type]
+        device="cpu",
+        threads=1,
+    )
+    return Session(
+        task, ways, Truth(lambda picture, canvas: found(picture)), batches=batches, clock=clock, sleep=clock.sleep
+    )
