@@ -5,9 +5,9 @@ from __future__ import annotations
 from frcnn.engine_spec import EngineManifest
 from frcnn.runtime.backend import Device
 from frcnn.runtime.canvases import Canvases, EngineCanvases, OnnxCanvases
-from frcnn.spec import Manifest
+from frcnn.spec import Manifest, Size
 
-__all__ = ["canvases_of", "device_for", "model_manifest"]
+__all__ = ["canvases_of", "device_for", "first_canvas", "model_manifest"]
 
 AnyManifest = Manifest | EngineManifest
 
@@ -20,6 +20,14 @@ def model_manifest(manifest: AnyManifest) -> Manifest:
 def canvases_of(manifest: AnyManifest) -> Canvases:
     """Return the canvases that pictures go on; an engine's profiles may raise a small one."""
     return EngineCanvases(manifest) if isinstance(manifest, EngineManifest) else OnnxCanvases(manifest)
+
+
+def first_canvas(manifest: AnyManifest) -> Size | None:
+    """Return the (height, width) that the file names first, an engine's usual one; None where it takes any."""
+    if isinstance(manifest, EngineManifest):
+        profile = manifest.profiles[0]
+        return profile.height.usual, profile.width.usual
+    return None if manifest.canvases is None else manifest.canvases[0]
 
 
 def device_for(manifest: AnyManifest) -> Device:

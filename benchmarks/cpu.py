@@ -109,7 +109,7 @@ def measure(name: str, pictures: list[Picture], *, threads: int, rounds: int, fo
     sgemm = sgemm_gflops_per_s(threads)
     images, _ = model.transform([to_tensor(pictures[0])])
     feeds = {"images": images.tensors.numpy(), "image_sizes": np.array(images.image_sizes, np.int32)}
-    stages = stage_times(path, feeds, model, spec, threads=threads, sgemm=sgemm)
+    stages = stage_times(path, feeds, threads=threads, sgemm=sgemm)
     proposals = _proposals(model, pictures)
     own, ours = _errors(model, spec, pictures, path, threads)
     return ModelResult(

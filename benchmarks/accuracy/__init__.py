@@ -1,0 +1,1 @@
+"""COCO's box measure of a model and of eager torchvision, on annotated pictures."""

@@ -1,0 +1,260 @@
+"""Measure speed against eager torchvision, on this machine and your pictures.
+
+Eager is always a row; so is every artifact given. Without a model.onnx one is exported; everything else that this
+machine can run is a row too, and what it cannot run is a row that says why. Rows run interleaved on the same pictures,
+and each is compared with eager in the same run: one that disagrees is marked wrong, however quick it is. The report's
+folder gets results.json, report.md and report.html.
+
+  frcnn bench my.pth model.onnx model.frcnn --images folder/ -o report/
+  frcnn bench my.pth --suite full --device cuda
+  frcnn bench my.pth --against old/results.json --limit 5%    exits with 1 where a row became slower beyond the noise
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from frcnn.console import note, progress_bar, say, warn
+from frcnn.errors import MissingDependencyError, UsageError
+from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options
+from frcnn.files import writable_folder
+
+if TYPE_CHECKING:
+    from frcnn.benchmarks.suite.bench_pictures import Pictures
+    from frcnn.benchmarks.suite.results import Results
+    from frcnn.benchmarks.suite.run import BenchRun, Plan
+    from frcnn.exporter.checkpoint import LoadedCheckpoint
+
+__all__ = ["add_arguments", "parse_limit", "run"]
+
+_EXIT_OK: Final = 0
+_EXIT_REGRESSION: Final = 1
+_EXIT_INTERRUPTED: Final = 130
+_SUITES: Final = ("quick", "full")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_checkpoint_arguments(parser)
+    group = parser.add_argument_group("benchmark")
+    group.add_argument(
+        "artifacts", metavar="ARTIFACT", type=Path, nargs="*", default=[], help="model.onnx and model.frcnn files"
+    )
+    group.add_argument(
+        "--images",
+        metavar="PATH",
+        type=Path,
+        nargs="+",
+        help="pictures and folders of pictures, 16 or more; by default 16 that frcnn brings along",
+    )
+    group.add_argument(
+        "-o", "--output", metavar="FOLDER", type=Path, default=Path("report"), help="the report (default: %(default)s)"
+    )
+    group.add_argument(
+        "--suite", choices=_SUITES, default="quick", help="4 minutes, or 30 with every curve (default: %(default)s)"
+    )
+    group.add_argument("--device", choices=("cpu", "cuda"), help="where eager runs (default: cuda where there is one)")
+    group.add_argument("--threads", type=int, help="of every row (default: all processors that this process may use)")
+    group.add_argument("--batch", metavar="N[,N...]", default=None, help="batch sizes (default: 1,2,4,8)")
+    group.add_argument("--budget", metavar="SECONDS", type=float, help="for everything, building included")
+    group.add_argument(
+        "--compile-limit",
+        metavar="SECONDS",
+        type=float,
+        help="how long torch.compile may take; 0 leaves it out (default: an eighth of the budget)",
+    )
+    group.add_argument("--against", metavar="FILE", type=Path, help="an earlier results.json, to compare with")
+    group.add_argument(
+        "--limit", metavar="SHARE", default="5%", help="a larger loss than this is a regression (default: 5%%)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, write the report; return 1 on a regression, 130 where it was interrupted."""
+    limit = parse_limit(arguments.limit)
+    loaded = load_from_options(arguments)
+    if find_spec("onnxruntime") is None:
+        raise MissingDependencyError("onnxruntime", extra="cpu", why="frcnn bench")
+    from frcnn.benchmarks.suite.results import Results
+
+    old = None if arguments.against is None else Results.read(arguments.against)
+    plan = _plan(arguments)
+    pictures = _pictures(arguments.images)
+    folder = writable_folder(arguments.output)
+    with _progress() as report:
+        bench = _prepared(arguments, loaded, plan, pictures, folder, report)
+        partial = ""
+        try:
+            bench.go()
+        except KeyboardInterrupt:
+            partial = "interrupted (Ctrl-C)"
+        except BaseException:  # terminated, or a fault: what was measured is kept, and the reason goes on its way
+            _write(bench.results(partial="the run was stopped"), folder)
+            raise
+        results = bench.results(partial=partial)
+        bench.session.close()
+    if old is not None:
+        results = _compared(old, results, arguments.against, limit)
+    _write(results, folder)
+    from frcnn.benchmarks.suite.table import show_results
+
+    show_results(results)
+    say(f"wrote {folder / 'results.json'}")
+    if partial:
+        return _EXIT_INTERRUPTED
+    return _EXIT_REGRESSION if _is_worse(results) else _EXIT_OK
+
+
+def parse_limit(text: str) -> float:
+    """Parse ``5%`` or ``0.05``.
+
+    Raises:
+        UsageError: it is no share from 0 to below 1.
+    """
+    number, is_percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        share = float(number) / (100 if is_percent else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < 1:
+        raise UsageError(
+            f"--limit: expected a share from 0% to below 100%, got {text!r}", hint="for instance 5% or 0.05"
+        )
+    return share
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    import dataclasses
+
+    from frcnn.benchmarks.suite.run import SUITES
+
+    plan = SUITES[arguments.suite]
+    if arguments.batch is not None:
+        plan = dataclasses.replace(plan, batches=_batches(arguments.batch))
+    if arguments.budget is not None:
+        if not 1 <= arguments.budget < math.inf:
+            raise UsageError(f"--budget: expected seconds from 1, got {arguments.budget}")
+        part = arguments.budget / plan.budget_s
+        plan = dataclasses.replace(
+            plan,
+            budget_s=arguments.budget,
+            least_measuring_s=plan.least_measuring_s * part,
+            curves_s=plan.curves_s * part,
+        )
+    return plan
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    try:
+        batches = tuple(sorted({int(item) for item in text.split(",")}))
+    except ValueError:
+        batches = (0,)
+    if not 1 <= batches[0] <= batches[-1] <= 1024:
+        raise UsageError(f"--batch: expected numbers from 1 to 1024, got {text!r}", hint="for instance 1,2,4,8")
+    return batches
+
+
+def _pictures(paths: Sequence[Path] | None) -> Pictures:
+    from frcnn.benchmarks.suite.bench_pictures import default_pictures, given_pictures
+
+    found = default_pictures() if paths is None else given_pictures(paths)
+    for item in found.skipped:
+        warn(f"skipped {item.name}: {item.reason}")
+    if len(found.pictures) < 16:
+        warn(f"{len(found.pictures)} pictures: with fewer than 16 the figures lean on what these happen to show")
+    return found
+
+
+def _prepared(
+    arguments: argparse.Namespace,
+    loaded: LoadedCheckpoint,
+    plan: Plan,
+    pictures: Pictures,
+    folder: Path,
+    report: Callable[[float, str], None],
+) -> BenchRun:
+    import torch
+
+    from frcnn.benchmarks.suite.bench_pictures import made_equal
+    from frcnn.benchmarks.suite.registry import all_ways
+    from frcnn.benchmarks.suite.run import BenchRun
+    from frcnn.benchmarks.suite.way import Task
+    from frcnn.runtime.onnxruntime_backend import available_cpus
+
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UsageError(f"--threads: expected 1 or more, got {arguments.threads}")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "--device cuda: PyTorch finds no NVIDIA GPU", hint="--device cpu, or frcnn doctor for what is missing"
+        )
+    threads = arguments.threads or available_cpus()
+    torch.set_num_threads(threads)
+    equal = made_equal(pictures.pictures)
+    limit = plan.budget_s / 8 if arguments.compile_limit is None else arguments.compile_limit
+    if not 0 <= limit < math.inf:
+        raise UsageError(f"--compile-limit: expected seconds from 0, got {limit}")
+    task = Task(
+        model=loaded.model,
+        spec=loaded.spec,
+        sha256=loaded.sha256,
+        pictures=pictures.pictures,
+        equal_pictures=equal,
+        folder=folder,
+        device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        threads=threads,
+        compile_limit_s=limit,
+        say=note if not sys.stderr.isatty() else lambda what: None,
+    )
+    is_mixed = any(a is not b for a, b in zip(equal, pictures.pictures, strict=True))
+    ways = all_ways(arguments.artifacts, task.device, equal_sized=is_mixed)
+    return BenchRun(
+        task,
+        ways,
+        pictures,
+        plan,
+        checkpoint=arguments.checkpoint.name,
+        command=arguments.command,
+        report=report,
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float, str], None]]:
+    """Show how far the run is, on standard error."""
+    started = time.monotonic()
+    with progress_bar("reading") as show:
+
+        def report(share: float, what: str) -> None:
+            left = (time.monotonic() - started) * (1 - share) / share if share > 0 else None
+            show(what if left is None else f"{what}, about {left:.0f} s left", share)
+
+        yield report
+
+
+def _compared(old: Results, results: Results, file: Path, limit: float) -> Results:
+    import msgspec
+
+    from frcnn.benchmarks.suite.against import compare_runs
+
+    return msgspec.structs.replace(results, comparison=compare_runs(old, results, file=file, limit=limit))
+
+
+def _is_worse(results: Results) -> bool:
+    from frcnn.benchmarks.suite.against import regressions
+
+    return results.comparison is not None and bool(regressions(results.comparison))
+
+
+def _write(results: Results, folder: Path) -> None:
+    from frcnn.benchmarks.suite.report import write_report
+
+    results.write(folder / "results.json")
+    write_report(results, folder)

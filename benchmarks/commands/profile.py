@@ -1,0 +1,242 @@
+"""Measure where the time of a model goes: by stage, from decoding to boxes, and by layer.
+
+A model.onnx is run on the processor with ONNX Runtime's own profiler; a model.frcnn on the GPU, with CUDA events
+between its steps and the layers that TensorRT reports. Looking costs time itself; how much is measured and said.
+Without --images, pictures that frcnn brings along are taken; what depends on how much is found differs on yours.
+
+The exit code is 1 where a picture could not be read (it is named).
+
+  frcnn profile model.onnx --images folder/ --chart profile.html
+  frcnn profile model.frcnn --batch 8 --size 800x1344 --json profile.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from frcnn.console import note, progress_bar, say, warn
+from frcnn.errors import OutputError, UsageError
+from frcnn.exporter.commands.export import parse_sizes
+from frcnn.files import writable_folder, write_text
+from frcnn.runtime.onnxruntime_providers import PROVIDERS
+
+if TYPE_CHECKING:
+    from frcnn.benchmarks.layers.inputs import Inputs
+    from frcnn.benchmarks.layers.profile import Measured, Profile
+    from frcnn.benchmarks.suite.bench_pictures import Pictures
+    from frcnn.benchmarks.suite.results import Environment
+    from frcnn.runtime.artifact import Artifact
+    from frcnn.spec import Size
+
+__all__ = ["add_arguments", "run"]
+
+_EXIT_OK: Final = 0
+_EXIT_SKIPPED: Final = 1
+_MOST_BATCH: Final = 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("model", metavar="MODEL", type=Path, help="model.onnx or model.frcnn")
+    group = parser.add_argument_group("what is run")
+    group.add_argument(
+        "--images", metavar="PATH", type=Path, nargs="+", help="pictures and folders of pictures, taken in turn"
+    )
+    group.add_argument(
+        "--size", metavar="HxW", help="canvas, height x width (default: that of the first picture; others are left out)"
+    )
+    group.add_argument("--batch", metavar="N", type=int, default=1, help="pictures at a time (default: %(default)s)")
+    group.add_argument("--repeats", metavar="N", type=int, default=10, help="measured runs (default: %(default)s)")
+    group.add_argument("--threads", metavar="N", type=int, help="processor threads of model.onnx (default: all)")
+    group.add_argument("--device", choices=("cpu", "cuda"), help="where it runs (default: what the file is for)")
+    group.add_argument("--provider", choices=PROVIDERS, help="what of ONNX Runtime runs model.onnx")
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--chart", metavar="FILE", type=Path, default=Path("profile.html"), help="the chart (default: %(default)s)"
+    )
+    group.add_argument("--json", metavar="FILE", help="write everything that was measured; - for standard output")
+    group.add_argument(
+        "--top", metavar="N", type=int, default=20, help="layers in table and chart (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print and draw; return 1 where pictures were skipped."""
+    from frcnn.benchmarks.artifacts import canvases_of, first_canvas, model_manifest
+    from frcnn.benchmarks.layers.inputs import choose_inputs
+    from frcnn.benchmarks.suite.environment import load_average, now, read_environment, read_gpu
+    from frcnn.runtime.artifact import open_artifact
+
+    _check(arguments)
+    date, load_before = now(), load_average()
+    size = None if arguments.size is None else _one_size(arguments.size)
+    artifact = open_artifact(arguments.model)
+    _check_options(arguments, artifact)
+    pictures = _pictures(arguments)
+    manifest = artifact.manifest
+    transform = model_manifest(manifest).model.transform
+    inputs = choose_inputs(pictures, transform, canvases_of(manifest), canvas=size, first=first_canvas(manifest))
+    if inputs.left_out:
+        note(f"{len(inputs.left_out)} picture(s) left out, which do not go on the canvas {_by(inputs.canvas)}")
+    measured = _measured(arguments, artifact, inputs)
+    environment = read_environment(
+        command=arguments.command,
+        threads=_threads(arguments),
+        load_before=load_before,
+        date=date,
+        gpu=None if measured.device == "cpu" or find_spec("torch") is None else read_gpu([]),
+    )
+    _report(_profile(arguments, artifact, inputs, pictures.source, measured, environment), arguments)
+    return _EXIT_SKIPPED if pictures.skipped else _EXIT_OK
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what makes no sense, and outputs that cannot be written, before the work."""
+    for option, value, most in (
+        ("--batch", arguments.batch, _MOST_BATCH),
+        ("--repeats", arguments.repeats, None),
+        ("--threads", arguments.threads, None),
+        ("--top", arguments.top, None),
+    ):
+        if value is not None and not 1 <= value <= (value if most is None else most):
+            expected = "1 or more" if most is None else f"1 to {most}"
+            raise UsageError(f"{option}: expected {expected}, got {value}")
+    outputs = [arguments.chart] if arguments.json in (None, "-") else [arguments.chart, Path(arguments.json)]
+    for path in outputs:
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
+        writable_folder(path.parent)
+    if len({path.resolve() for path in (arguments.model, *outputs)}) <= len(outputs):
+        raise UsageError("the model, --chart and --json are not three different files", hint="name others")
+
+
+def _one_size(text: str) -> Size:
+    sizes = parse_sizes(text)
+    if len(sizes) > 1:
+        raise UsageError(f"--size: expected one canvas, got {text!r}", hint="profile one after the other")
+    return sizes[0]
+
+
+def _check_options(arguments: argparse.Namespace, artifact: Artifact) -> None:
+    """Refuse options that the file has no use for, as loading it would."""
+    from frcnn.benchmarks.layers.onnx_profile import check_on_processor
+    from frcnn.runtime.artifact import OnnxArtifact
+    from frcnn.runtime.loading import check_engine_options
+
+    if isinstance(artifact, OnnxArtifact):
+        check_on_processor(arguments.device, arguments.provider)
+    else:
+        check_engine_options(
+            arguments.model, device=arguments.device, provider=arguments.provider, threads=arguments.threads
+        )
+
+
+def _pictures(arguments: argparse.Namespace) -> Pictures:
+    from frcnn.benchmarks.suite.bench_pictures import default_pictures, given_pictures
+
+    found = default_pictures() if arguments.images is None else given_pictures(arguments.images)
+    for item in found.skipped:
+        warn(f"skipped {item.name}: {item.reason}")
+    return found
+
+
+def _measured(arguments: argparse.Namespace, artifact: Artifact, inputs: Inputs) -> Measured:
+    from frcnn.benchmarks.layers.engine_profile import profile_engine
+    from frcnn.benchmarks.layers.onnx_profile import profile_onnx
+    from frcnn.runtime.artifact import OnnxArtifact
+    from frcnn.runtime.loading import open_engines
+
+    batch, repeats = arguments.batch, arguments.repeats
+    if isinstance(artifact, OnnxArtifact):
+        with progress_bar("loading") as report:
+            return profile_onnx(
+                artifact, inputs, batch=batch, repeats=repeats, threads=_threads(arguments), report=report
+            )
+    with ExitStack() as stack:
+        device, engines = open_engines(artifact, trusted_hashes=None)
+        stack.callback(device.close)
+        for engine in engines.values():
+            stack.callback(engine.close)
+        report = stack.enter_context(progress_bar("loading"))
+        return profile_engine(
+            artifact.manifest,
+            artifact.read_part,
+            device,
+            engines,
+            inputs,
+            batch=batch,
+            repeats=repeats,
+            report=report,
+            remark=warn,
+        )
+
+
+def _threads(arguments: argparse.Namespace) -> int:
+    from frcnn.runtime.onnxruntime_backend import available_cpus
+
+    return int(arguments.threads or available_cpus())
+
+
+def _profile(
+    arguments: argparse.Namespace,
+    artifact: Artifact,
+    inputs: Inputs,
+    source: str,
+    measured: Measured,
+    environment: Environment,
+) -> Profile:
+    from frcnn.benchmarks.artifacts import model_manifest
+    from frcnn.benchmarks.layers.profile import SCHEMA_VERSION, Profile, layer_times, stage_times
+    from frcnn.runtime.artifact import OnnxArtifact
+
+    stages = stage_times(measured.runs, measured.more)
+    total_ms = sum(stage.ms for stage in stages)
+    with arguments.model.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Profile(
+        schema_version=SCHEMA_VERSION,
+        environment=environment,
+        model=str(arguments.model),
+        sha256=sha256,
+        architecture=model_manifest(artifact.manifest).model.architecture,
+        runtime="onnxruntime" if isinstance(artifact, OnnxArtifact) else artifact.manifest.target,
+        device=measured.device,
+        precision=artifact.manifest.precision,
+        batch=arguments.batch,
+        canvas=inputs.canvas,
+        source=source,
+        pictures=inputs.used(arguments.repeats, arguments.batch),
+        repeats=arguments.repeats,
+        total_ms=total_ms,
+        network_ms=measured.network_ms,
+        profiled_ms=measured.profiled_ms,
+        stages=tuple(stages),
+        layers=tuple(layer_times(measured.runs, total_ms=total_ms)),
+    )
+
+
+def _report(profile: Profile, arguments: argparse.Namespace) -> None:
+    import msgspec
+
+    from frcnn.benchmarks.layers.page import profile_page
+    from frcnn.benchmarks.layers.table import show_profile
+
+    text = msgspec.json.format(msgspec.json.encode(profile), indent=1).decode()
+    if arguments.json == "-":
+        say(text)
+    else:
+        show_profile(profile, top=arguments.top)
+    if arguments.json not in (None, "-"):
+        write_text(arguments.json, f"{text}\n")
+        note(f"wrote {arguments.json}")
+    write_text(arguments.chart, profile_page(profile, top=arguments.top))
+    note(f"wrote {arguments.chart}")
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

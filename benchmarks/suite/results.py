@@ -1,0 +1,549 @@
+"""``results.json``: what a benchmark run measured, and everything needed to read or repeat it.
+
+Times are milliseconds unless a name says ``_s`` (seconds). A *call* is one batch: a measure's samples are the times of
+calls, and ``fps`` counts pictures. Every number was measured in the run that wrote it; what was not is None.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import msgspec
+
+from frcnn.errors import ArtifactError
+from frcnn.files import write_text
+from frcnn.spec import Record, Size, read_versioned
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Artifact",
+    "Ceilings",
+    "Change",
+    "Comparison",
+    "Correctness",
+    "Curve",
+    "CurvePoint",
+    "Environment",
+    "Gpu",
+    "GpuState",
+    "Measure",
+    "NoiseVerdict",
+    "NotToldApart",
+    "PictureInfo",
+    "Ratio",
+    "Results",
+    "Roofline",
+    "Row",
+    "Scope",
+    "Skipped",
+    "StageShare",
+    "Status",
+    "Verdict",
+    "Work",
+    "Workload",
+]
+
+SCHEMA_VERSION: Final = 1
+
+Status = Literal["ok", "unavailable", "wrong", "failed"]
+"""``ok``: measured, and right. ``unavailable``: this machine cannot run it. ``wrong``: measured, but its detections
+disagree with eager's: its times are shown, never as a gain. ``failed``: it should have run and did not."""
+
+Scope = Literal["pictures", "network"]
+"""``pictures``: decoded pictures in, boxes in picture pixels out. ``network``: a prepared batch in, raw outputs out."""
+
+StageName = Literal["decode", "preprocess", "backbone+FPN", "RPN", "RoI pooling", "box head", "post"]
+CurveKind = Literal["batch", "picture size", "RoIs", "classes"]
+Verdict = Literal["regression", "gain", "same", "not comparable"]
+
+
+class GpuState(Record, frozen=True, kw_only=True):
+    """What a GPU reports of itself at one moment.
+
+    Attributes:
+        when: ``"before"``, ``"after"`` or the name of the row that had just run.
+        sm_clock_mhz: clock of the multiprocessors.
+        memory_clock_mhz: clock of the memory.
+        power_w: power drawn.
+        temperature_c: of the chip.
+        throttling: reasons for a lowered clock, as nvidia-smi names them; empty where there is none.
+    """
+
+    when: str
+    sm_clock_mhz: int | None
+    memory_clock_mhz: int | None
+    power_w: float | None
+    temperature_c: float | None
+    throttling: tuple[str, ...]
+
+
+class Gpu(Record, frozen=True, kw_only=True):
+    """The GPU that rows of device ``cuda`` ran on.
+
+    Attributes:
+        name: as the driver names it.
+        driver: its version.
+        compute_capability: like ``"9.0"``.
+        memory_bytes: in total.
+        states: clocks, power and throttling, in the order of time.
+    """
+
+    name: str
+    driver: str
+    compute_capability: str
+    memory_bytes: int
+    states: tuple[GpuState, ...]
+
+
+class Environment(Record, frozen=True, kw_only=True):
+    """The machine, and how the run was started.
+
+    Attributes:
+        machine: its architecture, like ``"x86_64"``.
+        cpu: the processor's name.
+        cores: logical processors of the machine.
+        affinity: the logical processors that the run was allowed to use; frcnn does not change them.
+        threads: threads that each row was given: torch's intra-op threads, ONNX Runtime's, OpenVINO's.
+        governor: of the first core's clock; None where the system does not say.
+        turbo: whether the clock may rise above the base clock; None where the system does not say.
+        load_before: processes ready to run (1 minute's mean) before the run; None where the system does not say.
+        load_after: the same at the end; the run itself is in it.
+        memory_bytes: of the machine.
+        gpu: the GPU, where one was used.
+        packages: package -> version, of all that is installed and took part.
+        frcnn: version of frcnn.
+        python: version of Python.
+        os: name and version of the operating system.
+        date: when the run began, ISO 8601 with the offset to UTC.
+        command: the command line that repeats the run.
+    """
+
+    machine: str
+    cpu: str
+    cores: int
+    affinity: tuple[int, ...]
+    threads: int
+    governor: str | None
+    turbo: bool | None
+    load_before: float | None
+    load_after: float | None
+    memory_bytes: int | None
+    gpu: Gpu | None
+    packages: dict[str, str]
+    frcnn: str
+    python: str
+    os: str
+    date: str
+    command: str
+
+
+class PictureInfo(Record, frozen=True, kw_only=True):
+    """A picture of the run: its name and (height, width) in pixels."""
+
+    name: str
+    size: Size
+
+
+class Skipped(Record, frozen=True, kw_only=True):
+    """An input that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+class Workload(Record, frozen=True, kw_only=True):
+    """What every row had to do.
+
+    Attributes:
+        suite: ``"quick"`` or ``"full"``.
+        device: ``"cpu"`` or ``"cuda"``: what eager and the rows without a device of their own ran on.
+        budget_s: the time that measuring was given, in seconds, after building and loading.
+        checkpoint: its file name; None where the weights are random (a speed-only run).
+        checkpoint_sha256: of that file.
+        model: the architecture.
+        num_classes: the background included.
+        source: where the pictures come from: ``"given"``, or a sentence that names those that frcnn brings along.
+        pictures: all that were used.
+        skipped: pictures that could not be used.
+        equal_size: (height, width) that pictures were resized to for the rows of ``pictures="equal-sized"``; None
+            where no row needed it.
+        canvases: (height, width) in pixels that the network saw, each once.
+        proposals: proposals per picture after the RPN's suppression, by eager.
+        detections: detections per picture, by eager.
+        batches: the batch sizes that were asked for.
+    """
+
+    suite: str
+    device: str
+    budget_s: float
+    checkpoint: str | None
+    checkpoint_sha256: str | None
+    model: str
+    num_classes: int
+    source: str
+    pictures: tuple[PictureInfo, ...]
+    skipped: tuple[Skipped, ...]
+    equal_size: Size | None
+    canvases: tuple[Size, ...]
+    proposals: tuple[int, ...]
+    detections: tuple[int, ...]
+    batches: tuple[int, ...]
+
+
+class Artifact(Record, frozen=True, kw_only=True):
+    """The file that a row ran: its name, its size in bytes, its SHA-256, and whether the run itself built it."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    built_here: bool
+
+
+class Correctness(Record, frozen=True, kw_only=True):
+    """What ``frcnn compare`` said of a row in this run, by the limits of the row's precision.
+
+    Attributes:
+        passed: whether the row is within the limits.
+        limits: the limits, in words.
+        pictures: how many pictures were compared.
+        expected: eager's detections looked at.
+        found: the row's detections looked at.
+        matched: pairs of one label.
+        unmatched: detections of either side without a partner, clear of the cut-off.
+        relabelled: pairs of different labels.
+        moved: pairs of less IoU than the limit.
+        box_px: largest difference of a box coordinate, in pixels of the picture.
+        score: largest difference of scores.
+        iou: least IoU among pairs.
+    """
+
+    passed: bool
+    limits: str
+    pictures: int
+    expected: int
+    found: int
+    matched: int
+    unmatched: int
+    relabelled: int
+    moved: int
+    box_px: float
+    score: float
+    iou: float
+
+
+class Ratio(Record, frozen=True, kw_only=True):
+    """How many times as fast as the reference, by the times of each round.
+
+    Attributes:
+        median: over the rounds.
+        least: smallest of the rounds.
+        most: largest of the rounds.
+        low: lower end of the interval that holds the true median (95 %, or least to most with fewer than 6 rounds).
+        high: upper end.
+        rounds: how many there were.
+    """
+
+    median: float
+    least: float
+    most: float
+    low: float
+    high: float
+    rounds: int
+
+
+class Measure(Record, frozen=True, kw_only=True):
+    """Times of a row at one batch size.
+
+    Attributes:
+        scope: what one call did.
+        batch: pictures in a call.
+        rounds_ms: the time of every call, one list per round, in the order they were made.
+        warm_up: untimed calls before the first round.
+        p50_ms: median over all calls.
+        p90_ms: 90th percentile; MLPerf's figure for a single stream.
+        p99_ms: 99th percentile, by interpolation; with fewer than 100 calls it is close to the largest.
+        mean_ms: mean over all calls.
+        fps: pictures per second: pictures of all calls / time of all calls.
+        ratio: reference's time / this row's time within rounds; None for a row that is its own reference.
+    """
+
+    scope: Scope
+    batch: int
+    rounds_ms: tuple[tuple[float, ...], ...]
+    warm_up: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    fps: float
+    ratio: Ratio | None
+
+
+class StageShare(Record, frozen=True, kw_only=True):
+    """Time of one stage of a picture, in milliseconds (median), and its share of all stages, 0 to 1.
+
+    ``decode`` is the file's bytes -> RGB; it is no part of the scope ``pictures``.
+    """
+
+    name: StageName
+    ms: float
+    share: float
+
+
+class Row(Record, frozen=True, kw_only=True):
+    """One way to run the model.
+
+    Attributes:
+        id: short and stable, what other fields refer to: ``"eager-fp32"``, ``"onnxruntime-cpu"``, ...
+        name: for people.
+        backend: what executes it: ``"torch"``, ``"onnxruntime"``, ``"openvino"``, ``"tensorrt-rtx"``, ``"tensorrt"``.
+        device: ``"cpu"`` or ``"cuda"``.
+        precision: of the heavy layers.
+        pictures: ``"as given"``, or ``"equal-sized"``: resized to ``workload.equal_size`` first, untimed.
+        reference: id of the row that its ratios refer to: eager fp32 on the same pictures.
+        status: see ``Status``.
+        reason: why it is not ``ok``, one line; empty where it is.
+        note: what a reader must know to judge the figures; empty where there is nothing.
+        artifact: the file it ran; None for eager.
+        build_s: time to make the artifact from the checkpoint; for ``torch.compile`` the time of the first calls. None
+            where it was given or found made.
+        load_s: time from a file (or a model in memory, for eager) to a row that is ready to run.
+        peak_host_bytes: growth of the process's resident memory from before loading to the peak of the first calls.
+        peak_gpu_bytes: the same of the GPU's memory.
+        correctness: None where it was not checked; the reason says why.
+        measures: one per scope and batch size that ran.
+        missing: why a scope or batch size has no measure: ``"pictures, batch 8: ..."``.
+        stages: where the time of a picture goes at batch 1; empty where it cannot be told.
+        of_roofline: share of the device's roofline, 0 to 1: floor of the network / its time at batch 1.
+    """
+
+    id: str
+    name: str
+    backend: str
+    device: str
+    precision: str
+    pictures: Literal["as given", "equal-sized"]
+    reference: str
+    status: Status
+    reason: str
+    note: str = ""
+    artifact: Artifact | None = None
+    build_s: float | None = None
+    load_s: float | None = None
+    peak_host_bytes: int | None = None
+    peak_gpu_bytes: int | None = None
+    correctness: Correctness | None = None
+    measures: tuple[Measure, ...] = ()
+    missing: tuple[str, ...] = ()
+    stages: tuple[StageShare, ...] = ()
+    of_roofline: float | None = None
+
+    def measure(self, scope: Scope, batch: int) -> Measure | None:
+        """Return the measure of a scope and batch size, or None."""
+        return next((m for m in self.measures if (m.scope, m.batch) == (scope, batch)), None)
+
+
+class CurvePoint(Record, frozen=True, kw_only=True):
+    """One point: x in the curve's unit, the time of a call (quartiles), and pictures per second."""
+
+    x: float
+    low_ms: float
+    median_ms: float
+    high_ms: float
+    fps: float
+
+
+class Curve(Record, frozen=True, kw_only=True):
+    """How a row's cost grows with one thing, all else as in the workload.
+
+    Attributes:
+        kind: what grows.
+        row: id of the row.
+        unit: of x: ``"pictures"``, ``"megapixels of the canvas"``, ``"proposals"``, ``"classes"``.
+        points: by rising x.
+        note: what was changed, and how; empty where that is plain.
+    """
+
+    kind: CurveKind
+    row: str
+    unit: str
+    points: tuple[CurvePoint, ...]
+    note: str = ""
+
+
+class Ceilings(Record, frozen=True, kw_only=True):
+    """What the device can do at best, measured in the same run.
+
+    Attributes:
+        device: ``"cpu"`` or ``"cuda"``.
+        copy_bytes_per_s: bytes read and written by a large copy, per second.
+        matmul_flops_per_s: precision -> multiplications and additions of a large matrix product, per second.
+    """
+
+    device: str
+    copy_bytes_per_s: float
+    matmul_flops_per_s: dict[str, float]
+
+
+class Work(Record, frozen=True, kw_only=True):
+    """What one stage has to do for one picture, counted from the graph.
+
+    Attributes:
+        stage: of the network.
+        flops: multiplications and additions of its convolutions and matrix products.
+        bytes: read and written, layer by layer: each layer's inputs, weights and outputs once. Layers that a compiler
+            merges into a neighbour (activations, sums, changes of shape) move nothing.
+    """
+
+    stage: StageName
+    flops: float
+    bytes: float
+
+
+class Roofline(Record, frozen=True, kw_only=True):
+    """The least time that the network can take, layer by layer.
+
+    Attributes:
+        canvas: (height, width) that the work was counted for, batch 1.
+        work: by stage.
+        ceilings: by device.
+        floors_ms: ``"device precision"`` (``"cpu fp32"``) -> sum over layers of the larger of flops / matmul rate and
+            bytes / copy rate.
+    """
+
+    canvas: Size
+    work: tuple[Work, ...]
+    ceilings: tuple[Ceilings, ...]
+    floors_ms: dict[str, float]
+
+
+class NotToldApart(Record, frozen=True, kw_only=True):
+    """Two rows whose difference is within this run's noise, at one scope and batch size."""
+
+    first: str
+    second: str
+    scope: Scope
+    batch: int
+
+
+class NoiseVerdict(Record, frozen=True, kw_only=True):
+    """Whether the machine was quiet enough.
+
+    Attributes:
+        row: id of the row that was run as two rows, interleaved as the others: the null pair.
+        null: the ratio between the two; of a quiet machine it is 1.
+        noise: relative size of a difference that this run cannot tell from none, from the null pair: 0.02 is 2 %.
+        too_noisy: the noise is above ``limit``: differences between rows should not be trusted.
+        limit: what counts as too noisy.
+        not_told_apart: pairs of rows within the noise.
+        how: how it was decided, in words.
+    """
+
+    row: str | None
+    null: Ratio | None
+    noise: float | None
+    too_noisy: bool
+    limit: float
+    not_told_apart: tuple[NotToldApart, ...]
+    how: str
+
+
+class Change(Record, frozen=True, kw_only=True):
+    """One figure then and now.
+
+    Attributes:
+        row: id.
+        name: the row's name.
+        scope: None for what does not belong to a measure (status).
+        batch: likewise.
+        what: ``"x eager"`` (ratio to the reference) or ``"status"``.
+        old: then, as text.
+        new: now, as text.
+        change: new / old - 1, where both are numbers; negative is slower.
+        verdict: ``regression``: slower by more than the limit, beyond both runs' noise and spread, or no longer ``ok``.
+            ``same``: within the limit, the noise or the spread. ``not comparable``: in one run only, or too few rounds.
+        reason: why it is not comparable; else empty.
+    """
+
+    row: str
+    name: str
+    scope: Scope | None
+    batch: int | None
+    what: str
+    old: str
+    new: str
+    change: float | None
+    verdict: Verdict
+    reason: str = ""
+
+
+class Comparison(Record, frozen=True, kw_only=True):
+    """What changed since an earlier run.
+
+    Attributes:
+        file: the earlier results.
+        limit: a loss larger than this is a regression: 0.05 is 5 %.
+        notes: what differs between the two runs apart from the code: machine, versions, threads, checkpoint.
+        changes: one per figure that both runs, or one of them, have.
+    """
+
+    file: str
+    limit: float
+    notes: tuple[str, ...]
+    changes: tuple[Change, ...]
+
+
+class Results(Record, frozen=True, kw_only=True):
+    """A run.
+
+    Attributes:
+        schema_version: version of this layout.
+        environment: the machine.
+        workload: the task.
+        rows: eager fp32 first, in the order of the registry; rows that could not run are among them.
+        curves: cost against what it grows with.
+        roofline: None where the graph could not be counted.
+        noise: could rows be told apart.
+        comparison: against an earlier run, with ``--against``.
+        partial: the run ended early; what is here was measured in full.
+        partial_reason: why, one line.
+    """
+
+    schema_version: int
+    environment: Environment
+    workload: Workload
+    rows: tuple[Row, ...]
+    curves: tuple[Curve, ...]
+    roofline: Roofline | None
+    noise: NoiseVerdict
+    comparison: Comparison | None = None
+    partial: bool = False
+    partial_reason: str = ""
+
+    def row(self, row_id: str) -> Row | None:
+        """Return a row by its id, or None."""
+        return next((row for row in self.rows if row.id == row_id), None)
+
+    def write(self, path: Path) -> None:
+        """Write the results; the file is there in full or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        write_text(path, msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read results, strictly.
+
+        Raises:
+            ArtifactError: the file cannot be read, or is no ``results.json`` of this schema version.
+        """
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(
+                f"cannot read {path}: {error.strerror}", hint="give a results.json of frcnn bench"
+            ) from error
+        return read_versioned(text, cls, SCHEMA_VERSION, source=str(path), remake="run frcnn bench again")

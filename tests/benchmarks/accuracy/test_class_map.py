@@ -1,0 +1,108 @@
+"""Which class is which category."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from support.engine_files import source_manifest
+
+from frcnn.benchmarks.accuracy.class_map import map_classes
+from frcnn.benchmarks.accuracy.truth import Truth, TruthObject, TruthPicture
+from frcnn.errors import UsageError
+from frcnn.spec import ModelSpec
+
+NAMED = source_manifest().model  # cat, dog, teddy bear
+BARE = msgspec.structs.replace(NAMED, labels=None, num_classes=91)
+
+
+def truth(categories: dict[int, str], *used: int, has_ids: bool = True) -> Truth:
+    objects = tuple(TruthObject(category=c, box=(0, 0, 9, 9), area=81) for c in used or categories)
+    picture = TruthPicture(file_name="a.png", size=None, objects=objects)
+    return Truth(source="set.json", categories=categories, pictures=(picture,), has_ids=has_ids)
+
+
+def refused(model: ModelSpec, of: Truth, *pairs: str, **options: bool) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        map_classes(model, of, pairs, **options)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_names_are_paired_whatever_their_ids_and_case():
+    found = map_classes(NAMED, truth({40: "Dog", 2: "cat"}))
+    assert found.categories == {1: 2, 2: 40}
+    assert (found.left_out, found.idle) == ((), (3,))
+
+
+def test_without_names_numbers_are_paired_with_their_gaps():
+    """COCO's ids leave out 12; class 12 of torchvision's models stands for nothing."""
+    found = map_classes(BARE, truth({11: "fire hydrant", 13: "stop sign", 90: "toothbrush"}))
+    assert found.categories == {11: 11, 13: 13, 90: 90}
+    assert 12 in found.idle and 90 not in found.idle
+
+
+def test_categories_that_are_no_class_are_listed():
+    error = refused(NAMED, truth({1: "cat", 5: "bus", 6: "train", 7: "truck"}, 1, 5, 7))
+    assert error.message.startswith(
+        "set.json: 2 categories are no class of the model: 5 'bus', 7 'truck'; the model's 3"
+    )
+    assert "cat, dog, teddy bear" in error.message
+    assert "--map MODEL=ANNOTATION" in error.hint and "--allow-unmapped" in error.hint
+    error = refused(BARE, truth({1: "cat", 91: "hair brush", 0: "zero"}))
+    assert "91 'hair brush', 0 'zero'; the model has classes 1 to 90, without names" in error.message
+
+
+def test_they_may_be_left_out_but_not_all():
+    found = map_classes(NAMED, truth({1: "cat", 5: "bus"}), allow_unmapped=True)
+    assert (found.categories, found.left_out) == ({1: 1}, (5,))
+    error = refused(NAMED, truth({5: "bus"}), allow_unmapped=True)
+    assert "--allow-unmapped" not in error.hint
+
+
+def test_a_category_without_objects_need_not_be_a_class():
+    assert map_classes(NAMED, truth({1: "cat", 5: "bus"}, 1)).left_out == ()
+
+
+@pytest.mark.parametrize("pair", ["Teddy Bear=plush toy", "3=plush toy", "teddy bear=8", " 3 = 8 "])
+def test_pairs_by_name_or_number(pair):
+    found = map_classes(NAMED, truth({1: "cat", 2: "dog", 8: "plush toy"}), [pair])
+    assert found.categories == {1: 1, 2: 2, 3: 8}
+
+
+def test_a_pair_takes_the_place_of_the_usual_one():
+    found = map_classes(BARE, truth({1: "person", 2: "bicycle"}), ["1=2", "2=1"])
+    assert found.categories == {1: 2, 2: 1}
+
+
+def test_two_classes_may_be_one_category():
+    found = map_classes(NAMED, truth({1: "cat", 2: "dog", 3: "animal"}, 3), ["cat=animal", "dog=animal"])
+    assert found.categories == {1: 3, 2: 3}
+
+
+def test_voc_has_names_only():
+    voc = truth({1: "cat", 2: "dog"}, has_ids=False)
+    assert map_classes(NAMED, voc).categories == {1: 1, 2: 2}
+    error = refused(BARE, voc)
+    assert "2 categories are no class of the model: cat, dog; the model has classes 1 to 90" in error.message
+    assert map_classes(BARE, voc, ["17=cat", "18=dog"]).categories == {17: 1, 18: 2}
+    assert "no category of the annotations is called '1'" in refused(BARE, voc, "17=1").message
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["cat"], "--map: expected MODEL=ANNOTATION, got 'cat'"),
+        (["bird=cat"], "--map bird=cat: no class of the model is called 'bird'"),
+        (["0=cat"], "--map 0=cat: no class of the model is called '0'"),
+        (["cat=bird"], "--map cat=bird: no category of the annotations is called 'bird'"),
+        (["cat=cat", "1=dog"], "--map 1=dog: '1' is paired twice"),
+    ],
+)
+def test_pairs_that_make_no_sense(pairs, message):
+    assert refused(NAMED, truth({1: "cat", 2: "dog"}), *pairs).message == message
+
+
+def test_a_name_that_two_categories_have():
+    both = truth({1: "cat", 2: "Cat"})
+    assert "2 categories are called 'cat': 1, 2" in refused(NAMED, both).message
+    assert "more than one category" in refused(BARE, both, "1=cat").message

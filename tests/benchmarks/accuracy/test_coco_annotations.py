@@ -1,0 +1,89 @@
+"""COCO's annotation files: what is read, and what is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from frcnn.benchmarks.accuracy.coco_annotations import read_coco
+from frcnn.errors import UsageError
+
+DOCUMENT: dict[str, Any] = {
+    "info": {"year": 2017},
+    "images": [
+        {"id": 7, "file_name": "a.jpg", "height": 60, "width": 80, "license": 4},
+        {"id": 9, "file_name": "deep/b.jpg"},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2.5, 30, 40], "area": 500.5, "iscrowd": 0},
+        {"id": 2, "image_id": 7, "category_id": 90, "bbox": [0, 0, 10, 10], "iscrowd": 1, "segmentation": {}},
+    ],
+    "categories": [{"id": 3, "name": "cat", "supercategory": "animal"}, {"id": 90, "name": "toothbrush"}],
+}
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(document: Any = DOCUMENT):
+        path = tmp_path / "instances.json"
+        path.write_text(document if isinstance(document, str) else json.dumps(document))
+        return path
+
+    return write
+
+
+def changed(part: str, index: int, **values: Any) -> dict[str, Any]:
+    document = json.loads(json.dumps(DOCUMENT))
+    document[part][index].update(values)
+    return document
+
+
+def test_pictures_objects_and_categories(written):
+    truth = read_coco(written())
+    assert truth.categories == {3: "cat", 90: "toothbrush"}
+    assert truth.has_ids
+    first, second = truth.pictures
+    assert (first.file_name, first.size, second.file_name, second.size) == ("a.jpg", (60, 80), "deep/b.jpg", None)
+    cat, brush = first.objects
+    assert (cat.category, cat.box, cat.area, cat.is_crowd) == (3, (1, 2.5, 30, 40), 500.5, False)
+    assert (brush.category, brush.area, brush.is_crowd) == (90, 100, True)
+    assert second.objects == ()
+    assert (truth.objects_of(3), truth.objects_of(90), truth.objects_of(4)) == (1, 1, 0)
+
+
+def test_ids_of_pictures_may_be_names(written):
+    document = changed("images", 0, id="a")
+    for annotation in document["annotations"]:
+        annotation["image_id"] = "a"
+    assert len(read_coco(written(document)).pictures[0].objects) == 2
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ("{", "Input data was truncated"),
+        ("[]", "Expected `object`, got `array`"),
+        ({"images": [], "annotations": []}, "missing required field `categories`"),
+        ({"images": [], "annotations": [], "categories": []}, "lists no pictures"),
+        (changed("annotations", 1, bbox=[1, 2, 3]), r"Expected `array` of length >= 4 - at `$.annotations[1].bbox`"),
+        (changed("annotations", 1, bbox=[1, 2, -3, 4]), "annotations[1]: expected bbox as x, y, width, height, got"),
+        (changed("annotations", 0, image_id=8), "annotations[0] is of the picture 8, which is not listed"),
+        (changed("annotations", 0, category_id=4), "annotations[0] is of the category 4, which is not listed"),
+        (changed("images", 1, id=7), "two pictures have the same id"),
+        (changed("images", 1, file_name="a.jpg"), "a picture is listed twice"),
+        (changed("categories", 1, id=3), "two categories have the id 3"),
+        (changed("categories", 1, id="3"), "Expected `int`, got `str` - at `$.categories[1].id`"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(document, message, written):
+    with pytest.raises(UsageError) as caught:
+        read_coco(written(document))
+    assert message in caught.value.message
+    assert "instances.json" in caught.value.message and "\n" not in caught.value.message
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot read .*none.json: No such file"):
+        read_coco(tmp_path / "none.json")

@@ -1,0 +1,167 @@
+"""Annotated pictures are found, decoded, detected in; what cannot be used is named; Ctrl-C keeps the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.engine_files import source_manifest
+
+from frcnn.benchmarks.accuracy.collecting import collect
+from frcnn.benchmarks.accuracy.pictures import find_pictures
+from frcnn.benchmarks.accuracy.truth import Truth, TruthPicture
+from frcnn.errors import ImageError, UsageError
+from frcnn.runtime import Detections, Detector
+from frcnn.runtime.backend import NetworkOutput
+from frcnn.runtime.host_backend import HostBackend
+
+
+class OneBox:
+    """A network that finds a cat over each whole picture."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def run(self, images, image_sizes):
+        count = len(images)
+        self.batches.append(count)
+        boxes = np.zeros((count, 1, 4), np.float32)
+        boxes[:, 0, 2:] = image_sizes[:, ::-1]
+        return NetworkOutput(
+            num_detections=np.ones(count, np.int32),
+            boxes=boxes,
+            scores=np.full((count, 1), 0.5, np.float32),
+            labels=np.ones((count, 1), np.int32),
+        )
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def network() -> OneBox:
+    return OneBox()
+
+
+@pytest.fixture
+def detector(network) -> Detector:
+    manifest = source_manifest(precision="fp32", canvases=((832, 832),))
+    return Detector(HostBackend(network, manifest), manifest)
+
+
+def saved(folder: Path, *names: str, size: tuple[int, int] = (64, 64)) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(folder / name)
+    return folder
+
+
+def truth(*names: str, size: tuple[int, int] | None = (64, 64)) -> Truth:
+    pictures = tuple(TruthPicture(file_name=name, size=size, objects=()) for name in names)
+    return Truth(source="set.json", categories={1: "cat"}, pictures=pictures)
+
+
+def test_all_pictures_in_the_order_of_the_annotations(detector, network, tmp_path):
+    folder = saved(tmp_path / "p", "c.png", "a.png", "deep/b.png", "other.png")
+    files, missing = find_pictures(truth("c.png", "deep/b.png", "a.png"), folder)
+    found = collect(detector, files, batch_size=2)
+    assert [answer.truth.file_name for answer in found.answers] == ["c.png", "deep/b.png", "a.png"]
+    assert [answer.model.boxes.tolist() for answer in found.answers] == [[[0, 0, 64, 64]]] * 3
+    assert (missing, found.skipped, found.is_partial, network.batches) == ({}, {}, False, [2, 1])
+    assert {answer.eager for answer in found.answers} == {None}
+
+
+def test_unusable_pictures_are_named_and_the_others_stay_with_their_annotations(detector, tmp_path):
+    folder = saved(tmp_path / "p", "a.png", "b.png", "e.png")
+    (folder / "b.png").write_bytes(b"no picture")
+    saved(folder, "c.png", size=(64, 60))
+    saved(folder, "d.png", size=(32, 64))  # resized to 666 x 1333, which the canvas does not hold
+    pictures = (
+        *truth("a.png", "b.png", "c.png").pictures,
+        *truth("d.png", size=None).pictures,
+        *truth("e.png").pictures,
+    )
+    files, _ = find_pictures(Truth(source="set.json", categories={1: "cat"}, pictures=pictures), folder)
+    found = collect(detector, files)
+    assert [answer.truth.file_name for answer in found.answers] == ["a.png", "e.png"]
+    assert list(found.skipped) == ["b.png", "c.png", "d.png"]
+    assert "not a picture" in found.skipped["b.png"]
+    assert "c.png is 60x64 (width x height), its annotations are for 64x64" in found.skipped["c.png"]
+    assert "fits none of the model's canvases" in found.skipped["d.png"]
+
+
+def test_a_picture_that_exif_turns_says_so(detector, tmp_path):
+    folder = tmp_path / "p"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((40, 64, 3), np.uint8)).save(folder / "a.jpg", exif=exif)
+    found = collect(detector, find_pictures(truth("a.jpg", size=(40, 64)), folder)[0])
+    assert "EXIF orientation turns it" in found.skipped["a.jpg"]
+
+
+def test_eager_sees_the_very_picture_and_leaves_out_for_both(detector, tmp_path):
+    folder = saved(tmp_path / "p", "a.png", "b.png")
+    seen = []
+
+    def eager(picture):
+        seen.append(picture)
+        if picture.name.endswith("a.png"):
+            raise ImageError(f"{picture.name}: torchvision cannot resize it")
+        return Detections(boxes=np.zeros((0, 4)), scores=[], labels=[], image_size=picture.size)
+
+    found = collect(detector, find_pictures(truth("a.png", "b.png"), folder)[0], eager=eager)
+    assert [answer.truth.file_name for answer in found.answers] == ["b.png"]
+    assert found.answers[0].eager is not None and len(found.answers[0].eager) == 0
+    assert "torchvision cannot resize it" in found.skipped["a.png"]
+    assert {picture.pixels.shape for picture in seen} == {(64, 64, 3)}
+
+
+def test_an_interruption_keeps_what_was_found(detector, tmp_path):
+    names = [f"{i}.png" for i in range(6)]
+    folder = saved(tmp_path / "p", *names)
+
+    def eager(picture):
+        if picture.name.endswith("3.png"):
+            raise KeyboardInterrupt
+        return Detections(boxes=np.zeros((0, 4)), scores=[], labels=[], image_size=picture.size)
+
+    found = collect(detector, find_pictures(truth(*names), folder)[0], eager=eager)
+    assert found.is_partial
+    assert [answer.truth.file_name for answer in found.answers] == names[:3]
+
+
+def test_missing_pictures_are_named_and_may_be_left_out(tmp_path):
+    folder = saved(tmp_path / "p", "a.png")
+    names = ["a.png", *(f"{i}.png" for i in range(12))]
+    with pytest.raises(UsageError) as caught:
+        find_pictures(truth(*names), folder)
+    assert f"12 of 13 pictures that set.json lists are not in {folder}: 0.png, 1.png," in caught.value.message
+    assert "9.png and 2 more" in caught.value.message
+    assert "--allow-missing" in caught.value.hint
+    files, missing = find_pictures(truth(*names), folder, allow_missing=True)
+    assert list(files) == [folder / "a.png"]
+    assert list(missing) == names[1:]
+
+
+def test_annotations_of_another_set(tmp_path):
+    folder = saved(tmp_path / "p", "x.png")
+    with pytest.raises(UsageError) as caught:
+        find_pictures(truth("a.png", "b.png"), folder, allow_missing=True)
+    message = f"none of the 2 pictures that set.json lists (a.png, ...) is in {folder}, which has x.png"
+    assert (caught.value.message, caught.value.hint) == (message, "check that annotations and pictures are of one set")
+
+
+def test_a_folder_too_deep(tmp_path):
+    folder = saved(tmp_path / "val", "a.png")
+    with pytest.raises(UsageError) as caught:
+        find_pictures(truth("val/a.png"), folder)
+    assert caught.value.hint == "file names are relative to --images: for val/a.png give the folder that has val in it"
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(UsageError, match="is no folder"):
+        find_pictures(truth("a.png"), tmp_path / "none")

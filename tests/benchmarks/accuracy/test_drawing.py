@@ -1,0 +1,99 @@
+"""Pairs of drawings show where eager and a model differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frcnn.benchmarks.accuracy.collecting import Answer
+from frcnn.benchmarks.accuracy.drawing import differing, draw_pair, write_pairs
+from frcnn.benchmarks.accuracy.truth import TruthPicture
+from frcnn.errors import OutputError
+from frcnn.runtime import Detections
+
+SAME, MOVED, RELABELLED, ALONE = (86, 180, 233), (204, 121, 167), (240, 228, 66), (213, 94, 0)
+BOX = (40, 40, 200, 200)
+TITLES = ("eager torchvision", "model.onnx")
+
+
+def found(*rows: tuple[tuple[float, float, float, float], float, int]) -> Detections:
+    return Detections(
+        boxes=np.array([box for box, _, _ in rows], np.float32).reshape(-1, 4),
+        scores=[score for _, score, _ in rows],
+        labels=[label for _, _, label in rows],
+        image_size=(400, 400),
+        label_names=("__background__", "cat", "dog"),
+    )
+
+
+def answer(eager: Detections, model: Detections, file: str = "a.png") -> Answer:
+    truth = TruthPicture(file_name=file, size=None, objects=())
+    return Answer(file=Path(file), truth=truth, model=model, eager=eager)
+
+
+def colours(pixels: np.ndarray) -> set[tuple[int, ...]]:
+    values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    return {tuple(value) for value, count in zip(values.tolist(), counts, strict=True) if count > 200}
+
+
+def halves(eager: Detections, model: Detections, score: float = 0.3) -> tuple[set[tuple[int, ...]], ...]:
+    (item,) = differing([answer(eager, model)], score=score)
+    drawn = draw_pair(item, np.full((400, 400, 3), 128, np.uint8), titles=TITLES)
+    assert drawn.shape[1] == 2 * 400 + 8
+    known = {SAME, MOVED, RELABELLED, ALONE}
+    return colours(drawn[:, :400]) & known, colours(drawn[:, 408:]) & known
+
+
+CAT = (BOX, 0.9, 1)
+ELSEWHERE = ((250, 250, 380, 380), 0.8, 1)
+
+
+def test_equal_answers_do_not_differ():
+    assert differing([answer(found(CAT), found(CAT)), answer(found(), found())], score=0.0) == []
+
+
+def test_a_detection_that_only_one_side_has():
+    assert halves(found(CAT), found(CAT, ELSEWHERE)) == ({SAME}, {SAME, ALONE})
+    assert halves(found(CAT, ELSEWHERE), found(CAT)) == ({SAME, ALONE}, {SAME})
+
+
+def test_another_label_and_a_moved_box():
+    assert halves(found(CAT), found((BOX, 0.9, 2))) == ({RELABELLED}, {RELABELLED})
+    assert halves(found(CAT), found(((40, 40, 200, 230), 0.9, 1))) == ({MOVED}, {MOVED})
+
+
+def test_what_scores_little_does_not_count_but_may_be_a_partner():
+    weak = (ELSEWHERE[0], 0.2, 1)
+    assert differing([answer(found(CAT), found(CAT, weak))], score=0.3) == []
+    assert halves(found(CAT, weak), found((BOX, 0.9, 2), ELSEWHERE)) == ({SAME, RELABELLED}, {SAME, RELABELLED})
+    assert halves(found(CAT), found(CAT, weak), score=0.1) == ({SAME}, {SAME, ALONE})
+
+
+def test_the_surest_difference_comes_first():
+    answers = [answer(found(), found((BOX, score, 1)), f"{score}.png") for score in (0.4, 0.95, 0.6, 0.1)]
+    assert [item.answer.file.name for item in differing(answers, score=0.3)] == ["0.95.png", "0.6.png", "0.4.png"]
+
+
+@pytest.mark.parametrize("width", [40, 150, 900])
+def test_pictures_of_any_size(width):
+    few = found(((2, 2, 30, 30), 0.9, 1))
+    (item,) = differing([answer(few, found())], score=0.3)
+    drawn = draw_pair(item, np.full((60, width, 3), 128, np.uint8), titles=TITLES)
+    assert drawn.shape[1] >= 2 * width and drawn.dtype == np.uint8
+
+
+def test_drawings_keep_names_and_never_replace_a_picture(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(np.full((400, 400, 3), 128, np.uint8)).save(folder / "a.png")
+    items = differing([answer(found(CAT), found(), str(folder / "a.png"))], score=0.3)
+    assert [path.name for path in write_pairs(items, tmp_path / "out", titles=TITLES)] == ["a.png"]
+    with Image.open(tmp_path / "out" / "a.png") as picture:
+        assert picture.width == 808
+    before = (folder / "a.png").read_bytes()
+    with pytest.raises(OutputError, match="is an input and would be overwritten"):
+        write_pairs(items, folder, titles=TITLES)
+    assert (folder / "a.png").read_bytes() == before
