@@ -81,6 +81,7 @@ PUBLIC = {
         "OutputError",
         "UnsupportedModelError",
         "UsageError",
+        "printable",
     ],
     "frcnn.exporter": ["MultiScaleRoIPool", "build_engine", "export_onnx", "load_checkpoint"],
     "frcnn.plugins": ["DOMAIN", "OPERATORS", "VERSION", "OperatorSpec"],
@@ -88,6 +89,7 @@ PUBLIC = {
     "frcnn.runtime": ["Detections", "Detector", "Picture"],
     "frcnn.spec": [
         "BACKGROUND",
+        "LONGEST_MANIFEST_BYTES",
         "MANIFEST_KEY",
         "PRECISIONS",
         "SCHEMA_VERSION",
@@ -97,6 +99,7 @@ PUBLIC = {
         "PoolerSpec",
         "Positive",
         "Precision",
+        "PrintableText",
         "RPNSpec",
         "Record",
         "RoIHeadsSpec",

@@ -52,7 +52,7 @@ def names(wheel: Path) -> set[str]:
 def sources_on_disk() -> set[str]:
     found = {f"frcnn/{file.name}" for file in FACE.glob("*.py")}
     for room in ROOMS:
-        files = (file for file in (ROOT / room).rglob("*") if file.suffix in (".py", ".cu", ".cuh"))
+        files = (file for file in (ROOT / room).rglob("*") if file.suffix in (".py", ".css", ".cu", ".cuh"))
         found |= {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in files}
     return found
 
