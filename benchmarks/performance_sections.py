@@ -132,7 +132,8 @@ def _readme_rows(results: Results) -> Iterable[tuple[str, ...]]:
 
 
 def _named(row: Row) -> str:
-    return f"{row.name} (equal-sized pictures)" if row.pictures == "equal-sized" else row.name
+    is_unsaid = row.pictures == "equal-sized" and "equal-sized" not in row.name
+    return f"{row.name} (equal-sized pictures)" if is_unsaid else row.name
 
 
 def _cpu(named: Named[CpuSpeeds]) -> Iterable[str]:

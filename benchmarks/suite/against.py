@@ -21,7 +21,9 @@ def compare_runs(old: Results, new: Results, *, file: Path, limit: float) -> Com
 
     Ratios are free of how fast the machine happened to be, so that is what is judged; eager itself, which has none, is
     judged by nothing. A row is slower when its ratio fell by more than the limit and more than either run's noise, and
-    the two intervals lie apart, or when it no longer is ``ok``. Ratios of fewer than 5 rounds are not judged.
+    each run's median lies outside the other's rounds, or when it no longer is ``ok``. Intervals of the median would be
+    too narrow: a machine has phases, which last longer than a round and differ from run to run. Ratios of fewer than 5
+    rounds are not judged.
 
     Args:
         old: the earlier run.
@@ -128,7 +130,7 @@ def _change(
         change = now.median / then.median - 1
         if min(then.rounds, now.rounds) < _FEWEST_ROUNDS:
             verdict, reason = "not comparable", f"fewer than {_FEWEST_ROUNDS} rounds"
-        elif then.low <= now.high and now.low <= then.high:
+        elif then.least <= now.median <= then.most or now.least <= then.median <= now.most:
             reason = "within the spread of the two runs"
         else:
             verdict = "regression" if change < 0 else "gain"
@@ -177,4 +179,4 @@ def _no_row(row: Row, why: str) -> Change:
 
 
 def _text(ratio: Ratio) -> str:
-    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
