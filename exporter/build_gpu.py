@@ -1,14 +1,20 @@
-"""The GPU that TensorRT builds on; TensorRT-RTX needs none."""
+"""The GPU that TensorRT builds on, and those that TensorRT-RTX, which needs none, builds nothing for."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
 
 from frcnn.errors import KernelError, UsageError
 from frcnn.plugins.dependencies import import_driver
 from frcnn.plugins.driver import ask_driver
+from frcnn.served_gpus import other_ways, refusal, serves
 
-__all__ = ["gpu_compute_capability", "require_gpu"]
+__all__ = ["gpu_compute_capability", "refuse_unserved", "require_gpu"]
 
-_OK = "CUDA_SUCCESS"
+_OK: Final = "CUDA_SUCCESS"
+_GPU: Final = re.compile(r"([1-9][0-9]?)\.([0-9])|sm_([1-9][0-9]?)([0-9])[af]?")
 
 
 def gpu_compute_capability() -> str | None:
@@ -46,14 +52,41 @@ def require_gpu(wanted: tuple[str, ...]) -> str:
         MissingDependencyError: ``cuda-bindings`` is not installed.
     """
     found = gpu_compute_capability()
+    without_gpu = "" if any(map(_unserved, wanted)) else ", or with --target tensorrt-rtx, which needs no GPU"
     if found is None:
         raise UsageError(
             "--target tensorrt builds on an NVIDIA GPU, of the kind that the engine is for; found none",
-            hint="build on such a machine, or with --target tensorrt-rtx, which needs no GPU",
+            hint=f"build on such a machine{without_gpu}",
         )
     if wanted and wanted != (found,):
         raise UsageError(
             f"--compute-capability: TensorRT builds for the GPU it runs on, {found}, got {', '.join(wanted)}",
-            hint="build on the GPU that the engine is for, or with --target tensorrt-rtx",
+            hint=f"build on the GPU that the engine is for{without_gpu}",
         )
     return found
+
+
+def refuse_unserved(compute_capabilities: Sequence[str], architectures: Sequence[str]) -> None:
+    """Refuse GPUs that TensorRT-RTX does not serve: neither engines nor kernels in its artifacts would ever run there.
+
+    What is no GPU's name passes here; TensorRT-RTX and the kernel compiler list the names they know.
+
+    Args:
+        compute_capabilities: GPUs that engines are to be for, like ``"8.9"``.
+        architectures: what kernels are to be compiled for, like ``"sm_89"``.
+
+    Raises:
+        UsageError: one is not served.
+    """
+    named = [("--compute-capability", name) for name in compute_capabilities]
+    named += [("--kernel-arch", name) for name in architectures]
+    for option, name in named:
+        if capability := _unserved(name):
+            raise UsageError(f"{option} {name}: {refusal(capability)}", hint=other_ways(capability))
+
+
+def _unserved(name: str) -> str:
+    """Return the compute capability of a GPU named like ``"9.0"`` or ``"sm_90"`` if TensorRT-RTX does not serve it."""
+    numbers = _GPU.fullmatch(name)
+    capability = ".".join(filter(None, numbers.groups())) if numbers else ""
+    return capability if capability and not serves("tensorrt-rtx", capability) else ""

@@ -15,6 +15,7 @@ from frcnn.errors import UsageError
 from frcnn.exporter.engine_shapes import ProfileShapes
 from frcnn.exporter.network import Network
 from frcnn.files import replacing
+from frcnn.served_gpus import gpus_text
 
 __all__ = ["BuildSettings", "Phases", "build_serialized", "check_compute_capabilities"]
 
@@ -26,7 +27,7 @@ class BuildSettings:
     """How engines are built, apart from their shapes.
 
     Attributes:
-        compute_capabilities: ``"8.9"``; empty: all that the flavour serves, or the GPU that is there.
+        compute_capabilities: ``"8.9"``; empty: the flavour's default, or the GPU that is there.
         optimization_level: TensorRT's, 0 to 5; None: its default.
         timing_cache: file that keeps what TensorRT measured, read and written; None: none.
     """
@@ -125,7 +126,7 @@ def check_compute_capabilities(trt: Any, wanted: Sequence[str]) -> None:
         if name not in known:
             raise UsageError(
                 f"--compute-capability: expected some of {', '.join(known)}, got {name!r}",
-                hint="leave it out for engines for all that TensorRT-RTX serves by default",
+                hint=f"leave it out for engines for {gpus_text(())}",
             )
         if name in wanted[:index]:
             raise UsageError(f"--compute-capability: {name} is given twice", hint="keep one of the two")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from frcnn.engine_spec import EngineTensor, kernel_part
 from frcnn.errors import KernelError, UsageError
@@ -11,16 +10,18 @@ from frcnn.exporter.engine_steps import Steps, kernels_of_step
 from frcnn.plugins.compiler import OLDEST_PTX, compile_kernels, compiler_version, fingerprint, supported_architectures
 from frcnn.plugins.kernel import Element, Kernel
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
+from frcnn.served_gpus import RTX_DEFAULT, architecture_of
 from frcnn.spec import TransformSpec
 
-__all__ = ["DEFAULT_ARCHITECTURES", "check_architectures", "kernel_parts", "needed_kernels"]
-
-DEFAULT_ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-"""Turing to Blackwell; for others there is PTX, which the driver compiles at the first load."""
+__all__ = ["check_architectures", "kernel_parts", "needed_kernels"]
 
 
 def check_architectures(wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the architectures to compile for: those wanted or, of the usual ones, all that the compiler knows.
+    """Return the architectures to compile for.
+
+    Args:
+        wanted: ``sm_NN``; None: of the GPUs that TensorRT-RTX's engines are for by default, all that the compiler
+            knows. For others there is PTX, which the driver compiles at the first load.
 
     Raises:
         UsageError: the compiler does not know one of them.
@@ -28,7 +29,7 @@ def check_architectures(wanted: Sequence[str] | None) -> tuple[str, ...]:
     """
     known = supported_architectures()
     if wanted is None:
-        return tuple(name for name in DEFAULT_ARCHITECTURES if name in known)
+        return tuple(name for name in map(architecture_of, RTX_DEFAULT) if name in known)
     for name in wanted:
         if name not in known:
             raise UsageError(

@@ -1,26 +1,56 @@
 """Whether an engine artifact can run here, asked before TensorRT sees any of it.
 
 All is told by plain values, so it is tried without a GPU. Every refusal is one line, and its hint the command that
-builds an artifact that would not be refused. What only TensorRT knows, it decides itself when it loads an engine:
-whether TensorRT-RTX serves compute capability 9.0, for one.
+builds an artifact that would not be refused or, on a GPU that TensorRT-RTX does not serve, what does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from frcnn.engine_spec import Range, Target
 from frcnn.errors import ArtifactError
 from frcnn.runtime.engine_artifact import EngineArtifact
+from frcnn.served_gpus import (
+    RTX_COMPUTE_CAPABILITIES,
+    architecture_of,
+    gpus_text,
+    other_ways,
+    refusal,
+    runs_on,
+    serves,
+)
 
-__all__ = ["check_runs_here"]
+__all__ = ["check_gpu", "check_runs_here"]
 
 _NAMES: Final[dict[Target, str]] = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
-_RTX_DEFAULT: Final = (8, 0)  # what TensorRT-RTX builds for unless it is told GPUs
-_RTX_OLDEST: Final = (7, 5)
 _DRIVERS: Final = {12: "r525", 13: "r580"}  # CUDA release -> the first driver that serves it
 _MIB: Final = 1 << 20
+
+
+def check_gpu(artifact: EngineArtifact, compute_capability: str) -> None:
+    """Refuse an artifact whose engines are not for a GPU; TensorRT need not be installed for that.
+
+    Args:
+        artifact: the file.
+        compute_capability: of the GPU, like ``"8.9"``.
+
+    Raises:
+        ArtifactError: the target does not serve the GPU, or the engines were built for others.
+    """
+    target, built_for = artifact.manifest.target, artifact.manifest.compute_capabilities
+    if not serves(target, compute_capability):
+        raise ArtifactError(f"{artifact.path}: {refusal(compute_capability)}", hint=other_ways(compute_capability))
+    if runs_on(target, built_for, compute_capability):
+        return
+    # a GPU that TensorRT-RTX has no name for is served by engines built for no GPU in particular
+    wanted = (*built_for, compute_capability) if compute_capability in RTX_COMPUTE_CAPABILITIES else ()
+    here = "" if target == "tensorrt-rtx" else "on this machine: "
+    raise ArtifactError(
+        f"{artifact.path}: its engines are for GPUs of compute capability {gpus_text(built_for)}, this one has "
+        f"{compute_capability}",
+        hint=here + artifact.manifest.build_command(artifact.path, compute_capabilities=wanted),
+    )
 
 
 def check_runs_here(
@@ -31,7 +61,7 @@ def check_runs_here(
     driver_cuda_version: str,
     free_bytes: int,
 ) -> None:
-    """Refuse an artifact that cannot run on this machine.
+    """Refuse an artifact that cannot run on this machine; whether its engines are for the GPU, :func:`check_gpu` says.
 
     Args:
         artifact: the file.
@@ -46,7 +76,6 @@ def check_runs_here(
     rebuild = artifact.manifest.build_command(artifact.path)
     _check_version(artifact, target_version, rebuild)
     _check_driver(artifact, driver_cuda_version, rebuild)
-    _check_gpu(artifact, compute_capability)
     _check_kernels(artifact, compute_capability, rebuild)
     _check_memory(artifact, free_bytes)
 
@@ -72,37 +101,10 @@ def _check_driver(artifact: EngineArtifact, driver_cuda_version: str, rebuild: s
         )
 
 
-def _check_gpu(artifact: EngineArtifact, compute_capability: str) -> None:
-    manifest = artifact.manifest
-    number = _number(compute_capability)
-    portable = "any GPU and the CPU run its model.onnx: Detector.load('model.onnx')"
-    if manifest.target == "tensorrt-rtx" and number < _RTX_OLDEST:
-        raise ArtifactError(
-            f"{artifact.path}: TensorRT-RTX serves GPUs of compute capability {_text(_RTX_OLDEST)} and later, this one "
-            f"has {compute_capability}",
-            hint=portable,
-        )
-    taken = manifest.compute_capabilities
-    if taken and compute_capability not in taken:
-        here = "" if manifest.target == "tensorrt-rtx" else "on this machine: "
-        gpus = (*taken, compute_capability)
-        raise ArtifactError(
-            f"{artifact.path}: its engines are for GPUs of compute capability {', '.join(taken)}, this one has "
-            f"{compute_capability}",
-            hint=here + manifest.build_command(artifact.path, compute_capabilities=gpus),
-        )
-    if not taken and manifest.target == "tensorrt-rtx" and number < _RTX_DEFAULT:
-        raise ArtifactError(
-            f"{artifact.path}: its engines are for GPUs of compute capability {_text(_RTX_DEFAULT)} and later, this "
-            f"one has {compute_capability}",
-            hint=manifest.build_command(artifact.path, compute_capabilities=(compute_capability,)),
-        )
-
-
 def _check_kernels(artifact: EngineArtifact, compute_capability: str, rebuild: str) -> None:
     """Ask for machine code of this very GPU, or PTX that its driver compiles."""
     architectures = artifact.manifest.architectures
-    own = f"sm_{compute_capability.replace('.', '')}"
+    own = architecture_of(compute_capability)
     oldest = int(own.removeprefix("sm_"))
     ptx = (name.removeprefix("compute_") for name in architectures if name.startswith("compute_"))
     if own not in architectures and not any(name.isdigit() and int(name) <= oldest for name in ptx):
@@ -130,14 +132,6 @@ def _check_memory(artifact: EngineArtifact, free_bytes: int) -> None:
         f"{_mib(free_bytes)} MiB are free",
         hint=f"nvidia-smi shows what else uses the GPU; {smaller}",
     )
-
-
-def _number(compute_capability: str) -> tuple[int, ...]:
-    return tuple(map(int, compute_capability.split(".")))
-
-
-def _text(numbers: Sequence[int]) -> str:
-    return ".".join(map(str, numbers))
 
 
 def _mib(size_bytes: int, *, up: bool = False) -> str:

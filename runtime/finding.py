@@ -19,7 +19,7 @@ class Finding:
         status: ``ok``, ``missing``, or ``broken``: installed and not usable.
         purpose: what frcnn needs it for.
         detail: version, or what is wrong.
-        fix: how to get it; empty where it is there.
+        fix: how to get it, or what does in its place; empty where nothing is wanting.
         essential: detection does not work without it.
     """
 

@@ -15,7 +15,7 @@ from frcnn.runtime.cuda_device import CudaDevice
 from frcnn.runtime.dependencies import import_tensorrt
 from frcnn.runtime.engine_artifact import EngineArtifact
 from frcnn.runtime.engine_backend import DEFAULT_WORKERS, EngineBackend
-from frcnn.runtime.engine_compatibility import check_runs_here
+from frcnn.runtime.engine_compatibility import check_gpu, check_runs_here
 from frcnn.runtime.host_backend import HostBackend
 from frcnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.onnxruntime_providers import Provider
@@ -98,6 +98,7 @@ def open_engines(
     gpu = CudaDevice()
     engines: dict[str, TensorRTEngine] = {}
     try:
+        check_gpu(artifact, gpu.compute_capability)  # before a TensorRT is asked for that would not serve it
         check_runs_here(
             artifact,
             target_version=import_tensorrt(manifest.target).__version__,

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ __all__ = ["Finding", "Status", "can_detect", "look_around"]
 
 _NVIDIA_SMI_SECONDS: Final = 15
 _LEAST_PYTHON: Final = (3, 11)
+_GPU_FIX: Final = "an NVIDIA GPU and its driver (nvidia.com/drivers); frcnn detects on the CPU without"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,9 @@ _BENCH: Final = (
 
 def look_around() -> list[Finding]:
     """Return what is here and what is missing, in the order that a reader wants it."""
-    driver, compiler = find_cuda_driver(), find_kernel_compiler()
+    compiler = find_kernel_compiler()
+    driver, seen = find_cuda_driver()
+    gpu, told = _nvidia_gpu()
     return [
         _system(),
         _python(),
@@ -109,11 +113,11 @@ def look_around() -> list[Finding]:
         _onnxruntime(),
         _onnxruntime_cuda(),
         *(_package(package) for package in _EXPORT),
-        *(with_abilities(_package(package), driver, compiler) for package in _TENSORRT),
+        *(with_abilities(_package(package), driver, compiler, seen or told) for package in _TENSORRT),
         *(_package(package) for package in (*_GPU, *_BENCH)),
         compiler,
         driver,
-        _nvidia_gpu(),
+        gpu,
     ]
 
 
@@ -216,20 +220,22 @@ def _onnxruntime_cuda() -> Finding:
     return Finding(name="onnxruntime-gpu", status="missing", purpose=purpose, detail="no CUDA provider", fix=fix)
 
 
-def _nvidia_gpu() -> Finding:
-    """Ask nvidia-smi, where there is one."""
-    purpose = "TensorRT, CUDA"
+def _nvidia_gpu() -> tuple[Finding, tuple[str, ...]]:
+    """Ask nvidia-smi, where there is one; return also the compute capabilities that it tells."""
+
+    def finding(status: Status, detail: str, fix: str = _GPU_FIX) -> Finding:
+        return Finding(name="NVIDIA GPU", status=status, purpose="TensorRT, CUDA", detail=detail, fix=fix)
+
     program = shutil.which("nvidia-smi")
-    fix = "an NVIDIA GPU and its driver (nvidia.com/drivers); frcnn detects on the CPU without"
     if program is None:
-        return Finding(name="NVIDIA GPU", status="missing", purpose=purpose, detail="no nvidia-smi", fix=fix)
+        return finding("missing", "no nvidia-smi"), ()
     query = [program, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=False)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
-        return Finding(name="NVIDIA GPU", status="broken", purpose=purpose, detail=f"nvidia-smi: {error}", fix=fix)
+        return finding("broken", f"nvidia-smi: {error}"), ()
     said = "; ".join(line.strip() for line in (answer.stdout or answer.stderr).splitlines() if line.strip())
     if answer.returncode != 0 or not answer.stdout.strip():
-        detail = f"nvidia-smi says: {said or f'nothing, exit code {answer.returncode}'}"
-        return Finding(name="NVIDIA GPU", status="broken", purpose=purpose, detail=detail, fix=fix)
-    return Finding(name="NVIDIA GPU", status="ok", purpose=purpose, detail=f"{said} (name, driver, compute capability)")
+        return finding("broken", f"nvidia-smi says: {said or f'nothing, exit code {answer.returncode}'}"), ()
+    told = re.findall(r", ([1-9][0-9]?\.[0-9])\s*$", answer.stdout, flags=re.MULTILINE)
+    return finding("ok", f"{said} (name, driver, compute capability)", fix=""), tuple(told)

@@ -23,6 +23,7 @@ from frcnn.engine_spec import TARGETS, EngineManifest, OperatorStep
 from frcnn.errors import UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
 from frcnn.files import temporary_folder, writable_folder
+from frcnn.served_gpus import gpus_text, runs_on
 from frcnn.spec import PRECISIONS
 
 if TYPE_CHECKING:
@@ -62,12 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kernel-arch",
         metavar="sm_NN[,sm_NN...]",
-        help="GPUs that frcnn's own kernels are compiled for; by default all usual ones. PTX is always added",
+        help="GPUs that frcnn's own kernels are compiled for; by default those of the engines. PTX is always added",
     )
     group.add_argument(
         "--compute-capability",
         metavar="N.N[,N.N...]",
-        help="GPUs that the engines are for; by default all that TensorRT-RTX serves, or the GPU that is there",
+        help=f"GPUs that the engines are for; by default {gpus_text(())}, or with --target tensorrt the one that is "
+        "there. TensorRT-RTX serves 7.5, too, but neither 9.0 nor 10.x",
     )
     group.add_argument(
         "--optimization-level", metavar="0..5", type=int, help="how long TensorRT searches (--target tensorrt)"
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     with progress_bar(f"building {output.name}") as report:
         built = build_artifact(source, output, request, progress=report)
     _print_result(output, built, time.monotonic() - started)
-    return _verify(arguments, output) if arguments.verify else 0
+    return _verify(arguments, output, built.manifest) if arguments.verify else 0
 
 
 def _output_path(arguments: argparse.Namespace) -> Path:
@@ -199,7 +201,8 @@ def _print_result(output: Path, built: Built, seconds: float) -> None:
     memory = manifest.memory
     megabytes = [f"{size / 1e6:.1f}" for size in (memory.weights_bytes, memory.tensors_bytes, memory.workspace_bytes)]
     say(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s")
-    say(f"  target:    {manifest.target} {manifest.target_version} on {_gpus(manifest)}")
+    gpus = gpus_text(manifest.compute_capabilities)
+    say(f"  target:    {manifest.target} {manifest.target_version} on compute capability {gpus}")
     for profile in manifest.profiles:
         say(f"  profile:   batch {profile.batch}, canvas {profile}")
     say(f"  steps:     {engines} engine{'s' * (engines > 1)}, {operators} operators between engines")
@@ -208,13 +211,8 @@ def _print_result(output: Path, built: Built, seconds: float) -> None:
     say("  memory:    {} MB weights, {} MB tensors, {} MB for kernels; and the engines' own".format(*megabytes))
 
 
-def _gpus(manifest: EngineManifest) -> str:
-    capabilities = manifest.compute_capabilities
-    return f"compute capability {', '.join(capabilities)}" if capabilities else "all GPUs that it serves"
-
-
-def _verify(arguments: argparse.Namespace, output: Path) -> int:
-    """Run the verb ``compare``, by the command's own way to verbs, where there is a GPU; else say how."""
+def _verify(arguments: argparse.Namespace, output: Path, manifest: EngineManifest) -> int:
+    """Run the verb ``compare``, by the command's own way to verbs, on a GPU that the engines are for; else say how."""
     from frcnn.exporter.build_gpu import gpu_compute_capability
 
     command = ["compare", str(arguments.checkpoint), str(output)]
@@ -228,7 +226,9 @@ def _verify(arguments: argparse.Namespace, output: Path) -> int:
     if arguments.trust_pickle:
         command.append("--trust-pickle")
     command += ["--images", *map(str, arguments.verify)]
-    if gpu_compute_capability() is None:
-        note(f"not verified, for want of an NVIDIA GPU; where there is one: frcnn {shlex.join(command)}")
+    gpu = gpu_compute_capability()
+    if gpu is None or not runs_on(manifest.target, manifest.compute_capabilities, gpu):
+        wanted = "an NVIDIA GPU" if gpu is None else f"a GPU that it is for (this one has compute capability {gpu})"
+        note(f"not verified, for want of {wanted}; where there is one: frcnn {shlex.join(command)}")
         return 0
     return main(command)

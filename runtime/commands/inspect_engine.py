@@ -13,6 +13,7 @@ from frcnn.engine_spec import MANIFEST_PART, EngineManifest, EngineStep, Operato
 from frcnn.errors import printable
 from frcnn.runtime.commands.model_facts import model_facts
 from frcnn.runtime.engine_artifact import EngineArtifact
+from frcnn.served_gpus import gpus_text
 
 __all__ = ["engine_as_json", "show_engine"]
 
@@ -91,7 +92,7 @@ def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
     kernels = [*([", ".join(cubins)] if cubins else []), *(f"PTX from {name} on for others" for name in ptx)]
     return [
         ("target", f"{manifest.target} {manifest.target_version}, CUDA {manifest.cuda_major}"),
-        ("GPUs", ", ".join(manifest.compute_capabilities) or f"all that {manifest.target} serves by default"),
+        ("GPUs", f"compute capability {gpus_text(manifest.compute_capabilities)}"),
         ("kernels", "; ".join(kernels) or "none"),
         ("precision", manifest.precision),
         (

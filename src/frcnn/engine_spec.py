@@ -204,7 +204,7 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         cuda_major: CUDA release that the kernels were compiled for.
         precision: type of the heavy layers, as the engines' own network definitions have it.
         profiles: shapes that the engines are made for; engine profiles are in this order.
-        compute_capabilities: GPUs that the engines are for, like ``"8.9"``; empty: all that the target serves.
+        compute_capabilities: GPUs that the engines are for, like ``"8.9"``; empty: the target's default.
         architectures: ``sm_NN`` or ``compute_NN``, what each kernel is there for.
         tensors: every tensor that a step reads or writes, by name.
         steps: what a detection does, in order.

@@ -67,7 +67,8 @@ def test_a_model_becomes_an_artifact_and_is_summed_up(exports, tmp_path, capsys)
     lines = printed.out.splitlines()
     assert lines[0].startswith(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB, ")
     assert lines[1:6] == [
-        f"  target:    tensorrt-rtx {manifest.target_version} on all GPUs that it serves",
+        f"  target:    tensorrt-rtx {manifest.target_version} on compute capability "
+        "8.0, 8.6, 8.9, 12.0, 12.1 and later",
         "  profile:   batch 1:1:2, canvas 64x64:160x224:160x288",
         "  steps:     4 engines, 3 operators between engines",
         "  kernels:   for sm_89, compute_75",
@@ -78,6 +79,7 @@ def test_a_model_becomes_an_artifact_and_is_summed_up(exports, tmp_path, capsys)
     assert printed.err == ""
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_exported_on_the_way(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labels = tmp_path / "labels.txt"
@@ -107,6 +109,10 @@ def test_verify_runs_compare_where_there_is_a_gpu_and_says_how_elsewhere(
     command = noted.strip().partition("where there is one: ")[2]
     expected = ["compare", str(checkpoint), str(output), "--arch", f"{TINY}:build", "--arg", "min_size=64"]
     assert shlex.split(command) == ["frcnn", *expected, "--images", "my pictures"]
+
+    monkeypatch.setattr("frcnn.exporter.build_gpu.gpu_compute_capability", lambda: "9.0")
+    assert main(arguments) == 0
+    assert "for want of a GPU that it is for (this one has compute capability 9.0)" in capsys.readouterr().err
 
     called: list[list[str]] = []
 
@@ -142,6 +148,13 @@ def test_the_line_that_verify_prints_is_one_that_compare_takes(checkpoint, expor
         (["--verify", "x"], "error: --verify compares with a checkpoint, got none", "from the checkpoint"),
         (["--size", "100x100"], "error: --size: expected multiples of 32, got 100x100", "128x128"),
         (["--kernel-arch", "sm_5"], "error: kernel architecture: expected some of", "compute_75"),
+        (
+            ["--kernel-arch", "sm_89,sm_90"],
+            "error: --kernel-arch sm_90: TensorRT-RTX serves GPUs of compute capability 7.5, 8.0, 8.6, 8.9, 12.0, "
+            "12.1 and later, not 9.0",
+            "hint: on such a GPU run model.onnx with onnxruntime-gpu, Detector.load('model.onnx', device='cuda'), or "
+            "what is built on it: frcnn build model.onnx --target tensorrt",
+        ),
         (["--optimization-level", "9"], "error: --optimization-level: expected 0 to 5, got 9", ""),
     ],
 )
@@ -160,7 +173,8 @@ def test_what_makes_no_sense_is_one_line_and_a_hint(more, message, hint, exports
     ("more", "message"),
     [
         (["--target", "tensorrt"], "found none"),
-        (["--compute-capability", "9.0"], "--compute-capability: expected some of"),
+        (["--compute-capability", "9.0"], "--compute-capability 9.0: TensorRT-RTX serves GPUs of"),
+        (["--compute-capability", "8.9,10.0"], "--compute-capability 10.0: TensorRT-RTX serves GPUs of"),
         (["--batch", "8:1:1"], "--batch: expected"),
         (["--size", "96"], "--size: expected HEIGHTxWIDTH"),
     ],

@@ -17,7 +17,9 @@ from support.families import FAMILIES
 
 from frcnn.engine_spec import OUTPUTS, EngineStep, OperatorStep, kernel_part
 from frcnn.errors import ArtifactError, ExportError, MissingDependencyError, OutputError, UsageError
-from frcnn.exporter import build_engine, build_gpu
+from frcnn.exporter import build_engine, build_gpu, engine_artifact
+from frcnn.exporter.engine_artifact import Request, prepare
+from frcnn.exporter.engine_builder import BuildSettings
 from frcnn.exporter.engine_profiles import make_profiles
 from frcnn.exporter.engine_shapes import shapes_of_profile, trace
 from frcnn.exporter.engine_steps import kernels_of_step, steps_between_operators
@@ -199,6 +201,7 @@ def test_a_static_file_builds_for_its_own_canvas(exports, tmp_path):
         build_engine(export.path, tmp_path / "other.frcnn", size="224x160")
 
 
+@pytest.mark.slow
 def test_a_live_model_is_exported_on_the_way(tmp_path):
     manifest = build_engine(
         importable_model().eval(),
@@ -297,7 +300,8 @@ def test_another_precision_needs_the_checkpoint(exports, tmp_path):
         ({"batch": 0}, "--batch: expected"),
         ({"size": "100x100"}, "--size: expected multiples of 32, got 100x100"),
         ({"architectures": ["sm_1"]}, "kernel architecture: expected some of sm_75"),
-        ({"compute_capabilities": ["9.0"]}, "--compute-capability: expected some of 7.5, 8.0"),
+        ({"compute_capabilities": ["13.0"]}, "--compute-capability: expected some of 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"),
+        ({"compute_capabilities": ["hopper"]}, "--compute-capability: expected some of 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"),
         ({"compute_capabilities": ["8.9", "8.9"]}, "--compute-capability: 8.9 is given twice"),
         ({"optimization_level": 3}, "--optimization-level goes with --target tensorrt"),
         ({"timing_cache": "cache"}, "--timing-cache goes with --target tensorrt"),
@@ -312,14 +316,54 @@ def test_options_that_make_no_sense(options, message, exports, tmp_path):
     assert names_of(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "option", "capability"),
+    [
+        ({"compute_capabilities": ["9.0"]}, "--compute-capability 9.0", "9.0"),
+        ({"compute_capabilities": ["8.9", "10.0"]}, "--compute-capability 10.0", "10.0"),
+        ({"compute_capabilities": ["11.0"]}, "--compute-capability 11.0", "11.0"),
+        ({"architectures": ["sm_89", "sm_90"]}, "--kernel-arch sm_90", "9.0"),
+        ({"architectures": ["sm_90a"]}, "--kernel-arch sm_90a", "9.0"),
+        ({"architectures": ["sm_100"]}, "--kernel-arch sm_100", "10.0"),
+        ({"architectures": ["sm_103f"]}, "--kernel-arch sm_103f", "10.3"),
+    ],
+)
+def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_refused_before_it_is_asked_for(
+    options, option, capability, exports, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: pytest.fail("TensorRT-RTX was asked for"))
+    with pytest.raises(UsageError) as caught:
+        build_quickly(exports("vgg16").path, tmp_path / "model.frcnn", **options)
+    assert caught.value.message == (
+        f"{option}: TensorRT-RTX serves GPUs of compute capability 7.5, 8.0, 8.6, 8.9, 12.0, 12.1 and later, "
+        f"not {capability}"
+    )
+    assert "onnxruntime-gpu" in caught.value.hint
+    assert caught.value.hint.endswith("frcnn build model.onnx --target tensorrt")
+    assert names_of(tmp_path) == []
+
+
+def test_kernels_are_compiled_for_the_gpus_that_the_engines_are_for(monkeypatch):
+    """All else that runs the artifact compiles the PTX; what no engine in it can run on has no machine code."""
+    assert prepare(Request())[1:] == ((), ("sm_80", "sm_86", "sm_89", "sm_120", "sm_121"))
+    turing = BuildSettings(compute_capabilities=("7.5", "12.0"))
+    assert prepare(Request(settings=turing))[1:] == (("7.5", "12.0"), ("sm_75", "sm_120"))
+    monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: trt)
+    for found, architecture in (("9.0", "sm_90"), ("10.0", "sm_100")):
+        monkeypatch.setattr(build_gpu, "gpu_compute_capability", lambda found=found: found)
+        assert prepare(Request(target="tensorrt"))[1:] == ((found,), (architecture,))
+
+
 def test_tensorrt_proper_asks_for_a_gpu_first(exports, tmp_path, monkeypatch):
     monkeypatch.setattr(build_gpu, "gpu_compute_capability", lambda: None)
     with pytest.raises(UsageError, match="found none") as caught:
         build_quickly(exports("vgg16").path, tmp_path / "model.frcnn", target="tensorrt")
     assert "--target tensorrt-rtx" in caught.value.hint
     monkeypatch.setattr(build_gpu, "gpu_compute_capability", lambda: "9.0")
-    with pytest.raises(UsageError, match=r"builds for the GPU it runs on, 9.0, got 8.9"):
-        build_quickly(exports("vgg16").path, tmp_path / "o.frcnn", target="tensorrt", compute_capabilities=["8.9"])
+    for wanted, elsewhere in (("8.9", True), ("hopper", True), ("10.0", False)):
+        with pytest.raises(UsageError, match=f"builds for the GPU it runs on, 9.0, got {wanted}") as caught:
+            build_quickly(exports("vgg16").path, tmp_path / "o.frcnn", target="tensorrt", compute_capabilities=[wanted])
+        assert ("--target tensorrt-rtx" in caught.value.hint) == elsewhere
 
 
 def test_what_is_missing_is_named(exports, tmp_path, monkeypatch):

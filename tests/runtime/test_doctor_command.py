@@ -105,6 +105,11 @@ def test_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path, "echo 'NVIDIA H100, 580.1, 9.0'")
     assert finding("NVIDIA GPU").status == "ok"
     assert "NVIDIA H100, 580.1, 9.0" in finding("NVIDIA GPU").detail
+    rtx = finding("tensorrt_rtx")  # no driver is seen, yet nvidia-smi tells the GPU
+    assert rtx.detail.endswith("does not serve compute capability 9.0")
+    assert "frcnn build model.onnx --target tensorrt" in rtx.fix
+    fake_program(tmp_path, "echo 'NVIDIA L4, 580.1, 8.9'")
+    assert "does not serve" not in finding("tensorrt_rtx").detail
     fake_program(tmp_path, "echo 'driver/library version mismatch' >&2; exit 18")
     assert finding("NVIDIA GPU").status == "broken"
     assert "version mismatch" in finding("NVIDIA GPU").detail
@@ -160,8 +165,8 @@ def test_a_driver_that_is_not_there(
     function: str, error: Exception, status: str, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine_cuda, function, raising(error))
-    found = find_cuda_driver()
-    assert (found.status, bool(found.fix)) == (status, True)
+    found, gpus = find_cuda_driver()
+    assert (found.status, bool(found.fix), gpus) == (status, True, ())
     assert detail in found.detail
 
 
@@ -175,8 +180,8 @@ for devices, failing in ((2, None), (0, None), (1, "cuInit")):
     driver.set_devices(devices)
     if failing:
         driver.fail(failing, 803)
-    row = find_cuda_driver()
-    found.append((row.status, row.detail))
+    row, gpus = find_cuda_driver()
+    found.append((row.status, row.detail, gpus))
 print(json.dumps([found, driver.live()]))
 """
 
@@ -187,9 +192,10 @@ def test_the_gpus_that_the_driver_sees(tmp_path: Path) -> None:
     assert two == [
         "ok",
         "CUDA 13.0: 0 Stand-in 0, compute capability 9.0; 1 Stand-in 1, compute capability 9.0",
+        ["9.0", "9.0"],
     ]
-    assert none == ["missing", "CUDA 13.0, sees no GPU"]
-    assert mismatch == ["broken", "CUDA 13.0, cuInit answered CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"]
+    assert none == ["missing", "CUDA 13.0, sees no GPU", []]
+    assert mismatch == ["broken", "CUDA 13.0, cuInit answered CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", []]
     assert live.endswith("contexts=0")
 
 
@@ -209,9 +215,35 @@ def row(name: str, status: Any = "ok") -> Finding:
     ],
 )
 def test_what_a_tensorrt_allows(name: str, gpu: str, nvrtc: str, says: str) -> None:
-    assert with_abilities(row(name), row("CUDA driver", gpu), row("NVRTC", nvrtc)).detail == says
+    gpus = ("8.9",) if gpu == "ok" else ()
+    found = with_abilities(row(name), row("CUDA driver", gpu), row("NVRTC", nvrtc), gpus)
+    assert (found.detail, found.fix) == (says, "")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "says"),
+    [
+        (("9.0", "9.0"), "1.0, builds artifacts here, runs none here: it does not serve compute capability 9.0"),
+        (("9.0", "10.0"), "1.0, builds artifacts here, runs none here: it does not serve compute capability 9.0, 10.0"),
+        (("8.9", "9.0"), "1.0, builds artifacts here, runs them here, but it does not serve compute capability 9.0"),
+    ],
+)
+def test_a_gpu_that_tensorrt_rtx_does_not_serve(gpus: tuple[str, ...], says: str) -> None:
+    found = with_abilities(row("tensorrt_rtx"), row("CUDA driver"), row("NVRTC"), gpus)
+    assert (found.status, found.detail) == ("ok", says)
+    assert "onnxruntime-gpu, Detector.load('model.onnx', device='cuda')" in found.fix
+    assert "frcnn build model.onnx --target tensorrt" in found.fix
+    tensorrt = with_abilities(row("tensorrt"), row("CUDA driver"), row("NVRTC"), gpus)
+    assert (tensorrt.detail, tensorrt.fix) == ("1.0, builds artifacts here, runs them here", "")
+
+
+def test_a_gpu_that_a_missing_tensorrt_rtx_would_not_serve() -> None:
+    missing = Finding(name="tensorrt_rtx", status="missing", purpose="", detail="not installed", fix="pip install x")
+    found = with_abilities(missing, row("CUDA driver"), row("NVRTC"), ("9.0",))
+    assert (found.status, found.detail) == ("missing", "not installed, it does not serve compute capability 9.0")
+    assert found.fix.endswith("frcnn build model.onnx --target tensorrt; to build for other GPUs pip install x")
 
 
 def test_a_missing_tensorrt_allows_nothing() -> None:
     missing = row("tensorrt", "missing")
-    assert with_abilities(missing, row("CUDA driver"), row("NVRTC")) is missing
+    assert with_abilities(missing, row("CUDA driver"), row("NVRTC"), ("9.0",)) is missing

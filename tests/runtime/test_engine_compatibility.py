@@ -19,7 +19,7 @@ from frcnn.cli import VERBS
 from frcnn.engine_spec import MemoryNeeds, Profile, Range
 from frcnn.errors import ArtifactError, FrcnnError
 from frcnn.runtime.engine_artifact import EngineArtifact, open_engine_artifact
-from frcnn.runtime.engine_compatibility import check_runs_here
+from frcnn.runtime.engine_compatibility import check_gpu, check_runs_here
 
 ArtifactOf = Callable[..., EngineArtifact]
 HERE: dict[str, Any] = {
@@ -62,15 +62,33 @@ def refusal(artifact: EngineArtifact, **machine: Any) -> ArtifactError:
     return one_line(raised.value, artifact)
 
 
+def gpu_refusal(artifact: EngineArtifact, compute_capability: str) -> ArtifactError:
+    with pytest.raises(ArtifactError) as raised:
+        check_gpu(artifact, compute_capability)
+    return one_line(raised.value, artifact)
+
+
 def one_line(error: FrcnnError, artifact: EngineArtifact) -> Any:
     assert error.message.startswith(f"{artifact.path}: ")
     assert "\n" not in error.message + error.hint
     return error
 
 
-@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "9.0", "10.0", "12.0", "12.1", "13.0"])
-def test_tensorrt_rtx_itself_decides_on_every_gpu_that_it_may_serve(artifact_of: ArtifactOf, capability: str) -> None:
+@pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0", "12.1", "13.0"])
+def test_the_gpus_that_engines_for_tensorrt_rtx_run_on_by_default(artifact_of: ArtifactOf, capability: str) -> None:
+    check_gpu(artifact_of(), capability)
     check_runs_here(artifact_of(), **HERE | {"compute_capability": capability})
+
+
+@pytest.mark.parametrize("capability", ["8.7", "9.0", "10.0", "10.3", "11.0"])
+def test_the_gpus_that_tensorrt_rtx_never_serves(artifact_of: ArtifactOf, capability: str) -> None:
+    for built_for in ((), (capability,)):
+        error = gpu_refusal(artifact_of(compute_capabilities=built_for), capability)
+        served = "7.5, 8.0, 8.6, 8.9, 12.0, 12.1 and later"
+        assert error.message.endswith(f": TensorRT-RTX serves GPUs of compute capability {served}, not {capability}")
+        assert "onnxruntime-gpu, Detector.load('model.onnx', device='cuda')" in error.hint
+        assert error.hint.endswith("frcnn build model.onnx --target tensorrt")
+    check_gpu(artifact_of(target="tensorrt", compute_capabilities=(capability,)), capability)
 
 
 def test_a_newer_driver_serves_older_kernels(artifact_of: ArtifactOf) -> None:
@@ -99,31 +117,34 @@ def test_an_older_driver(artifact_of: ArtifactOf) -> None:
 
 
 def test_turing_must_be_asked_for(artifact_of: ArtifactOf) -> None:
-    error = refusal(artifact_of(), compute_capability="7.5")
-    assert "for GPUs of compute capability 8.0 and later, this one has 7.5" in error.message
+    error = gpu_refusal(artifact_of(), "7.5")
+    assert "for GPUs of compute capability 8.0, 8.6, 8.9, 12.0, 12.1 and later, this one has 7.5" in error.message
     (command,) = commands(error.hint)
     assert command.endswith("--compute-capability 7.5")
-    check_runs_here(artifact_of(compute_capabilities=("7.5",)), **HERE | {"compute_capability": "7.5"})
+    check_gpu(artifact_of(compute_capabilities=("7.5",)), "7.5")
 
 
-def test_a_gpu_that_tensorrt_rtx_never_serves(artifact_of: ArtifactOf) -> None:
-    error = refusal(artifact_of(), compute_capability="6.1")
-    assert "TensorRT-RTX serves GPUs of compute capability 7.5 and later, this one has 6.1" in error.message
-    assert "Detector.load('model.onnx')" in error.hint
+def test_a_gpu_that_is_too_old_for_any_target(artifact_of: ArtifactOf) -> None:
+    error = gpu_refusal(artifact_of(), "6.1")
+    assert error.message.endswith(" and later, not 6.1")
+    assert error.hint.endswith("run model.onnx on the processor: Detector.load('model.onnx')")
 
 
 def test_a_gpu_that_the_engines_are_not_for(artifact_of: ArtifactOf) -> None:
-    error = refusal(artifact_of(compute_capabilities=("8.9", "12.0")), compute_capability="8.6")
+    artifact = artifact_of(compute_capabilities=("8.9", "12.0"))
+    error = gpu_refusal(artifact, "8.6")
     assert "for GPUs of compute capability 8.9, 12.0, this one has 8.6" in error.message
     (command,) = commands(error.hint)
     assert command.endswith("--compute-capability 8.9,12.0,8.6")
+    (command,) = commands(gpu_refusal(artifact, "13.0").hint)  # which has no name to build for, but is served
+    assert "--compute-capability" not in command
 
 
 def test_a_tensorrt_plan_of_another_gpu_is_built_on_this_machine(artifact_of: ArtifactOf) -> None:
     artifact = artifact_of(target="tensorrt")
-    here = HERE | {"target_version": "10.13.3.9"}
-    check_runs_here(artifact, **here)
-    error = refusal(artifact, **here | {"compute_capability": "9.0"})
+    check_gpu(artifact, "8.9")
+    check_runs_here(artifact, **HERE | {"target_version": "10.13.3.9"})
+    error = gpu_refusal(artifact, "9.0")
     assert "for GPUs of compute capability 8.9, this one has 9.0" in error.message
     assert error.hint.startswith("on this machine: frcnn build model.onnx")
     assert "--compute-capability" not in error.hint

@@ -83,6 +83,21 @@ def test_what_does_not_fit_this_machine_is_said_before_any_engine_is_loaded(
     assert not machine.device.is_open
 
 
+@pytest.mark.parametrize("architecture", ["sm_90", "sm_100", "sm_103", "sm_110"])
+def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_said_before_it_is_asked_for(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    machine.device = FakeDevice(architecture=architecture)
+    monkeypatch.setattr(loading, "CudaDevice", lambda: machine.device)
+    monkeypatch.setattr(loading, "import_tensorrt", lambda _target: pytest.fail("TensorRT-RTX was asked for"))
+    with pytest.raises(ArtifactError) as raised:
+        Detector.load(write_engine_file(tmp_path / "model.frcnn"))
+    assert raised.value.message.endswith(f" and later, not {machine.device.compute_capability}")
+    assert raised.value.hint.endswith("frcnn build model.onnx --target tensorrt")
+    assert machine.loaded == []
+    assert not machine.device.is_open
+
+
 def test_a_file_that_is_not_trusted_is_not_loaded(tmp_path: Path, machine: Machine) -> None:
     with pytest.raises(ArtifactError, match="is not among trusted_hashes"):
         Detector.load(write_engine_file(tmp_path / "model.frcnn"), trusted_hashes=["0" * 64])

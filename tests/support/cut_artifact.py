@@ -83,7 +83,7 @@ class CutArtifact:
             precision=export.manifest.precision,
             profiles=profiles,
             compute_capabilities=(),
-            architectures=("sm_90",),
+            architectures=("sm_89",),
             tensors=tensors,
             steps=tuple(steps),
             parts={
@@ -149,4 +149,4 @@ def _kernel_parts(
         if isinstance(step, OperatorStep):
             maps: Any = tensors[step.inputs[-1]]
             made += kernels_of(step.operator, step.attributes, element=maps.element, layout=maps.layout)
-    return {kernel_part(k.entry, fingerprint(k), "sm_90"): code_of(k, "sm_90") for k in made}
+    return {kernel_part(k.entry, fingerprint(k), "sm_89"): code_of(k, "sm_89") for k in made}

@@ -190,7 +190,7 @@ class FakeDevice:
 
     name = "Fake GPU"
 
-    def __init__(self, *, architecture: str = "sm_90", idle: bool = False) -> None:
+    def __init__(self, *, architecture: str = "sm_89", idle: bool = False) -> None:
         self.architecture = architecture
         self.compute_capability = f"{architecture[3:-1]}.{architecture[-1]}"
         self.driver = FakeDriver(self)

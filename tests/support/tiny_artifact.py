@@ -135,7 +135,7 @@ class TinyArtifact:
         *,
         profiles: tuple[Profile, ...] = (DYNAMIC,),
         images: Any = "float32",
-        architectures: tuple[str, ...] = ("sm_90", "compute_75"),
+        architectures: tuple[str, ...] = ("sm_89", "compute_75"),
     ) -> None:
         transform = source.model.transform
         kernels: list[Kernel] = [
