@@ -23,15 +23,16 @@ from torch import Tensor
 
 from frcnn.files import replacing
 
-__all__ = ["CANVAS", "PER_LEVEL", "RPN_COUNTS", "Boxes", "demo_boxes", "load_boxes", "main", "random_boxes"]
+__all__ = ["CANVAS", "CLASSES", "PER_LEVEL", "RPN_COUNTS", "Boxes", "demo_boxes", "load_boxes", "main", "random_boxes"]
 
 CANVAS: Final = (800, 1344)
 PER_LEVEL: Final = 1000
 """Boxes a group: candidates a level, proposals a picture."""
 RPN_COUNTS: Final = (1000, 1000, 1000, 1000, 819)
 """Candidates a level of R50-FPN on this canvas: its coarsest has 819 anchors."""
+CLASSES: Final = 90
+"""Of COCO's category numbers, which torchvision's checkpoints count."""
 
-_CLASSES: Final = 90
 _DEMO: Final = Path(__file__).resolve().parents[1] / "examples" / "train_demo"
 
 
@@ -64,7 +65,7 @@ def random_boxes(seed: int, *, present: float = 1.0) -> Boxes:
     rpn, scores = _clusters(rng, len(RPN_COUNTS), PER_LEVEL), _scores(rng, (len(RPN_COUNTS), PER_LEVEL))
     for level, count in enumerate(RPN_COUNTS):
         scores[level, count:] = -1
-    classes, class_scores = _clusters(rng, _CLASSES, PER_LEVEL), _scores(rng, (_CLASSES, PER_LEVEL))
+    classes, class_scores = _clusters(rng, CLASSES, PER_LEVEL), _scores(rng, (CLASSES, PER_LEVEL))
     class_scores[torch.from_numpy(rng.uniform(size=class_scores.shape) >= present)] = -1
     return Boxes(origin="random", rois=rois, rpn=(rpn, scores), classes=(classes, class_scores))
 

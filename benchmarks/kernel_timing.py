@@ -1,8 +1,9 @@
 """Time short GPU work: many launches in one CUDA graph, warm and cold caches, rounds that interleave all ways.
 
-Cold means that a buffer of twice the L2 is written before each launch; the time of the writes alone, measured in the
-same round, is taken off. What cannot be captured (PyTorch code that waits for results) is timed call by call between
-two events, its waits included, because whoever calls it waits, too.
+Cold means that a buffer of twice the L2 is read before each launch; the time of the reads alone, measured in the same
+round, is taken off. It is read, not written: lines that were written must leave the L2 while the launch runs, and
+their bytes would be charged to it. What cannot be captured (PyTorch code that waits for results) is timed call by call
+between two events, its waits included, because whoever calls it waits, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __all__ = ["Cache", "CudaTimer", "Spread", "Timer", "Way", "interleaved", "ratio
 
 Cache = Literal["warm", "cold"]
 _WARM_UP: Final = 3
+_ROUND_US: Final = 5000.0  # of calls that no graph holds; slow ones are called less often, but once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +60,15 @@ class CudaTimer:
     """Measures on the current CUDA device.
 
     Args:
-        launches: in a graph, or calls between two waits.
+        launches: in a graph, or calls a round at most.
     """
 
     def __init__(self, launches: int) -> None:
         self._launches = launches
         l2_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
-        self._flushed = torch.empty(2 * l2_bytes, dtype=torch.uint8, device="cuda")
+        self._flushed = torch.zeros(2 * l2_bytes // 4, device="cuda")
+        self._sum = torch.zeros((), device="cuda")
+        self._flush()  # loads its kernel, which a capture could not
 
     def prepare(self, way: Way, cache: Cache) -> Callable[[], float]:
         """Return a function that measures the way once, in microseconds a call."""
@@ -72,7 +76,8 @@ class CudaTimer:
             way.run()
         torch.cuda.synchronize()
         if not way.capturable:
-            return lambda: self._calls(way.run, cache)
+            calls = max(1, min(self._launches, int(_ROUND_US / self._calls(way.run, cache, 1))))
+            return lambda: self._calls(way.run, cache, calls)
         flush = (self._flush,) if cache == "cold" else ()
         work = self._graph(*flush, way.run)
         if not flush:
@@ -81,7 +86,7 @@ class CudaTimer:
         return lambda: self._replay(work) - self._replay(alone)
 
     def _flush(self) -> None:
-        self._flushed.zero_()
+        torch.sum(self._flushed, 0, out=self._sum)
 
     def _graph(self, *steps: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
@@ -101,8 +106,8 @@ class CudaTimer:
         end.synchronize()
         return float(start.elapsed_time(end)) * 1e3 / self._launches
 
-    def _calls(self, run: Callable[[], object], cache: Cache) -> float:
-        spans = [_events() for _ in range(self._launches)]
+    def _calls(self, run: Callable[[], object], cache: Cache, calls: int) -> float:
+        spans = [_events() for _ in range(calls)]
         for start, end in spans:
             if cache == "cold":
                 self._flush()

@@ -2,7 +2,11 @@
 
 ``python -m frcnn.benchmarks.kernels -o results.json [--quick] [--boxes boxes.npz]``. Ours is timed in a CUDA graph, as
 an engine runs it, and called from Python beside it; torchvision's waits for the GPU and cannot be captured. Warm and
-cold L2, batches of 1, 4 and 8, boxes at random and of the demo's checkpoint. Every case is checked before it is timed.
+cold L2, batches of 1, 8 and 4, boxes at random and of the demo's checkpoint. Every case is checked before it is timed;
+one that is wrong or fails is reported, not timed, and the exit status is 1. What matters most comes first, and the file
+is complete after every line, so that a run may be stopped at any moment.
+
+Cold times are the ones to hold against the floor (``kernel_floors``): in a warm L2 lies what memory need not bring.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -32,7 +36,9 @@ from frcnn.benchmarks.kernel_cases import (
     nms_case,
     preprocess_case,
 )
-from frcnn.benchmarks.kernel_timing import Cache, CudaTimer, Spread, Timer, Way, interleaved, ratios, spread
+from frcnn.benchmarks.kernel_floors import Bound, Limits, measure_limits
+from frcnn.benchmarks.kernel_timing import Cache, CudaTimer, Spread, Timer, interleaved, ratios, spread
+from frcnn.errors import FrcnnError
 from frcnn.files import write_text
 
 __all__ = ["LEAST_RATIO", "Result", "main", "measure"]
@@ -58,8 +64,11 @@ class Result:
         microseconds: of a call, by way.
         times_torchvision: torchvision's time / ours within a round, ours in a graph.
         times_torchvision_from_python: the same, ours called from Python.
-        floor_us: what the GPU cannot do it faster than, where it is known.
-        of_floor: the floor / our median; 1 is the best there is.
+        density: share of the boxes or RoIs that are present, 0 to 1; None where there are none.
+        moved_bytes: what must be read or written at least.
+        floor_us: what this GPU cannot do it faster than with a cold L2; None warm.
+        floor_bound: what sets the floor: ``memory``, ``arithmetic`` or ``launch``; None warm.
+        of_floor: the floor / our median, the share of the roofline; 1 is the best there is; None warm.
         target_us: what we want to reach, warm.
         target_met: whether our median is within it; None where there is no target.
         ratio_met: whether the median ratio reaches :data:`LEAST_RATIO`.
@@ -72,14 +81,17 @@ class Result:
     microseconds: dict[str, Spread]
     times_torchvision: Spread
     times_torchvision_from_python: Spread
+    density: float | None
+    moved_bytes: int
     floor_us: float | None
+    floor_bound: Bound | None
     of_floor: float | None
     target_us: float | None
     target_met: bool | None
     ratio_met: bool
 
 
-def measure(case: Case, timer: Timer, cache: Cache, *, rounds: int, copy_bytes_per_us: float) -> Result:
+def measure(case: Case, timer: Timer, cache: Cache, *, rounds: int, limits: Limits) -> Result:
     """Measure a case.
 
     Args:
@@ -87,10 +99,10 @@ def measure(case: Case, timer: Timer, cache: Cache, *, rounds: int, copy_bytes_p
         timer: how.
         cache: whether the L2 is flushed before each launch.
         rounds: at least 2.
-        copy_bytes_per_us: bytes read and written a microsecond by a copy, for the floor of what only moves bytes.
+        limits: of the GPU, for the floor.
     """
     times = interleaved(case.ways, timer, cache, rounds)
-    floor = case.moved_bytes / copy_bytes_per_us if case.moved_bytes else case.floor_us
+    floor, bound = limits.floor(case.work) if cache == "cold" else (None, None)
     ours, ratio = spread(times[OURS]), ratios(times, THEIRS, OURS)
     target = case.target_us if cache == "warm" else None
     return Result(
@@ -101,7 +113,10 @@ def measure(case: Case, timer: Timer, cache: Cache, *, rounds: int, copy_bytes_p
         microseconds={name: spread(values) for name, values in times.items()},
         times_torchvision=ratio,
         times_torchvision_from_python=ratios(times, THEIRS, OURS_FROM_PYTHON),
+        density=case.density,
+        moved_bytes=case.work.moved_bytes,
         floor_us=floor,
+        floor_bound=bound,
         of_floor=None if floor is None else floor / ours.median,
         target_us=target,
         target_met=None if target is None else ours.median <= target,
@@ -109,19 +124,22 @@ def measure(case: Case, timer: Timer, cache: Cache, *, rounds: int, copy_bytes_p
     )
 
 
-def _cases(demo: Sequence[Boxes], quick: bool) -> Iterator[Callable[[], Case]]:
+def _cases(demo: Sequence[Boxes], quick: bool) -> Iterator[partial[Case]]:
     """Give functions that make the cases, one after another, so that only one lies in the GPU's memory."""
-    for batch in (1,) if quick else (1, 4, 8):
+    for batch in (1,) if quick else (1, 8, 4):
         drawn = [random_boxes(seed) for seed in range(batch)]
         few = [random_boxes(seed, present=0.02) for seed in range(batch)]  # as many as pass a score threshold
-        real = [demo[i % len(demo)] for i in range(batch)] if demo else []
-        for boxes in filter(None, (drawn, real)):
-            yield partial(align_case, boxes)
-            yield partial(nms_case, boxes, of="rpn", iou_threshold=_RPN_THRESHOLD)
-            yield partial(nms_case, boxes, of="classes", iou_threshold=_CLASS_THRESHOLD)
+        yield partial(align_case, drawn)
+        yield partial(nms_case, drawn, of="rpn", iou_threshold=_RPN_THRESHOLD)
         yield partial(nms_case, few, of="classes", iou_threshold=_CLASS_THRESHOLD)
+        yield partial(nms_case, drawn, of="classes", iou_threshold=_CLASS_THRESHOLD)
         for element in ("float16", "float32"):
             yield partial(preprocess_case, [(1080, 1920)] * batch, element=element)
+        real = [demo[i % len(demo)] for i in range(batch)] if demo else []
+        if real:
+            yield partial(align_case, real)
+            yield partial(nms_case, real, of="rpn", iou_threshold=_RPN_THRESHOLD)
+            yield partial(nms_case, real, of="classes", iou_threshold=_CLASS_THRESHOLD)
     if not quick:
         one = [random_boxes(0)]
         yield partial(align_case, one, layout="planar")
@@ -129,14 +147,6 @@ def _cases(demo: Sequence[Boxes], quick: bool) -> Iterator[Callable[[], Case]]:
         yield partial(align_case, one, element="float32")
         yield partial(align_case, one, channels=64)
         yield partial(preprocess_case, [(480, 640)], element="float16")
-
-
-def _copy_bytes_per_us(timer: Timer) -> float:
-    """Return how many bytes a copy within the GPU's memory reads and writes a microsecond."""
-    source = torch.empty(2**28, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    copy = timer.prepare(Way(name="copy", run=lambda: target.copy_(source), capturable=True), "warm")
-    return 2 * source.numel() / spread([copy() for _ in range(5)]).median
 
 
 def _environment(arguments: Sequence[str]) -> dict[str, Any]:
@@ -174,14 +184,20 @@ def _demo(path: Path | None) -> tuple[list[Boxes], str]:
         return load_boxes(path), str(path.name)
     try:
         return demo_boxes(8), "made in this run"
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         return [], f"left out: {error}"
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    write_text(path, json.dumps(report, indent=1) + "\n")
 
 
 def _line(result: Result) -> str:
     ours, theirs = result.microseconds[OURS].median, result.microseconds[THEIRS].median
     target = "" if result.target_us is None else f"  target {result.target_us:.0f}: {_met(bool(result.target_met))}"
-    floor = "" if result.of_floor is None else f"  {result.of_floor:.0%} of the floor"
+    floor = ""
+    if result.of_floor is not None:
+        floor = f"  {result.of_floor:.0%} of the floor, {result.floor_us:.1f} us of {result.floor_bound}"
     return (
         f"{result.case} {result.boxes}, batch {result.batch}, {result.cache}: {ours:.1f} us, "
         f"torchvision {theirs:.1f} us, {result.times_torchvision.median:.1f}x ({_met(result.ratio_met)}){floor}{target}"
@@ -203,25 +219,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("error: the kernel benchmark needs an NVIDIA GPU and its driver, and there is none here", file=sys.stderr)
         return 2
-    rounds, launches = (5, 20) if chosen.quick else (21, 50)
+    rounds, launches = (5, 20) if chosen.quick else (15, 50)
     timer = CudaTimer(launches)
     demo, origin = _demo(chosen.boxes)
-    copy = _copy_bytes_per_us(timer)
+    limits = measure_limits(timer)
+    print(
+        f"copy {limits.copy_bytes_per_us / 1e6:.2f} TB/s, arithmetic {limits.operations_per_us / 1e6:.1f} T/s, "
+        f"launch {limits.launch_us:.1f} us",
+        flush=True,
+    )
     report: dict[str, Any] = {
         "environment": _environment(given),
         "settings": {"rounds": rounds, "launches": launches, "least_ratio": LEAST_RATIO, "demo_boxes": origin},
-        "copy_gb_per_s": copy / 1e3,
+        "limits": asdict(limits),
         "results": [],
+        "failed": [],
     }
     for make in _cases(demo, chosen.quick):
-        case = make()
-        case.check()
-        for cache in _CACHES:
-            result = measure(case, timer, cache, rounds=rounds, copy_bytes_per_us=copy)
-            print(_line(result), flush=True)
-            report["results"].append(asdict(result))
-            write_text(chosen.output, json.dumps(report, indent=1) + "\n")
-    return 0
+        try:
+            case = make()
+            case.check()
+            for cache in _CACHES:
+                result = measure(case, timer, cache, rounds=rounds, limits=limits)
+                print(_line(result), flush=True)
+                report["results"].append(asdict(result))
+                _write(chosen.output, report)
+        except (AssertionError, FrcnnError, RuntimeError) as error:  # PyTorch's CUDA errors are RuntimeErrors
+            failed = f"{make.func.__name__}, batch {len(make.args[0])}, {make.keywords}"
+            print(f"FAILED {failed}: {error}", flush=True)
+            report["failed"].append({"case": failed, "error": str(error)})
+            _write(chosen.output, report)
+    return 1 if report["failed"] else 0
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ __device__ __forceinline__ Roi find_roi(const float4* __restrict__ rois, const M
 constexpr bool kStaged = CHANNELS_LAST && !OUTPUT_CHANNELS_LAST;
 constexpr int kRunWords = kBins * kWidth * int(sizeof(Element)) / 4;  // the output of kWidth channels
 constexpr int kRunStride = kRunWords + 1;  // the lanes' writes are spread over all banks
+// pooling_kernel.py fits these words, and the taps of RoIAlign, into the shared memory of a block.
 constexpr int kStageWords = kStaged ? CHANNELS_PER_BLOCK / kWidth * kRunStride : 1;
 
 // Pools all bins of the RoI for the channels of this block. `pooler` gives, for a bin, the pooled value of kWidth

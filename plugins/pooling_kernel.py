@@ -14,7 +14,10 @@ __all__ = ["MOST_LEVELS", "pooling_kernel"]
 
 MOST_LEVELS: Final = 8
 
-_STAGE_BYTES: Final = 26_624  # of shared memory for one block's output: 8 blocks fit a multiprocessor of Hopper
+_MOST_SHARED_BYTES: Final = 49_152  # that a block may take without asking the driver for more
+# Of these, for the output of a block: a multiprocessor of Hopper has room for 8 such blocks, its registers for 3 to 6.
+_STAGE_BYTES: Final = 26_624
+_TAP_BYTES: Final = 16  # of shared memory for a row or column of samples: two cells and their weights
 _VECTOR_BYTES: Final = 16  # one load of a lane
 _WORD_BYTES: Final = 4  # between the runs of two vectors of channels
 _MOST_WARPS: Final = 8
@@ -34,11 +37,13 @@ def pooling_kernel(
     output_width: int,
     spatial_scales: Sequence[float],
     level_thresholds: Sequence[float],
+    sampling_ratio: int = 0,
 ) -> Kernel:
     """Return a RoI pooling kernel.
 
     A block pools one RoI for CHANNELS_PER_BLOCK channels. Channels-last maps are read 16 bytes a lane and the result
-    is staged in shared memory, so that planar output is written in whole lines too.
+    is staged in shared memory, so that planar output is written in whole lines too. A fixed number of samples a bin is
+    located once a block, in shared memory as well.
 
     Args:
         spec: the operator.
@@ -52,9 +57,11 @@ def pooling_kernel(
         output_width: see the operator.
         spatial_scales: see the operator; their number is the number of levels.
         level_thresholds: see the operator.
+        sampling_ratio: samples per bin side, where the operator has a fixed number of them; 0 elsewhere.
 
     Raises:
-        KernelError: a value that the kernel cannot be made for.
+        KernelError: a value that the kernel cannot be made for, or a grid and a sampling ratio that together take more
+            than the 48 KiB of shared memory of a block.
     """
     check_choice("element", element, get_args(Element))
     check_choice("layout", layout, get_args(Layout))
@@ -64,7 +71,9 @@ def pooling_kernel(
 
     bins = output_height * output_width
     vector = _VECTOR_BYTES // ELEMENT_BYTES[element] if layout == "channels_last" else 1
-    channels = _channels_per_block(bins, vector, ELEMENT_BYTES[element])
+    staged = (layout, output_layout) == ("channels_last", "planar")
+    stage_bytes = _stage_bytes(output_height, output_width, sampling_ratio, staged=staged)
+    channels = _channels_per_block(bins, vector, stage_bytes)
     threads = 32 * _warps(bins * channels // vector)
     rois, features = spec.inputs
     maps = tuple(
@@ -119,11 +128,24 @@ def _check_attributes(
         raise KernelError(f"output_height x output_width must be 1 to {most} cells, got {height} x {width}")
 
 
-def _channels_per_block(bins: int, vector: int, element_bytes: int) -> int:
+def _stage_bytes(height: int, width: int, sampling_ratio: int, *, staged: bool) -> int:
+    """Return the shared memory for the output of a block: what the samples leave of it."""
+    bins, taps = height * width, (height + width) * sampling_ratio * _TAP_BYTES
+    least = taps + (bins * _VECTOR_BYTES + _WORD_BYTES if staged else 0)
+    if least > _MOST_SHARED_BYTES:
+        raise KernelError(
+            f"a block has {_MOST_SHARED_BYTES} bytes of shared memory, got output_height {height}, "
+            f"output_width {width} and sampling_ratio {sampling_ratio}, which need {least}",
+            hint="choose a smaller grid or a smaller sampling_ratio",
+        )
+    return min(_STAGE_BYTES, _MOST_SHARED_BYTES - taps) if staged else _STAGE_BYTES
+
+
+def _channels_per_block(bins: int, vector: int, stage_bytes: int) -> int:
     """Return the most channels, at most 32 loads of a lane wide, whose pooled cells fit the stage."""
     if vector == 1:
         return 64
-    groups = _STAGE_BYTES // (bins * vector * element_bytes + _WORD_BYTES)
+    groups = stage_bytes // (bins * _VECTOR_BYTES + _WORD_BYTES)
     fitting = 1 << (min(32, groups).bit_length() - 1)
     return fitting * vector
 

@@ -3,7 +3,7 @@
 ``GroupedNMSMask`` ranks the present boxes of each group by falling score and writes, as bits, who overlaps whom;
 ``GroupedNMSResolve`` goes through the ranks 32 at a time and keeps what no kept box overlaps. Between them lie
 ``order (G, M)`` and ``overlaps (G, 16 T (T + 1))`` int32, T = ceil(M / 32): 72 KB a group of 1,000 boxes, 1.1 MB a
-group of 4,096. Only the part that belongs to present boxes is ever touched.
+group of 4,096. Of ``overlaps`` only the part that belongs to present boxes is ever touched.
 """
 
 from __future__ import annotations

@@ -49,5 +49,6 @@ def kernels(
             output_width=output_width,
             spatial_scales=spatial_scales,
             level_thresholds=level_thresholds,
+            sampling_ratio=sampling_ratio,
         ),
     )

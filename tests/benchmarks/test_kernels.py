@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,12 +14,17 @@ from torch.overrides import TorchFunctionMode
 
 import frcnn.benchmarks.kernel_boxes as kernel_boxes
 import frcnn.benchmarks.kernel_cases as kernel_cases
+import frcnn.benchmarks.kernels as kernels
 import frcnn.plugins.direct as direct
 from frcnn.benchmarks.kernel_boxes import Boxes, load_boxes, random_boxes
 from frcnn.benchmarks.kernel_cases import OURS, OURS_FROM_PYTHON, THEIRS, Case, align_case, nms_case, preprocess_case
-from frcnn.benchmarks.kernel_timing import Way, interleaved, spread
+from frcnn.benchmarks.kernel_floors import Limits, Work, nms_work, touched_cells
+from frcnn.benchmarks.kernel_timing import CudaTimer, Way, interleaved, spread
 from frcnn.benchmarks.kernels import main, measure
 from frcnn.plugins.arrays import ArrayView
+from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
+
+LIMITS = Limits(copy_bytes_per_us=3000.0, operations_per_us=1000.0, launch_us=1.5)
 
 
 class ListedTimer:
@@ -38,7 +44,7 @@ class ListedTimer:
 
 def case_of(**changed) -> Case:
     ways = tuple(Way(name=name, run=lambda: None, capturable=False) for name in (OURS, OURS_FROM_PYTHON, THEIRS))
-    given = {"floor_us": 5.0, "target_us": 10.0, "moved_bytes": 0, "check": lambda: None} | changed
+    given = {"density": 1.0, "work": Work(moved_bytes=15000), "target_us": 10.0, "check": lambda: None} | changed
     return Case(name="a", batch=1, boxes="random", ways=ways, **given)
 
 
@@ -48,7 +54,7 @@ def timer_of(ours: list[float], theirs: list[float]) -> ListedTimer:
 
 def test_ratios_are_taken_within_a_round():
     timer = timer_of([10.0, 20.0, 40.0], [100.0, 100.0, 400.0])
-    result = measure(case_of(), timer, "warm", rounds=3, copy_bytes_per_us=1.0)
+    result = measure(case_of(), timer, "warm", rounds=3, limits=LIMITS)
     assert (result.times_torchvision.least, result.times_torchvision.median, result.times_torchvision.most) == (
         5,
         10,
@@ -56,7 +62,6 @@ def test_ratios_are_taken_within_a_round():
     )
     assert result.times_torchvision_from_python.median == 5
     assert result.microseconds[OURS].median == 20
-    assert result.of_floor == 0.25
     assert (result.target_met, result.ratio_met) == (False, True)
 
 
@@ -64,21 +69,63 @@ def test_ratios_are_taken_within_a_round():
     ("ours", "theirs", "target_met", "ratio_met"), [(10.0, 50.0, True, True), (10.1, 50.0, False, False)]
 )
 def test_a_target_is_met_up_to_its_very_value(ours, theirs, target_met, ratio_met):
-    result = measure(case_of(), timer_of([ours] * 2, [theirs] * 2), "warm", rounds=2, copy_bytes_per_us=1.0)
+    result = measure(case_of(), timer_of([ours] * 2, [theirs] * 2), "warm", rounds=2, limits=LIMITS)
     assert (result.target_met, result.ratio_met) == (target_met, ratio_met)
 
 
 def test_targets_are_for_warm_caches():
-    result = measure(case_of(), timer_of([1.0] * 2, [9.0] * 2), "cold", rounds=2, copy_bytes_per_us=1.0)
+    result = measure(case_of(), timer_of([1.0] * 2, [9.0] * 2), "cold", rounds=2, limits=LIMITS)
     assert (result.target_us, result.target_met) == (None, None)
 
 
-def test_the_floor_of_what_moves_bytes_is_the_time_of_a_copy():
-    case = case_of(floor_us=None, moved_bytes=6000)
-    result = measure(case, timer_of([4.0] * 2, [9.0] * 2), "warm", rounds=2, copy_bytes_per_us=3000.0)
-    assert (result.floor_us, result.of_floor) == (2.0, 0.5)
-    unknown = measure(case_of(floor_us=None), timer_of([4.0] * 2, [9.0] * 2), "warm", rounds=2, copy_bytes_per_us=1.0)
-    assert (unknown.floor_us, unknown.of_floor) == (None, None)
+@pytest.mark.parametrize(
+    ("work", "floor"),
+    [
+        (Work(moved_bytes=6000, operations=1000), (2.0, "memory")),
+        (Work(moved_bytes=6000, operations=2500), (2.5, "arithmetic")),
+        (Work(moved_bytes=3000), (1.5, "launch")),
+    ],
+)
+def test_the_floor_is_what_takes_longest(work, floor):
+    assert LIMITS.floor(work) == floor
+    result = measure(case_of(work=work), timer_of([5.0] * 2, [9.0] * 2), "cold", rounds=2, limits=LIMITS)
+    assert (result.floor_us, result.floor_bound, result.of_floor) == (*floor, floor[0] / 5)
+    assert (result.moved_bytes, result.density) == (work.moved_bytes, 1.0)
+
+
+def test_a_warm_time_is_held_against_no_floor():
+    result = measure(case_of(), timer_of([5.0] * 2, [9.0] * 2), "warm", rounds=2, limits=LIMITS)
+    assert (result.floor_us, result.floor_bound, result.of_floor) == (None, None, None)
+    assert result.moved_bytes == 15000
+
+
+@pytest.mark.parametrize("aligned", [0, 1])
+@pytest.mark.parametrize("sampling", [1, 2, 3])
+def test_cells_are_touched_that_have_a_gradient(aligned, sampling):
+    torch.manual_seed(sampling)
+    corners = torch.rand(2, 60, 2) * 300 - 30
+    rois = torch.cat([corners, corners + torch.rand(2, 60, 1) ** 3 * 250], dim=2)
+    rois[:, ::9, 2] = rois[:, ::9, 0] - 1  # absent
+    rois[0, 1], rois[0, 2] = torch.tensor([0.0, 0.0, 256.0, 320.0]), torch.tensor([40.0, 8.0, 40.0, 8.0])
+    sizes = [(32, 40), (16, 20), (8, 10)]
+    attributes = {
+        "output_height": 5,
+        "output_width": 3,
+        "spatial_scales": [1 / 8, 1 / 16, 1 / 32],
+        "level_thresholds": [30.0, 90.0],
+        "sampling_ratio": sampling,
+        "aligned": aligned,
+    }
+    maps = [torch.zeros(2, 1, *size, requires_grad=True) for size in sizes]
+    multiscale_roi_align(rois, maps, **attributes).sum().backward()
+    assert all(m.grad.any() for m in maps)
+    assert touched_cells(rois, sizes, **attributes) == sum(int((m.grad != 0).sum()) for m in maps)
+
+
+def test_suppression_compares_the_pairs_of_present_boxes():
+    scores = torch.tensor([[0.5, 0.6, -1.0, 0.0], [-1.0, -1.0, -1.0, 0.9]])
+    assert nms_work(scores) == Work(moved_bytes=4 * 16 + 2 * 8 * 4, operations=10 * 3)
+    assert nms_work(torch.ones(90, 1000)).operations == 449_550_000
 
 
 def test_every_way_is_measured_once_a_round_in_turning_order():
@@ -94,10 +141,25 @@ def test_quartiles():
 
 
 def test_a_result_is_json():
-    result = measure(case_of(), timer_of([1.0] * 2, [9.0] * 2), "cold", rounds=2, copy_bytes_per_us=1.0)
+    result = measure(case_of(), timer_of([1.0] * 2, [9.0] * 2), "cold", rounds=2, limits=LIMITS)
     read = json.loads(json.dumps(asdict(result)))
     assert set(read["microseconds"]) == {OURS, OURS_FROM_PYTHON, THEIRS}
     assert set(read["times_torchvision"]) == {"least", "low", "median", "high", "most", "rounds"}
+
+
+@pytest.mark.parametrize(("took_us", "calls"), [(10.0, 20), (1000.0, 5), (216_000.0, 1)])
+def test_slow_calls_are_fewer_but_one_at_least(took_us, calls, monkeypatch):
+    made = []
+
+    def timed(_timer, _run, _cache, calls):
+        made.append(calls)
+        return took_us
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(CudaTimer, "__init__", lambda timer: setattr(timer, "_launches", 20))
+    monkeypatch.setattr(CudaTimer, "_calls", timed)
+    CudaTimer().prepare(Way(name="a", run=lambda: None, capturable=False), "warm")()
+    assert made == [1, calls]
 
 
 def test_random_boxes_are_as_many_as_r50_fpn_has():
@@ -160,6 +222,7 @@ def small(boxes: Boxes) -> Boxes:
     return Boxes(origin="random", rois=rois, rpn=rpn, classes=classes)
 
 
+@pytest.mark.slow
 def test_the_cases_check_their_result_and_can_be_run_either_way(on_the_cpu):
     pictures = [small(random_boxes(seed, present=0.5)) for seed in range(2)]
     cases = [
@@ -172,7 +235,8 @@ def test_the_cases_check_their_result_and_can_be_run_either_way(on_the_cpu):
         for way in case.ways:
             way.run()
         assert case.batch == 2
-        assert (case.floor_us, case.target_us) == (None, None)
+        assert case.target_us is None
+    assert [round(case.density, 1) for case in cases] == [1.0, 1.0, 0.5]
     assert {entry for entry, _, _ in on_the_cpu.launches} == {
         "multiscale_roi_align",
         "grouped_nms_mask",
@@ -187,7 +251,88 @@ def test_a_wrong_result_fails_the_check(on_the_cpu, monkeypatch):
         case.check()
 
 
+@pytest.mark.slow
 def test_preprocessing_moves_the_pictures_and_the_images(on_the_cpu):
     case = preprocess_case([(48, 64)], element="float16")
-    assert case.moved_bytes == 48 * 64 * 3 + 3 * 800 * 1088 * 2
+    assert case.work == Work(moved_bytes=48 * 64 * 3 + 3 * 800 * 1088 * 2)
+    assert case.density is None
     case.check()
+
+
+def test_targets_are_of_one_picture_of_r50_fpn(on_the_cpu):
+    few, full = random_boxes(0, present=0.02), random_boxes(0)
+    assert nms_case([full], of="rpn", iou_threshold=0.7).target_us == 25
+    assert nms_case([few], of="classes", iou_threshold=0.5).target_us == 10
+    assert nms_case([full], of="classes", iou_threshold=0.5).target_us is None
+    assert nms_case([few, few], of="classes", iou_threshold=0.5).target_us is None
+
+
+@pytest.mark.slow
+def test_all_of_the_first_picture_is_checked_and_a_part_of_each_other(on_the_cpu, monkeypatch):
+    checked = []
+
+    def reference(boxes, scores, *, iou_threshold):
+        checked.extend(scores[:, 0].tolist())
+        return torch.full_like(scores, -1)
+
+    pictures = []
+    for picture in range(4):
+        scores = (5.0 * picture + torch.arange(5.0))[:, None]
+        pictures.append(replace(small(random_boxes(0)), rpn=(torch.rand(5, 1, 4), scores)))
+    monkeypatch.setattr(kernel_cases, "grouped_nms", reference)
+    with pytest.raises(AssertionError, match="wrong boxes are kept"):
+        nms_case(pictures, of="rpn", iou_threshold=0.5).check()
+    assert checked == [0, 1, 2, 3, 4, 5, 9, 13, 17]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine with a GPU and without the demo, as far as :func:`main` asks."""
+
+    def no_demo(count):
+        raise FileNotFoundError("digits.pth")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(kernels, "CudaTimer", lambda launches: timer_of([5.0] * 100, [50.0] * 100))
+    monkeypatch.setattr(kernels, "measure_limits", lambda timer: LIMITS)
+    monkeypatch.setattr(kernels, "_environment", lambda given: {"device": "a GPU"})
+    monkeypatch.setattr(kernels, "demo_boxes", no_demo)
+
+
+def test_a_wrong_case_is_reported_and_not_timed_and_the_rest_goes_on(gpu, tmp_path, capsys, monkeypatch):
+    def wrong() -> None:
+        raise AssertionError("1.00% of the values are wrong")
+
+    def made(boxes, *, is_right) -> Case:
+        return case_of() if is_right else case_of(check=wrong)
+
+    turns = [partial(made, [random_boxes(0)], is_right=is_right) for is_right in (True, False, True)]
+    monkeypatch.setattr(kernels, "_cases", lambda demo, quick: iter(turns))
+    assert main(["-o", str(tmp_path / "out.json"), "--quick"]) == 1
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert [result["cache"] for result in report["results"]] == ["warm", "cold"] * 2
+    (failed,) = report["failed"]
+    assert failed == {"case": "made, batch 1, {'is_right': False}", "error": "1.00% of the values are wrong"}
+    assert report["limits"] == asdict(LIMITS)
+    assert report["settings"]["demo_boxes"] == "left out: digits.pth"
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "copy 0.00 TB/s, arithmetic 0.0 T/s, launch 1.5 us"
+    assert printed[2].endswith("10.0x (met)  100% of the floor, 5.0 us of memory")
+    assert printed[3] == "FAILED made, batch 1, {'is_right': False}: 1.00% of the values are wrong"
+
+
+def test_what_matters_most_is_measured_first():
+    turns = list(kernels._cases([], quick=False))
+    assert [(turn.func.__name__, *turn.keywords.values()) for turn in turns[:6]] == [
+        ("align_case",),
+        ("nms_case", "rpn", 0.7),
+        ("nms_case", "classes", 0.5),
+        ("nms_case", "classes", 0.5),
+        ("preprocess_case", "float16"),
+        ("preprocess_case", "float32"),
+    ]
+    sparse, dense = (turn.args[0][0].classes[1] >= 0 for turn in turns[2:4])
+    assert sparse.float().mean() < 0.025
+    assert dense.all()
+    assert [len(turn.args[0]) for turn in turns] == [1] * 6 + [8] * 6 + [4] * 6 + [1] * 5
+    assert len(list(kernels._cases([random_boxes(0)], quick=True))) == 9
