@@ -5,13 +5,13 @@ Nothing here waits for a stream or makes one wait: the caller orders the work.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from frcnn.errors import KernelError, MissingDependencyError
+from frcnn.errors import KernelError
+from frcnn.plugins.dependencies import import_dlpack_reader
 from frcnn.plugins.kernel import Layout
 
 __all__ = ["ALIGNMENT_BYTES", "ArrayView", "check_apart", "stream_handle", "view_of"]
@@ -126,7 +126,7 @@ def view_of(array: Any, what: str) -> ArrayView:
 
     Raises:
         KernelError: it speaks neither protocol, or refuses to tell.
-        MissingDependencyError: it speaks DLPack alone and ``cuda-core`` is not installed.
+        MissingDependencyError: it speaks DLPack alone and ``cuda-core`` is not installed, or is older than 1.0.
     """
     try:
         interface = getattr(array, "__cuda_array_interface__", None)
@@ -208,11 +208,7 @@ def _from_interface(interface: Mapping[str, Any], what: str) -> ArrayView:
 
 
 def _from_dlpack(array: Any, what: str) -> ArrayView:
-    try:
-        utils = importlib.import_module("cuda.core.utils")
-    except ImportError as error:
-        raise MissingDependencyError("cuda-core", extra="cuda", why="reading arrays by DLPack") from error
-    view = utils.StridedMemoryView.from_dlpack(array, stream_ptr=-1)  # -1: no stream waits
+    view = import_dlpack_reader()(array, stream_ptr=-1)  # -1: no stream waits
     element, element_bytes = str(view.dtype), int(view.dtype.itemsize)
     shape = tuple(int(size) for size in view.shape)
     steps = view.strides

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from operator import attrgetter
 from types import ModuleType
+from typing import Any, Final
 
 from frcnn.errors import MissingDependencyError
 
-__all__ = ["import_driver", "import_nvrtc", "import_program_cache"]
+__all__ = ["import_dlpack_reader", "import_driver", "import_nvrtc", "import_program_cache"]
+
+_CUDA_CORE: Final = "cuda-core>=1"
 
 
 def _imported(module: str, *, package: str, why: str) -> ModuleType:
@@ -40,10 +44,27 @@ def import_driver() -> ModuleType:
     return _imported("cuda.bindings.driver", package="cuda-bindings", why="launching CUDA kernels")
 
 
-def import_program_cache() -> ModuleType:
-    """Return the module ``cuda.core.utils``.
+def import_program_cache() -> Any:
+    """Return the class ``cuda.core.utils.FileStreamProgramCache``.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: cuda-core is not installed, or is older than 1.0.
     """
-    return _imported("cuda.core.utils", package="cuda-core", why="keeping compiled kernels")
+    return _core_utility("FileStreamProgramCache", why="keeping compiled kernels")
+
+
+def import_dlpack_reader() -> Any:
+    """Return the function ``cuda.core.utils.StridedMemoryView.from_dlpack``.
+
+    Raises:
+        MissingDependencyError: cuda-core is not installed, or is older than 1.0.
+    """
+    return _core_utility("StridedMemoryView.from_dlpack", why="reading arrays by DLPack")
+
+
+def _core_utility(name: str, *, why: str) -> Any:
+    utils = _imported("cuda.core.utils", package=_CUDA_CORE, why=why)
+    try:
+        return attrgetter(name)(utils)
+    except AttributeError as error:
+        raise MissingDependencyError(_CUDA_CORE, extra="cuda", why=why) from error

@@ -2,22 +2,23 @@
 
 ``cuda.core``'s file cache writes atomically and evicts what was not read for longest. What it stores is raw bytes, so
 each entry begins with its SHA-256 here: a damaged one is compiled anew and replaced, never used. A cache that cannot be
-read or written is no error, only slower; a warning says so, once.
+read or written, or ``cuda.core`` without one, is no error, only slower; a remark says so, once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from frcnn.errors import MissingDependencyError
 from frcnn.plugins.dependencies import import_program_cache
+from frcnn.remarks import remark
 
-__all__ = ["KernelCache", "default_cache", "warn_unwritable"]
+__all__ = ["KernelCache", "default_cache", "remark_not_kept"]
 
 _MOST_BYTES: Final = 256 * 2**20
 _DIGEST_BYTES: Final = 32
@@ -35,7 +36,7 @@ class KernelCache:
 
     def read(self, key: bytes) -> bytes | None:
         """Return what was written under a key, or None where there is nothing or it is damaged."""
-        with suppress(OSError):
+        with suppress(Exception):  # whatever is wrong with a cache, the kernel can be compiled
             if self.folder is None or not self.folder.is_dir():
                 return None
             stored: bytes | None = self._open().get(key)
@@ -48,20 +49,20 @@ class KernelCache:
         if self.folder is not None:
             try:
                 self._open()[key] = hashlib.sha256(code).digest() + code
+            except MissingDependencyError as error:
+                remark_not_kept(self.folder, error.message, hint=error.hint)
             except OSError as error:
-                warn_unwritable(self.folder, error.strerror or error)
+                remark_not_kept(self.folder, error.strerror or error)
+            except Exception as error:
+                remark_not_kept(self.folder, f"{type(error).__name__}: {error}")
 
     def _open(self) -> Any:
-        return import_program_cache().FileStreamProgramCache(self.folder, max_size_bytes=_MOST_BYTES)
+        return import_program_cache()(self.folder, max_size_bytes=_MOST_BYTES)
 
 
-def warn_unwritable(folder: Path, reason: object) -> None:
-    """Warn that a cache keeps nothing; the module ``warnings`` shows the same text once a process."""
-    warnings.warn(
-        f"frcnn: nothing is kept in the cache {folder}: {reason}; FRCNN_CACHE_DIR names another folder",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+def remark_not_kept(folder: Path, reason: object, *, hint: str = "FRCNN_CACHE_DIR names another folder") -> None:
+    """Say, once a process, that a cache keeps nothing, why, and how to change that."""
+    remark(f"nothing is kept in the cache {folder}: {reason}; {hint}")
 
 
 def default_cache() -> KernelCache:

@@ -65,7 +65,7 @@ def device_picture(array: Any, *, name: str) -> DevicePicture:
 
     Raises:
         ImageError: another type or shape, or an array that cannot be looked at.
-        MissingDependencyError: it speaks DLPack alone and ``cuda-core`` is not installed.
+        MissingDependencyError: it speaks DLPack alone and ``cuda-core`` is not installed, or is older than 1.0.
     """
     try:
         view = view_of(array, name)

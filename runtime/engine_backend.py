@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Final
@@ -13,6 +12,7 @@ import numpy as np
 
 from frcnn.engine_spec import EngineManifest
 from frcnn.errors import FrcnnError, UsageError
+from frcnn.remarks import remark
 from frcnn.runtime.canvases import Canvases, EngineCanvases
 from frcnn.runtime.device import Device, Engine
 from frcnn.runtime.device_output import DeviceDetections, DeviceKeeper, DeviceOutput
@@ -65,7 +65,6 @@ class EngineBackend:
         self._process = os.getpid()
         self._closing = threading.Lock()
         self._closed = False
-        self._said: set[str] = set()
         self._manifest = manifest
         self._engine_canvases = EngineCanvases(manifest)
         self.canvases: Canvases = self._engine_canvases
@@ -185,13 +184,7 @@ class EngineBackend:
 
     def _make_worker(self) -> Worker:
         self._device.activate()
-        return Worker(self._program, self._device, self._say)
-
-    def _say(self, remark: str) -> None:
-        """Warn, once: a user can ask for errors instead, or for silence, with the module ``warnings``."""
-        if remark not in self._said:
-            self._said.add(remark)
-            warnings.warn(f"frcnn: {remark}", RuntimeWarning, stacklevel=2)
+        return Worker(self._program, self._device, remark)
 
     def _check(self) -> None:
         if self._closed:

@@ -16,7 +16,7 @@ from typing import Final
 
 from frcnn.errors import OutputError
 from frcnn.files import replacing
-from frcnn.plugins.kernel_cache import default_cache, warn_unwritable
+from frcnn.plugins.kernel_cache import default_cache, remark_not_kept
 
 __all__ = ["RuntimeCache", "cache_key", "default_folder"]
 
@@ -98,7 +98,7 @@ class RuntimeCache:
             with replacing(self.path) as temporary:
                 temporary.write_bytes(digest + content)
         except OutputError as error:
-            warn_unwritable(self.folder, error.message)
+            remark_not_kept(self.folder, error.message)
             return
         self._digest = digest
         with suppress(OSError):

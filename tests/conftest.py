@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import support.own_folders  # noqa: F401 -- first: what is imported below looks for the user's folders
+
+import frcnn  # noqa: F401 -- before ONNX Runtime, which tells its maker what it runs otherwise
+
+# isort: split
 import signal
 from pathlib import Path
 
@@ -10,6 +15,8 @@ import pytest
 import torch
 from support.exports import Exports
 from support.tiny_detector import export_tiny
+
+from frcnn.remarks import remark
 
 # The tensors are small: more threads only wait for each other, the longer the busier the machine.
 torch.set_num_threads(1)
@@ -21,6 +28,12 @@ hypothesis.settings.load_profile("repeatable")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _forget_remarks() -> None:
+    """Let every test see its own, whatever another test has seen."""
+    remark.cache_clear()
 
 
 @pytest.fixture(scope="session")

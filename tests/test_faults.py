@@ -30,6 +30,8 @@ from frcnn.runtime.artifact import open_artifact
 from frcnn.runtime.runtime_cache import RuntimeCache
 from frcnn.runtime.video import writing_video
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 UNPRIVILEGED = Path(__file__).parent / "support" / "unprivileged.py"
 Captured = pytest.CaptureFixture[str]
@@ -116,6 +118,9 @@ def files_at_most(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+NOT_KEPT = "warning: nothing is kept in the cache {}: {}; FRCNN_CACHE_DIR names another folder"
+
+
 def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("error: ", "Traceback"))]
 
@@ -126,13 +131,22 @@ def environment(**changed: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_disk_that_is_full_is_one_error_and_the_old_file_stays(
-    name: str, inputs: Inputs, old: Callable[[str], Path], capsys: Captured
+    name: str,
+    inputs: Inputs,
+    old: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
 ) -> None:
     output, command = COMMANDS[name]
     out = old(output)
+    cache = tmp_path / "cache"  # empty: kernels are compiled and cannot be kept either
+    monkeypatch.setenv("FRCNN_CACHE_DIR", str(cache))
     with files_at_most(200):
         code = main(command(inputs, out))
     said = capsys.readouterr().err
+    remarks = [line for line in said.splitlines() if line.startswith("warning: nothing is kept in the cache")]
+    assert remarks == [NOT_KEPT.format(cache / "kernels", "File too large")] * (name == "build"), said
     assert (code, len(errors(said))) == (2, 1), said
     assert errors(said)[0].startswith("error: cannot write "), said
     assert out.read_text() == "old"
@@ -215,20 +229,22 @@ def test_a_read_only_folder_is_one_error_before_the_work(inputs: Inputs, old: Ca
     assert [path.name for path in out.parent.iterdir()] == ["old"]
 
 
-def test_without_home_cache_or_temporary_folder_an_artifact_is_built_with_one_warning(
-    inputs: Inputs, tmp_path: Path
+@pytest.mark.parametrize("action", ["default", "error"])
+def test_without_home_cache_or_temporary_folder_an_artifact_is_built_with_one_remark(
+    action: str, inputs: Inputs, tmp_path: Path
 ) -> None:
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), "/proc/nowhere")
     nowhere = {name: value for name, value in environment(**nowhere).items() if name != "FRCNN_CACHE_DIR"}
-    command = ["build", inputs / "model.onnx", "-o", "m.frcnn", "--batch", "1", "--kernel-arch", "sm_89,sm_90"]
+    command = ["build", inputs / "model.onnx", "-o", "m.frcnn", "--batch", "1", "--kernel-arch", "sm_86,sm_89"]
     ended = subprocess.run(
-        [sys.executable, "-m", "frcnn", *command], env=nowhere, cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-W", action, "-m", "frcnn", *command],
+        env=nowhere,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.splitlines() == [
-        "warning: nothing is kept in the cache /proc/nowhere/frcnn/kernels: No such file or directory; "
-        "FRCNN_CACHE_DIR names another folder"
-    ]
+    assert ended.stderr.splitlines() == [NOT_KEPT.format("/proc/nowhere/frcnn/kernels", "No such file or directory")]
     open_artifact(tmp_path / "m.frcnn").check_parts()
     assert [path.name for path in tmp_path.iterdir()] == ["m.frcnn"]
 

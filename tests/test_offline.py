@@ -24,9 +24,12 @@ from support.no_internet import MACHINES
 
 from frcnn.cli import VERBS
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() not in MACHINES, reason="the kernel's filter is for Linux"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or platform.machine() not in MACHINES, reason="the kernel's filter is for Linux"
+    ),
+]
 
 ROOT = Path(__file__).parent.parent
 ARCH = ("--arch", f"{tiny_detector.__file__}:build")
@@ -60,7 +63,7 @@ def without_internet(tmp_path: Path) -> Run:
         return subprocess.run(
             [sys.executable, "-c", PREPARED + code, *arguments],
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), **variables},
+            env={name: os.environ[name] for name in ("PATH", "TMPDIR")} | {"HOME": str(tmp_path / "home"), **variables},
             capture_output=True,
             text=True,
             check=False,

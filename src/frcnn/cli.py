@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import shlex
 import signal
@@ -24,6 +25,7 @@ from typing import Final, NamedTuple, NoReturn, TextIO
 
 from frcnn._version import __version__
 from frcnn.errors import FrcnnError, printable
+from frcnn.remarks import LOGGER
 
 __all__ = ["VERBS", "main"]
 
@@ -87,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
     show_before, warnings.showwarning = warnings.showwarning, _show_warning
+    remarks = _RemarkHandler()
+    LOGGER.addHandler(remarks)
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -105,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
         warnings.showwarning = show_before
+        LOGGER.removeHandler(remarks)
 
 
 def _show_warning(
@@ -116,7 +121,21 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print what the module ``warnings`` lets through as one line, without the place in our code."""
-    print(f"warning: {' '.join(str(message).removeprefix('frcnn: ').split())}", file=sys.stderr)
+    _print_warning(str(message))
+
+
+class _RemarkHandler(logging.Handler):
+    """Prints a remark as a warning is printed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _print_warning(record.getMessage())
+        except Exception:
+            self.handleError(record)
+
+
+def _print_warning(text: str) -> None:
+    print(f"warning: {' '.join(text.removeprefix('frcnn: ').split())}", file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -127,17 +128,58 @@ def test_a_damaged_entry_is_compiled_anew_and_replaced(cache, compilations, dama
     assert len(compilations) == 2
 
 
-@pytest.mark.parametrize("folder", ["a file", "below a file", "/proc/frcnn/kernels"])
-def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, compilations, folder):
+REASONS = {
+    "a file": "File exists",
+    "below a file": "Not a directory",
+    "/proc/frcnn/kernels": "No such file or directory",
+}
+
+
+@pytest.mark.parametrize("folder", REASONS)
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, compilations, caplog, folder):
     file = tmp_path / "file"
     file.write_text("not a folder", encoding="utf-8")
     places = {"a file": file, "below a file": file / "kernels"}
     cache = KernelCache(places.get(folder, Path(folder)))
-    with pytest.warns(RuntimeWarning, match=f"nothing is kept in the cache {cache.folder}: "):
-        first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
+    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
     assert first == second
     assert len(compilations) == 2
+    assert caplog.messages == [
+        f"frcnn: nothing is kept in the cache {cache.folder}: {REASONS[folder]}; FRCNN_CACHE_DIR names another folder"
+    ]
     assert file.read_text(encoding="utf-8") == "not a folder"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [OSError("a fault"), RuntimeError("a fault"), DeprecationWarning("a fault")])
+@pytest.mark.parametrize("call", ["__init__", "get", "__setitem__"])
+def test_a_cache_that_fails_in_any_way_only_costs_time(cache, compilations, caplog, monkeypatch, call, fault):
+    def fail(*arguments, **options):
+        raise fault
+
+    cache.folder.mkdir(parents=True)
+    monkeypatch.setattr(dependencies.import_program_cache(), call, fail)
+    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
+    assert first == second
+    assert len(compilations) == 2
+    reason = "a fault" if isinstance(fault, OSError) else f"{type(fault).__name__}: a fault"
+    said = f"frcnn: nothing is kept in the cache {cache.folder}: {reason}; FRCNN_CACHE_DIR names another folder"
+    assert caplog.messages == ([] if call == "get" else [said])  # what cannot be read is written anew
+
+
+@pytest.mark.parametrize("version", ["none", "0.7"])
+def test_without_a_cuda_core_that_has_a_cache_kernels_are_compiled_and_not_kept(
+    cache, compilations, caplog, monkeypatch, version
+):
+    monkeypatch.setitem(sys.modules, "cuda.core.utils", None if version == "none" else ModuleType("cuda.core.utils"))
+    cache.folder.mkdir(parents=True)
+    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
+    assert first == second
+    assert len(compilations) == 2
+    assert caplog.messages == [
+        f"frcnn: nothing is kept in the cache {cache.folder}: keeping compiled kernels needs the package "
+        "'cuda-core>=1', which is not installed; pip install 'frcnn[cuda]'"
+    ]
 
 
 FILL = """
@@ -152,6 +194,7 @@ for _ in range(4):
 """
 
 
+@pytest.mark.slow
 def test_many_processes_may_share_a_cache(cache):
     cache.folder.mkdir(parents=True)
     command = [sys.executable, "-c", FILL, str(cache.folder)]
@@ -227,21 +270,11 @@ def test_a_missing_source_is_said():
         compile_kernel(replace(KERNEL, source="nowhere.cu"), "sm_90", cache=NO_CACHE)
 
 
-@pytest.mark.parametrize(
-    ("module", "package"), [("cuda.bindings.nvrtc", "cuda-bindings"), ("cuda.core.utils", "cuda-core")]
-)
-def test_a_missing_package_names_the_extra(monkeypatch, tmp_path, module, package):
-    real = dependencies.importlib.import_module
-
-    def without(name: str):
-        if name == module:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name)
-
-    monkeypatch.setattr(dependencies.importlib, "import_module", without)
+def test_a_missing_package_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", None)
     with pytest.raises(MissingDependencyError) as raised:
         compile_kernel(KERNEL, "sm_90", cache=KernelCache(tmp_path))
-    assert raised.value.package == package
+    assert raised.value.package == "cuda-bindings"
     assert raised.value.hint == "pip install 'frcnn[cuda]'"
 
 

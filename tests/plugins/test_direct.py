@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from support.host_driver import HostArray, HostDriver, operator_on_host
 from support.libcuda import run_with_stand_in
 from support.simt import require_compiler
 
-from frcnn.errors import KernelError
+from frcnn.errors import KernelError, MissingDependencyError
 from frcnn.plugins.arrays import stream_handle, view_of
 from frcnn.plugins.direct import load_operator, load_preprocess
 from frcnn.plugins.grouped_nms.kernel import kernels as nms_kernels
@@ -66,6 +67,7 @@ def rois_and_maps(dtype: torch.dtype, *, last: bool = False) -> tuple[torch.Tens
     return rois, maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("groups", "boxes"), [(3, 100), (1, 1), (2, 33)])
 def test_nms_with_scratch_is_the_reference(nms, driver, groups, boxes):
     candidates, scores = crowd(groups, boxes)
@@ -94,6 +96,7 @@ def test_no_boxes_need_no_scratch(nms, groups, boxes):
     assert nms.scratch_bytes(candidates.shape, scores.shape) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", list(ELEMENT), ids=str)
 @pytest.mark.parametrize("layouts", [(False, False), (True, False), (True, True)], ids=str)
 def test_max_pooling_in_every_type_and_layout(driver, dtype, layouts):
@@ -250,6 +253,14 @@ def test_dlpack_is_read_as_the_array_interface_is(dtype):
     assert by_dlpack.element == str(dtype).removeprefix("torch.")
 
 
+@pytest.mark.parametrize("version", ["none", "0.1"])
+def test_dlpack_without_a_cuda_core_that_reads_it_names_the_extra(monkeypatch, version):
+    monkeypatch.setitem(sys.modules, "cuda.core.utils", None if version == "none" else ModuleType("cuda.core.utils"))
+    with pytest.raises(MissingDependencyError, match=r"by DLPack needs the package 'cuda-core>=1'") as raised:
+        view_of(Owner(torch.zeros(2)), "x")
+    assert raised.value.hint == "pip install 'frcnn[cuda]'"
+
+
 def test_an_array_that_refuses_to_tell_is_reported():
     with pytest.raises(KernelError, match=r"x cannot be read as an array: Can't export tensors that require gradient"):
         view_of(torch.zeros(2, requires_grad=True), "x")
@@ -266,7 +277,7 @@ def test_an_array_that_refuses_to_tell_is_reported():
         (SimpleNamespace(handle=9, __cuda_stream__=lambda: (0, 6)), 6),
         (SimpleNamespace(__cuda_stream__=(0, 7)), 7),
     ],
-    ids=str,
+    ids=["default", "int", "cuda_stream", "ptr", "handle", "__cuda_stream__()", "__cuda_stream__"],
 )
 def test_streams_of_every_library(stream, handle):
     assert stream_handle(stream) == handle
@@ -360,6 +371,7 @@ except KernelError as error:
 """
 
 
+@pytest.mark.slow
 def test_what_is_said_to_the_driver_through_nvidias_bindings(tmp_path):
     """Order and types of the arguments, geometry, stream, one load a process, errors: all but a GPU."""
     no_context, no_binary, loads, equal, refused = run_with_stand_in(STAND_IN, tmp_path).splitlines()

@@ -113,15 +113,13 @@ def test_threads_get_the_answers_of_one_thread(artifact: TinyArtifact, device: F
     assert {kind: n for kind, n in device.left_open().items() if kind not in ("engines", "devices")} == {}
 
 
-def test_remarks_are_warned_of_once(artifact: TinyArtifact, device: FakeDevice) -> None:
+def test_a_remark_is_made_once(artifact: TinyArtifact, device: FakeDevice, caplog: pytest.LogCaptureFixture) -> None:
     backend = artifact.backend(device, capturable=False)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for size in ((60, 80), (80, 60)):
-            for _ in range(3):
-                run(backend, noise(*size))
-    assert [warning.category for warning in caught] == [RuntimeWarning]
-    assert "launched one by one" in str(caught[0].message)
+    for size in ((60, 80), (80, 60)):
+        for _ in range(3):
+            run(backend, noise(*size))
+    (said,) = caplog.messages
+    assert said.endswith("launched one by one, which is slower")
     backend.close()
 
 
@@ -155,6 +153,7 @@ class TestFaults:
         answers = self.scenario(backend, device)
         return before, device.calls.total(), answers
 
+    @pytest.mark.slow
     def test_every_call(self, artifact: TinyArtifact, device: FakeDevice) -> None:
         first, last, expected = self.calls_of_the_scenario(artifact)
         assert last - first > 90
@@ -164,10 +163,8 @@ class TestFaults:
             device.activate()
             backend = artifact.backend(device)
             device.fail_at = at
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # that a capture failed
-                failed += fails(lambda backend=backend, device=device: self.scenario(backend, device))
-                answers = [run(backend, noise(60, 80)) for _ in range(3)]
+            failed += fails(lambda backend=backend, device=device: self.scenario(backend, device))
+            answers = [run(backend, noise(60, 80)) for _ in range(3)]
             for found in answers:
                 same(found, expected[0])
             backend.close()
@@ -179,6 +176,7 @@ class TestFaults:
             assert "engines" not in left
         assert failed > 0.7 * (last - first)
 
+    @pytest.mark.slow
     def test_every_piece_of_work(self, artifact: TinyArtifact) -> None:
         device = FakeDevice()
         device.activate()

@@ -90,10 +90,13 @@ def test_without_a_cache_tensorrt_keeps_nothing(model_path: Path) -> None:
     assert options == {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
 
 
-def test_with_a_cache_that_cannot_be_written_tensorrt_keeps_nothing(model_path: Path, tmp_path: Path) -> None:
+def test_with_a_cache_that_cannot_be_written_tensorrt_keeps_nothing(
+    model_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.warns(RuntimeWarning, match="nothing is kept in the cache"):
-        (_, options), _ = execution_providers("tensorrt", model_path, cache=tmp_path / "file")
+    (_, options), _ = execution_providers("tensorrt", model_path, cache=tmp_path / "file")
+    (said,) = caplog.messages
+    assert said.startswith(f"frcnn: nothing is kept in the cache {tmp_path / 'file'}/")
     assert options == {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
 
 

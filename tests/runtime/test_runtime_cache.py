@@ -75,12 +75,16 @@ def test_the_same_is_not_written_twice(tmp_path: Path) -> None:
     assert cache.read() == b"more kernels"
 
 
-def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = RuntimeCache(tmp_path / "file", KEY)
-    with pytest.warns(RuntimeWarning, match=f"nothing is kept in the cache {tmp_path / 'file'}: "):
-        cache.write(b"kernels")
-    assert cache.read() is None
+    for content in (b"kernels", b"more kernels"):
+        cache.write(content)
+        assert cache.read() is None
+    assert caplog.messages == [
+        f"frcnn: nothing is kept in the cache {cache.folder}: cannot make the folder {cache.folder}: File exists; "
+        "FRCNN_CACHE_DIR names another folder"
+    ]
 
 
 def test_those_unused_for_longest_go_first_and_ours_stays(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import select
 import signal
@@ -120,7 +121,13 @@ def _started(folder: Path) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             cwd=folder,
-            env={"PYTHONPATH": ":".join(paths), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(folder)},
+            env={
+                "PYTHONPATH": ":".join(paths),
+                "PATH": "/usr/bin:/bin",
+                "OMP_NUM_THREADS": "1",
+                "HOME": str(folder),
+                "TMPDIR": os.environ["TMPDIR"],
+            },
         )
 
 
