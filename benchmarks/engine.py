@@ -36,7 +36,16 @@ from frcnn.benchmarks.engine_timing import (
     percentiles,
     times_faster,
 )
-from frcnn.benchmarks.engine_ways import EAGER, EAGER_AMP, Loaded, graph_way, load_both, network_ways, picture_ways
+from frcnn.benchmarks.engine_ways import (
+    EAGER,
+    EAGER_AMP,
+    Loaded,
+    graph_way,
+    load_both,
+    load_portable,
+    network_ways,
+    picture_ways,
+)
 from frcnn.benchmarks.parity import compare_pictures, default_limits, total
 from frcnn.exporter.model_spec import read_model_spec
 from frcnn.files import write_text
@@ -61,6 +70,9 @@ _PACKAGES: Final = (
     "torchvision",
     "tensorrt-rtx-cu13",
     "tensorrt",
+    "tensorrt-cu12-bindings",
+    "onnxruntime",
+    "onnxruntime-gpu",
     "cuda-bindings",
     "cuda-core",
     "numpy",
@@ -77,7 +89,7 @@ def measure_model(
         folder: where its files are.
         timer: measures.
         rounds: see ``in_turn``.
-        calls: likewise.
+        calls: likewise, at batch 1; fewer at larger ones.
         batches: numbers of pictures.
 
     Returns:
@@ -88,9 +100,11 @@ def measure_model(
     spec = read_model_spec(checkpoint, architecture=model.name)
     report: dict[str, Any] = {"model": model.name, "artifacts": [], "measurements": []}
     with ExitStack() as stack:
-        loaded = [load_both(Files.of(folder, model.name, p).artifact, f"frcnn {p}", stack) for p in model.precisions]
+        files = [(precision, Files.of(folder, model.name, precision)) for precision in model.precisions]
+        loaded = [load_both(file.artifact, f"frcnn {precision}", stack) for precision, file in files]
+        loaded += [load_portable(file.onnx, f"frcnn onnx {precision}", stack) for precision, file in files]
         expected = EagerDetector(checkpoint, spec)
-        for precision, artifact in zip(model.precisions, loaded, strict=True):
+        for precision, artifact in zip(model.precisions * 2, loaded, strict=True):
             entry: dict[str, Any] = {"name": artifact.name, "runs": artifact.detector is not None}
             entry |= {"refusal": artifact.refusal} if artifact.refusal else {}
             if artifact.detector is not None:
@@ -104,7 +118,7 @@ def measure_model(
                 ("picture", picture_ways(on_gpu, last, loaded, chosen)),
                 ("network", network_ways(on_gpu, last, loaded, chosen)),
             ):
-                found = in_turn(ways, timer, rounds=rounds, calls=calls)
+                found = in_turn(ways, timer, rounds=rounds, calls=max(3, calls // batch))
                 report["measurements"].append(summary(model.name, what, batch, found))
             report["measurements"].extend(overheads(loaded, chosen, timer, rounds * calls))
     return report
@@ -140,9 +154,9 @@ def _parity(
     eager: EagerDetector, artifact: Loaded, pictures: Sequence[Picture], precision: Precision, is_trained: bool
 ) -> dict[str, Any]:
     """Hold the answers to eager's on the CPU in float32, on the same canvas; random weights are not judged."""
-    assert artifact.detector is not None and artifact.bare is not None
+    assert artifact.detector is not None and artifact.manifest is not None
     limits = default_limits(precision, eager.spec.roi_heads.pooler.kind)
-    canvases = canvases_of(artifact.bare.artifact.manifest)
+    canvases = canvases_of(artifact.manifest)
     compared = compare_pictures(eager, artifact.detector, pictures, limits, canvases=canvases)
     result = total(list(compared), limits)
     return {
@@ -228,8 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the JSON file")
     parser.add_argument("--models-in", type=Path, required=True, help="the folder of frcnn.benchmarks.engine_models")
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 8])
-    parser.add_argument("--quick", action="store_true", help="batch 1 and few calls")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--quick", action="store_true", help="few calls")
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = parser.parse_args(given)
     if not torch.cuda.is_available():
@@ -237,8 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True  # eager at its best
-    rounds, calls = (3, 20) if chosen.quick else (15, 40)
-    batches = [1] if chosen.quick else chosen.batches
+    rounds, calls = (3, 10) if chosen.quick else (5, 20)
+    batches = chosen.batches
     report: dict[str, Any] = {
         "environment": _environment(given),
         "settings": {"rounds": rounds, "calls": calls, "tf32": False, "batches": batches},

@@ -1,7 +1,8 @@
 """What the engine benchmark and the GPU tests run: checkpoints, their exports and artifacts, and pictures.
 
-``python -m frcnn.benchmarks.engine_models -o folder/ [--models demo r50]`` makes them, on any machine, without a GPU;
-a GPU machine that lacks the exporter's packages can be handed the folder. What is there already is not made again.
+``python -m frcnn.benchmarks.engine_models -o folder/ [--models demo r50] [--target tensorrt]`` makes them; exports and
+artifacts for TensorRT-RTX on any machine, without a GPU. A GPU machine that lacks the exporter's packages can be handed
+the folder. What is there already is not made again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
 
 from frcnn.benchmarks.calibrated import calibrate
 from frcnn.benchmarks.eager import to_tensor
+from frcnn.engine_spec import Target
 from frcnn.errors import UsageError
 from frcnn.files import replacing, writable_folder
 from frcnn.runtime.pictures import Picture
@@ -83,16 +85,24 @@ class Files:
         return cls(onnx=folder / f"{name}-{precision}.onnx", artifact=folder / f"{name}-{precision}.frcnn")
 
 
-def make(folder: Path, models: Sequence[EngineModel], *, precisions: Sequence[Precision] | None = None) -> None:
+def make(
+    folder: Path,
+    models: Sequence[EngineModel],
+    *,
+    precisions: Sequence[Precision] | None = None,
+    target: Target | None = "tensorrt-rtx",
+) -> None:
     """Make what is not there yet.
 
     Args:
         folder: where.
         models: which.
         precisions: only these of a model's own; None: all.
+        target: what the artifacts are built for; None: exports alone.
 
     Raises:
-        MissingDependencyError: a package of ``frcnn[export]`` or ``frcnn[rtx]`` is not installed.
+        MissingDependencyError: a package of ``frcnn[export]`` or of the target is not installed.
+        UsageError: the target builds on a GPU, and there is none.
     """
     from frcnn.exporter import build_engine, export_onnx
 
@@ -106,8 +116,8 @@ def make(folder: Path, models: Sequence[EngineModel], *, precisions: Sequence[Pr
             files = Files.of(folder, model.name, precision)
             if not files.onnx.exists():
                 export_onnx(model.eager(folder), files.onnx, precision=precision, architecture=model.name)
-            if not files.artifact.exists():
-                build_engine(files.onnx, files.artifact, batch=model.batch, size=model.size)
+            if target is not None and not files.artifact.exists():
+                build_engine(files.onnx, files.artifact, target=target, batch=model.batch, size=model.size)
 
 
 def load_pictures(folder: Path, name: str) -> list[Picture]:
@@ -169,8 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder")
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=list(MODELS))
+    targets = ("tensorrt-rtx", "tensorrt", "none")
+    parser.add_argument("--target", choices=targets, default=targets[0], help="of the artifacts; none: exports alone")
     chosen = parser.parse_args(arguments)
-    make(chosen.output, [MODELS[name] for name in chosen.models])
+    target = None if chosen.target == "none" else chosen.target
+    make(chosen.output, [MODELS[name] for name in chosen.models], target=target)
     for path in sorted(chosen.output.iterdir()):
         print(f"{path}: {path.stat().st_size:,} bytes")
     return 0

@@ -11,14 +11,26 @@ from typing import Final
 import torch
 from torchvision.models.detection import FasterRCNN
 
+from frcnn.benchmarks.artifacts import AnyManifest
 from frcnn.benchmarks.bare_artifact import BareArtifact
 from frcnn.benchmarks.eager import run_network, to_tensor
 from frcnn.benchmarks.engine_timing import Way
-from frcnn.errors import ArtifactError
+from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime import Detector
+from frcnn.runtime.artifact import open_artifact
 from frcnn.runtime.pictures import Picture
 
-__all__ = ["EAGER", "EAGER_AMP", "EAGER_LAST", "Loaded", "graph_way", "load_both", "network_ways", "picture_ways"]
+__all__ = [
+    "EAGER",
+    "EAGER_AMP",
+    "EAGER_LAST",
+    "Loaded",
+    "graph_way",
+    "load_both",
+    "load_portable",
+    "network_ways",
+    "picture_ways",
+]
 
 EAGER: Final = "eager fp32"
 EAGER_AMP: Final = "eager fp16"
@@ -27,22 +39,40 @@ EAGER_LAST: Final = "eager fp16, channels last"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """An artifact in both forms, or why there is none."""
+    """A file that runs, an artifact in both forms; or why it does not.
+
+    Attributes:
+        name: which.
+        detector: None where it does not run here.
+        bare: likewise, and for a ``model.onnx``.
+        manifest: what the file says of itself; None where it does not run here.
+        refusal: why not.
+    """
 
     name: str
-    detector: Detector | None
-    bare: BareArtifact | None
-    refusal: str
+    detector: Detector | None = None
+    bare: BareArtifact | None = None
+    manifest: AnyManifest | None = None
+    refusal: str = ""
 
 
 def load_both(path: Path, name: str, stack: ExitStack) -> Loaded:
-    """Load an artifact; that TensorRT refuses the GPU is an answer, too."""
+    """Load an artifact; that TensorRT refuses the GPU, or is not there, is an answer, too."""
     try:
         detector = stack.enter_context(Detector.load(path))
         bare = stack.enter_context(BareArtifact(path))
-    except ArtifactError as error:
-        return Loaded(name=name, detector=None, bare=None, refusal=str(error))
-    return Loaded(name=name, detector=detector, bare=bare, refusal="")
+    except (ArtifactError, MissingDependencyError) as error:
+        return Loaded(name=name, refusal=str(error))
+    return Loaded(name=name, detector=detector, bare=bare, manifest=bare.artifact.manifest)
+
+
+def load_portable(path: Path, name: str, stack: ExitStack) -> Loaded:
+    """Load a ``model.onnx`` on ONNX Runtime's CUDA provider; that it is not there is an answer, too."""
+    try:
+        detector = stack.enter_context(Detector.load(path, device="cuda"))
+    except (ArtifactError, MissingDependencyError, UsageError) as error:
+        return Loaded(name=name, refusal=str(error))
+    return Loaded(name=name, detector=detector, manifest=open_artifact(path).manifest)
 
 
 def picture_ways(
@@ -66,8 +96,17 @@ def picture_ways(
         Way(name=EAGER_AMP, run=_inference(lambda: eager(images()), half=True)),
         Way(name=EAGER_LAST, run=_inference(lambda: last(images()), half=True)),
     ]
-    running = ((artifact.name, artifact.detector) for artifact in loaded)
-    return ways + [Way(name=name, run=_to_device(detector, on_gpu)) for name, detector in running if detector]
+    for artifact in loaded:
+        if artifact.bare is not None and artifact.detector is not None:
+            ways.append(Way(name=artifact.name, run=_to_device(artifact.detector, on_gpu)))
+        elif artifact.detector is not None:  # ONNX Runtime prepares pictures on the host, and answers there
+            ways.append(Way(name=artifact.name, run=_to_host(artifact.detector, pictures)))
+    return ways
+
+
+def _to_host(detector: Detector, pictures: Sequence[Picture]) -> Callable[[], object]:
+    images, count = [picture.pixels for picture in pictures], len(pictures)
+    return lambda: detector(images, batch_size=count)
 
 
 def _to_device(detector: Detector, pictures: Sequence[torch.Tensor]) -> Callable[[], object]:

@@ -16,10 +16,10 @@ def import_builder(target: Target) -> ModuleType:
     """Return the module that builds engines for a target: ``tensorrt_rtx`` or ``tensorrt``.
 
     Raises:
-        MissingDependencyError: it is not installed, or TensorRT is older than ahead-of-time plugins.
+        MissingDependencyError: it is not installed.
     """
     if target == "tensorrt":
-        return load_tensorrt()[0]
+        return load_tensorrt()
     try:
         return importlib.import_module("tensorrt_rtx")
     except ImportError as error:

@@ -26,7 +26,7 @@ from frcnn.engine_spec import (
     Target,
 )
 from frcnn.errors import UsageError
-from frcnn.exporter.build_gpu import require_gpu
+from frcnn.exporter.build_gpu import refuse_unserved, require_gpu
 from frcnn.exporter.dependencies import import_builder
 from frcnn.exporter.engine_builder import BuildSettings, build_serialized, check_compute_capabilities
 from frcnn.exporter.engine_kernels import check_architectures, kernel_parts, needed_kernels
@@ -39,6 +39,8 @@ from frcnn.exporter.source_model import SourceModel, is_onnx, read_source_model,
 from frcnn.files import temporary_folder, writable_folder
 from frcnn.plugins.compiler import OLDEST_PTX, compiler_version
 from frcnn.plugins.tensorrt import register
+from frcnn.plugins.tensorrt.library import load_tensorrt_plugins
+from frcnn.served_gpus import architecture_of
 from frcnn.spec import Precision
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class Request:
         batch: ``N`` or ``MIN:USUAL:MAX``.
         size: see :func:`~frcnn.exporter.engine_profiles.make_profiles`.
         architectures: ``sm_NN`` that kernels are compiled for, besides PTX; None: those of ``compute_capabilities`` or,
-            where none are named, all usual ones.
+            where none are named, those of TensorRT-RTX's default.
         settings: how the engines are built.
     """
 
@@ -78,6 +80,7 @@ class Request:
         if level is not None and not 0 <= level <= 5:
             raise UsageError(f"--optimization-level: expected 0 to 5, got {level}")
         if self.target == "tensorrt-rtx":
+            refuse_unserved(self.settings.compute_capabilities, self.architectures or ())
             for name, value in (("optimization-level", level), ("timing-cache", self.settings.timing_cache)):
                 if value is not None:
                     raise UsageError(
@@ -128,8 +131,8 @@ def build_engine(
         precision: that of the heavy layers; None: as the ``model.onnx`` is, or fp32 for a live model. Another than the
             file's is refused.
         labels: class names, for a live model.
-        architectures: ``sm_NN`` to compile our kernels for, besides PTX; None: all usual ones.
-        compute_capabilities: ``"8.9"``, GPUs that the engines are for; none: all that the target serves by default.
+        architectures: ``sm_NN`` to compile our kernels for, besides PTX; None: the GPUs that the engines are for.
+        compute_capabilities: ``"8.9"``, GPUs that the engines are for; none: the target's default.
         optimization_level: TensorRT's, 0 to 5; for ``"tensorrt"`` only.
         timing_cache: a file that keeps what TensorRT measures; for ``"tensorrt"`` only.
         progress: told what goes on and the share of all work that is done.
@@ -225,15 +228,15 @@ def prepare(request: Request) -> tuple[ModuleType, tuple[str, ...], tuple[str, .
         check_compute_capabilities(trt, capabilities)
     wanted = request.architectures
     if wanted is None and capabilities:
-        wanted = tuple(map(_architecture, capabilities))
+        wanted = tuple(map(architecture_of, capabilities))
     return trt, capabilities, check_architectures(wanted)
 
 
 def _steps(trt: ModuleType, model: onnx.ModelProto, target: Target, capabilities: Sequence[str]) -> Steps:
-    if target == "tensorrt-rtx":
+    if target == "tensorrt-rtx" or load_tensorrt_plugins() is None:
         return steps_between_operators(trt, model)
     (capability,) = capabilities
-    register(architecture=_architecture(capability))
+    register(architecture=architecture_of(capability))
     return one_engine(trt, model)
 
 
@@ -295,10 +298,6 @@ def _source_of_live_model(
         exported = folder / "model.onnx"
         export_onnx(model, exported, labels=labels, size=static_canvases(request.size), precision=precision)
         return read_source_model(exported)
-
-
-def _architecture(compute_capability: str) -> str:
-    return f"sm_{compute_capability.replace('.', '')}"
 
 
 def _versions(trt: ModuleType, target: Target) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """A ``model.onnx`` as the steps of an artifact, each engine with its network definition, before anything is built.
 
-For TensorRT-RTX the graph is cut at our operators; the feature maps that RoI pooling reads cross the cut channels-last,
-as the pooling kernel reads them fastest and as convolutions on tensor cores write them. For TensorRT it is one network
-with the operators as plugins.
+For TensorRT-RTX, and for a TensorRT older than ahead-of-time plugins, the graph is cut at our operators; the feature
+maps that RoI pooling reads cross the cut channels-last, as the pooling kernel reads them fastest and as convolutions on
+tensor cores write them. For a newer TensorRT it is one network with the operators as plugins.
 """
 
 from __future__ import annotations

@@ -7,19 +7,30 @@ from types import ModuleType
 
 from frcnn.errors import MissingDependencyError
 
-__all__ = ["load_tensorrt"]
+__all__ = ["load_tensorrt", "load_tensorrt_plugins"]
 
 
-def load_tensorrt() -> tuple[ModuleType, ModuleType]:
-    """Return the modules ``tensorrt`` and ``tensorrt.plugin``.
+def load_tensorrt() -> ModuleType:
+    """Return the module ``tensorrt``.
 
     Raises:
-        MissingDependencyError: TensorRT is not installed, or is older than ahead-of-time plugins.
+        MissingDependencyError: TensorRT is not installed.
     """
     try:
-        trt, trtp = importlib.import_module("tensorrt"), importlib.import_module("tensorrt.plugin")
+        return importlib.import_module("tensorrt")
     except ImportError as error:
         raise MissingDependencyError("tensorrt", extra="tensorrt", why="building a TensorRT engine") from error
-    if not hasattr(trtp, "aot_impl"):
-        raise MissingDependencyError("tensorrt>=10.13", extra="tensorrt", why="building a TensorRT engine")
-    return trt, trtp
+
+
+def load_tensorrt_plugins() -> ModuleType | None:
+    """Return the module ``tensorrt.plugin``; None where TensorRT is older than ahead-of-time plugins (10.13).
+
+    Raises:
+        MissingDependencyError: see :func:`load_tensorrt`.
+    """
+    load_tensorrt()
+    try:
+        trtp = importlib.import_module("tensorrt.plugin")
+    except ImportError:
+        return None
+    return trtp if hasattr(trtp, "aot_impl") else None

@@ -15,12 +15,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.errors import FrcnnError, KernelError
+from frcnn.errors import FrcnnError, KernelError, MissingDependencyError
 from frcnn.plugins.compiler import compile_kernel
 from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator import Attribute
 from frcnn.plugins.tensorrt.callbacks import PluginCallbacks
-from frcnn.plugins.tensorrt.library import load_tensorrt
+from frcnn.plugins.tensorrt.library import load_tensorrt, load_tensorrt_plugins
 from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION, PLUGINS, PLUGINS_OF, Plugin, Variant
 
 __all__ = ["callback_error", "register"]
@@ -51,9 +51,11 @@ def register(*, architecture: str) -> None:
 
     Raises:
         KernelError: another plugin has one of the names, or the compiler does not know the architecture.
-        MissingDependencyError: TensorRT or the compiler is not installed.
+        MissingDependencyError: TensorRT or the compiler is not installed, or TensorRT is older than 10.13.
     """
-    trt, trtp = load_tensorrt()
+    trt, trtp = load_tensorrt(), load_tensorrt_plugins()
+    if trtp is None:
+        raise MissingDependencyError("tensorrt>=10.13", extra="tensorrt", why="plugins inside a TensorRT engine")
     # every network has this kernel: what stops the compiler is found now, not minutes into a build
     compile_kernel(PLUGINS_OF["GroupedNMS", 2][-1].make(Variant(), {}), architecture)
     missing = [plugin for plugin in PLUGINS if plugin.name not in _BUILD.registered]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,10 +145,11 @@ def small_demo(tmp_path: Path, monkeypatch: Any) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:CUDA is not available or torch_xla")
 def test_where_tensorrt_refuses_eager_is_measured_alone(small_demo: Path, monkeypatch: Any) -> None:
-    def refuse(path: Path) -> Any:
-        raise ArtifactError("TensorRT-RTX refuses the engine")
+    def refuse(path: Path, device: str = "") -> Any:
+        raise ArtifactError(f"{device or 'TensorRT-RTX'} refuses the engine")
 
     monkeypatch.setattr(engine_ways.Detector, "load", refuse)
     with OnTheCpu():
@@ -158,12 +158,15 @@ def test_where_tensorrt_refuses_eager_is_measured_alone(small_demo: Path, monkey
     assert [(a["name"], a["runs"], a["refusal"]) for a in report["artifacts"]] == [
         ("frcnn fp32", False, "TensorRT-RTX refuses the engine"),
         ("frcnn fp16", False, "TensorRT-RTX refuses the engine"),
+        ("frcnn onnx fp32", False, "cuda refuses the engine"),
+        ("frcnn onnx fp16", False, "cuda refuses the engine"),
     ]
     assert [row["what"] for row in report["measurements"]] == ["picture", "network"]
     for row in report["measurements"]:
         assert list(row["ways"]) == ["eager fp32", "eager fp16", "eager fp16, channels last"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:CUDA is not available or torch_xla")
 def test_an_artifact_is_measured_beside_eager_and_held_to_it(small_demo: Path, monkeypatch: Any) -> None:
     """The artifact is a stand-in that answers as eager does; what is tried is the way of its answers to the report."""
@@ -177,7 +180,7 @@ def test_an_artifact_is_measured_beside_eager_and_held_to_it(small_demo: Path, m
         def __call__(self, images: Any, **options: Any) -> Any:
             asked.append(options)
             image = images[0]
-            if isinstance(image, torch.Tensor):
+            if isinstance(image, torch.Tensor | np.ndarray):
                 return [image]
             return [eager.detect(image, eager.spec.transform.canvas_size(320, 427))]
 
@@ -193,7 +196,8 @@ def test_an_artifact_is_measured_beside_eager_and_held_to_it(small_demo: Path, m
         pipeline=lambda pictures: "pipeline",
         launch=asked.append,
     )
-    monkeypatch.setattr(engine_ways.Detector, "load", lambda path: Detector())
+    monkeypatch.setattr(engine_ways.Detector, "load", lambda path, **_: Detector())
+    monkeypatch.setattr(engine_ways, "open_artifact", lambda path: bare.artifact)
     monkeypatch.setattr(engine_ways, "BareArtifact", lambda path: nullcontext(bare))
     monkeypatch.setattr(torch.cuda, "ExternalStream", lambda stream: f"stream {stream}")
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: "current")
@@ -201,16 +205,19 @@ def test_an_artifact_is_measured_beside_eager_and_held_to_it(small_demo: Path, m
     with OnTheCpu():
         report = engine.measure_model(one, small_demo, every_way_once, rounds=1, calls=2)
     json.dumps(report)
-    (entry,) = report["artifacts"]
-    assert entry["runs"] is True
-    assert entry["parity"]["is_judged"] is True
-    assert entry["parity"]["passed"] is True
+    assert [entry["name"] for entry in report["artifacts"]] == ["frcnn fp16", "frcnn onnx fp16"]
+    for entry in report["artifacts"]:
+        assert entry["runs"] is True
+        assert entry["parity"]["is_judged"] is True
+        assert entry["parity"]["passed"] is True
     picture, network, overhead = report["measurements"]
-    assert list(picture["ways"])[-1] == list(network["ways"])[-1] == "frcnn fp16"
+    assert list(picture["ways"])[-2:] == ["frcnn fp16", "frcnn onnx fp16"]
+    assert list(network["ways"])[-1] == "frcnn fp16"
     assert picture["ratio_met"] is False  # all ways take the same here
     assert overhead["overhead_us"] == 1000  # 2 ms by the clock, 1 ms on the GPU
     assert overhead["overhead_met"] is False
     assert {"batch_size": 1, "stream": "current", "device_output": True} in asked
+    assert {"batch_size": 1} in asked, "ONNX Runtime's pictures and answers are on the host"
     assert "pipeline" in asked
 
 
@@ -224,8 +231,8 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: Any) -> No
         made.append(("export", path.name, precision))
         path.touch()
 
-    def build(source: Path, path: Path, *, batch: str, size: str | None) -> None:
-        made.append(("build", source.name, path.name, batch, str(size)))
+    def build(source: Path, path: Path, *, target: str, batch: str, size: str | None) -> None:
+        made.append(("build", source.name, path.name, target, batch, str(size)))
         path.touch()
 
     monkeypatch.setattr("frcnn.exporter.onnx_export.export_onnx", export)
@@ -234,14 +241,20 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: Any) -> No
     make(tmp_path, [MODELS["demo"]])
     assert made == [
         ("export", "demo-fp32.onnx", "fp32"),
-        ("build", "demo-fp32.onnx", "demo-fp32.frcnn", "1:1:8", "None"),
+        ("build", "demo-fp32.onnx", "demo-fp32.frcnn", "tensorrt-rtx", "1:1:8", "None"),
         ("export", "demo-fp16.onnx", "fp16"),
-        ("build", "demo-fp16.onnx", "demo-fp16.frcnn", "1:1:8", "None"),
+        ("build", "demo-fp16.onnx", "demo-fp16.frcnn", "tensorrt-rtx", "1:1:8", "None"),
     ]
     made.clear()
     Files.of(tmp_path, "demo", "fp16").artifact.unlink()
     make(tmp_path, [MODELS["demo"]])
     assert [what for what, *_ in made] == ["build"]
+    made.clear()
+    make(tmp_path / "exports", [MODELS["demo"]], target=None)
+    assert [what for what, *_ in made] == ["export", "export"]
+    make(tmp_path / "exports", [MODELS["demo"]], target="tensorrt")
+    assert [entry[3] for entry in made if entry[0] == "build"] == ["tensorrt", "tensorrt"]
+    made.clear()
     make(tmp_path / "one", [MODELS["demo"]], precisions=["fp16"])
     assert [name for what, name, *_ in made if what == "export"] == ["demo-fp16.onnx"]
 
@@ -269,6 +282,7 @@ def test_pictures_are_kept(tmp_path: Path, monkeypatch: Any) -> None:
 # ---- the bare artifact
 
 
+@pytest.mark.slow
 def test_a_bare_artifact_runs_plainly_then_by_its_graph(tmp_path: Path, monkeypatch: Any) -> None:
     require_compiler()
     source = source_manifest()
@@ -306,43 +320,3 @@ def test_a_model_onnx_is_no_engine_artifact(tmp_path: Path, monkeypatch: Any) ->
     monkeypatch.setattr(bare_artifact, "open_artifact", lambda path: object())
     with pytest.raises(UsageError, match="expected an engine artifact"):
         BareArtifact(tmp_path / "model.onnx")
-
-
-# ---- the one command
-
-
-def session(tmp_path: Path, *arguments: str, fails: str = "", **environment: str) -> tuple[int, list[str]]:
-    """Run the script with a Python that notes what it is asked and fails where the test says so."""
-    python, log = tmp_path / "python", tmp_path / "log"
-    python.write_text(f'#!/bin/sh\necho "$*" >> {log}\ncase "$*" in *"{fails or "nothing at all"}"*) exit 3;; esac\n')
-    python.chmod(0o755)
-    script = str(ROOT / "benchmarks" / "gpu_session.sh")
-    given = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "OUT": str(tmp_path / "out"), **environment}
-    done = subprocess.run(["bash", script, *arguments], env=given, capture_output=True, text=True, check=False)
-    return done.returncode, log.read_text().splitlines()
-
-
-def test_one_command_makes_tests_and_measures(tmp_path: Path) -> None:
-    status, log = session(tmp_path, "--quick")
-    assert status == 0
-    models, tests, kernels, engines = log
-    assert f"-m frcnn.benchmarks.engine_models -o {tmp_path}/out/models" in models
-    assert "-m pytest --confcutdir=tests/gpu -m gpu tests/gpu" in tests
-    assert "-m frcnn.benchmarks.kernels" in kernels and kernels.endswith("--quick")
-    assert f"-m frcnn.benchmarks.engine -o {tmp_path}/out/engine.json" in engines and engines.endswith("--quick")
-
-
-def test_models_that_were_brought_along_are_used(tmp_path: Path) -> None:
-    brought = tmp_path / "brought"
-    brought.mkdir()
-    status, log = session(tmp_path, MODELS=str(brought))
-    assert status == 0
-    assert f"-o {brought}" in log[0]
-    assert f"--models-in {brought}" in log[-1]
-
-
-@pytest.mark.parametrize("fails", ["engine_models", "pytest", "benchmarks.kernels", "benchmarks.engine -o"])
-def test_a_failure_does_not_stop_the_rest_and_is_told(tmp_path: Path, fails: str) -> None:
-    status, log = session(tmp_path, fails=fails)
-    assert status != 0
-    assert len(log) == 4

@@ -44,6 +44,8 @@ def demo_pictures() -> list[Picture]:
 def _refusal() -> str:
     try:
         BareArtifact(demo_files("fp16").artifact).close()
+    except MissingDependencyError as error:
+        return str(error)
     except ArtifactError as error:
         if any(words in error.message for words in _REFUSALS):
             return str(error)
