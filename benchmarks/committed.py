@@ -24,6 +24,7 @@ __all__ = [
     "EngineSpeeds",
     "Evaluation",
     "FullSize",
+    "GpuSession",
     "KernelResources",
     "KernelSpeeds",
     "Named",
@@ -159,6 +160,7 @@ class KernelSpeeds(msgspec.Struct, frozen=True, kw_only=True):
 
     environment: Machine
     results: tuple[KernelCase, ...]
+    failed: tuple[dict[str, str], ...] = ()
 
 
 class EngineModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +176,33 @@ class EngineSpeeds(msgspec.Struct, frozen=True, kw_only=True):
 
     environment: Machine
     models: tuple[EngineModel, ...]
+
+
+class SessionPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of ``benchmarks/gpu_session.py``: how it ended, and its tests by outcome where it has some."""
+
+    part: str
+    shows: str
+    ended: str
+    seconds: float
+    tests: dict[str, int] = {}
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """Something tried by hand on the same machine."""
+
+    what: str
+    tool: str = msgspec.field(name="with")
+    ended: str
+    figures: dict[str, float] = {}
+
+
+class GpuSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``benchmarks/gpu_session.py`` writes, and what else was tried then."""
+
+    machine: dict[str, Any]
+    parts: tuple[SessionPart, ...]
+    tried: tuple[Trial, ...] = ()
 
 
 class Measures(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +246,7 @@ class Committed:
     cpu: tuple[Named[CpuSpeeds], ...]
     engines: tuple[Named[EngineSpeeds], ...]
     kernels: tuple[Named[KernelSpeeds], ...]
+    sessions: tuple[Named[GpuSession], ...]
     evaluations: tuple[Named[Evaluation], ...]
     full_size: tuple[Named[FullSize], ...]
     resources: tuple[Named[KernelResources], ...]
@@ -239,6 +269,7 @@ def read_committed(folder: Path) -> Committed:
         cpu=of(CpuSpeeds),
         engines=of(EngineSpeeds),
         kernels=of(KernelSpeeds),
+        sessions=of(GpuSession),
         evaluations=of(Evaluation),
         full_size=of(FullSize),
         resources=of(KernelResources),
@@ -276,6 +307,8 @@ def _kind(report: Report) -> type[Any] | None:
         return FullSize
     if "attacks" in report:
         return Soak
+    if {"machine", "parts"} <= report.keys():
+        return GpuSession
     if "models" in report:
         return EngineSpeeds
     if {"nvrtc", "rows"} <= report.keys():

@@ -17,6 +17,7 @@ from frcnn.benchmarks.committed import (
     EngineSpeeds,
     Evaluation,
     FullSize,
+    GpuSession,
     KernelForm,
     KernelResources,
     KernelSpeeds,
@@ -51,13 +52,15 @@ def page(committed: Committed) -> str:
             any(named.report.workload.device == "cpu" for named in committed.runs) or committed.cpu,
             _BENCH_CPU,
         ),
-        "## On an NVIDIA GPU (H100)",
+        "## On an NVIDIA GPU",
+        *(part for named in committed.sessions for part in _session(named)),
+        *_missing(committed.sessions, "benchmarks/gpu_session.py"),
         "### Whole detectors",
         *_runs(committed.runs, "cuda"),
         *_missing(any(named.report.workload.device == "cuda" for named in committed.runs), _BENCH_GPU),
-        "### Engines against eager",
+        "### Eager and engines",
         *(part for named in committed.engines for part in _engines(named)),
-        *_missing(committed.engines, "benchmarks/gpu_session.sh"),
+        *_missing(_has_engine(committed), "benchmarks/gpu_session.py --rest", "No engine was"),
         "### Kernels against torchvision's",
         *(part for named in committed.kernels for part in _kernels(named)),
         *_missing(committed.kernels, "make bench-gpu"),
@@ -92,8 +95,13 @@ def readme_table(committed: Committed) -> str:
     return "\n\n".join(parts)
 
 
-def _missing(there: object, command: str) -> tuple[str, ...]:
-    return () if there else (f"Not measured yet; `{command}` measures it.",)
+def _has_engine(committed: Committed) -> bool:
+    models = (model for named in committed.engines for model in named.report.models)
+    return any(artifact["runs"] for model in models for artifact in model.artifacts)
+
+
+def _missing(there: object, command: str, what: str = "Not") -> tuple[str, ...]:
+    return () if there else (f"{what} measured yet; `{command}` measures it.",)
 
 
 def _link(file: str, folder: str) -> str:
@@ -250,6 +258,35 @@ def _resources(named: Named[KernelResources]) -> Iterable[str]:
     yield _from(named.file, "python -m frcnn.benchmarks.kernel_resources -o benchmarks/results/kernel-resources.json")
 
 
+def _session(named: Named[GpuSession]) -> Iterable[str]:
+    """Tell what was shown on a GPU, and what was tried beside."""
+    machine, report = named.report.machine, named.report
+    yield f"{escaped(str(machine['gpu']))}; {machine['cores']} cores, {escaped(str(machine['system']))}."
+    rows = tuple(
+        (
+            part.shows,
+            part.ended,
+            ", ".join(f"{count} {outcome}" for outcome, count in part.tests.items() if count) or NONE,
+            f"{part.seconds:.0f}",
+        )
+        for part in report.parts
+    )
+    yield table_markdown(Table(caption="", columns=("what", "ended", "tests", "seconds"), rows=rows, texts=3))
+    if report.tried:
+        yield "Tried by hand on the same machine:"
+        rows = tuple(
+            (
+                trial.what,
+                trial.tool,
+                trial.ended,
+                ", ".join(f"{name} {value:.6g}" for name, value in trial.figures.items()) or NONE,
+            )
+            for trial in report.tried
+        )
+        yield table_markdown(Table(caption="", columns=("what", "with", "ended", "figures"), rows=rows, texts=4))
+    yield _from(named.file, "benchmarks/gpu_session.py", str(machine["date"]))
+
+
 def _kernels(named: Named[KernelSpeeds]) -> Iterable[str]:
     rows = []
     for case in named.report.results:
@@ -268,6 +305,8 @@ def _kernels(named: Named[KernelSpeeds]) -> Iterable[str]:
     machine = named.report.environment
     yield f"{escaped(machine.device)}; medians of the rounds."
     yield table_markdown(Table(caption="", columns=columns, rows=tuple(rows), texts=3))
+    if named.report.failed:
+        yield "\n".join(f"- Not measured: {escaped(f['case'])}: {escaped(f['error'])}" for f in named.report.failed)
     yield _from(named.file, machine.command, machine.date)
 
 

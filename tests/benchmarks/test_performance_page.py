@@ -60,9 +60,22 @@ def test_a_run_of_the_suite_gets_a_part_of_the_page_and_rows_of_the_table(tmp_pa
 
 def test_what_is_not_measured_says_how_to_measure_it(tmp_path) -> None:
     committed = read_committed(tmp_path)
-    for command in ("benchmarks/gpu_session.sh", "make bench-gpu", "make test-full", "frcnn eval model.onnx"):
+    for command in ("benchmarks/gpu_session.py`", "make bench-gpu", "make test-full", "frcnn eval model.onnx"):
         assert f"Not measured yet; `{command}" in page(committed)
+    assert "No engine was measured yet; `benchmarks/gpu_session.py --rest`" in page(committed)
     assert readme_table(committed).startswith("Not measured yet; `frcnn bench my.pth")
+
+
+def test_a_session_tells_how_every_part_ended_and_what_was_tried(tmp_path) -> None:
+    part = {"part": "kernels", "shows": "kernels of torchvision", "ended": "failed (1)", "seconds": 57.4}
+    tests = part | {"part": "operators", "ended": "passed", "tests": {"passed": 112, "failed": 0, "skipped": 2}}
+    trial = {"what": "a network built", "with": "tensorrt 10.6.0", "ended": "built", "figures": {"seconds": 91.4}}
+    machine = {"gpu": "NVIDIA H200, 580.1", "cores": 16, "system": "Linux", "date": "2026-11-26"}
+    (tmp_path / "s.json").write_text(json.dumps({"machine": machine, "parts": [tests, part], "tried": [trial]}))
+    whole = page(read_committed(tmp_path))
+    assert "| kernels of torchvision | passed | 112 passed, 2 skipped | 57 |" in whole
+    assert "| kernels of torchvision | failed (1) | - | 57 |" in whole
+    assert "| a network built | tensorrt 10.6.0 | built | seconds 91.4 |" in whole
 
 
 @pytest.mark.parametrize(
