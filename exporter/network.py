@@ -94,6 +94,7 @@ class Network:
         builder: ``IBuilder``.
         definition: ``INetworkDefinition``.
         parser: ``OnnxParser``, which owns the weights.
+        makers: value of the ONNX model -> name of the node that makes it.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Network:
     builder: Any
     definition: Any
     parser: Any
+    makers: Mapping[str, str]
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -166,7 +168,15 @@ def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Netw
             error = parser.get_error(index)
             messages.errors.insert(index, f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
         raise messages.failure(f"TensorRT cannot take {name}")
-    network = Network(name=name, trt=trt, messages=messages, builder=builder, definition=definition, parser=parser)
+    network = Network(
+        name=name,
+        trt=trt,
+        messages=messages,
+        builder=builder,
+        definition=definition,
+        parser=parser,
+        makers={value: node.name for node in model.graph.node for value in node.output if node.name},
+    )
     for tensor in network.inputs.values():
         if tensor.is_shape_tensor:
             raise ExportError(f"{name}: the input {tensor.name} sets shapes, expected them to follow from other shapes")

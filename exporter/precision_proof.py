@@ -120,7 +120,7 @@ def read_layers(network: Network, step: int) -> tuple[Layer, ...]:
     """Read the layers with floating tensors off a network definition, that of a step by its index."""
     definition = network.definition
     found = [definition.get_layer(index) for index in range(definition.num_layers)]
-    nodes = _nodes(found)
+    nodes = _nodes(found, network.makers)
     layers = []
     for raw, node in zip(found, nodes, strict=True):
         inputs = [t for t in map(raw.get_input, range(raw.num_inputs)) if t is not None]
@@ -194,9 +194,13 @@ def prove(layers: Sequence[Layer], precision: Precision) -> Proof:
     return Proof(precision=precision, heavy=len(heavy), layers=tuple(layers))
 
 
-def _nodes(layers: Sequence[Any]) -> list[str]:
-    """Return the node that each layer comes from; a layer that the parser put in belongs to the first that reads it."""
-    named = [match[1] if (match := _NODE.search(layer.metadata)) else None for layer in layers]
+def _nodes(layers: Sequence[Any], makers: Mapping[str, str]) -> list[str]:
+    """Return the node that each layer comes from.
+
+    The parser of TensorRT 10 tells it of few layers only. One that makes a node's value is that node's, as the sum of
+    product and bias is Gemm's; any other that the parser put in belongs to the first layer that reads it.
+    """
+    named = [match[1] if (match := _NODE.search(layer.metadata)) else _made(layer, makers) for layer in layers]
     reader: dict[str, int] = {}
     for index, layer in enumerate(layers):
         for tensor in map(layer.get_input, range(layer.num_inputs)):
@@ -214,6 +218,11 @@ def _nodes(layers: Sequence[Any]) -> list[str]:
         found = named[at] if at is not None else None
         nodes.append(found or layer.name)
     return nodes
+
+
+def _made(layer: Any, makers: Mapping[str, str]) -> str | None:
+    values = (layer.get_output(index).name for index in range(layer.num_outputs))
+    return next((makers[value] for value in values if value in makers), None)
 
 
 def _floating(tensors: Iterable[Any]) -> tuple[str, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -29,6 +32,36 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
         else:
             layers.append(operator_layer(step, index, made.tensors))
     return layers
+
+
+class Nameless:
+    """A network definition whose layers say of what node they are only where they are one of two kinds."""
+
+    def __init__(self, definition: Any) -> None:
+        self.definition = definition
+        self.num_layers = definition.num_layers
+
+    def get_layer(self, index: int) -> Any:
+        layer = self.definition.get_layer(index)
+        names = ("type", "name", "num_inputs", "num_outputs", "get_input", "get_output")
+        metadata = layer.metadata if layer.type.name in ("MATRIX_MULTIPLY", "CONVOLUTION") else ""
+        return SimpleNamespace(metadata=metadata, **{name: getattr(layer, name) for name in names})
+
+
+def test_layers_that_tell_no_node_are_those_of_the_value_that_they_make(exports):
+    """TensorRT 10.6 names the product of a Gemm, not the sum with its bias, which the cast to float32 reads."""
+    model = onnx.load(exports(FAMILY, "fp16").path)
+    made = steps_between_operators(importlib.import_module("tensorrt_rtx"), model)
+    steps = [step for step in made.steps if isinstance(step, EngineStep)]
+    for index, step in enumerate(steps):
+        network = made.networks[step.part]
+        whole = read_layers(network, index)
+        found = read_layers(replace(network, definition=Nameless(network.definition)), index)
+        assert [layer.kind for layer in found] == [layer.kind for layer in whole]
+        computing = [(layer.node, layer.is_free) for layer in whole if layer.kind == "ELEMENTWISE"]
+        assert [(layer.node, layer.is_free) for layer in found if layer.kind == "ELEMENTWISE"] == computing
+        if any(layer.is_heavy for layer in found):
+            prove(found, "fp16")
 
 
 def compute_in(name: str, kind: int, back: int) -> Edit:
