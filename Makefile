@@ -12,10 +12,11 @@ OUT := out/demo
 # For whatever imports ONNX Runtime before frcnn, see src/frcnn/__init__.py.
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help demo test test-full test-gpu soak soak-full train-demo bench-cpu bench-gpu performance lock audit clean
+.PHONY: help demo check test test-full test-gpu soak soak-full train-demo bench-cpu bench-gpu performance lock audit clean
 
 help:
 	@echo "make demo        checkpoint -> model.onnx -> annotated pictures -> table against eager"
+	@echo "make check       lint, types and the quick tests that need no export (a minute on 2 cores)"
 	@echo "make test        lint, types and all tests"
 	@echo "make test-full   full-size runs of every model family (about an hour on 2 cores)"
 	@echo "make test-gpu    everything that needs an NVIDIA GPU; a skipped test fails"
@@ -50,6 +51,12 @@ demo: $(INSTALLED)
 	$(BIN)/frcnn detect $(OUT)/model.onnx $(OUT)/scenes/images -o $(OUT)/annotated --json $(OUT)/detections.json --score 0.5
 	$(BIN)/frcnn compare $(DEMO)/digits.pth $(OUT)/model.onnx --arch $(DEMO)/model.py:build --images $(OUT)/scenes/images
 	@echo "look at the pictures in $(OUT)/annotated"
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -p support.selection -m "not full and not gpu and not soak and not slow" -n auto --maxprocesses 4 --durations 5
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

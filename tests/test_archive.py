@@ -439,6 +439,7 @@ def _edited(data: bytes, kind: str, at: int, other: int, new: bytes) -> bytes:
     return patched(data, {field: new})[: len(data)]
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(damage=damages())
 @example(damage=lambda data: data + data)

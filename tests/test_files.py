@@ -135,6 +135,7 @@ def test_killed_at_each_of_its_steps_a_writer_leaves_the_old_file_or_the_new(tmp
     assert set(found) <= {old, new} and old in found
 
 
+@pytest.mark.slow
 def test_many_writers_of_one_file_some_of_them_killed(tmp_path: Path) -> None:
     target = tmp_path / "out" / "a.json"
     (tmp_path / "out").mkdir()

@@ -48,6 +48,7 @@ def test_the_slope_is_the_leak() -> None:
     assert slope_of(range(0, 1000, 10), [2 * i for i in range(0, 1000, 10)]).per_1000 == pytest.approx(2000)
 
 
+@pytest.mark.slow
 def test_an_open_file_and_a_thread_are_seen() -> None:
     growth, stop = measured(0, seed=0), threading.Event()
     descriptors = os.pipe()

@@ -114,6 +114,7 @@ def make_wheel(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("listed", "refused"),
     [

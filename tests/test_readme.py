@@ -23,6 +23,8 @@ from PIL import Image
 
 from frcnn.cli import VERBS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "examples" / "train_demo"
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -97,6 +97,7 @@ def torchvision_size(spec: TransformSpec, height: int, width: int, *, device: st
 sides = st.integers(1, 20_000)
 
 
+@pytest.mark.slow
 @given(height=sides, width=sides, min_size=st.integers(16, 2000), extra=st.integers(0, 2000))
 @example(height=427, width=640, min_size=800, extra=533)
 @example(height=640, width=427, min_size=800, extra=533)  # 1199 x 800: the float rule loses a pixel

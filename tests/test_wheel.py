@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -15,30 +16,54 @@ import pytest
 
 import frcnn
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 FACE = ROOT / "src" / "frcnn"
 ROOMS = ("benchmarks", "exporter", "plugins", "runtime")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of this tree, built from a copy so that nothing is left in it, without a network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    copy = folder / "tree"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")}
+
+
+def copy_of_the_tree(folder: Path) -> Path:
+    """Copy what a wheel is made of to ``folder/frcnn``, so that nothing is left in this tree."""
+    copy = folder / "frcnn"
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for name in ("src", *ROOMS):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    return copy
+
+
+def run(*command: str | Path, folder: Path, **environment: str) -> str:
+    """Run a command in a folder and return its standard output."""
     done = subprocess.run(
-        [*command, "--disable-pip-version-check", "--wheel-dir", str(folder), str(copy)],
-        env=dict(os.environ, PYTHONWARNINGS="default"),
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build(hook: str, tree: Path, folder: Path) -> Path:
+    """Call a hook of the build backend (PEP 517, PEP 660) without a network; return the file that it made."""
+    code = f"from setuptools.build_meta import {hook} as hook; hook({str(folder)!r})"
+    run(sys.executable, "-c", code, folder=tree)
+    (made,) = folder.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module", params=["of the tree", "of the sdist"])
+def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel made by pip, without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = copy_of_the_tree(folder)
+    if request.param == "of the sdist":
+        source = build("build_sdist", source, tmp_path_factory.mktemp("sdist"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    options = ["--disable-pip-version-check", "--wheel-dir", folder, source]
+    run(*command, *options, folder=folder, PYTHONWARNINGS="default")
     (made,) = folder.glob("*.whl")
     return made
 
@@ -103,11 +128,58 @@ def test_an_unpacked_wheel_runs_without_the_tree(wheel: Path, tmp_path: Path) ->
         "from frcnn.cli import main\n"
         "sys.exit(main(['detect', '--help']))"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    first, *_ = run(sys.executable, "-P", "-c", code, folder=tmp_path).splitlines()
+    assert first.split() == [str(tmp_path / "frcnn" / name) for name in ("__init__.py", "runtime/__init__.py")]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone called ``frcnn``."""
+    return copy_of_the_tree(tmp_path_factory.mktemp("projects"))
+
+
+@pytest.fixture(scope="module")
+def python(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that holds an editable installation of the clone and nothing else."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=True)
+    with zipfile.ZipFile(build("build_editable", clone, tmp_path_factory.mktemp("editable"))) as archive:
+        archive.extractall(next(folder.glob("lib/python*/site-packages")))
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(params=["the clone's parent", "the clone", "elsewhere"])
+def folder(request: pytest.FixtureRequest, clone: Path, tmp_path: Path) -> Path:
+    """Where a user works. In the clone's parent, the folder ``frcnn`` is a package to Python, too: a namespace."""
+    return {"the clone's parent": clone.parent, "the clone": clone, "elsewhere": tmp_path}[request.param]
+
+
+def test_an_editable_installation_is_imported_from_anywhere(folder: Path, clone: Path, python: Path) -> None:
+    code = (
+        "import importlib.util, os, frcnn\n"
+        f"rooms = [importlib.util.find_spec(f'frcnn.{{room}}') for room in {ROOMS!r}]\n"
+        "print(frcnn.__version__, os.environ['ORT_DISABLE_TELEMETRY'], *(room.origin for room in rooms))"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0].split() == [
-        str(tmp_path / "frcnn" / p) for p in ("__init__.py", "runtime/__init__.py")
-    ]
+    version, telemetry, *origins = run("env", "-u", "ORT_DISABLE_TELEMETRY", python, "-c", code, folder=folder).split()
+    assert (version, telemetry) == (frcnn.__version__, "1")
+    assert origins == [str(clone / "src" / "frcnn" / room / "__init__.py") for room in ROOMS]
+
+
+def test_a_type_checker_finds_an_editable_installation(folder: Path, python: Path) -> None:
+    """It reads folders and .pth files; an import hook means nothing to it."""
+    code = "import frcnn\nfrom frcnn.runtime import Detections\n\nreveal_type(frcnn.__version__)\nDetections.boxez\n"
+    (folder / "mine.py").write_text(code)
+    options = ["--config-file=", "--cache-dir", os.devnull, "--python-executable", python]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "mine.py"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [
+        'mine.py:4: note: Revealed type is "str"',
+        'mine.py:5: error: "type[Detections]" has no attribute "boxez"  [attr-defined]',
+        "Found 1 error in 1 file (checked 1 source file)",
+    ], done.stderr

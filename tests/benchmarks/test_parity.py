@@ -226,6 +226,7 @@ def bf16_parity(trained: Trained) -> Parity:
     return total(results, BF16)
 
 
+@pytest.mark.slow
 def test_a_trained_model_in_bf16_is_within_the_limits(trained):
     parity = bf16_parity(trained)
     assert parity.passed
@@ -241,6 +242,7 @@ def wrongly_rounded(deltas: Tensor, anchors: Tensor, *rest: object) -> Tensor:
     return boxes.decode(deltas, anchors, *rest).bfloat16().float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "decode"), [(roi_heads, wrongly_in_bf16), (roi_heads, wrongly_rounded), (rpn, wrongly_in_bf16)]
 )

@@ -23,6 +23,8 @@ pytest.importorskip("sklearn")
 pytest.importorskip("skimage")
 pytest.importorskip("faster_coco_eval")
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "train_demo"
 CHECKPOINT = DEMO / "digits.pth"
 MODULES = ("scenes", "coco", "model", "checkpoint", "data", "train")

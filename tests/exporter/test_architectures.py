@@ -92,6 +92,7 @@ def test_resnet_fpn_depths(depth: int) -> None:
     assert f"backbone.body.layer3.{blocks}.conv1.weight" not in state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "cells", "channels"), [("fasterrcnn_vgg16", 7, 512), (SINGLE_LEVEL[1], 14, 1024)])
 def test_single_level_forms_pool_the_maximum_at_stride_16(name: str, cells: int, channels: int) -> None:
     pooler = on_meta(name).roi_heads.box_roi_pool
@@ -128,6 +129,7 @@ def test_norms(name: str) -> None:
         kinds(norm="group")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_fpn"])
 def test_anchors_by_argument(name: str) -> None:
     def build(**args: object) -> FasterRCNN:
@@ -216,6 +218,7 @@ def test_no_fit_names_the_closest() -> None:
     assert "--arch mypkg.models:build" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_arguments_take_part() -> None:
     args = {"rpn_aspect_ratios": (0.5, 1.0, 1.5, 2.0)}
     name = "fasterrcnn_resnet18_fpn"
@@ -253,6 +256,7 @@ def norm_layers(model: nn.Module) -> list[tuple[str, type, float]]:
     return [(n, type(m), m.eps) for n, m in model.named_modules() if "BatchNorm" in type(m).__name__]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"])
 def test_published_file_is_loaded_as_torchvision_does(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -433,6 +437,7 @@ def test_parse_args_refuses_a_second_value() -> None:
         parse_args(["min_size=3", "min_size=4"])
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.tuples(v, v)))
 def test_parse_args_reads_back_any_literal(value: object) -> None:
     before = copy.deepcopy(value)

@@ -6,11 +6,14 @@ from functools import cache
 from random import Random
 
 import onnx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.cut_graphs import assert_computes_the_same, checked_cut
 
 from frcnn.exporter.cut import CutNode, Piece
+
+pytestmark = pytest.mark.slow
 
 CUTS = ("Relu", "Sum")
 UNARY = ("Relu", "Relu", "Neg", "Abs")

@@ -61,6 +61,7 @@ def test_every_family_has_an_expectation():
     assert set(EXPECTED) == set(FAMILIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_read_off_the_live_model(family):
     expected = EXPECTED[family]
@@ -86,6 +87,7 @@ def test_a_family_is_read_off_the_live_model(family):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_pooler_is_what_torchvision_infers_from_a_picture(family):
     model = build(family)
@@ -100,6 +102,7 @@ def test_the_pooler_is_what_torchvision_infers_from_a_picture(family):
         assert torch.equal(levels, live.map_levels([boxes]))
 
 
+@pytest.mark.slow
 def test_thresholds_mean_and_sizes_are_the_models_own():
     spec = read_model_spec(build("resnet18_fpn_max"))
     assert spec.transform == TransformSpec(
@@ -148,6 +151,7 @@ def test_another_number_of_labels_is_refused():
         read_model_spec(build("vgg16"), labels=["cat", "dog"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("canvas", [(160, 224), (32, 160)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_feature_maps_are_the_ones_the_backbone_makes(family, canvas):

@@ -122,6 +122,7 @@ def test_a_box_head_that_depends_on_data_is_refused(tmp_path):
         export_onnx(model, tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_what_pytorch_cannot_export_is_one_clear_error(tmp_path):
     model = build("vgg16")
     model.backbone = HasNoOnnxForm(model.backbone)

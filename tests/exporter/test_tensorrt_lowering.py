@@ -236,6 +236,7 @@ def test_what_is_no_operator_of_ours_is_refused_in_one_line(case):
     assert caught.value.message == message
 
 
+@pytest.mark.slow
 def test_the_kernels_of_the_plugin_nodes_run_along_the_wires_are_the_operator():
     require_compiler()
     rng = np.random.default_rng(5)

@@ -109,6 +109,7 @@ def test_no_network(error: Exception, expected: str, hub: Path, monkeypatch: pyt
     assert not list(hub.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
@@ -165,6 +166,7 @@ def test_weights_that_are_not_known_here_are_not_downloaded(hub: Path, monkeypat
     assert not hub.exists()
 
 
+@pytest.mark.slow
 def test_a_download_is_kept_and_read_with_its_labels(
     hub: Path, serve: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,24 +52,28 @@ def in_torchvision(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tenso
     return kept_scores
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(crowds(), st.sampled_from(THRESHOLDS))
 def test_reference_is_torchvisions_nms_in_each_group(case, iou_threshold):
     assert torch.equal(in_reference(*case, iou_threshold), in_torchvision(*case, iou_threshold))
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(corner_cases(), st.sampled_from(THRESHOLDS))
 def test_reference_is_torchvisions_nms_on_corner_cases(case, iou_threshold):
     assert torch.equal(in_reference(*case, iou_threshold), in_torchvision(*case, iou_threshold))
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(crowds(), st.sampled_from(THRESHOLDS))
 def test_function_is_the_reference(case, iou_threshold):
     assert torch.equal(in_onnxruntime(*case, iou_threshold), in_reference(*case, iou_threshold))
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(corner_cases(), st.sampled_from(THRESHOLDS))
 def test_function_is_the_reference_on_corner_cases(case, iou_threshold):
@@ -141,6 +145,7 @@ def test_more_than_one_overlap_and_no_limit_on_how_many_are_kept(suppress):
     assert torch.equal(suppress(boxes, scores, 0.5), scores)
 
 
+@pytest.mark.slow
 def test_the_threshold_is_the_nodes_own(suppress):
     boxes = torch.tensor([[[0.0, 0.0, 10.0, 1.0], [4.0, 0.0, 14.0, 1.0]]])  # IoU 6 / 14
     scores = torch.tensor([[0.75, 0.5]])

@@ -16,6 +16,8 @@ from frcnn.exporter.deploy.boxes import float32_floor
 from frcnn.plugins.grouped_nms.kernel import MOST_BOXES, kernels
 from frcnn.plugins.grouped_nms.reference import grouped_nms as reference
 
+pytestmark = pytest.mark.slow
+
 THRESHOLDS = (0.3, 0.5, 0.7)
 SCHEDULES = st.sampled_from(["forward", "reverse", "shuffled"])
 

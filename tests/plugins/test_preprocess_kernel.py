@@ -57,6 +57,7 @@ def random_picture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
 sides = st.one_of(st.integers(1, 90), st.sampled_from([1, 2, 64, 200]))
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     st.lists(st.tuples(sides, sides), min_size=1, max_size=3),

@@ -23,6 +23,8 @@ from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
 from frcnn.plugins.multiscale_roi_pool.kernel import kernels as pool_kernels
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
 
+pytestmark = pytest.mark.slow
+
 CANVAS = (256, 320)
 BOUND = 16 * 2.0**-24
 ROUNDING = {"float32": 0.0, "float16": 2.0**-10, "bfloat16": 2.0**-7}  # a last place of the result

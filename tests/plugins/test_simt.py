@@ -21,6 +21,8 @@ from torch import Tensor
 from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator import Tensor as TensorSpec
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent.parent
 PROBES = TESTS / "support" / "simt" / "probes"
 SCHEDULES = ("forward", "reverse", "shuffled")

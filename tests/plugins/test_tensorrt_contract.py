@@ -14,6 +14,8 @@ from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
 from frcnn.plugins.multiscale_roi_pool.kernel import kernels as pool_kernels
 from frcnn.plugins.tensorrt.plugins import PLUGINS
 
+pytestmark = pytest.mark.slow
+
 DATA_TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int32": "INT32"}
 CHANNELS_LAST = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"}
 LAYOUTS = [("planar", "planar"), ("channels_last", "planar"), ("channels_last", "channels_last")]

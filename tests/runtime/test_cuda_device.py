@@ -17,6 +17,8 @@ from frcnn.plugins.driver import Driver
 from frcnn.runtime.cuda_device import CudaDevice
 from frcnn.runtime.device import Device
 
+pytestmark = pytest.mark.slow
+
 NOTHING = "memory=0 pinned=0 streams=0 events=0 graphs=0 executables=0 contexts=0"
 
 PRELUDE = """

@@ -21,6 +21,8 @@ from frcnn.runtime.result_lines import ResultLines, partial_path
 from frcnn.runtime.stopping import Stop
 from frcnn.runtime.video import writing_video
 
+pytestmark = pytest.mark.slow
+
 PictureFile = Callable[..., Path]
 Captured = pytest.CaptureFixture[str]
 

@@ -467,6 +467,7 @@ class TestInterrupted:
         assert next(points) > 100
 
 
+@pytest.mark.slow
 class TestExit:
     """The interpreter ends whilst streams are open: in time, and without a crash."""
 

@@ -165,7 +165,7 @@ def test_names_of_pictures_steer_no_terminal(work, capfd):
     code, out, err = run(work, capfd, "detect", "model.onnx", work / "pictures", "-o", work / "out")
     assert code == 1
     assert "b\\x1b[2J" in err and "\nAGREE" not in err
-    code, out, err = run(work, capfd, "detect", "model.onnx", work / "pictures", "[/bold]")
+    code, out, err = run(work, capfd, "detect", "model.onnx", "pictures", "[/bold]")
     assert code == 1 and "a\\x1b[2J" in out and "[/bold]: no such file" in err
 
 

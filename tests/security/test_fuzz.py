@@ -16,6 +16,7 @@ INPUTS = 300
 READERS = {reader.name: reader for reader in readers()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_no_damaged_file_does_harm(name, tmp_path):
     tally = run_inputs(READERS[name], tmp_path, range(INPUTS), seed=7)

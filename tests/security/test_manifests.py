@@ -68,6 +68,7 @@ def require_manifest_or_one_line(kind, tree):
         assert kind.from_json(again if isinstance(again, bytes) else again.encode(), source="again") == manifest
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=150)
 def test_any_value_in_any_place_of_a_models_manifest(data):
@@ -75,6 +76,7 @@ def test_any_value_in_any_place_of_a_models_manifest(data):
     require_manifest_or_one_line(Manifest, with_value(SOURCE, place, data.draw(ANY_JSON)))
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=150)
 def test_any_value_in_any_place_of_an_artifacts_manifest(engine, data):

@@ -55,16 +55,19 @@ def test_equal_answers_do_not_differ():
     assert differing([answer(found(CAT), found(CAT)), answer(found(), found())], score=0.0) == []
 
 
+@pytest.mark.slow
 def test_a_detection_that_only_one_side_has():
     assert halves(found(CAT), found(CAT, ELSEWHERE)) == ({SAME}, {SAME, ALONE})
     assert halves(found(CAT, ELSEWHERE), found(CAT)) == ({SAME, ALONE}, {SAME})
 
 
+@pytest.mark.slow
 def test_another_label_and_a_moved_box():
     assert halves(found(CAT), found((BOX, 0.9, 2))) == ({RELABELLED}, {RELABELLED})
     assert halves(found(CAT), found(((40, 40, 200, 230), 0.9, 1))) == ({MOVED}, {MOVED})
 
 
+@pytest.mark.slow
 def test_what_scores_little_does_not_count_but_may_be_a_partner():
     weak = (ELSEWHERE[0], 0.2, 1)
     assert differing([answer(found(CAT), found(CAT, weak))], score=0.3) == []

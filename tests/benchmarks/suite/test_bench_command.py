@@ -153,6 +153,7 @@ def test_what_was_measured_before_an_interrupt_is_kept(
     assert (tmp_path / "report" / "report.md").exists()
 
 
+@pytest.mark.slow
 def test_without_artifacts_they_are_built_and_found_the_next_time(tmp_path, capsys) -> None:
     from support.tiny_detector import build
 

@@ -190,6 +190,7 @@ def test_an_interrupt_leaves_whole_rounds() -> None:
     assert [len(item.rounds) for item in lanes] == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_measuring_costs_less_than_a_hundredth_of_what_is_measured() -> None:
     def work() -> None:
         until = time.perf_counter() + 0.002

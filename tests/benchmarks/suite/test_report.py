@@ -406,6 +406,7 @@ def over_the_edge(page: str, width: int, folder: Path) -> tuple[int, int, int, s
 needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 
 
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize("width", [360, 1200])
 def test_nothing_runs_over_the_edge_in_a_browser(run, tmp_path, width):
@@ -415,6 +416,7 @@ def test_nothing_runs_over_the_edge_in_a_browser(run, tmp_path, width):
     assert (widths, count) == ([width, width], 0), first
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_something_too_wide_would_be_seen(run, tmp_path):
     page = html(document_of(run)).replace("<main>", '<main><p style="width:500px">wide</p>')

@@ -201,6 +201,7 @@ def test_what_merges_into_its_neighbour_moves_nothing(exports, feeds) -> None:
     assert all(layer.bytes > 0 for layer in merged if layer.flops)
 
 
+@pytest.mark.slow
 def test_ceilings_are_measured() -> None:
     ceilings = measure_ceilings("cpu")
     assert 1e8 < ceilings.copy_bytes_per_s < 1e13

@@ -1,0 +1,67 @@
+"""How tests are chosen for ``make check``, and what pytest says of those that are skipped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+LONG = "reason after " * 30 + "reason"
+EXPORTING = """
+import pytest
+import torch
+
+@pytest.fixture
+def exports(): raise AssertionError("left out")
+
+@pytest.fixture
+def through_another(exports): return exports
+
+def test_takes_shared_exports(exports): pass
+def test_takes_them_through_a_fixture(through_another): pass
+def test_exports_by_itself(): torch.onnx.export(None)
+def test_exports_nothing(): pass
+"""
+SKIPPING = f"""
+import pytest
+
+@pytest.mark.skipif(True, reason="{LONG}")
+@pytest.mark.parametrize("number", range(2))
+def test_marked(number): pass
+
+@pytest.fixture
+def missing(): pytest.skip("nothing there")
+def test_without_its_fixture(missing): pass
+"""
+
+
+def run_pytest(folder: Path, tests: str, *options: str) -> list[str]:
+    """Run tests under the project's configuration; return the lines that pytest ends with, in no terminal."""
+    (folder / "test_these.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", folder, *options, folder]
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "COLUMNS")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.stdout.partition(" short test summary info ")[2].splitlines()[1:]
+
+
+def test_make_check_leaves_out_what_takes_shared_exports_and_refuses_other_exports(tmp_path: Path) -> None:
+    failed, totals = run_pytest(tmp_path, EXPORTING, "-p", "support.selection", "-p", "no:cacheprovider")
+    assert failed.startswith("FAILED test_these.py::test_exports_by_itself - Failed: this test exports: ")
+    assert " 1 failed, 1 passed, 2 deselected in " in totals
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_run_ends_with_a_whole_line_for_each_skipped_test(workers: str, tmp_path: Path) -> None:
+    *skipped, totals = run_pytest(tmp_path, SKIPPING, "-n", workers, "-p", "no:cacheprovider")
+    assert sorted(skipped) == [
+        f"SKIPPED test_these.py::test_marked[0] - Skipped: {LONG}",
+        f"SKIPPED test_these.py::test_marked[1] - Skipped: {LONG}",
+        "SKIPPED test_these.py::test_without_its_fixture - Skipped: nothing there",
+    ]
+    assert " 3 skipped in " in totals
