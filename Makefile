@@ -19,7 +19,7 @@ help:
 	@echo "make check       lint, types and the quick tests that need no export (a minute on 2 cores)"
 	@echo "make test        lint, types and all tests"
 	@echo "make test-full   full-size runs of every model family (about an hour on 2 cores)"
-	@echo "make test-gpu    everything that needs an NVIDIA GPU; a skipped test fails"
+	@echo "make test-gpu    everything that needs an NVIDIA GPU, which must be there"
 	@echo "make soak        a sample of every attack: hostile files, kills, load (at most 30 minutes)"
 	@echo "make soak-full   the attacks in full (hours), written to benchmarks/results/soak.json"
 	@echo "make train-demo  train the demo's checkpoint anew"
@@ -68,7 +68,7 @@ test-full: $(INSTALLED)
 	$(BIN)/pytest -m full -s
 
 test-gpu: $(INSTALLED)
-	FRCNN_REQUIRE_GPU=1 PYTHONPATH=src:tests $(BIN)/pytest --confcutdir=tests/gpu -m gpu tests/gpu
+	FRCNN_REQUIRE_GPU=1 $(BIN)/pytest -c tests/gpu/pytest.ini --rootdir=. tests/gpu
 
 soak: $(INSTALLED)
 	$(BIN)/pytest -m soak tests/soak

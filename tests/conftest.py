@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import torch
 from support.exports import Exports
+from support.made_once import made_once
 from support.tiny_detector import export_tiny
 
 from frcnn.remarks import remark
@@ -37,12 +38,12 @@ def _forget_remarks() -> None:
 
 
 @pytest.fixture(scope="session")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
-    """Exports of the narrowed families, each made once a session: ``exports("vgg16").path``."""
-    return Exports(tmp_path_factory.mktemp("exports"))
+def exports() -> Exports:
+    """Exports of the narrowed families, each made once a run: ``exports("vgg16").path``."""
+    return Exports()
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model() -> Path:
     """A real model.onnx that takes 2 ms a picture."""
-    return export_tiny(tmp_path_factory.mktemp("tiny") / "model.onnx")
+    return made_once("tiny", lambda folder: export_tiny(folder / "model.onnx")) / "model.onnx"

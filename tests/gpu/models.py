@@ -1,4 +1,4 @@
-"""The demo's exports and artifacts, and whether TensorRT-RTX runs them on this GPU."""
+"""The demo's exports and artifacts, for the TensorRT that serves this GPU, and whether there is one."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from frcnn.benchmarks.bare_artifact import BareArtifact
 from frcnn.benchmarks.engine_models import MODELS, Files, load_pictures, make
+from frcnn.engine_spec import Target
 from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.runtime.pictures import Picture
+from frcnn.served_gpus import serves
 from frcnn.spec import Precision
-from gpu.machine import skip_or_fail
 
 __all__ = ["demo_files", "demo_pictures", "models_folder", "needs_engines"]
 
-_REFUSALS = ("refuses the engine", "cannot load the engine")
+_REFUSALS = ("refuses the engine", "cannot load the engine", "serves GPUs of compute capability")
+
+
+def _target() -> Target:
+    major, minor = torch.cuda.get_device_capability()
+    return "tensorrt-rtx" if serves("tensorrt-rtx", f"{major}.{minor}") else "tensorrt"
 
 
 @cache
 def models_folder() -> Path:
     """Return the folder with the demo's files: $FRCNN_GPU_MODELS, or one that is filled now, which takes a minute."""
     folder = Path(os.environ.get("FRCNN_GPU_MODELS") or tempfile.mkdtemp(prefix="frcnn-gpu-models-"))
-    try:
-        make(folder, [MODELS["demo"]])
-    except (ImportError, MissingDependencyError) as error:
-        skip_or_fail(f"the demo's artifacts cannot be made here: {error}")
+    make(folder, [MODELS["demo"]], target=_target())
     return folder
 
 
@@ -42,10 +46,11 @@ def demo_pictures() -> list[Picture]:
 
 @cache
 def _refusal() -> str:
+    """Return why no engine runs here, or nothing."""
     try:
         BareArtifact(demo_files("fp16").artifact).close()
-    except MissingDependencyError as error:
-        return str(error)
+    except (ImportError, MissingDependencyError) as error:
+        return f"{error} (for {_target()})"
     except ArtifactError as error:
         if any(words in error.message for words in _REFUSALS):
             return str(error)
@@ -54,6 +59,6 @@ def _refusal() -> str:
 
 
 def needs_engines() -> None:
-    """Skip a test, also with FRCNN_REQUIRE_GPU=1, where TensorRT-RTX does not serve this GPU: that is an answer."""
+    """Skip a test, also with FRCNN_REQUIRE_GPU=1, where no TensorRT serves this GPU or is there: that is an answer."""
     if refusal := _refusal():
-        pytest.skip(f"TensorRT-RTX engines do not run on this GPU: {refusal}")
+        pytest.skip(f"engines do not run here: {refusal}")

@@ -106,7 +106,7 @@ def test_a_damaged_engine_is_refused_on_one_line(bare: BareArtifact) -> None:
     data = bytearray(bare.artifact.read_part(part))
     data[: len(data) // 2] = bytes(len(data) // 2)
     with pytest.raises(ArtifactError) as caught:
-        load_engine(bytes(data), target="tensorrt-rtx", device=bare.device, cache_folder=None)
+        load_engine(bytes(data), target=bare.artifact.manifest.target, device=bare.device, cache_folder=None)
     assert "\n" not in str(caught.value)
     assert "frcnn" in caught.value.hint
 
@@ -137,6 +137,8 @@ def test_compiled_kernels_are_kept_and_used(
     monkeypatch.setenv("FRCNN_CACHE_DIR", str(tmp_path))
     path = demo_files("fp16").artifact
     with BareArtifact(path) as first:
+        if first.artifact.manifest.target != "tensorrt-rtx":
+            pytest.skip("TensorRT compiles its kernels when it builds")
         expected = first.run([pictures[0]])
         files = sorted((tmp_path / "tensorrt-rtx").iterdir())
         assert len(files) == len(first.engines)

@@ -1,4 +1,4 @@
-"""Exported narrowed families: an export takes long, so each is made once and shared by all tests."""
+"""Exported narrowed families: an export takes long, so each is made once a run and shared by all tests."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from frcnn.exporter.model_spec import read_model_spec
 from frcnn.runtime import Detections
 from frcnn.spec import Manifest, ModelSpec, Precision, Size
 from support.families import build
+from support.made_once import made_once
 from support.pictures import SHAPES, photographs, tensor
 
 __all__ = ["Exported", "Exports", "bare_session", "calibrated", "detections", "run_bare"]
@@ -46,10 +47,9 @@ class Exported:
 
 
 class Exports:
-    """A memo of exports; the models of one family are one object."""
+    """A memo of exports, of whichever process made them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self._models: dict[str, GeneralizedRCNN] = {}
         self._exports: dict[tuple[Any, ...], Exported] = {}
         self._sessions: dict[Path, Any] = {}
@@ -60,14 +60,20 @@ class Exports:
         """Return the export of a calibrated family, made now if it is the first time."""
         key = (family, precision, size)
         if key not in self._exports:
-            model = self.model(family)
-            weights_before = {name: value.clone() for name, value in model.state_dict().items()}
-            path = self._folder / f"{family}-{precision}-{len(self._exports)}.onnx"
-            manifest = export_onnx(model, path, size=size, precision=precision, architecture=family)
+            folder = made_once(f"export {family} {precision} {size}", lambda empty: self._export(empty, *key))
+            model, manifest, weights_before = torch.load(folder / "export.pt", weights_only=False)
+            path = folder / f"{family}-{precision}.onnx"
             self._exports[key] = Exported(
                 path=path, model=model, spec=manifest.model, manifest=manifest, weights_before=weights_before
             )
         return self._exports[key]
+
+    def _export(self, folder: Path, family: str, precision: Precision, size: Size | tuple[Size, ...] | None) -> None:
+        model = self.model(family)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        path = folder / f"{family}-{precision}.onnx"
+        manifest = export_onnx(model, path, size=size, precision=precision, architecture=family)
+        torch.save((model, manifest, before), folder / "export.pt")
 
     def model(self, family: str) -> GeneralizedRCNN:
         """Return a calibrated family that need not be exported for the test."""

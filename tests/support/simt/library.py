@@ -1,10 +1,11 @@
-"""Kernels as shared libraries of the host: compile, once a process and constants, and load."""
+"""Kernels as shared libraries of the host: compile, once a run and constants, and load."""
 
 from __future__ import annotations
 
 import atexit
 import ctypes
 import functools
+import hashlib
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
+from support.made_once import made_once
 
 __all__ = ["HostFunction", "forget", "host_function", "require_compiler"]
 
@@ -115,16 +117,15 @@ def _folder() -> Path:
 @functools.cache
 def _scheduler() -> str:
     """Return the library that every kernel's library is linked with."""
-    return str(_compiled("simt", _HERE / "simt.cpp", ["-O2"]))
+    return str(_compiled((_HERE / "simt.cpp").read_text(encoding="utf-8"), ["-O2"]))
 
 
 @functools.cache
 def _sanitizer() -> tuple[str, ...]:
     """Return the flags that report undefined behaviour, where the compiler has a library for them that loads."""
-    source = _folder() / "probe.cpp"
-    source.write_text('extern "C" int sum(int a, int b) { return a + b; }', encoding="utf-8")
+    probe = 'extern "C" int sum(int a, int b) { return a + b; }'
     try:
-        ctypes.CDLL(str(_compiled("probe", source, [*_SANITIZER, _scheduler()])))
+        ctypes.CDLL(str(_compiled(probe, [*_SANITIZER, _scheduler()])))
     except (OSError, RuntimeError):
         return ()
     return _SANITIZER
@@ -132,17 +133,20 @@ def _sanitizer() -> tuple[str, ...]:
 
 @functools.cache
 def _built(text: str) -> Path:
-    name = f"kernel{next(_numbers)}"
-    source = _folder() / f"{name}.cpp"
-    source.write_text(text, encoding="utf-8")
-    return _compiled(name, source, ["-I", str(_KERNELS), "-include", "simt.h", *_sanitizer(), _scheduler()])
+    return _compiled(text, ["-I", str(_KERNELS), "-include", "simt.h", *_sanitizer(), _scheduler()])
 
 
-def _compiled(name: str, source: Path, options: Sequence[str]) -> Path:
+def _compiled(text: str, options: Sequence[str]) -> Path:
+    """Return the library of a source text, compiled once a run."""
     compiler = require_compiler()
-    library = _folder() / f"{name}.so"
-    command = [compiler, *_FLAGS, "-I", str(_HERE), "-o", str(library), str(source), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{compiler} cannot compile this kernel for the host:\n{done.stderr}")
-    return library
+
+    def make(folder: Path) -> None:
+        source, library = folder / "source.cpp", folder / "library.so"
+        source.write_text(text, encoding="utf-8")
+        command = [compiler, *_FLAGS, "-I", str(_HERE), "-o", str(library), str(source), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{compiler} cannot compile this kernel for the host:\n{done.stderr}")
+
+    digest = hashlib.sha256(repr((text, options)).encode()).hexdigest()
+    return made_once(f"simt {digest}", make) / "library.so"
