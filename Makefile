@@ -6,6 +6,8 @@ TOOLS := .venv-tools/bin
 TOOLS_INSTALLED := .venv-tools/.installed
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE)
+# A worker a core; tests differ much in length, so idle workers take from others.
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 DEMO := examples/train_demo
 OUT := out/demo
 
@@ -56,13 +58,13 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -p support.selection -m "not full and not gpu and not soak and not slow" -n auto --maxprocesses 4 --durations 5
+	$(BIN)/pytest -p support.selection -m "not full and not gpu and not soak and not slow" $(PARALLEL) --durations 5
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not full and not gpu and not soak"
+	$(BIN)/pytest -m "not full and not gpu and not soak" $(PARALLEL)
 
 test-full: $(INSTALLED)
 	$(BIN)/pytest -m full -s

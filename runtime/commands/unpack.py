@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows += [(name, f"{part.size_bytes:,}") for name, part in parts.items()]
     show_table("unpacked", ("file", "bytes"), rows)
     say(f"written to {folder}")
-    if artifact.manifest.target == "tensorrt":
+    if artifact.manifest.target == "tensorrt" and len(artifact.manifest.steps) == 1:
         for line in _trtexec_lines(artifact.manifest, folder):
             say(line)
     return 0

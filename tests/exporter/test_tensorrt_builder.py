@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ import pytest
 from support.recorded_tensorrt import record_tensorrt_rtx
 from support.tensorrt_contract import Contract, make_libraries
 
+from frcnn.cli import main
 from frcnn.engine_spec import INPUTS, OUTPUTS, EngineStep
 from frcnn.errors import UsageError
 from frcnn.exporter import build_engine, engine_artifact, engine_steps
@@ -128,6 +130,7 @@ def test_one_engine_with_everything_in_it(exports, tmp_path, monkeypatch):
     registered: list[str] = []
     monkeypatch.setattr(engine_artifact, "require_gpu", lambda _wanted: "8.9")
     monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: importlib.import_module("tensorrt_rtx"))
+    monkeypatch.setattr(engine_artifact, "load_tensorrt_plugins", lambda: ModuleType("tensorrt.plugin"))
     monkeypatch.setattr(engine_artifact, "register", lambda *, architecture: registered.append(architecture))
     monkeypatch.setattr(engine_steps, "lower_to_plugins", without_plugins)
     path, cache = tmp_path / "model.frcnn", tmp_path / "timing.cache"
@@ -156,6 +159,25 @@ def test_one_engine_with_everything_in_it(exports, tmp_path, monkeypatch):
     assert manifest.memory.tensors_bytes > 2 * 3 * 160 * 288 * 2
     assert {record.element for record in artifact.read_precision() if record.heavy} == {"float16"}
     assert cache.stat().st_size > 0
+
+
+def test_a_tensorrt_older_than_plugins_gets_the_pieces_between_our_operators(exports, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engine_artifact, "require_gpu", lambda _wanted: "9.0")
+    monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: importlib.import_module("tensorrt_rtx"))
+    monkeypatch.setattr(engine_artifact, "load_tensorrt_plugins", lambda: None)
+    path = tmp_path / "model.frcnn"
+    manifest = build_engine(exports("vgg16", "fp16").path, path, target="tensorrt", batch=1, size="160x224")
+    operators = [step.operator for step in manifest.steps if not isinstance(step, EngineStep)]
+    assert operators == ["GroupedNMS", "MultiscaleRoIPool", "GroupedNMS"]
+    assert [step.part for step in manifest.steps if isinstance(step, EngineStep)] == [
+        f"engines/{number}.plan" for number in range(4)
+    ]
+    assert (manifest.target, manifest.architectures) == ("tensorrt", ("sm_90", "compute_75"))
+    kernels = {name.split("-")[0].removeprefix("kernels/") for name in manifest.parts if name.startswith("kernels/")}
+    assert kernels == {"preprocess", "grouped_nms_mask", "grouped_nms_resolve", "multiscale_roi_pool"}
+    assert main(["unpack", str(path), "-o", str(tmp_path / "parts")]) == 0
+    # no one command of trtexec runs such an artifact
+    assert "trtexec" not in capsys.readouterr().out
 
 
 def test_the_share_of_nested_phases_only_grows():

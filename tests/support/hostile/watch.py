@@ -48,10 +48,11 @@ def misdeeds(folder: Path) -> Iterator[list[str]]:
         _is_hooked = True
     _seen.clear()
     _inside = os.path.realpath(folder)
+    keeps_no_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # that of a module imported late
     try:
         yield _seen
     finally:
-        _inside = None
+        _inside, sys.dont_write_bytecode = None, keeps_no_bytecode
 
 
 def _notice(event: str, arguments: tuple[Any, ...]) -> None:
