@@ -28,7 +28,7 @@ from frcnn.files import replacing, writable_folder
 from frcnn.runtime.pictures import Picture
 from frcnn.spec import Precision
 
-__all__ = ["MODELS", "EngineModel", "Files", "load_pictures", "main", "make"]
+__all__ = ["MODELS", "EngineModel", "Files", "draw_pictures", "load_pictures", "main", "make"]
 
 _DEMO: Final = Path(__file__).resolve().parents[1] / "examples" / "train_demo"
 _PICTURES: Final = "pictures.npz"
@@ -108,7 +108,7 @@ def make(
 
     writable_folder(folder)
     for model in models:
-        _make_pictures(folder, model.name)
+        draw_pictures(folder, model.name)
         _make_weights(folder, model.name)
         for precision in model.precisions:
             if precisions is not None and precision not in precisions:
@@ -118,6 +118,23 @@ def make(
                 export_onnx(model.eager(folder), files.onnx, precision=precision, architecture=model.name)
             if target is not None and not files.artifact.exists():
                 build_engine(files.onnx, files.artifact, target=target, batch=model.batch, size=model.size)
+
+
+def draw_pictures(folder: Path, name: str) -> None:
+    """Draw the pictures of a model, where they are not there yet; needs scikit-learn and scikit-image."""
+    path = folder / f"{name}-{_PICTURES}"
+    if path.exists():
+        return
+    with patch.object(sys, "path", [str(_DEMO), *sys.path]):
+        scenes = importlib.import_module("scenes")
+    sizes: dict[str, Any] = {"size": _WIDE} if name == "r50" else {}
+    drawn = {
+        f"scene {seed:02d}": np.asarray(scenes.compose(np.random.default_rng(seed), **sizes)[0], np.uint8)
+        for seed in range(_PICTURES_OF[name])
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        arrays: dict[str, Any] = drawn
+        np.savez_compressed(file, **arrays)
 
 
 def load_pictures(folder: Path, name: str) -> list[Picture]:
@@ -145,22 +162,6 @@ def _untrained(name: str) -> FasterRCNN:
     with patch.object(sys, "path", [str(_DEMO), *sys.path]):
         model: FasterRCNN = importlib.import_module("model").build()
     return model.eval()
-
-
-def _make_pictures(folder: Path, name: str) -> None:
-    path = folder / f"{name}-{_PICTURES}"
-    if path.exists():
-        return
-    with patch.object(sys, "path", [str(_DEMO), *sys.path]):
-        scenes = importlib.import_module("scenes")
-    sizes: dict[str, Any] = {"size": _WIDE} if name == "r50" else {}
-    drawn = {
-        f"scene {seed:02d}": np.asarray(scenes.compose(np.random.default_rng(seed), **sizes)[0], np.uint8)
-        for seed in range(_PICTURES_OF[name])
-    }
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        arrays: dict[str, Any] = drawn
-        np.savez_compressed(file, **arrays)
 
 
 def _make_weights(folder: Path, name: str) -> None:

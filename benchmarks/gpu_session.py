@@ -34,8 +34,8 @@ from xml.etree import ElementTree
 __all__ = ["PARTS", "Part", "Session", "fetch", "machine", "main"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-CARRIED: Final = ROOT / ".carry" / "site"
-"""Packages that the machine lacks, unpacked."""
+CARRIED: Final = ROOT / ".carry"
+"""What a machine without a registry lacks: ``site``, packages; ``models``, what takes long or many packages to make."""
 
 _PACKAGES: Final = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxscript", "msgspec", "pytest")
 _PACKAGES_CUDA: Final = ("cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "cupy-cuda13x", "pycuda", "tensorrt")
@@ -45,6 +45,11 @@ _PYTEST: Final = (
     *("--tb=short", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"),
 )
 _GRACE_S: Final = 5.0
+_DRAW: Final = """
+import pathlib, sys
+from frcnn.benchmarks.engine_models import draw_pictures
+draw_pictures(pathlib.Path(sys.argv[1]), "r50")
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +211,7 @@ class Session:
                 yield argument.format(out=self._out, models=self._models)
 
     def _environment(self, cache: str) -> dict[str, str]:
-        folders = ["src", "tests", str(CARRIED), os.environ.get("PYTHONPATH", "")]
+        folders = ["src", "tests", str(CARRIED / "site"), os.environ.get("PYTHONPATH", "")]
         given = {
             "PYTHONPATH": os.pathsep.join(filter(None, folders)),
             "FRCNN_CACHE_DIR": cache,
@@ -248,12 +253,21 @@ def machine() -> dict[str, Any]:
 
 
 def fetch(python: str, folder: Path) -> None:
-    """Fetch the wheels that a machine with that Python lacks, and unpack them; replaces the folder."""
+    """Fetch the packages that a machine with that Python lacks, and make the demo's exports, pictures and boxes.
+
+    Needs ``frcnn[dev]`` here. The folder is replaced; it takes about 30 MiB.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     platforms = [f"--platform=manylinux{name}_x86_64" for name in ("_2_28", "_2_27", "_2_17", "2014")]
     given = ["--quiet", "--no-deps", "--only-binary=:all:", f"--python-version={python}", "--implementation=cp"]
-    target = ["--target", str(folder), *_CARRY]
-    subprocess.run([sys.executable, "-m", "pip", "install", *given, *platforms, *target], check=True)
+    commands = (
+        ("-m", "pip", "install", *given, *platforms, "--target", str(folder / "site"), *_CARRY),
+        ("-m", "frcnn.benchmarks.engine_models", "-o", str(folder / "models"), "--models", "demo", "--target", "none"),
+        ("-c", _DRAW, str(folder / "models")),
+        ("-m", "frcnn.benchmarks.kernel_boxes", "-o", str(folder / "models" / "boxes.npz")),
+    )
+    for command in commands:
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
 
 
 def _has(module: str) -> bool:
@@ -304,7 +318,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, default=Path("out/gpu"), help="folder of results")
-    parser.add_argument("--models", type=Path, help="folder of models (default: models in that of results)")
+    parser.add_argument(
+        "--models", type=Path, default=CARRIED / "models", help="folder of models (default: %(default)s)"
+    )
     parser.add_argument("--rest", action="store_true", help="the parts that do not fit the first run")
     parser.add_argument("--rehearse", action="store_true", help="what needs no GPU, of all parts")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts")
@@ -322,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{part.name:15}{part.measured_s:4} s, at most {part.limit_s:3} s  {part.shows}")
         return 0
     out = chosen.out.resolve()
-    session = Session(out, (chosen.models or out / "models").resolve(), rehearse=chosen.rehearse)
+    session = Session(out, chosen.models.resolve(), rehearse=chosen.rehearse)
     results = [session.run(part) for part in parts]
     return 0 if all(results) else 1
 

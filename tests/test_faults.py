@@ -186,7 +186,7 @@ def test_a_small_file_system_that_fills_up(inputs: Inputs, tmp_path: Path) -> No
         if ended.returncode == 0:
             break
     else:
-        pytest.skip(f"a file system cannot be mounted here: {ended.stderr.strip()}")
+        pytest.skip(f"a file system cannot be mounted here: {' '.join(ended.stderr.split())}")
     code, kept, *rest = ended.stdout[: ended.stdout.rindex("\n")].splitlines()
     assert (code, kept) == ("2", "old"), ended.stdout
     assert len(errors(ended.stderr)) == 1 and "No space left on device" in errors(ended.stderr)[0], ended.stderr

@@ -237,7 +237,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: Any) -> No
 
     monkeypatch.setattr("frcnn.exporter.onnx_export.export_onnx", export)
     monkeypatch.setattr("frcnn.exporter.engine_artifact.build_engine", build)
-    monkeypatch.setattr(engine_models, "_make_pictures", lambda folder, name: None)
+    monkeypatch.setattr(engine_models, "draw_pictures", lambda folder, name: None)
     make(tmp_path, [MODELS["demo"]])
     assert made == [
         ("export", "demo-fp32.onnx", "fp32"),
@@ -272,7 +272,7 @@ def test_pictures_are_kept(tmp_path: Path, monkeypatch: Any) -> None:
         load_pictures(tmp_path, "demo")
     assert "engine_models" in caught.value.hint
     monkeypatch.setattr(engine_models, "_PICTURES_OF", {"demo": 2})
-    engine_models._make_pictures(tmp_path, "demo")
+    engine_models.draw_pictures(tmp_path, "demo")
     pictures = load_pictures(tmp_path, "demo")
     assert [picture.name for picture in pictures] == ["scene 00", "scene 01"]
     assert all(picture.pixels.dtype == np.uint8 and picture.pixels.ndim == 3 for picture in pictures)

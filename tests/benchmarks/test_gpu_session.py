@@ -118,6 +118,20 @@ def test_parts_find_frcnn_and_only_a_real_run_asks_for_a_gpu(tmp_path: Path, reh
     assert Path(file).resolve() == ROOT / "src" / "frcnn" / "__init__.py"
 
 
+def test_what_is_carried_is_fetched_for_the_python_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(gpu_session.subprocess, "run", lambda command, **_: ran.append(command))
+    (tmp_path / "carry").mkdir()
+    (tmp_path / "carry" / "old").touch()
+    gpu_session.fetch("3.12", tmp_path / "carry")
+    assert not (tmp_path / "carry" / "old").exists()
+    install, export, pictures, boxes = (" ".join(command) for command in ran)
+    assert "--python-version=3.12" in install and "msgspec" in install and f"--target {tmp_path}/carry/site" in install
+    assert f"engine_models -o {tmp_path}/carry/models --models demo --target none" in export
+    assert "draw_pictures" in pictures
+    assert boxes.endswith(f"{tmp_path}/carry/models/boxes.npz")
+
+
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(gpu_session, "PARTS", (part("one", "pass"), part("two", "raise SystemExit(1)", is_rest=True)))
     assert main(["-o", str(tmp_path / "a")]) == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import support.own_folders  # noqa: F401 -- first: what is imported below looks for the user's folders
+
+# isort: split
 import importlib
 import os
 import warnings
