@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from frcnn.console import say, show_table
-from frcnn.errors import OutputError
-from frcnn.files import write_text
+from frcnn.files import standard_output, write_text
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.result_lines import STANDARD_OUTPUT, ResultLines
 
@@ -105,10 +104,6 @@ def _write(path: str, content: Any) -> None:
     if path != STANDARD_OUTPUT:
         write_text(path, text + "\n")
         return
-    try:
+    with standard_output():
         say(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write standard output: {error.strerror}", hint="name a file") from error

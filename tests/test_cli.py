@@ -207,3 +207,29 @@ def test_a_signal_ends_it_while_the_verb_is_imported(fake: list[str], tmp_path: 
         _, errors = process.communicate(timeout=20)
     expected = {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (143, "terminated\n")}
     assert (process.returncode, errors) == expected[number]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "buffered"),
+    [
+        (["inspect", "MODEL"], True),
+        (["inspect", "MODEL"], False),
+        (["doctor"], True),
+        (["doctor"], False),
+        (["--help"], True),  # argparse ignores a write that fails, so that what is not buffered is lost in silence
+    ],
+)
+def test_a_full_standard_output_is_one_error(tiny_model: Path, arguments: list[str], buffered: bool) -> None:
+    """Whether Python notices when it prints, or only when it brings out what was printed."""
+    given = [str(tiny_model) if argument == "MODEL" else argument for argument in arguments]
+    command = [sys.executable, *([] if buffered else ["-u"]), "-m", "frcnn", *given]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    lines = ended.stderr.splitlines()
+    assert ended.returncode == 2, lines
+    assert [line for line in lines if line.startswith(("error: ", "hint: ", "Traceback"))] == [
+        "error: cannot write standard output: No space left on device",
+        "hint: send it elsewhere, or name a file",
+    ]

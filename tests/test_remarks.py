@@ -38,7 +38,8 @@ def test_a_program_without_logging_shows_it_on_standard_error(action: str) -> No
 
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
 def test_a_remark_that_cannot_be_shown_is_no_failure(stderr: str) -> None:
-    command = ["sh", "-c", f'exec "$@" {stderr}', "sh", sys.executable, "-W", "error", "-c", REMARKS]
+    # -u: else Python itself fails at its end, when it cannot write what the logger could not
+    command = ["sh", "-c", f'exec "$@" {stderr}', "sh", sys.executable, "-u", "-W", "error", "-c", REMARKS]
     assert subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True).stdout == "done\n"
 
 

@@ -26,11 +26,13 @@ def load_tensorrt_plugins() -> ModuleType | None:
     """Return the module ``tensorrt.plugin``; None where TensorRT is older than ahead-of-time plugins (10.13).
 
     Raises:
-        MissingDependencyError: see :func:`load_tensorrt`.
+        MissingDependencyError: see :func:`load_tensorrt`; or TensorRT has the module, which lacks something itself.
     """
     load_tensorrt()
     try:
         trtp = importlib.import_module("tensorrt.plugin")
-    except ImportError:
-        return None
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt.plugin":
+            return None
+        raise MissingDependencyError("tensorrt", extra="tensorrt", why=f"plugins of TensorRT ({error})") from error
     return trtp if hasattr(trtp, "aot_impl") else None

@@ -24,7 +24,8 @@ from types import FrameType
 from typing import Final, NamedTuple, NoReturn, TextIO
 
 from frcnn._version import __version__
-from frcnn.errors import FrcnnError, printable
+from frcnn.errors import FrcnnError, OutputError, printable
+from frcnn.files import standard_output
 from frcnn.remarks import LOGGER
 
 __all__ = ["VERBS", "main"]
@@ -92,9 +93,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     remarks = _RemarkHandler()
     LOGGER.addHandler(remarks)
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
-        return code
+        return _settled(_exit_code(arguments))
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        warnings.showwarning = show_before
+        LOGGER.removeHandler(remarks)
+
+
+def _exit_code(arguments: list[str]) -> int:
+    try:
+        return _run(arguments)
     except SystemExit as stop:  # argparse: --help is 0, a usage error is 2
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE
     except KeyboardInterrupt:
@@ -104,12 +112,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("terminated", file=sys.stderr)
         return EXIT_TERMINATED
     except BrokenPipeError:  # the reader of our standard output went away: `frcnn inspect ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        warnings.showwarning = show_before
-        LOGGER.removeHandler(remarks)
+
+
+def _settled(code: int) -> int:
+    """Bring out what was printed, and return the exit code: another where standard output takes no more.
+
+    Python would try again when it ends, and fail with a traceback; it finds nowhere to write to then.
+    """
+    try:
+        with standard_output():
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        code = EXIT_BROKEN_PIPE
+    except OutputError as error:
+        if code != EXIT_USAGE:  # else it was said
+            _print_error(error)
+        code = EXIT_USAGE
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _show_warning(

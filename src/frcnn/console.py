@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from frcnn.errors import printable
+from frcnn.files import standard_output
 
 __all__ = ["note", "progress_bar", "say", "show_table", "spinner", "track", "warn"]
 
@@ -39,7 +40,8 @@ def _console(*, stderr: bool) -> Console:
 
 def say(text: str) -> None:
     """Print a result, one line or several, to standard output."""
-    print(_printable_lines(text))
+    with standard_output():
+        print(_printable_lines(text))
 
 
 def note(text: str) -> None:
@@ -67,7 +69,8 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for row in rows:
         table.add_row(*(Text(_printable_lines(cell)) for cell in row))
-    _console(stderr=False).print(table, soft_wrap=False)
+    with standard_output():
+        _console(stderr=False).print(table, soft_wrap=False)
 
 
 def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:

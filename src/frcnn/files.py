@@ -17,7 +17,7 @@ from types import ModuleType
 
 from frcnn.errors import OutputError
 
-__all__ = ["replacing", "temporary_folder", "writable_folder", "write_text"]
+__all__ = ["replacing", "standard_output", "temporary_folder", "writable_folder", "write_text"]
 
 _fcntl: ModuleType | None = None if os.name == "nt" else importlib.import_module("fcntl")
 """Locks; without them what a killed process leaves behind stays."""
@@ -145,6 +145,24 @@ def temporary_folder() -> Iterator[Path]:
         ) from error
     with folder as name:
         yield Path(name)
+
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Write to standard output in the block; what it takes late, only a flush tells.
+
+    Raises:
+        BrokenPipeError: its reader left.
+        OutputError: it takes no more.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write standard output: {error.strerror}", hint="send it elsewhere, or name a file"
+        ) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -32,6 +32,9 @@ VARIABLES = (
 )
 """Each takes the place of a folder in the home or of the folder for temporary files; so does what begins with XDG_."""
 
+_PYTHON = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONWARNINGS")
+"""What commands do with files and streams is to be the same whatever shell the tests are started from."""
+
 
 def _use_own_folders() -> None:
     made = os.environ.get("FRCNN_TEST_FOLDERS")
@@ -41,7 +44,7 @@ def _use_own_folders() -> None:
     atexit.register(_remove, folder, os.getpid())
     for name in ("home", "tmp"):
         (folder / name).mkdir()
-    for name in [name for name in os.environ if name in VARIABLES or name.startswith("XDG_")]:
+    for name in [name for name in os.environ if name in (*VARIABLES, *_PYTHON) or name.startswith("XDG_")]:
         del os.environ[name]
     os.environ |= {"FRCNN_TEST_FOLDERS": str(folder), "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
     tempfile.tempdir = None  # pytest has asked for it before
