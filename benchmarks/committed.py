@@ -153,6 +153,10 @@ class KernelCase(msgspec.Struct, frozen=True, kw_only=True):
     microseconds: dict[str, Middle]
     times_torchvision: Middle
     floor_us: float | None
+    floor_bound: str | None = None
+    of_floor: float | None = None
+    target_us: float | None = None
+    target_met: bool | None = None
 
 
 class KernelSpeeds(msgspec.Struct, frozen=True, kw_only=True):

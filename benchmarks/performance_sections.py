@@ -298,12 +298,17 @@ def _kernels(named: Named[KernelSpeeds]) -> Iterable[str]:
                 case.cache,
                 ways,
                 f"{faster.median:.1f}x ({faster.least:.1f} to {faster.most:.1f})",
-                NONE if case.floor_us is None else number(case.floor_us),
+                NONE if case.floor_us is None else f"{number(case.floor_us)} ({case.floor_bound})",
+                NONE if case.of_floor is None else percent(case.of_floor, 0),
+                NONE if case.target_us is None else f"{case.target_us:.0f}, {'met' if case.target_met else 'missed'}",
             )
         )
-    columns = ("case", "L2", "µs a call", "times torchvision", "floor µs")
+    columns = ("case", "L2", "µs a call", "times torchvision", "floor µs", "of the floor", "target µs")
     machine = named.report.environment
-    yield f"{escaped(machine.device)}; medians of the rounds."
+    yield (
+        f"{escaped(machine.device)}; medians of the rounds. The floor is what memory, arithmetic or one launch allow at"
+        " best;\ncold times are held against it, warm ones against the target."
+    )
     yield table_markdown(Table(caption="", columns=columns, rows=tuple(rows), texts=3))
     if named.report.failed:
         yield "\n".join(f"- Not measured: {escaped(f['case'])}: {escaped(f['error'])}" for f in named.report.failed)
