@@ -8,18 +8,17 @@ from __future__ import annotations
 import ast
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 import pytest
+from support.full_disk import files_at_most
 from support.killable import ARCH, Inputs, files
 from support.tiny_detector import build, noise
 
@@ -105,17 +104,6 @@ def old(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return make
-
-
-@contextmanager
-def files_at_most(size_bytes: int) -> Iterator[None]:
-    """Let every write beyond so many bytes of a file fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 NOT_KEPT = "warning: nothing is kept in the cache {}: {}; FRCNN_CACHE_DIR names another folder"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.full_disk import files_at_most
 
 from frcnn.errors import ImageError, MissingDependencyError, OutputError
 from frcnn.runtime.video import open_video, writing_video
@@ -60,13 +60,9 @@ def test_a_truncated_video_is_refused(tmp_path: Path) -> None:
 def test_frames_that_did_not_arrive_are_an_error(tmp_path: Path) -> None:
     """As on a full disk: OpenCV says nothing of it."""
     path = tmp_path / "clip.mp4"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
-    try:
-        with pytest.raises(OutputError, match=f"cannot write the video to {tmp_path}: 0 of 20 frames arrived"):
-            write(path, [40] * 20)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    failure = f"cannot write the video to {tmp_path}: 0 of 20 frames arrived"
+    with files_at_most(500), pytest.raises(OutputError, match=failure):
+        write(path, [40] * 20)
 
 
 def test_a_folder_is_no_video(tmp_path: Path) -> None:
