@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,26 @@ def test_an_interrupted_export_leaves_the_old_file_and_no_other(step, error, tmp
         export_onnx(build("vgg16"), path)
     assert files(tmp_path) == ["model.onnx"]
     assert path.read_bytes() == b"the old model"
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_no_garbage_is_looked_for_while_pytorch_traces_and_then_as_before(was_enabled, tmp_path, monkeypatch):
+    seen = []
+
+    def stop(*args, **options):
+        seen.append(gc.isenabled())
+        raise RuntimeError("stop")
+
+    monkeypatch.setattr(torch.onnx, "export", stop)
+    before = gc.isenabled()
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        with pytest.raises(ExportError, match="could not export"):
+            export_onnx(build("vgg16"), tmp_path / "model.onnx")
+        assert seen == [False]
+        assert gc.isenabled() == was_enabled
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 @pytest.mark.parametrize("family", ["vgg16", "resnet18_fpn_max", "resnet50_fpn_v2"])
