@@ -96,6 +96,8 @@ def test_torchvisions_own_export_answers_as_eager_on_the_picture_it_was_traced_w
         _ = [runner.detect([picture]) for picture in align.pictures]
 
 
+# Time that is up ends the compiler wherever it is, be it with a file in its hand.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
