@@ -13,7 +13,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
@@ -34,7 +34,8 @@ PICTURE: Final = (600, 1000)
 """Height and width of the pictures; resizing to a short side of 800 fills a canvas of 800 x 1344."""
 
 _ROIS: Final = 1000
-_FORMS: Final = ("fp32", "tf32", "fp16 autocast", "fp16 autocast, channels last", "bf16 autocast, channels last")
+_COMPILED: Final = "fp16 autocast, channels last"
+_FORMS: Final = ("fp32", "tf32", "fp16 autocast", _COMPILED, "bf16 autocast, channels last")
 
 
 def make_model(picture: Tensor) -> FasterRCNN:
@@ -60,13 +61,12 @@ def picture_ways(model: FasterRCNN, last: FasterRCNN, pictures: Sequence[Tensor]
     ]
 
 
-def network_ways(last: FasterRCNN, pictures: Sequence[Tensor], graph: Callable[[Way], Way]) -> list[Way]:
-    """Return the networks alone in half precision: backbone, FPN and RPN head; box head and predictor.
+def network_ways(last: FasterRCNN, pictures: Sequence[Tensor]) -> list[Way]:
+    """Return the networks alone in half precision, plain and as CUDA graphs: up to the RPN head; box head, predictor.
 
     Args:
         last: channels last, where it is to run.
         pictures: as for :func:`picture_ways`.
-        graph: captures a way, as :func:`graph_of` does.
     """
     half = deepcopy(last).half()
     images = last.transform(list(pictures))[0].tensors.half().contiguous(memory_format=torch.channels_last)
@@ -83,7 +83,7 @@ def network_ways(last: FasterRCNN, pictures: Sequence[Tensor], graph: Callable[[
             return half.roi_heads.box_predictor(half.roi_heads.box_head(pooled))
 
     ways = [Way(name="backbone, FPN, RPN head, fp16", run=first), Way(name="box head, predictor, fp16", run=second)]
-    return [*ways, *map(graph, ways)]
+    return [*ways, *map(graph_of, ways)]
 
 
 def graph_of(way: Way) -> Way:
@@ -100,7 +100,7 @@ def graph_of(way: Way) -> Way:
 
 
 @contextmanager
-def _tf32(allowed: bool) -> Any:
+def _tf32(allowed: bool) -> Iterator[None]:
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -133,8 +133,7 @@ def _compiled(last: FasterRCNN, pictures: Sequence[Tensor]) -> Way:
     model = deepcopy(last)
     model.backbone.compile()
     model.roi_heads.box_head.compile()
-    form = _FORMS[3]
-    return Way(name=f"{form}, torch.compile", run=_in_form(form, lambda: model(list(pictures))))
+    return Way(name=f"{_COMPILED}, torch.compile", run=_in_form(_COMPILED, lambda: model(list(pictures))))
 
 
 def _environment(given: Sequence[str]) -> dict[str, Any]:
@@ -212,9 +211,10 @@ def measure(
         with torch.inference_mode():
             measured["detections"][str(batch)] = [len(found["boxes"]) for found in model(images)]
         keep(batch, "picture", picture_ways(model, last, images))
-        keep(batch, "networks", network_ways(last, images, graph_of))
+        keep(batch, "networks", network_ways(last, images))
     for batch, images in given.items():  # last, since compiling takes long
-        keep(batch, "picture, compiled", [picture_ways(model, last, images)[3], _compiled(last, images)])
+        plain = next(way for way in picture_ways(model, last, images) if way.name == _COMPILED)
+        keep(batch, "picture, compiled", [plain, _compiled(last, images)])
 
 
 if __name__ == "__main__":

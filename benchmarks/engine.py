@@ -252,15 +252,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True  # eager at its best
     rounds, calls = (3, 10) if chosen.quick else (5, 20)
-    batches = chosen.batches
     report: dict[str, Any] = {
         "environment": _environment(given),
-        "settings": {"rounds": rounds, "calls": calls, "tf32": False, "batches": batches},
+        "settings": {"rounds": rounds, "calls": calls, "tf32": False, "batches": chosen.batches},
         "models": [],
     }
     for name in chosen.models:
         measured = measure_model(
-            MODELS[name], chosen.models_in, CudaCallTimer(), rounds=rounds, calls=calls, batches=batches
+            MODELS[name], chosen.models_in, CudaCallTimer(), rounds=rounds, calls=calls, batches=chosen.batches
         )
         report["models"].append(measured)
         _show(measured)

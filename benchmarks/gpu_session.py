@@ -4,7 +4,7 @@
     benchmarks/gpu_session.py -o out/gpu              the parts, each with a time limit of its own
     benchmarks/gpu_session.py -o out/gpu --rest       what does not fit: more of the sanitizer, engines
     benchmarks/gpu_session.py -o out/gpu --rehearse   all that needs no GPU; fails where a part could not even start
-    benchmarks/gpu_session.py --list                  the parts, with their seconds on an H200
+    benchmarks/gpu_session.py --list                  the parts, with their estimated seconds
     benchmarks/gpu_session.py --fetch 3.12           into .carry/: what a machine with that Python and no registry lacks
 
 Needs no package but those of the parts, and frcnn need not be installed. Each part's figures are on disk before the
@@ -25,8 +25,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
@@ -61,7 +63,7 @@ class Part:
         shows: what it shows.
         command: arguments of Python; ``{out}`` is the folder of results, ``{models}`` that of models.
         rehearsal: likewise, what of it needs no GPU.
-        measured_s: how long it took on an H200, beside a machine of 16 cores.
+        estimated_s: how long it takes; measured on an H200 for the first run and the sanitizer, a guess for engines.
         limit_s: it is killed then.
         is_rest: whether it is left for ``--rest``.
     """
@@ -70,7 +72,7 @@ class Part:
     shows: str
     command: tuple[str, ...]
     rehearsal: tuple[str, ...]
-    measured_s: int
+    estimated_s: int
     limit_s: int
     is_rest: bool = False
 
@@ -87,7 +89,7 @@ PARTS: Final = (
         shows="every kernel against its reference, all element types, dynamic shapes, hostile boxes",
         command=_tests("operators", "{workers}", "tests/gpu/test_operators.py"),
         rehearsal=_tests("operators", "tests/gpu/test_operators.py"),
-        measured_s=42,
+        estimated_s=42,
         limit_s=100,
     ),
     Part(
@@ -95,7 +97,7 @@ PARTS: Final = (
         shows="arrays and streams of other libraries, CUDA graphs, memory: nothing is copied, allocated or waited for",
         command=_tests("device", *_DEVICE_TESTS),
         rehearsal=_tests("device", *_DEVICE_TESTS),
-        measured_s=28,
+        estimated_s=28,
         limit_s=60,
     ),
     Part(
@@ -103,7 +105,7 @@ PARTS: Final = (
         shows="compute-sanitizer's memcheck and racecheck over small runs of every kernel",
         command=_tests("sanitizer", "tests/gpu/test_sanitizer.py", "-k", "memcheck or racecheck"),
         rehearsal=("tests/gpu/sanitized.py", "--rehearse"),
-        measured_s=20,
+        estimated_s=20,
         limit_s=60,
     ),
     Part(
@@ -111,7 +113,7 @@ PARTS: Final = (
         shows="kernels against torchvision's CUDA operators, with bytes moved, floor and share of the roofline",
         command=("-m", "frcnn.benchmarks.kernels", "-o", "{out}/kernels.json", "{boxes}"),
         rehearsal=("-m", "frcnn.benchmarks.kernels", "--help"),
-        measured_s=57,
+        estimated_s=57,
         limit_s=100,
     ),
     Part(
@@ -119,7 +121,7 @@ PARTS: Final = (
         shows="eager R50-FPN at 800x1344: fp32, TF32, autocast, channels-last, torch.compile, batch 1 and 8",
         command=("-m", "frcnn.benchmarks.eager_forms", "-o", "{out}/eager.json"),
         rehearsal=("-m", "frcnn.benchmarks.eager_forms", "--help"),
-        measured_s=130,
+        estimated_s=130,
         limit_s=160,
     ),
     Part(
@@ -127,7 +129,7 @@ PARTS: Final = (
         shows="compute-sanitizer's initcheck and synccheck",
         command=_tests("sanitizer-rest", "tests/gpu/test_sanitizer.py", "-k", "initcheck or synccheck"),
         rehearsal=("tests/gpu/sanitized.py", "--rehearse"),
-        measured_s=20,
+        estimated_s=20,
         limit_s=60,
         is_rest=True,
     ),
@@ -136,7 +138,7 @@ PARTS: Final = (
         shows="the demo and R50-FPN exported, and built with the TensorRT that serves this GPU",
         command=("-m", "frcnn.benchmarks.engine_models", "-o", "{models}", "--target", "{target}"),
         rehearsal=("-m", "frcnn.benchmarks.engine_models", "-o", "{models}", "--target", "none", "--models", "demo"),
-        measured_s=150,
+        estimated_s=150,
         limit_s=400,
         is_rest=True,
     ),
@@ -145,7 +147,7 @@ PARTS: Final = (
         shows="artifacts against eager, picture to boxes and network alone, parity, host overhead",
         command=("-m", "frcnn.benchmarks.engine", "-o", "{out}/engine.json", "--models-in", "{models}"),
         rehearsal=("-m", "frcnn.benchmarks.engine", "--help"),
-        measured_s=120,
+        estimated_s=120,
         limit_s=300,
         is_rest=True,
     ),
@@ -154,7 +156,7 @@ PARTS: Final = (
         shows="engines and the Detector on the GPU: graphs, batches, threads, streams, 10,000 calls, no growth",
         command=_tests("engine-tests", "tests/gpu/test_engine.py", "tests/gpu/test_detector.py"),
         rehearsal=_tests("engine-tests", "tests/gpu/test_engine.py", "tests/gpu/test_detector.py"),
-        measured_s=240,
+        estimated_s=240,
         limit_s=500,
         is_rest=True,
     ),
@@ -201,12 +203,12 @@ class Session:
         for argument in arguments:
             if argument == "{workers}":
                 # the references run on the processor, several side by side
-                yield from ("-n", str(min(12, os.cpu_count() or 1))) if _has("xdist") else ()
+                yield from ("-n", str(min(12, os.cpu_count() or 1))) if find_spec("xdist") else ()
             elif argument == "{boxes}":
                 boxes = self._models / "boxes.npz"
                 yield from ("--boxes", str(boxes)) if boxes.exists() else ()
             elif argument == "{target}":
-                yield "tensorrt" if _has("tensorrt") else "tensorrt-rtx"
+                yield "tensorrt" if find_spec("tensorrt") else "tensorrt-rtx"
             else:
                 yield argument.format(out=self._out, models=self._models)
 
@@ -270,11 +272,6 @@ def fetch(python: str, folder: Path) -> None:
         subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
 
 
-def _has(module: str) -> bool:
-    code = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
-    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def _run(command: Sequence[str], environment: dict[str, str], log: Any, limit_s: float) -> int | None:
     """Return the exit status, or None for a command that was killed with all its children."""
     process = subprocess.Popen(
@@ -285,15 +282,13 @@ def _run(command: Sequence[str], environment: dict[str, str], log: Any, limit_s:
     except subprocess.TimeoutExpired:
         return None
     finally:
-        for number, wait_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, None)):
-            if process.poll() is not None and number is signal.SIGTERM:
-                break
-            os.killpg(process.pid, number)
-            try:
-                process.wait(wait_s)
-                break
-            except subprocess.TimeoutExpired:
-                continue
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)
+            with suppress(ProcessLookupError):  # children that SIGTERM did not end
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _tests_of(path: Path) -> dict[str, Any]:
@@ -335,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts = [part for part in PARTS if part.name in chosen.only]
     if chosen.list:
         for part in PARTS:
-            print(f"{part.name:15}{part.measured_s:4} s, at most {part.limit_s:3} s  {part.shows}")
+            print(f"{part.name:15}{part.estimated_s:4} s, at most {part.limit_s:3} s  {part.shows}")
         return 0
     out = chosen.out.resolve()
     session = Session(out, chosen.models.resolve(), rehearse=chosen.rehearse)
