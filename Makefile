@@ -82,13 +82,13 @@ train-demo: $(INSTALLED)
 	$(BIN)/python $(DEMO)/train.py --out out/train_demo
 
 bench-cpu: $(INSTALLED)
-	$(BIN)/python -m frcnn.benchmarks.cpu -o benchmarks/results/cpu.json
+	$(BIN)/python -m maintenance.cpu -o benchmarks/results/cpu.json
 
 bench-gpu: $(INSTALLED)
-	$(BIN)/python -m frcnn.benchmarks.kernels -o benchmarks/results/kernels.json
+	$(BIN)/python -m maintenance.kernels -o benchmarks/results/kernels.json
 
 performance: $(INSTALLED)
-	$(BIN)/python -m frcnn.benchmarks.performance_page
+	$(BIN)/python -m maintenance.performance_page
 
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
 lock: $(TOOLS_INSTALLED)

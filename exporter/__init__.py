@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 from frcnn.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from frcnn.exporter.checkpoint import load_checkpoint
-    from frcnn.exporter.engine_artifact import build_engine
-    from frcnn.exporter.onnx_export import export_onnx
-    from frcnn.exporter.pooling import MultiScaleRoIPool
+    from frcnn.exporter.checkpoint.load import load_checkpoint
+    from frcnn.exporter.engine.artifact import build_engine
+    from frcnn.exporter.graph.export import export_onnx
+    from frcnn.exporter.model.pooling import MultiScaleRoIPool
 
 __all__ = ["MultiScaleRoIPool", "build_engine", "export_onnx", "load_checkpoint"]
 
 _HOMES = {
-    "MultiScaleRoIPool": "frcnn.exporter.pooling",
-    "build_engine": "frcnn.exporter.engine_artifact",
-    "export_onnx": "frcnn.exporter.onnx_export",
-    "load_checkpoint": "frcnn.exporter.checkpoint",
+    "MultiScaleRoIPool": "frcnn.exporter.model.pooling",
+    "build_engine": "frcnn.exporter.engine.artifact",
+    "export_onnx": "frcnn.exporter.graph.export",
+    "load_checkpoint": "frcnn.exporter.checkpoint.load",
 }
 
 

@@ -17,6 +17,6 @@ One stage a module, in the order that data flows:
 
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.detector import Detector
-from frcnn.runtime.pictures import Picture
+from frcnn.runtime.images.image import Picture
 
 __all__ = ["Detections", "Detector", "Picture"]

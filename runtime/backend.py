@@ -9,9 +9,9 @@ from typing import Generic, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.runtime.canvases import Canvases
-from frcnn.runtime.device_output import DeviceDetections
-from frcnn.runtime.preprocess import Placed
+from frcnn.runtime.device_detections import DeviceDetections
+from frcnn.runtime.images.canvases import Canvases
+from frcnn.runtime.images.preprocess import Placed
 
 __all__ = ["Backend", "Device", "Done", "Network", "NetworkOutput", "Pending"]
 

@@ -10,8 +10,8 @@ import importlib
 from types import ModuleType
 from typing import Final
 
-from frcnn.engine_spec import Target
 from frcnn.errors import MissingDependencyError
+from frcnn.spec.engine import Target
 
 __all__ = [
     "import_cuda_driver",

@@ -9,19 +9,19 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from frcnn.errors import KernelError, UsageError
-from frcnn.plugins.arrays import stream_handle
-from frcnn.runtime.answers import PendingDetections, Wanted
+from frcnn.plugins.cuda.arrays import stream_handle
 from frcnn.runtime.backend import Backend, Device, Done, Pending
-from frcnn.runtime.batches import naming_pictures
-from frcnn.runtime.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.detections import ClassFilter, Detections, checked_score, resolve_classes
-from frcnn.runtime.device_output import DeviceDetections
-from frcnn.runtime.given_pictures import listed
+from frcnn.runtime.device_detections import DeviceDetections
+from frcnn.runtime.host.onnxruntime_providers import Provider
+from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
+from frcnn.runtime.images.given import listed
+from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.preprocess import Placed
 from frcnn.runtime.loading import load_backend
-from frcnn.runtime.onnxruntime_providers import Provider
-from frcnn.runtime.pictures import Picture
-from frcnn.runtime.preprocess import Placed
-from frcnn.runtime.streaming import (
+from frcnn.runtime.results.outputs import PendingDetections, Wanted
+from frcnn.runtime.streaming.batches import naming_pictures
+from frcnn.runtime.streaming.stream import (
     OnError,
     Streams,
     Submit,

@@ -6,22 +6,22 @@ import os
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 
-from frcnn.engine_spec import EngineStep
 from frcnn.errors import FrcnnError, UsageError
-from frcnn.runtime.artifact import open_artifact
 from frcnn.runtime.backend import Backend, Device
-from frcnn.runtime.cuda_calls import driver_cuda_version
-from frcnn.runtime.cuda_device import CudaDevice
 from frcnn.runtime.dependencies import import_tensorrt
-from frcnn.runtime.engine_artifact import EngineArtifact
-from frcnn.runtime.engine_backend import DEFAULT_WORKERS, EngineBackend
-from frcnn.runtime.engine_compatibility import check_gpu, check_runs_here
-from frcnn.runtime.host_backend import HostBackend
-from frcnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from frcnn.runtime.onnxruntime_providers import Provider
-from frcnn.runtime.runtime_cache import default_folder
-from frcnn.runtime.tensorrt_engine import TensorRTEngine, load_engine
+from frcnn.runtime.engines.compatibility import check_gpu, check_runs_here
+from frcnn.runtime.engines.runtime_cache import default_folder
+from frcnn.runtime.engines.tensorrt_engine import TensorRTEngine, load_engine
+from frcnn.runtime.gpu.backend import DEFAULT_WORKERS, EngineBackend
+from frcnn.runtime.gpu.cuda_calls import driver_cuda_version
+from frcnn.runtime.gpu.cuda_device import CudaDevice
+from frcnn.runtime.host.backend import HostBackend
+from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.host.onnxruntime_providers import Provider
+from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec import Manifest
+from frcnn.spec.engine import EngineStep
 
 __all__ = ["check_engine_options", "load_backend", "open_engines"]
 

@@ -17,7 +17,7 @@ from support.exports import Exports
 from support.made_once import made_once
 from support.tiny_detector import export_tiny
 
-from frcnn.remarks import remark
+from frcnn.log import remark
 
 # The tensors are small: more threads only wait for each other, the longer the busier the machine.
 torch.set_num_threads(1)

@@ -24,10 +24,10 @@ from support.tiny_detector import build, noise
 
 from frcnn.cli import main
 from frcnn.exporter import export_onnx
-from frcnn.plugins.kernel_cache import KernelCache
-from frcnn.runtime.artifact import open_artifact
-from frcnn.runtime.runtime_cache import RuntimeCache
-from frcnn.runtime.video import writing_video
+from frcnn.plugins.cuda.kernel_cache import KernelCache
+from frcnn.runtime.engines.runtime_cache import RuntimeCache
+from frcnn.runtime.images.video import writing_video
+from frcnn.runtime.model_files.artifact import open_artifact
 
 pytestmark = pytest.mark.slow
 

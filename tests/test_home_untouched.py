@@ -18,7 +18,7 @@ CARELESS = "tests/support/careless.py"
 ALSO = (  # export, build with kernels, another package's caches, a command in a process of its own
     "tests/test_faults.py::test_without_a_place_for_temporary_files",
     "tests/runtime/test_detections.py::test_to_supervision",
-    "tests/runtime/test_doctor_command.py::test_torch_is_never_imported",
+    "tests/runtime/commands/test_doctor.py::test_torch_is_never_imported",
 )
 
 Seen = dict[str, tuple[object, ...]]

@@ -148,7 +148,7 @@ def test_whoever_asks_for_the_internet_is_stopped(code: str, without_internet: R
 )
 def test_a_video_that_names_another_machine_is_refused(content: str, without_internet: Run, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_text(content)
-    code = "from pathlib import Path; from frcnn.runtime.video import open_video; open_video(Path('clip.mp4'))"
+    code = "from pathlib import Path; from frcnn.runtime.images.video import open_video; open_video(Path('clip.mp4'))"
     done = without_internet(code)
     assert done.returncode == 1, done.stderr
     assert "ImageError: clip.mp4: not a video that OpenCV can read" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import json
 import os
@@ -27,6 +28,43 @@ MAY_IMPORT = {
     "runtime": {"face", "plugins", "runtime"},
     "benchmarks": {"face", *ROOMS},
 }
+ROOM_MAY_IMPORT = {
+    # Rooms inside the big rooms. "" are the modules of the big room itself; commands may import every room beside them.
+    "exporter": {
+        "checkpoint": {"model"},
+        "model": set(),
+        "graph": {"model"},
+        "engine": {"graph"},
+    },
+    "runtime": {
+        "images": set(),
+        "model_files": set(),
+        "host": {"model_files", "images"},
+        "gpu": {"images"},
+        "engines": {"gpu", "model_files"},
+        "results": {"images"},
+        "streaming": {"images"},
+        "doctor": set(),
+    },
+    "benchmarks": {
+        "report": set(),
+        "candidates": set(),
+        "parity": {"candidates"},
+        "timing": {"candidates", "parity", "profile", "report"},
+        "accuracy": {"parity"},
+        "profile": {"report"},
+    },
+    "plugins": {
+        "cuda": {"preprocess"},
+        "tensorrt": {"cuda", "grouped_nms", "multiscale_roi_align", "multiscale_roi_pool", "roi_pooling"},
+        "grouped_nms": set(),
+        "multiscale_roi_align": {"roi_pooling"},
+        "multiscale_roi_pool": {"roi_pooling"},
+        "roi_pooling": set(),
+        "preprocess": set(),
+    },
+}
+MOST_MODULES = 15
 HEAVY = (
     "cuda",
     "cupy",
@@ -45,9 +83,8 @@ HEAVY = (
 )
 PUBLIC = {
     "frcnn": ["__version__"],
-    "frcnn.benchmarks": None,
     "frcnn.cli": ["VERBS", "main"],
-    "frcnn.engine_spec": [
+    "frcnn.spec.engine": [
         "ENGINE_SCHEMA_VERSION",
         "INPUTS",
         "MANIFEST_PART",
@@ -95,6 +132,7 @@ PUBLIC = {
         "Manifest",
         "ModelSpec",
         "NonNegative",
+        "PoolerKind",
         "PoolerSpec",
         "Positive",
         "Precision",
@@ -112,8 +150,9 @@ PUBLIC = {
 
 def sources() -> Iterator[tuple[str, Path]]:
     """Give (room, file) of every module; the files of src/frcnn itself are the face."""
-    for file in sorted(FACE.glob("*.py")):
-        yield "face", file
+    for folder in (FACE, FACE / "files", FACE / "spec"):
+        for file in sorted(folder.glob("*.py")):
+            yield "face", file
     for room in ROOMS:
         for file in sorted((ROOT / room).rglob("*.py")):
             yield room, file
@@ -157,8 +196,38 @@ def test_a_room_imports_only_what_the_plan_allows(module: str) -> None:
     assert not forbidden, f"{file.relative_to(ROOT)}: {room} may import {sorted(MAY_IMPORT[room])} only"
 
 
+def inner_room(module: str) -> str:
+    """Return the sub-package of a module inside its big room; "" is the big room itself."""
+    parts = module.split(".")
+    folder = ROOT.joinpath(*parts[1:3])
+    return parts[2] if len(parts) > 2 and folder.is_dir() else ""
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if inner_room(name) not in ("", "commands")))
+def test_a_room_inside_imports_only_what_the_plan_allows(module: str) -> None:
+    file, room, inside = MODULES[module], room_of(module), inner_room(module)
+    assert room in ROOM_MAY_IMPORT
+    allowed = {"", inside, *ROOM_MAY_IMPORT[room][inside]}
+    imported = [name for name in imported_modules(ast.parse(file.read_text(encoding="utf-8"))) if room_of(name) == room]
+    forbidden = [name for name in imported if inner_room(name) not in allowed]
+    assert not forbidden, f"{file.relative_to(ROOT)}: {inside} may import {sorted(allowed)} only"
+
+
+def test_the_plan_of_the_rooms_has_no_cycle_and_names_every_room() -> None:
+    for room, plan in ROOM_MAY_IMPORT.items():
+        list(graphlib.TopologicalSorter(plan).static_order())
+        folders = {file.parent.name for file in (ROOT / room).glob("*/__init__.py")}
+        assert set(plan) == folders - {"commands"}
+
+
+@pytest.mark.parametrize("folder", sorted({str(file.parent.relative_to(ROOT)) for _room, file in sources()}))
+def test_a_room_is_small(folder: str) -> None:
+    modules = [file for file in (ROOT / folder).glob("*.py") if file.name != "__init__.py"]
+    assert len(modules) <= MOST_MODULES
+
+
 def test_the_table_would_catch_a_wrong_import() -> None:
-    tree = ast.parse("def f():\n    import frcnn.exporter.graph\n    from frcnn import runtime\n    import json")
+    tree = ast.parse("def f():\n    import frcnn.exporter.graph.finish\n    from frcnn import runtime\n    import json")
     assert {room_of(module) for module in imported_modules(tree)} == {"exporter", "runtime", None}
 
 
@@ -222,7 +291,11 @@ def test_every_module_says_what_it_is_for_and_what_it_gives(module: str) -> None
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     defined |= {name.id for name in ast.walk(tree) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
     imported = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
-    assert set(names) <= defined | imported
+    beside = {file.stem for file in MODULES[module].parent.glob("*.py")} - {"__init__"}
+    if MODULES[module].name == "__init__.py" and not set(names) & (defined | imported):
+        assert set(names) == beside  # a room that exports its modules
+    else:
+        assert set(names) <= defined | imported
     assert len(names) == len(set(names))
 
 
@@ -295,7 +368,7 @@ print(json.dumps(outcomes))
     # what must work everywhere
     assert not [name for name in missing if name.startswith("frcnn.runtime") or name.count(".") < 2]
     assert not [name for name in missing if name.endswith((".spec", ".function")) or ".commands" in name]
-    assert [name for name in missing if name.startswith("frcnn.exporter.deploy")]
+    assert [name for name in missing if name.startswith("frcnn.exporter.model")]
 
 
 def test_asking_for_what_needs_torch_names_the_extra() -> None:

@@ -1,1 +1,17 @@
-"""COCO's box measure of a model and of eager torchvision, on annotated pictures."""
+"""COCO mAP of a model and of eager torchvision.
+
+In: annotated images and detections.
+Out: AP per class and size, and images with errors drawn.
+"""
+
+__all__ = [
+    "class_map",
+    "coco_annotations",
+    "collecting",
+    "drawing",
+    "images",
+    "report",
+    "scoring",
+    "truth",
+    "voc_annotations",
+]

@@ -7,12 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from frcnn.benchmarks.accuracy.pictures import Skipped, opened
+from frcnn.benchmarks.accuracy.images import Skipped, opened
 from frcnn.benchmarks.accuracy.truth import TruthPicture
 from frcnn.console import track
 from frcnn.errors import ImageError
 from frcnn.runtime import Detections, Detector
-from frcnn.runtime.pictures import Picture
+from frcnn.runtime.images.image import Picture
 
 __all__ = ["Answer", "Collected", "Eager", "collect"]
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from frcnn.benchmarks.accuracy.collecting import Answer
-from frcnn.benchmarks.matching import match
+from frcnn.benchmarks.parity.matching import match
 from frcnn.errors import OutputError
 from frcnn.files import replacing, writable_folder
 from frcnn.runtime import Detections
-from frcnn.runtime.draw import Colour, annotate
-from frcnn.runtime.pictures import Picture
-from frcnn.runtime.sources import output_names
+from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.sources import output_names
+from frcnn.runtime.results.draw import Colour, annotate
 
 __all__ = ["Differing", "differing", "draw_pair", "write_pairs"]
 

@@ -15,7 +15,7 @@ from xml.parsers import expat
 
 from frcnn.benchmarks.accuracy.truth import Truth, TruthObject, TruthPicture
 from frcnn.errors import UsageError
-from frcnn.runtime.sources import PICTURE_SUFFIXES
+from frcnn.runtime.images.sources import PICTURE_SUFFIXES
 
 __all__ = ["read_voc"]
 

@@ -1,1 +1,7 @@
-"""The verbs of this room."""
+"""The verbs of the ``frcnn`` command that belong to the benchmarks.
+
+In: parsed arguments.
+Out: files, text on standard output, and an exit code.
+"""
+
+__all__ = ["bench", "compare", "eval", "profile"]

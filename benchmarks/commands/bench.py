@@ -28,10 +28,10 @@ from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments,
 from frcnn.files import writable_folder
 
 if TYPE_CHECKING:
-    from frcnn.benchmarks.suite.bench_pictures import Pictures
-    from frcnn.benchmarks.suite.results import Results
-    from frcnn.benchmarks.suite.run import BenchRun, Plan
-    from frcnn.exporter.checkpoint import LoadedCheckpoint
+    from frcnn.benchmarks.report.results import Results
+    from frcnn.benchmarks.timing.images import Pictures
+    from frcnn.benchmarks.timing.run import BenchRun, Plan
+    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
 __all__ = ["add_arguments", "parse_limit", "run"]
 
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_from_options(arguments)
     if find_spec("onnxruntime") is None:
         raise MissingDependencyError("onnxruntime", extra="cpu", why="frcnn bench")
-    from frcnn.benchmarks.suite.results import Results
+    from frcnn.benchmarks.report.results import Results
 
     old = None if arguments.against is None else Results.read(arguments.against)
     plan = _plan(arguments)
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     if old is not None:
         results = _compared(old, results, arguments.against, limit)
     _write(results, folder)
-    from frcnn.benchmarks.suite.table import show_results
+    from frcnn.benchmarks.report.table import show_results
 
     show_results(results)
     say(f"wrote {folder / 'results.json'}")
@@ -134,7 +134,7 @@ def parse_limit(text: str) -> float:
 def _plan(arguments: argparse.Namespace) -> Plan:
     import dataclasses
 
-    from frcnn.benchmarks.suite.run import SUITES
+    from frcnn.benchmarks.timing.run import SUITES
 
     plan = SUITES[arguments.suite]
     if arguments.batch is not None:
@@ -163,7 +163,7 @@ def _batches(text: str) -> tuple[int, ...]:
 
 
 def _pictures(paths: Sequence[Path] | None) -> Pictures:
-    from frcnn.benchmarks.suite.bench_pictures import default_pictures, given_pictures
+    from frcnn.benchmarks.timing.images import default_pictures, given_pictures
 
     found = default_pictures() if paths is None else given_pictures(paths)
     for item in found.skipped:
@@ -183,11 +183,11 @@ def _prepared(
 ) -> BenchRun:
     import torch
 
-    from frcnn.benchmarks.suite.bench_pictures import made_equal
-    from frcnn.benchmarks.suite.registry import all_ways
-    from frcnn.benchmarks.suite.run import BenchRun
-    from frcnn.benchmarks.suite.way import Task
-    from frcnn.runtime.onnxruntime_backend import available_cpus
+    from frcnn.benchmarks.candidates.candidate import Task
+    from frcnn.benchmarks.candidates.registry import all_ways
+    from frcnn.benchmarks.timing.images import made_equal
+    from frcnn.benchmarks.timing.run import BenchRun
+    from frcnn.runtime.host.onnxruntime_backend import available_cpus
 
     if arguments.threads is not None and arguments.threads < 1:
         raise UsageError(f"--threads: expected 1 or more, got {arguments.threads}")
@@ -242,19 +242,19 @@ def _progress() -> Iterator[Callable[[float, str], None]]:
 def _compared(old: Results, results: Results, file: Path, limit: float) -> Results:
     import msgspec
 
-    from frcnn.benchmarks.suite.against import compare_runs
+    from frcnn.benchmarks.report.regression import compare_runs
 
     return msgspec.structs.replace(results, comparison=compare_runs(old, results, file=file, limit=limit))
 
 
 def _is_worse(results: Results) -> bool:
-    from frcnn.benchmarks.suite.against import regressions
+    from frcnn.benchmarks.report.regression import regressions
 
     return results.comparison is not None and bool(regressions(results.comparison))
 
 
 def _write(results: Results, folder: Path) -> None:
-    from frcnn.benchmarks.suite.report import write_report
+    from frcnn.benchmarks.report.write import write_report
 
     results.write(folder / "results.json")
     write_report(results, folder)

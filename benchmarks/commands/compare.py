@@ -29,13 +29,13 @@ from frcnn.console import note, say, show_table, track, warn
 from frcnn.errors import ArtifactError, FrcnnError, ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
 from frcnn.files import write_text
-from frcnn.runtime.onnxruntime_providers import PROVIDERS
+from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
 
 if TYPE_CHECKING:
-    from frcnn.benchmarks.parity import Limits, Parity, PictureParity
-    from frcnn.engine_spec import EngineManifest
-    from frcnn.runtime.pictures import Picture
+    from frcnn.benchmarks.parity.comparison import Limits, Parity, PictureParity
+    from frcnn.runtime.images.image import Picture
     from frcnn.spec import Manifest, ModelSpec
+    from frcnn.spec.engine import EngineManifest
 
 __all__ = ["add_arguments", "run"]
 
@@ -83,11 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_from_options(arguments)
     import torch
 
-    from frcnn.benchmarks.artifacts import canvases_of
-    from frcnn.benchmarks.eager import EagerDetector
-    from frcnn.benchmarks.parity import compare_pictures, total
+    from frcnn.benchmarks.candidates.artifacts import canvases_of
+    from frcnn.benchmarks.candidates.eager_detector import EagerDetector
+    from frcnn.benchmarks.parity.comparison import compare_pictures, total
     from frcnn.runtime import Detector
-    from frcnn.runtime.artifact import open_artifact
+    from frcnn.runtime.model_files.artifact import open_artifact
 
     if arguments.threads is not None:
         if arguments.threads < 1:
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _files(paths: list[Path]) -> list[Path]:
-    from frcnn.runtime.sources import files_of, is_video
+    from frcnn.runtime.images.sources import files_of, is_video
 
     files, unusable = files_of(map(str, paths))
     for error in unusable.values():
@@ -131,7 +131,7 @@ def _files(paths: list[Path]) -> list[Path]:
 
 
 def _pictures(files: list[Path], skipped: list[str]) -> Iterator[Picture]:
-    from frcnn.runtime.pictures import Picture
+    from frcnn.runtime.images.image import Picture
 
     for file in files:
         try:
@@ -147,8 +147,8 @@ def _skip(skipped: list[str], name: str, error: FrcnnError) -> None:
 
 def _load_options(arguments: argparse.Namespace, manifest: Manifest | EngineManifest) -> dict[str, Any]:
     """Return what ``Detector.load`` is asked for; an engine has no use for processor threads, eager has."""
-    from frcnn.benchmarks.artifacts import device_for
-    from frcnn.engine_spec import EngineManifest
+    from frcnn.benchmarks.candidates.artifacts import device_for
+    from frcnn.spec.engine import EngineManifest
 
     options = {"device": arguments.device, "provider": arguments.provider}
     if arguments.device is None and arguments.provider is None:
@@ -158,7 +158,7 @@ def _load_options(arguments: argparse.Namespace, manifest: Manifest | EngineMani
 
 def _require_same_model(spec: ModelSpec, manifest: Manifest | EngineManifest, path: Path) -> None:
     """Refuse to compare different models: their detections would differ, and say nothing of the export."""
-    from frcnn.benchmarks.artifacts import model_manifest
+    from frcnn.benchmarks.candidates.artifacts import model_manifest
 
     theirs = model_manifest(manifest).model
     for what, expected, got in (
@@ -177,8 +177,8 @@ def _require_same_model(spec: ModelSpec, manifest: Manifest | EngineManifest, pa
 def _limits(arguments: argparse.Namespace, manifest: Manifest | EngineManifest) -> Limits:
     import msgspec
 
-    from frcnn.benchmarks.artifacts import model_manifest
-    from frcnn.benchmarks.parity import default_limits
+    from frcnn.benchmarks.candidates.artifacts import model_manifest
+    from frcnn.benchmarks.parity.comparison import default_limits
 
     given = {
         name: value

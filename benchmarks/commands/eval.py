@@ -26,16 +26,16 @@ from frcnn.console import note, say, warn
 from frcnn.errors import ArtifactError, ImageError, OutputError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, read_labels
 from frcnn.files import writable_folder, write_text
-from frcnn.runtime.onnxruntime_providers import PROVIDERS
+from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.accuracy.class_map import ClassMap
     from frcnn.benchmarks.accuracy.collecting import Eager
-    from frcnn.benchmarks.accuracy.pictures import Skipped
+    from frcnn.benchmarks.accuracy.images import Skipped
     from frcnn.benchmarks.accuracy.report import Evaluation
     from frcnn.benchmarks.accuracy.truth import Truth
-    from frcnn.exporter.checkpoint import LoadedCheckpoint
-    from frcnn.runtime.artifact import Artifact
+    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+    from frcnn.runtime.model_files.artifact import Artifact
     from frcnn.spec import ModelSpec
 
 __all__ = ["add_arguments", "run"]
@@ -105,11 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 where pictures were skipped or the limit is passed."""
     from frcnn.benchmarks.accuracy.class_map import map_classes
     from frcnn.benchmarks.accuracy.collecting import collect
-    from frcnn.benchmarks.accuracy.pictures import find_pictures
+    from frcnn.benchmarks.accuracy.images import find_pictures
     from frcnn.benchmarks.accuracy.report import evaluate
-    from frcnn.benchmarks.artifacts import model_manifest
+    from frcnn.benchmarks.candidates.artifacts import model_manifest
     from frcnn.runtime import Detector
-    from frcnn.runtime.artifact import open_artifact
+    from frcnn.runtime.model_files.artifact import open_artifact
 
     _check(arguments)
     artifact = open_artifact(arguments.model)
@@ -215,7 +215,7 @@ def _tell_what_is_left_out(truth: Truth, classes: ClassMap, missing: Skipped) ->
 
 def _checkpoint(arguments: argparse.Namespace, artifact: Artifact) -> LoadedCheckpoint:
     """Load the checkpoint, and refuse one of another model: the difference would say nothing of the artifact."""
-    from frcnn.benchmarks.artifacts import model_manifest
+    from frcnn.benchmarks.candidates.artifacts import model_manifest
 
     loaded = load_from_options(arguments)
     if arguments.threads is not None:
@@ -241,7 +241,7 @@ def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
     """Return eager torchvision, each picture on the canvas that torchvision itself would choose."""
     import torch
 
-    from frcnn.benchmarks.eager import EagerDetector
+    from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 
     if on_gpu and torch.cuda.is_available():
         torch.backends.cudnn.allow_tf32 = False  # eager is the reference: float32 is float32
@@ -252,7 +252,7 @@ def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
 
 def _device(arguments: argparse.Namespace, artifact: Artifact) -> str | None:
     """Return where the artifact runs; None: the provider says."""
-    from frcnn.benchmarks.artifacts import device_for
+    from frcnn.benchmarks.candidates.artifacts import device_for
 
     if arguments.device is None and arguments.provider is None:
         return device_for(artifact.manifest)
@@ -262,7 +262,7 @@ def _device(arguments: argparse.Namespace, artifact: Artifact) -> str | None:
 
 def _load_options(arguments: argparse.Namespace, artifact: Artifact) -> dict[str, Any]:
     """Return what ``Detector.load`` is asked for; an engine has no use for processor threads, eager has."""
-    from frcnn.runtime.engine_artifact import EngineArtifact
+    from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
     options = {"device": _device(arguments, artifact), "provider": arguments.provider}
     return options if isinstance(artifact, EngineArtifact) else options | {"threads": arguments.threads}
@@ -307,8 +307,8 @@ def _draw(found: Evaluation, arguments: argparse.Namespace) -> None:
 
 def _about(artifact: Artifact, path: Path) -> dict[str, Any]:
     """Return what the results say of the model file."""
-    from frcnn.benchmarks.artifacts import model_manifest
-    from frcnn.runtime.engine_artifact import EngineArtifact
+    from frcnn.benchmarks.candidates.artifacts import model_manifest
+    from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,14 +23,14 @@ from frcnn.console import note, progress_bar, say, warn
 from frcnn.errors import OutputError, UsageError
 from frcnn.exporter.commands.export import parse_sizes
 from frcnn.files import writable_folder, write_text
-from frcnn.runtime.onnxruntime_providers import PROVIDERS
+from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
 
 if TYPE_CHECKING:
-    from frcnn.benchmarks.layers.inputs import Inputs
-    from frcnn.benchmarks.layers.profile import Measured, Profile
-    from frcnn.benchmarks.suite.bench_pictures import Pictures
-    from frcnn.benchmarks.suite.results import Environment
-    from frcnn.runtime.artifact import Artifact
+    from frcnn.benchmarks.profile.inputs import Inputs
+    from frcnn.benchmarks.profile.profile import Measured, Profile
+    from frcnn.benchmarks.report.results import Environment
+    from frcnn.benchmarks.timing.images import Pictures
+    from frcnn.runtime.model_files.artifact import Artifact
     from frcnn.spec import Size
 
 __all__ = ["add_arguments", "run"]
@@ -67,10 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print and draw; return 1 where pictures were skipped."""
-    from frcnn.benchmarks.artifacts import canvases_of, first_canvas, model_manifest
-    from frcnn.benchmarks.layers.inputs import choose_inputs
-    from frcnn.benchmarks.suite.environment import load_average, now, read_environment, read_gpu
-    from frcnn.runtime.artifact import open_artifact
+    from frcnn.benchmarks.candidates.artifacts import canvases_of, first_canvas, model_manifest
+    from frcnn.benchmarks.profile.inputs import choose_inputs
+    from frcnn.benchmarks.timing.environment import load_average, now, read_environment, read_gpu
+    from frcnn.runtime.model_files.artifact import open_artifact
 
     _check(arguments)
     date, load_before = now(), load_average()
@@ -124,9 +124,9 @@ def _one_size(text: str) -> Size:
 
 def _check_options(arguments: argparse.Namespace, artifact: Artifact) -> None:
     """Refuse options that the file has no use for, as loading it would."""
-    from frcnn.benchmarks.layers.onnx_profile import check_on_processor
-    from frcnn.runtime.artifact import OnnxArtifact
+    from frcnn.benchmarks.profile.onnx_profile import check_on_processor
     from frcnn.runtime.loading import check_engine_options
+    from frcnn.runtime.model_files.artifact import OnnxArtifact
 
     if isinstance(artifact, OnnxArtifact):
         check_on_processor(arguments.device, arguments.provider)
@@ -137,7 +137,7 @@ def _check_options(arguments: argparse.Namespace, artifact: Artifact) -> None:
 
 
 def _pictures(arguments: argparse.Namespace) -> Pictures:
-    from frcnn.benchmarks.suite.bench_pictures import default_pictures, given_pictures
+    from frcnn.benchmarks.timing.images import default_pictures, given_pictures
 
     found = default_pictures() if arguments.images is None else given_pictures(arguments.images)
     for item in found.skipped:
@@ -146,10 +146,10 @@ def _pictures(arguments: argparse.Namespace) -> Pictures:
 
 
 def _measured(arguments: argparse.Namespace, artifact: Artifact, inputs: Inputs) -> Measured:
-    from frcnn.benchmarks.layers.engine_profile import profile_engine
-    from frcnn.benchmarks.layers.onnx_profile import profile_onnx
-    from frcnn.runtime.artifact import OnnxArtifact
+    from frcnn.benchmarks.profile.engine_profile import profile_engine
+    from frcnn.benchmarks.profile.onnx_profile import profile_onnx
     from frcnn.runtime.loading import open_engines
+    from frcnn.runtime.model_files.artifact import OnnxArtifact
 
     batch, repeats = arguments.batch, arguments.repeats
     if isinstance(artifact, OnnxArtifact):
@@ -177,7 +177,7 @@ def _measured(arguments: argparse.Namespace, artifact: Artifact, inputs: Inputs)
 
 
 def _threads(arguments: argparse.Namespace) -> int:
-    from frcnn.runtime.onnxruntime_backend import available_cpus
+    from frcnn.runtime.host.onnxruntime_backend import available_cpus
 
     return int(arguments.threads or available_cpus())
 
@@ -190,9 +190,9 @@ def _profile(
     measured: Measured,
     environment: Environment,
 ) -> Profile:
-    from frcnn.benchmarks.artifacts import model_manifest
-    from frcnn.benchmarks.layers.profile import SCHEMA_VERSION, Profile, layer_times, stage_times
-    from frcnn.runtime.artifact import OnnxArtifact
+    from frcnn.benchmarks.candidates.artifacts import model_manifest
+    from frcnn.benchmarks.profile.profile import SCHEMA_VERSION, Profile, layer_times, stage_times
+    from frcnn.runtime.model_files.artifact import OnnxArtifact
 
     stages = stage_times(measured.runs, measured.more)
     total_ms = sum(stage.ms for stage in stages)
@@ -223,8 +223,8 @@ def _profile(
 def _report(profile: Profile, arguments: argparse.Namespace) -> None:
     import msgspec
 
-    from frcnn.benchmarks.layers.page import profile_page
-    from frcnn.benchmarks.layers.table import show_profile
+    from frcnn.benchmarks.profile.page import profile_page
+    from frcnn.benchmarks.profile.table import show_profile
 
     text = msgspec.json.format(msgspec.json.encode(profile), indent=1).decode()
     if arguments.json == "-":

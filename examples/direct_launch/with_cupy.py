@@ -5,7 +5,7 @@ from __future__ import annotations
 import cupy
 from scene import clusters
 
-from frcnn.plugins.direct import load_operator
+from frcnn.plugins.cuda.launch import load_operator
 
 with cupy.cuda.Stream(non_blocking=True) as stream:
     boxes, scores = (cupy.asarray(array) for array in clusters())

@@ -7,7 +7,7 @@ import pycuda.driver as cuda
 from pycuda import gpuarray
 from scene import clusters
 
-from frcnn.plugins.direct import load_operator
+from frcnn.plugins.cuda.launch import load_operator
 
 cuda.init()
 context = cuda.Device(0).make_context()

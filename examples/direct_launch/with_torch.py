@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scene import clusters
 
-from frcnn.plugins.direct import load_operator
+from frcnn.plugins.cuda.launch import load_operator
 
 boxes, scores = (torch.from_numpy(array).cuda() for array in clusters())
 kept_scores = torch.empty_like(scores)

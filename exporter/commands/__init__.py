@@ -1,1 +1,7 @@
-"""The verbs of the ``frcnn`` command that need the exporter."""
+"""The verbs of the ``frcnn`` command that belong to the exporter.
+
+In: parsed arguments.
+Out: files, text on standard output, and an exit code.
+"""
+
+__all__ = ["build", "checkpoint_options", "export"]

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 
 from frcnn.cli import main
 from frcnn.console import note, progress_bar, say, spinner
-from frcnn.engine_spec import TARGETS, EngineManifest, OperatorStep
 from frcnn.errors import UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
 from frcnn.files import temporary_folder, writable_folder
-from frcnn.served_gpus import gpus_text, runs_on
 from frcnn.spec import PRECISIONS
+from frcnn.spec.engine import TARGETS, EngineManifest, OperatorStep
+from frcnn.spec.supported_gpus import gpus_text, runs_on
 
 if TYPE_CHECKING:
-    from frcnn.exporter.engine_artifact import Built, Request
-    from frcnn.exporter.source_model import SourceModel
+    from frcnn.exporter.engine.artifact import Built, Request
+    from frcnn.exporter.graph.source_model import SourceModel
 
 __all__ = ["add_arguments", "run"]
 
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build and say what was made."""
-    from frcnn.exporter.engine_artifact import build_artifact, prepare
+    from frcnn.exporter.engine.artifact import build_artifact, prepare
 
     output = _output_path(arguments)
     is_onnx = _is_onnx(arguments)
@@ -116,8 +116,8 @@ def _output_path(arguments: argparse.Namespace) -> Path:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    from frcnn.exporter.engine_artifact import Request
-    from frcnn.exporter.engine_builder import BuildSettings
+    from frcnn.exporter.engine.artifact import Request
+    from frcnn.exporter.engine.builder import BuildSettings
 
     architectures = arguments.kernel_arch
     return Request(
@@ -139,7 +139,7 @@ def _items(text: str) -> tuple[str, ...]:
 
 def _is_onnx(arguments: argparse.Namespace) -> bool:
     """Return whether the model is a ``model.onnx``; options that say how to read a checkpoint do not go with one."""
-    from frcnn.exporter.source_model import is_onnx
+    from frcnn.exporter.graph.source_model import is_onnx
 
     if arguments.checkpoint is None or not is_onnx(arguments.checkpoint):
         return False
@@ -161,7 +161,7 @@ def _is_onnx(arguments: argparse.Namespace) -> bool:
 
 
 def _read(arguments: argparse.Namespace) -> SourceModel:
-    from frcnn.exporter.source_model import read_source_model, require_precision
+    from frcnn.exporter.graph.source_model import read_source_model, require_precision
 
     source = read_source_model(arguments.checkpoint)
     require_precision(source, arguments.precision, arguments.checkpoint)
@@ -170,14 +170,14 @@ def _read(arguments: argparse.Namespace) -> SourceModel:
 
 def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:
     """Export the checkpoint to a file that is gone afterwards."""
-    from frcnn.exporter.engine_profiles import parse_batch, static_canvases
-    from frcnn.exporter.source_model import read_source_model
+    from frcnn.exporter.engine.profiles import parse_batch, static_canvases
+    from frcnn.exporter.graph.source_model import read_source_model
 
     canvases = static_canvases(request.size)
     parse_batch(request.batch)  # what cannot be read is found before the export, which takes long
     loaded = load_from_options(arguments)
     print_checkpoint(loaded)
-    from frcnn.exporter.onnx_export import export_onnx
+    from frcnn.exporter.graph.export import export_onnx
 
     with temporary_folder() as folder, spinner("exporting"):
         path = folder / "model.onnx"
@@ -213,7 +213,7 @@ def _print_result(output: Path, built: Built, seconds: float) -> None:
 
 def _verify(arguments: argparse.Namespace, output: Path, manifest: EngineManifest) -> int:
     """Run the verb ``compare``, by the command's own way to verbs, on a GPU that the engines are for; else say how."""
-    from frcnn.exporter.build_gpu import gpu_compute_capability
+    from frcnn.exporter.engine.build_gpu import gpu_compute_capability
 
     command = ["compare", str(arguments.checkpoint), str(output)]
     for option in ("arch", "state_key"):

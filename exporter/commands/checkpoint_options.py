@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from frcnn.console import say
 from frcnn.errors import MissingDependencyError, UsageError
-from frcnn.exporter.builder_arguments import parse_args
+from frcnn.exporter.checkpoint.builder_arguments import parse_args
 
 if TYPE_CHECKING:
-    from frcnn.exporter.checkpoint import LoadedCheckpoint
+    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
 __all__ = ["add_checkpoint_arguments", "load_from_options", "print_checkpoint", "read_labels"]
 
@@ -106,10 +106,10 @@ def load_from_options(arguments: argparse.Namespace) -> LoadedCheckpoint:
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), extra="export", why="reading a checkpoint") from error
     if weights is not None:
-        from frcnn.exporter.weights import load_pretrained
+        from frcnn.exporter.checkpoint.weights import load_pretrained
 
         return load_pretrained(weights, args=args, labels=labels)
-    from frcnn.exporter.checkpoint import read_checkpoint
+    from frcnn.exporter.checkpoint.load import read_checkpoint
 
     return read_checkpoint(
         arguments.checkpoint,

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_from_options(arguments)
     print_checkpoint(loaded)
     writable_folder(output.parent)  # before the export, which takes long, not after it
-    from frcnn.exporter.onnx_export import export_onnx
+    from frcnn.exporter.graph.export import export_onnx
 
     started = time.monotonic()
     with spinner(f"exporting {output.name}"):

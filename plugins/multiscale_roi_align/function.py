@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from frcnn.plugins.multiscale_roi_align.spec import SPEC
-from frcnn.plugins.pooling import pooling_function
+from frcnn.plugins.roi_pooling.spec import pooling_function
 
 if TYPE_CHECKING:
     import onnx

@@ -1,6 +1,6 @@
 // MultiscaleRoIAlign: bilinear samples, averaged per bin. Semantics of torchvision.ops.roi_align (arXiv:1703.06870);
 // sample positions are computed by the same float32 operations in the same order, so that no sample changes cells.
-#include "pooling.cuh"
+#include "roi_pooling/pooling.cuh"
 
 // Where a sample lies on one axis: two neighbouring cells and their weights; none where it is off the map.
 struct Tap {

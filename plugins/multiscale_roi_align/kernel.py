@@ -8,7 +8,7 @@ from typing import Final
 from frcnn.errors import KernelError
 from frcnn.plugins.kernel import Element, Kernel, Layout
 from frcnn.plugins.multiscale_roi_align.spec import SPEC
-from frcnn.plugins.pooling_kernel import pooling_kernel
+from frcnn.plugins.roi_pooling.kernel import pooling_kernel
 
 __all__ = ["kernels"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from frcnn.plugins.roi_levels import pool_by_level
+from frcnn.plugins.roi_pooling.levels import pool_by_level
 
 __all__ = ["multiscale_roi_align"]
 
@@ -32,7 +32,7 @@ def multiscale_roi_align(
         output_height: rows of the pooled grid.
         output_width: columns of the pooled grid.
         spatial_scales: map size / canvas size, one per level.
-        level_thresholds: where levels 1, 2, … begin, see :mod:`frcnn.plugins.levels`.
+        level_thresholds: where levels 1, 2, … begin, see :mod:`frcnn.plugins.roi_pooling.level_boundaries`.
         sampling_ratio: samples per bin side; 0 is adaptive.
         aligned: 1 shifts RoIs by half a cell.
 

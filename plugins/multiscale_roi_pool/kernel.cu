@@ -1,6 +1,6 @@
 // MultiscaleRoIPool: the largest cell of each bin. Semantics of torchvision.ops.roi_pool (arXiv:1504.08083): the RoI is
 // rounded to whole cells, an empty bin is 0, a cell that is not a number never wins.
-#include "pooling.cuh"
+#include "roi_pooling/pooling.cuh"
 
 struct MaxPool {
     int top, left, rows, columns;  // of the RoI, in cells

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from frcnn.plugins.kernel import Element, Kernel, Layout
 from frcnn.plugins.multiscale_roi_pool.spec import SPEC
-from frcnn.plugins.pooling_kernel import pooling_kernel
+from frcnn.plugins.roi_pooling.kernel import pooling_kernel
 
 __all__ = ["kernels"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torchvision.ops import roi_pool
 
-from frcnn.plugins.roi_levels import pool_by_level
+from frcnn.plugins.roi_pooling.levels import pool_by_level
 
 __all__ = ["multiscale_roi_pool"]
 
@@ -30,7 +30,7 @@ def multiscale_roi_pool(
         output_height: rows of the pooled grid.
         output_width: columns of the pooled grid.
         spatial_scales: map size / canvas size, one per level.
-        level_thresholds: where levels 1, 2, … begin, see :mod:`frcnn.plugins.levels`.
+        level_thresholds: where levels 1, 2, … begin, see :mod:`frcnn.plugins.roi_pooling.level_boundaries`.
 
     Returns:
         (N*R, C, output_height, output_width) in the features' type; 0 for absent RoIs.

@@ -1,7 +1,7 @@
 """MultiscaleRoIPool: what it is."""
 
 from frcnn.plugins.operator import OperatorSpec
-from frcnn.plugins.pooling import ATTRIBUTES, INPUTS, OUTPUTS
+from frcnn.plugins.roi_pooling.spec import ATTRIBUTES, INPUTS, OUTPUTS
 
 __all__ = ["SPEC"]
 

@@ -1,6 +1,6 @@
 // Resize, normalise and pad a batch of pictures of different sizes. One thread makes COLUMNS_PER_THREAD pixels of a row,
 // 32 columns apart; blockIdx.z is the picture. PyTorch's bilinear rule (align_corners=False), float32.
-#include "element.cuh"
+#include "cuda/element.cuh"
 
 // A row of the table; see PICTURE_COLUMNS in kernel.py.
 struct Picture {

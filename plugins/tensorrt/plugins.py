@@ -17,7 +17,7 @@ from frcnn.plugins.kernel import Element, Kernel, Layout
 from frcnn.plugins.multiscale_roi_align import kernel as multiscale_roi_align_kernel
 from frcnn.plugins.multiscale_roi_pool import kernel as multiscale_roi_pool_kernel
 from frcnn.plugins.operator import DOMAIN, Attribute, OperatorSpec
-from frcnn.plugins.pooling_kernel import MOST_LEVELS
+from frcnn.plugins.roi_pooling.kernel import MOST_LEVELS
 
 __all__ = ["NAMESPACE", "PLUGINS", "PLUGINS_OF", "PLUGIN_VERSION", "Plugin", "Variant"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import FrcnnError, KernelError, MissingDependencyError
-from frcnn.plugins.compiler import compile_kernel
+from frcnn.plugins.cuda.compiler import compile_kernel
 from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator import Attribute
 from frcnn.plugins.tensorrt.callbacks import PluginCallbacks

@@ -1,1 +1,7 @@
-"""The verbs of the runtime: detect, inspect, doctor."""
+"""The verbs of the ``frcnn`` command that belong to the runtime.
+
+In: parsed arguments.
+Out: files, text on standard output, and an exit code.
+"""
+
+__all__ = ["detect", "doctor", "file_detection", "inspect", "inspect_engine", "model_facts", "unpack"]

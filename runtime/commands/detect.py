@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from frcnn.console import note
 from frcnn.errors import ImageError
-from frcnn.runtime.decode import DEFAULT_MAX_PIXELS
-from frcnn.runtime.onnxruntime_providers import PROVIDERS
+from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
+from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
+    from frcnn.runtime.commands.file_detection import Survey
     from frcnn.runtime.detector import Detector
-    from frcnn.runtime.report import Report
-    from frcnn.runtime.result_lines import ResultLines
-    from frcnn.runtime.stopping import Stop
-    from frcnn.runtime.survey import Survey
+    from frcnn.runtime.results.json_lines import ResultLines
+    from frcnn.runtime.results.report import Report
+    from frcnn.runtime.streaming.stopping import Stop
 
 __all__ = ["add_arguments", "run"]
 
@@ -73,8 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn detect``."""
     from frcnn.runtime.detections import resolve_classes
     from frcnn.runtime.detector import Detector
-    from frcnn.runtime.sources import files_of
-    from frcnn.runtime.stopping import Stop
+    from frcnn.runtime.images.sources import files_of
+    from frcnn.runtime.streaming.stopping import Stop
 
     files, unusable = files_of(arguments.inputs)
     copies = _output_paths(arguments, files)
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _result_lines(arguments: argparse.Namespace) -> Iterator[list[ResultLines]]:
     """Open what is written line by line: first the lines that stand in for --json FILE, if any, then --jsonl."""
-    from frcnn.runtime.result_lines import ResultLines, partial_path
+    from frcnn.runtime.results.json_lines import ResultLines, partial_path
 
     with ExitStack() as stack:
         lines = []
@@ -121,8 +121,8 @@ def _survey(
     unusable: dict[str, ImageError],
     **options: Any,
 ) -> tuple[Report, Survey]:
-    from frcnn.runtime.report import Report
-    from frcnn.runtime.survey import Survey
+    from frcnn.runtime.commands.file_detection import Survey
+    from frcnn.runtime.results.report import Report
 
     report = Report(detector.labels, lines=lines)
     survey = Survey(detector, report, copies, **options)
@@ -150,7 +150,7 @@ def _finished(
 
 def _stopped(arguments: argparse.Namespace, report: Report, stop: Stop, *, inputs: int) -> int:
     """Say what a run that was asked to stop has done; the files of a whole run are left as they were."""
-    from frcnn.runtime.result_lines import partial_path
+    from frcnn.runtime.results.json_lines import partial_path
 
     if arguments.json == _STANDARD_OUTPUT:
         report.write_results(arguments.json)
@@ -163,7 +163,7 @@ def _stopped(arguments: argparse.Namespace, report: Report, stop: Stop, *, input
 
 
 def _text_paths(arguments: argparse.Namespace) -> list[Path]:
-    from frcnn.runtime.result_lines import partial_path
+    from frcnn.runtime.results.json_lines import partial_path
 
     names = (arguments.json, arguments.jsonl, arguments.json_index)
     paths = [Path(name) for name in names if name not in (None, _STANDARD_OUTPUT)]
@@ -181,7 +181,7 @@ def _output_paths(arguments: argparse.Namespace, files: list[Path]) -> dict[Path
         UsageError: an output is also an input, or is named twice.
     """
     from frcnn.errors import UsageError
-    from frcnn.runtime.sources import output_names, refuse_overwriting
+    from frcnn.runtime.images.sources import output_names, refuse_overwriting
 
     named = [name for name in (arguments.json, arguments.jsonl, arguments.json_index) if name is not None]
     for name in named:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn doctor``."""
-    from frcnn.runtime.machine import can_detect, look_around
+    from frcnn.runtime.doctor.system import can_detect, look_around
 
     findings = look_around()
     works = can_detect(findings)

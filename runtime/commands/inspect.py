@@ -14,8 +14,8 @@ from frcnn.console import say, show_table
 from frcnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from frcnn.runtime.artifact import OnnxArtifact
-    from frcnn.runtime.network import Network
+    from frcnn.runtime.model_files.artifact import OnnxArtifact
+    from frcnn.runtime.model_files.network_facts import Network
 
 __all__ = ["add_arguments", "run"]
 
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn inspect``."""
-    from frcnn.runtime.artifact import OnnxArtifact, open_artifact
     from frcnn.runtime.commands.inspect_engine import engine_as_json, show_engine
-    from frcnn.runtime.network import read_network
+    from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
+    from frcnn.runtime.model_files.network_facts import read_network
 
     artifact = open_artifact(arguments.model)
     if isinstance(artifact, OnnxArtifact):

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from frcnn.console import say, show_table
-from frcnn.engine_spec import MANIFEST_PART, EngineManifest, EngineStep, OperatorStep, PrecisionRecord
 from frcnn.errors import printable
 from frcnn.runtime.commands.model_facts import model_facts
-from frcnn.runtime.engine_artifact import EngineArtifact
-from frcnn.served_gpus import gpus_text
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact
+from frcnn.spec.engine import MANIFEST_PART, EngineManifest, EngineStep, OperatorStep, PrecisionRecord
+from frcnn.spec.supported_gpus import gpus_text
 
 __all__ = ["engine_as_json", "show_engine"]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frcnn.console import say, show_table
-from frcnn.engine_spec import MANIFEST_PART, EngineManifest, EngineStep
 from frcnn.errors import OutputError, UsageError
 from frcnn.files import replacing, writable_folder
+from frcnn.spec.engine import MANIFEST_PART, EngineManifest, EngineStep
 
 if TYPE_CHECKING:
-    from frcnn.runtime.engine_artifact import EngineArtifact
+    from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn unpack``."""
-    from frcnn.runtime.artifact import open_artifact
-    from frcnn.runtime.engine_artifact import EngineArtifact
+    from frcnn.runtime.model_files.artifact import open_artifact
+    from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
     artifact = open_artifact(arguments.model)
     if not isinstance(artifact, EngineArtifact):

@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, NoReturn, TextIO
 from frcnn._version import __version__
 from frcnn.errors import FrcnnError, OutputError, printable
 from frcnn.files import standard_output
-from frcnn.remarks import LOGGER
+from frcnn.log import LOGGER
 
 __all__ = ["VERBS", "main"]
 

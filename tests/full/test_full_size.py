@@ -19,13 +19,13 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from maintenance.calibrated import calibrate
+from maintenance.noise import Noise, as_float64, network_detections, noise_between, session_detections
 from support import full_size
 
-from frcnn.benchmarks.calibrated import calibrate
-from frcnn.benchmarks.eager import to_tensor
-from frcnn.benchmarks.noise import Noise, as_float64, network_detections, noise_between, session_detections
-from frcnn.exporter.architectures import ARCHITECTURES
-from frcnn.exporter.model_spec import read_model_spec
+from frcnn.benchmarks.candidates.eager_detector import to_tensor
+from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
+from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.runtime import Detections, Picture
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.ops.poolers import initLevelMapper
 
-from frcnn.plugins.direct import LoadedOperator, load_operator
-from frcnn.plugins.levels import level_thresholds
+from frcnn.plugins.cuda.launch import LoadedOperator, load_operator
+from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
 
 __all__ = ["CANVAS", "FORMS", "call", "crowd", "maps_of", "pooling", "rois_of", "suppress"]
 

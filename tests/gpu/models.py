@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from maintenance.bare_artifact import BareArtifact
+from maintenance.engine_models import MODELS, Files, load_pictures, make
 
-from frcnn.benchmarks.bare_artifact import BareArtifact
-from frcnn.benchmarks.engine_models import MODELS, Files, load_pictures, make
-from frcnn.engine_spec import Target
 from frcnn.errors import ArtifactError, MissingDependencyError
-from frcnn.runtime.pictures import Picture
-from frcnn.served_gpus import serves
+from frcnn.runtime.images.image import Picture
 from frcnn.spec import Precision
+from frcnn.spec.engine import Target
+from frcnn.spec.supported_gpus import serves
 
 __all__ = ["demo_files", "demo_pictures", "models_folder", "needs_engines"]
 

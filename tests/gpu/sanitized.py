@@ -14,8 +14,8 @@ import numpy as np
 from cuda.bindings import driver as cuda
 from numpy.typing import NDArray
 
-from frcnn.plugins.direct import LoadedOperator, load_operator, load_preprocess
-from frcnn.plugins.driver import Driver
+from frcnn.plugins.cuda.driver import Driver
+from frcnn.plugins.cuda.launch import LoadedOperator, load_operator, load_preprocess
 from frcnn.plugins.kernel import ELEMENT_BYTES, Kernel, Launch
 
 ELEMENTS = ("float32", "float16", "bfloat16")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from frcnn.errors import ArtifactError
-from frcnn.runtime.cuda_calls import call_cuda, driver_cuda_version, is_capturing
-from frcnn.runtime.cuda_device import CudaDevice
-from frcnn.runtime.device import Memory, PinnedMemory
+from frcnn.runtime.gpu.cuda_calls import call_cuda, driver_cuda_version, is_capturing
+from frcnn.runtime.gpu.cuda_device import CudaDevice
+from frcnn.runtime.gpu.device import Memory, PinnedMemory
 
 pytestmark = pytest.mark.gpu
 

@@ -16,20 +16,20 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from maintenance.engine import OVERHEAD_US, overheads
+from maintenance.engine_models import MODELS
+from maintenance.engine_timing import CudaCallTimer
+from maintenance.engine_ways import load_both
 from PIL import Image
 
-from frcnn.benchmarks.artifacts import canvases_of
-from frcnn.benchmarks.eager import EagerDetector
-from frcnn.benchmarks.engine import OVERHEAD_US, overheads
-from frcnn.benchmarks.engine_models import MODELS
-from frcnn.benchmarks.engine_timing import CudaCallTimer
-from frcnn.benchmarks.engine_ways import load_both
-from frcnn.benchmarks.matching import match
-from frcnn.benchmarks.parity import compare_pictures, default_limits, total
-from frcnn.exporter.model_spec import read_model_spec
+from frcnn.benchmarks.candidates.artifacts import canvases_of
+from frcnn.benchmarks.candidates.eager_detector import EagerDetector
+from frcnn.benchmarks.parity.comparison import compare_pictures, default_limits, total
+from frcnn.benchmarks.parity.matching import match
+from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.runtime import Detections, Detector
-from frcnn.runtime.artifact import open_artifact
-from frcnn.runtime.pictures import Picture
+from frcnn.runtime.images.image import Picture
+from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Precision
 from gpu.machine import ROOT, run, skip_or_fail
 from gpu.models import demo_files, demo_pictures, models_folder, needs_engines

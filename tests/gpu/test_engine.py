@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from maintenance.bare_artifact import BareArtifact
 
-from frcnn.benchmarks.bare_artifact import BareArtifact
-from frcnn.engine_spec import EngineStep
 from frcnn.errors import ArtifactError
-from frcnn.runtime.engine_layers import inspect_engine
-from frcnn.runtime.pictures import Picture
+from frcnn.runtime.engines.layers import inspect_engine
+from frcnn.runtime.images.image import Picture
+from frcnn.spec.engine import EngineStep
 from gpu.models import demo_files, demo_pictures, needs_engines
 
 pytestmark = pytest.mark.gpu
@@ -100,7 +100,7 @@ def test_shapes_outside_the_profile_are_refused_with_tensorrts_reason(bare: Bare
 
 
 def test_a_damaged_engine_is_refused_on_one_line(bare: BareArtifact) -> None:
-    from frcnn.runtime.tensorrt_engine import load_engine
+    from frcnn.runtime.engines.tensorrt_engine import load_engine
 
     part = next(iter(bare.engines))
     data = bytearray(bare.artifact.read_part(part))

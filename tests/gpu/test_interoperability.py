@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from frcnn.errors import KernelError
-from frcnn.plugins.direct import load_operator
+from frcnn.plugins.cuda.launch import load_operator
 from frcnn.plugins.grouped_nms.reference import grouped_nms
 from gpu.cases import call, crowd, maps_of, pooling, rois_of
 from gpu.machine import ROOT, run
@@ -157,7 +157,7 @@ from cuda.bindings import driver as bindings
 from pycuda import gpuarray
 
 from frcnn.errors import KernelError
-from frcnn.plugins.direct import load_operator
+from frcnn.plugins.cuda.launch import load_operator
 
 cuda.init()
 context = cuda.Device(0).make_context()

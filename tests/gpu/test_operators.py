@@ -8,7 +8,7 @@ import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, batched_nms, box_iou, roi_pool
 
-from frcnn.plugins.direct import load_operator, load_preprocess
+from frcnn.plugins.cuda.launch import load_operator, load_preprocess
 from frcnn.plugins.grouped_nms.kernel import MOST_BOXES
 from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align

@@ -14,7 +14,7 @@ from support.simt import run_on_host
 from torch import Tensor
 from torchvision.ops import nms
 
-from frcnn.exporter.deploy.boxes import float32_floor
+from frcnn.exporter.model.boxes import float32_floor
 from frcnn.plugins import grouped_nms
 from frcnn.plugins.grouped_nms.kernel import kernels
 from frcnn.plugins.grouped_nms.reference import grouped_nms as reference

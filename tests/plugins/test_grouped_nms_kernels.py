@@ -12,7 +12,7 @@ from support.crowds import corner_cases, crowds
 from support.simt import require_compiler, run_on_host
 from torch import Tensor
 
-from frcnn.exporter.deploy.boxes import float32_floor
+from frcnn.exporter.model.boxes import float32_floor
 from frcnn.plugins.grouped_nms.kernel import MOST_BOXES, kernels
 from frcnn.plugins.grouped_nms.reference import grouped_nms as reference
 

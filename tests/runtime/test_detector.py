@@ -15,7 +15,7 @@ from PIL import Image
 from frcnn.errors import ArtifactError, FrcnnError, ImageError, ImageSizeError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
-from frcnn.runtime.host_backend import HostBackend
+from frcnn.runtime.host.backend import HostBackend
 from frcnn.spec import Manifest
 
 Grey = Callable[..., np.ndarray]

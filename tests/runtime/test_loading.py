@@ -12,8 +12,8 @@ from support.engine_files import RTX_VERSION, write_engine_file
 from support.fake_device import FakeDevice
 from support.tiny_artifact import TinyArtifact
 
-from frcnn.archive import write_archive
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
+from frcnn.files.archive import write_archive
 from frcnn.runtime import Detector, loading
 from frcnn.spec import Manifest
 
@@ -45,7 +45,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> Machine:
 
 def damaged(path: Path, part: str) -> Path:
     """Flip a bit in the middle of a part."""
-    from frcnn.runtime.engine_artifact import open_engine_artifact
+    from frcnn.runtime.model_files.engine_artifact import open_engine_artifact
 
     content = open_engine_artifact(path).read_part(part)
     data = bytearray(path.read_bytes())

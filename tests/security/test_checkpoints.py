@@ -17,8 +17,8 @@ from support.hostile.pickles import HARMLESS, in_torch_zip, runs_code
 from support.hostile.watch import misdeeds
 
 from frcnn.errors import CheckpointError
-from frcnn.exporter.checkpoint_file import read_checkpoint_file
-from frcnn.exporter.checkpoint_layout import find_weights
+from frcnn.exporter.checkpoint.file import read_checkpoint_file
+from frcnn.exporter.checkpoint.layout import find_weights
 
 SCORES = "roi_heads.box_predictor.cls_score.weight"
 

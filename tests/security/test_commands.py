@@ -13,8 +13,8 @@ from support.hostile.onnx_models import answering, external_models
 from support.hostile.pickles import in_torch_zip, runs_code
 from support.hostile.watch import misdeeds
 
-from frcnn.archive import write_archive
 from frcnn.cli import main
+from frcnn.files.archive import write_archive
 from frcnn.spec import Manifest
 
 ESCAPE = "\x1b[2J\x1b]0;mine\x07"

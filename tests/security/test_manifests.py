@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.engine_files import source_manifest, write_engine_file
 
-from frcnn.engine_spec import EngineManifest
 from frcnn.errors import ArtifactError, UsageError, printable
-from frcnn.runtime.engine_artifact import open_engine_artifact
+from frcnn.runtime.model_files.engine_artifact import open_engine_artifact
 from frcnn.spec import Manifest, full_labels
+from frcnn.spec.engine import EngineManifest
 
 SCALARS = st.one_of(
     st.none(),

@@ -17,12 +17,12 @@ from support.engine_files import source_manifest
 from support.hostile.onnx_models import answering, external_models, secret_tensor
 
 from frcnn.errors import ArtifactError, ImageSizeError
-from frcnn.exporter.source_model import read_source_model
-from frcnn.external_data import external_tensor
+from frcnn.exporter.graph.source_model import read_source_model
+from frcnn.files.external_data import external_tensor
 from frcnn.runtime import Detector
-from frcnn.runtime.artifact import open_artifact
-from frcnn.runtime.onnx_outline import read_outline
-from frcnn.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.spec import MANIFEST_KEY, Manifest
 
 SECRET = b"the words of somebody else's file"

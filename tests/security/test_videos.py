@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from frcnn.errors import ImageError, ImageSizeError
-from frcnn.runtime.video import open_video, writing_video
+from frcnn.runtime.images.video import open_video, writing_video
 
 LISTS = {
     "ffconcat": "ffconcat version 1.0\nfile good.mp4\n",

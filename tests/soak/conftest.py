@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from frcnn.benchmarks.suite.environment import read_environment
+from frcnn.benchmarks.timing.environment import read_environment
 from frcnn.files import write_text
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from frcnn.benchmarks.suite.results import (
+from frcnn.benchmarks.report.results import (
     SCHEMA_VERSION,
     Artifact,
     Ceilings,

@@ -12,8 +12,8 @@ import matplotlib
 import torch
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from frcnn.plugins.kernel_cache import default_cache
-from frcnn.runtime.runtime_cache import RuntimeCache, default_folder
+from frcnn.plugins.cuda.kernel_cache import default_cache
+from frcnn.runtime.engines.runtime_cache import RuntimeCache, default_folder
 from support.own_folders import VARIABLES
 
 

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from frcnn.engine_spec import (
+from frcnn.exporter.graph.cut import CutNode, Piece, cut
+from frcnn.plugins import DOMAIN
+from frcnn.plugins.cuda.compiler import fingerprint
+from frcnn.plugins.operator_kernels import kernels_of
+from frcnn.plugins.preprocess import kernels as preprocess_kernels
+from frcnn.runtime.gpu.backend import EngineBackend
+from frcnn.spec.engine import (
     ENGINE_SCHEMA_VERSION,
     INPUTS,
     EngineManifest,
@@ -21,12 +27,6 @@ from frcnn.engine_spec import (
     Profile,
     kernel_part,
 )
-from frcnn.exporter.cut import CutNode, Piece, cut
-from frcnn.plugins import DOMAIN
-from frcnn.plugins.compiler import fingerprint
-from frcnn.plugins.operator_kernels import kernels_of
-from frcnn.plugins.preprocess import kernels as preprocess_kernels
-from frcnn.runtime.engine_backend import EngineBackend
 from support.exports import Exported, bare_session
 from support.fake_device import FakeDevice, code_of
 from support.fake_engine import FakeEngine

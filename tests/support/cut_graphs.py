@@ -10,8 +10,8 @@ import onnx
 import onnx.parser
 from numpy.typing import NDArray
 
-from frcnn.exporter.cut import CutNode, Piece, cut
-from frcnn.exporter.onnx_nodes import read_values
+from frcnn.exporter.graph.cut import CutNode, Piece, cut
+from frcnn.exporter.graph.nodes import read_values
 from support.exports import bare_session
 
 __all__ = [

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from frcnn.archive import write_archive
-from frcnn.engine_spec import (
+from frcnn.files.archive import write_archive
+from frcnn.spec import Manifest, ModelSpec, PoolerSpec, Precision, RoIHeadsSpec, RPNSpec, Size, TransformSpec
+from frcnn.spec.engine import (
     ENGINE_SCHEMA_VERSION,
     PRECISION_PART,
     EngineManifest,
@@ -25,7 +26,6 @@ from frcnn.engine_spec import (
     Target,
     kernel_part,
 )
-from frcnn.spec import Manifest, ModelSpec, PoolerSpec, Precision, RoIHeadsSpec, RPNSpec, Size, TransformSpec
 
 __all__ = ["engine_manifest", "engine_parts", "source_manifest", "static_profile", "write_engine_file"]
 

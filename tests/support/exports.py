@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from maintenance.calibrated import calibrate
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from frcnn.benchmarks.calibrated import calibrate
 from frcnn.exporter import export_onnx
-from frcnn.exporter.model_spec import read_model_spec
+from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.runtime import Detections
 from frcnn.spec import Manifest, ModelSpec, Precision, Size
 from support.families import build
+from support.images import SHAPES, photographs, tensor
 from support.made_once import made_once
-from support.pictures import SHAPES, photographs, tensor
 
 __all__ = ["Exported", "Exports", "bare_session", "calibrated", "detections", "run_bare"]
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from frcnn.errors import ArtifactError, KernelError
-from frcnn.plugins.compiler import fingerprint
+from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.kernel import ELEMENT_BYTES, Kernel, Launch
 from support.simt import launch_on_host
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from frcnn.engine_spec import EngineTensor
 from frcnn.errors import ArtifactError
-from frcnn.runtime.device import LayerReport
-from frcnn.runtime.engine_program import ELEMENT_DTYPES
+from frcnn.runtime.gpu.device import LayerReport
+from frcnn.runtime.gpu.program import ELEMENT_DTYPES
+from frcnn.spec.engine import EngineTensor
 from support.fake_device import FakeDevice, Work
 
 __all__ = ["FakeEngine"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from frcnn.benchmarks.suite.correctness import Truth
-from frcnn.benchmarks.suite.measuring import Stopwatch, WallStopwatch
-from frcnn.benchmarks.suite.session import Session
-from frcnn.benchmarks.suite.way import Task, Way
+from frcnn.benchmarks.candidates.candidate import Task, Way
+from frcnn.benchmarks.timing.correctness import Truth
+from frcnn.benchmarks.timing.measure import Stopwatch, WallStopwatch
+from frcnn.benchmarks.timing.session import Session
 from frcnn.runtime import Detections, Picture
 from frcnn.spec import ModelSpec, Size
 

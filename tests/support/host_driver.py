@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from frcnn.plugins.compiler import CompiledKernel
-from frcnn.plugins.direct import LoadedOperator
-from frcnn.plugins.driver import load_kernel
+from frcnn.plugins.cuda.compiler import CompiledKernel
+from frcnn.plugins.cuda.driver import load_kernel
+from frcnn.plugins.cuda.launch import LoadedOperator
 from frcnn.plugins.kernel import Kernel, Launch
 from support.simt import launch_on_host
 

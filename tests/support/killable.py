@@ -16,10 +16,10 @@ import onnx
 import torch
 from PIL import Image
 
-from frcnn.benchmarks.suite.report import write_report
-from frcnn.benchmarks.suite.results import Results
-from frcnn.runtime.artifact import open_artifact
-from frcnn.runtime.engine_artifact import EngineArtifact
+from frcnn.benchmarks.report.results import Results
+from frcnn.benchmarks.report.write import write_report
+from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from support.tiny_detector import build, noise
 
 __all__ = ["VERBS", "Inputs", "Verb", "files", "run"]

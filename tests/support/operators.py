@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.ops.poolers import LevelMapper, initLevelMapper
 
 from frcnn.plugins import DOMAIN, VERSION, OperatorSpec
-from frcnn.plugins.levels import level_thresholds
+from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
 from support.exports import bare_session
 
 __all__ = ["STRIDES", "is_present", "make_rois", "operator_model", "operator_session", "run_operator", "thresholds_of"]

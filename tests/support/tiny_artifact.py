@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from frcnn.engine_spec import (
+from frcnn.plugins.cuda.compiler import fingerprint
+from frcnn.plugins.grouped_nms.reference import grouped_nms
+from frcnn.plugins.kernel import Kernel
+from frcnn.plugins.operator_kernels import kernels_of
+from frcnn.plugins.preprocess import kernels as preprocess_kernels
+from frcnn.runtime.gpu.backend import EngineBackend
+from frcnn.spec import Manifest
+from frcnn.spec.engine import (
     ENGINE_SCHEMA_VERSION,
     EngineManifest,
     EngineStep,
@@ -25,13 +32,6 @@ from frcnn.engine_spec import (
     Range,
     kernel_part,
 )
-from frcnn.plugins.compiler import fingerprint
-from frcnn.plugins.grouped_nms.reference import grouped_nms
-from frcnn.plugins.kernel import Kernel
-from frcnn.plugins.operator_kernels import kernels_of
-from frcnn.plugins.preprocess import kernels as preprocess_kernels
-from frcnn.runtime.engine_backend import EngineBackend
-from frcnn.spec import Manifest
 from support.fake_device import FakeDevice, code_of
 from support.fake_engine import FakeEngine
 

@@ -10,12 +10,12 @@ from PIL import Image
 from support.engine_files import source_manifest
 
 from frcnn.benchmarks.accuracy.collecting import collect
-from frcnn.benchmarks.accuracy.pictures import find_pictures
+from frcnn.benchmarks.accuracy.images import find_pictures
 from frcnn.benchmarks.accuracy.truth import Truth, TruthPicture
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
-from frcnn.runtime.host_backend import HostBackend
+from frcnn.runtime.host.backend import HostBackend
 
 
 class OneBox:

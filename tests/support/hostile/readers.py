@@ -24,14 +24,14 @@ from torch.serialization import StorageType
 
 from frcnn.benchmarks.accuracy.coco_annotations import read_coco
 from frcnn.benchmarks.accuracy.voc_annotations import read_voc
-from frcnn.engine_spec import EngineManifest
-from frcnn.exporter.builder_arguments import parse_args
-from frcnn.exporter.checkpoint_file import read_checkpoint_file
-from frcnn.exporter.checkpoint_layout import find_weights
+from frcnn.exporter.checkpoint.builder_arguments import parse_args
+from frcnn.exporter.checkpoint.file import read_checkpoint_file
+from frcnn.exporter.checkpoint.layout import find_weights
 from frcnn.exporter.commands.checkpoint_options import read_labels
-from frcnn.runtime.artifact import OnnxArtifact, open_artifact
-from frcnn.runtime.pictures import Picture
+from frcnn.runtime.images.image import Picture
+from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec import MANIFEST_KEY, Manifest
+from frcnn.spec.engine import EngineManifest
 from support.engine_files import source_manifest, write_engine_file
 from support.hostile.pickles import HARMLESS, runs_code
 

@@ -1,5 +1,5 @@
 // Elements to float32 and back.
-#include "element.cuh"
+#include "cuda/element.cuh"
 
 extern "C" __global__ void conversions(const Element* __restrict__ narrow, const float* __restrict__ wide, int count,
                                        float* __restrict__ widened, Element* __restrict__ narrowed) {

@@ -1,0 +1,35 @@
+"""What a comparison asks of an artifact, whichever kind it is: a ``model.onnx`` or a ``*.frcnn``."""
+
+from __future__ import annotations
+
+from frcnn.runtime.backend import Device
+from frcnn.runtime.images.canvases import Canvases, EngineCanvases, OnnxCanvases
+from frcnn.spec import Manifest, Size
+from frcnn.spec.engine import EngineManifest
+
+__all__ = ["canvases_of", "device_for", "first_canvas", "model_manifest"]
+
+AnyManifest = Manifest | EngineManifest
+
+
+def model_manifest(manifest: AnyManifest) -> Manifest:
+    """Return the manifest of the ``model.onnx``: itself, or the one that an engine was built from."""
+    return manifest.source if isinstance(manifest, EngineManifest) else manifest
+
+
+def canvases_of(manifest: AnyManifest) -> Canvases:
+    """Return the canvases that pictures go on; an engine's profiles may raise a small one."""
+    return EngineCanvases(manifest) if isinstance(manifest, EngineManifest) else OnnxCanvases(manifest)
+
+
+def first_canvas(manifest: AnyManifest) -> Size | None:
+    """Return the (height, width) that the file names first, an engine's usual one; None where it takes any."""
+    if isinstance(manifest, EngineManifest):
+        profile = manifest.profiles[0]
+        return profile.height.usual, profile.width.usual
+    return None if manifest.canvases is None else manifest.canvases[0]
+
+
+def device_for(manifest: AnyManifest) -> Device:
+    """Return the device that the artifact is for: engines and bf16 run on a GPU only, all else runs on any CPU."""
+    return "cuda" if isinstance(manifest, EngineManifest) or manifest.precision == "bf16" else "cpu"

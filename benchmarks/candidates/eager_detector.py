@@ -1,0 +1,103 @@
+"""torchvision's own model as a detector on a canvas of our choice: what everything is compared with."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops.poolers import initLevelMapper
+
+from frcnn.errors import ImageError
+from frcnn.runtime import Detections
+from frcnn.runtime.images.image import Picture
+from frcnn.spec import ModelSpec, Size
+
+__all__ = ["EagerDetector", "fix_pooler_scales", "run_network", "to_tensor"]
+
+
+class EagerDetector:
+    """Runs a torchvision model, its own transform included, one picture at a time.
+
+    Args:
+        model: in eval mode, on whichever device.
+        spec: its description.
+    """
+
+    def __init__(self, model: GeneralizedRCNN, spec: ModelSpec) -> None:
+        self.model = model
+        self.spec = spec
+        fix_pooler_scales(model, spec)
+
+    @torch.inference_mode()
+    def detect(self, picture: Picture, canvas: Size) -> Detections:
+        """Detect in a picture padded onto a canvas, as the artifact under comparison pads it.
+
+        Args:
+            picture: any decoded picture.
+            canvas: (height, width) in pixels, at least the resized picture's.
+
+        Raises:
+            ImageError: torchvision cannot resize the picture.
+        """
+        transform = self.model.transform
+        device = next(self.model.parameters()).device
+        try:
+            image, _ = transform.resize(transform.normalize(to_tensor(picture).to(device)), None)
+        except RuntimeError as error:  # the short side of a very long picture becomes 0 pixels
+            raise ImageError(f"{picture.name}: torchvision cannot resize it: {error}") from error
+        size = (int(image.shape[1]), int(image.shape[2]))
+        padded = image.new_zeros(1, 3, *canvas)
+        padded[0, :, : size[0], : size[1]] = image
+
+        found = run_network(self.model, padded, [size])
+        (result,) = transform.postprocess(found, [size], [picture.size])
+        return Detections(
+            boxes=result["boxes"].cpu().numpy(),
+            scores=result["scores"].cpu().numpy(),
+            labels=result["labels"].cpu().numpy(),
+            image_size=picture.size,
+            source=picture.source,
+            label_names=self.spec.labels,
+        )
+
+
+def run_network(model: GeneralizedRCNN, images: Tensor, sizes: Sequence[Size]) -> list[dict[str, Tensor]]:
+    """Run what torchvision runs between its transform and its postprocessing.
+
+    Args:
+        model: in eval mode.
+        images: (N, 3, H, W) of the model's type, normalised and padded.
+        sizes: (height, width) of each resized picture.
+
+    Returns:
+        torchvision's dictionaries, one a picture, boxes in canvas pixels.
+    """
+    maps = model.backbone(images)
+    features = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
+    proposals, _ = model.rpn(ImageList(images, list(sizes)), features)
+    found: list[dict[str, Tensor]] = model.roi_heads(features, proposals, list(sizes))[0]
+    return found
+
+
+def to_tensor(picture: Picture) -> Tensor:
+    """Return a picture as torchvision's models take it: (3, H, W) float32 in [0, 1]."""
+    chw = torch.tensor(picture.pixels).permute(2, 0, 1)  # a copy: a picture is read-only
+    return chw if chw.is_floating_point() else chw.float().div(255)
+
+
+def fix_pooler_scales(model: GeneralizedRCNN, spec: ModelSpec) -> None:
+    """Give the RoI pooler the scales of its feature maps.
+
+    torchvision infers them from the first picture a model ever sees and keeps them; a very small first picture, whose
+    canvas is mostly padding, spoils them for all that follow.
+    """
+    pooler = model.roi_heads.box_roi_pool
+    scales = list(spec.roi_heads.pooler.spatial_scales)
+    finest, coarsest = (int(-math.log2(scale)) for scale in (scales[0], scales[-1]))
+    pooler.scales = scales
+    pooler.map_levels = initLevelMapper(finest, coarsest, pooler.canonical_scale, pooler.canonical_level)

@@ -1,0 +1,221 @@
+"""Does an artifact answer as its checkpoint does in eager torchvision?"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from statistics import median
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from frcnn.benchmarks.candidates.eager_detector import EagerDetector
+from frcnn.benchmarks.parity.matching import match
+from frcnn.runtime import Detections, Detector
+from frcnn.runtime.images.canvases import Canvases
+from frcnn.runtime.images.image import Picture
+from frcnn.spec import ModelSpec, PoolerKind, Precision
+
+__all__ = ["Limits", "Parity", "PictureParity", "compare_detections", "compare_pictures", "default_limits", "total"]
+
+Rule = Literal["exact", "overlap", "agreement"]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as agreement.
+
+    Attributes:
+        rule: ``"exact"`` bounds boxes and scores (fp32); ``"overlap"`` bounds the IoU of pairs (fp16 and bf16);
+            ``"agreement"`` only asks that detections have a partner (fp16 and bf16 with RoI max pooling, which rounds
+            RoIs to whole cells, so that a last-bit difference can move a pooled grid by a cell).
+        min_score: detections below this are not looked at.
+        box_px: largest difference of a box coordinate in pixels of the picture (``exact``).
+        score: largest difference of scores (``exact``).
+        iou: a pair of less IoU has moved (``overlap``).
+        moved: largest share of pairs that may have moved (``overlap``): where two boxes of one object score all but
+            the same, rounding decides which of them suppresses the other.
+        margin: a detection without a partner counts only if its score is more than this above the cut-off, where the
+            last bit decides: the model's score threshold, or the lowest score of a full list.
+        unmatched: largest share of the detections above the margin that may lack a partner or have another label.
+    """
+
+    rule: Rule
+    min_score: float = 0.0
+    box_px: float = 0.01
+    score: float = 1e-4
+    iou: float = 0.99
+    moved: float = 0.0
+    margin: float = 1e-3
+    unmatched: float = 0.0
+
+
+class PictureParity(msgspec.Struct, frozen=True, kw_only=True):
+    """The comparison of one picture, or of all together.
+
+    Attributes:
+        picture: file name, or ``"total"``.
+        expected: detections of eager looked at.
+        found: detections of the artifact looked at.
+        matched: pairs of one label.
+        label_mismatches: pairs of different labels.
+        unmatched: detections of either side without a partner, above the margin.
+        moved: pairs of less IoU than the limit.
+        box_px: largest difference of a box coordinate among pairs, in pixels of the picture.
+        score: largest difference of scores among pairs.
+        iou: least IoU among pairs; 1 where there are none.
+        eager_ms: time of eager, resizing included, in milliseconds; the median for the total.
+        model_ms: time of the artifact, likewise.
+    """
+
+    picture: str
+    expected: int
+    found: int
+    matched: int
+    label_mismatches: int
+    unmatched: int
+    moved: int
+    box_px: float
+    score: float
+    iou: float
+    eager_ms: float = math.nan
+    model_ms: float = math.nan
+
+    def passes(self, limits: Limits) -> bool:
+        """Say whether this is within limits."""
+        lost = self.unmatched + self.label_mismatches
+        if lost > limits.unmatched * max(1, self.expected + self.found):
+            return False
+        if limits.rule == "exact":
+            return self.box_px <= limits.box_px and self.score <= limits.score
+        return limits.rule == "agreement" or self.moved <= limits.moved * self.matched
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole comparison: limits, pictures, total and verdict."""
+
+    limits: Limits
+    pictures: list[PictureParity]
+    total: PictureParity
+    passed: bool
+
+
+def default_limits(precision: Precision, pooler: PoolerKind) -> Limits:
+    """Return what a trained model must reach.
+
+    The limits of bf16 (8 bits of mantissa, fp16 has 11) come from the shipped checkpoint: the deployable module in
+    PyTorch, bf16 against float32, three sets of 12 scenes (``scenes.py --count 12``, seeds 7, 8 and 9), 319 pairs above
+    score 0.3. With RoIAlign 2.8 % of the pairs have an IoU below 0.97 (4.5 % in the worst set, fp16 0.3 %), 99 % of the
+    scores are within 0.06, nothing is missing or relabelled. Where the box head decodes in bf16 by mistake it is 58 %;
+    where the RPN does, 31 %; where only the decoded boxes are rounded to bf16, 33 % (no set below 27 %). With max
+    pooling in the place of RoIAlign 0.6 % of the detections have no partner.
+    """
+    if precision == "fp32":
+        return Limits(rule="exact")
+    if precision == "fp16":
+        if pooler == "align":
+            return Limits(rule="overlap", min_score=0.3, margin=0.02, moved=0.02)
+        return Limits(rule="agreement", min_score=0.3, margin=0.05, unmatched=0.05)
+    if pooler == "align":
+        return Limits(rule="overlap", min_score=0.3, iou=0.97, moved=0.08, margin=0.1, unmatched=0.01)
+    return Limits(rule="agreement", min_score=0.3, margin=0.1, unmatched=0.05)
+
+
+def compare_pictures(
+    eager: EagerDetector,
+    detector: Detector,
+    pictures: Iterable[Picture],
+    limits: Limits,
+    *,
+    canvases: Canvases,
+    warm_up: bool = True,
+) -> Iterator[PictureParity]:
+    """Run both on each picture, eager on the artifact's canvas, and compare.
+
+    Args:
+        eager: the checkpoint.
+        detector: the artifact.
+        pictures: to compare on.
+        limits: what counts.
+        canvases: the artifact's, which say what eager pads a picture to.
+        warm_up: run both once, untimed, on the first picture.
+
+    Raises:
+        ImageSizeError: a picture fits no canvas of the artifact.
+    """
+    for picture in pictures:
+        canvas = canvases.canvas_of(eager.spec.transform.resized_size(*picture.size), name=picture.name)
+        if warm_up:
+            detector([picture])
+        found, model_ms = _timed(partial(_detect_one, detector, picture))
+        if warm_up:
+            eager.detect(picture, canvas)
+        warm_up = False
+        expected, eager_ms = _timed(partial(eager.detect, picture, canvas))
+        result = compare_detections(expected, found, eager.spec, limits, name=picture.name)
+        yield msgspec.structs.replace(result, eager_ms=eager_ms, model_ms=model_ms)
+
+
+def compare_detections(
+    expected: Detections, found: Detections, spec: ModelSpec, limits: Limits, *, name: str
+) -> PictureParity:
+    """Compare what two detectors found in a picture."""
+    cutoff = max(limits.min_score, *(_cutoff(side, spec) for side in (expected, found))) + limits.margin
+    matches = match(expected, found)
+    e, f = matches.pairs[:, 0], matches.pairs[:, 1]
+    is_looked_at = np.maximum(expected.scores[e], found.scores[f]) >= limits.min_score
+    same = expected.labels[e] == found.labels[f]
+    good = is_looked_at & same
+    wrong = is_looked_at & ~same & (np.minimum(expected.scores[e], found.scores[f]) > cutoff)
+    unmatched = (expected.scores[matches.only_expected] > cutoff).sum() + (
+        found.scores[matches.only_found] > cutoff
+    ).sum()
+    return PictureParity(
+        picture=name,
+        expected=int((expected.scores >= limits.min_score).sum()),
+        found=int((found.scores >= limits.min_score).sum()),
+        matched=int(good.sum()),
+        label_mismatches=int(wrong.sum()),
+        unmatched=int(unmatched),
+        moved=int((matches.ious[good] < limits.iou).sum()),
+        box_px=float(np.abs(expected.boxes[e[good]] - found.boxes[f[good]]).max(initial=0.0)),
+        score=float(np.abs(expected.scores[e[good]] - found.scores[f[good]]).max(initial=0.0)),
+        iou=float(matches.ious[good].min(initial=1.0)),
+    )
+
+
+def total(pictures: list[PictureParity], limits: Limits) -> Parity:
+    """Sum the pictures up and judge."""
+    summary = PictureParity(
+        picture="total",
+        expected=sum(p.expected for p in pictures),
+        found=sum(p.found for p in pictures),
+        matched=sum(p.matched for p in pictures),
+        label_mismatches=sum(p.label_mismatches for p in pictures),
+        unmatched=sum(p.unmatched for p in pictures),
+        moved=sum(p.moved for p in pictures),
+        box_px=max(p.box_px for p in pictures),
+        score=max(p.score for p in pictures),
+        iou=min(p.iou for p in pictures),
+        eager_ms=median(p.eager_ms for p in pictures),
+        model_ms=median(p.model_ms for p in pictures),
+    )
+    return Parity(limits=limits, pictures=pictures, total=summary, passed=summary.passes(limits))
+
+
+def _cutoff(detections: Detections, spec: ModelSpec) -> float:
+    heads = spec.roi_heads
+    is_full = len(detections) >= heads.detections_per_img
+    return max(heads.score_thresh, float(detections.scores.min()) if is_full else 0.0)
+
+
+def _detect_one(detector: Detector, picture: Picture) -> Detections:
+    return detector([picture])[0]
+
+
+def _timed(run: Callable[[], Detections]) -> tuple[Detections, float]:
+    start = time.perf_counter()
+    result = run()
+    return result, (time.perf_counter() - start) * 1e3

@@ -1,0 +1,243 @@
+"""Profile an engine artifact on a GPU: steps between two CUDA events each, and the layers that TensorRT reports.
+
+TensorRT waits for every layer that it reports. So an artifact is run in three ways: as one CUDA graph, as it is used;
+step by step with events between; and the same with layers reported. The first says what the others cost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+
+from frcnn.benchmarks.profile.inputs import Inputs
+from frcnn.benchmarks.profile.profile import LayerRun, Measured, StageName
+from frcnn.benchmarks.profile.stage_names import stages_in_order
+from frcnn.runtime.gpu.device import Device, Engine, Event
+from frcnn.runtime.gpu.pipeline import Launched, Pipeline, PipelineKey
+from frcnn.runtime.gpu.program import load_program
+from frcnn.runtime.gpu.worker import Worker
+from frcnn.runtime.images.canvases import EngineCanvases
+from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.preprocess import boxes_in_picture
+from frcnn.spec.engine import EngineManifest
+
+__all__ = ["profile_engine"]
+
+Say = Callable[[str, float], None]
+
+
+def profile_engine(
+    manifest: EngineManifest,
+    read_part: Callable[[str], bytes],
+    device: Device,
+    engines: Mapping[str, Engine],
+    inputs: Inputs,
+    *,
+    batch: int,
+    repeats: int,
+    report: Say,
+    remark: Callable[[str], None],
+) -> Measured:
+    """Run an artifact ``repeats`` times in each way; the caller closes device and engines.
+
+    Args:
+        manifest: what the artifact says of itself.
+        read_part: returns a part of it.
+        device: what it runs on, active on this thread.
+        engines: its engines, by part.
+        inputs: pictures, taken in turn.
+        batch: pictures at a time.
+        repeats: measured runs.
+        report: is told what goes on and the share of all that is done.
+        remark: is told what a reader should know.
+
+    Raises:
+        ArtifactError: memory is short, or TensorRT or CUDA refuse.
+        UsageError: no profile of the engines holds such a batch.
+    """
+    profile, size = EngineCanvases(manifest).batch_to_run(batch, inputs.canvas)
+    if size > batch:
+        remark(f"the engine runs {size} pictures at the least: {size} are timed, {batch} of them asked for")
+    program = load_program(manifest, read_part, engines, device)
+    with ExitStack() as stack:
+        worker = Worker(program, device, remark)
+        stack.callback(worker.close)
+        runner = _Runner(device, worker, inputs, PipelineKey(size, inputs.canvas, True), profile, batch, remark)
+        stack.callback(runner.close)
+        for _ in range(2):  # plainly, then captured
+            runner.whole_ms(0)
+        whole_ms, plain, reported = [], [], []
+        for run in range(repeats):
+            report("timing steps", run / repeats / 2)
+            whole_ms.append(runner.whole_ms(run))
+            plain.append(runner.in_steps(run))
+        runner.report_layers()
+        runner.in_steps(0)
+        for run in range(repeats):
+            report("timing layers", (run + repeats) / repeats / 2)
+            reported.append(runner.in_steps(run))
+    if not any(step.layers for run in reported for step in run.steps):
+        remark("TensorRT reported no layers: its engines are shown as a whole, between layers")
+    return Measured(
+        device=device.name,
+        runs=[_layers(a, b) for a, b in zip(plain, reported, strict=True)],
+        more=_beyond_layers(plain, reported, has_files=bool(inputs.files)),
+        network_ms=median(whole_ms),
+        profiled_ms=median(sum(step.ms for step in run.steps) for run in reported),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """What was put on the stream, how long it took, and the layers that were reported of it."""
+
+    launched: Launched
+    ms: float
+    layers: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A detection: decoding and scaling boxes by the clock, the copy of the pixels and the steps by events."""
+
+    decode_ms: float
+    pixels_ms: float
+    steps: tuple[_Step, ...]
+    post_ms: float
+
+
+class _Runner:
+    """Runs batches on one worker, with events where they are wanted."""
+
+    def __init__(
+        self,
+        device: Device,
+        worker: Worker,
+        inputs: Inputs,
+        key: PipelineKey,
+        profile: int,
+        batch: int,
+        remark: Callable[[str], None],
+    ) -> None:
+        self._device = device
+        self._worker = worker
+        self._inputs = inputs
+        self._key = key
+        self._profile = profile
+        self._batch = batch
+        self._remark = remark
+        self._events: list[Event] = []
+        self._reported: list[tuple[str, float]] = []
+
+    def whole_ms(self, run: int) -> float:
+        """Run as one graph, and return what it took from the first upload to the answers, but for the pixels."""
+        pipeline = self._upload(run)
+        self._mark(0)
+        pipeline.launch(self._worker.stream, self._remark)
+        self._mark(1)
+        self._device.synchronize(self._worker.stream)
+        return self._events[1].ms_since(self._events[0])
+
+    def in_steps(self, run: int) -> _Run:
+        """Run step by step, with an event behind each."""
+        decode_ms = self._decode_ms(run)
+        self._mark(0)
+        pipeline = self._upload(run)
+        self._mark(1)
+        found: list[tuple[Launched, tuple[tuple[str, float], ...]]] = []
+
+        def after(launched: Launched) -> None:
+            found.append((launched, tuple(self._reported)))
+            self._reported.clear()
+            self._mark(len(found) + 1)
+
+        pipeline.launch_in_steps(self._worker.stream, after)
+        self._device.synchronize(self._worker.stream)
+        steps = (
+            _Step(launched=launched, ms=self._events[i + 1].ms_since(self._events[i]), layers=layers)
+            for i, (launched, layers) in enumerate(found, 1)
+        )
+        return _Run(
+            decode_ms=decode_ms,
+            pixels_ms=self._events[1].ms_since(self._events[0]),
+            steps=tuple(steps),
+            post_ms=self._post_ms(run, pipeline),
+        )
+
+    def report_layers(self) -> None:
+        """Have TensorRT report layers from now on."""
+        self._upload(0).report_layers(lambda name, ms: self._reported.append((name, ms)))
+
+    def close(self) -> None:
+        """Release the events; the work must be done."""
+        with ExitStack() as stack:
+            for event in self._events:
+                stack.callback(event.close)
+
+    def _mark(self, index: int) -> None:
+        if index == len(self._events):
+            self._events.append(self._device.create_event())
+        self._events[index].record(self._worker.stream)
+
+    def _upload(self, run: int) -> Pipeline:
+        placed = [self._inputs.placed[index] for index in self._inputs.batch(run, self._batch)]
+        return self._worker.upload(self._key, self._profile, placed, ())
+
+    def _decode_ms(self, run: int) -> float:
+        started = time.perf_counter()
+        for index in self._inputs.batch(run, self._batch) if self._inputs.files else ():
+            Picture.open(self._inputs.files[index])
+        return (time.perf_counter() - started) * 1e3
+
+    def _post_ms(self, run: int, pipeline: Pipeline) -> float:
+        started = time.perf_counter()
+        for row, index in enumerate(self._inputs.batch(run, self._batch)):
+            count = int(pipeline.answers["num_detections"][row])
+            boxes_in_picture(pipeline.answers["boxes"][row, :count], self._inputs.placed[index])
+        return (time.perf_counter() - started) * 1e3
+
+
+def _layers(plain: _Run, reported: _Run) -> list[LayerRun]:
+    """Return the layers of the engines as reported, and the operators' kernels as timed without that."""
+    items: list[tuple[str, str, float]] = []
+    for step, with_layers in zip(plain.steps, reported.steps, strict=True):
+        if step.launched.kind == "operator":
+            items.append((step.launched.name, "kernel", step.ms))
+        items += [(name, "", ms) for name, ms in with_layers.layers]
+    names = [name for name, _, _ in items]
+    return [
+        LayerRun(name=unique, op=op, stage=stage, ms=ms)
+        for unique, (_, op, ms), stage in zip(_unique(names), items, stages_in_order(names), strict=True)
+    ]
+
+
+def _beyond_layers(plain: Sequence[_Run], reported: Sequence[_Run], *, has_files: bool) -> dict[StageName, list[float]]:
+    """Return the milliseconds by run of what is no layer."""
+    more: dict[StageName, list[float]] = {
+        "copies": [run.pixels_ms + _sum(run, "upload", "download") for run in plain],
+        "preprocess": [_sum(run, "preprocess") for run in plain],
+        "post": [run.post_ms for run in plain],
+        "between layers": [
+            max(0.0, _sum(a, "engine") - sum(ms for step in b.steps for _, ms in step.layers))
+            for a, b in zip(plain, reported, strict=True)
+        ],
+    }
+    return {"decode": [run.decode_ms for run in plain], **more} if has_files else more
+
+
+def _sum(run: _Run, *kinds: str) -> float:
+    return sum(step.ms for step in run.steps if step.launched.kind in kinds)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Number names that occur again: two engines, or one that runs a layer twice, may report the same."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return found

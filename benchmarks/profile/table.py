@@ -1,0 +1,51 @@
+"""A profile on the terminal."""
+
+from __future__ import annotations
+
+from frcnn.benchmarks.profile.profile import LayerTime, Profile, StageTime
+from frcnn.benchmarks.report.formatting import ms, number, percent, size_text
+from frcnn.console import say, show_table
+
+__all__ = ["cost_of_looking", "show_profile"]
+
+
+def show_profile(profile: Profile, *, top: int) -> None:
+    """Print stages, the slowest layers, and what looking cost.
+
+    Args:
+        profile: what was measured.
+        top: how many layers.
+    """
+    what = f"{profile.architecture}, {profile.precision}, canvas {size_text(profile.canvas)}, batch {profile.batch}"
+    say(f"{what}; medians of {profile.repeats} runs, {profile.runtime} on {profile.device}")
+    columns = ("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s")
+    total = ("total", ms(profile.total_ms), percent(1.0), str(len(profile.layers)), "", "")
+    show_table("stages", columns, [*map(_stage_cells, profile.stages), total])
+    slowest = [_layer_cells(layer) for layer in profile.layers[:top]]
+    title = f"the slowest {len(slowest)} of {len(profile.layers)} layers"
+    show_table(title, ("layer", "op", "stage", "ms", "share", "GFLOP", "GFLOP/s"), slowest, text_columns=3)
+    say(cost_of_looking(profile))
+
+
+def cost_of_looking(profile: Profile) -> str:
+    """Say what the profiler itself costs, in all and by layer: small layers look larger than they are by so much."""
+    more = profile.profiled_ms - profile.network_ms
+    a_layer = f", {1e3 * more / len(profile.layers):.1f} us a layer" if profile.layers else ""
+    return (
+        f"the network takes {ms(profile.network_ms)} ms without the profiler and {ms(profile.profiled_ms)} ms with it "
+        f"({more / profile.network_ms:+.0%}{a_layer})"
+    )
+
+
+def _stage_cells(stage: StageTime) -> tuple[str, ...]:
+    layers = str(stage.layers) if stage.layers else ""
+    return stage.name, ms(stage.ms), percent(stage.share), layers, *_work(stage.gflop, stage.gflop_per_s)
+
+
+def _layer_cells(layer: LayerTime) -> tuple[str, ...]:
+    work = _work(layer.gflop, layer.gflop_per_s)
+    return layer.name, layer.op, layer.stage, ms(layer.ms), percent(layer.share), *work
+
+
+def _work(gflop: float | None, rate: float | None) -> tuple[str, str]:
+    return "" if gflop is None else number(gflop), "" if rate is None else number(rate)

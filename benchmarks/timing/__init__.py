@@ -1,0 +1,20 @@
+"""Candidates are timed in interleaved rounds, with a null pair.
+
+In: candidates and images.
+Out: one results document with times, statistics, correctness and the system.
+"""
+
+__all__ = [
+    "ceilings",
+    "correctness",
+    "cuda_stopwatch",
+    "curves",
+    "environment",
+    "images",
+    "measure",
+    "memory",
+    "run",
+    "session",
+    "stage_shares",
+    "statistics",
+]

@@ -1,0 +1,180 @@
+"""The machine that a run ran on, as far as it says."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from frcnn._version import __version__
+from frcnn.benchmarks.report.results import Environment, Gpu, GpuState
+
+__all__ = ["gpu_state", "read_environment", "read_gpu"]
+
+_PACKAGES: Final = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "triton",
+    "numpy",
+    "opencv-python-headless",
+)
+_CPUFREQ: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_NO_TURBO: Final = Path("/sys/devices/system/cpu/intel_pstate/no_turbo")
+_BOOST: Final = Path("/sys/devices/system/cpu/cpufreq/boost")
+_THROTTLE: Final = {
+    "clocks_event_reasons.sw_power_cap": "power cap",
+    "clocks_event_reasons.hw_slowdown": "hardware slowdown",
+    "clocks_event_reasons.sw_thermal_slowdown": "thermal slowdown",
+    "clocks_event_reasons.hw_power_brake_slowdown": "power brake",
+}
+
+
+def read_environment(
+    *, command: str, threads: int, load_before: float | None, date: str, gpu: Gpu | None
+) -> Environment:
+    """Return the machine, and how the run was started."""
+    return Environment(
+        machine=platform.machine(),
+        cpu=_cpu_name(),
+        cores=os.cpu_count() or 1,
+        affinity=_affinity(),
+        threads=threads,
+        governor=_text(_CPUFREQ),
+        turbo=_turbo(),
+        load_before=load_before,
+        load_after=load_average(),
+        memory_bytes=_memory_bytes(),
+        gpu=gpu,
+        packages=_versions(),
+        frcnn=__version__,
+        python=platform.python_version(),
+        os=platform.platform(),
+        date=date,
+        command=command,
+    )
+
+
+def now() -> str:
+    """Return the time as ISO 8601 with the offset to UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def load_average() -> float | None:
+    """Return the mean number of processes ready to run in the last minute; None where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):
+        return None
+
+
+def read_gpu(states: Sequence[GpuState]) -> Gpu | None:
+    """Return the first GPU, by PyTorch and nvidia-smi; None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    driver = _nvidia_smi(("driver_version",))
+    return Gpu(
+        name=properties.name,
+        driver=driver[0] if driver else "unknown",
+        compute_capability=f"{properties.major}.{properties.minor}",
+        memory_bytes=properties.total_memory,
+        states=tuple(states),
+    )
+
+
+def gpu_state(when: str) -> GpuState | None:
+    """Return what the first GPU reports of itself now; None without nvidia-smi or a GPU."""
+    fields = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", *_THROTTLE)
+    values = _nvidia_smi(fields)
+    if values is None:
+        return None
+    sm, memory, power, temperature, *reasons = values
+    return GpuState(
+        when=when,
+        sm_clock_mhz=_whole(sm),
+        memory_clock_mhz=_whole(memory),
+        power_w=_number(power),
+        temperature_c=_number(temperature),
+        throttling=tuple(name for name, value in zip(_THROTTLE.values(), reasons, strict=True) if value == "Active"),
+    )
+
+
+def _nvidia_smi(fields: Sequence[str]) -> list[str] | None:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    values = [value.strip() for value in done.stdout.strip().split(",")]
+    return values if len(values) == len(fields) else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _whole(text: str) -> int | None:
+    value = _number(text)
+    return None if value is None else round(value)
+
+
+def _cpu_name() -> str:
+    text = _text(Path("/proc/cpuinfo")) or ""
+    found = next((line for line in text.splitlines() if line.startswith("model name")), "")
+    return found.partition(":")[2].strip() or platform.processor() or platform.machine()
+
+
+def _affinity() -> tuple[int, ...]:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return tuple(sorted(affinity(0))) if affinity is not None else tuple(range(os.cpu_count() or 1))
+
+
+def _turbo() -> bool | None:
+    no_turbo, boost = _text(_NO_TURBO), _text(_BOOST)
+    if no_turbo is not None:
+        return no_turbo == "0"
+    return None if boost is None else boost == "1"
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

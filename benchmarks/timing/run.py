@@ -1,0 +1,285 @@
+"""A whole run: from a checkpoint and pictures to results, within a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+
+from frcnn.benchmarks.candidates.candidate import Task, Way
+from frcnn.benchmarks.candidates.eager import EagerRunner
+from frcnn.benchmarks.candidates.eager_detector import EagerDetector, fix_pooler_scales, to_tensor
+from frcnn.benchmarks.candidates.unavailable import reason_of
+from frcnn.benchmarks.profile.onnx_layers import work_of_layers
+from frcnn.benchmarks.report.results import (
+    SCHEMA_VERSION,
+    Curve,
+    GpuState,
+    PictureInfo,
+    Results,
+    Roofline,
+    Workload,
+)
+from frcnn.benchmarks.timing.ceilings import measure_ceilings, roofline_of
+from frcnn.benchmarks.timing.correctness import Truth
+from frcnn.benchmarks.timing.curves import batch_curves, classes_curves, rois_curves, size_curves
+from frcnn.benchmarks.timing.environment import gpu_state, load_average, now, read_environment, read_gpu
+from frcnn.benchmarks.timing.images import Pictures
+from frcnn.benchmarks.timing.measure import Limits
+from frcnn.benchmarks.timing.session import Session
+from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
+from frcnn.console import warn
+from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.images.canvases import OnnxCanvases
+from frcnn.runtime.images.preprocess import place, with_pixels
+from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
+from frcnn.spec import Manifest
+
+__all__ = ["SUITES", "BenchRun", "Plan", "Suite"]
+
+Suite = Literal["quick", "full"]
+Report = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How thorough a run is.
+
+    Attributes:
+        suite: its name.
+        budget_s: for everything, building included; measuring takes what is left of it.
+        least_measuring_s: that measuring gets even where building took it all.
+        batches: batch sizes.
+        check_pictures: pictures that are compared with eager.
+        curves_s: for each curve.
+        export_curves: whether ours is exported anew for the curves that need it, while time is left.
+    """
+
+    suite: Suite
+    budget_s: float
+    least_measuring_s: float
+    batches: tuple[int, ...]
+    check_pictures: int
+    curves_s: float
+    export_curves: bool
+
+
+SUITES: Final[dict[Suite, Plan]] = {
+    "quick": Plan(
+        suite="quick",
+        budget_s=240.0,
+        least_measuring_s=60.0,
+        batches=(1, 2, 4, 8),
+        check_pictures=8,
+        curves_s=8.0,
+        export_curves=False,
+    ),
+    "full": Plan(
+        suite="full",
+        budget_s=1800.0,
+        least_measuring_s=600.0,
+        batches=(1, 2, 4, 8),
+        check_pictures=16,
+        curves_s=60.0,
+        export_curves=True,
+    ),
+}
+
+
+class BenchRun:
+    """Runs stage after stage; what it has so far can be had at any moment.
+
+    Args:
+        task: what the rows work on.
+        ways: the rows.
+        pictures: what was given, and what was skipped of it.
+        plan: how thorough.
+        checkpoint: the file's name; None where there is none.
+        command: the command line that repeats the run.
+        report: told the share of the work that is done and what goes on.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        ways: Sequence[Way],
+        pictures: Pictures,
+        plan: Plan,
+        *,
+        checkpoint: str | None,
+        command: str,
+        report: Report = lambda share, what: None,
+    ) -> None:
+        self._task = task
+        self._plan = plan
+        self._pictures = pictures
+        self._checkpoint = checkpoint
+        self._command = command
+        self._report = report
+        self._started = time.perf_counter()
+        self._date, self._load_before = now(), load_average()
+        self._gpu_states: list[GpuState] = []
+        detector = EagerDetector(task.model, task.spec)
+        self._truth = Truth(detector.detect)
+        self.session = Session(task, ways, self._truth, batches=plan.batches, check_pictures=plan.check_pictures)
+        self._proposals: tuple[int, ...] = ()
+        self._detections: tuple[int, ...] = ()
+        self._curves: list[Curve] = []
+        self._roofline: Roofline | None = None
+
+    def go(self) -> None:
+        """Do everything; an interrupt leaves what was done.
+
+        Raises:
+            FrcnnError: the checkpoint's model does not run at all.
+        """
+        self._note_gpu("before")
+        self._count_objects()
+        self.session.load(lambda share, what: self._report(0.35 * share, what))
+        spent = time.perf_counter() - self._started
+        later = self._plan.curves_s * 3 + 0.1 * self._plan.budget_s
+        budget = max(self._plan.least_measuring_s, self._plan.budget_s - spent - later)
+        self.session.measure(Limits(budget_s=budget), lambda share, what: self._report(0.35 + 0.5 * share, what))
+        self._note_gpu("after the rounds")
+        for what, look in (("stages", self._stages), ("roofline", self._floors), ("curves", self._grow)):
+            self._report(0.87, what)
+            try:
+                look()
+            except Exception as error:  # a closer look that fails leaves the measures as they are
+                warn(f"{what} could not be measured: {reason_of(error)}")
+        self._note_gpu("after")
+
+    def results(self, *, partial: str = "") -> Results:
+        """Return what was measured so far.
+
+        Args:
+            partial: why the run ended early; empty where it did not.
+        """
+        return Results(
+            schema_version=SCHEMA_VERSION,
+            environment=read_environment(
+                command=self._command,
+                threads=self._task.threads,
+                load_before=self._load_before,
+                date=self._date,
+                gpu=read_gpu(self._gpu_states),
+            ),
+            workload=self._workload(),
+            rows=self.session.rows(),
+            curves=(*batch_curves(self.session.rows()), *self._curves),
+            roofline=self._roofline,
+            noise=self.session.noise(),
+            partial=bool(partial),
+            partial_reason=partial,
+        )
+
+    def _workload(self) -> Workload:
+        task = self._task
+        transform = task.spec.transform
+        canvases = dict.fromkeys(transform.canvas_size(*transform.resized_size(*p.size)) for p in task.pictures)
+        equal = any(way.way.pictures == "equal-sized" for way in self.session.loaded)
+        return Workload(
+            suite=self._plan.suite,
+            device=task.device,
+            budget_s=self._plan.budget_s,
+            checkpoint=self._checkpoint,
+            checkpoint_sha256=task.sha256,
+            model=task.spec.architecture,
+            num_classes=task.spec.num_classes,
+            source=self._pictures.source,
+            pictures=tuple(PictureInfo(name=Path(p.name).name, size=p.size) for p in task.pictures),
+            skipped=self._pictures.skipped,
+            equal_size=task.equal_pictures[0].size if equal else None,
+            canvases=tuple(canvases),
+            proposals=self._proposals,
+            detections=self._detections,
+            batches=self._plan.batches,
+        )
+
+    @torch.inference_mode()
+    def _count_objects(self) -> None:
+        """Count proposals and detections of the pictures that are checked."""
+        task = self._task
+        fix_pooler_scales(task.model, task.spec)
+        transform = task.spec.transform
+        proposals, detections = [], []
+        for picture in task.pictures[: self._plan.check_pictures]:
+            images, _ = task.model.transform([to_tensor(picture)])
+            maps = task.model.backbone(images.tensors)
+            found, _ = task.model.rpn(images, maps if isinstance(maps, dict) else {"0": maps})
+            proposals.append(len(found[0]))
+            canvas = transform.canvas_size(*transform.resized_size(*picture.size))
+            detections.append(len(self._truth(picture, canvas)))
+        self._proposals, self._detections = tuple(proposals), tuple(detections)
+        if not any(detections):
+            warn("eager finds nothing in these pictures: that rows agree says little; give pictures with --images")
+
+    def _note_gpu(self, when: str) -> None:
+        if self._task.device == "cuda" or torch.cuda.is_available():
+            state = gpu_state(when)
+            if state is not None:
+                self._gpu_states.append(state)
+
+    def _stages(self) -> None:
+        task = self._task
+        decoding = decode_ms(task.pictures[:8], self._pictures.files[:8])
+        for item in self.session.loaded:
+            runner = item.runner
+            if isinstance(runner, EagerRunner) and item.way.id == "eager-fp32":
+                item.stages = shares({"decode": decoding, **eager_stages(runner, task.pictures[0])})
+            elif runner is not None and item.file is not None and item.way.id.startswith("onnxruntime-cpu"):
+                found = onnx_stages(item.file.path, task.pictures[0], threads=task.threads)
+                item.stages = shares({"decode": decoding, **found})
+
+    def _floors(self) -> None:
+        found = self._our_file()
+        if found is None:
+            return
+        path, manifest = found
+        task = self._task
+        placed = place(task.pictures[0], manifest.model.transform, OnnxCanvases(manifest))
+        pixels = with_pixels(placed, manifest.model.transform).pixels[None]
+        feeds = {"images": pixels, "image_sizes": np.array([placed.resized], np.int32)}
+        layers = work_of_layers(path, feeds, threads=task.threads)
+        devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        roofline = roofline_of(layers, placed.canvas, [measure_ceilings(device) for device in devices])
+        self._roofline = roofline
+        rows = {row.id: row for row in self.session.rows()}
+        for item in self.session.loaded:
+            floor = roofline.floors_ms.get(f"{item.way.device} {item.way.precision}")
+            measure = rows[item.way.id].measure("network", 1)
+            if floor is not None and measure is not None:
+                item.of_roofline = floor / measure.p50_ms
+
+    def _grow(self) -> None:
+        found = self._our_file()
+        plan, task = self._plan, self._task
+        canvas = self._workload().canvases[0]
+        if found is not None and found[1].canvases is None:
+            network = OnnxRuntimeBackend(found[0], threads=task.threads)
+            self._curves += size_curves(task, network, canvas, budget_s=plan.curves_s)
+            network.close()
+        until = self._started + plan.budget_s if plan.export_curves else -math.inf
+        self._curves += rois_curves(task, canvas, budget_s=plan.curves_s, export_until=until)
+        self._curves += classes_curves(task, canvas, budget_s=plan.curves_s, export_until=until)
+
+    def _our_file(self) -> tuple[Path, Manifest] | None:
+        """Return the first fp32 ``model.onnx`` that runs."""
+        for item in self.session.loaded:
+            if item.way.id.startswith("onnxruntime-cpu") and item.runner is not None and item.file is not None:
+                manifest = _onnx_artifact(item.file.path).manifest
+                if manifest.precision == "fp32":
+                    return item.file.path, manifest
+        return None
+
+
+def _onnx_artifact(path: Path) -> OnnxArtifact:
+    artifact = open_artifact(path)
+    assert isinstance(artifact, OnnxArtifact)
+    return artifact

@@ -1,0 +1,121 @@
+"""Where the time of one picture goes, stage by stage."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from frcnn.benchmarks.candidates.eager import EagerRunner
+from frcnn.benchmarks.profile.onnx_layers import network_stage_ms
+from frcnn.benchmarks.report.results import StageName, StageShare
+from frcnn.runtime import Picture
+from frcnn.runtime.images.preprocess import boxes_in_picture, prepare
+from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
+
+__all__ = ["decode_ms", "eager_stages", "onnx_stages", "shares"]
+
+_REPEATS: Final = 5
+_JPEG_QUALITY: Final = 90
+
+
+def shares(stages: Mapping[StageName, float]) -> tuple[StageShare, ...]:
+    """Return stages in the order that data flows, with their shares."""
+    whole = sum(stages.values()) or 1.0
+    order: tuple[StageName, ...] = get_args(StageName)
+    return tuple(StageShare(name=name, ms=stages[name], share=stages[name] / whole) for name in order if name in stages)
+
+
+def decode_ms(pictures: Sequence[Picture], files: Sequence[Path]) -> float:
+    """Return the median milliseconds from a file's bytes to RGB; pictures without files are first written as JPEG."""
+    if files:
+        return median(_ms(lambda: Picture.open(file)) for file in files)  # noqa: B023
+    times = []
+    for picture in pictures:
+        held = io.BytesIO()
+        Image.fromarray(picture.uint8()).save(held, "JPEG", quality=_JPEG_QUALITY)
+        times.append(_ms(lambda: np.asarray(Image.open(held).convert("RGB"))))  # noqa: B023
+    return median(times)
+
+
+def onnx_stages(path: Path, picture: Picture, *, threads: int) -> dict[StageName, float]:
+    """Return the stages of our file in ONNX Runtime on the CPU, but for decoding."""
+    artifact = open_artifact(path)
+    assert isinstance(artifact, OnnxArtifact)
+    manifest = artifact.manifest
+    preparing = median(_ms(lambda: prepare(picture, manifest)) for _ in range(_REPEATS))
+    placed = prepare(picture, manifest)
+    kind = np.float16 if manifest.precision == "fp16" else np.float32
+    feeds = {"images": placed.pixels[None].astype(kind), "image_sizes": np.array([placed.resized], np.int32)}
+    stages: dict[StageName, float] = {"preprocess": preparing, **network_stage_ms(path, feeds, threads=threads)}
+    boxes = np.zeros((manifest.model.roi_heads.detections_per_img, 4), np.float32)
+    stages["post"] += median(_ms(lambda: boxes_in_picture(boxes, placed)) for _ in range(_REPEATS))
+    return stages
+
+
+def eager_stages(runner: EagerRunner, picture: Picture) -> dict[StageName, float]:
+    """Return the stages of torchvision's model, but for decoding, by hooks on its modules."""
+    runner.detect([picture])
+    runs = []
+    for _ in range(_REPEATS):
+        with _module_times(runner.model) as times:
+            whole = _ms(lambda: runner.detect([picture]))
+        heads = times["box head"] + times["RoI pooling"]
+        known = times["preprocess"] + times["backbone+FPN"] + times["RPN"] + heads
+        times["post"] = max(0.0, whole - known)
+        runs.append(times)
+    return {stage: median(run[stage] for run in runs) for stage in runs[0]}
+
+
+@contextmanager
+def _module_times(model: Any) -> Iterator[dict[StageName, float]]:
+    """Time the modules of a model within the block; on a GPU each is waited for."""
+    times: dict[StageName, float] = defaultdict(float)
+    modules: tuple[tuple[StageName, nn.Module], ...] = (
+        ("preprocess", model.transform),
+        ("backbone+FPN", model.backbone),
+        ("RPN", model.rpn),
+        ("RoI pooling", model.roi_heads.box_roi_pool),
+        ("box head", model.roi_heads.box_head),
+        ("box head", model.roi_heads.box_predictor),
+    )
+    handles = [handle for stage, module in modules for handle in _timed(stage, module, times)]
+    try:
+        yield times
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _timed(stage: StageName, module: nn.Module, times: dict[StageName, float]) -> list[Any]:
+    began: list[float] = []
+
+    def before(*_: object) -> None:
+        began.append(_now())
+
+    def after(*_: object) -> None:
+        times[stage] += (_now() - began.pop()) * 1e3
+
+    return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _ms(call: Callable[[], object]) -> float:
+    started = _now()
+    call()
+    return (_now() - started) * 1e3

@@ -1,0 +1,20 @@
+"""A checkpoint becomes a live torchvision model with its weights.
+
+In: a ``.pth`` or ``.safetensors`` file, published weights, or a function that builds the model.
+Out: the model and its ``ModelSpec``. Files are read without running code from them.
+"""
+
+__all__ = [
+    "architecture_match",
+    "architectures",
+    "assumptions",
+    "builder_arguments",
+    "builders",
+    "file",
+    "foreign_models",
+    "layout",
+    "load",
+    "published",
+    "state_dict_fit",
+    "weights",
+]

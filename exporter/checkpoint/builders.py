@@ -1,0 +1,214 @@
+"""From ``--arch`` to a live model: find the builder, call it, and say in one line what went wrong."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from frcnn.errors import CheckpointError, FrcnnError, UsageError
+from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, Builder
+from frcnn.exporter.checkpoint.builder_arguments import check_values, refuse_unknown
+
+__all__ = ["accepted_arguments", "build_model", "importable", "resolve_builder", "short_name"]
+
+_CUSTOM_HINT = "for another one, --arch mypkg.models:build or --arch path/to/models.py:build"
+
+
+def resolve_builder(arch: str) -> Builder:
+    """Return the builder that ``--arch`` names.
+
+    Args:
+        arch: a name of ``ARCHITECTURES``, ``pkg.module:function`` (found from the current folder too) or
+            ``path/to/file.py:function``.
+
+    Raises:
+        UsageError: no such name; no such file, module or function.
+        CheckpointError: the file or module fails while it is imported.
+    """
+    if arch in ARCHITECTURES:
+        return ARCHITECTURES[arch]
+    where, colon, name = arch.rpartition(":")
+    if not colon or not where or not name.isidentifier():
+        raise UsageError(f"--arch: unknown architecture {arch!r}; known: {', '.join(ARCHITECTURES)}", hint=_CUSTOM_HINT)
+    if where.endswith(".py"):
+        path = Path(where)
+        if not path.is_file():
+            raise UsageError(f"--arch {arch}: there is no file {where}", hint=_CUSTOM_HINT)
+        folder = path.resolve().parent
+        module = _import(arch, where, lambda: _module_of_file(path), folder)
+    else:
+        folder = Path.cwd()
+        module = _import(arch, where, lambda: importlib.import_module(where), folder)
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
+        raise UsageError(
+            f"--arch {arch}: {where} has no function {name!r}",
+            hint=f"it has {', '.join(functions)}" if functions else "it has no functions at all",
+        )
+    return _calling_from(function, folder)
+
+
+def short_name(arch: str) -> str:
+    """Return ``arch`` for an artifact, which is given away: a file's name without its folders."""
+    where, _, name = arch.rpartition(":")
+    return f"{Path(where).name}:{name}" if where.endswith(".py") else arch
+
+
+def _import(arch: str, where: str, load: Callable[[], ModuleType], folder: Path) -> ModuleType:
+    try:
+        with importable(folder):
+            return load()
+    except ModuleNotFoundError as error:
+        if error.name and (where == error.name or where.startswith(f"{error.name}.")):
+            raise UsageError(f"--arch {arch}: there is no module {error.name!r}", hint=_CUSTOM_HINT) from error
+        raise CheckpointError(f"--arch {arch}: {where} needs the module {error.name!r}", hint="install it") from error
+    except (Exception, SystemExit) as error:
+        raise CheckpointError(
+            f"--arch {arch}: importing {where} failed: {_one_line(error)}", hint="--debug shows the traceback"
+        ) from error
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    name = f"_frcnn_arch_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while they are made
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let modules of ``folder`` be imported inside the block, as if a script in it were run."""
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        if entry in sys.path:
+            sys.path.remove(entry)
+
+
+def _calling_from(function: Builder, folder: Path) -> Builder:
+    """Keep ``folder`` importable while the builder runs: many import inside the function."""
+
+    @functools.wraps(function)
+    def build(*args: Any, **kwargs: Any) -> FasterRCNN:
+        with importable(folder):
+            return function(*args, **kwargs)
+
+    return build
+
+
+def accepted_arguments(builder: Builder) -> frozenset[str] | None:
+    """Return the names of a builder's keywords, or None where it takes any (``**kwargs``) or does not say."""
+    if builder in ARCHITECTURES.values():
+        names: set[str] = set()
+        for function in (builder, FasterRCNN.__init__, GeneralizedRCNNTransform.__init__):
+            names.update(inspect.signature(function).parameters)
+        return frozenset(names - {"self", "kwargs", "backbone"})
+    try:
+        parameters = inspect.signature(builder).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+
+
+def build_model(
+    arch: str, builder: Builder, *, num_classes: int | None, args: Mapping[str, object], device: str = "cpu"
+) -> FasterRCNN:
+    """Call a builder; torch's random numbers are as they were afterwards.
+
+    Args:
+        arch: the builder's name, for messages.
+        builder: what ``resolve_builder`` returned.
+        num_classes: passed on where the builder takes it and ``args`` does not give it; None: not passed.
+        args: keyword arguments.
+        device: ``"cpu"``, or ``"meta"`` for shapes only.
+
+    Raises:
+        UsageError: an argument the builder does not take or that makes no sense.
+        CheckpointError: the builder fails, or returns something else than a ``FasterRCNN``.
+    """
+    accepted = accepted_arguments(builder)
+    if accepted is not None:
+        refuse_unknown(args, accepted, builder=arch)
+    if builder in ARCHITECTURES.values():
+        check_values(args)
+    keywords = dict(args)
+    if num_classes is not None and (accepted is None or "num_classes" in accepted):
+        keywords.setdefault("num_classes", num_classes)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device(device), _strict_transform():
+            model: object = builder(**keywords)
+    except FrcnnError:
+        raise
+    except TypeError as error:
+        unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unexpected and unexpected[1] in keywords:
+            raise UsageError(
+                f"{arch} takes no argument {unexpected[1]!r}: {_one_line(error)}", hint="--debug shows the traceback"
+            ) from error
+        raise _failed(arch, error) from error
+    except (Exception, SystemExit) as error:
+        raise _failed(arch, error) from error
+    if not isinstance(model, FasterRCNN):
+        raise CheckpointError(
+            f"{arch} returned a {type(model).__module__}.{type(model).__qualname__}, expected a torchvision FasterRCNN",
+            hint="return the model itself, torchvision.models.detection.FasterRCNN(...)",
+        )
+    return model
+
+
+@contextmanager
+def _strict_transform() -> Iterator[None]:
+    """Refuse unknown arguments inside the block.
+
+    ``FasterRCNN`` hands those it does not know to ``GeneralizedRCNNTransform``, which ignores them, so that a
+    misspelt argument of a builder with ``**kwargs`` would have no effect.
+    """
+    original = GeneralizedRCNNTransform.__init__
+    known = inspect.signature(original).parameters.keys() | {"_skip_resize"}
+
+    @functools.wraps(original)
+    def strict(self: GeneralizedRCNNTransform, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs.keys() - known:
+            raise TypeError(f"FasterRCNN got an unexpected keyword argument {name!r}")
+        original(self, *args, **kwargs)
+
+    GeneralizedRCNNTransform.__init__ = strict
+    try:
+        yield
+    finally:
+        GeneralizedRCNNTransform.__init__ = original
+
+
+def _failed(arch: str, error: BaseException) -> CheckpointError:
+    return CheckpointError(f"{arch} failed: {_one_line(error)}", hint="check --arg; --debug shows the traceback")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

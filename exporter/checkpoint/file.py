@@ -1,0 +1,220 @@
+"""Read a checkpoint file into Python objects, running nothing that is in it unless that is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import hashlib
+import json
+import pathlib
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from frcnn.errors import CheckpointError, MissingDependencyError
+from frcnn.exporter.checkpoint.builders import importable
+from frcnn.files.archive_directory import open_bounded
+
+__all__ = ["CheckpointFile", "read_checkpoint_file"]
+
+_CHUNK_BYTES: Final = 1 << 20
+_MOST_DIRECTORY_BYTES: Final = 16 << 20  # of a zip; that of a large model is below 1 MB
+_EXPECTED: Final = "expected a PyTorch checkpoint (.pth, .pt, .ckpt) or .safetensors"
+
+_NUMPY_SCALAR: Final[Any] = np.float64(0).__reduce__()[0]
+
+
+def _number(dtype: np.dtype[Any], data: object = None) -> Any:
+    """Unpickle a NumPy number, and nothing else: a scalar of another type has any size that the file says."""
+    if dtype.kind not in "biufc" or not isinstance(data, (bytes, str)):
+        raise pickle.UnpicklingError(f"a NumPy scalar of the type {dtype!r}")
+    return _NUMPY_SCALAR(dtype, data)
+
+
+# Harmless objects that training scripts keep beside the weights: torchvision's own references save their argparse
+# options, many save a metric as a NumPy number. None of these runs anything when it is unpickled.
+_HARMLESS: Final[tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...]] = (
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
+    (_number, "numpy._core.multiarray.scalar"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (codecs.encode, "_codecs.encode"),
+    type(Path()),
+    (type(Path()), f"pathlib._local.{type(Path()).__name__}"),
+    pathlib.PurePosixPath,
+    pathlib.PureWindowsPath,
+)
+
+# How files that are no checkpoints begin.
+_FOREIGN: Final[tuple[tuple[bytes, str, str], ...]] = (
+    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "run git lfs pull"),
+    (b"<", "is a web page or XML, not a checkpoint", "the download went wrong; fetch the file itself"),
+    (b"\x89HDF", "is an HDF5 file (Keras?)", _EXPECTED),
+    (b"\x08", "looks like an ONNX model, not a checkpoint", "detect with it as it is: frcnn detect model.onnx ..."),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFile:
+    """What a file held.
+
+    Attributes:
+        content: whatever was saved; for safetensors a dictionary like ``{"model": tensors, "labels": [...]}``.
+        sha256: of the file, hexadecimal.
+    """
+
+    content: object
+    sha256: str
+
+
+def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> CheckpointFile:
+    """Read a file made by ``torch.save`` or safetensors, onto the CPU.
+
+    Args:
+        path: the file.
+        trust_pickle: also unpickle classes, which **runs code from the file**. Without it nothing in it is run.
+
+    Raises:
+        CheckpointError: the file is missing, empty, cut short, of another kind, or needs ``trust_pickle``.
+        MissingDependencyError: a safetensors file, and the package safetensors is not installed.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, expected a checkpoint file", hint="name the file inside it")
+    try:
+        head, digest, size = _scan(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {path}", hint="check the path") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}", hint="check the file's permissions") from error
+    if size == 0:
+        raise CheckpointError(f"{path} is empty, {_EXPECTED}", hint="copy or save it again")
+    if path.suffix == ".safetensors" or _is_safetensors(head, size):
+        return CheckpointFile(content=_read_safetensors(path), sha256=digest)
+    for magic, what, hint in _FOREIGN:
+        if head.startswith(magic):
+            raise CheckpointError(f"{path} {what}", hint=hint)
+    if head.startswith(b"PK"):
+        _require_torch_zip(path, size)
+    return CheckpointFile(content=_read_pickle(path, trust_pickle=trust_pickle), sha256=digest)
+
+
+def _scan(path: Path) -> tuple[bytes, str, int]:
+    """Return the first bytes, the SHA-256 and the size of a file, without holding it in memory."""
+    digest, head, size = hashlib.sha256(), b"", 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            head = head or chunk[:64]
+            size += len(chunk)
+            digest.update(chunk)
+    return head, digest.hexdigest(), size
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
+
+
+def _read_safetensors(path: Path) -> dict[str, object]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("safetensors", extra="export", why=f"reading {path.name}") from error
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            content: dict[str, object] = {"model": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118  # not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file: {_one_line(error)}", hint="copy or save it again"
+        ) from error
+    for key, text in metadata.items():  # safetensors keeps text only; lists are stored as JSON
+        try:
+            content.setdefault(key, json.loads(text))
+        except (ValueError, RecursionError):
+            content.setdefault(key, text)
+    return content
+
+
+def _require_torch_zip(path: Path, size: int) -> None:
+    """Refuse zip files that ``torch.save`` did not write; it compresses nothing."""
+    try:
+        with open_bounded(path, _MOST_DIRECTORY_BYTES) as file, zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    except Exception as error:  # whatever zipfile comes to on a damaged or hostile directory
+        raise CheckpointError(
+            f"{path} is cut short or damaged: it has no readable zip directory at its end", hint="copy or save it again"
+        ) from error
+    names = {info.filename.partition("/")[2] or info.filename for info in infos}
+    if "constants.pkl" in names:
+        raise CheckpointError(
+            f"{path} is a TorchScript archive, which cannot be exported; {_EXPECTED}",
+            hint="save the original model's weights: torch.save(model.state_dict(), 'my.pth')",
+        )
+    if "archive_format" in names or "models/model.json" in names:
+        raise CheckpointError(
+            f"{path} is a torch.export program, which cannot be exported again; {_EXPECTED}",
+            hint="save the original model's weights: torch.save(model.state_dict(), 'my.pth')",
+        )
+    if "data.pkl" not in names:
+        raise CheckpointError(f"{path} is a zip file that torch.save did not write; {_EXPECTED}")
+    if sum(info.file_size for info in infos) > size or any(info.compress_type for info in infos):
+        raise CheckpointError(f"{path} is a compressed zip file, which torch.save does not write; {_EXPECTED}")
+
+
+def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
+    try:
+        with warnings.catch_warnings(), _readable(trust_pickle):
+            warnings.simplefilter("ignore")  # torch's advice on how to load; it is ours to follow, not the user's
+            content: object = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+            return content
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            f"{path} holds classes of the module {error.name!r}, which cannot be imported here",
+            hint="run from the folder the model was trained in, or save model.state_dict() there",
+        ) from error
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"class ([\w.]+)", str(error))
+        if refused and not trust_pickle:
+            raise _untrusted(path, refused[1]) from error
+        raise CheckpointError(f"{path} is no checkpoint, or damaged; {_EXPECTED}") from error
+    except Exception as error:  # whatever unpickling a damaged or hostile file comes to
+        raise CheckpointError(
+            f"{path} is damaged, cut short or no checkpoint: {_one_line(error)}", hint=f"copy it again; {_EXPECTED}"
+        ) from error
+
+
+@contextmanager
+def _readable(trust_pickle: bool) -> Iterator[None]:
+    if trust_pickle:
+        with importable(Path.cwd()):
+            yield
+    else:
+        with torch.serialization.safe_globals(list(_HARMLESS)):
+            yield
+
+
+def _untrusted(path: Path, refused: str) -> CheckpointError:
+    if refused.startswith("ultralytics."):
+        return CheckpointError(
+            f"{path} is a YOLO model of ultralytics ({refused}), expected a torchvision Faster R-CNN",
+            hint="export it with ultralytics itself",
+        )
+    return CheckpointError(
+        f"{path} holds Python objects ({refused}) and not only weights; reading them runs code from the file",
+        hint="save model.state_dict() instead; or, only if you trust whoever made the file with your machine,"
+        " --trust-pickle (trust_pickle=True) runs it",
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__

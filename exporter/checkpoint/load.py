@@ -1,0 +1,269 @@
+"""From a checkpoint file to a live ``FasterRCNN`` and its description.
+
+Weights hold names, shapes and numbers. They do not hold anchors, sizes, thresholds or the constants of batch
+norms, so ``read_checkpoint`` also returns what it read off the weights and what it assumed, line by line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+
+from frcnn.errors import CheckpointError, UsageError
+from frcnn.exporter.checkpoint.architecture_match import choose_norm, infer_architecture
+from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, DEFAULT_NORM_EPS
+from frcnn.exporter.checkpoint.assumptions import NO_LABELS, assumptions_of, facts_of
+from frcnn.exporter.checkpoint.builder_arguments import parse_args
+from frcnn.exporter.checkpoint.builders import build_model, resolve_builder, short_name
+from frcnn.exporter.checkpoint.file import read_checkpoint_file
+from frcnn.exporter.checkpoint.foreign_models import impostor
+from frcnn.exporter.checkpoint.layout import FoundWeights, find_weights
+from frcnn.exporter.checkpoint.published import published_weights
+from frcnn.exporter.checkpoint.state_dict_fit import (
+    CLASS_SCORES,
+    compare,
+    floating_dtypes,
+    modernised,
+    non_finite,
+    read_num_classes,
+)
+from frcnn.exporter.model.spec_from_model import read_model_spec
+from frcnn.spec import ModelSpec, full_labels
+
+__all__ = ["LoadedCheckpoint", "load_checkpoint", "parse_args", "read_checkpoint"]
+
+_DIVERGED: Final = "the training diverged; take an earlier checkpoint"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedCheckpoint:
+    """A model read from a file.
+
+    Attributes:
+        model: in eval mode, float32, on the CPU.
+        spec: its description, with labels where there are any.
+        facts: what was read off the weights, one line each.
+        assumptions: what was not in them and was taken from the architecture, one line each.
+        sha256: of the file, hexadecimal.
+    """
+
+    model: FasterRCNN
+    spec: ModelSpec
+    facts: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    sha256: str
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    args: Mapping[str, object] | None = None,
+    labels: Sequence[str] | None = None,
+    trust_pickle: bool = False,
+    state_key: str | None = None,
+) -> tuple[FasterRCNN, ModelSpec]:
+    """Load a trained detector; see ``read_checkpoint`` for the arguments and errors.
+
+    Returns:
+        The model in eval mode, float32, on the CPU, and its description.
+    """
+    loaded = read_checkpoint(path, arch=arch, args=args, labels=labels, trust_pickle=trust_pickle, state_key=state_key)
+    return loaded.model, loaded.spec
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    args: Mapping[str, object] | None = None,
+    labels: Sequence[str] | None = None,
+    trust_pickle: bool = False,
+    state_key: str | None = None,
+) -> LoadedCheckpoint:
+    """Load a trained detector and say what was read and what was assumed.
+
+    Args:
+        path: a file of ``torch.save`` (a state_dict, bare or inside a dictionary) or safetensors.
+        arch: a name of ``ARCHITECTURES``, ``pkg.module:function`` or ``file.py:function``; by default the one
+            architecture whose names and shapes the weights have.
+        args: keyword arguments for the function that builds the model.
+        labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1``; by default those kept in
+            the checkpoint.
+        trust_pickle: also read pickled objects, which **runs code from the file**: only for files whose makers you
+            trust with your machine. A whole pickled model is then taken as it is, with its own settings.
+        state_key: the entry that holds the weights, where the file has several.
+
+    Raises:
+        CheckpointError: the file cannot be read, is of another kind, or does not fit the architecture.
+        UsageError: an argument, label or architecture name that makes no sense.
+        UnsupportedModelError: the model is read, but a part of it cannot be exported.
+        MissingDependencyError: a safetensors file, and the package safetensors is not installed.
+    """
+    source, given = Path(path), dict(args or {})
+    if isinstance(labels, str):
+        raise UsageError(f"labels: expected a sequence of names, got the text {labels!r}", hint="pass a list")
+    builder = None if arch is None else resolve_builder(arch)
+    file = read_checkpoint_file(source, trust_pickle=trust_pickle)
+    found = find_weights(file.content, source=str(source), state_key=state_key)
+    if found.module is not None and arch is None:
+        if given:
+            raise UsageError("--arg goes with --arch: a pickled model has its own settings", hint="give --arch too")
+        return _from_module(found, source, labels, file.sha256)
+    state = found.state if found.module is None else found.module.state_dict()
+    num_classes = _check_classes(state, source, arch, given)
+    published = published_weights(file.sha256)
+    facts = [_where(found, state)]
+    if arch is None or builder is None:
+        arch, why = infer_architecture(
+            state,
+            source=str(source),
+            num_classes=num_classes,
+            args=given,
+            recorded=found.name,
+            published=published[0] if published else None,
+        )
+        builder = ARCHITECTURES[arch]
+        facts.append(why)
+    norms, norm_facts, assumptions = _norms(arch, state, given, published is not None and published[0] == arch)
+    model = build_model(arch, builder, num_classes=num_classes, args=given | norms)
+    _load(model.to("cpu", torch.float32).eval(), state, source=source, arch=arch)
+    spec = read_model_spec(model, architecture=short_name(arch), labels=None)
+    official = tuple(published[1].meta["categories"]) if published and found.labels is None else None
+    spec, label_fact = _with_labels(spec, labels, found.labels or official, source)
+    assumptions += assumptions_of(model, spec, given=given.keys(), known=arch in ARCHITECTURES)
+    facts += [*facts_of(spec), *label_fact, *norm_facts, *(f"given: {k}={v!r}" for k, v in given.items())]
+    return LoadedCheckpoint(
+        model=model,
+        spec=spec,
+        facts=tuple(facts),
+        assumptions=(*found.notes, *assumptions),
+        sha256=file.sha256,
+    )
+
+
+def _from_module(found: FoundWeights, source: Path, labels: Sequence[str] | None, sha256: str) -> LoadedCheckpoint:
+    """Take a whole pickled model as it is."""
+    if not isinstance(found.module, FasterRCNN):
+        raise CheckpointError(
+            f"{source} holds a pickled {type(found.module).__qualname__}, expected a torchvision FasterRCNN"
+        )
+    model = found.module.to("cpu", torch.float32).eval()
+    _require_finite(model, source)
+    name = type(model).__name__
+    spec = read_model_spec(model, architecture=name, labels=None)
+    spec, label_fact = _with_labels(spec, labels, found.labels, source)
+    return LoadedCheckpoint(
+        model=model,
+        spec=spec,
+        facts=(f"weights: a whole pickled {name}, with its own anchors, sizes and thresholds", *label_fact),
+        assumptions=(*found.notes, *(() if spec.labels else (NO_LABELS,))),
+        sha256=sha256,
+    )
+
+
+def _where(found: FoundWeights, state: Mapping[str, Tensor]) -> str:
+    entry = f"entry {found.entry!r}" if found.entry else "a bare state_dict"
+    dtypes = floating_dtypes(state)
+    cast = "" if dtypes == ("float32",) else ", computed in float32"
+    ignored = f"; {found.ignored} tensors outside it are not the detector's" if found.ignored else ""
+    return f"weights: {entry}, {len(state)} tensors, {'/'.join(dtypes)}{cast}{ignored}"
+
+
+def _check_classes(
+    state: Mapping[str, Tensor], source: Path, arch: str | None, given: Mapping[str, object]
+) -> int | None:
+    """Return the number of classes in the weights; refuse other models and another number given by the user."""
+    other = impostor(state) if arch is None or arch in ARCHITECTURES else None
+    if other is not None:
+        raise CheckpointError(f"{source} holds {other[0]}, expected a torchvision Faster R-CNN", hint=other[1])
+    num_classes = read_num_classes(state)
+    wanted = given.get("num_classes", num_classes)
+    if num_classes is not None and wanted != num_classes:
+        raise UsageError(
+            f"--arg num_classes={wanted!r}, but the weights in {source} are for {num_classes} classes"
+            " (the background included)",
+            hint="leave num_classes out: it is read off the weights",
+        )
+    return num_classes
+
+
+def _norms(
+    arch: str, state: Mapping[str, Tensor], given: Mapping[str, object], published: bool
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Return arguments for the backbone's batch norms, with lines for the facts and for the assumptions."""
+    choice = choose_norm(arch, state) if arch in ARCHITECTURES else None
+    if choice is None:
+        return {}, [], []
+    norms: dict[str, Any] = {"norm": choice.norm, "norm_eps": choice.eps}
+    arguments = {key: value for key, value in norms.items() if key not in given}
+    if "norm_eps" in given:
+        return arguments, [], []
+    layer = "FrozenBatchNorm2d" if given.get("norm", choice.norm) == "frozen" else "BatchNorm2d"
+    line = f"batch norms: {layer} with eps {choice.eps:g}"
+    if published:
+        return arguments, [f"{line}, as torchvision has it for this file"], []
+    if choice.eps == DEFAULT_NORM_EPS:
+        return arguments, [], [f"{line}; as {arch} has it (--arg norm_eps)"]
+    origin = "as after fine-tuning from torchvision's COCO weights (from ImageNet weights alone: --arg norm_eps=1e-5)"
+    return arguments, [], [f"{line}, {origin}"]
+
+
+def _load(model: FasterRCNN, state: Mapping[str, Tensor], *, source: Path, arch: str) -> None:
+    """Load weights into a model, all of them or none that anyone sees."""
+    expected = model.state_dict()
+    renamed = modernised(state, expected)
+    misfit = compare(renamed, expected)
+    if any(line.startswith(f"{CLASS_SCORES} ") for line in misfit.misshaped):
+        theirs, ours = (side[CLASS_SCORES].shape[0] for side in (renamed, expected))
+        if theirs != ours:
+            raise CheckpointError(
+                f"the weights in {source} are for {theirs} classes (the background included), {arch} built {ours}",
+                hint="let the function take num_classes, or build as many classes as were trained",
+            )
+    if misfit.misshaped:
+        raise _does_not_fit(source, arch, misfit.describe())
+    try:  # where names differ a model's own loading hooks may still know what to do
+        model.load_state_dict(renamed, strict=misfit.count > 0)
+    except Exception as error:
+        raise _does_not_fit(source, arch, misfit.describe() or " ".join(str(error).split())[:300]) from error
+    _require_finite(model, source)
+
+
+def _does_not_fit(source: Path, arch: str, how: str) -> CheckpointError:
+    return CheckpointError(
+        f"the weights in {source} do not fit {arch}: {how}", hint="leave --arch out to see what they fit"
+    )
+
+
+def _require_finite(model: FasterRCNN, source: Path) -> None:
+    bad = non_finite(model.state_dict())
+    if bad:
+        raise CheckpointError(f"{source}: {bad}", hint=_DIVERGED)
+
+
+def _with_labels(
+    spec: ModelSpec, given: Sequence[str] | None, kept: Sequence[str] | None, source: Path
+) -> tuple[ModelSpec, list[str]]:
+    """Return the description with labels: those the user gave, else those kept in the checkpoint."""
+    if given is not None:
+        labels = full_labels(given, spec.num_classes)
+        return msgspec.structs.replace(spec, labels=labels), [f"labels: {len(labels) - 1} names given"]
+    if kept is None:
+        return spec, []
+    try:
+        labels = full_labels(kept, spec.num_classes)
+    except UsageError as error:
+        raise CheckpointError(
+            f"{source}: the class names kept in it do not fit its weights: {error.message}",
+            hint="give the right ones with --labels",
+        ) from error
+    return msgspec.structs.replace(spec, labels=labels), [f"labels: {len(labels) - 1} names kept with the weights"]

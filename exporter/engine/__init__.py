@@ -1,0 +1,19 @@
+"""An ONNX graph becomes an engine artifact ``*.frcnn``.
+
+In: ``model.onnx``, the target, the precision and the optimization profiles.
+Out: engines, kernels and a manifest in one file, and the proof of the precision.
+"""
+
+__all__ = [
+    "artifact",
+    "build_gpu",
+    "builder",
+    "dependencies",
+    "kernels",
+    "memory_needs",
+    "network",
+    "precision_proof",
+    "profiles",
+    "shapes",
+    "steps",
+]

@@ -1,0 +1,92 @@
+"""The GPU that TensorRT builds on, and those that TensorRT-RTX, which needs none, builds nothing for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from frcnn.errors import KernelError, UsageError
+from frcnn.plugins.cuda.dependencies import import_driver
+from frcnn.plugins.cuda.driver import ask_driver
+from frcnn.spec.supported_gpus import other_ways, refusal, serves
+
+__all__ = ["gpu_compute_capability", "refuse_unserved", "require_gpu"]
+
+_OK: Final = "CUDA_SUCCESS"
+_GPU: Final = re.compile(r"([1-9][0-9]?)\.([0-9])|sm_([1-9][0-9]?)([0-9])[af]?")
+
+
+def gpu_compute_capability() -> str | None:
+    """Return the compute capability, like ``"8.9"``, of the first GPU, on which TensorRT builds; None without one.
+
+    Raises:
+        MissingDependencyError: ``cuda-bindings`` is not installed.
+    """
+    attributes = import_driver().CUdevice_attribute
+    try:
+        status, _ = ask_driver("cuInit", 0)
+        if status != _OK:
+            return None
+        status, found = ask_driver("cuDeviceGet", 0)
+        if status != _OK:
+            return None
+        numbers = []
+        for name in ("MAJOR", "MINOR"):
+            attribute = getattr(attributes, f"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{name}")
+            status, (number,) = ask_driver("cuDeviceGetAttribute", attribute, found[0])
+            numbers.append(int(number))
+    except KernelError:
+        return None
+    return f"{numbers[0]}.{numbers[1]}" if status == _OK else None
+
+
+def require_gpu(wanted: tuple[str, ...]) -> str:
+    """Return the compute capability of the GPU that TensorRT builds on.
+
+    Args:
+        wanted: what the engine is to be for; empty: that GPU.
+
+    Raises:
+        UsageError: there is none, or it is not what the engine is to be for.
+        MissingDependencyError: ``cuda-bindings`` is not installed.
+    """
+    found = gpu_compute_capability()
+    without_gpu = "" if any(map(_unserved, wanted)) else ", or with --target tensorrt-rtx, which needs no GPU"
+    if found is None:
+        raise UsageError(
+            "--target tensorrt builds on an NVIDIA GPU, of the kind that the engine is for; found none",
+            hint=f"build on such a machine{without_gpu}",
+        )
+    if wanted and wanted != (found,):
+        raise UsageError(
+            f"--compute-capability: TensorRT builds for the GPU it runs on, {found}, got {', '.join(wanted)}",
+            hint=f"build on the GPU that the engine is for{without_gpu}",
+        )
+    return found
+
+
+def refuse_unserved(compute_capabilities: Sequence[str], architectures: Sequence[str]) -> None:
+    """Refuse GPUs that TensorRT-RTX does not serve: neither engines nor kernels in its artifacts would ever run there.
+
+    What is no GPU's name passes here; TensorRT-RTX and the kernel compiler list the names they know.
+
+    Args:
+        compute_capabilities: GPUs that engines are to be for, like ``"8.9"``.
+        architectures: what kernels are to be compiled for, like ``"sm_89"``.
+
+    Raises:
+        UsageError: one is not served.
+    """
+    named = [("--compute-capability", name) for name in compute_capabilities]
+    named += [("--kernel-arch", name) for name in architectures]
+    for option, name in named:
+        if capability := _unserved(name):
+            raise UsageError(f"{option} {name}: {refusal(capability)}", hint=other_ways(capability))
+
+
+def _unserved(name: str) -> str:
+    """Return the compute capability of a GPU named like ``"9.0"`` or ``"sm_90"`` if TensorRT-RTX does not serve it."""
+    numbers = _GPU.fullmatch(name)
+    capability = ".".join(filter(None, numbers.groups())) if numbers else ""
+    return capability if capability and not serves("tensorrt-rtx", capability) else ""

@@ -1,0 +1,194 @@
+"""An ONNX model as a strongly typed TensorRT network definition, of TensorRT or TensorRT-RTX alike.
+
+Strongly typed: the types of the definition are the types of the engine. TensorRT infers shapes as a definition stands,
+so that the shapes between two engines are read off the definitions, by giving the inputs sizes and taking them back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Final
+
+import onnx
+
+from frcnn.errors import ExportError, FrcnnError
+from frcnn.plugins.tensorrt import callback_error
+from frcnn.spec.engine import TensorElement
+
+__all__ = ["Messages", "Network", "Shape", "element_of", "parse_network"]
+
+Shape = tuple[int, ...]
+
+_CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # where a flavour has them
+_ELEMENTS: Final[Mapping[str, TensorElement]] = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+_WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
+_CACHE_LOST: Final = "Failed to deserialize timing cache"
+_PLACE: Final = re.compile(r"\s*In \S+ at \S+:\d+")  # a line of NVIDIA's source, which helps nobody
+
+
+@dataclass(slots=True)
+class Messages:
+    """What TensorRT says, kept from the screen.
+
+    Attributes:
+        errors: what it calls an error, in order.
+        weights_bytes: device memory of the weights of the engine built last, where it says so.
+        is_cache_lost: whether a timing cache could not be read; TensorRT warns, and goes on with an empty one.
+        has_plugins: whether a plugin of ours may be what failed.
+    """
+
+    has_plugins: bool = False
+    errors: list[str] = field(default_factory=list)
+    weights_bytes: int | None = None
+    is_cache_lost: bool = False
+
+    def logger(self, trt: ModuleType) -> Any:
+        """Return an ``ILogger`` that puts what it is told here."""
+
+        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(_self, severity: Any, message: str) -> None:  # noqa: N805  # TensorRT's self
+                if severity.name in ("ERROR", "INTERNAL_ERROR"):
+                    self.errors.append(" ".join(_PLACE.sub("", message).split()))
+                elif _CACHE_LOST in message:
+                    self.is_cache_lost = True
+                elif found := _WEIGHTS.search(message):
+                    self.weights_bytes = int(found[1])
+
+        return Logger()
+
+    def failure(self, what: str) -> FrcnnError:
+        """Return the error of a step that failed: a plugin's own, or what TensorRT said first."""
+        plugin = callback_error() if self.has_plugins else None
+        if plugin is not None:
+            return plugin
+        error = ExportError(
+            f"{what}: {next(iter(self.errors), 'TensorRT gives no reason')}",
+            hint="all that TensorRT said follows the traceback of --debug",
+        )
+        for line in self.errors:
+            error.add_note(line)
+        return error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network definition and what must live as long as it.
+
+    Attributes:
+        name: of its step, for messages.
+        trt: the module that it is of.
+        messages: what TensorRT said.
+        builder: ``IBuilder``.
+        definition: ``INetworkDefinition``.
+        parser: ``OnnxParser``, which owns the weights.
+        makers: value of the ONNX model -> name of the node that makes it.
+    """
+
+    name: str
+    trt: ModuleType
+    messages: Messages
+    builder: Any
+    definition: Any
+    parser: Any
+    makers: Mapping[str, str]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The input tensors by name."""
+        return {t.name: t for t in map(self.definition.get_input, range(self.definition.num_inputs))}
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The output tensors by name."""
+        return {t.name: t for t in map(self.definition.get_output, range(self.definition.num_outputs))}
+
+    def output_shapes(self, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Return the outputs' shapes for shapes of the inputs; the definition is left as it was.
+
+        Raises:
+            ExportError: the network does not take these shapes, or a shape depends on data.
+        """
+        inputs = self.inputs
+        declared = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
+        before = len(self.messages.errors)
+        given = ", ".join(f"{name} {shape}" for name, shape in input_shapes.items())
+        try:
+            for name, tensor in inputs.items():
+                tensor.shape = input_shapes[name]
+            shapes = {name: tuple(map(int, tensor.shape)) for name, tensor in self.outputs.items()}
+        except (RuntimeError, ValueError) as error:
+            raise self.messages.failure(f"{self.name} does not take the shapes {given}") from error
+        finally:
+            for name, tensor in inputs.items():
+                tensor.shape = declared[name]
+        if len(self.messages.errors) > before:
+            raise self.messages.failure(f"{self.name} does not take the shapes {given}")
+        for name, shape in shapes.items():
+            if min(shape, default=0) < 0:
+                raise ExportError(
+                    f"{self.name}: the shape of {name} depends on data, expected it to follow from {given}",
+                    hint="a custom backbone or head with shapes that depend on data has no engine",
+                )
+        return shapes
+
+
+def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Network:
+    """Parse a model into a strongly typed network definition.
+
+    Args:
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        model: without operators of ours, or with their plugins' nodes, registered.
+        name: of its step, for messages.
+
+    Raises:
+        ExportError: TensorRT cannot parse it; the message has TensorRT's reason.
+    """
+    known = trt.NetworkDefinitionCreationFlag
+    flags = [getattr(known, flag) for flag in _CREATION_FLAGS if hasattr(known, flag)]
+    messages = Messages(has_plugins=hasattr(known, "PREFER_AOT_PYTHON_PLUGINS"))
+    logger = messages.logger(trt)
+    builder = trt.Builder(logger)
+    definition = builder.create_network(sum(1 << int(flag) for flag in flags))
+    parser = trt.OnnxParser(definition, logger)
+    if not parser.parse(model.SerializeToString()):
+        for index in range(parser.num_errors):
+            error = parser.get_error(index)
+            messages.errors.insert(index, f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
+        raise messages.failure(f"TensorRT cannot take {name}")
+    network = Network(
+        name=name,
+        trt=trt,
+        messages=messages,
+        builder=builder,
+        definition=definition,
+        parser=parser,
+        makers={value: node.name for node in model.graph.node for value in node.output if node.name},
+    )
+    for tensor in network.inputs.values():
+        if tensor.is_shape_tensor:
+            raise ExportError(f"{name}: the input {tensor.name} sets shapes, expected them to follow from other shapes")
+    return network
+
+
+def element_of(data_type: Any) -> TensorElement:
+    """Return the element type of TensorRT's ``DataType``.
+
+    Raises:
+        ExportError: it is none that flows between steps.
+    """
+    if data_type.name not in _ELEMENTS:
+        raise ExportError(f"expected elements of {', '.join(_ELEMENTS.values())}, got {data_type.name}")
+    return _ELEMENTS[data_type.name]

@@ -1,0 +1,144 @@
+"""The shapes that an engine is made for: ``--batch`` and ``--size``, checked against the model.
+
+An engine takes what its profiles hold and is fastest at their usual sizes. Without ``--size`` they are all that the
+model's own resizing can make of a picture: the short side ends at ``min_size`` or below, the long side at ``max_size``
+or below, so one profile for landscape and one for portrait hold every picture, and take the memory of
+``min_size x max_size`` and not of ``max_size x max_size``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from frcnn.errors import UsageError
+from frcnn.spec import Manifest, Size, TransformSpec
+from frcnn.spec.engine import Profile, Range
+
+__all__ = ["DEFAULT_BATCH", "make_profiles", "parse_batch", "static_canvases"]
+
+DEFAULT_BATCH: Final = "1:1:8"
+_USUAL_ASPECT: Final = (3, 4)  # what most cameras take
+_SIZE_HELP: Final = "for instance --size 800x1344,1344x800, or least, usual and most: --size 320x320:800x1088:1344x1344"
+
+
+def parse_batch(text: str) -> Range:
+    """Parse ``4`` or ``1:1:8``.
+
+    Raises:
+        UsageError: it is neither, or not rising.
+    """
+    hint = "for instance --batch 1:1:8: the least, usual and most pictures in a batch"
+    if re.fullmatch(r"[0-9]{1,6}(:[0-9]{1,6}:[0-9]{1,6})?", text.strip()) is None:
+        raise UsageError(f"--batch: expected N or MIN:USUAL:MAX, got {text!r}", hint=hint)
+    numbers = [int(number) for number in text.split(":")]
+    return _range("--batch", numbers * 3 if len(numbers) == 1 else numbers, text, hint)
+
+
+def make_profiles(source: Manifest, *, batch: str = DEFAULT_BATCH, size: str | None = None) -> tuple[Profile, ...]:
+    """Return the profiles that the options ask for.
+
+    Args:
+        source: the manifest of the ``model.onnx``.
+        batch: ``N`` or ``MIN:USUAL:MAX``.
+        size: a comma between ``HxW`` or ``HxW:HxW:HxW`` (least, usual, most), height x width in pixels; None: the
+            file's own canvases or, where it takes any, all that its resizing makes of pictures.
+
+    Raises:
+        UsageError: an option cannot be read, or asks for what the model does not take.
+    """
+    batches = parse_batch(batch)
+    if size is not None:
+        profiles = tuple(_parse_profile(item, batches) for item in size.split(","))
+    elif source.canvases is not None:
+        profiles = tuple(_static(canvas, batches) for canvas in source.canvases)
+    else:
+        profiles = _of_resizing(source.model.transform, batches)
+    for index, profile in enumerate(profiles):
+        _check(profile, source)
+        if profile in profiles[:index]:
+            raise UsageError(f"--size: {profile} is given twice", hint="keep one of the two")
+    return profiles
+
+
+def static_canvases(size: str | None) -> tuple[Size, ...] | None:
+    """Return the canvases that a ``--size`` without ranges names; None for any other: the model must take any size.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if size is None:
+        return None
+    profiles = [_parse_profile(item, parse_batch("1")) for item in size.split(",")]
+    if not all(profile.is_static for profile in profiles):
+        return None
+    return tuple((profile.height.most, profile.width.most) for profile in profiles)
+
+
+def _of_resizing(transform: TransformSpec, batch: Range) -> tuple[Profile, ...]:
+    """Return profiles that hold every canvas a picture can need; the usual one is that of a 3:4 picture.
+
+    The least is one step in both directions: the resizing of a narrow picture leaves few pixels of its short side.
+    """
+    if transform.fixed_size is not None:
+        return (_static(transform.canvas_size(*transform.fixed_size), batch),)
+    step = transform.size_divisible
+    most = transform.canvas_size(min(transform.min_size, transform.max_size), transform.max_size)
+    resized = transform.resized_size(_USUAL_ASPECT[0] * transform.min_size, _USUAL_ASPECT[1] * transform.min_size)
+    usual = transform.canvas_size(*resized)
+    short = Range(least=step, usual=min(usual[0], most[0]), most=most[0])
+    long = Range(least=step, usual=min(usual[1], most[1]), most=most[1])
+    landscape = Profile(batch=batch, height=short, width=long)
+    portrait = Profile(batch=batch, height=long, width=short)
+    return (landscape,) if short.most == long.most else (landscape, portrait)
+
+
+def _static(canvas: Size, batch: Range) -> Profile:
+    height, width = (Range(least=side, usual=side, most=side) for side in canvas)
+    return Profile(batch=batch, height=height, width=width)
+
+
+def _parse_profile(text: str, batch: Range) -> Profile:
+    sizes = []
+    for part in text.split(":"):
+        match = re.fullmatch(r"\s*([0-9]{1,6})[xX×]([0-9]{1,6})\s*", part)  # noqa: RUF001  # people paste it
+        size = (int(match[1]), int(match[2])) if match else (0, 0)
+        if 0 in size:
+            raise UsageError(f"--size: expected HEIGHTxWIDTH in pixels, got {part!r}", hint=_SIZE_HELP)
+        sizes.append(size)
+    if len(sizes) not in (1, 3):
+        raise UsageError(f"--size: expected one size or MIN:USUAL:MAX, got {len(sizes)} in {text!r}", hint=_SIZE_HELP)
+    heights, widths = zip(*(sizes * 3 if len(sizes) == 1 else sizes), strict=True)
+    return Profile(
+        batch=batch,
+        height=_range("--size, heights", heights, text, _SIZE_HELP),
+        width=_range("--size, widths", widths, text, _SIZE_HELP),
+    )
+
+
+def _range(what: str, numbers: Sequence[int], text: str, hint: str) -> Range:
+    least, usual, most = numbers
+    if not 1 <= least <= usual <= most:
+        raise UsageError(f"{what}: expected 1 <= MIN <= USUAL <= MAX, got {text!r}", hint=hint)
+    return Range(least=least, usual=usual, most=most)
+
+
+def _check(profile: Profile, source: Manifest) -> None:
+    """Refuse sizes that the model's file does not take."""
+    step = source.model.transform.size_divisible
+    sides = [(r.least, r.usual, r.most) for r in (profile.height, profile.width)]
+    if any(side % step for side in (*sides[0], *sides[1])):
+        snapped = ":".join(f"{-(-h // step) * step}x{-(-w // step) * step}" for h, w in zip(*sides, strict=True))
+        if profile.is_static:
+            snapped = snapped.partition(":")[0]
+        raise UsageError(f"--size: expected multiples of {step}, got {profile}", hint=f"the next larger is {snapped}")
+    if source.canvases is None:
+        return
+    canvas = (profile.height.most, profile.width.most)
+    if not profile.is_static or canvas not in source.canvases:
+        known = ",".join(f"{height}x{width}" for height, width in source.canvases)
+        raise UsageError(
+            f"--size: this model.onnx takes the canvases {known} only, got {profile}",
+            hint="choose among these, or export it again without --size, for any size",
+        )

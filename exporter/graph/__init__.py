@@ -1,0 +1,19 @@
+"""A deployable module becomes an ONNX graph, and ONNX graphs are rewritten.
+
+In: a model with its spec, or ``model.onnx``.
+Out: ``model.onnx``, and the pieces of it that an engine builder takes; one pass a module.
+"""
+
+__all__ = [
+    "bfloat16_fallback",
+    "cut",
+    "cut_flow",
+    "cut_pieces",
+    "cut_shapes",
+    "cut_types",
+    "export",
+    "finish",
+    "nodes",
+    "source_model",
+    "tensorrt_lowering",
+]

@@ -1,0 +1,102 @@
+"""The ``model.onnx`` that an engine is built from, read whole and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from frcnn.errors import ArtifactError, UsageError
+from frcnn.files.archive import is_archive
+from frcnn.files.external_data import external_tensor
+from frcnn.spec import MANIFEST_KEY, Manifest, Precision
+
+__all__ = ["SourceModel", "is_onnx", "read_source_model", "require_precision"]
+
+_IR_VERSION_FIELD: Final = 0x08  # an ONNX file begins with the field ir_version
+_MAKE_ONE: Final = "make one with: frcnn export CHECKPOINT -o model.onnx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceModel:
+    """A ``model.onnx`` made by ``frcnn export``.
+
+    Attributes:
+        model: the whole of it, weights too.
+        manifest: what it says of itself.
+        sha256: of the file, hexadecimal.
+    """
+
+    model: onnx.ModelProto
+    manifest: Manifest
+    sha256: str
+
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a file is an ONNX model by its content; what it is otherwise, its reader finds out.
+
+    Raises:
+        ArtifactError: it cannot be read, or it is an engine artifact, which is built already.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: no such file", hint="check the path") from error
+    except IsADirectoryError as error:
+        raise ArtifactError(f"{path}: expected a model.onnx or a checkpoint, got a folder") from error
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint="check the file") from error
+    if is_archive(path):
+        raise ArtifactError(
+            f"{path}: expected a model.onnx or a checkpoint, got an engine artifact",
+            hint="it is built already; to build it otherwise, start from its model.onnx or checkpoint",
+        )
+    # a safetensors file may begin with the same byte, of its header's length; its header begins at byte 8
+    return head[:1] == bytes([_IR_VERSION_FIELD]) and head[8:9] != b"{"
+
+
+def read_source_model(path: Path) -> SourceModel:
+    """Read a ``model.onnx`` with its weights.
+
+    Raises:
+        ArtifactError: it cannot be read, is no ONNX model, is not whole but has values in other files, is not one of
+            frcnn's, or its manifest is damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint="check the path") from error
+    try:
+        model = onnx.load_model_from_string(data)
+        external = external_tensor(data)
+    except Exception as error:  # protobuf's DecodeError, for whose module there are no types
+        raise ArtifactError(f"{path}: the ONNX model is damaged or cut short", hint=_MAKE_ONE) from error
+    if external is not None:
+        raise ArtifactError(
+            f"{path}: the values of {external!r} lie in another file, expected a whole model", hint=_MAKE_ONE
+        )
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if MANIFEST_KEY not in metadata:
+        raise ArtifactError(
+            f"{path}: an ONNX model, but not one of frcnn's: it has no {MANIFEST_KEY!r} in its metadata",
+            hint=_MAKE_ONE,
+        )
+    manifest = Manifest.from_json(metadata[MANIFEST_KEY], source=str(path))
+    return SourceModel(model=model, manifest=manifest, sha256=hashlib.sha256(data).hexdigest())
+
+
+def require_precision(source: SourceModel, precision: Precision | None, path: Path) -> None:
+    """Refuse a precision that a ``model.onnx`` is not typed in.
+
+    Raises:
+        UsageError: it is another.
+    """
+    if precision is not None and precision != source.manifest.precision:
+        raise UsageError(
+            f"precision: {path} is typed in {source.manifest.precision}, which its engine keeps; got {precision}",
+            hint=f"give the checkpoint instead, which is exported anew: frcnn build CHECKPOINT --precision {precision}",
+        )

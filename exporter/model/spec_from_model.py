@@ -1,0 +1,156 @@
+"""Read a ``ModelSpec`` off a live torchvision model. Nothing is keyed on a model's name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
+
+from frcnn.errors import UnsupportedModelError
+from frcnn.exporter.model.pooling import MultiScaleRoIPool
+from frcnn.exporter.model.supported import require_supported
+from frcnn.plugins.roi_pooling.level_boundaries import NEVER, level_thresholds
+from frcnn.spec import ModelSpec, PoolerSpec, RoIHeadsSpec, RPNSpec, Size, TransformSpec, full_labels
+
+__all__ = ["feature_maps", "read_model_spec"]
+
+
+def read_model_spec(
+    model: torch.nn.Module, *, architecture: str | None = None, labels: Sequence[str] | None = None
+) -> ModelSpec:
+    """Describe a model.
+
+    Args:
+        model: a torchvision ``FasterRCNN`` in eval mode.
+        architecture: a name for people; the class's name by default.
+        labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1``; None for none.
+
+    Raises:
+        UnsupportedModelError: a part of the model has no deployable form; the message names it.
+        UsageError: the labels do not fit the number of classes.
+    """
+    detector = require_supported(model)
+    transform, rpn, heads = detector.transform, detector.rpn, detector.roi_heads
+    num_classes = _num_classes(detector)
+    fixed = transform.fixed_size
+    return ModelSpec(
+        architecture=architecture or type(model).__name__,
+        num_classes=num_classes,
+        labels=None if labels is None else full_labels(labels, num_classes),
+        transform=TransformSpec(
+            min_size=int(transform.min_size[-1]),
+            max_size=int(transform.max_size),
+            fixed_size=None if fixed is None else (int(fixed[1]), int(fixed[0])),
+            size_divisible=int(transform.size_divisible),
+            image_mean=_triple(transform.image_mean),
+            image_std=_triple(transform.image_std),
+        ),
+        rpn=RPNSpec(
+            num_levels=len(rpn.anchor_generator.cell_anchors),
+            anchors_per_location=tuple(len(a) for a in rpn.anchor_generator.cell_anchors),
+            pre_nms_top_n=int(rpn.pre_nms_top_n()),
+            post_nms_top_n=int(rpn.post_nms_top_n()),
+            nms_thresh=float(rpn.nms_thresh),
+            score_thresh=float(rpn.score_thresh),
+        ),
+        roi_heads=RoIHeadsSpec(
+            pooler=_read_pooler(detector),
+            score_thresh=float(heads.score_thresh),
+            nms_thresh=float(heads.nms_thresh),
+            detections_per_img=int(heads.detections_per_img),
+        ),
+    )
+
+
+def feature_maps(model: GeneralizedRCNN, canvas: Size) -> dict[str, Size]:
+    """Return the (height, width) of every feature map for a canvas, by name, without computing any."""
+    with _without_data("backbone"):
+        maps = model.backbone(_empty_like(model, 1, 3, *canvas))
+    if isinstance(maps, Tensor):
+        maps = {"0": maps}
+    return {str(name): (int(m.shape[-2]), int(m.shape[-1])) for name, m in maps.items()}
+
+
+@contextmanager
+def _without_data(part: str) -> Iterator[None]:
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            yield
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise UnsupportedModelError(
+            f"{part}: what it computes next depends on values in the picture ({error.func}), which no graph can hold",
+            hint="replace the branch or index by operations on whole tensors, such as torch.where",
+        ) from error
+
+
+def _empty_like(model: GeneralizedRCNN, *shape: int) -> Tensor:
+    weight = next(model.backbone.parameters())
+    return torch.empty(shape, dtype=weight.dtype, device=weight.device)
+
+
+def _read_pooler(model: GeneralizedRCNN) -> PoolerSpec:
+    pooler: MultiScaleRoIAlign = model.roi_heads.box_roi_pool
+    side = 16 * int(model.transform.size_divisible)
+    all_maps = feature_maps(model, (side, side))
+    levels = len(model.rpn.anchor_generator.cell_anchors)
+    if len(all_maps) != levels:
+        raise UnsupportedModelError(
+            f"rpn.anchor_generator: anchors for {levels} feature maps, but the backbone gives {len(all_maps)}",
+            hint="give AnchorGenerator one tuple of sizes and of aspect ratios for each map",
+        )
+    maps = {name: size for name, size in all_maps.items() if name in pooler.featmap_names}
+    if not maps:
+        raise UnsupportedModelError(
+            f"roi_heads.box_roi_pool: none of its maps {list(pooler.featmap_names)} is one of the backbone's",
+            hint=f"the backbone's are {list(all_maps)}",
+        )
+    scales = tuple(2.0 ** round(math.log2(height / side)) for height, _ in maps.values())
+    if len(maps) == 1:
+        thresholds: tuple[float, ...] = (NEVER,)
+    else:
+        finest, coarsest = (int(-math.log2(scale)) for scale in (scales[0], scales[-1]))
+        mapper = initLevelMapper(finest, coarsest, pooler.canonical_scale, pooler.canonical_level)
+
+        def level_of_side(side_px: float) -> int:
+            side_f32 = torch.tensor(side_px, dtype=torch.float32)
+            target = torch.floor(mapper.lvl0 + torch.log2(side_f32 / mapper.s0) + torch.tensor(mapper.eps))
+            return int(target.clamp(mapper.k_min, mapper.k_max)) - int(mapper.k_min)
+
+        # Maps of equal stride share levels: MobileNetV3-FPN pools two maps of stride 32 with one level, always map 0.
+        thresholds = level_thresholds(level_of_side, coarsest_level=coarsest - finest)
+        thresholds = (*thresholds, *[NEVER] * (len(maps) - 1 - len(thresholds)))[: len(maps) - 1]
+    height, width = pooler.output_size
+    return PoolerSpec(
+        kind="max" if isinstance(pooler, MultiScaleRoIPool) else "align",
+        feature_names=tuple(maps),
+        spatial_scales=scales,
+        level_thresholds=thresholds,
+        output_size=(int(height), int(width)),
+        sampling_ratio=max(0, int(pooler.sampling_ratio)),
+    )
+
+
+def _num_classes(model: GeneralizedRCNN) -> int:
+    heads = model.roi_heads
+    with _without_data("roi_heads.box_head or box_predictor"):
+        pooled = _empty_like(model, 2, int(model.backbone.out_channels), *heads.box_roi_pool.output_size)
+        logits, deltas = heads.box_predictor(heads.box_head(pooled))
+    num_classes, num_deltas = int(logits.shape[-1]), int(deltas.shape[-1])
+    if num_deltas != 4 * num_classes:
+        raise UnsupportedModelError(
+            f"roi_heads.box_predictor: expected 4 box deltas for each of {num_classes} classes, got {num_deltas}",
+            hint="class-agnostic box regression is not what torchvision's RoIHeads decodes",
+        )
+    return num_classes
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(v) for v in values)
+    return red, green, blue

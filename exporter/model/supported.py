@@ -1,0 +1,83 @@
+"""Refuse what has no deployable form, saying which part and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
+
+from frcnn.errors import UnsupportedModelError
+from frcnn.exporter.model.pooling import MultiScaleRoIPool
+
+__all__ = ["require_supported"]
+
+# What torchvision runs at inference, and the deployable module states anew. A subclass that changes one of these
+# computes something else; backbone, RPN head, box head and box predictor are run as they are and may be anything.
+_RESTATED: dict[type, tuple[str, ...]] = {
+    GeneralizedRCNN: ("forward", "__call__"),
+    GeneralizedRCNNTransform: ("forward", "normalize", "resize", "batch_images", "postprocess"),
+    RegionProposalNetwork: ("forward", "filter_proposals", "_get_top_n_idx", "pre_nms_top_n", "post_nms_top_n"),
+    AnchorGenerator: ("forward", "grid_anchors", "set_cell_anchors"),
+    RoIHeads: ("forward", "postprocess_detections"),
+    BoxCoder: ("decode", "decode_single"),
+}
+
+
+def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
+    """Return the model if it can be exported.
+
+    Raises:
+        UnsupportedModelError: it cannot; the message names the part and the reason.
+    """
+    if not isinstance(model, GeneralizedRCNN):
+        raise UnsupportedModelError(
+            f"expected a torchvision FasterRCNN, got {type(model).__module__}.{type(model).__name__}",
+            hint="build it with torchvision.models.detection.FasterRCNN or one of its builders",
+        )
+    heads = model.roi_heads
+    _require_unchanged("roi_heads", heads, RoIHeads)
+    for part in ("mask", "keypoint"):
+        if getattr(heads, f"has_{part}")():
+            raise UnsupportedModelError(
+                f"roi_heads.{part}_head: {part} heads have no deployable form (this is a {type(model).__name__})",
+                hint="export a FasterRCNN with the same backbone, RPN and box head",
+            )
+    if model.training:
+        raise UnsupportedModelError("the model is in training mode", hint="call model.eval() first")
+    _require_unchanged("model", model, GeneralizedRCNN)
+    _require_unchanged("transform", model.transform, GeneralizedRCNNTransform)
+    _require_unchanged("rpn", model.rpn, RegionProposalNetwork)
+    _require_unchanged("rpn.anchor_generator", model.rpn.anchor_generator, AnchorGenerator)
+    _require_unchanged("rpn.box_coder", model.rpn.box_coder, BoxCoder)
+    _require_unchanged("roi_heads.box_coder", heads.box_coder, BoxCoder)
+    _require_pooler(heads.box_roi_pool)
+    return model
+
+
+def _require_unchanged(part: str, value: Any, base: type) -> None:
+    if not isinstance(value, base):
+        raise UnsupportedModelError(
+            f"{part}: expected torchvision's {base.__name__}, got {type(value).__name__}",
+            hint="use torchvision's own class; a custom backbone, RPN head, box head or predictor is fine",
+        )
+    for method in _RESTATED[base]:
+        if getattr(type(value), method) is not getattr(base, method) or method in vars(value):
+            raise UnsupportedModelError(
+                f"{part}: {type(value).__name__} changes {base.__name__}.{method}(), which is restated for deployment",
+                hint="use torchvision's own method; a custom backbone, RPN head, box head or predictor is fine",
+            )
+
+
+def _require_pooler(pooler: Any) -> None:
+    if type(pooler) not in (MultiScaleRoIAlign, MultiScaleRoIPool):
+        raise UnsupportedModelError(
+            f"roi_heads.box_roi_pool: no deployable form of {type(pooler).__module__}.{type(pooler).__name__}",
+            hint="use torchvision.ops.MultiScaleRoIAlign or frcnn.exporter.MultiScaleRoIPool",
+        )

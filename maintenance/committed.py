@@ -1,0 +1,323 @@
+"""What is committed under ``benchmarks/results``: each file read as what its content says it is.
+
+A new kind of file is one more structure here and one more part in ``performance_sections``. A file of no known kind is
+an error: nothing that was measured and committed goes unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from frcnn.benchmarks.report.results import Environment, Results
+from frcnn.errors import ArtifactError
+
+__all__ = [
+    "Committed",
+    "CpuModel",
+    "CpuRow",
+    "CpuSpeeds",
+    "EngineSpeeds",
+    "Evaluation",
+    "FullSize",
+    "GpuSession",
+    "KernelResources",
+    "KernelSpeeds",
+    "Named",
+    "Noise",
+    "Soak",
+    "read_committed",
+]
+
+T = TypeVar("T")
+Report = Mapping[str, Any]
+
+
+class CpuRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A way to run a model: quartiles of a picture's time, and times eager's speed (middle, least, largest round)."""
+
+    name: str
+    ms: tuple[float, float, float]
+    times_eager: tuple[float, float, float]
+    export_s: float
+
+
+class CpuStage(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage of the network, as ``maintenance.stages`` measures it."""
+
+    name: str
+    ms: float
+    gflop: float
+    of_sgemm: float
+
+
+class Noise(msgspec.Struct, frozen=True, kw_only=True):
+    """A distance from float64 eager, as ``maintenance.noise`` measures it."""
+
+    pairs: int
+    unmatched: float
+    box_px_rms: float
+    box_px_max: float
+    score_rms: float
+    score_max: float
+
+
+class CpuModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of ``maintenance.cpu``."""
+
+    model: str
+    pictures: tuple[str, ...]
+    canvas: tuple[int, int]
+    proposals: tuple[int, ...]
+    rounds: int
+    rows: tuple[CpuRow, CpuRow, CpuRow]
+    stages: tuple[CpuStage, ...]
+    error_of_eager: Noise
+    error_of_ours: Noise
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an older kind of report was made; not all of them say everything."""
+
+    threads: int | None = None
+    cpu: str = ""
+    device: str = ""
+    versions: dict[str, str] = {}
+    command: str = ""
+    date: str = ""
+
+
+class CpuSpeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``python -m maintenance.cpu`` writes."""
+
+    environment: Machine
+    results: tuple[CpuModel, ...]
+
+
+class Family(msgspec.Struct, frozen=True, kw_only=True):
+    """A model family at its full size; eager is held to float64 with and without oneDNN."""
+
+    family: str
+    export_s: float
+    export_peak_gb: float
+    file_mb: float
+    error_of_eager: tuple[Noise, ...]
+    error_of_ours: Noise
+
+
+class FullSize(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``make test-full`` writes."""
+
+    environment: Machine
+    families: tuple[Family, ...]
+
+
+class KernelForm(msgspec.Struct, frozen=True, kw_only=True):
+    """A form of a kernel compiled for an architecture."""
+
+    kernel: str
+    architecture: str
+    threads: int
+    registers: int
+    shared_bytes: int
+    spill_bytes: int
+    code_bytes: int
+
+
+class KernelResources(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``python -m maintenance.kernel_resources`` writes."""
+
+    nvrtc: str
+    rows: tuple[KernelForm, ...]
+
+
+class Middle(msgspec.Struct, frozen=True, kw_only=True):
+    """A median and the extremes of the rounds."""
+
+    least: float
+    median: float
+    most: float
+
+
+class KernelCase(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel on one input."""
+
+    case: str
+    batch: int
+    boxes: str
+    cache: str
+    microseconds: dict[str, Middle]
+    times_torchvision: Middle
+    floor_us: float | None
+    floor_bound: str | None = None
+    of_floor: float | None = None
+    target_us: float | None = None
+    target_met: bool | None = None
+
+
+class KernelSpeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``python -m maintenance.kernels`` writes."""
+
+    environment: Machine
+    results: tuple[KernelCase, ...]
+    failed: tuple[dict[str, str], ...] = ()
+
+
+class EngineModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of ``maintenance.engine``: its artifacts, and its measurements of several kinds."""
+
+    model: str
+    artifacts: tuple[dict[str, Any], ...]
+    measurements: tuple[dict[str, Any], ...]
+
+
+class EngineSpeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``python -m maintenance.engine`` writes."""
+
+    environment: Machine
+    models: tuple[EngineModel, ...]
+
+
+class SessionPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of ``maintenance/gpu_session.py``: how it ended, and its tests by outcome where it has some."""
+
+    part: str
+    shows: str
+    ended: str
+    seconds: float
+    tests: dict[str, int] = {}
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """Something tried by hand on the same machine."""
+
+    what: str
+    tool: str = msgspec.field(name="with")
+    ended: str
+    figures: dict[str, float] = {}
+
+
+class GpuSession(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``maintenance/gpu_session.py`` writes, and what else was tried then."""
+
+    machine: dict[str, Any]
+    parts: tuple[SessionPart, ...]
+    tried: tuple[Trial, ...] = ()
+
+
+class Measures(msgspec.Struct, frozen=True, kw_only=True):
+    """Average precision, 0 to 1; None where there is nothing to average."""
+
+    AP: float | None
+    AP50: float | None
+    AP75: float | None
+
+
+class Evaluation(Measures, frozen=True, kw_only=True):
+    """What ``frcnn eval --json`` writes."""
+
+    eager: Measures | None
+    images: int
+    objects: int
+    partial: bool
+    command: str
+
+
+class Soak(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``make soak-full`` writes: figures by attack."""
+
+    environment: Environment
+    attacks: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named(Generic[T]):
+    """A report and the name of its file."""
+
+    file: str
+    report: T
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """All that is committed, by kind, in the order of the files' names."""
+
+    runs: tuple[Named[Results], ...]
+    cpu: tuple[Named[CpuSpeeds], ...]
+    engines: tuple[Named[EngineSpeeds], ...]
+    kernels: tuple[Named[KernelSpeeds], ...]
+    sessions: tuple[Named[GpuSession], ...]
+    evaluations: tuple[Named[Evaluation], ...]
+    full_size: tuple[Named[FullSize], ...]
+    resources: tuple[Named[KernelResources], ...]
+    soaks: tuple[Named[Soak], ...]
+
+
+def read_committed(folder: Path) -> Committed:
+    """Read every ``*.json`` of a folder.
+
+    Raises:
+        ArtifactError: a file is of no known kind, or damaged.
+    """
+    found = [(path.name, _read(path)) for path in sorted(folder.glob("*.json"))]
+
+    def of(kind: type[T]) -> tuple[Named[T], ...]:
+        return tuple(Named(file=name, report=report) for name, report in found if isinstance(report, kind))
+
+    return Committed(
+        runs=of(Results),
+        cpu=of(CpuSpeeds),
+        engines=of(EngineSpeeds),
+        kernels=of(KernelSpeeds),
+        sessions=of(GpuSession),
+        evaluations=of(Evaluation),
+        full_size=of(FullSize),
+        resources=of(KernelResources),
+        soaks=of(Soak),
+    )
+
+
+_HINT: Final = "maintenance.committed lists the kinds that the page of results knows"
+
+
+def _read(path: Path) -> object:
+    try:
+        content = path.read_bytes()
+        report = msgspec.json.decode(content)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ArtifactError(f"cannot read {path}: {error}", hint="restore it, or measure again") from error
+    kind = _kind(report) if isinstance(report, dict) else None
+    if kind is None:
+        raise ArtifactError(f"{path} is no kind of result that is known", hint=_HINT)
+    if kind is Results:
+        return Results.read(path)
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        raise ArtifactError(f"{path}, read as {kind.__name__}: {error}", hint="measure again") from error
+
+
+def _kind(report: Report) -> type[Any] | None:
+    """Tell by the names at the top, and by those of the first result where two kinds share them."""
+    if {"workload", "rows", "noise"} <= report.keys():
+        return Results
+    if {"AP", "AP50", "per_class"} <= report.keys():
+        return Evaluation
+    if "families" in report:
+        return FullSize
+    if "attacks" in report:
+        return Soak
+    if {"machine", "parts"} <= report.keys():
+        return GpuSession
+    if "models" in report:
+        return EngineSpeeds
+    if {"nvrtc", "rows"} <= report.keys():
+        return KernelResources
+    if "results" in report:
+        first: Report = next(iter(report["results"]), {})
+        return KernelSpeeds if "case" in first else CpuSpeeds if "canvas" in first else None
+    return None

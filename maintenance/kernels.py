@@ -1,0 +1,256 @@
+"""Speed of the CUDA kernels against torchvision's CUDA operators, on one GPU, in one run.
+
+``python -m maintenance.kernels -o results.json [--quick] [--boxes boxes.npz]``. Ours is timed in a CUDA graph, as
+an engine runs it, and called from Python beside it; torchvision's waits for the GPU and cannot be captured. Warm and
+cold L2, batches of 1, 8 and 4, boxes at random and of the demo's checkpoint. Every case is checked before it is timed;
+one that is wrong or fails is reported, not timed, and the exit status is 1. What matters most comes first, and the file
+is complete after every line, so that a run may be stopped at any moment.
+
+Cold times are the ones to hold against the floor (``kernel_floors``): in a warm L2 lies what memory need not bring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from frcnn.errors import FrcnnError
+from frcnn.files import write_text
+from maintenance.kernel_boxes import Boxes, demo_boxes, load_boxes, random_boxes
+from maintenance.kernel_cases import (
+    OURS,
+    OURS_FROM_PYTHON,
+    THEIRS,
+    Case,
+    align_case,
+    nms_case,
+    preprocess_case,
+)
+from maintenance.kernel_floors import Bound, Limits, measure_limits
+from maintenance.kernel_timing import Cache, CudaTimer, Spread, Timer, interleaved, ratios, spread
+
+__all__ = ["LEAST_RATIO", "Result", "main", "measure"]
+
+LEAST_RATIO: Final = 5.0
+"""Each kernel is to be at least so many times as fast as torchvision's operator."""
+
+_CACHES: Final[tuple[Cache, ...]] = ("warm", "cold")
+_PACKAGES: Final = ("torch", "torchvision", "cuda-bindings", "cuda-core", "nvidia-cuda-nvrtc", "numpy")
+_RPN_THRESHOLD: Final = 0.7
+_CLASS_THRESHOLD: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A case measured with the caches warm or cold.
+
+    Attributes:
+        case: its name.
+        batch: pictures.
+        boxes: ``random``, ``demo``, or nothing.
+        cache: ``warm`` or ``cold``.
+        microseconds: of a call, by way.
+        times_torchvision: torchvision's time / ours within a round, ours in a graph.
+        times_torchvision_from_python: the same, ours called from Python.
+        density: share of the boxes or RoIs that are present, 0 to 1; None where there are none.
+        moved_bytes: what must be read or written at least.
+        floor_us: what this GPU cannot do it faster than with a cold L2; None warm.
+        floor_bound: what sets the floor: ``memory``, ``arithmetic`` or ``launch``; None warm.
+        of_floor: the floor / our median, the share of the roofline; 1 is the best there is; None warm.
+        target_us: what we want to reach, warm.
+        target_met: whether our median is within it; None where there is no target.
+        ratio_met: whether the median ratio reaches :data:`LEAST_RATIO`.
+    """
+
+    case: str
+    batch: int
+    boxes: str
+    cache: Cache
+    microseconds: dict[str, Spread]
+    times_torchvision: Spread
+    times_torchvision_from_python: Spread
+    density: float | None
+    moved_bytes: int
+    floor_us: float | None
+    floor_bound: Bound | None
+    of_floor: float | None
+    target_us: float | None
+    target_met: bool | None
+    ratio_met: bool
+
+
+def measure(case: Case, timer: Timer, cache: Cache, *, rounds: int, limits: Limits) -> Result:
+    """Measure a case.
+
+    Args:
+        case: already checked.
+        timer: how.
+        cache: whether the L2 is flushed before each launch.
+        rounds: at least 2.
+        limits: of the GPU, for the floor.
+    """
+    times = interleaved(case.ways, timer, cache, rounds)
+    floor, bound = limits.floor(case.work) if cache == "cold" else (None, None)
+    ours, ratio = spread(times[OURS]), ratios(times, THEIRS, OURS)
+    target = case.target_us if cache == "warm" else None
+    return Result(
+        case=case.name,
+        batch=case.batch,
+        boxes=case.boxes,
+        cache=cache,
+        microseconds={name: spread(values) for name, values in times.items()},
+        times_torchvision=ratio,
+        times_torchvision_from_python=ratios(times, THEIRS, OURS_FROM_PYTHON),
+        density=case.density,
+        moved_bytes=case.work.moved_bytes,
+        floor_us=floor,
+        floor_bound=bound,
+        of_floor=None if floor is None else floor / ours.median,
+        target_us=target,
+        target_met=None if target is None else ours.median <= target,
+        ratio_met=ratio.median >= LEAST_RATIO,
+    )
+
+
+def _cases(demo: Sequence[Boxes], quick: bool) -> Iterator[partial[Case]]:
+    """Give functions that make the cases, one after another, so that only one lies in the GPU's memory."""
+    for batch in (1,) if quick else (1, 8, 4):
+        drawn = [random_boxes(seed) for seed in range(batch)]
+        few = [random_boxes(seed, present=0.02) for seed in range(batch)]  # as many as pass a score threshold
+        yield partial(align_case, drawn)
+        yield partial(nms_case, drawn, of="rpn", iou_threshold=_RPN_THRESHOLD)
+        yield partial(nms_case, few, of="classes", iou_threshold=_CLASS_THRESHOLD)
+        yield partial(nms_case, drawn, of="classes", iou_threshold=_CLASS_THRESHOLD)
+        for element in ("float16", "float32"):
+            yield partial(preprocess_case, [(1080, 1920)] * batch, element=element)
+        real = [demo[i % len(demo)] for i in range(batch)] if demo else []
+        if real:
+            yield partial(align_case, real)
+            yield partial(nms_case, real, of="rpn", iou_threshold=_RPN_THRESHOLD)
+            yield partial(nms_case, real, of="classes", iou_threshold=_CLASS_THRESHOLD)
+    if not quick:
+        one = [random_boxes(0)]
+        yield partial(align_case, one, layout="planar")
+        yield partial(align_case, one, element="bfloat16")
+        yield partial(align_case, one, element="float32")
+        yield partial(align_case, one, channels=64)
+        yield partial(preprocess_case, [(480, 640)], element="float16")
+
+
+def _environment(arguments: Sequence[str]) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    module = Path("/proc/driver/nvidia/version")
+    number = ctypes.c_int()
+    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
+    return {
+        "device": properties.name,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "l2_bytes": properties.L2_cache_size,
+        "memory_bytes": properties.total_memory,
+        "driver": module.read_text(encoding="utf-8").splitlines()[0] if module.is_file() else "unknown",
+        "driver_cuda": f"{number.value // 1000}.{number.value % 1000 // 10}",
+        "torch_cuda": torch.version.cuda,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {package: _version(package) for package in _PACKAGES},
+        "command": " ".join(["python -m maintenance.kernels", *arguments]),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _demo(path: Path | None) -> tuple[list[Boxes], str]:
+    """Return the demo's boxes and where they are from; none, and why, where they cannot be made."""
+    if path is not None:
+        return load_boxes(path), str(path.name)
+    try:
+        return demo_boxes(8), "made in this run"
+    except (ImportError, OSError) as error:
+        return [], f"left out: {error}"
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    write_text(path, json.dumps(report, indent=1) + "\n")
+
+
+def _line(result: Result) -> str:
+    ours, theirs = result.microseconds[OURS].median, result.microseconds[THEIRS].median
+    target = "" if result.target_us is None else f"  target {result.target_us:.0f}: {_met(bool(result.target_met))}"
+    floor = ""
+    if result.of_floor is not None:
+        floor = f"  {result.of_floor:.0%} of the floor, {result.floor_us:.1f} us of {result.floor_bound}"
+    return (
+        f"{result.case} {result.boxes}, batch {result.batch}, {result.cache}: {ours:.1f} us, "
+        f"torchvision {theirs:.1f} us, {result.times_torchvision.median:.1f}x ({_met(result.ratio_met)}){floor}{target}"
+    )
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "MISSED"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print a line for each result and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the JSON file")
+    parser.add_argument("--quick", action="store_true", help="batch 1 and few rounds")
+    parser.add_argument("--boxes", type=Path, help="the demo's boxes, from python -m maintenance.kernel_boxes")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = parser.parse_args(given)
+    if not torch.cuda.is_available():
+        print("error: the kernel benchmark needs an NVIDIA GPU and its driver, and there is none here", file=sys.stderr)
+        return 2
+    rounds, launches = (5, 20) if chosen.quick else (15, 50)
+    timer = CudaTimer(launches)
+    demo, origin = _demo(chosen.boxes)
+    limits = measure_limits(timer)
+    print(
+        f"copy {limits.copy_bytes_per_us / 1e6:.2f} TB/s, arithmetic {limits.operations_per_us / 1e6:.1f} T/s, "
+        f"launch {limits.launch_us:.1f} us",
+        flush=True,
+    )
+    report: dict[str, Any] = {
+        "environment": _environment(given),
+        "settings": {"rounds": rounds, "launches": launches, "least_ratio": LEAST_RATIO, "demo_boxes": origin},
+        "limits": asdict(limits),
+        "results": [],
+        "failed": [],
+    }
+    for make in _cases(demo, chosen.quick):
+        try:
+            case = make()
+            case.check()
+            for cache in _CACHES:
+                result = measure(case, timer, cache, rounds=rounds, limits=limits)
+                print(_line(result), flush=True)
+                report["results"].append(asdict(result))
+                _write(chosen.output, report)
+        except (AssertionError, FrcnnError, RuntimeError) as error:  # PyTorch's CUDA errors are RuntimeErrors
+            failed = f"{make.func.__name__}, batch {len(make.args[0])}, {make.keywords}"
+            print(f"FAILED {failed}: {error}", flush=True)
+            report["failed"].append({"case": failed, "error": str(error)})
+            _write(chosen.output, report)
+    return 1 if report["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Make what the documents say of figures from what is committed under benchmarks/results.
+
+That is docs/performance.md, the README's table of speed, and the figures in docs/reliability.md.
+``python -m maintenance.performance_page`` (or ``make performance``) writes them; with ``--check`` it writes
+nothing and exits with 1 where one is not what the files say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from frcnn.console import note
+from frcnn.errors import FrcnnError, UsageError
+from frcnn.files import write_text
+from maintenance.committed import read_committed
+from maintenance.performance_sections import page, readme_table
+from maintenance.reliability_sections import reliability_figures
+
+__all__ = ["BEGIN", "END", "main", "pages", "with_figures"]
+
+BEGIN: Final = "<!-- figures: made by make performance; edits are lost -->"
+END: Final = "<!-- end of figures -->"
+_ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+def with_figures(document: str, figures: str, *, name: str) -> str:
+    """Return a document with the figures between its markers.
+
+    Args:
+        document: its text.
+        figures: what to put there.
+        name: of the document, for the error.
+
+    Raises:
+        UsageError: the markers are not there once each, in this order.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in before + after:
+        raise UsageError(
+            f"the figures in {name} have lost their place",
+            hint=f"put the lines {BEGIN} and {END} where they belong, once each",
+        )
+    return f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}"
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """Return what the generated pages of a checkout are to hold.
+
+    Args:
+        root: of the checkout.
+
+    Raises:
+        ArtifactError: a committed result cannot be read.
+        UsageError: a document has no markers, or there is no checkout.
+    """
+    readme, reliability = root / "README.md", root / "docs" / "reliability.md"
+    results = root / "benchmarks" / "results"
+    if not readme.is_file() or not reliability.is_file() or not results.is_dir():
+        raise UsageError(f"{root} is no checkout of frcnn", hint="run this in a clone, or give its folder with --root")
+    committed = read_committed(results)
+    return {
+        root / "docs" / "performance.md": page(committed),
+        readme: with_figures(readme.read_text("utf-8"), readme_table(committed), name="README.md"),
+        reliability: with_figures(
+            reliability.read_text("utf-8"), reliability_figures(committed), name="docs/reliability.md"
+        ),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the pages, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=_ROOT, help="the checkout; this one by default")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is out of date")
+    chosen = parser.parse_args(arguments)
+    try:
+        wanted = pages(chosen.root)
+        stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text]
+        for path in stale:
+            if not chosen.check:
+                write_text(path, wanted[path])
+            note(f"{path}: {'out of date; run make performance' if chosen.check else 'written'}")
+    except FrcnnError as error:
+        note(f"error: {error.message}")
+        note(f"hint: {error.hint}")
+        return 2
+    return 1 if stale and chosen.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""Compile kernels by NVRTC: cubins for architectures, PTX for what comes after them.
+
+Needs neither a GPU nor a driver nor the CUDA toolkit: the compiler's library comes as a wheel (``frcnn[cuda]``), and
+the kernels include nothing but our own headers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache as memoised
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from frcnn.errors import KernelError
+from frcnn.plugins.cuda.dependencies import import_nvrtc
+from frcnn.plugins.cuda.kernel_cache import KernelCache, default_cache
+from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
+
+__all__ = [
+    "OLDEST_PTX",
+    "CompiledKernel",
+    "Resources",
+    "compile_kernel",
+    "compile_kernels",
+    "compiler_version",
+    "fingerprint",
+    "resource_usage",
+    "supported_architectures",
+]
+
+OLDEST_PTX: Final = "compute_75"
+"""The architecture that PTX is made for: every GPU we serve can compile it in its driver."""
+
+_SCHEMA: Final = "frcnn kernel 1"  # changes when the key or the value of the cache means something else
+# Decisions must not depend on contraction: kernels write fmaf where they want it.
+_OPTIONS: Final = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledKernel:
+    """Machine code or PTX of a kernel.
+
+    Attributes:
+        kernel: what was compiled.
+        architecture: ``sm_NN`` or ``compute_NN``.
+        code: a cubin (ELF), or PTX as text that ends in a 0 byte.
+    """
+
+    kernel: Kernel
+    architecture: str
+    code: bytes
+
+    @property
+    def kind(self) -> Literal["cubin", "ptx"]:
+        """What ``code`` is."""
+        return "ptx" if self.architecture.startswith("compute_") else "cubin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What a thread or block of a kernel takes, as the assembler reports it.
+
+    Attributes:
+        registers: per thread.
+        shared_bytes: per block, static.
+        stack_bytes: per thread.
+        spill_bytes: stored and loaded per thread because registers did not suffice.
+    """
+
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_bytes: int
+
+
+def compiler_version() -> tuple[int, int]:
+    """Return NVRTC's version: (major, minor) of the CUDA release.
+
+    Raises:
+        MissingDependencyError: there is no NVRTC.
+    """
+    _status, major, minor = import_nvrtc().nvrtcVersion()
+    return int(major), int(minor)
+
+
+def supported_architectures() -> tuple[str, ...]:
+    """Return the architectures that this NVRTC makes cubins for, oldest first, as ``sm_NN``.
+
+    Raises:
+        MissingDependencyError: there is no NVRTC.
+    """
+    _status, numbers = import_nvrtc().nvrtcGetSupportedArchs()
+    return tuple(f"sm_{number}" for number in sorted(numbers))
+
+
+def compile_kernel(
+    kernel: Kernel,
+    architecture: str,
+    *,
+    cuda_major: int | None = None,
+    cache: KernelCache | None = None,
+) -> CompiledKernel:
+    """Compile a kernel, or take it from the cache.
+
+    Args:
+        kernel: what to compile.
+        architecture: ``sm_NN`` for a cubin, ``compute_NN`` for PTX.
+        cuda_major: the CUDA major version that the code is for; an artifact for CUDA 12 needs NVRTC 12, whose code
+            older drivers take. None: that of the NVRTC at hand.
+        cache: where compiled kernels are kept; None: :func:`~frcnn.plugins.cuda.kernel_cache.default_cache`.
+
+    Raises:
+        KernelError: NVRTC does not know the architecture, is of another CUDA major, or finds a fault; the compiler's
+            whole log is a note of the exception.
+        MissingDependencyError: there is no NVRTC.
+    """
+    version = compiler_version()
+    if cuda_major is not None and cuda_major != version[0]:
+        raise KernelError(
+            f"kernels for CUDA {cuda_major} need NVRTC {cuda_major}, found {version[0]}.{version[1]}",
+            hint=f"pip install 'cuda-bindings=={cuda_major}.*' and NVRTC of the same version",
+        )
+    _check_architecture(architecture)
+    store = default_cache() if cache is None else cache
+    key = _key(kernel, architecture, version)
+    code = store.read(key)
+    if code is None:
+        code, _log = _compile(kernel, architecture)
+        store.write(key, code)
+    return CompiledKernel(kernel=kernel, architecture=architecture, code=code)
+
+
+def compile_kernels(
+    kernel: Kernel,
+    architectures: Sequence[str],
+    *,
+    cuda_major: int | None = None,
+    cache: KernelCache | None = None,
+) -> dict[str, CompiledKernel]:
+    """Compile a kernel for several architectures: a cubin for each, and PTX for all others.
+
+    Args:
+        kernel: what to compile.
+        architectures: ``sm_NN``; none gives the PTX alone.
+        cuda_major: see :func:`compile_kernel`.
+        cache: likewise.
+
+    Returns:
+        Architecture -> code; the PTX is under :data:`OLDEST_PTX`.
+
+    Raises:
+        KernelError: see :func:`compile_kernel`.
+        MissingDependencyError: there is no NVRTC.
+    """
+    wanted = (*dict.fromkeys(architectures), OLDEST_PTX)
+    return {name: compile_kernel(kernel, name, cuda_major=cuda_major, cache=cache) for name in wanted}
+
+
+def fingerprint(kernel: Kernel) -> str:
+    """Return what a kernel's source, headers, constants and options hash to, as 16 hexadecimal digits.
+
+    Code that was compiled from one kernel may be launched by another if their fingerprints are one; no compiler is
+    needed to tell.
+
+    Raises:
+        KernelError: the source cannot be read.
+    """
+    return _key(kernel, "", (0, 0)).hex()[:16]
+
+
+def resource_usage(kernel: Kernel, architecture: str) -> Resources:
+    """Compile a kernel for ``sm_NN``, past the cache, and return what the assembler says it takes.
+
+    Raises:
+        KernelError: see :func:`compile_kernel`.
+        MissingDependencyError: there is no NVRTC.
+    """
+    _check_architecture(architecture)
+    _code, log = _compile(kernel, architecture, "--ptxas-options=-v")
+
+    def said(pattern: str) -> int:
+        return sum(int(number) for number in re.findall(pattern, log))
+
+    return Resources(
+        registers=said(r"Used (\d+) registers"),
+        shared_bytes=said(r"(\d+) bytes smem"),
+        stack_bytes=said(r"(\d+) bytes stack frame"),
+        spill_bytes=said(r"(\d+) bytes spill"),
+    )
+
+
+def _check_architecture(architecture: str) -> None:
+    known = supported_architectures()
+    also_ptx = (name.replace("sm_", "compute_") for name in known)
+    if architecture not in (*known, *also_ptx):
+        version = ".".join(map(str, compiler_version()))
+        raise KernelError(
+            f"NVRTC {version} does not know the architecture {architecture!r}, only {', '.join(known)}"
+            " (and compute_NN for PTX)",
+            hint="a newer NVRTC knows newer ones; for a GPU that is newer still, take PTX: " + OLDEST_PTX,
+        )
+
+
+def _source_of(kernel: Kernel) -> tuple[Path, bytes]:
+    path = (KERNEL_FOLDER / kernel.source).resolve()
+    try:
+        return path, path.read_bytes()
+    except OSError as error:
+        raise KernelError(f"{kernel.entry}: {path} cannot be read: {error.strerror}", hint="reinstall frcnn") from error
+
+
+@memoised
+def _headers() -> Mapping[str, str]:
+    folder = KERNEL_FOLDER.resolve()
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*.cuh"))
+    }
+
+
+def _options(kernel: Kernel, architecture: str) -> list[str]:
+    macros = [f"--define-macro={name}={value}" for name, value in kernel.macros().items()]
+    return [f"--gpu-architecture={architecture}", *_OPTIONS, *macros]
+
+
+def _key(kernel: Kernel, architecture: str, version: tuple[int, int]) -> bytes:
+    _path, source = _source_of(kernel)
+    parts = [_SCHEMA, repr(version), *_options(kernel, architecture), repr(sorted(_headers().items()))]
+    return hashlib.sha256("\0".join(parts).encode() + b"\0" + source).digest()
+
+
+def _compile(kernel: Kernel, architecture: str, *more: str) -> tuple[bytes, str]:
+    """Return the code and the compiler's log."""
+    nvrtc = import_nvrtc()
+    path, source = _source_of(kernel)
+    folder = KERNEL_FOLDER.resolve()
+    options = [*_options(kernel, architecture), f"--include-path={folder}", f"--include-path={path.parent}", *more]
+    _status, program = nvrtc.nvrtcCreateProgram(source, kernel.source.encode(), 0, [], [])
+    try:
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+        log = _bytes_of(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).rstrip(b"\0\n").decode()
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise _failure(kernel, architecture, log or status.name)
+        if architecture.startswith("compute_"):
+            return _bytes_of(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program), log
+        return _bytes_of(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), log
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def _bytes_of(size_of: Any, fill: Any, program: Any) -> bytes:
+    _status, size = size_of(program)
+    buffer = bytearray(size)
+    fill(program, buffer)
+    return bytes(buffer)
+
+
+def _failure(kernel: Kernel, architecture: str, log: str) -> KernelError:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    first = next((line for line in lines if "error" in line), lines[0])
+    error = KernelError(
+        f"{kernel.entry} ({kernel.source}) does not compile for {architecture}: {first}",
+        hint="the compiler's log follows the traceback of --debug",
+    )
+    error.add_note(log)
+    return error

@@ -1,0 +1,7 @@
+"""What RoIAlign and RoI max pooling over several feature levels share.
+
+In: attributes of an operator, RoIs, and the scales of its levels.
+Out: their inputs and shapes, the level of each RoI, and the plan of their kernels.
+"""
+
+__all__ = ["kernel", "level_boundaries", "levels", "spec"]

@@ -1,0 +1,104 @@
+// What the RoI pooling kernels share: which map a RoI belongs to, what a thread pools, how the result is written.
+//
+// One block pools one RoI (blockIdx.x) for up to CHANNELS_PER_BLOCK channels (blockIdx.y). The constants, the order of
+// the arguments and the launch geometry are stated in pooling_kernel.py.
+#pragma once
+#include "cuda/element.cuh"
+
+// EACH_LEVEL(X) writes X(0), X(1), ... X(LEVELS - 1): a TensorRT plugin has one pointer argument per map.
+#define EACH_LEVEL_1(X) X(0)
+#define EACH_LEVEL_2(X) EACH_LEVEL_1(X), X(1)
+#define EACH_LEVEL_3(X) EACH_LEVEL_2(X), X(2)
+#define EACH_LEVEL_4(X) EACH_LEVEL_3(X), X(3)
+#define EACH_LEVEL_5(X) EACH_LEVEL_4(X), X(4)
+#define EACH_LEVEL_6(X) EACH_LEVEL_5(X), X(5)
+#define EACH_LEVEL_7(X) EACH_LEVEL_6(X), X(6)
+#define EACH_LEVEL_8(X) EACH_LEVEL_7(X), X(7)
+#define JOIN_TEXT(a, b) a##b
+#define JOIN(a, b) JOIN_TEXT(a, b)
+#define EACH_LEVEL JOIN(EACH_LEVEL_, LEVELS)
+#define MAP_POINTER(i) const Element* __restrict__ map_##i
+#define MAP_HEIGHT(i) int height_##i
+#define MAP_WIDTH(i) int width_##i
+#define MAP_OF(i) Map{map_##i, height_##i, width_##i}
+
+// A feature map of all pictures, (N, C, height, width) or (N, height, width, C).
+struct Map {
+    const Element* cells;
+    int height, width;
+};
+
+constexpr int kBins = OUTPUT_HEIGHT * OUTPUT_WIDTH;
+constexpr int kWidth = CHANNELS_LAST ? kPerVector : 1;  // channels a thread pools at once
+
+// The RoI of this block, and the map it is pooled from.
+struct Roi {
+    float4 box;  // x1, y1, x2, y2 in canvas pixels
+    Map map;
+    float scale;
+    int image;
+    bool present;
+};
+
+// The level is the number of thresholds that sqrt(area) reaches. All in float32, in this order, as frcnn.plugins.roi_pooling.level_boundaries
+// explains.
+__device__ __forceinline__ Roi find_roi(const float4* __restrict__ rois, const Map (&maps)[LEVELS], int rois_per_image) {
+    constexpr float kScales[] = {SPATIAL_SCALES};
+    constexpr float kThresholds[] = {LEVEL_THRESHOLDS};
+    const float4 box = rois[blockIdx.x];
+    const float width = box.z - box.x, height = box.w - box.y;
+    const float area = width * height;
+    const float side = sqrtf(area);
+    const bool present = width >= 0.f && height >= 0.f && area <= 3.402823466e+38f && !(LEVELS == 1 && side >= kThresholds[0]);
+    Roi roi{box, maps[0], kScales[0], int(blockIdx.x) / rois_per_image, present};
+#pragma unroll
+    for (int level = 1; level < LEVELS; ++level) {
+        if (side >= kThresholds[level - 1]) {
+            roi.map = maps[level];
+            roi.scale = kScales[level];
+        }
+    }
+    return roi;
+}
+
+constexpr bool kStaged = CHANNELS_LAST && !OUTPUT_CHANNELS_LAST;
+constexpr int kRunWords = kBins * kWidth * int(sizeof(Element)) / 4;  // the output of kWidth channels
+constexpr int kRunStride = kRunWords + 1;  // the lanes' writes are spread over all banks
+// pooling_kernel.py fits these words, and the taps of RoIAlign, into the shared memory of a block.
+constexpr int kStageWords = kStaged ? CHANNELS_PER_BLOCK / kWidth * kRunStride : 1;
+
+// Pools all bins of the RoI for the channels of this block. `pooler` gives, for a bin, the pooled value of kWidth
+// neighbouring channels: pooler(first cell of the channel, elements from a cell to the next in x, bin, values).
+template <class Pooler>
+__device__ __forceinline__ void pool_bins(const Pooler& pooler, const Roi& roi, int channels, unsigned* stage,
+                                          Element* __restrict__ pooled) {
+    const int first_channel = blockIdx.y * CHANNELS_PER_BLOCK;
+    const int groups = min(CHANNELS_PER_BLOCK, channels - first_channel) / kWidth;
+    const size_t cells = size_t(roi.map.height) * roi.map.width;
+    const Element* const maps_of_image = roi.map.cells + roi.image * cells * channels;
+    pooled += size_t(blockIdx.x) * channels * kBins;
+    for (int item = threadIdx.x; item < groups * kBins; item += THREADS) {
+        float values[kWidth] = {};
+        if constexpr (CHANNELS_LAST) {  // neighbouring lanes, neighbouring channels
+            const int bin = item / groups, group = item - bin * groups;
+            const int channel = first_channel + group * kWidth;
+            if (roi.present) pooler(maps_of_image + channel, channels, bin, values);
+            if constexpr (kStaged) {
+                Element* const run = reinterpret_cast<Element*>(stage + group * kRunStride);
+#pragma unroll
+                for (int i = 0; i < kWidth; ++i) run[i * kBins + bin] = from_float(values[i]);
+            } else {
+                store(pooled + size_t(bin) * channels + channel, values);
+            }
+        } else {  // neighbouring lanes, neighbouring bins
+            const int channel = first_channel + item / kBins, bin = item % kBins;
+            if (roi.present) pooler(maps_of_image + channel * cells, 1, bin, values);
+            store(pooled + size_t(channel) * kBins + bin, values);
+        }
+    }
+    if constexpr (kStaged) {
+        __syncthreads();
+        unsigned* const out = reinterpret_cast<unsigned*>(pooled + size_t(first_channel) * kBins);
+        for (int word = threadIdx.x; word < groups * kRunWords; word += THREADS) out[word] = stage[word + word / kRunWords];
+    }
+}

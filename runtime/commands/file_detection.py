@@ -1,0 +1,171 @@
+"""Detect in many files: pictures and videos, copies drawn, the unusable skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from frcnn.console import note, track
+from frcnn.errors import ImageError
+from frcnn.files import replacing
+from frcnn.runtime.detections import Detections
+from frcnn.runtime.detector import Detector
+from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
+from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.sources import is_video
+from frcnn.runtime.images.video import open_video, writing_video
+from frcnn.runtime.results.draw import annotate
+from frcnn.runtime.results.report import Report
+from frcnn.runtime.streaming.stopping import Stop
+
+__all__ = ["Survey"]
+
+_JPEG_OPTIONS: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
+_LOST_SHARE = 0.02
+"""Share of a video's promised frames that may be missing: headers are often a frame or two off."""
+
+
+class Survey:
+    """One run of ``frcnn detect`` over files.
+
+    Args:
+        detector: what finds objects.
+        report: takes the results.
+        copies: where the annotated copy of each file goes; files that are not in it get none.
+        score: least score.
+        classes: class indices to keep, or None.
+        batch_size: pictures the network takes at a time.
+        max_pixels: videos with larger frames are skipped.
+        stop: asked after each picture or frame; None never stops.
+
+    Attributes:
+        skipped: name -> why, of each input that could not be used, or not to its end.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        report: Report,
+        copies: Mapping[Path, Path],
+        *,
+        score: float,
+        classes: frozenset[int] | None,
+        batch_size: int,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        stop: Stop | None = None,
+    ) -> None:
+        self._detector = detector
+        self._report = report
+        self._copies = copies
+        self._options: dict[str, Any] = {"score": score, "classes": classes, "batch_size": batch_size}
+        self._max_pixels = max_pixels
+        self._stop = stop
+        self._next_id = 1
+        self.skipped: dict[str, ImageError] = {}
+
+    def run(self, files: Sequence[Path]) -> None:
+        """Detect in all files, in order, or until asked to stop: then the picture in hand is the last.
+
+        Raises:
+            ArtifactError: the network failed.
+            OutputError: an annotated copy or a line of results cannot be written.
+        """
+        for video, group in groupby(files, is_video):
+            if video:
+                for file in group:
+                    if not self._is_stopped:
+                        self._video(file)
+            elif not self._is_stopped:
+                self._pictures(list(group))
+
+    def skip(self, name: str, error: ImageError) -> None:
+        """Report an input that cannot be used."""
+        self.skipped[name] = error
+        note(f"skipped: {error}")
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._stop is not None and self._stop.is_asked
+
+    def _pictures(self, files: list[Path]) -> None:
+        position = {str(file): index for index, file in enumerate(files)}
+        first_id = self._next_id
+        self._next_id += len(files)
+        pairs = self._detector.stream_pictures(
+            files, on_error=lambda index, error: self.skip(str(files[index]), error), **self._options
+        )
+        with closing(pairs):
+            for picture, found in track(pairs, total=len(files), what="detecting"):
+                index = position[picture.name]
+                if files[index] in self._copies:
+                    write_picture(self._copies[files[index]], picture, found)
+                self._report.add(first_id + index, picture.name, found)  # last: what is reported is all there
+                if self._is_stopped:
+                    break
+
+    def _video(self, file: Path) -> None:
+        first_id = self._next_id
+        self._next_id += 1
+        try:
+            video = open_video(file, max_pixels=self._max_pixels)
+            count = 0
+            pairs = self._detector.stream_pictures(video.frames(), **self._options)
+            shown = track(pairs, total=video.frame_count, what=file.name)
+            with closing(pairs), closing(self._copied(file, shown, video.fps)) as copied:
+                for count, (_, found) in enumerate(copied, 1):
+                    self._report.add(first_id + count - 1, str(file), found, frame=count - 1)
+                    if self._is_stopped:  # the frames done are reported; the copy is whole or not there
+                        return
+            self._next_id = first_id + max(1, count)
+            _require_frames(file, count, video.frame_count)
+        except ImageError as error:
+            self.skip(str(file), error)
+
+    def _copied(
+        self, file: Path, pairs: Iterable[tuple[Picture, Detections]], fps: float
+    ) -> Generator[tuple[Picture, Detections]]:
+        """Pass frames on, writing the annotated ones to the file's copy where it has one."""
+        iterator = iter(pairs)
+        first = next(iterator, None)
+        if first is None:
+            return
+        if file not in self._copies:
+            yield first
+            yield from iterator
+            return
+        with replacing(self._copies[file]) as temporary, writing_video(temporary, fps) as writer:
+            writer.write(annotate(first[0].uint8(), first[1]))
+            yield first
+            for picture, found in iterator:
+                writer.write(annotate(picture.uint8(), found))
+                yield picture, found
+
+
+def write_picture(path: Path, picture: Picture, found: Detections) -> None:
+    """Write a picture with its detections drawn on it; the suffix chooses PNG or JPEG.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    options = {"format": "PNG"} if path.suffix == ".png" else _JPEG_OPTIONS
+    with replacing(path) as temporary:
+        Image.fromarray(annotate(picture.uint8(), found)).save(temporary, **options)
+
+
+def _require_frames(file: Path, count: int, promised: int | None) -> None:
+    """Raise where a video ended early.
+
+    Raises:
+        ImageError: fewer frames than its header promises, or none.
+    """
+    if count == 0:
+        raise ImageError(f"{file}: not one frame of the video could be read", hint="the file is damaged")
+    if promised is not None and count < promised - max(2, promised * _LOST_SHARE):
+        raise ImageError(
+            f"{file}: only {count} of {promised} frames could be read (those were used)", hint="the file is damaged"
+        )

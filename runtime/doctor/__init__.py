@@ -1,0 +1,7 @@
+"""What this system has of what frcnn can use.
+
+In: installed packages, drivers and devices.
+Out: one ``Check`` for each, with how to mend what is missing.
+"""
+
+__all__ = ["check", "cuda", "system"]

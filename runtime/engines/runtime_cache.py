@@ -1,0 +1,120 @@
+"""TensorRT-RTX's just-in-time compiled kernels on disk: only the first load of an artifact on a machine compiles them.
+
+One file holds what one engine needed on one kind of GPU. It begins with its SHA-256, is replaced as a whole, and is
+only a cache: where it is damaged, of another machine or cannot be written, kernels are compiled anew. Of several
+processes the last to write wins; what another one added is then compiled once more at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from frcnn.errors import OutputError
+from frcnn.files import replacing
+from frcnn.plugins.cuda.kernel_cache import default_cache, remark_not_kept
+
+__all__ = ["RuntimeCache", "cache_key", "default_folder"]
+
+_SCHEMA: Final = "frcnn runtime cache 1"  # changes when the key or the file means something else
+_SUFFIX: Final = ".rtxcache"
+_DIGEST_BYTES: Final = 32
+_MOST_BYTES: Final = 1 << 30
+
+
+def default_folder() -> Path | None:
+    """Return the folder of the user's cache that is for TensorRT-RTX's, beside the one for kernels; None without one.
+
+    See :func:`frcnn.plugins.cuda.kernel_cache.default_cache`.
+    """
+    kernels = default_cache().folder
+    return None if kernels is None else kernels.parent / "tensorrt-rtx"
+
+
+def cache_key(
+    engine: bytes, *, gpu: str, compute_capability: str, driver_cuda_version: str, tensorrt_version: str
+) -> str:
+    """Return what tells one cache from another, as 64 hexadecimal digits.
+
+    Args:
+        engine: the serialized engine.
+        gpu: the product's name.
+        compute_capability: ``"N.N"``.
+        driver_cuda_version: the CUDA release that the driver serves; TensorRT checks the driver itself, more closely.
+        tensorrt_version: of the library that compiles.
+    """
+    parts = (
+        _SCHEMA,
+        gpu,
+        compute_capability,
+        driver_cuda_version,
+        tensorrt_version,
+        hashlib.sha256(engine).hexdigest(),
+    )
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class RuntimeCache:
+    """The file of one key.
+
+    Args:
+        folder: made when something is first written.
+        key: what :func:`cache_key` returns.
+        most_bytes: all files of the folder together; those unused for longest go first.
+    """
+
+    folder: Path
+    key: str
+    most_bytes: int = _MOST_BYTES
+    _digest: bytes = field(default=b"", init=False)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / f"{self.key}{_SUFFIX}"
+
+    def read(self) -> bytes | None:
+        """Return what was written last, or None where there is nothing or it is damaged."""
+        with suppress(OSError):
+            stored = self.path.read_bytes()
+            content, digest = stored[_DIGEST_BYTES:], stored[:_DIGEST_BYTES]
+            if hashlib.sha256(content).digest() == digest:
+                self._digest = digest
+                os.utime(self.path)  # used just now: others go first
+                return content
+        return None
+
+    def write(self, content: bytes) -> None:
+        """Keep this, where it can be written and is not what was read or written last."""
+        digest = hashlib.sha256(content).digest()
+        if digest == self._digest:
+            return
+        try:
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(digest + content)
+        except OutputError as error:
+            remark_not_kept(self.folder, error.message)
+            return
+        self._digest = digest
+        with suppress(OSError):
+            self._evict()
+
+    def _evict(self) -> None:
+        """Remove the files unused for longest until the rest is within bounds; ours stays."""
+        files = []
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            with suppress(OSError):  # another process has just removed it
+                found = path.stat()
+                files.append((found.st_mtime, found.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self.most_bytes:
+                return
+            if path != self.path:
+                path.unlink(missing_ok=True)
+                total -= size

@@ -1,0 +1,318 @@
+"""Engines of TensorRT-RTX and TensorRT: deserialise, bind to shapes, enqueue. The two have one Python interface.
+
+A context gets all its memory from the caller and is captured into the caller's CUDA graph; TensorRT allocates nothing
+while it runs. A serialized engine is code: whoever calls this has checked where it is from.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from frcnn.errors import ArtifactError
+from frcnn.runtime.dependencies import import_tensorrt
+from frcnn.runtime.engines.runtime_cache import RuntimeCache, cache_key
+from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
+from frcnn.runtime.engines.validity import check_validity
+from frcnn.runtime.gpu.cuda_calls import driver_cuda_version, is_capturing
+from frcnn.runtime.gpu.device import Device, LayerReport, Shape
+from frcnn.spec.engine import EngineTensor, Target
+
+__all__ = ["TensorRTContext", "TensorRTEngine", "load_engine"]
+
+_ELEMENTS: Final[Mapping[str, str]] = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+_CHANNELS_LAST: Final[Mapping[str, int]] = {"HWC": 1, "HWC8": 8, "HWC16": 16}
+"""Layouts that are (N, H, W, C), and what C must be a multiple of so that there are no gaps."""
+
+_REBUILD: Final = "build the artifact again: frcnn build model.onnx"
+
+
+class TensorRTContext:
+    """An execution context; see :class:`~frcnn.runtime.gpu.device.EngineContext`."""
+
+    def __init__(self, engine: TensorRTEngine, context: Any) -> None:
+        self._engine = engine
+        self._context = context
+        self._log = engine.log
+        self._workspace_bytes = 0
+        self._pointers: dict[str, int] = {}
+        self._workspace = -1
+        self._is_new_shape = False
+        self._profiler: Any = None
+
+    def bind(self, profile: int, input_shapes: Mapping[str, Shape], stream: int) -> Mapping[str, Shape]:
+        """Set the profile and the inputs' shapes and return the outputs' shapes.
+
+        Work on other streams than this one must wait for it before it enqueues.
+
+        Raises:
+            ArtifactError: shapes outside the profile, or not those of the engine's inputs.
+        """
+        self._engine.save_cache()
+        context, wanted = self._context, f"{dict(input_shapes)} in profile {profile}"
+        self._log.clear()
+        if not context.set_optimization_profile_async(profile, stream):
+            raise self._refusal(f"TensorRT has no profile {profile}")
+        for name, shape in input_shapes.items():
+            if not context.set_input_shape(name, tuple(shape)):
+                raise self._refusal(f"TensorRT does not take {wanted}")
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise self._refusal(f"TensorRT does not take {wanted} ({error})") from error
+        if missing:
+            raise self._refusal(f"the engine also needs {', '.join(missing)}, got {wanted}")
+        outputs = {name: tuple(context.get_tensor_shape(name)) for name in self._engine.outputs}
+        self._workspace_bytes = int(context.update_device_memory_size_for_shapes())
+        self._workspace = -1
+        self._pointers.clear()
+        self._is_new_shape = True
+        return outputs
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Device memory that the engine needs while it runs with the bound shapes."""
+        return self._workspace_bytes
+
+    def enqueue(self, pointers: Mapping[str, int], workspace: int, stream: int) -> None:
+        """Put the engine's work on a stream; see :class:`~frcnn.runtime.gpu.device.EngineContext`.
+
+        Raises:
+            ArtifactError: TensorRT refuses.
+        """
+        context = self._context
+        self._log.clear()
+        for name, pointer in pointers.items():
+            if self._pointers.get(name) != pointer:
+                if not context.set_tensor_address(name, pointer):
+                    raise self._refusal(f"TensorRT does not take the address of {name}")
+                self._pointers[name] = pointer
+        if self._workspace != workspace:
+            context.set_device_memory(workspace, self._workspace_bytes)
+            self._workspace = workspace
+        if not context.execute_async_v3(stream):
+            raise self._refusal("TensorRT cannot run the engine")
+        if self._is_new_shape:
+            self._is_new_shape = False
+            self._engine.has_new_kernels = True
+            if not is_capturing(stream):
+                self._engine.save_cache()
+
+    def report_layers(self, report: LayerReport) -> None:
+        """Report every layer of every :meth:`enqueue` from now on, which then waits for its work and is slower."""
+        self._profiler = _profiler_class(self._engine.trt)(report)  # kept here: TensorRT only points at it
+        self._context.profiler = self._profiler
+
+    def is_capturable(self, stream: int) -> bool:
+        """Return whether :meth:`enqueue` may be captured in a graph.
+
+        TensorRT proper has no such question: without data-dependent shapes, which our engines do not have, its work
+        may be captured.
+        """
+        ask = getattr(self._context, "is_stream_capturable", None)
+        return True if ask is None else bool(ask(stream))
+
+    def close(self) -> None:
+        """Release it; its work must be done. A second call does nothing."""
+        if self._context is not None:
+            self._engine.device.activate()
+            self._context = self._profiler = None
+
+    def _refusal(self, what: str) -> ArtifactError:
+        return ArtifactError(f"{what}: {self._log.reason()}")
+
+
+def _profiler_class(trt: Any) -> Any:
+    """Return a class of profilers that hand every layer to a function."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc] # TensorRT has no type information
+        def __init__(self, report: LayerReport) -> None:
+            trt.IProfiler.__init__(self)
+            self._report = report
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self._report(layer_name, ms)
+
+    return Profiler
+
+
+class TensorRTEngine:
+    """A deserialised engine; see :class:`~frcnn.runtime.gpu.device.Engine`.
+
+    Attributes:
+        device: where it lies.
+        log: what TensorRT says.
+        trt: its module.
+        names: of its inputs and outputs.
+        outputs: names of its outputs.
+        has_new_kernels: whether it ran shapes for the first time since its cache was saved.
+    """
+
+    def __init__(
+        self, trt: Any, runtime: Any, raw: Any, *, device: Device, log: FailureLog, cache: RuntimeCache | None
+    ) -> None:
+        self.device = device
+        self.log = log
+        self.trt = trt
+        self._runtime = runtime
+        self._raw = raw
+        self._cache = cache
+        self._lock = threading.Lock()
+        names = [raw.get_tensor_name(index) for index in range(raw.num_io_tensors)]
+        self.outputs = tuple(name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT)
+        self.names = tuple(names)
+        self.has_new_kernels = False
+        self._compiled: Any = None
+        self._how = self._way_to_run()
+
+    @property
+    def raw(self) -> Any:
+        """TensorRT's own ``ICudaEngine``."""
+        return self._raw
+
+    def create_context(self) -> TensorRTContext:
+        """Return a context, without any device memory of its own.
+
+        Raises:
+            ArtifactError: TensorRT refuses, or the engine is closed.
+        """
+        with self._lock:
+            if self._raw is None:
+                raise ArtifactError("the engine was closed", hint="load the detector again")
+            self.log.clear()
+            context = self._raw.create_execution_context(self._how)
+            if context is None:
+                raise ArtifactError(f"TensorRT cannot make an execution context: {self.log.reason()}")
+            return TensorRTContext(self, context)
+
+    def save_cache(self) -> None:
+        """Keep what was compiled since the last time on disk, where that is wanted and possible."""
+        with self._lock:
+            if self._cache is None or self._compiled is None or not self.has_new_kernels:
+                return
+            self.has_new_kernels = False
+            compiled = self._compiled.serialize()
+            if compiled is not None:
+                self._cache.write(bytes(compiled))
+
+    def close(self) -> None:
+        """Release it, after its contexts. A second call does nothing."""
+        if self._raw is None:
+            return
+        self.device.activate()
+        self.save_cache()
+        with self._lock:
+            self._how = self._compiled = self._raw = self._runtime = None
+
+    def check_tensors(self, tensors: Mapping[str, EngineTensor]) -> None:
+        """Compare the engine's inputs and outputs with what a manifest says of them.
+
+        Raises:
+            ArtifactError: a tensor that the manifest does not have, or one of another type, layout or place.
+        """
+        engine = self._raw
+        for name in self.names:
+            if name not in tensors:
+                raise ArtifactError(
+                    f"the engine has a tensor {name!r}, which the manifest does not list", hint=_REBUILD
+                )
+            if engine.get_tensor_location(name) != self.trt.TensorLocation.DEVICE:
+                raise ArtifactError(f"the engine wants {name!r} in host memory, expected device memory", hint=_REBUILD)
+            found = engine.get_tensor_dtype(name).name
+            element = _ELEMENTS.get(found, found)
+            for profile in range(engine.num_optimization_profiles):
+                layout = self._layout_of(name, profile)
+                if (element, layout) != (tensors[name].element, tensors[name].layout):
+                    raise ArtifactError(
+                        f"the engine's {name!r} is {element} {layout}, the manifest says {tensors[name].element} "
+                        f"{tensors[name].layout}",
+                        hint=_REBUILD,
+                    )
+
+    def _layout_of(self, name: str, profile: int) -> str:
+        """Return ``planar``, ``channels_last``, or TensorRT's name of a layout that is neither."""
+        layout = self._raw.get_tensor_format(name, profile).name
+        if layout == "LINEAR":
+            return "planar"
+        multiple, shape = _CHANNELS_LAST.get(layout), tuple(self._raw.get_tensor_shape(name))
+        if multiple and len(shape) == 4 and shape[1] > 0 and shape[1] % multiple == 0:
+            return "channels_last"
+        return str(layout)
+
+    def _way_to_run(self) -> Any:
+        """Say how contexts run: in the caller's memory and graph, with kernels for the very shapes, kept on disk."""
+        trt = self.trt
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if not hasattr(trt, "CudaGraphStrategy"):  # TensorRT proper compiles nothing at run time
+            return strategy
+        config = self._raw.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
+        # by default a slower kernel runs until the right one is compiled; a graph would keep it for ever
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        if self._cache is not None:
+            self._compiled = config.create_runtime_cache()
+            kept = self._cache.read()
+            if kept is not None:
+                self._compiled.deserialize(kept)  # what does not fit this machine is refused and compiled anew
+            config.set_runtime_cache(self._compiled)
+        return config
+
+
+def load_engine(
+    data: bytes,
+    *,
+    target: Target,
+    device: Device,
+    cache_folder: Path | None,
+    tensors: Mapping[str, EngineTensor] | None = None,
+) -> TensorRTEngine:
+    """Deserialise an engine on a GPU.
+
+    Args:
+        data: the serialized engine; it is code, so it must come from where one trusts.
+        target: whose engine it is.
+        device: where; its context becomes current on this thread.
+        cache_folder: where TensorRT-RTX's compiled kernels are kept; None keeps none.
+        tensors: what the manifest says of its inputs and outputs; None checks nothing.
+
+    Raises:
+        ArtifactError: TensorRT refuses it, or it is not what the manifest says.
+        MissingDependencyError: that TensorRT is not installed.
+    """
+    trt = import_tensorrt(target)
+    log = failure_log(target)
+    device.activate()
+    log.clear()
+    runtime = trt.Runtime(log.logger)
+    if hasattr(runtime, "get_engine_validity"):
+        check_validity(trt, runtime, data, device=device, log=log)
+    raw = runtime.deserialize_cuda_engine(data)
+    if raw is None:
+        raise ArtifactError(
+            f"{device.name}: {target} {trt.__version__} cannot load the engine: {log.reason()}",
+            hint=f"frcnn build model.onnx -o model.frcnn --target {target}",
+        )
+    cache = None
+    if target == "tensorrt-rtx" and cache_folder is not None:
+        key = cache_key(
+            data,
+            gpu=device.name,
+            compute_capability=device.compute_capability,
+            driver_cuda_version=driver_cuda_version(),
+            tensorrt_version=trt.__version__,
+        )
+        cache = RuntimeCache(cache_folder, key)
+    engine = TensorRTEngine(trt, runtime, raw, device=device, log=log, cache=cache)
+    if tensors is not None:
+        engine.check_tensors(tensors)
+    return engine

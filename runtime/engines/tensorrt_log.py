@@ -1,0 +1,86 @@
+"""What TensorRT says while it works, kept until someone must explain a failure.
+
+TensorRT answers None or False and gives its reasons to a logger, which must outlive all that was made with it; so there
+is one per library and process. Messages of different threads are kept apart.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+from frcnn.runtime.dependencies import import_tensorrt
+from frcnn.spec.engine import Target
+
+__all__ = ["FailureLog", "failure_log"]
+
+_MOST_MESSAGES: Final = 32
+_MOST_CHARACTERS: Final = 400
+_PLACE: Final = re.compile(r"\[\w+\.\w+::\w+::\d+\]\s*|\bIn \w+ at \S+:\d+\s*")  # where in TensorRT's own source
+_CODE: Final = re.compile(r"\bError Code \d+: ")
+
+
+class FailureLog:
+    """The errors of one TensorRT.
+
+    Attributes:
+        logger: what TensorRT is given, a ``trt.ILogger``.
+    """
+
+    def __init__(self, trt: Any) -> None:
+        self._own = threading.local()  # of threads that called ``clear``
+        self._of_others: deque[str] = deque(maxlen=_MOST_MESSAGES)  # of TensorRT's own threads
+        self.logger = _logger_class(trt)(self._keep)
+
+    def clear(self) -> None:
+        """Begin anew on this thread."""
+        self._own.messages = deque(maxlen=_MOST_MESSAGES)
+
+    def reason(self) -> str:
+        """Return what was said since this thread's ``clear``, on one line, the first message first, and forget it."""
+        said: list[str] = []
+        for messages in (getattr(self._own, "messages", ()), self._of_others):
+            while messages:
+                said.append(messages.popleft())
+        line = "; ".join(dict.fromkeys(filter(None, map(_plain, said))))
+        if len(line) > _MOST_CHARACTERS:
+            line = line[: _MOST_CHARACTERS - 3] + "..."
+        return line or "TensorRT gives no reason"
+
+    def _keep(self, message: str) -> None:
+        getattr(self._own, "messages", self._of_others).append(message)
+
+
+def _logger_class(trt: Any) -> Any:
+    """Return a class of loggers that hand errors to a function, which must not raise: TensorRT calls it."""
+    errors = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
+
+    class Logger(trt.ILogger):  # type: ignore[misc] # TensorRT has no type information
+        def __init__(self, keep: Callable[[str], None]) -> None:
+            trt.ILogger.__init__(self)
+            self._keep = keep
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in errors:
+                self._keep(message)
+
+    return Logger
+
+
+def _plain(message: str) -> str:
+    """Return a message without where in TensorRT's own source it was made."""
+    return " ".join(_CODE.sub("", _PLACE.sub("", message)).split())
+
+
+@cache
+def failure_log(target: Target) -> FailureLog:
+    """Return the log of a TensorRT, one per process.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    return FailureLog(import_tensorrt(target))

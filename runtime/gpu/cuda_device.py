@@ -1,0 +1,300 @@
+"""One NVIDIA GPU, through the driver's own interface: memory, streams, copies and graphs.
+
+The context is the one that PyTorch, CuPy, TensorRT and ``pycuda.autoprimaryctx`` share, the device's primary one;
+unless another is current on the thread that makes the device, like that of ``pycuda.autoinit``: then it is that one.
+A context that we did not make is never destroyed. Importing this module initialises nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frcnn.errors import ArtifactError
+from frcnn.plugins.cuda.driver import ask_driver, cuda_driver
+from frcnn.runtime.dependencies import import_cuda_driver
+from frcnn.runtime.gpu.cuda_calls import call_cuda, cuda_hint, release_cuda
+
+__all__ = ["CudaDevice"]
+
+_OK: Final = "CUDA_SUCCESS"
+_OUT_OF_MEMORY: Final = "CUDA_ERROR_OUT_OF_MEMORY"
+
+
+class _DeviceMemory:
+    """Device memory; the driver aligns it to 256 bytes at least."""
+
+    def __init__(self, device: CudaDevice, size_bytes: int) -> None:
+        self._device = device
+        self.size_bytes = size_bytes
+        self.pointer = int(device.call_for_memory("cuMemAlloc", size_bytes))
+
+    def close(self) -> None:
+        if self.pointer:
+            pointer, self.pointer = self.pointer, 0
+            self._device.activate()
+            release_cuda("cuMemFree", pointer)
+
+
+class _PinnedMemory:
+    """Page-locked host memory, usable in every context."""
+
+    def __init__(self, device: CudaDevice, size_bytes: int) -> None:
+        self._device = device
+        self.size_bytes = size_bytes
+        portable = import_cuda_driver().CU_MEMHOSTALLOC_PORTABLE
+        self.pointer = int(device.call_for_memory("cuMemHostAlloc", size_bytes, portable))
+        self.array: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(self.pointer))
+
+    def close(self) -> None:
+        if self.pointer:
+            pointer, self.pointer = self.pointer, 0
+            self.array = np.empty(0, np.uint8)
+            self._device.activate()
+            release_cuda("cuMemFreeHost", pointer)
+
+
+class _CudaGraph:
+    """An instantiated graph."""
+
+    def __init__(self, device: CudaDevice, executable: Any) -> None:
+        self._device = device
+        self._executable = executable
+
+    def launch(self, stream: int) -> None:
+        call_cuda("cuGraphLaunch", self._executable, stream)
+
+    def close(self) -> None:
+        if self._executable is not None:
+            executable, self._executable = self._executable, None
+            self._device.activate()
+            release_cuda("cuGraphExecDestroy", executable)
+
+
+class _CudaEvent:
+    """A moment in a stream's work."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+        self._event = call_cuda("cuEventCreate", int(import_cuda_driver().CUevent_flags.CU_EVENT_DEFAULT))
+
+    def record(self, stream: int) -> None:
+        call_cuda("cuEventRecord", self._event, stream)
+
+    def ms_since(self, earlier: _CudaEvent) -> float:
+        return float(call_cuda("cuEventElapsedTime", earlier._event, self._event))
+
+    def close(self) -> None:
+        if self._event is not None:
+            event, self._event = self._event, None
+            self._device.activate()
+            release_cuda("cuEventDestroy", event)
+
+
+class CudaDevice:
+    """A GPU; see :class:`~frcnn.runtime.gpu.device.Device`.
+
+    Args:
+        index: which, in the order of ``CUDA_VISIBLE_DEVICES``.
+
+    Attributes:
+        index: which.
+        name: the product's name.
+        architecture: ``sm_NN``.
+        compute_capability: ``"N.N"``.
+        driver: launches kernels on it.
+
+    Raises:
+        ArtifactError: no driver, no such GPU, or one that cannot be used.
+        MissingDependencyError: ``cuda-bindings`` is not installed.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        call_cuda("cuInit", 0)
+        count = int(call_cuda("cuDeviceGetCount"))
+        if not 0 <= index < count:
+            raise ArtifactError(
+                f"there is no GPU {index}; CUDA sees {count}", hint=cuda_hint("CUDA_ERROR_INVALID_DEVICE")
+            )
+        self.index = index
+        self._handle = call_cuda("cuDeviceGet", index)
+        self.name = bytes(call_cuda("cuDeviceGetName", 256, self._handle)).split(b"\0")[0].decode()
+        attributes = import_cuda_driver().CUdevice_attribute
+        major, minor = (
+            int(call_cuda("cuDeviceGetAttribute", attribute, self._handle))
+            for attribute in (
+                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            )
+        )
+        self.architecture = f"sm_{major}{minor}"
+        self.compute_capability = f"{major}.{minor}"
+        self.driver = cuda_driver()
+        self._idle_events: list[Any] = []
+        self._is_open = True
+        self._context, self._retained = self._choose_context()
+        self.activate()
+
+    def _choose_context(self) -> tuple[Any, bool]:
+        """Return the context to work in, and whether we hold a reference to it."""
+        current = call_cuda("cuCtxGetCurrent")
+        if int(current) and int(call_cuda("cuCtxGetDevice")) == int(self._handle):
+            _flags, is_active = call_cuda("cuDevicePrimaryCtxGetState", self._handle)
+            if not is_active:
+                return current, False
+            primary = call_cuda("cuDevicePrimaryCtxRetain", self._handle)
+            if int(primary) == int(current):
+                return primary, True
+            call_cuda("cuDevicePrimaryCtxRelease", self._handle)
+            return current, False
+        return call_cuda("cuDevicePrimaryCtxRetain", self._handle), True
+
+    def activate(self) -> None:
+        """Make its context current on the calling thread, where it is not current already.
+
+        Raises:
+            ArtifactError: the device is closed, or the context was destroyed by its owner.
+        """
+        if not self._is_open:
+            raise ArtifactError("the GPU was closed", hint="load the detector again")
+        if int(call_cuda("cuCtxGetCurrent")) != int(self._context):
+            call_cuda("cuCtxSetCurrent", self._context)
+
+    def free_bytes(self) -> int:
+        """Return how much device memory is free."""
+        return int(call_cuda("cuMemGetInfo")[0])
+
+    def call_for_memory(self, name: str, size_bytes: int, *more: Any) -> Any:
+        """Call a function that allocates, and say how much was asked for where there is not enough.
+
+        Raises:
+            ArtifactError: there is not enough, or the driver refuses.
+        """
+        if size_bytes < 1:
+            raise ArtifactError(f"expected to allocate 1 byte or more, got {size_bytes}")
+        try:
+            return call_cuda(name, size_bytes, *more)
+        except ArtifactError as error:
+            if _OUT_OF_MEMORY not in error.message:
+                raise
+            free = "unknown"
+            with suppress(ArtifactError):
+                free = f"{self.free_bytes():,} bytes"
+            what = "pinned host memory" if name == "cuMemHostAlloc" else "device memory"
+            raise ArtifactError(
+                f"{self.name}: not enough {what}: {size_bytes:,} bytes needed; free on the GPU: {free}",
+                hint="close what else uses the GPU (nvidia-smi), or use smaller batches, canvases or fewer threads",
+            ) from error
+
+    def allocate(self, size_bytes: int) -> _DeviceMemory:
+        """Allocate device memory.
+
+        Raises:
+            ArtifactError: there is not enough.
+        """
+        return _DeviceMemory(self, size_bytes)
+
+    def allocate_pinned(self, size_bytes: int) -> _PinnedMemory:
+        """Allocate pinned host memory; its ``array`` must not be used after ``close``.
+
+        Raises:
+            ArtifactError: there is not enough.
+        """
+        return _PinnedMemory(self, size_bytes)
+
+    def create_stream(self) -> int:
+        """Return a new stream, which does not synchronise with the legacy default stream."""
+        return int(call_cuda("cuStreamCreate", int(import_cuda_driver().CUstream_flags.CU_STREAM_NON_BLOCKING)))
+
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream that :meth:`create_stream` made; its work must be done."""
+        release_cuda("cuStreamDestroy", stream)
+
+    def copy(self, destination: int, source: int, size_bytes: int, stream: int) -> None:
+        """Copy between any two of pinned host memory and device memory, in the stream's order."""
+        if size_bytes:
+            call_cuda("cuMemcpyAsync", destination, source, size_bytes, stream)
+
+    def create_event(self) -> _CudaEvent:
+        """Return an event that measures time."""
+        return _CudaEvent(self)
+
+    def wait_for(self, stream: int, other: int) -> None:
+        """Let what comes on ``stream`` wait for all that is on ``other`` now; 0 is the legacy default stream."""
+        if stream == other:
+            return
+        # a wait holds on to what was recorded when it was made, so an event is free again at once
+        try:
+            event = self._idle_events.pop()
+        except IndexError:
+            disable_timing = int(import_cuda_driver().CUevent_flags.CU_EVENT_DISABLE_TIMING)
+            event = call_cuda("cuEventCreate", disable_timing)
+        try:
+            call_cuda("cuEventRecord", event, other)
+            call_cuda("cuStreamWaitEvent", stream, event, 0)
+        finally:
+            self._idle_events.append(event)
+
+    def synchronize(self, stream: int) -> None:
+        """Wait until a stream's work is done.
+
+        Raises:
+            ArtifactError: the work failed.
+        """
+        call_cuda("cuStreamSynchronize", stream)
+
+    def capture(self, stream: int, work: Callable[[], None]) -> _CudaGraph:
+        """Capture what ``work`` puts on the stream, without running it, and send the graph to the GPU.
+
+        Other threads may go on with what a capture forbids, like allocating. An exception of ``work`` ends the
+        capture and is raised.
+
+        Raises:
+            ArtifactError: the work holds what cannot be captured.
+        """
+        mode = import_cuda_driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        call_cuda("cuStreamBeginCapture", stream, mode)
+        try:
+            work()
+        except BaseException:
+            self._abandon_capture(stream)
+            raise
+        graph = call_cuda("cuStreamEndCapture", stream)
+        try:
+            executable = call_cuda("cuGraphInstantiate", graph, 0)
+        finally:
+            release_cuda("cuGraphDestroy", graph)
+        captured = _CudaGraph(self, executable)
+        try:
+            call_cuda("cuGraphUpload", executable, stream)
+        except BaseException:
+            captured.close()
+            raise
+        return captured
+
+    def _abandon_capture(self, stream: int) -> None:
+        """End a capture whose work failed; the stream can be used again, and nothing is left of the graph."""
+        status, results = ask_driver("cuStreamEndCapture", stream)
+        if status == _OK and results and int(results[0]):
+            ask_driver("cuGraphDestroy", results[0])
+
+    def close(self) -> None:
+        """Release the device; memory, graphs and streams were closed before. A second call does nothing."""
+        if not self._is_open:
+            return
+        with suppress(ArtifactError):  # a context that its owner destroyed took its events with it
+            self.activate()
+        self._is_open = False
+        while self._idle_events:
+            release_cuda("cuEventDestroy", self._idle_events.pop())
+        if not self._retained:
+            return
+        release_cuda("cuDevicePrimaryCtxRelease", self._handle)
+        _flags, is_active = call_cuda("cuDevicePrimaryCtxGetState", self._handle)
+        if not is_active and int(call_cuda("cuCtxGetCurrent")) == int(self._context):
+            call_cuda("cuCtxSetCurrent", 0)  # it is gone: leave no dead context current

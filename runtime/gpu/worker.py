@@ -1,0 +1,199 @@
+"""A stream with what it needs to itself: an arena of device memory, staging for pixels, and the shapes it has bound.
+
+A worker does one batch at a time and is used by one thread at a time. Nothing is allocated for a shape that it has
+bound, as long as the shape is among the last few and the pictures are no larger than before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frcnn.errors import ImageError
+from frcnn.runtime.bfloat16 import bfloat16_bits
+from frcnn.runtime.gpu.device import Device, Memory, PinnedMemory
+from frcnn.runtime.gpu.memory_plan import aligned
+from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey, Say
+from frcnn.runtime.gpu.program import Program
+from frcnn.runtime.images.device_images import DevicePicture, staged
+from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.preprocess import Placed, Prepared
+
+__all__ = ["MOST_PIPELINES", "Worker"]
+
+MOST_PIPELINES: Final = 8
+"""Shapes that stay bound in a worker: each has its engines' contexts and a captured graph."""
+
+_STAGING_STEP_BYTES: Final = 1 << 20
+
+
+class Worker:
+    """Runs batches on a stream of its own.
+
+    Args:
+        program: what a detection does.
+        device: where.
+        say: is told what users should know.
+
+    Attributes:
+        stream: its stream.
+        pipelines: bound shapes, the one used last at the end.
+    """
+
+    def __init__(self, program: Program, device: Device, say: Say) -> None:
+        self._program = program
+        self._device = device
+        self._say = say
+        self._arena: Memory | None = None
+        self._pinned_pixels: PinnedMemory | None = None
+        self._device_pixels: Memory | None = None
+        self.pipelines: OrderedDict[PipelineKey, Pipeline] = OrderedDict()
+        self.stream = device.create_stream()
+
+    def enqueue(self, key: PipelineKey, profile: int, batch: Sequence[Placed], waits: Iterable[int]) -> Pipeline:
+        """Put a batch on the stream: :meth:`upload` and the pipeline's launch.
+
+        Returns:
+            What holds the answers when the stream is done, until the next batch.
+
+        Raises:
+            ArtifactError: memory is short, or TensorRT or CUDA refuse.
+            ImageError: a picture in memory that the device cannot reach.
+            KernelError: CUDA refuses a launch.
+        """
+        pipeline = self.upload(key, profile, batch, waits)
+        pipeline.launch(self.stream, self._say)
+        return pipeline
+
+    def upload(self, key: PipelineKey, profile: int, batch: Sequence[Placed], waits: Iterable[int]) -> Pipeline:
+        """Fill the pipeline of a shape with a batch, for a launch to come; what was on the stream must be done.
+
+        Args:
+            key: the shape to run them with: their canvas, at least so many.
+            profile: the engines' profile that holds it.
+            batch: pictures of one canvas, prepared alike. Those in host memory are copied before this returns, those
+                in device memory must live and stay as they are until the stream is done.
+            waits: streams to wait for.
+
+        Raises:
+            ArtifactError: memory is short, or TensorRT or CUDA refuse.
+            ImageError: a picture in memory that the device cannot reach.
+        """
+        pipeline = self._pipeline(key, profile)
+        for stream in waits:
+            self._device.wait_for(self.stream, stream)
+        if key.from_pixels:
+            self._fill_table(pipeline, batch)
+        else:
+            _fill_images(pipeline.images, batch)
+        for row in range(key.batch):  # what a profile wants beyond the pictures repeats the first
+            pipeline.sizes[row] = batch[row if row < len(batch) else 0].resized
+        return pipeline
+
+    def close(self) -> None:
+        """Wait for the stream and release everything.
+
+        Raises:
+            ArtifactError: something failed; everything else was released nevertheless.
+        """
+        with ExitStack() as stack:
+            stack.callback(self._device.destroy_stream, self.stream)
+            for memory in (self._arena, self._pinned_pixels, self._device_pixels):
+                if memory is not None:
+                    stack.callback(memory.close)
+            for pipeline in self.pipelines.values():
+                stack.callback(pipeline.close)
+            stack.callback(self._device.synchronize, self.stream)
+            stack.callback(self._device.activate)
+            self._arena = self._pinned_pixels = self._device_pixels = None
+            self.pipelines = OrderedDict()
+
+    def _pipeline(self, key: PipelineKey, profile: int) -> Pipeline:
+        """Return the pipeline of a shape, bound now if it is not among the last few."""
+        pipeline = self.pipelines.get(key)
+        if pipeline is not None:
+            self.pipelines.move_to_end(key)
+            return pipeline
+        while len(self.pipelines) >= MOST_PIPELINES:
+            _, oldest = self.pipelines.popitem(last=False)
+            oldest.close()
+        pipeline = Pipeline(self._program, self._device, key, profile, self.stream)
+        try:
+            pipeline.place_in(self._arena_of(pipeline.arena_bytes))
+        except BaseException:
+            pipeline.close()
+            raise
+        self.pipelines[key] = pipeline
+        return pipeline
+
+    def _arena_of(self, size_bytes: int) -> int:
+        """Return the arena's address, growing it first if it is smaller: all that is bound to the old one goes."""
+        if self._arena is None or self._arena.size_bytes < size_bytes:
+            while self.pipelines:
+                self.pipelines.popitem()[1].close()
+            old, self._arena = self._arena, None  # forgotten first: what fails to be freed must not be used again
+            if old is not None:
+                old.close()
+            self._arena = self._device.allocate(size_bytes)
+        return self._arena.pointer
+
+    def _fill_table(self, pipeline: Pipeline, batch: Sequence[Placed]) -> None:
+        """Upload the pictures of host memory, and say in the table where all of them are."""
+        table, on_host, end = pipeline.table, [], 0
+        for row, item in enumerate(batch):
+            picture = item.picture
+            if isinstance(picture, DevicePicture):
+                if not self._device.driver.is_reachable(picture.pointer):
+                    raise ImageError(
+                        f"{picture.name}: the array lies in memory that the detector's GPU cannot reach",
+                        hint="copy it to the GPU that the detector was loaded on",
+                    )
+                table[row] = (picture.pointer, *picture.size, *picture.strides, *item.resized)
+            else:
+                stage = staged(_bytes_of(picture))
+                on_host.append((row, item, stage, end))
+                end += aligned(stage.pixels.size)
+        if on_host:
+            pinned, device = self._staging(end)
+            for row, item, stage, start in on_host:
+                target = pinned.array[start : start + stage.pixels.size].reshape(stage.pixels.shape)
+                np.copyto(target, stage.pixels)
+                address = device.pointer + start + stage.offset
+                table[row] = (address, *item.picture.size, *stage.strides, *item.resized)
+            self._device.copy(device.pointer, pinned.pointer, end, self.stream)
+        table[len(batch) :] = table[0]
+
+    def _staging(self, size_bytes: int) -> tuple[PinnedMemory, Memory]:
+        """Return pinned and device memory for pixels, at least so much of each."""
+        if self._device_pixels is None or self._device_pixels.size_bytes < size_bytes:
+            old, self._pinned_pixels, self._device_pixels = (self._pinned_pixels, self._device_pixels), None, None
+            with ExitStack() as stack:
+                for memory in old:
+                    if memory is not None:
+                        stack.callback(memory.close)
+            wanted = -(-size_bytes // _STAGING_STEP_BYTES) * _STAGING_STEP_BYTES
+            self._pinned_pixels = self._device.allocate_pinned(wanted)
+            self._device_pixels = self._device.allocate(wanted)
+        assert self._pinned_pixels is not None
+        return self._pinned_pixels, self._device_pixels
+
+
+def _bytes_of(picture: Picture | DevicePicture) -> NDArray[np.uint8]:
+    assert isinstance(picture, Picture)
+    return picture.uint8()
+
+
+def _fill_images(images: NDArray[np.generic], batch: Sequence[Placed]) -> None:
+    """Write pictures that were prepared on the CPU in the type of the network's input."""
+    for row in range(len(images)):
+        item = batch[row if row < len(batch) else 0]
+        assert isinstance(item, Prepared)
+        if images.dtype == np.uint16:
+            images[row] = bfloat16_bits(item.pixels)
+        else:
+            images[row] = item.pixels

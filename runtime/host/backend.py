@@ -1,0 +1,65 @@
+"""A backend that prepares pictures on the CPU and hands a network arrays of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from frcnn.errors import UsageError
+from frcnn.runtime.backend import Done, Network, NetworkOutput
+from frcnn.runtime.device_detections import DeviceDetections
+from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
+from frcnn.runtime.images.image import as_picture
+from frcnn.runtime.images.preprocess import Placed, Prepared, prepare
+from frcnn.spec import Manifest
+
+__all__ = ["HostBackend"]
+
+_ENGINES_ONLY: Final = "build an engine: frcnn build model.onnx -o model.frcnn"
+
+
+class HostBackend:
+    """A ``Backend`` on a network that takes arrays of the host, such as ONNX Runtime's.
+
+    Args:
+        network: what executes it.
+        manifest: the model's.
+    """
+
+    batches_in_flight = 1
+
+    def __init__(self, network: Network, manifest: Manifest) -> None:
+        self.canvases: Canvases = OnnxCanvases(manifest)
+        self._network = network
+        self._manifest = manifest
+
+    def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Prepared:
+        """Decode, resize, normalise and pad; see ``Backend.place``. Nothing of the caller's is kept."""
+        return prepare(as_picture(image, name=name, max_pixels=max_pixels), self._manifest)
+
+    def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
+        """Detect, at once; see ``Backend.submit``.
+
+        Raises:
+            ArtifactError: the network failed.
+            UsageError: a stream was given.
+        """
+        if stream is not None:
+            raise UsageError("stream: a model.onnx is not run on the caller's streams", hint=_ENGINES_ONLY)
+        pixels = [item.pixels for item in batch if isinstance(item, Prepared)]
+        images = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+        return Done(self._network.run(images, np.array([item.resized for item in batch], np.int32)))
+
+    def submit_to_device(self, batch: Sequence[Placed], *, stream: int | None = None) -> list[DeviceDetections]:
+        """Refuse: the answers come in host memory.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("device_output: a model.onnx gives its answers in host memory", hint=_ENGINES_ONLY)
+
+    def close(self) -> None:
+        """Release the network."""
+        self._network.close()

@@ -1,0 +1,196 @@
+"""Execute ``model.onnx`` with ONNX Runtime, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
+from frcnn.runtime.backend import Device, NetworkOutput
+from frcnn.runtime.bfloat16 import bfloat16_bits
+from frcnn.runtime.dependencies import import_onnxruntime
+from frcnn.runtime.host.onnxruntime_providers import (
+    Provider,
+    chosen_provider,
+    default_folder,
+    execution_providers,
+    provider_names,
+)
+from frcnn.runtime.model_files.onnx_outline import read_outline
+from frcnn.spec import MANIFEST_KEY, Manifest, Precision
+
+__all__ = ["OnnxRuntimeBackend", "available_cpus"]
+
+_INPUTS: Final = ("images", "image_sizes")
+_OUTPUTS: Final = {
+    "num_detections": "tensor(int32)",
+    "boxes": "tensor(float)",
+    "scores": "tensor(float)",
+    "labels": "tensor(int32)",
+}
+_IMAGE_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")
+_BFLOAT16: Final = 16  # onnx.TensorProto.BFLOAT16; the package onnx is not needed to run a model
+_FATAL_ONLY: Final = 4
+_REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
+_UPGRADE: Final = "upgrade onnxruntime-gpu, which learnt bf16 bit by bit, or build an engine: frcnn build model.onnx"
+
+
+def available_cpus() -> int:
+    """Return the number of processors this process may use (a container's share, not the whole machine)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+class OnnxRuntimeBackend:
+    """A ``Network`` on ONNX Runtime.
+
+    Args:
+        path: the model.
+        device: ``"cpu"``, or ``"cuda"`` where onnxruntime-gpu and its CUDA libraries are installed.
+        provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``, which needs TensorRT's libraries too, builds engines on the
+            first picture of a size and keeps them in the user's cache (see ``$FRCNN_CACHE_DIR``); None: the device's
+            own. CUDA computes in float32 where the file says so; TensorRT uses TF32 there unless the environment has
+            ``NVIDIA_TF32_OVERRIDE=0``.
+        threads: threads of one operator; all processors this process may use by default.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load the model, its inputs and outputs are not a detector's, it is bf16 and
+            the device a CPU, or the provider does not start.
+        MissingDependencyError: ONNX Runtime, or its form for the provider, is not installed.
+        UsageError: an unknown device or provider, two that do not go together, or less than one thread.
+    """
+
+    def __init__(
+        self, path: Path, *, device: Device = "cpu", provider: Provider | None = None, threads: int | None = None
+    ) -> None:
+        chosen = chosen_provider(device, provider)
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads: expected 1 or more, got {threads}")
+        onnxruntime = import_onnxruntime()
+        precision = _precision(path)
+        if precision == "bf16" and chosen == "cpu":  # it would complain of the first node that it has no kernel for
+            raise ArtifactError(
+                f"{path} is bf16, which ONNX Runtime has no CPU kernels for",
+                hint=f"build it for a GPU: frcnn build {path} --target tensorrt-rtx; or export with --precision fp32",
+            )
+        self._path = path
+        self._ort_value: Any = onnxruntime.OrtValue
+        self._session: Any = _session(onnxruntime, path, chosen, precision, threads or available_cpus())
+        self._image_type = _image_type(self._session, path)
+
+    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
+        """Detect; see ``Network.run``."""
+        session = self._session
+        if session is None:
+            raise UsageError("the detector is closed", hint="load it again with Detector.load")
+        try:
+            count, boxes, scores, labels = self._answers(session, images, image_sizes)
+        except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
+            batch, _, height, width = images.shape
+            raise ArtifactError(
+                f"{self._path}: ONNX Runtime failed on {batch} picture(s) on a {height}x{width} canvas: "
+                f"{_one_line(error)}",
+                hint="give fewer pictures at a time or smaller ones where memory ran out; otherwise report it",
+            ) from error
+        _require_detections((count, boxes, scores, labels), len(images), self._path)
+        return NetworkOutput(num_detections=count, boxes=boxes, scores=scores, labels=labels)
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+    def _answers(self, session: Any, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> list[NDArray[Any]]:
+        if self._image_type != "tensor(bfloat16)":
+            dtype = np.float16 if self._image_type == "tensor(float16)" else np.float32
+            feeds = {"images": images.astype(dtype, copy=False), "image_sizes": image_sizes}
+            answers: list[NDArray[Any]] = session.run(list(_OUTPUTS), feeds)
+            return answers
+        bits = bfloat16_bits(images)  # named: the value below only points at it
+        values = {
+            "images": self._ort_value.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16),
+            "image_sizes": self._ort_value.ortvalue_from_numpy(image_sizes),
+        }
+        return [value.numpy() for value in session.run_with_ort_values(list(_OUTPUTS), values)]
+
+
+def _precision(path: Path) -> Precision | None:
+    """Return what the manifest says of a model that has one."""
+    manifest = read_outline(path).metadata.get(MANIFEST_KEY)
+    return None if manifest is None else Manifest.from_json(manifest, source=os.fspath(path)).precision
+
+
+def _session(onnxruntime: ModuleType, path: Path, provider: Provider, precision: Precision | None, threads: int) -> Any:
+    wanted = provider_names(provider)
+    available = onnxruntime.get_available_providers()
+    if not set(wanted) <= set(available):
+        raise MissingDependencyError(
+            "onnxruntime-gpu", extra="gpu", why=f"provider {provider!r} (this onnxruntime has {', '.join(available)})"
+        )
+    if provider != "cpu":
+        _load_cuda_libraries(onnxruntime)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY  # errors come as exceptions; ours are one line
+    providers = execution_providers(provider, path, cache=default_folder())
+    try:
+        # without its own fallback, which prints and goes on with a slower provider
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
+        hint = _UPGRADE if precision == "bf16" else _REMAKE
+        raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {_one_line(error)}", hint=hint) from error
+    started = tuple(session.get_providers())
+    missing = [name for name in wanted if name not in started]
+    if missing:
+        libraries = "TensorRT, CUDA and cuDNN" if provider == "tensorrt" else "CUDA and cuDNN"
+        raise ArtifactError(
+            f"provider {provider!r}: ONNX Runtime's {missing[0]} did not start and it fell back to {started[0]}",
+            hint=f"install the {libraries} libraries that this onnxruntime-gpu needs, or use device 'cpu'",
+        )
+    return session
+
+
+def _load_cuda_libraries(onnxruntime: ModuleType) -> None:
+    """Load the CUDA and cuDNN libraries of NVIDIA's wheels, where the system's loader does not look.
+
+    What cannot be found is printed, not raised; whether the provider starts is what counts, and is seen afterwards.
+    """
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            preload(directory="")
+
+
+def _image_type(session: Any, path: Path) -> str:
+    """Return the type of ``images``, after checking that the model takes and gives what a detector does."""
+    inputs = {value.name: value for value in session.get_inputs()}
+    outputs = {value.name: value.type for value in session.get_outputs()}
+    if set(inputs) != set(_INPUTS) or outputs != _OUTPUTS:
+        raise ArtifactError(
+            f"{path}: expected inputs {_INPUTS} and outputs {_OUTPUTS}, got {tuple(inputs)} and {outputs}", hint=_REMAKE
+        )
+    kind: str = inputs["images"].type
+    if kind not in _IMAGE_TYPES:
+        raise ArtifactError(f"{path}: expected images as one of {', '.join(_IMAGE_TYPES)}, got {kind}", hint=_REMAKE)
+    return kind
+
+
+def _require_detections(answers: Sequence[NDArray[Any]], batch: int, path: Path) -> None:
+    """Refuse answers of other shapes than a detector's, whatever the file declares them to be."""
+    rows = answers[1].shape[1:2]
+    got = [answer.shape for answer in answers]
+    if len(rows) != 1 or got != [(batch,), (batch, *rows, 4), (batch, *rows), (batch, *rows)]:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in zip(_OUTPUTS, got, strict=True))
+        raise ArtifactError(f"{path}: expected the answers of a detector, got {shapes}", hint=_REMAKE)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

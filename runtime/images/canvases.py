@@ -1,0 +1,202 @@
+"""Which canvas a resized picture goes on, and how many pictures of a canvas may be run at once.
+
+A ``model.onnx`` names its canvases or takes any; an engine artifact takes what its profiles hold. Either way a picture
+goes on the smallest canvas that holds it, whatever the batch, so that its answer does not depend on the others.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final, Protocol
+
+from frcnn.errors import ImageSizeError, UsageError
+from frcnn.spec import Manifest, Size
+from frcnn.spec.engine import EngineManifest, Profile, Range
+
+__all__ = ["Canvases", "EngineCanvases", "OnnxCanvases"]
+
+_MOST_PIXELS: Final = 1 << 26
+"""Of a canvas: 0.8 GB of numbers, many times what any detector is made for; a hostile model may ask for any size."""
+
+_REMEMBERED: Final = 1024  # sizes of pictures for which the canvas need not be found again
+
+
+class Canvases(Protocol):
+    """The canvases that a model takes."""
+
+    def canvas_of(self, resized: Size, *, name: str) -> Size:
+        """Return the smallest canvas that holds a resized picture.
+
+        Args:
+            resized: its (height, width) in pixels.
+            name: what the message calls the picture.
+
+        Raises:
+            ImageSizeError: no canvas holds it, or that canvas is larger than any is meant to be.
+        """
+        ...
+
+    def most_at_once(self, canvas: Size, batch_size: int) -> int:
+        """Return how many pictures on a canvas may be run at once, at most ``batch_size``."""
+        ...
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse a batch size that the model can make no use of.
+
+        Raises:
+            UsageError: it is beyond what any canvas takes at once.
+        """
+        ...
+
+
+class OnnxCanvases:
+    """Those of a ``model.onnx``.
+
+    Args:
+        manifest: what the model says of itself.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def canvas_of(self, resized: Size, *, name: str) -> Size:
+        """Return the smallest canvas that holds a resized picture; see :class:`Canvases`."""
+        canvas = self._manifest.canvas_for(resized)
+        if canvas is not None and canvas[0] * canvas[1] > _MOST_PIXELS:
+            raise ImageSizeError(
+                f"{name}: the model has it resized to {_by(resized)} on a {_by(canvas)} canvas, "
+                f"more than {_MOST_PIXELS:,} pixels",
+                hint="export the model with a smaller max_size or --size",
+            )
+        if canvas is not None:
+            return canvas
+        needed = _by(self._manifest.model.transform.canvas_size(*resized))
+        taken = ", ".join(_by(canvas) for canvas in self._manifest.canvases or ())
+        raise ImageSizeError(
+            f"{name}: resized to {_by(resized)} it fits none of the model's canvases {taken} (height x width)",
+            hint=f"export with --size {taken.replace(' ', '')},{needed}, or without --size for pictures of any shape",
+        )
+
+    def most_at_once(self, canvas: Size, batch_size: int) -> int:
+        """Return ``batch_size``: the batch is dynamic in every ``model.onnx``."""
+        return batch_size
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse nothing."""
+
+
+class EngineCanvases:
+    """Those that the profiles of an engine artifact hold.
+
+    Args:
+        manifest: what the artifact says of itself.
+    """
+
+    def __init__(self, manifest: EngineManifest) -> None:
+        self._manifest = manifest
+        self._transform = manifest.source.model.transform
+        self._canvases: dict[Size, Size] = {}
+        self._most: dict[Size, int] = {}
+        self._runs: dict[tuple[int, Size], tuple[int, int]] = {}
+
+    def canvas_of(self, resized: Size, *, name: str) -> Size:
+        """Return the smallest canvas that holds a resized picture; see :class:`Canvases`.
+
+        A dynamic profile takes the canvas that the model itself would choose, raised to the profile's least height and
+        width; a static one has its own.
+        """
+        canvas = self._canvases.get(resized)
+        if canvas is None:
+            found = (self._on(profile, resized) for profile in self._manifest.profiles)
+            canvas = min((c for c in found if c is not None), key=lambda c: (c[0] * c[1], c), default=None)
+            if canvas is None:
+                raise self._refused(resized, name)
+            if len(self._canvases) == _REMEMBERED:
+                self._canvases.clear()
+            self._canvases[resized] = canvas
+        return canvas
+
+    def most_at_once(self, canvas: Size, batch_size: int) -> int:
+        """Return how many pictures on a canvas may be run at once, at most ``batch_size``."""
+        most = self._most.get(canvas)
+        if most is None:
+            holding = [profile for profile in self._manifest.profiles if _holds(profile, canvas)]
+            most = self._most[canvas] = max(profile.batch.most for profile in holding)
+        return min(batch_size, most)
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Refuse a batch size beyond that of every profile.
+
+        Raises:
+            UsageError: it is.
+        """
+        most = max(profile.batch.most for profile in self._manifest.profiles)
+        if batch_size > most:
+            raise UsageError(
+                f"batch_size: the engine takes at most {most} picture(s) at a time, got {batch_size}",
+                hint=self._command(batch_size),
+            )
+
+    def batch_to_run(self, count: int, canvas: Size) -> tuple[int, int]:
+        """Return the profile that pictures are run with, and the batch: more than ``count`` where it must be padded.
+
+        Args:
+            count: pictures, no more than :meth:`most_at_once` says.
+            canvas: theirs.
+
+        Raises:
+            UsageError: no profile holds so many.
+        """
+        known = self._runs.get((count, canvas))
+        if known is not None:
+            return known
+        for batch in range(count, self.most_at_once(canvas, sys.maxsize) + 1):
+            profile = self._manifest.profile_for(batch, canvas)
+            if profile is not None:
+                self._runs[count, canvas] = profile, batch
+                return profile, batch
+        raise UsageError(
+            f"no profile of the engine holds {count} pictures on a {_by(canvas)} canvas: {self._profiles()}",
+            hint=self._command(count),
+        )
+
+    def _on(self, profile: Profile, resized: Size) -> Size | None:
+        needed = self._transform.canvas_size(*resized)
+        height = _side(profile.height, resized[0], needed[0], self._transform.size_divisible)
+        width = _side(profile.width, resized[1], needed[1], self._transform.size_divisible)
+        return None if height is None or width is None else (height, width)
+
+    def _refused(self, resized: Size, name: str) -> ImageSizeError:
+        needed = self._transform.canvas_size(*resized)
+        hint = self._manifest.build_command("model.frcnn", canvases=[needed])
+        static = self._manifest.source.canvases
+        if static is not None and needed not in static:
+            hint += f", with a model.onnx that takes {_by(needed)} too: frcnn export without --size takes any"
+        return ImageSizeError(
+            f"{name}: resized to {_by(resized)} it fits none of the engine's profiles: {self._profiles()}", hint=hint
+        )
+
+    def _command(self, batch: int) -> str:
+        """Return the command that builds the artifact for so many pictures at a time."""
+        least, usual = (min(getattr(p.batch, end) for p in self._manifest.profiles) for end in ("least", "usual"))
+        return self._manifest.build_command("model.frcnn", batch=Range(least=least, usual=usual, most=batch))
+
+    def _profiles(self) -> str:
+        texts = (f"{profile} with a batch of {profile.batch}" for profile in self._manifest.profiles)
+        return ", ".join(texts) + " (height x width, least:usual:most)"
+
+
+def _side(taken: Range, resized: int, needed: int, divisor: int) -> int | None:
+    """Return a canvas's height or width within a profile's range, or None."""
+    if taken.least == taken.most:
+        return taken.least if resized <= taken.least else None
+    side = max(needed, -(-taken.least // divisor) * divisor)
+    return side if side <= taken.most else None
+
+
+def _holds(profile: Profile, canvas: Size) -> bool:
+    return canvas[0] in profile.height and canvas[1] in profile.width
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,97 @@
+"""Which files a user meant, and what the annotated copies are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from frcnn.errors import ImageError, UsageError
+from frcnn.runtime.images.video import VIDEO_SUFFIXES
+
+__all__ = ["PICTURE_SUFFIXES", "files_in_folder", "files_of", "is_video", "output_names", "refuse_overwriting"]
+
+PICTURE_SUFFIXES: Final = frozenset(
+    {".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+_JPEG_SUFFIXES: Final = frozenset({".jpe", ".jpeg", ".jpg"})
+
+
+def is_video(path: Path) -> bool:
+    """Say whether a file is taken as a video: by its suffix; everything else is taken as a picture."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def files_in_folder(folder: Path) -> list[Path]:
+    """Return the picture and video files of a folder, sorted by name; sub-folders and hidden files are left out.
+
+    Raises:
+        ImageError: there are none, or the folder cannot be read.
+    """
+    try:
+        names = sorted(folder.iterdir())
+    except OSError as error:
+        raise ImageError(f"{folder}: the folder cannot be read: {error.strerror}") from error
+    known = PICTURE_SUFFIXES | VIDEO_SUFFIXES
+    files = [name for name in names if name.suffix.lower() in known and name.is_file() and name.name[0] != "."]
+    if not files:
+        raise ImageError(
+            f"{folder}: expected pictures or videos, the folder has none",
+            hint=f"files ending in {', '.join(sorted(known))} are taken; folders inside it are not searched",
+        )
+    return files
+
+
+def files_of(arguments: Iterable[str]) -> tuple[list[Path], dict[str, ImageError]]:
+    """Return the files that paths and folders stand for, each once, in order; and what is wrong with the others."""
+    files: dict[Path, Path] = {}
+    errors: dict[str, ImageError] = {}
+    for argument in arguments:
+        path = Path(argument)
+        try:
+            if not path.exists():
+                raise ImageError(f"{path}: no such file or folder")
+            found = files_in_folder(path) if path.is_dir() else [path]
+        except ImageError as error:
+            errors[argument] = error
+            continue
+        for file in found:
+            files.setdefault(file.resolve(), file)
+    return list(files.values()), errors
+
+
+def output_names(files: Iterable[Path]) -> dict[Path, str]:
+    """Return what the annotated copy of each file is called.
+
+    JPEG stays JPEG, every other picture becomes PNG, every video becomes .mp4. Of several copies with one name all
+    but the first are numbered: ``photo.jpg``, ``photo-2.jpg``.
+    """
+    taken: set[str] = set()
+    names: dict[Path, str] = {}
+    for file in files:
+        suffix = _output_suffix(file)
+        name, number = f"{file.stem}{suffix}", 1
+        while name.lower() in taken:  # some file systems do not tell upper from lower case
+            number += 1
+            name = f"{file.stem}-{number}{suffix}"
+        taken.add(name.lower())
+        names[file] = name
+    return names
+
+
+def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        UsageError: an output is one of the inputs.
+    """
+    read = {path.resolve() for path in inputs}
+    for output in outputs:
+        if output.resolve() in read:
+            raise UsageError(f"{output} is an input and would be overwritten", hint="choose another output")
+
+
+def _output_suffix(file: Path) -> str:
+    if is_video(file):
+        return ".mp4"
+    return file.suffix if file.suffix.lower() in _JPEG_SUFFIXES else ".png"

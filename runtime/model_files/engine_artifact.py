@@ -1,0 +1,126 @@
+"""A ``*.frcnn`` file: its manifest, and its parts on demand.
+
+A serialized engine is code: whoever makes one can run what they like on the machine that loads it. The checks here
+find damage, and with ``check_trusted`` everything that somebody else made; the manifest's own hashes alone do not tell
+who made the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from frcnn.errors import ArtifactError, UsageError
+from frcnn.files.archive import REBUILD, Archive, open_archive
+from frcnn.spec.engine import PRECISION_PART, EngineManifest, EngineStep, PrecisionRecord
+
+__all__ = ["EngineArtifact", "open_engine_artifact"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineArtifact:
+    """An artifact made by ``frcnn build``.
+
+    Attributes:
+        path: the file.
+        manifest: what it says of itself.
+        archive: the parts.
+    """
+
+    path: Path
+    manifest: EngineManifest
+    archive: Archive
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file."""
+        return self.archive.file_bytes
+
+    def read_part(self, name: str) -> bytes:
+        """Return a part's bytes, checked by their SHA-256.
+
+        Raises:
+            ArtifactError: the manifest lists no such part, or its SHA-256 is another.
+        """
+        part = self.manifest.parts.get(name)
+        if part is None:
+            raise ArtifactError(f"{self.path}: the engine artifact has no part {name}", hint=REBUILD)
+        return self.archive.read(name, part)
+
+    def check_parts(self) -> None:
+        """Check the SHA-256 of every part, holding little in memory.
+
+        Raises:
+            ArtifactError: the first part that has another.
+        """
+        for name, part in self.manifest.parts.items():
+            for _ in self.archive.stream(name, part):
+                pass
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the file: what ``sha256sum`` says, and ``frcnn inspect``.
+
+        Raises:
+            ArtifactError: the file can no longer be read, or was changed since it was opened.
+        """
+        return self.archive.sha256()
+
+    def check_trusted(self, trusted_hashes: Collection[str] | None) -> None:
+        """Refuse the file unless its SHA-256 is among those that the caller trusts.
+
+        The rule of ``Detector.load(trusted_hashes=)``. The hash is that of the whole file, so it vouches for the
+        manifest and through it for every engine and kernel, whose own hashes are checked when they are read.
+
+        Args:
+            trusted_hashes: SHA-256 of files, 64 hexadecimal digits each; None trusts every file.
+
+        Raises:
+            ArtifactError: it is not among them; the message has the file's.
+            UsageError: one of them is no SHA-256.
+        """
+        if trusted_hashes is None:
+            return
+        hint = "give the first word of what sha256sum prints for the .frcnn file, in a list"
+        if isinstance(trusted_hashes, str):
+            raise UsageError("trusted_hashes: expected a collection of SHA-256, got one string", hint=hint)
+        for digest in trusted_hashes:
+            if not isinstance(digest, str) or re.fullmatch("[0-9a-fA-F]{64}", digest) is None:
+                raise UsageError(f"trusted_hashes: expected 64 hexadecimal digits, got {digest!r}", hint=hint)
+        found = self.sha256()
+        if found not in {digest.lower() for digest in trusted_hashes}:
+            engines = ", ".join(step.part for step in self.manifest.steps if isinstance(step, EngineStep))
+            raise ArtifactError(
+                f"{self.path}: the file's SHA-256 {found} is not among trusted_hashes, and its engines ({engines}) "
+                "are code",
+                hint="where you trust who built it, add that hash",
+            )
+
+    def read_precision(self) -> tuple[PrecisionRecord, ...]:
+        """Return the precision of every layer, or nothing where the artifact does not tell.
+
+        Raises:
+            ArtifactError: the part that tells is damaged.
+        """
+        if PRECISION_PART not in self.manifest.parts:
+            return ()
+        try:
+            return msgspec.json.decode(self.read_part(PRECISION_PART), type=tuple[PrecisionRecord, ...])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ArtifactError(f"{self.path}: the part {PRECISION_PART} is damaged: {error}", hint=REBUILD) from error
+
+
+def open_engine_artifact(path: str | os.PathLike[str]) -> EngineArtifact:
+    """Read what an artifact says of itself; its parts must be those that it lists, and are not read yet.
+
+    Raises:
+        ArtifactError: the file cannot be read, is damaged, is no engine artifact, or one of another schema version.
+    """
+    archive = open_archive(path)
+    manifest = EngineManifest.from_json(archive.manifest_bytes, source=os.fspath(path))
+    archive.check_listed(manifest.parts)
+    return EngineArtifact(path=archive.path, manifest=manifest, archive=archive)

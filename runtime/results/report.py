@@ -1,0 +1,109 @@
+"""What ``frcnn detect`` tells: COCO results, the list of pictures, a table; and line by line while it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from frcnn.console import say, show_table
+from frcnn.files import standard_output, write_text
+from frcnn.runtime.detections import Detections
+from frcnn.runtime.results.json_lines import STANDARD_OUTPUT, ResultLines
+
+__all__ = ["Report"]
+
+
+@dataclass(slots=True, kw_only=True)
+class _File:
+    """What was found in one file so far."""
+
+    size: str
+    pictures: int = 0
+    classes: Counter[str] = field(default_factory=Counter)
+
+
+class Report:
+    """Collects the detections of pictures and video frames.
+
+    Args:
+        label_names: the model's class names, index 0 the background, or None.
+        lines: where each picture or frame is written as soon as it is added: its entry of ``images`` with its entries
+            of ``results`` under ``results``.
+
+    Attributes:
+        images: COCO ``images``: one dictionary a picture or frame, with ``id``, ``file_name``, ``height``, ``width``
+            and, of a video, ``frame`` (from 0).
+        results: COCO results: one dictionary an object, with ``file_name`` and ``frame`` besides.
+    """
+
+    def __init__(self, label_names: tuple[str, ...] | None, *, lines: Sequence[ResultLines] = ()) -> None:
+        self._label_names = label_names
+        self._lines = lines
+        self._files: dict[str, _File] = {}
+        self.images: list[dict[str, Any]] = []
+        self.results: list[dict[str, Any]] = []
+
+    @property
+    def without_objects(self) -> list[str]:
+        """The files in which nothing was found."""
+        return [name for name, file in self._files.items() if not file.classes]
+
+    def add(self, image_id: int, file_name: str, found: Detections, *, frame: int | None = None) -> None:
+        """Take note of a picture or frame.
+
+        Raises:
+            OutputError: its line cannot be written.
+        """
+        height, width = found.image_size
+        place = {"file_name": file_name} if frame is None else {"file_name": file_name, "frame": frame}
+        image = {"id": image_id, **place, "height": height, "width": width}
+        results = [{**entry, **place} for entry in found.to_coco(image_id)]
+        self.images.append(image)
+        self.results.extend(results)
+        file = self._files.setdefault(file_name, _File(size=f"{width}x{height}"))
+        file.pictures += 1
+        file.classes.update(found.class_names)
+        for lines in self._lines:
+            lines.write({**image, "results": results})
+
+    def write_results(self, path: str) -> None:
+        """Write the COCO results; ``-`` is standard output.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        _write(path, self.results)
+
+    def write_index(self, path: str) -> None:
+        """Write the COCO list of pictures and categories, without annotations; ``-`` is standard output.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        names = self._label_names
+        used = sorted({entry["category_id"] for entry in self.results})
+        labels = [(label, str(label)) for label in used] if names is None else list(enumerate(names))[1:]
+        categories = [{"id": label, "name": name} for label, name in labels]
+        _write(path, {"images": self.images, "annotations": [], "categories": categories})
+
+    def show(self) -> None:
+        """Print a table with one row a file."""
+        rows = []
+        for name, file in self._files.items():
+            counts = ", ".join(f"{count} {label}" for label, count in file.classes.most_common())
+            rows.append((name, counts or "nothing", file.size, str(file.pictures), str(file.classes.total())))
+        show_table("detections", ("file", "found", "width x height", "frames", "objects"), rows, text_columns=2)
+
+
+def _write(path: str, content: Any) -> None:
+    text = json.dumps(content, allow_nan=False)
+    if path != STANDARD_OUTPUT:
+        write_text(path, text + "\n")
+        return
+    with standard_output():
+        say(text)
+        sys.stdout.flush()

@@ -1,0 +1,35 @@
+"""What a comparison asks of artifacts of either kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.engine_files import engine_manifest, engine_parts, source_manifest, static_profile
+
+from frcnn.benchmarks.candidates.artifacts import canvases_of, device_for, model_manifest
+from frcnn.spec import PRECISIONS
+from frcnn.spec.engine import EngineManifest, Part
+
+
+def engine(**changes: Any) -> EngineManifest:
+    parts = {name: Part(size_bytes=len(data), sha256="0f" * 32) for name, data in engine_parts().items()}
+    return engine_manifest(parts, **changes)
+
+
+def test_the_models_manifest_is_in_an_engines():
+    source = source_manifest()
+    assert model_manifest(source) is source
+    assert model_manifest(engine(source=source)) is source
+
+
+def test_an_engines_canvases_are_its_profiles():
+    made = engine(profiles=(static_profile(832, 1344),))
+    assert canvases_of(made).canvas_of((800, 1201), name="a.png") == (832, 1344)
+    assert canvases_of(made.source).canvas_of((800, 1201), name="a.png") == (800, 1216)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_only_what_needs_a_gpu_is_run_on_one(precision):
+    assert device_for(engine(precision=precision)) == "cuda"
+    assert device_for(source_manifest(precision=precision)) == ("cuda" if precision == "bf16" else "cpu")

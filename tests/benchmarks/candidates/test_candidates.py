@@ -1,0 +1,247 @@
+"""The rows themselves: each answers as eager does, or says why it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+
+import onnx
+import pytest
+import torch
+from support.exports import Exports
+from support.images import LANDSCAPE, photographs
+
+from frcnn.benchmarks.candidates import eager as eager_module
+from frcnn.benchmarks.candidates.candidate import File, Task
+from frcnn.benchmarks.candidates.eager import EagerRunner, _deadline, _OutOfTimeError
+from frcnn.benchmarks.candidates.eager_detector import EagerDetector
+from frcnn.benchmarks.candidates.model_files import built_engine, given_file, naive_onnx
+from frcnn.benchmarks.candidates.registry import all_ways
+from frcnn.benchmarks.candidates.unavailable import CannotRunError, reason_of
+from frcnn.benchmarks.profile.onnx_layers import Layer, work_of_layers
+from frcnn.benchmarks.report.results import Ceilings
+from frcnn.benchmarks.timing.ceilings import floor_ms, measure_ceilings, roofline_of
+from frcnn.benchmarks.timing.correctness import Truth, check
+from frcnn.benchmarks.timing.curves import curve_of, rois_curves, size_curves
+from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
+from frcnn.errors import ArtifactError
+from frcnn.runtime import Picture
+from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.images.preprocess import prepare
+
+FAMILY = "resnet18_fpn_max"
+CANVAS = (160, 224)
+
+
+@pytest.fixture
+def shown() -> list[Picture]:
+    return [Picture(pixels=pixels, name=f"p{i}") for i, pixels in enumerate(photographs(LANDSCAPE))]
+
+
+@pytest.fixture
+def task(exports: Exports, shown, tmp_path) -> Task:
+    model, spec = exports(FAMILY).model, exports(FAMILY).spec
+    return Task(
+        model=model, spec=spec, sha256="ab" * 32, pictures=shown, equal_pictures=shown, folder=tmp_path, device="cpu",
+        threads=1, compile_limit_s=0.01,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def ways(exports: Exports):
+    return {way.id: way for way in all_ways([exports(FAMILY).path], "cpu", equal_sized=False)}
+
+
+def test_every_backend_is_a_row_and_eager_is_the_first(ways) -> None:
+    assert list(ways) == [
+        "eager-fp32",
+        "eager-channels-last",
+        "eager-amp-fp16",
+        "torch-compile",
+        "naive-onnxruntime",
+        "onnxruntime-cpu",
+        "onnxruntime-cuda",
+        "openvino",
+        "tensorrt-rtx",
+        "tensorrt",
+        "naive-tensorrt",
+    ]
+
+
+@pytest.mark.parametrize("row", ["eager-fp32", "eager-channels-last", "onnxruntime-cpu"])
+def test_rows_answer_as_eager(row, ways, task) -> None:
+    way = ways[row]
+    runner = way.open(task, None if way.prepare is None else way.prepare(task))
+    truth = Truth(EagerDetector(task.model, task.spec).detect)
+    assert {runner.canvas_of(picture) for picture in task.pictures} == {CANVAS}
+    found = check(truth, runner, task.pictures, task.spec, "fp16", batch=2)  # random weights: overlap, not pixels
+    assert found.passed and found.expected > 10
+    assert found.pictures == len(task.pictures) + 2
+    assert runner.network(task.pictures[:2])() is not None
+    runner.close()
+
+
+def test_torchvisions_own_export_answers_as_eager_on_the_picture_it_was_traced_with(exports, ways, task) -> None:
+    way = ways["naive-onnxruntime"]
+    align = dataclasses.replace(task, model=exports.model("vgg16"), spec=exports.spec("vgg16"), sha256="cd" * 32)
+    runner = way.open(align, naive_onnx(align))
+    truth = Truth(EagerDetector(align.model, align.spec).detect)
+    traced_with = align.pictures[:1]
+    found = check(truth, runner, traced_with, align.spec, "fp16", batch=1)
+    assert found.passed and found.expected > 10
+    with pytest.raises(CannotRunError, match="resizing"):
+        runner.network(traced_with)
+    with pytest.raises(Exception, match="ONNXRuntimeError"):  # tracing kept the number of this picture's proposals
+        _ = [runner.detect([picture]) for picture in align.pictures]
+
+
+# Time that is up ends the compiler wherever it is, be it with a file in its hand.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("eager-amp-fp16", "on a GPU only"),
+        ("torch-compile", "had not finished after 0 s"),
+        ("onnxruntime-cuda", "onnxruntime-gpu"),
+        ("tensorrt", "no artifact for TensorRT was given"),
+        ("naive-tensorrt", "no TensorrtExecutionProvider"),
+    ],
+)
+def test_rows_that_cannot_run_here_say_why(row, reason, ways, task) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    way = ways[row]
+    with pytest.raises(CannotRunError, match=reason):
+        way.open(task, None if way.prepare is None else way.prepare(task))
+    with pytest.raises(CannotRunError, match="NVIDIA GPU"):
+        built_engine(task)
+
+
+def test_time_is_bounded_and_the_alarm_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(_OutOfTimeError), _deadline(0.02):
+        time.sleep(5)
+    with _deadline(30):
+        pass
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_compiler_that_breaks_is_a_reason(task, monkeypatch) -> None:
+    def broken(*args, **options):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(eager_module.torch, "compile", broken)
+    with pytest.raises(CannotRunError, match="does not work here: RuntimeError: no C\\+\\+ compiler"):
+        eager_module._open_compiled(task, None)
+
+
+def test_an_artifact_of_another_model_is_refused(exports, task) -> None:
+    with pytest.raises(ArtifactError, match="is another model than the checkpoint"):
+        given_file(exports("vgg16").path)(task)
+    (task.folder / "bad.onnx").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError) as raised:
+        given_file(task.folder / "bad.onnx")(task)
+    assert "\n" not in reason_of(raised.value)
+
+
+def test_torchvisions_own_export_is_made_once(task) -> None:
+    first = naive_onnx(task)
+    made = first.path.stat().st_mtime_ns
+    assert first.build_s is not None and naive_onnx(task) == File(path=first.path, precision="fp32")
+    assert first.path.stat().st_mtime_ns == made
+    first.path.write_bytes(b"broken")
+    assert naive_onnx(task).build_s is not None
+
+
+@pytest.fixture
+def feeds(exports, shown):
+    placed = prepare(shown[0], exports(FAMILY).manifest)
+    import numpy as np
+
+    return {"images": placed.pixels[None], "image_sizes": np.array([placed.resized], np.int32)}
+
+
+def test_work_is_counted_as_pytorch_counts_it(exports, feeds, task) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from frcnn.exporter.model import DeployableFasterRCNN
+
+    module = DeployableFasterRCNN(task.model, task.spec)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        module(torch.from_numpy(feeds["images"]), torch.from_numpy(feeds["image_sizes"]))
+    layers = work_of_layers(exports(FAMILY).path, feeds, threads=1)
+    assert sum(layer.flops for layer in layers) == pytest.approx(counter.get_total_flops(), rel=1e-6)
+    backbone = sum(layer.flops for layer in layers if layer.stage == "backbone+FPN")
+    counts = counter.get_flop_counts()["DeployableFasterRCNN.backbone"]
+    assert backbone == pytest.approx(sum(counts.values()), rel=1e-6)
+    proto = onnx.load(exports(FAMILY).path)
+    weights = {t.name: onnx.numpy_helper.to_array(t).nbytes for t in proto.graph.initializer}
+    assert sum(layer.bytes for layer in layers) > sum(weights.values())  # each is read once, and activations besides
+    first = next(node for node in proto.graph.node if node.op_type == "Conv")
+    stem = next(layer for layer in layers if layer.flops)
+    out = onnx.numpy_helper.to_array(next(t for t in proto.graph.initializer if t.name == first.input[1])).shape[0]
+    activations = feeds["images"].nbytes + 4 * out * (CANVAS[0] // 2) * (CANVAS[1] // 2)
+    assert stem.bytes == activations + sum(weights.get(name, 0) for name in first.input)
+
+
+def test_the_floor_is_the_larger_of_work_and_traffic_layer_by_layer() -> None:
+    layers = [Layer(stage="RPN", flops=2e9, bytes=1e6), Layer(stage="post", flops=0, bytes=1e9)]
+    ceilings = Ceilings(device="cpu", copy_bytes_per_s=1e10, matmul_flops_per_s={"fp32": 1e11, "fp16": 2e11})
+    assert floor_ms(layers, ceilings, "fp32") == pytest.approx(20 + 100)
+    assert floor_ms(layers, ceilings, "fp16") == pytest.approx(10 + 50)
+    assert floor_ms(layers, ceilings, "int8") is None
+    roofline = roofline_of(layers, (160, 224), [ceilings])
+    assert roofline.floors_ms == {"cpu fp32": pytest.approx(120), "cpu fp16": pytest.approx(60)}
+    assert [(w.stage, w.flops, w.bytes) for w in roofline.work] == [("RPN", 2e9, 1e6), ("post", 0, 1e9)]
+
+
+def test_what_merges_into_its_neighbour_moves_nothing(exports, feeds) -> None:
+    merged = work_of_layers(exports(FAMILY).path, feeds, threads=1)
+    assert sum(1 for layer in merged if layer.bytes == 0) > len(merged) / 3
+    assert all(layer.bytes > 0 for layer in merged if layer.flops)
+
+
+@pytest.mark.slow
+def test_ceilings_are_measured() -> None:
+    ceilings = measure_ceilings("cpu")
+    assert 1e8 < ceilings.copy_bytes_per_s < 1e13
+    assert 1e8 < ceilings.matmul_flops_per_s["fp32"] < 1e14
+
+
+def test_stages_make_up_a_picture(exports, feeds, task, shown) -> None:
+    path = exports(FAMILY).path
+    ours = onnx_stages(path, shown[0], threads=1)
+    eager = eager_stages(EagerRunner(task), shown[0])
+    for stages in (ours, eager):
+        found = shares({"decode": decode_ms(shown, []), **stages})
+        assert [stage.name for stage in found] == [
+            "decode",
+            "preprocess",
+            "backbone+FPN",
+            "RPN",
+            "RoI pooling",
+            "box head",
+            "post",
+        ]
+        assert sum(stage.share for stage in found) == pytest.approx(1)
+        assert all(stage.ms > 0 for stage in found)
+
+
+def test_cost_curves_have_a_point_for_each_size(exports, task) -> None:
+    network = OnnxRuntimeBackend(exports(FAMILY).path, threads=1)
+    curves = size_curves(task, network, (96, 128), budget_s=8)
+    assert [curve.row for curve in curves] == ["eager-fp32", "onnxruntime-cpu"]
+    for curve in curves:
+        assert len(curve.points) == 4
+        assert curve.points[0].median_ms < curve.points[-1].median_ms
+        assert curve.points[2].x == pytest.approx(96 * 128 / 1e6)
+    (rois,) = rois_curves(task, (96, 128), budget_s=8, export_until=0.0)
+    assert [point.x for point in rois.points][-1] == task.spec.rpn.post_nms_top_n
+
+
+def test_a_curve_has_the_quartiles_of_its_samples() -> None:
+    curve = curve_of("batch", "a", "pictures", {2.0: [10.0, 20.0, 30.0], 1.0: [5.0]}, pictures=lambda x: x)
+    assert [(p.x, p.low_ms, p.median_ms, p.high_ms) for p in curve.points] == [(1, 5, 5, 5), (2, 15, 20, 25)]
+    assert [p.fps for p in curve.points] == pytest.approx([200, 100])

@@ -1,0 +1,279 @@
+"""``frcnn eval``, end to end: a checkpoint, the model exported from it, annotated pictures.
+
+What eager finds is taken for the truth, so that what must come out is known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from support.images import SHAPES, photographs, tensor
+
+from frcnn.cli import main
+
+FAMILIES_FILE = Path(__file__).parents[2] / "support" / "families.py"
+FAMILY = "resnet50_fpn"
+ARCH = ("--arch", f"{FAMILIES_FILE}:{FAMILY}")
+MEASURES = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
+
+
+@pytest.fixture(scope="module")
+def found(exports) -> list[dict[str, torch.Tensor]]:
+    """What eager finds in each picture."""
+    model = exports(FAMILY).model
+    with torch.inference_mode():
+        return [model([tensor(photographs(shape)[i])])[0] for i, shape in enumerate(SHAPES)]
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, shape in enumerate(SHAPES):
+        Image.fromarray(photographs(shape)[i]).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def document(found) -> dict[str, Any]:
+    """Annotations without a fault: all that eager finds."""
+    labels = sorted({int(label) for picture in found for label in picture["labels"]})
+    assert len(labels) > 2
+    annotations = []
+    for i, picture in enumerate(found):
+        for (x1, y1, x2, y2), label in zip(picture["boxes"].tolist(), picture["labels"].tolist(), strict=True):
+            annotations.append({"image_id": i, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]})
+    images = [{"id": i, "file_name": f"{i}.png", "height": s[0], "width": s[1]} for i, s in enumerate(SHAPES)]
+    categories = [{"id": label, "name": f"thing {label}"} for label in labels]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+@pytest.fixture
+def checkpoint(exports, tmp_path) -> Path:
+    path = tmp_path / "checkpoint.pth"
+    torch.save(exports(FAMILY).model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def evaluate(exports, pictures, document, tmp_path) -> Callable[..., int]:
+    def run(*options: str, annotations: Any = None) -> int:
+        path = tmp_path / "instances.json"
+        path.write_text(json.dumps(document if annotations is None else annotations))
+        model = str(exports(FAMILY).path)
+        return main(
+            ["eval", model, "--annotations", str(path), "--images", str(pictures), "--threads", "1", *map(str, options)]
+        )
+
+    return run
+
+
+@pytest.fixture
+def measured(evaluate, tmp_path, capsys) -> Callable[..., dict[str, Any]]:
+    """Evaluate and return the JSON and the exit code."""
+
+    def run(*options: str, annotations: Any = None) -> dict[str, Any]:
+        code = evaluate(*options, "--json", str(tmp_path / "out.json"), annotations=annotations)
+        result: dict[str, Any] = json.loads((tmp_path / "out.json").read_text())
+        return result | {"exit": code}
+
+    return run
+
+
+def test_the_models_own_boxes_are_worth_1(measured, exports):
+    result = measured()
+    assert result["exit"] == 0
+    assert (result["AP"], result["AP50"], result["AR100"]) == (1.0, 1.0, 1.0)
+    assert set(result) >= MEASURES
+    assert result["images"] == 3
+    assert result["objects"] == sum(of_class["objects"] for of_class in result["per_class"].values()) > 10
+    assert {of_class["AP"] for of_class in result["per_class"].values()} == {1.0}
+    assert result["eager"] is result["difference"] is result["passed"] is None
+    assert (result["partial"], result["skipped"]) == (False, {})
+    assert result["model"]["path"] == str(exports(FAMILY).path) and len(result["model"]["sha256"]) == 64
+    assert result["command"].startswith(f"frcnn eval {exports(FAMILY).path} --annotations ")
+    assert {"frcnn", "faster-coco-eval", "onnxruntime"} <= set(result["versions"])
+
+
+def test_boxes_that_are_a_fifth_too_wide(measured, document):
+    """An IoU of 5/6: enough for seven of the ten thresholds, 0.50 to 0.80."""
+    for annotation in document["annotations"]:
+        annotation["bbox"][2] *= 1.2
+    document["annotations"] = document["annotations"][:1]
+    result = measured("--allow-unmapped")
+    (only,) = (of_class for of_class in result["per_class"].values() if of_class["objects"])
+    assert only["AR100"] == pytest.approx(0.7)
+    assert only["AP75"] > 0
+
+
+def test_objects_that_nobody_finds(measured, document):
+    """As many again that are not there: half of what is to be found is found, at any IoU."""
+    extra = [annotation | {"bbox": [0, 0, 3, 3]} for annotation in document["annotations"]]
+    document["annotations"] += extra
+    result = measured()
+    assert (result["AR100"], result["AP"]) == (0.5, pytest.approx(51 / 101))
+
+
+def test_eager_beside_it_and_no_difference(measured, checkpoint, tmp_path, capsys):
+    result = measured("--checkpoint", checkpoint, *ARCH, "--limit", "0.001", "-o", tmp_path / "differences")
+    assert result["exit"] == 0
+    assert (result["eager"]["AP"], result["difference"]["AP"], result["passed"]) == (1.0, 0.0, True)
+    assert result["eager"]["checkpoint"] == str(checkpoint)
+    assert set(result["eager"]["per_class"]) == set(result["per_class"])
+    captured = capsys.readouterr()
+    assert "within the limit" in captured.out and "eager torchvision" in captured.out
+    assert "nothing to draw" in captured.err
+    assert list((tmp_path / "differences").iterdir()) == []
+
+
+def test_another_checkpoint_differs_and_that_is_drawn(measured, checkpoint, tmp_path, capsys):
+    weights = torch.load(checkpoint, weights_only=True)
+    weights["roi_heads.box_predictor.cls_score.weight"] *= 1.3
+    torch.save(weights, checkpoint)
+    folder = tmp_path / "differences"
+    result = measured("--checkpoint", checkpoint, *ARCH, "-o", folder, "--draw-score", "0", "--draw-most", "2")
+    assert result["exit"] == 0 and result["eager"]["AP"] < result["AP"] == 1.0
+    assert result["difference"]["AP"] == result["AP"] - result["eager"]["AP"]
+    assert len(list(folder.iterdir())) == 2
+    with Image.open(next(folder.iterdir())) as drawn:
+        assert drawn.width > 2 * min(width for _, width in SHAPES)
+    assert "2 pictures, of 3 (--draw-most), with differences scoring 0 or more" in capsys.readouterr().err
+
+
+def test_the_limit_decides_by_how_much(monkeypatch, measured, checkpoint, capsys):
+    """The model is made to miss every second detection that eager has."""
+    from frcnn.benchmarks.accuracy import scoring
+
+    results = scoring.Scorer._results
+    calls = []
+
+    def every_second(self, detections):
+        calls.append(None)
+        return results(self, detections)[:: 2 if len(calls) % 2 else 1]  # the model is scored first
+
+    monkeypatch.setattr(scoring.Scorer, "_results", every_second)
+    result = measured("--checkpoint", checkpoint, *ARCH, "--limit", "0.001")
+    assert (result["exit"], result["passed"], result["eager"]["AP"]) == (1, False, 1.0)
+    assert result["difference"]["AP"] < -0.2
+    assert "NOT within the limit: AP differs from eager's by -0." in capsys.readouterr().out
+    result = measured("--checkpoint", checkpoint, *ARCH, "--limit", "0.9")
+    assert (result["exit"], result["passed"]) == (0, True)
+
+
+def test_a_broken_picture_is_named_and_its_objects_do_not_count(measured, pictures, capsys):
+    whole = measured()
+    (pictures / "1.png").write_bytes(b"no picture")
+    result = measured()
+    assert result["exit"] == 1
+    assert (result["images"], list(result["skipped"]), result["AP"]) == (2, ["1.png"], 1.0)
+    assert result["objects"] < whole["objects"]
+    err = capsys.readouterr().err
+    assert err.count("1.png") == 1 and "warning: skipped" in err
+
+
+def test_missing_pictures_may_be_left_out(evaluate, measured, pictures, capsys):
+    (pictures / "2.png").unlink()
+    assert evaluate() == 2
+    assert "1 of 3 pictures" in capsys.readouterr().err
+    result = measured("--allow-missing")
+    assert (result["exit"], result["images"], result["skipped"]) == (0, 2, {"2.png": "not in the folder"})
+    assert "1 pictures are not in the folder and are left out: 2.png" in capsys.readouterr().err
+
+
+def test_an_interruption_keeps_what_was_measured(measured, monkeypatch, checkpoint, tmp_path, evaluate, capsys):
+    from frcnn.benchmarks.candidates.eager_detector import EagerDetector
+
+    detect = EagerDetector.detect
+
+    def interrupted(self, picture, canvas):
+        if picture.name.endswith("2.png"):
+            raise KeyboardInterrupt
+        return detect(self, picture, canvas)
+
+    monkeypatch.setattr(EagerDetector, "detect", interrupted)
+    result = measured("--checkpoint", checkpoint, *ARCH)
+    assert (result["exit"], result["partial"], result["images"], result["AP"]) == (130, True, 2, 1.0)
+    captured = capsys.readouterr()
+    assert "PARTIAL: interrupted after 2 of 3 pictures" in captured.out
+    assert "interrupted" in captured.err
+
+
+def test_voc_folders(exports, pictures, found, tmp_path, capsys):
+    folder = tmp_path / "Annotations"
+    folder.mkdir()
+    for i, picture in enumerate(found):
+        objects = "".join(
+            f"<object><name>thing {label}</name><difficult>0</difficult><bndbox><xmin>{x1 + 1}</xmin>"
+            f"<ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+            for (x1, y1, x2, y2), label in zip(picture["boxes"].tolist(), picture["labels"].tolist(), strict=True)
+        )
+        size = f"<size><width>{SHAPES[i][1]}</width><height>{SHAPES[i][0]}</height></size>"
+        (folder / f"{i}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    names = tmp_path / "labels.txt"
+    names.write_text("\n".join(f"thing {label}" for label in range(1, exports(FAMILY).spec.num_classes)))
+    command = ["eval", str(exports(FAMILY).path), "--annotations", str(folder), "--images", str(pictures)]
+    assert main([*command, "--threads", "1"]) == 2
+    assert "are no class of the model: thing 1" in capsys.readouterr().err
+    assert main([*command, "--labels", str(names), "--json", "-", "--threads", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["AP"] == 1.0
+
+
+def test_json_on_standard_output_is_all_there_is(evaluate, capsys):
+    assert evaluate("--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["AP"] == 1.0
+
+
+def test_tables(evaluate, capsys):
+    assert evaluate() == 0
+    out = capsys.readouterr().out
+    assert "3 pictures" in out and "thing 1" in out and "1.0000" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--limit", "0.1"], "--limit goes with --checkpoint only"),
+        (["-o", "x"], "-o goes with --checkpoint only"),
+        (["--arch", "x"], "--arch goes with --checkpoint only"),
+        (["--batch-size", "0"], "--batch-size: expected 1 or more, got 0"),
+        (["--max-detections", "99"], "--max-detections: expected 100 or more, got 99"),
+        (["--draw-score", "nan"], "--draw-score: expected a number from 0 to 1, got nan"),
+        (["--map", "1"], "--map: expected MODEL=ANNOTATION, got '1'"),
+        (["--json", "."], "cannot write .: it is a folder"),
+    ],
+)
+def test_options_that_make_no_sense(options, message, evaluate, capsys):
+    assert evaluate(*options) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_annotations_without_objects_of_the_models_classes(evaluate, document, capsys):
+    for annotation in document["annotations"]:
+        annotation["iscrowd"] = 1
+    assert evaluate() == 2
+    assert "there is nothing to measure against" in capsys.readouterr().err
+
+
+def test_only_broken_pictures(evaluate, pictures, capsys):
+    for path in pictures.iterdir():
+        path.write_bytes(b"no picture")
+    assert evaluate() == 2
+    assert "error: none of the 3 pictures could be used" in capsys.readouterr().err
+
+
+def test_another_checkpoint_is_refused(evaluate, checkpoint, tmp_path, capsys):
+    builder = tmp_path / "builder.py"
+    builder.write_text(
+        "from support.families import resnet50_fpn\n\ndef build():\n    model = resnet50_fpn()\n"
+        "    model.roi_heads.nms_thresh = 0.4\n    return model\n"
+    )
+    assert evaluate("--checkpoint", checkpoint, "--arch", f"{builder}:build") == 2
+    err = capsys.readouterr().err
+    assert "is another model than the checkpoint: box head: expected" in err
+    assert "hint: give eval the same --arch and --arg as export" in err

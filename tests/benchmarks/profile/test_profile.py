@@ -1,0 +1,44 @@
+"""Runs become stages and layers: medians, shares, work."""
+
+from __future__ import annotations
+
+import pytest
+
+from frcnn.benchmarks.profile.profile import STAGES, LayerRun, layer_times, stage_times
+
+
+def layer(name, stage, ms, gflop=None):
+    return LayerRun(name=name, op="Conv", stage=stage, ms=ms, gflop=gflop)
+
+
+RUNS = [
+    [layer("a", "backbone", 4.0, 2.0), layer("b", "backbone", 2.0), layer("c", "post", 1.0)],
+    [layer("a", "backbone", 8.0, 2.0), layer("b", "backbone", 3.0), layer("c", "post", 3.0)],
+    [layer("a", "backbone", 5.0, 2.0), layer("c", "post", 2.0)],
+]
+
+
+def test_stages_are_medians_of_sums_in_the_order_of_data():
+    found = stage_times(RUNS, {"between layers": [1.0, 2.0, 9.0], "post": [10.0, 10.0, 10.0], "decode": [2.0] * 3})
+    assert [(stage.name, stage.ms, stage.layers) for stage in found] == [
+        ("decode", 2.0, 0),
+        ("backbone", 6.0, 2),  # 6, 11, 5
+        ("post", 12.0, 1),  # 11, 13, 12
+        ("between layers", 2.0, 0),
+    ]
+    assert sum(stage.share for stage in found) == pytest.approx(1)
+    assert found[2].share == pytest.approx(12 / 22)
+    assert (found[1].gflop, found[1].gflop_per_s) == (2.0, pytest.approx(2.0 / 6e-3))
+    assert (found[2].gflop, found[2].gflop_per_s) == (None, None)
+    assert [stage.name for stage in found] == [stage for stage in STAGES if stage in {s.name for s in found}]
+
+
+def test_layers_are_medians_the_slowest_first():
+    found = layer_times(RUNS, total_ms=20.0)
+    assert [(item.name, item.ms, item.share) for item in found] == [("a", 5.0, 0.25), ("b", 2.0, 0.1), ("c", 2.0, 0.1)]
+    assert [item.gflop_per_s for item in found] == [pytest.approx(400), None, None]
+
+
+def test_a_layer_that_did_not_run_took_no_time():
+    (found,) = layer_times([[layer("a", "post", 4.0)], [], []], total_ms=1.0)
+    assert found.ms == 0.0

@@ -1,0 +1,452 @@
+"""report.md and report.html say what a run measured: never a wrong row as a gain, and nothing of the data as markup."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from support.bench_results import EAGER, FASTEST, WRONG, made_up, replaced
+
+from frcnn.benchmarks.report.content import document_of
+from frcnn.benchmarks.report.document import Table
+from frcnn.benchmarks.report.formatting import ms, ratio_text
+from frcnn.benchmarks.report.html_page import html
+from frcnn.benchmarks.report.markdown_page import escaped, markdown
+from frcnn.benchmarks.report.plane_figures import agreement
+from frcnn.benchmarks.report.ranking import headline, ranked, ranks
+from frcnn.benchmarks.report.results import NotToldApart, Ratio, Results
+from frcnn.benchmarks.report.row_figures import latency_figures
+from frcnn.benchmarks.report.write import write_report
+
+HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> | `b` *c* [d](http://e) </title>&lt;\n# f"
+VOID = {"br", "meta"}
+
+
+class Page(HTMLParser):
+    """Reads a page: every element with its attributes, the text, and whether elements are closed in their order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, {name: value or "" for name, value in attributes}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+    def named(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run() -> Results:
+    return made_up()
+
+
+def with_row(run: Results, row_id: str, **changes) -> Results:
+    return replaced(run, rows=tuple(replaced(row, **changes) if row.id == row_id else row for row in run.rows))
+
+
+def with_ratio(run: Results, row_id: str, **changes) -> Results:
+    row = run.row(row_id)
+    measures = tuple(replaced(m, ratio=replaced(m.ratio, **changes)) for m in row.measures)
+    return with_row(run, row_id, measures=measures)
+
+
+def only(run: Results, *ids: str) -> Results:
+    return replaced(run, rows=tuple(row for row in run.rows if row.id in ids))
+
+
+def with_noise(run: Results, **changes) -> Results:
+    return replaced(run, noise=replaced(run.noise, **changes))
+
+
+# the headline
+
+
+def test_the_fastest_right_row_is_the_headline_with_its_spread(run):
+    alone = only(run, EAGER, FASTEST, WRONG)
+    answer = headline(alone)
+    measure = run.row(FASTEST).measure("pictures", 1)
+    assert answer.figure == f"{measure.ratio.median:.2f}x"
+    assert answer.tone == "good"
+    assert run.row(FASTEST).name in answer.text
+    assert f"({measure.ratio.low:.2f} to {measure.ratio.high:.2f})" in answer.text
+    assert f"p50 {ms(measure.p50_ms)} ms, p90 {ms(measure.p90_ms)} ms" in answer.remarks[0]
+    assert "95 % interval of the median, 7 rounds" in answer.remarks[0]
+
+
+def test_a_wrong_row_is_never_the_headline_however_fast(run):
+    wrong = run.row(WRONG)
+    fastest = run.row(FASTEST)
+    assert wrong.measure("pictures", 1).ratio.median > 1.5 * fastest.measure("pictures", 1).ratio.median
+    assert wrong not in ranked(run)
+    assert f"Measured but wrong, so not ranked: {wrong.name}." in headline(run).remarks
+    assert headline(only(run, EAGER, WRONG)).figure == ""
+
+
+def test_a_row_that_was_not_compared_is_not_called_fast(run):
+    unchecked = with_row(only(run, EAGER, FASTEST), FASTEST, correctness=None)
+    answer = headline(unchecked)
+    assert (answer.figure, answer.tone) == ("", "warning")
+    assert any("not compared with eager" in remark for remark in answer.remarks)
+
+
+def test_a_noisy_machine_gives_no_number_and_no_ranks(run):
+    noisy = with_noise(run, too_noisy=True, noise=0.3)
+    answer = headline(noisy)
+    assert answer.text == "This machine was too noisy to tell rows apart."
+    assert answer.figure == ""
+    assert ranks(noisy) == {}
+    assert "There are no ranks" in markdown(document_of(noisy))
+
+
+@pytest.mark.parametrize("how", ["interval", "pair"])
+def test_a_row_within_the_noise_of_eager_is_no_gain(run, how):
+    alone = only(run, EAGER, FASTEST)
+    if how == "interval":
+        alone = with_ratio(alone, FASTEST, low=0.97, high=9.0)
+    else:
+        blur = NotToldApart(first=FASTEST, second=EAGER, scope="pictures", batch=1)
+        alone = with_noise(alone, not_told_apart=(blur,))
+    answer = headline(alone)
+    assert answer.text.startswith("No correct row can be told apart from eager")
+    assert answer.figure == ""
+
+
+def test_a_row_slower_than_eager_is_called_slower(run):
+    answer = headline(only(run, EAGER, "onnxruntime-cpu"))
+    assert answer.text.startswith("Nothing here is faster than eager")
+    assert answer.tone == "bad"
+
+
+def test_rows_that_cannot_be_told_apart_share_a_rank(run):
+    places = ranks(run)
+    assert places[FASTEST] == places["tensorrt-fp16"] == 1
+    assert places["eager-amp"] == 3
+    assert WRONG not in places
+    assert EAGER not in places
+    apart = with_noise(run, not_told_apart=())
+    assert sorted(ranks(apart).values()) == list(range(1, len(places) + 1))
+    # the same pair at another batch size, or of the network alone, says nothing of this one
+    elsewhere = tuple(replaced(blur, batch=8) for blur in run.noise.not_told_apart)
+    assert ranks(with_noise(run, not_told_apart=elsewhere)) == ranks(apart)
+
+
+def test_a_partial_run_says_so_first(run):
+    partial = replaced(run, partial=True, partial_reason="interrupted (Ctrl-C)")
+    assert document_of(partial).headline.remarks[0].startswith("This run is partial: interrupted (Ctrl-C).")
+    assert document_of(partial).headline.tone == "warning"
+
+
+def test_few_rounds_are_not_called_an_interval_of_95_per_cent(run):
+    few = with_ratio(only(run, EAGER, FASTEST), FASTEST, rounds=3)
+    assert "least and largest of 3 rounds" in headline(few).remarks[0]
+
+
+# the table, and both files
+
+
+def cells_of(text: str, key: str) -> list[str]:
+    """Return the cells of a row of the first table of report.md."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {key}: "))
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_every_row_is_in_the_table_with_its_status_and_reason(run):
+    text = markdown(document_of(run))
+    for place, row in enumerate(run.rows):
+        cells = cells_of(text, "ABCDEFGHIJK"[place])
+        assert cells[0].startswith(f"{'ABCDEFGHIJK'[place]}: {escaped(row.name)}")
+        assert cells[1] == (f"{row.status} ({escaped(row.reason)})" if row.reason else row.status)
+
+
+def test_a_wrong_row_has_times_but_neither_ratio_nor_rank(run):
+    cells = cells_of(markdown(document_of(run)), "I")
+    assert cells[2] == ms(run.row(WRONG).measure("pictures", 1).p50_ms)
+    assert [cells[6], cells[8], cells[9]] == ["-", "-", "-"]
+    assert ratio_text(run.row(WRONG).measure("pictures", 1).ratio) not in markdown(document_of(run))
+
+
+def test_both_files_say_the_same(run):
+    document = document_of(run)
+    text, page = markdown(document), Page(html(document))
+    said = " ".join(" ".join(page.text).split())
+    tables = [b for s in document.sections for b in s.blocks if isinstance(b, Table)]
+    tables += [b.table for s in document.sections for b in s.blocks if getattr(b, "table", None) is not None]
+    assert len(tables) > 15
+    for table in tables:
+        for row in table.rows:
+            assert len(row) == len(table.columns)
+            for cell in row:
+                shown = cell if isinstance(cell, str) else cell.text
+                assert escaped(shown) in text
+                assert " ".join(shown.split()) in said
+    for remark in document.headline.remarks:
+        assert escaped(remark) in text
+        assert remark in said
+    assert run.environment.command in text
+    assert run.environment.command in said
+
+
+def test_a_report_is_one_file_that_asks_for_nothing_else(run, tmp_path):
+    markdown_file, html_file = write_report(run, tmp_path / "new" / "report")
+    assert [markdown_file.name, html_file.name] == ["report.md", "report.html"]
+    text = html_file.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form"})
+    outward = [value for _, at in page.elements for name, value in at.items() if name in ("src", "href", "action")]
+    assert outward and all(value.startswith("#") for value in outward)
+    assert "url(" not in text and "@import" not in text and "http" not in text.replace("http-equiv", "")
+    assert any("default-src 'none'" in at.get("content", "") for at in page.named("meta"))
+    assert write_report(run, tmp_path / "new" / "report") == [markdown_file, html_file]
+    assert html_file.read_text(encoding="utf-8") == text, "the same run, the same report"
+
+
+def test_links_inside_the_page_lead_somewhere_and_names_are_used_once(run):
+    page = Page(html(document_of(run)))
+    ids = [at["id"] for _, at in page.elements if "id" in at]
+    assert len(ids) == len(set(ids))
+    assert {at["href"][1:] for at in page.named("a")} <= set(ids)
+    assert {at["aria-labelledby"] for at in page.named("section")} <= set(ids)
+
+
+def test_charts_have_words_and_tables_have_headings(run):
+    text = html(document_of(run))
+    drawings = re.findall(r"<svg(?: [^>]*)?>(?:<title>([^<]*)</title>)?", text)
+    hidden = text.count('aria-hidden="true" class="axis"')
+    assert len([title for title in drawings if title]) == len(drawings) - hidden > 20
+    page = Page(text)
+    assert len(page.named("caption")) == len(page.named("table"))
+    scopes = [at["scope"] for at in page.named("th")]
+    assert set(scopes) == {"row", "col"}
+    assert scopes.count("row") == len(page.named("tr")) - len(page.named("thead"))
+
+
+def test_what_comes_from_data_is_text_and_nothing_else(run):
+    row = replaced(run.row(FASTEST), name=HOSTILE, note=HOSTILE, missing=(HOSTILE,))
+    absent = replaced(run.row("openvino"), reason=HOSTILE)
+    artifact = replaced(row.artifact, name=HOSTILE)
+    check = replaced(row.correctness, limits=HOSTILE)
+    rows = tuple(
+        {FASTEST: replaced(row, artifact=artifact, correctness=check), "openvino": absent}.get(r.id, r)
+        for r in run.rows
+    )
+    work = replaced(
+        run.workload,
+        model=HOSTILE,
+        checkpoint=HOSTILE,
+        source=HOSTILE,
+        pictures=tuple(replaced(picture, name=HOSTILE) for picture in run.workload.pictures),
+        skipped=tuple(replaced(one, name=HOSTILE, reason=HOSTILE) for one in run.workload.skipped),
+    )
+    gpu = replaced(
+        run.environment.gpu,
+        name=HOSTILE,
+        states=tuple(replaced(s, throttling=(HOSTILE,)) for s in run.environment.gpu.states),
+    )
+    machine = replaced(run.environment, cpu=HOSTILE, gpu=gpu, os=HOSTILE, command=HOSTILE, packages={HOSTILE: HOSTILE})
+    comparison = replaced(run.comparison, file=HOSTILE, notes=(HOSTILE,))
+    curves = tuple(replaced(curve, note=HOSTILE, unit=HOSTILE) for curve in run.curves)
+    hostile = replaced(
+        run, rows=rows, workload=work, environment=machine, comparison=comparison, curves=curves, partial=True,
+        partial_reason=HOSTILE, noise=replaced(run.noise, how=HOSTILE),
+    )  # fmt: skip
+    text = html(document_of(hostile))
+    plain, page = Page(html(document_of(run))), Page(text)
+    assert page.open == []
+    assert text.count("&lt;script&gt;") > 20
+    assert {tag for tag, _ in page.elements} <= {tag for tag, _ in plain.elements}
+    assert {name for _, at in page.elements for name in at} <= {name for _, at in plain.elements for name in at}
+    assert text.count("</title>") == text.count("<title>")
+    said = markdown(document_of(hostile))
+    in_code = said.partition("```sh\n")[2].partition("\n```")[0]
+    outside = said.replace(in_code, "")
+    assert not re.search(r"(?<!\\)<|(?<!\\)\*c|(?<!\\)\[d", outside)
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in cells_table(outside, "picture")}
+    assert widths == {5}
+    assert not re.search("^# f", outside, re.MULTILINE)
+
+
+def cells_table(text: str, first: str) -> list[str]:
+    """Return the lines of the table whose first heading is given."""
+    lines = text.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    return [line for line in lines[start:] if line][: 2 + 16]
+
+
+@pytest.mark.parametrize("text", ["wr\u202egno\u202c", "a\x00b\x1b[31m", "\udcff.jpg", "a\u2066b"])
+def test_signs_that_hide_or_turn_text_are_shown_as_such(run, text, tmp_path):
+    skipped = tuple(replaced(one, name=text) for one in run.workload.skipped)
+    for path in write_report(replaced(run, workload=replaced(run.workload, skipped=skipped)), tmp_path):
+        written = path.read_text(encoding="utf-8")
+        assert "\ufffd" in written
+        assert not re.search("[\x00\x1b\u202e\u2066]", written)
+
+
+def test_a_command_with_backticks_stays_inside_its_fence(run):
+    command = "frcnn bench 'a```b.pth'"
+    text = markdown(document_of(replaced(run, environment=replaced(run.environment, command=command))))
+    assert f"````sh\n{command}\n````" in text
+
+
+# runs of which little is there
+
+
+def test_a_run_of_one_row_and_nothing_else_is_a_report(run, tmp_path):
+    eager = replaced(run.row(EAGER), measures=(), stages=(), of_roofline=None, status="failed", reason="no memory")
+    work = replaced(
+        run.workload, pictures=(), skipped=(), proposals=(), detections=(), checkpoint=None, canvases=(), batches=()
+    )
+    noise = replaced(run.noise, row=None, null=None, noise=None, not_told_apart=(), how="")
+    machine = replaced(run.environment, gpu=None, affinity=(), packages={}, load_before=None, turbo=True)
+    little = replaced(
+        run, rows=(eager,), curves=(), roofline=None, comparison=None, workload=work, noise=noise, environment=machine
+    )
+    for path in write_report(little, tmp_path):
+        text = path.read_text(encoding="utf-8")
+        assert "No row was both measured and found right" in text
+        assert "The weights are random" in text
+        assert "no memory" in text
+    assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).named("figure") == []
+
+
+def test_one_call_and_differences_of_nothing_are_drawn(run):
+    row = run.row(FASTEST)
+    measure = row.measure("pictures", 1)
+    ratio = Ratio(median=1.0, least=1.0, most=1.0, low=1.0, high=1.0, rounds=1)
+    once = replaced(measure, rounds_ms=((4.0,),), p50_ms=4.0, p90_ms=4.0, p99_ms=4.0, mean_ms=4.0, ratio=ratio)
+    same = replaced(row.correctness, box_px=0.0, score=0.0, iou=1.0, expected=0, found=0, matched=0)
+    text = html(document_of(with_row(only(run, EAGER, FASTEST), FASTEST, measures=(once,), correctness=same)))
+    assert Page(text).open == []
+    assert "nan" not in text.lower().replace("name", "")
+    assert "1 calls, median 4.00 ms" in text
+
+
+def test_agreement_counts_what_both_have():
+    check = made_up().row(WRONG).correctness
+    assert agreement(check) == pytest.approx(291 / 339)
+    assert agreement(replaced(check, relabelled=10, matched=281)) == pytest.approx(281 / 339)
+    assert agreement(replaced(check, matched=0, unmatched=0, relabelled=0, moved=0)) == 1.0
+
+
+def test_the_slowest_call_is_among_the_dots(run):
+    samples = [t for of_round in run.row(FASTEST).measure("pictures", 1).rounds_ms for t in of_round]
+    many = tuple(tuple(samples) for _ in range(5))
+    measure = replaced(run.row(FASTEST).measure("pictures", 1), rounds_ms=many)
+    figures = latency_figures(with_row(only(run, FASTEST), FASTEST, measures=(measure,)))
+    dots = re.findall(r'<circle cx="([\d.]+)%"', figures[0].drawing)
+    assert 100 <= len(dots) <= 120
+    whisker = re.search(r'<line x1="[\d.]+%" x2="([\d.]+)%"[^>]*class="whisker', figures[0].drawing)
+    assert max(map(float, dots)) == float(whisker[1])
+
+
+# in a browser
+
+MEASURE = """<script>
+const one = document.getElementById("page");
+one.onload = () => {
+  const page = one.contentDocument.documentElement, wide = [];
+  const edge = page.clientWidth + 0.5;
+  for (const at of one.contentDocument.querySelectorAll("body *")) {
+    // what is scrolled by itself may be wide; on a phone only tables of few columns are
+    const held = at.closest(".scroll") && !(edge < 700 && at.closest("table.cards"));
+    if (!held && !at.closest("thead") && at.getBoundingClientRect().right > edge) wide.push(at.outerHTML.slice(0, 200));
+  }
+  document.title = JSON.stringify([page.clientWidth, page.scrollWidth, wide.length, wide.slice(0, 3)]);
+};
+</script>"""
+
+
+def over_the_edge(page: str, width: int, folder: Path) -> tuple[int, int, int, str]:
+    """Show a page in a frame of a width, as a browser's own window cannot be as narrow as a phone.
+
+    Returns:
+        the width, the width of what is in it, how many elements run over the edge, and the first of them.
+    """
+    frame = page.replace("&", "&amp;").replace('"', "&quot;")
+    style = f"border:0;width:{width}px;height:900px"
+    measuring = folder / "measuring.html"
+    measuring.write_text(
+        f'<!doctype html><title>none</title><iframe id="page" style="{style}" srcdoc="{frame}"></iframe>{MEASURE}',
+        encoding="utf-8",
+    )
+    options = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+        " --disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=5000"
+    )
+    done = subprocess.run(
+        ["chromium", *options.split(), f"--user-data-dir={folder / 'profile'}", "--dump-dom", measuring.as_uri()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    found = re.search(r"<title>\[(\d+),(\d+),(\d+),(.*?)\]</title>", done.stdout)
+    assert found is not None, done.stderr[-2000:]
+    return int(found[1]), int(found[2]), int(found[3]), found[4]
+
+
+needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+
+
+@pytest.mark.slow
+@needs_chromium
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_runs_over_the_edge_in_a_browser(run, tmp_path, width):
+    long = with_row(run, "openvino", name="a-name-of-one-word-" * 8, reason="/a/path/without/any/blank" * 8)
+    page = html(document_of(long)).replace("<details>", "<details open>")
+    *widths, count, first = over_the_edge(page, width, tmp_path)
+    assert (widths, count) == ([width, width], 0), first
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_something_too_wide_would_be_seen(run, tmp_path):
+    page = html(document_of(run)).replace("<main>", '<main><p style="width:500px">wide</p>')
+    shown, held, count, first = over_the_edge(page, 360, tmp_path)
+    assert (shown, count) == (360, 1), first
+    assert held > 500
+
+
+COLOURS = re.compile(r"--([\w-]+): (#[0-9a-f]{6});")
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_colours_can_be_read_in_light_and_dark(theme):
+    css = (Path(__file__).parents[3] / "benchmarks" / "report" / "report.css").read_text(encoding="utf-8")
+    colours = dict(COLOURS.findall(re.findall(r":root \{(.*?)\}", css, re.DOTALL)[theme]))
+    for ground in ("paper", "panel"):
+        for ink in ("ink", "soft", "good", "warning", "bad", "link"):
+            assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+        for number in range(8):
+            assert contrast(colours[f"c{number}"], colours[ground]) >= 3, (number, ground)
+    for number in range(8):
+        assert contrast(colours["on"], colours[f"c{number}"]) >= 4.5, number

@@ -1,0 +1,451 @@
+"""Every layout that checkpoints come in, and every way in which one can be unusable."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+
+from frcnn.errors import CheckpointError, UnsupportedModelError, UsageError
+from frcnn.exporter import load_checkpoint
+from frcnn.exporter.checkpoint.load import LoadedCheckpoint, read_checkpoint
+
+TINY = Path(__file__).parents[2] / "support" / "tiny_models.py"
+ARCH = f"{TINY}:build"
+NAMES = ["cat", "dog", "owl"]
+
+
+def tiny() -> FasterRCNN:
+    from frcnn.exporter.checkpoint.builders import resolve_builder
+
+    torch.manual_seed(3)
+    model = resolve_builder(ARCH)()
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@pytest.fixture
+def model() -> FasterRCNN:
+    return tiny()
+
+
+Saver = Callable[[object], Path]
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Saver:
+    def saver(content: object) -> Path:
+        path = tmp_path / "my.pth"
+        torch.save(content, path)
+        return path
+
+    return saver
+
+
+def read(path: Path, **options: Any) -> LoadedCheckpoint:
+    return read_checkpoint(path, **({"arch": ARCH} | options))
+
+
+def same_weights(one: nn.Module, other: Mapping[str, Tensor]) -> bool:
+    mine = one.state_dict()
+    return mine.keys() == other.keys() and all(torch.equal(mine[k], other[k].to(mine[k].dtype)) for k in mine)
+
+
+def prefixed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+LAYOUTS: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "bare": lambda s: s,
+    "model": lambda s: {"model": s, "optimizer": {"state": {}, "param_groups": []}, "epoch": 3},
+    "model and namespace": lambda s: {"model": s, "args": argparse.Namespace(lr=0.1, output=Path("out"))},
+    "numpy metric": lambda s: {"model": s, "best": np.float64(0.5), "count": np.int64(3)},
+    "state_dict": lambda s: {"state_dict": s},
+    "data parallel": lambda s: {"state_dict": prefixed(s, "module.")},
+    "lightning": lambda s: {"state_dict": prefixed(s, "model."), "pytorch-lightning_version": "2.5"},
+    "compiled": lambda s: {"model": prefixed(s, "_orig_mod.")},
+    "compiled part": lambda s: {k.replace("backbone.", "backbone._orig_mod."): v for k, v in s.items()},
+    "parallel and compiled": lambda s: prefixed(s, "module._orig_mod."),
+    "unknown prefix": lambda s: prefixed(s, "detector.net."),
+    "nested": lambda s: {"checkpoint": {"weights": {"model": s}}},
+    "pipeline": lambda s: {
+        "model_state_dict": s,
+        "model_name": "fasterrcnn_tiny",
+        "data": {"NC": 4, "CLASSES": ["__background__", *NAMES]},
+    },
+    "averaged only": lambda s: {"model_ema": {"n_averaged": torch.tensor(5), **prefixed(s, "module.")}},
+    "half": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
+    "bfloat16": lambda s: {k: v.bfloat16() if v.is_floating_point() else v for k, v in s.items()},
+    "double": lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()},
+    "no counters": lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_is_read(layout: str, model: FasterRCNN, save: Saver) -> None:
+    state = model.state_dict()
+    loaded = read(save(LAYOUTS[layout](state)))
+    expected = state
+    if layout in ("half", "bfloat16"):
+        dtype = torch.half if layout == "half" else torch.bfloat16
+        expected = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    assert same_weights(loaded.model, expected)
+    assert not loaded.model.training
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    assert loaded.spec.num_classes == 4
+
+
+def test_answers_are_those_of_the_saved_model(model: FasterRCNN, save: Saver) -> None:
+    picture = torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(1))
+    loaded, _ = load_checkpoint(save(model.state_dict()), arch=ARCH, args={"box_score_thresh": 0.0})
+    model.roi_heads.score_thresh = 0.0
+    with torch.no_grad():
+        (ours,), (theirs,) = loaded([picture]), model([picture])
+    assert len(theirs["boxes"]) > 0
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_safetensors_with_labels(model: FasterRCNN, tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    path = tmp_path / "my.safetensors"
+    safetensors.save_file(model.state_dict(), path, metadata={"labels": json.dumps(NAMES), "arch": "tiny"})
+    loaded = read(path)
+    assert same_weights(loaded.model, model.state_dict())
+    assert loaded.spec.labels == ("__background__", *NAMES)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        read(path)
+
+
+def test_facts_and_hash(model: FasterRCNN, save: Saver) -> None:
+    path = save({"state_dict": {**prefixed(model.half().state_dict(), "model."), "metric.total": torch.zeros(1)}})
+    loaded = read(path)
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "entry 'state_dict/model.'" in loaded.facts[0]
+    assert "float16, computed in float32" in loaded.facts[0]
+    assert "1 tensors outside" in loaded.facts[0]
+    assert any(line.startswith("classes: 3 and the background") for line in loaded.facts)
+    assert any(line.startswith("RPN: 6 anchors") for line in loaded.facts)
+    text = "\n".join(loaded.assumptions)
+    assert loaded.spec.architecture == "tiny_models.py:build"  # without the folders of this machine
+    assert str(TINY.parent) not in text
+    for what in ("(32, 64) px", "short side of 64 px", "mean (0.485", "scores above 0.05", "label k is category id k"):
+        assert what in text
+
+
+def test_given_arguments_are_facts_and_reach_the_model(model: FasterRCNN, save: Saver) -> None:
+    loaded = read(save(model.state_dict()), args={"min_size": 48, "max_size": 80, "box_score_thresh": 0.2})
+    assert loaded.spec.transform.min_size == 48
+    assert loaded.spec.roi_heads.score_thresh == 0.2
+    assert "given: min_size=48" in loaded.facts
+    assert not any("short side" in line for line in loaded.assumptions)
+    assert any("scores above 0.2" in line for line in loaded.assumptions)  # the two others of that line are assumed
+
+
+# --- labels and classes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [NAMES, ["background", *NAMES]])
+@pytest.mark.parametrize("where", ["labels", "classes", "CLASSES"])
+def test_labels_kept_in_the_checkpoint(kept: list[str], where: str, model: FasterRCNN, save: Saver) -> None:
+    content = {"model": model.state_dict()} | ({"data": {where: kept}} if where == "CLASSES" else {where: kept})
+    loaded = read(save(content))
+    assert loaded.spec.labels is not None
+    assert loaded.spec.labels[1:] == tuple(NAMES)
+    assert len(loaded.spec.labels) == 4
+    assert "labels: 3 names kept with the weights" in loaded.facts
+
+
+def test_given_labels_win(model: FasterRCNN, save: Saver) -> None:
+    path = save({"model": model.state_dict(), "labels": ["wrong", "number"]})
+    with pytest.raises(CheckpointError, match=r"kept in it do not fit.*expected 3 names.*got 2.*--labels"):
+        read(path)
+    assert read(path, labels=NAMES).spec.labels == ("__background__", *NAMES)
+
+
+@pytest.mark.parametrize("labels", [["cat"], ["a", "b", "c", "d", "e"], "cat", ["cat", " ", "owl"]])
+def test_labels_that_do_not_match(labels: Any, model: FasterRCNN, save: Saver) -> None:
+    with pytest.raises(UsageError, match="labels"):
+        read(save(model.state_dict()), labels=labels)
+
+
+def test_other_number_of_classes_given(model: FasterRCNN, save: Saver) -> None:
+    with pytest.raises(UsageError, match=r"num_classes=7.* for 4 classes"):
+        read(save(model.state_dict()), args={"num_classes": 7})
+
+
+def test_builder_without_num_classes(model: FasterRCNN, save: Saver) -> None:
+    loaded = read(save(model.state_dict()), arch=f"{TINY}:build_four_classes")
+    assert same_weights(loaded.model, model.state_dict())
+    from frcnn.exporter.checkpoint.builders import resolve_builder
+
+    six = save(resolve_builder(ARCH)(num_classes=6).state_dict())
+    with pytest.raises(CheckpointError, match=r"are for 6 classes .*built 4"):
+        read(six, arch=f"{TINY}:build_four_classes")
+
+
+# --- several detectors in one file ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda raw, ema: {"model": raw, "model_ema": ema},
+        lambda raw, ema: {"state_dict": {**prefixed(raw, "model."), **prefixed(ema, "ema_model.module.")}},
+        lambda raw, ema: {**raw, **prefixed(ema, "ema.")},
+    ],
+    ids=["two entries", "two prefixes", "bare and prefix"],
+)
+def test_running_average_is_taken_and_said(content: Callable[..., object], model: FasterRCNN, save: Saver) -> None:
+    raw = model.state_dict()
+    ema = {k: v + 1 if v.is_floating_point() else v for k, v in raw.items()}
+    path = save(content(raw, ema))
+    loaded = read(path)
+    assert same_weights(loaded.model, ema)
+    assert "running average" in loaded.assumptions[0]
+    if "model" in loaded.assumptions[0]:
+        key = "state_dict/model" if "state_dict" in loaded.assumptions[0] else "model"
+        assert same_weights(read(path, state_key=key).model, raw)
+    with pytest.raises(CheckpointError, match="no weights under 'other'"):
+        read(path, state_key="other")
+
+
+def test_two_detectors_are_not_chosen_between(model: FasterRCNN, save: Saver) -> None:
+    with pytest.raises(CheckpointError, match=r"2 detectors: 'best', 'last'.*state_key"):
+        read(save({"best": model.state_dict(), "last": model.state_dict()}))
+
+
+# --- pickled modules ------------------------------------------------------------------------------------------------
+
+
+def test_pickled_module_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
+    flag = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (flag,)
+
+    path = tmp_path / "my.pth"
+    torch.save({"model": Hostile()}, path)
+    with pytest.raises(CheckpointError, match="runs code from the file") as caught:
+        read(path)
+    assert "--trust-pickle" in caught.value.hint
+    assert not flag.exists()
+
+
+@pytest.mark.parametrize("wrap", ["bare", "entry", "parallel", "lightning"])
+def test_trusted_module_is_taken_with_its_settings(wrap: str, save: Saver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TINY.parent))
+    import tiny_models  # type: ignore[import-not-found,unused-ignore]  # found on the path that was just set
+
+    holder = tiny_models.LightningLike()
+    model = holder.model
+    model.transform.min_size = (50,)
+    saved = {"bare": model, "entry": {"model": model}, "parallel": nn.DataParallel(model), "lightning": holder}[wrap]
+    path = save(saved)
+    with pytest.raises(CheckpointError, match="runs code from the file"):
+        read(path, arch=None)
+    loaded = read(path, arch=None, trust_pickle=True)
+    assert same_weights(loaded.model, model.state_dict())
+    assert loaded.spec.transform.min_size == 50
+    assert not loaded.model.training
+    assert len(loaded.assumptions) == 1  # only that labels have no names
+    with pytest.raises(UsageError, match="--arg goes with --arch"):
+        read(path, arch=None, trust_pickle=True, args={"min_size": 3})
+    assert read(path, trust_pickle=True).spec.transform.min_size == 64  # --arch builds anew, with the weights
+
+
+def test_trusted_pickle_without_its_module(tmp_path: Path) -> None:
+    path = tmp_path / "my.pth"
+    buffer = io.BytesIO()
+    torch.save(argparse.Namespace(x=1), buffer)
+    path.write_bytes(buffer.getvalue().replace(b"argparse\nNamespace", b"argparsf\nNamespace"))
+    with pytest.raises(CheckpointError, match="argparsf"):
+        read(path, trust_pickle=True)
+
+
+def test_mask_rcnn_is_refused_by_name(save: Saver) -> None:
+    state = {"roi_heads.mask_head.mask_fcn1.weight": torch.zeros(1), "roi_heads.box_head.fc6.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="a Mask R-CNN"):
+        read(save(state), arch=None)
+
+
+# --- files that are no checkpoints ----------------------------------------------------------------------------------
+
+CLASSIFIER = {"fc.weight": torch.zeros(2, 2), "layer1.0.conv1.weight": torch.zeros(1)}
+OTHERS: dict[str, tuple[dict[str, Tensor], str]] = {
+    "retinanet": ({"head.classification_head.conv.0.0.weight": torch.zeros(1)}, "RetinaNet"),
+    "ssd": ({"head.classification_head.module_list.0.weight": torch.zeros(1)}, "SSD"),
+    "fcos": (
+        {
+            "head.classification_head.conv.0.weight": torch.zeros(1),
+            "head.regression_head.bbox_ctrness.weight": torch.zeros(1),
+        },
+        "FCOS",
+    ),
+    "yolo": ({"model.0.conv.weight": torch.zeros(1), "model.22.dfl.conv.weight": torch.zeros(1)}, "YOLO"),
+    "keypoint": ({"roi_heads.keypoint_head.0.weight": torch.zeros(1)}, "Keypoint"),
+    "detectron2": ({"backbone.bottom_up.stem.conv1.weight": torch.zeros(1)}, "Detectron2"),
+    "detectron2 heads": (
+        {
+            "roi_heads.box_predictor.cls_score.weight": torch.zeros(3, 2),
+            "proposal_generator.rpn_head.conv.weight": torch.zeros(1),
+        },
+        "Detectron2",
+    ),
+    "mmdetection": ({"roi_head.bbox_head.fc_cls.weight": torch.zeros(1)}, "MMDetection"),
+    "detr": ({"class_embed.weight": torch.zeros(1), "backbone.0.body.layer1.0.weight": torch.zeros(1)}, "DETR"),
+    "classifier": (CLASSIFIER, "image classifier"),
+    "backbone": ({"body.layer1.0.conv1.weight": torch.zeros(1)}, "backbone without a detector"),
+    "anything": ({"w": torch.zeros(1)}, "1 tensors"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_other_models_are_recognised(kind: str, wrapped: bool, save: Saver) -> None:
+    state, expected = OTHERS[kind]
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        read(save({"model": state} if wrapped else state), arch=None)
+    assert "expected a torchvision Faster R-CNN" in caught.value.message
+    assert caught.value.hint
+
+
+def _torch_bytes(content: object, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def _script_bytes() -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), buffer)
+    return buffer.getvalue()
+
+
+def _onnx_bytes() -> bytes:
+    from onnx import helper
+
+    return bytes(helper.make_model(helper.make_graph([], "g", [], []), producer_name="x").SerializeToString())
+
+
+def _zip_bytes() -> bytes:
+    import zipfile
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.txt", "text")
+    return buffer.getvalue()
+
+
+BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
+    "empty": (lambda: b"", "is empty"),
+    "cut short": (lambda: _torch_bytes({"w": torch.zeros(999)})[:-900], "cut short"),
+    "cut short, old format": (
+        lambda: _torch_bytes({"w": torch.zeros(999)}, _use_new_zipfile_serialization=False)[:-900],
+        "damaged, cut short",
+    ),
+    "text": (lambda: b"epoch 1 loss 0.3\n" * 50, "no checkpoint"),
+    "random bytes": (lambda: bytes(range(256)) * 20, "no checkpoint"),
+    "pickle of anything": (lambda: _torch_bytes([1, 2, 3]), "found a list"),
+    "dictionary of nothing": (lambda: _torch_bytes({"epoch": 3}), "a dictionary with 'epoch'"),
+    "torchscript": (_script_bytes, "TorchScript"),
+    "onnx": (_onnx_bytes, "ONNX"),
+    "zip": (_zip_bytes, "zip file that torch.save did not write"),
+    "git lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"),
+    "web page": (lambda: b"<!DOCTYPE html><html></html>", "web page"),
+    "hdf5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # to make what is refused
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("trust_pickle", [False, True])
+def test_unusable_file(kind: str, trust_pickle: bool, tmp_path: Path) -> None:
+    content, expected = BROKEN[kind]
+    path = tmp_path / "my.pth"
+    path.write_bytes(content())
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        read(path, trust_pickle=trust_pickle, arch=None)
+    assert "\n" not in caught.value.message + caught.value.hint
+    assert str(path) in caught.value.message
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        read(tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        read(tmp_path)
+
+
+# --- weights that do not fit ----------------------------------------------------------------------------------------
+
+
+def test_names_and_shapes_that_do_not_fit_are_named(model: FasterRCNN, save: Saver) -> None:
+    state = model.state_dict()
+    del state["rpn.head.bbox_pred.bias"]
+    state["rpn.head.cls_logits.weight"] = torch.zeros(9, 8, 1, 1)
+    state.update({f"backbone.extra.{i}": torch.zeros(1) for i in range(7)})
+    with pytest.raises(CheckpointError) as caught:
+        read(save(state))
+    text = caught.value.message
+    assert "1 missing: rpn.head.bbox_pred.bias" in text
+    assert "7 unexpected: backbone.extra.0, " in text
+    assert "backbone.extra.4, ..." in text and "backbone.extra.5" not in text
+    assert "1 of another shape: rpn.head.cls_logits.weight is (9, 8, 1, 1), expected (6, 8, 1, 1)" in text
+
+
+def test_only_missing_names(model: FasterRCNN, save: Saver) -> None:
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("rpn.head.cls")}
+    with pytest.raises(CheckpointError, match=r"do not fit .*: 2 missing: rpn.head.cls_logits.weight, rpn"):
+        read(save(state))
+
+
+def test_integer_weights_are_refused(model: FasterRCNN, save: Saver) -> None:
+    state = model.state_dict()
+    state["backbone.0.weight"] = torch.zeros(8, 3, 3, 3, dtype=torch.int8)
+    with pytest.raises(CheckpointError, match=r"backbone.0.weight is int8, expected floating point"):
+        read(save(state))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["roi_heads.box_head.fc6.weight", "backbone.1.running_var"])
+def test_non_finite_weights_are_named(value: float, name: str, model: FasterRCNN, save: Saver) -> None:
+    state = model.state_dict()
+    state[name].view(-1)[2:4] = value
+    with pytest.raises(CheckpointError, match=rf"{name} has 2 of {state[name].numel()} values that are NaN or inf"):
+        read(save(state))
+
+
+def test_double_that_overflows_float32_is_refused(model: FasterRCNN, save: Saver) -> None:
+    state = {k: v.double() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    state["backbone.0.bias"][0] = 1e300
+    with pytest.raises(CheckpointError, match=r"backbone.0.bias has 1 of 8"):
+        read(save(state))
+
+
+def test_model_that_cannot_be_exported(model: FasterRCNN, save: Saver, tmp_path: Path) -> None:
+    source = tmp_path / "odd.py"
+    source.write_text(
+        "import importlib.util\n"
+        f"spec = importlib.util.spec_from_file_location('t', {str(TINY)!r})\n"
+        "tiny = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(tiny)\n"
+        "class Odd(tiny.MultiScaleRoIAlign):\n    pass\n"
+        "def build(num_classes):\n    return tiny.build(num_classes, box_roi_pool=Odd(['0'], 7, 2))\n"
+    )
+    with pytest.raises(UnsupportedModelError, match="box_roi_pool"):
+        read(save(model.state_dict()), arch=f"{source}:build")

@@ -1,0 +1,197 @@
+"""``--weights NAME=WEIGHTS``: what is downloaded is checked whole. The server is one of this machine."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import io
+import re
+import socket
+import threading
+import urllib.error
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torchvision.models import get_model_weights
+
+from frcnn.errors import CheckpointError, UsageError
+from frcnn.exporter.checkpoint import published, weights
+from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
+from frcnn.exporter.checkpoint.builders import build_model
+from frcnn.exporter.checkpoint.published import TORCHVISION_NAMES, published_sha256, published_weights
+from frcnn.exporter.checkpoint.weights import load_pretrained, parse_weights
+
+NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
+FILE = "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth"
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder in which ``torch.hub`` keeps downloads."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """``serve(answer)`` makes the weights' address one of this machine, where the first to ask gets these bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        meta = get_model_weights(NAME)["COCO_V1"].meta
+        there = SimpleNamespace(url=f"http://127.0.0.1:{port}/{FILE}", meta=meta)
+        monkeypatch.setattr(weights, "parse_weights", lambda _text: (NAME, there))
+        listener.settimeout(60)
+
+        def answer_one(answer: bytes) -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        threads: list[threading.Thread] = []
+
+        def start(answer: bytes) -> None:
+            threads.append(threading.Thread(target=answer_one, args=(answer,)))
+            threads[-1].start()
+
+        yield start
+        for thread in threads:
+            thread.join()
+    with warnings.catch_warnings():  # torch.hub leaves its connection to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fasterrcnn_resnet50_fpn", "expected NAME=WEIGHTS, got 'fasterrcnn_resnet50_fpn'"),
+        ("", "expected NAME=WEIGHTS"),
+        ("maskrcnn_resnet50_fpn=COCO_V1", r"no Faster R-CNN 'maskrcnn_resnet50_fpn'; it has .*, fasterrcnn_mobilenet"),
+        ("fasterrcnn_vgg16=COCO_V1", "no Faster R-CNN 'fasterrcnn_vgg16'"),
+        ("fasterrcnn_resnet50_fpn_v2=COCO_V9", "no weights 'COCO_V9'; it has COCO_V1, DEFAULT"),
+    ],
+)
+def test_unknown_weights_list_the_known_ones(text: str, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected) as caught:
+        load_pretrained(text)
+    assert "--weights fasterrcnn_resnet50_fpn_v2=COCO_V1" in caught.value.hint
+
+
+@pytest.mark.parametrize("entry", ["COCO_V1", "DEFAULT"])
+def test_parse_weights(entry: str) -> None:
+    assert parse_weights(f"{NAME}={entry}") == (NAME, get_model_weights(NAME)["COCO_V1"])
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (urllib.error.URLError(OSError("Name or service not known")), "Name or service not known"),
+        (urllib.error.HTTPError("u", 403, "Forbidden", {}, None), "Forbidden"),  # type: ignore[arg-type]
+        (TimeoutError("timed out"), "timed out"),
+    ],
+)
+def test_no_network(error: Exception, expected: str, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(CheckpointError) as caught:
+        load_pretrained(f"{NAME}=COCO_V1")
+    assert caught.value.message == f"cannot download https://download.pytorch.org/models/{FILE}: {expected}"
+    assert f"frcnn export {FILE} --arch {NAME}" in caught.value.hint
+    assert not list(hub.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (OK + b"Content-Length: 8\r\n\r\ntampered", "is not the file that torchvision publishes: "),
+        (
+            OK + b"Content-Length: 9000\r\n\r\ncut short",
+            "is not the file that torchvision publishes: ",
+        ),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nffff\r\ncut short", "cannot download .*: IncompleteRead"),
+        (b"HTTP/1.1 404 Not \x1b[2JFound\r\n\r\n", r"cannot download .*: Not \[2JFound"),
+        (b"\x16\x03\x01 no HTTP\r\n\r\n", "cannot download "),
+        (b"", "cannot download .*: Remote end closed connection"),
+    ],
+    ids=["tampered", "cut short", "cut short in a chunk", "absent", "no HTTP", "hung up"],
+)
+def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(
+    answer: bytes, expected: str, hub: Path, serve: Callable[[bytes], None]
+) -> None:
+    serve(answer)
+    with pytest.raises(CheckpointError, match=expected) as caught:
+        load_pretrained(f"{NAME}=COCO_V1")
+    assert caught.value.message.isprintable()
+    assert not list(hub.iterdir())
+
+
+def test_the_first_digits_of_the_hash_are_not_enough(
+    hub: Path, serve: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight digits, which torchvision checks, can be met by trying; so the other 56 must be looked at, too."""
+    digest = hashlib.sha256(b"tampered").hexdigest()
+    monkeypatch.setitem(published._SHA256, FILE, digest[:8] + 56 * "0")
+    serve(OK + b"Content-Length: 8\r\n\r\ntampered")
+    with pytest.raises(CheckpointError, match="is not the file that torchvision publishes"):
+        load_pretrained(f"{NAME}=COCO_V1")
+    assert not list(hub.iterdir())
+
+
+def test_a_kept_file_is_checked_before_it_is_read(hub: Path) -> None:
+    hub.mkdir()
+    (hub / FILE).write_bytes(b"tampered")
+    with pytest.raises(CheckpointError, match=f"{FILE} is not the file that torchvision publishes: its SHA-256 is "):
+        load_pretrained(f"{NAME}=COCO_V1")
+    (hub / FILE).unlink()
+    (hub / FILE).mkdir()
+    with pytest.raises(CheckpointError):
+        load_pretrained(f"{NAME}=COCO_V1")
+
+
+def test_weights_that_are_not_known_here_are_not_downloaded(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(published._SHA256, FILE)
+    with pytest.raises(CheckpointError, match=f"the SHA-256 of .*/{FILE} is not known here") as caught:
+        load_pretrained(f"{NAME}=COCO_V1")
+    assert f"frcnn export {FILE} --arch {NAME}" in caught.value.hint
+    assert not hub.exists()
+
+
+@pytest.mark.slow
+def test_a_download_is_kept_and_read_with_its_labels(
+    hub: Path, serve: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(NAME, ARCHITECTURES[NAME], num_classes=91, args={"norm": "frozen"})
+    buffer = io.BytesIO()
+    torch.save({k: v.half() for k, v in model.state_dict().items()}, buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    monkeypatch.setitem(published._SHA256, FILE, digest)
+    serve(OK + f"Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    loaded = load_pretrained(f"{NAME}=COCO_V1", args={"min_size": 300})
+    assert [file.name for file in hub.iterdir()] == [FILE]
+    assert loaded.sha256 == digest
+    assert loaded.spec.labels == tuple(get_model_weights(NAME)["COCO_V1"].meta["categories"])
+    assert (loaded.spec.transform.min_size, loaded.spec.transform.max_size) == (300, 640)
+    with pytest.raises(UsageError, match="takes no argument 'min_sizes'"):  # the server answered once: this is kept
+        load_pretrained(f"{NAME}=COCO_V1", args={"min_sizes": 300})
+
+
+def test_every_published_file_is_known_by_the_whole_of_its_hash() -> None:
+    for name in TORCHVISION_NAMES:
+        for entry in get_model_weights(name):
+            sha256 = published_sha256(entry)
+            assert sha256 is not None
+            assert re.fullmatch("[0-9a-f]{64}", sha256)
+            assert str(entry.url).endswith(f"-{sha256[:8]}.pth")
+            assert published_weights(sha256) == (name, entry)
+            assert published_weights(sha256[:8] + 56 * "0") is None

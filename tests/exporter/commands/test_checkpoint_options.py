@@ -1,0 +1,273 @@
+"""The options that verbs share, the label file, and ``frcnn export`` on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import frcnn
+from frcnn.cli import main
+from frcnn.errors import MissingDependencyError, UsageError
+from frcnn.exporter.checkpoint.builders import resolve_builder
+from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, read_labels
+from frcnn.exporter.commands.export import parse_sizes
+
+TINY = Path(__file__).parents[2] / "support" / "tiny_models.py"
+ARCH = f"{TINY}:build"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "my.pth"
+    torch.save(resolve_builder(ARCH)().state_dict(), path)
+    return path
+
+
+def parse(*argv: object, weights: bool = True) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_checkpoint_arguments(parser, weights=weights)
+    return parser.parse_args([str(word) for word in argv])
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cat\ndog bone\n\xe9\xb3\xa5\n",
+        b"cat\ndog bone\n\xe9\xb3\xa5",
+        b"\xef\xbb\xbfcat\r\ndog bone\r\n\xe9\xb3\xa5\r\n\r\n",
+        b" cat \ndog bone\t\n\xe9\xb3\xa5\n\n\n",
+    ],
+    ids=["plain", "no last newline", "windows", "spaces"],
+)
+def test_label_file(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    assert read_labels(path) == ("cat", "dog bone", "鳥")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b"cat\n\ndog\n", "line 2 of .* is empty"),
+        (b"\ncat\n", "line 1 of .* is empty"),
+        (b"\x80\x02ctorch\n", "no UTF-8 text"),
+        (b"PK\x03\x04abc\n", "control characters"),
+        (b"c\0a\0t\0", "control characters"),
+        (b"x" * (1 << 22) + b"y", "too large"),
+    ],
+)
+def test_label_file_that_is_none(content: bytes, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=expected):
+        read_labels(path)
+
+
+def test_label_file_that_is_missing_or_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*none\.txt: No such file"):
+        read_labels(tmp_path / "none.txt")
+    with pytest.raises(UsageError, match="Is a directory"):
+        read_labels(tmp_path)
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+def test_all_options_reach_the_loader(checkpoint: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\nowl\n")
+    loaded = load_from_options(
+        parse(checkpoint, "--arch", ARCH, "--arg", "min_size=50", "--arg", "box_nms_thresh=0.4", "--labels", labels)
+    )
+    assert loaded.spec.transform.min_size == 50
+    assert loaded.spec.roi_heads.nms_thresh == 0.4
+    assert loaded.spec.labels == ("__background__", "cat", "dog", "owl")
+
+
+def test_state_key_and_trust_pickle_reach_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("frcnn.exporter.checkpoint.load.read_checkpoint", lambda path, **options: seen.update(options))
+    load_from_options(parse("my.pth", "--trust-pickle", "--state-key", "ema", weights=False))
+    assert seen == {"arch": None, "args": {}, "labels": None, "trust_pickle": True, "state_key": "ema"}
+
+
+def test_weights_reach_the_downloader(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "frcnn.exporter.checkpoint.weights.load_pretrained", lambda text, **options: seen.append((text, options))
+    )
+    load_from_options(parse("--weights", "a=B", "--arg", "min_size=3"))
+    assert seen == [("a=B", {"args": {"min_size": 3}, "labels": None})]
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ((), "got neither"),
+        (("my.pth", "--weights", "a=B"), "got both"),
+        (("--weights", "a=B", "--arch", "x"), "--arch does not go with --weights"),
+        (("--weights", "a=B", "--state-key", "x"), "--state-key does not go with --weights"),
+        (("my.pth", "--arg", "min_size"), "expected KEY=VALUE"),
+        (("my.pth", "--labels", "none.txt"), "cannot read none.txt"),
+    ],
+)
+def test_options_that_do_not_go(argv: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        load_from_options(parse(*argv))
+
+
+def test_checkpoint_is_required_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(weights=False)
+    assert "CHECKPOINT" in capsys.readouterr().err
+
+
+def test_help_works_and_reading_says_what_is_missing_without_torch() -> None:
+    code = """
+import sys
+sys.modules["torch"] = None
+sys.modules["torchvision"] = None
+from frcnn.cli import main
+assert main(["export", "--help"]) == 0
+sys.exit(main(["export", "my.pth"]))
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(frcnn.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2, done.stderr
+    assert "--trust-pickle" in done.stdout
+    assert "needs the package 'torch'" in done.stderr and "pip install 'frcnn[export]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_torch_in_process(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(MissingDependencyError, match="'torchvision'"):
+        load_from_options(parse(checkpoint))
+
+
+# --- frcnn export ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("800x1344", ((800, 1344),)),
+        ("800x1344,1344x800", ((800, 1344), (1344, 800))),
+        (" 320X640 , 64×32 ", ((320, 640), (64, 32))),  # noqa: RUF001
+    ],
+)
+def test_parse_sizes(text: str, expected: object) -> None:
+    assert parse_sizes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "800", "800x", "x800", "0x32", "-1x32", "800x1344,", "8e2x32", "800x1344x3", "a"])
+def test_parse_sizes_refuses(text: str) -> None:
+    with pytest.raises(UsageError, match="expected HEIGHTxWIDTH"):
+        parse_sizes(text)
+    with pytest.raises(UsageError, match="given twice"):
+        parse_sizes("32x64,32x64")
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Replace the exporter proper by one that writes a few bytes and remembers what it was asked for."""
+    from frcnn.exporter.graph import export as onnx_export
+    from frcnn.spec import Manifest
+
+    calls: list[dict[str, Any]] = []
+
+    def export(model: torch.nn.Module, path: Path, **options: Any) -> Manifest:
+        from frcnn.exporter.model.spec_from_model import read_model_spec
+
+        calls.append({"path": path} | options)
+        path.write_bytes(b"onnx" * 250_000)
+        return Manifest(
+            schema_version=1,
+            model=read_model_spec(model, architecture="tiny", labels=None),
+            precision=options["precision"],
+            canvases=options["size"],
+            opset=20,
+            versions={},
+            source_sha256=options["source_sha256"],
+            assumptions=tuple(options["assumptions"]),
+        )
+
+    monkeypatch.setattr(onnx_export, "export_onnx", export)
+    return calls
+
+
+def test_export_prints_what_was_read_assumed_and_made(
+    checkpoint: Path, exported: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "tiny.onnx"
+    words = ["export", str(checkpoint), "--arch", ARCH, "-o", str(output), "--size", "64x96", "--precision", "fp16"]
+    assert main(words) == 0
+    (call,) = exported
+    assert call["path"] == output
+    assert call["size"] == ((64, 96),)
+    assert call["precision"] == "fp16"
+    assert call["architecture"] == "tiny_models.py:build"
+    assert len(call["source_sha256"]) == 64
+    printed = capsys.readouterr().out
+    assert printed.index("read off the weights:") < printed.index("assumed:") < printed.index("wrote ")
+    assert all(f"  {line}\n" in printed for line in call["assumptions"])
+    assert f"wrote {output}: 1.0 MB, fp16, " in printed
+    assert "images (N, 3, H, W), HxW 64x96" in printed
+    assert "boxes (N, 100, 4)" in printed
+
+
+def test_export_names_the_file_after_the_checkpoint(
+    checkpoint: Path, exported: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert main(["export", str(checkpoint), "--arch", ARCH]) == 0
+    assert [path.name for path in folder.iterdir()] == ["my.onnx"]
+    assert exported[0]["size"] is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--arch", ARCH, "-o", "model.trt"], "expected a file name ending in .onnx"),
+        (["--arch", ARCH, "--size", "huge"], "--size: expected HEIGHTxWIDTH"),
+        (["--arch", "resnet"], "unknown architecture 'resnet'"),
+        (["--arch", ARCH, "-o", "my.pth/model.onnx"], "cannot make the folder"),
+        ([], "fits no known architecture"),
+    ],
+)
+def test_export_of_bad_input_is_one_line_and_leaves_nothing(
+    argv: list[str],
+    expected: str,
+    checkpoint: Path,
+    exported: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    assert main(["export", "my.pth", *argv]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert expected in lines[0] and lines[0].startswith("error: ")
+    assert [line[:6] for line in lines[1:]] in (["hint: "], [])
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["my.pth"]
+    assert not exported
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path / "none.pth"), "--arch", "resnet", "--debug"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("Traceback")
+    assert "error: --arch: unknown architecture 'resnet'" in errors

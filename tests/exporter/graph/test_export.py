@@ -1,0 +1,363 @@
+"""``export_onnx``: what it takes, what it refuses, what it writes and leaves alone."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from support.exports import detections, run_bare
+from support.families import build
+from support.images import LANDSCAPE, PORTRAIT, WIDE, network_input
+from torch import Tensor, nn
+
+import frcnn
+from frcnn.cli import main
+from frcnn.errors import ExportError, MissingDependencyError, OutputError, UnsupportedModelError, UsageError
+from frcnn.exporter import export_onnx
+from frcnn.exporter.graph import export as onnx_export
+from frcnn.spec import MANIFEST_KEY, Manifest
+
+FAMILIES_FILE = Path(__file__).parents[2] / "support" / "families.py"
+TWO_SIZES = ((160, 224), (224, 160))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((), r"size: expected \(height, width\) or a list of them, got nothing"),
+        ((160,), r"size: expected \(height, width\) in pixels, got \(160,\)"),
+        ((160, 224, 3), r"size: expected \(height, width\) in pixels"),
+        ((0, 224), r"size: expected \(height, width\) in pixels"),
+        ((-32, 224), r"size: expected \(height, width\) in pixels"),
+        (((160, 224), 7), r"size: expected \(height, width\) in pixels, got 7"),
+        (((160.0, 224),), r"size: expected \(height, width\) in pixels"),
+        ((150, 224), r"size: expected multiples of 32, got 150x224 \(the next canvas is 160x224\)"),
+        (((160, 224), (160, 225)), r"size: expected multiples of 32, got 160x225"),
+        (((160, 224), (160, 224)), r"size: 160x224 is given twice"),
+    ],
+)
+def test_a_size_that_makes_no_sense_is_refused(size, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        export_onnx(build("vgg16"), tmp_path / "model.onnx", size=size)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["int8", "FP16", "", None])
+def test_an_unknown_precision_is_refused_and_the_known_listed(precision, tmp_path):
+    with pytest.raises(UsageError, match="precision: expected one of fp32, fp16, bf16, got"):
+        export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [["cat"], ["c"] * 8, ["a", "b", "", "d", "e", "f"]])
+def test_labels_that_do_not_fit_are_refused(labels, tmp_path):
+    with pytest.raises(UsageError, match="labels: "):
+        export_onnx(build("vgg16"), tmp_path / "model.onnx", labels=labels)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["roi_heads.box_predictor.bbox_pred.bias", "backbone.body.bn1.running_var"])
+def test_weights_that_are_no_numbers_are_refused_by_name(name, value, tmp_path):
+    model = build("resnet18_fpn_max")
+    with torch.no_grad():
+        model.state_dict()[name][1] = value
+    with pytest.raises(ExportError, match=f"the weights hold NaN or infinity: {name}"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not files(tmp_path)
+
+
+def test_a_folder_is_no_file_to_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "_trace", lambda *args: pytest.fail("traced for nothing"))
+    with pytest.raises(OutputError, match="it is a folder"):
+        export_onnx(build("vgg16"), tmp_path)
+
+
+class Wrapped(nn.Module):
+    out_channels = 64
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+
+class BranchesOnData(Wrapped):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return y if float(y.sum()) > 0 else -y
+
+
+class ShapedByData(Wrapped):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return y * torch.nonzero(y > 0).shape[0]
+
+
+class HasNoOnnxForm(Wrapped):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.bessel_j0(self.body(x))
+
+
+@pytest.mark.parametrize(("wrapper", "operation"), [(BranchesOnData, "_local_scalar_dense"), (ShapedByData, "nonzero")])
+def test_a_backbone_that_depends_on_data_is_refused(wrapper, operation, tmp_path):
+    model = build("vgg16")
+    model.backbone = wrapper(model.backbone)
+    with pytest.raises(UnsupportedModelError, match=rf"backbone: .* depends on values in the picture \(.*{operation}"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not files(tmp_path)
+
+
+def test_a_box_head_that_depends_on_data_is_refused(tmp_path):
+    model = build("vgg16")
+    model.roi_heads.box_head = BranchesOnData(model.roi_heads.box_head)
+    with pytest.raises(UnsupportedModelError, match=r"roi_heads\.box_head or box_predictor: .* depends on values"):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+def test_what_pytorch_cannot_export_is_one_clear_error(tmp_path):
+    model = build("vgg16")
+    model.backbone = HasNoOnnxForm(model.backbone)
+    with pytest.raises(ExportError) as caught:
+        export_onnx(model, tmp_path / "model.onnx")
+    assert caught.value.message.startswith("PyTorch could not export FasterRCNN: ")
+    assert "\n" not in caught.value.message
+    assert "a static canvas" in caught.value.hint
+    assert caught.value.__cause__ is not None
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize(("size", "asks_less"), [(None, True), ((160, 224), False)])
+def test_a_static_canvas_is_proposed_where_it_is_not_used_already(size, asks_less, tmp_path, monkeypatch):
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("\nno luck\nwith this")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(ExportError, match=r"^PyTorch could not export mine: no luck \(") as caught:
+        export_onnx(build("vgg16"), tmp_path / "model.onnx", size=size, architecture="mine")
+    assert ("--size" in caught.value.hint) == asks_less
+    assert not files(tmp_path)
+
+
+def test_a_missing_package_of_the_exporter_is_named(tmp_path, monkeypatch):
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(MissingDependencyError, match=r"needs the package 'onnxscript'.*frcnn\[export\]"):
+        export_onnx(build("vgg16"), tmp_path / "model.onnx")
+    assert not files(tmp_path)
+
+
+class BoomError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, BoomError, MemoryError])
+@pytest.mark.parametrize("step", ["_trace", "finish_graph", "save"])
+def test_an_interrupted_export_leaves_the_old_file_and_no_other(step, error, tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"the old model")
+
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    def write_half(model: object, target: Any) -> None:
+        Path(target).write_bytes(b"half a mod")
+        raise error
+
+    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    if step == "save":
+        monkeypatch.setattr(onnx, "save_model", write_half)
+    else:
+        monkeypatch.setattr(onnx_export, step, stop)
+    with pytest.raises(error):
+        export_onnx(build("vgg16"), path)
+    assert files(tmp_path) == ["model.onnx"]
+    assert path.read_bytes() == b"the old model"
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_no_garbage_is_looked_for_while_pytorch_traces_and_then_as_before(was_enabled, tmp_path, monkeypatch):
+    seen = []
+
+    def stop(*args, **options):
+        seen.append(gc.isenabled())
+        raise RuntimeError("stop")
+
+    monkeypatch.setattr(torch.onnx, "export", stop)
+    before = gc.isenabled()
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        with pytest.raises(ExportError, match="could not export"):
+            export_onnx(build("vgg16"), tmp_path / "model.onnx")
+        assert seen == [False]
+        assert gc.isenabled() == was_enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+@pytest.mark.parametrize("family", ["vgg16", "resnet18_fpn_max", "resnet50_fpn_v2"])
+def test_the_users_model_is_left_as_it_is(family, exports):
+    export = exports(family)
+    after = export.model.state_dict()
+    assert list(after) == list(export.weights_before)
+    for name, before in export.weights_before.items():
+        assert after[name].dtype == before.dtype
+        assert torch.equal(after[name], before), name
+    assert not any(module.training for module in export.model.modules())
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in export.model.modules())
+
+
+def test_a_manifest_is_returned_and_carried_in_the_file(exports):
+    export = exports("resnet18_fpn_max")
+    model = onnx.load(export.path)
+    (entry,) = model.metadata_props
+    assert entry.key == MANIFEST_KEY
+    carried = Manifest.from_json(entry.value, source="model.onnx")
+    assert carried == export.manifest
+    assert carried.model == exports.spec("resnet18_fpn_max")
+    assert (carried.precision, carried.canvases, carried.opset) == ("fp32", None, 20)
+    assert carried.versions["frcnn"] == frcnn.__version__
+    assert carried.versions["torch"] == importlib.metadata.version("torch")
+    assert set(carried.versions) == {"frcnn", "torch", "torchvision", "onnx", "onnxscript"}
+
+
+@pytest.mark.parametrize(("precision", "opset"), [("fp32", 20), ("fp16", 20), ("bf16", 22)])
+def test_the_opset_is_the_lowest_that_has_the_types(precision, opset, tmp_path, monkeypatch):
+    asked: list[int] = []
+
+    class StopError(Exception):
+        pass
+
+    def export(*args: Any, opset_version: int, **kwargs: Any) -> None:
+        asked.append(opset_version)
+        raise StopError
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(ExportError) as caught:
+        export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision)
+    assert isinstance(caught.value.__cause__, StopError)
+    assert asked == [opset]
+    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    assert export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision).opset == opset
+
+
+@pytest.mark.parametrize(("precision", "warned"), [("bf16", True), ("fp16", False)])
+def test_the_command_says_where_bf16_runs(precision, warned, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    checkpoint, output = tmp_path / "checkpoint.pth", tmp_path / "model.onnx"
+    torch.save(build("vgg16").state_dict(), checkpoint)
+    command = ["export", str(checkpoint), "--arch", f"{FAMILIES_FILE}:vgg16", "-o", str(output)]
+    assert main([*command, "--precision", precision]) == 0
+    printed = capsys.readouterr().out
+    assert f"{precision}, " in printed
+    assert ("  runs:    with TensorRT and CUDA only" in printed) is warned
+
+
+def test_all_that_is_given_is_in_the_manifest(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    manifest = export_onnx(
+        build("resnet18_fpn_max"),
+        tmp_path / "model.onnx",
+        labels=["leaf"],
+        size=[[160, 224], (96, 64)],
+        precision="fp16",
+        architecture="mine",
+        source_sha256="abc",
+        assumptions=["min_size=160"],
+    )
+    assert manifest.model.labels == ("__background__", "leaf")
+    assert manifest.model.architecture == "mine"
+    assert manifest.canvases == ((160, 224), (96, 64))
+    assert (manifest.precision, manifest.source_sha256) == ("fp16", "abc")
+    assert manifest.assumptions == ("min_size=160",)
+
+
+DYNAMIC = ["batch", 3, "32*h", "32*w"]
+
+
+@pytest.mark.parametrize(
+    ("family", "precision", "size", "shape"),
+    [
+        ("vgg16", "fp32", None, DYNAMIC),
+        ("vgg16", "fp16", None, DYNAMIC),
+        ("vgg16", "fp32", (160, 224), ["batch", 3, 160, 224]),
+        ("resnet18_fpn_max", "fp32", TWO_SIZES, DYNAMIC),
+    ],
+)
+def test_inputs_and_outputs(family, precision, size, shape, exports):
+    export = exports(family, precision, size)
+    session = exports.session(export)
+    most = export.spec.roi_heads.detections_per_img
+    kind = "tensor(float16)" if precision == "fp16" else "tensor(float)"
+    assert [(v.name, v.type, v.shape) for v in session.get_inputs()] == [
+        ("images", kind, shape),
+        ("image_sizes", "tensor(int32)", ["batch", 2]),
+    ]
+    assert [(v.name, v.type, v.shape) for v in session.get_outputs()] == [
+        ("num_detections", "tensor(int32)", ["batch"]),
+        ("boxes", "tensor(float)", ["batch", most, 4]),
+        ("scores", "tensor(float)", ["batch", most]),
+        ("labels", "tensor(int32)", ["batch", most]),
+    ]
+
+
+def test_a_static_canvas_gives_the_answers_of_the_dynamic_graph(exports):
+    dynamic, static = exports("vgg16"), exports("vgg16", size=(160, 224))
+    assert static.manifest.canvases == ((160, 224),)
+    images, sizes = network_input(dynamic.model, dynamic.spec, LANDSCAPE)
+    expected = run_bare(exports.session(dynamic), images, sizes)
+    found = run_bare(exports.session(static), images, sizes)
+    assert expected[0].min() > 10
+    for a, b in zip(detections(found, sizes), detections(expected, sizes), strict=True):
+        assert np.array_equal(a.labels, b.labels)
+        np.testing.assert_allclose(a.boxes, b.boxes, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(a.scores, b.scores, rtol=0, atol=1e-6)
+
+
+def test_several_sizes_give_the_answers_of_the_dynamic_graph_and_are_all_that_fits(exports):
+    dynamic, several = exports("resnet18_fpn_max"), exports("resnet18_fpn_max", size=TWO_SIZES)
+    assert several.manifest.canvases == TWO_SIZES
+    for shape in (LANDSCAPE, PORTRAIT):
+        images, sizes = network_input(dynamic.model, dynamic.spec, shape)
+        assert several.manifest.canvas_for(sizes[0]) == tuple(images.shape[2:])
+        expected = run_bare(exports.session(dynamic), images, sizes)
+        found = run_bare(exports.session(several), images, sizes)
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert several.manifest.canvas_for(several.spec.transform.resized_size(*WIDE)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "150x224"], "size: expected multiples of 32, got 150x224"),
+        (["--size", "big"], "--size: expected HEIGHTxWIDTH in pixels, got 'big'"),
+        (["--precision", "int8"], "invalid choice: 'int8'"),
+        ([], "roi_heads.box_head.fc6.bias has 1 of 64 values that are NaN or infinite"),
+    ],
+)
+def test_the_command_exits_with_2_and_writes_nothing(options, message, tmp_path, capsys):
+    model = build("vgg16")
+    if not options:
+        model.roi_heads.box_head.fc6.bias.data[0] = float("nan")
+    checkpoint, out = tmp_path / "checkpoint.pth", tmp_path / "out"
+    torch.save(model.state_dict(), checkpoint)
+    command = ["export", str(checkpoint), "--arch", f"{FAMILIES_FILE}:vgg16", "-o", str(out / "model.onnx")]
+    assert main([*command, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists() or not files(out)

@@ -1,0 +1,193 @@
+"""The graph in ``model.onnx``: our operators with their bodies, types where they must be, nothing of the machine."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import pytest
+import torch
+
+import frcnn
+from frcnn.errors import ExportError
+from frcnn.exporter.graph.finish import finish_graph
+from frcnn.plugins import DOMAIN, OPERATORS
+from frcnn.spec import MANIFEST_KEY, SCHEMA_VERSION, Manifest, ModelSpec
+
+FLOAT, HALF, INT32 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT32
+
+POOLING = {"vgg16": ("MultiscaleRoIPool", 1), "resnet18_fpn_max": ("MultiscaleRoIPool", 3)}
+POOLING |= {"resnet50_fpn": ("MultiscaleRoIAlign", 4), "swin_fpn": ("MultiscaleRoIAlign", 2)}
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    graph = model.graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
+    return types | {t.name: t.data_type for t in graph.initializer}
+
+
+@pytest.mark.parametrize("family", POOLING)
+def test_a_graph_has_two_suppressions_and_one_pooling_with_their_bodies(family, exports):
+    model = onnx.load(exports(family).path)
+    pooling, levels = POOLING[family]
+    ours = Counter(node.op_type for node in model.graph.node if node.domain == DOMAIN)
+    assert ours == {"GroupedNMS": 2, pooling: 1}
+    assert {node.domain for node in model.graph.node} == {"", DOMAIN}
+    assert sorted((f.domain, f.name) for f in model.functions) == sorted((DOMAIN, name) for name in ours)
+    assert {opset.domain: opset.version for opset in model.opset_import} == {"": 20, DOMAIN: 1}
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            spec = OPERATORS[node.op_type]
+            assert len(node.input) == len(spec.input_names(levels))
+            assert {a.name for a in node.attribute} == {a.name for a in spec.attributes}
+
+
+def test_attributes_are_those_of_the_model(exports):
+    export = exports("resnet18_fpn_max")
+    pooler = export.spec.roi_heads.pooler
+    nodes = [node for node in onnx.load(export.path).graph.node if node.domain == DOMAIN]
+    thresholds = [a.f for node in nodes for a in node.attribute if a.name == "iou_threshold"]
+    assert thresholds == pytest.approx([0.7, 0.3], rel=1e-6)
+    assert thresholds[0] <= 0.7 and thresholds[1] <= 0.3
+    (pooling,) = (node for node in nodes if node.op_type == "MultiscaleRoIPool")
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in pooling.attribute}
+    assert (values["output_height"], values["output_width"]) == (5, 6)
+    assert values["spatial_scales"] == list(pooler.spatial_scales) == [1 / 4, 1 / 8, 1 / 16]
+    assert values["level_thresholds"] == list(pooler.level_thresholds)
+
+
+@pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn"])
+def test_half_precision_is_typed_into_the_graph(family, exports):
+    model = onnx.load(exports(family, "fp16").path)
+    types = element_types(model)
+    inputs: dict[str, set[tuple[int, ...]]] = {}
+    for node in model.graph.node:
+        inputs.setdefault(node.op_type, set()).add(tuple(types[name] for name in node.input if name))
+    heavy = {kind for name in ("Conv", "Gemm", "MatMul") for row in inputs.get(name, ()) for kind in row}
+    assert heavy == {HALF}
+    assert inputs["Conv"] and inputs["Gemm"]
+    for name in ("Softmax", "Exp", "Sigmoid"):
+        assert inputs[name] == {(FLOAT,)}, name
+    assert inputs["GroupedNMS"] == {(FLOAT, FLOAT)}
+    pooling, levels = POOLING[family]
+    assert inputs[pooling] == {(FLOAT, *[HALF] * levels)}
+
+
+@pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn"])
+def test_what_suppression_keeps_is_sorted_in_float32(family, exports):
+    model = onnx.load(exports(family, "fp16").path)
+    types = element_types(model)
+    made_by = {name: node for node in model.graph.node for name in node.output}
+
+    def comes_from_suppression(name: str) -> bool:
+        while (node := made_by.get(name)) is not None and node.op_type in ("Reshape", "GroupedNMS"):
+            if node.op_type == "GroupedNMS":
+                return True
+            name = node.input[0]
+        return False
+
+    sorted_after = [n for n in model.graph.node if n.op_type == "TopK" and comes_from_suppression(n.input[0])]
+    assert len(sorted_after) == 2
+    assert {types[node.input[0]] for node in sorted_after} == {FLOAT}
+
+
+def test_single_precision_graphs_hold_no_other_floating_type(exports):
+    types = element_types(onnx.load(exports("resnet18_fpn_max").path))
+    floating = {FLOAT, HALF, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16}
+    assert set(types.values()) & floating == {FLOAT}
+
+
+@pytest.mark.parametrize("family", POOLING)
+def test_a_file_tells_nothing_of_the_machine_that_made_it(family, exports):
+    export = exports(family)
+    content = export.path.read_bytes()
+    folders = {Path(frcnn.__file__).parents[1], Path(torch.__file__).parent, Path(tempfile.gettempdir()), export.path}
+    for folder in (*folders, Path(sys.prefix), Path.home()):
+        if len(str(folder)) > 4:
+            assert str(folder).encode() not in content, folder
+    assert not re.search(rb"\w\.py\b", content)
+    model = onnx.load(export.path)
+    assert [entry.key for entry in model.metadata_props] == [MANIFEST_KEY]
+    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+
+
+SMALL = """
+<ir_version: 10, opset_import: ["" : 20, "frcnn" : 1], doc_string: "secret">
+exported (float[G,M,4] boxes, float[G,M] scores) => (float[G,M] twice)
+{{ once = frcnn.GroupedNMS <iou_threshold = 0.5> (boxes, scores)
+   twice = frcnn.{second} <iou_threshold = 0.5> (boxes, once){pooling} }}
+"""
+ALIGN = """
+   first = Constant <value_ints: ints = [0]> ()
+   rois = Unsqueeze (boxes, first)
+   pooled = frcnn.MultiscaleRoIAlign <output_height = 7, output_width = 7, spatial_scales = [0.25],
+     level_thresholds = [1.0], sampling_ratio = 2, aligned = 0> (boxes, rois)"""
+
+
+def small_graph(second: str = "GroupedNMS", pooling: str = ALIGN) -> onnx.ModelProto:
+    return onnx.parser.parse_model(SMALL.format(second=second, pooling=pooling))
+
+
+@pytest.fixture
+def spec(exports) -> ModelSpec:
+    return exports.spec("swin_fpn")
+
+
+def manifest(spec: ModelSpec) -> Manifest:
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        model=spec,
+        precision="fp32",
+        canvases=None,
+        opset=20,
+        versions={"frcnn": "1.2.3"},
+        source_sha256=None,
+        assumptions=(),
+    )
+
+
+def test_finishing_drops_notes_and_signs_the_graph(spec):
+    model = small_graph()
+    model.metadata_props.add(key="pkg.torch.onnx", value="File somewhere.py, line 3")
+    for item in (model.graph, *model.graph.node, *model.graph.input):
+        item.doc_string = "File somewhere.py, line 3"
+        item.metadata_props.add(key="trace", value="File somewhere.py, line 3")
+    finished = finish_graph(model, spec, manifest(spec))
+    assert b"somewhere" not in finished.SerializeToString() and b"secret" not in finished.SerializeToString()
+    assert (finished.producer_name, finished.producer_version) == ("frcnn", "1.2.3")
+    (entry,) = finished.metadata_props
+    assert Manifest.from_json(entry.value, source="test") == manifest(spec)
+    assert [f.name for f in finished.functions] == ["GroupedNMS", "MultiscaleRoIAlign"]
+
+
+@pytest.mark.parametrize(
+    ("second", "pooling", "got"),
+    [
+        ("GroupedNMS", "", r"\['GroupedNMS', 'GroupedNMS'\]"),
+        ("SoftNMS", ALIGN, r"\['GroupedNMS', 'SoftNMS', 'MultiscaleRoIAlign'\]"),
+    ],
+)
+def test_a_graph_without_exactly_our_three_nodes_is_refused(second, pooling, got, spec):
+    with pytest.raises(ExportError, match=rf"expected two GroupedNMS nodes and one RoI pooling node, got {got}"):
+        finish_graph(small_graph(second, pooling), spec, manifest(spec))
+
+
+def test_a_graph_that_brings_functions_of_its_own_is_refused(spec):
+    model = small_graph()
+    model.functions.append(
+        onnx.parser.parse_function('<domain: "x", opset_import: ["" : 20]> f (a) => (b) {b = Neg(a)}')
+    )
+    with pytest.raises(ExportError, match=r"unexpected functions in the exported graph: \['f'\]"):
+        finish_graph(model, spec, manifest(spec))
+
+
+def test_an_invalid_graph_is_refused(spec):
+    model = small_graph()
+    model.graph.node[0].input[0] = "nowhere"
+    with pytest.raises(ExportError, match=r"not valid ONNX: .*nowhere"):
+        finish_graph(model, spec, manifest(spec))

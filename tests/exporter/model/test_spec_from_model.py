@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from support.families import FAMILIES, build
+from support.images import LANDSCAPE, photographs, tensor
+from support.operators import thresholds_of
+
+from frcnn.errors import UsageError
+from frcnn.exporter.model.spec_from_model import feature_maps, read_model_spec
+from frcnn.plugins.roi_pooling.level_boundaries import NEVER
+from frcnn.spec import PoolerSpec, RoIHeadsSpec, RPNSpec, TransformSpec
+
+PYRAMID = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What differs between the families."""
+
+    scales: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    names: tuple[str, ...] | None = None
+    kind: str = "align"
+    grid: tuple[int, int] = (7, 7)
+    sampling: int = 2
+    anchors: tuple[int, ...] = (3,) * 5
+    rpn_score: float = 0.0
+    classes: int = 7
+    proposals: int = 100
+
+
+EXPECTED = {
+    "resnet50_fpn": Expected(scales=PYRAMID, thresholds=thresholds_of(4)),
+    "resnet50_fpn_v2": Expected(scales=PYRAMID, thresholds=thresholds_of(4)),
+    # Both pooled maps are of stride 32: torchvision's rule always takes the first.
+    "mobilenet_v3_large_fpn": Expected(
+        scales=(1 / 32, 1 / 32), thresholds=(NEVER,), anchors=(15, 15, 15), rpn_score=0.05
+    ),
+    "vgg16": Expected(scales=(1 / 16,), thresholds=(NEVER,), kind="max", sampling=0, anchors=(9,)),
+    "resnet50_c4": Expected(
+        scales=(1 / 16,), thresholds=(NEVER,), kind="max", sampling=0, anchors=(9,), grid=(8, 8), proposals=40
+    ),
+    "resnet18_fpn_max": Expected(
+        scales=PYRAMID[:3], thresholds=thresholds_of(3), kind="max", sampling=0, grid=(5, 6), classes=2
+    ),
+    "convnext_fpn": Expected(scales=PYRAMID, thresholds=thresholds_of(4)),
+    "swin_fpn": Expected(
+        scales=PYRAMID[:2],
+        thresholds=thresholds_of(2, canonical_scale=112, canonical_level=3),
+        sampling=0,
+        anchors=(3, 3, 3),
+    ),
+}
+
+
+def test_every_family_has_an_expectation():
+    assert set(EXPECTED) == set(FAMILIES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_read_off_the_live_model(family):
+    expected = EXPECTED[family]
+    spec = read_model_spec(build(family))
+    assert spec.architecture == "FasterRCNN"
+    assert spec.num_classes == expected.classes
+    assert spec.labels is None
+    assert spec.rpn == RPNSpec(
+        num_levels=len(expected.anchors),
+        anchors_per_location=expected.anchors,
+        pre_nms_top_n=200,
+        post_nms_top_n=expected.proposals,
+        nms_thresh=0.7,
+        score_thresh=expected.rpn_score,
+    )
+    assert spec.roi_heads.pooler == PoolerSpec(
+        kind=expected.kind,
+        feature_names=expected.names or tuple(str(i) for i in range(len(expected.scales))),
+        spatial_scales=expected.scales,
+        level_thresholds=expected.thresholds,
+        output_size=expected.grid,
+        sampling_ratio=expected.sampling,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_pooler_is_what_torchvision_infers_from_a_picture(family):
+    model = build(family)
+    model([tensor(photographs(LANDSCAPE)[0])])
+    pooler = read_model_spec(model).roi_heads.pooler
+    live = model.roi_heads.box_roi_pool
+    assert list(pooler.spatial_scales) == live.scales
+    if len(live.scales) > 1:
+        sides = torch.logspace(0, 3, 3000)
+        boxes = torch.stack([sides * 0, sides * 0, sides, sides], dim=1)
+        levels = (sides[:, None] >= torch.tensor(pooler.level_thresholds)).sum(1)
+        assert torch.equal(levels, live.map_levels([boxes]))
+
+
+@pytest.mark.slow
+def test_thresholds_mean_and_sizes_are_the_models_own():
+    spec = read_model_spec(build("resnet18_fpn_max"))
+    assert spec.transform == TransformSpec(
+        min_size=160,
+        max_size=288,
+        fixed_size=None,
+        size_divisible=32,
+        image_mean=(0.5, 0.4, 0.3),
+        image_std=(0.3, 0.2, 0.1),
+    )
+    assert spec.roi_heads == RoIHeadsSpec(
+        pooler=spec.roi_heads.pooler, score_thresh=0.2, nms_thresh=0.3, detections_per_img=20
+    )
+    usual = read_model_spec(build("vgg16"))
+    assert (usual.transform.image_mean, usual.transform.image_std) == IMAGENET
+    assert (usual.roi_heads.score_thresh, usual.roi_heads.nms_thresh) == (0.05, 0.5)
+
+
+def test_changes_to_the_live_model_are_seen():
+    model = build("vgg16")
+    model.roi_heads.score_thresh = 0.125
+    model.rpn._pre_nms_top_n["testing"] = 77
+    model.transform.min_size = (90, 200)  # torchvision takes the last one at inference
+    spec = read_model_spec(model)
+    assert (spec.roi_heads.score_thresh, spec.rpn.pre_nms_top_n, spec.transform.min_size) == (0.125, 77, 200)
+
+
+def test_a_fixed_size_is_height_and_width():
+    model = build("vgg16")
+    model.transform.fixed_size = (320, 160)  # torchvision has width, height
+    spec = read_model_spec(model)
+    assert spec.transform.fixed_size == (160, 320)
+    images, _ = model.transform([torch.zeros(3, 50, 60)])
+    assert spec.transform.resized_size(50, 60) == images.image_sizes[0]
+
+
+@pytest.mark.parametrize("labels", [("a", "b", "c", "d", "e", "f"), ("__background__", "a", "b", "c", "d", "e", "f")])
+def test_labels_with_and_without_the_background(labels):
+    spec = read_model_spec(build("vgg16"), labels=labels, architecture="mine")
+    assert spec.labels == ("__background__", "a", "b", "c", "d", "e", "f")
+    assert spec.architecture == "mine"
+
+
+def test_another_number_of_labels_is_refused():
+    with pytest.raises(UsageError, match=r"expected 6 names \(or 7 with the background first\), got 2"):
+        read_model_spec(build("vgg16"), labels=["cat", "dog"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("canvas", [(160, 224), (32, 160)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_feature_maps_are_the_ones_the_backbone_makes(family, canvas):
+    model = build(family)
+    with torch.no_grad():
+        maps = model.backbone(torch.zeros(1, 3, *canvas))
+    maps = {"0": maps} if isinstance(maps, torch.Tensor) else maps
+    assert feature_maps(model, canvas) == {name: tuple(m.shape[2:]) for name, m in maps.items()}

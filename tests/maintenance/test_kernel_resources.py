@@ -1,0 +1,92 @@
+"""Every kernel source is built for every architecture, without spills, and keeps within what a block may take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from maintenance.kernel_forms import ARCHITECTURES, every_kernel
+
+from frcnn.errors import KernelError
+from frcnn.plugins.cuda.compiler import resource_usage
+from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
+from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
+
+pytestmark = pytest.mark.slow
+
+MOST_SHARED_BYTES = 48 * 1024  # of a block that does not ask for more
+REGISTERS = 65_536  # of a multiprocessor
+HOPPER = "sm_90"
+HOPPER_SHARED_BYTES = 228 * 1024  # of a multiprocessor
+HOPPER_RESERVED_BYTES = 1024  # of them by the driver, for each block
+ALL = every_kernel()
+# one form of each source on every architecture, every form on one
+ONE_OF_EACH = {kernel.source: label for label, kernel in reversed(ALL.items())}
+
+
+def check(kernel: Kernel, architecture: str, record) -> None:
+    found = resource_usage(kernel, architecture)
+    record(f"{kernel.entry} {architecture}", str(found))
+    assert (found.spill_bytes, found.stack_bytes) == (0, 0)
+    assert found.shared_bytes <= MOST_SHARED_BYTES
+    threads = kernel.block[0] * kernel.block[1] * kernel.block[2]
+    assert found.registers * threads <= REGISTERS
+
+
+def test_every_source_is_among_them():
+    sources = {str(file.relative_to(KERNEL_FOLDER.resolve())) for file in KERNEL_FOLDER.resolve().rglob("*.cu")}
+    assert set(ONE_OF_EACH) == sources
+
+
+@pytest.mark.parametrize("label", list(ALL))
+def test_every_form_of_every_kernel(label, record_property):
+    check(ALL[label], HOPPER, record_property)
+
+
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != HOPPER])
+@pytest.mark.parametrize("source", sorted(ONE_OF_EACH))
+def test_every_source_on_every_architecture(source, architecture, record_property):
+    check(ALL[ONE_OF_EACH[source]], architecture, record_property)
+
+
+STAGED = [label for label in ALL if "channels_last to planar" in label]
+
+
+@pytest.mark.parametrize("label", STAGED)
+def test_registers_and_not_the_stage_limit_the_blocks_of_a_multiprocessor_of_hopper(label):
+    found = resource_usage(ALL[label], HOPPER)
+    assert HOPPER_SHARED_BYTES // (found.shared_bytes + HOPPER_RESERVED_BYTES) == 8
+    registers_of_warp = 32 * 8 * -(-found.registers // 8)
+    assert 3 <= REGISTERS // registers_of_warp // (ALL[label].block[0] // 32) <= 6
+
+
+def align(layouts: tuple[str, str], width: int, sampling_ratio: int) -> Kernel:
+    chosen: dict[str, Any] = dict(zip(("layout", "output_layout"), layouts, strict=True))
+    chosen |= {"spatial_scales": (0.25,), "level_thresholds": (1e9,), "sampling_ratio": sampling_ratio, "aligned": 0}
+    (kernel,) = align_kernels(element="float16", output_height=8, output_width=width, **chosen)
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("layouts", "widest", "takes", "wider_needs"),
+    [
+        (("planar", "planar"), 184, 49_152, 49_408),
+        (("channels_last", "channels_last"), 184, 49_152, 49_408),
+        (("channels_last", "planar"), 122, 48_900, 49_284),
+    ],
+)
+def test_the_widest_grid_compiles_and_a_wider_one_is_refused(layouts, widest, takes, wider_needs):
+    assert resource_usage(align(layouts, widest, 16), HOPPER).shared_bytes == takes
+    with pytest.raises(KernelError) as caught:
+        align(layouts, widest + 1, 16)
+    assert str(caught.value) == (
+        f"a block has 49152 bytes of shared memory, got output_height 8, output_width {widest + 1} and "
+        f"sampling_ratio 16, which need {wider_needs} (choose a smaller grid or a smaller sampling_ratio)"
+    )
+
+
+def test_samples_take_of_the_stage_what_they_need():
+    roomy, tight = align(("channels_last", "planar"), 100, 2), align(("channels_last", "planar"), 100, 16)
+    assert (roomy.constants["CHANNELS_PER_BLOCK"], tight.constants["CHANNELS_PER_BLOCK"]) == (16, 8)
+    assert resource_usage(roomy, HOPPER).shared_bytes == 108 * 2 * 16 + 2 * (800 * 16 + 4)
+    assert resource_usage(tight, HOPPER).shared_bytes == 108 * 16 * 16 + 800 * 16 + 4

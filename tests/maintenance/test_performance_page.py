@@ -1,0 +1,104 @@
+"""docs/performance.md and the README's table say what is committed, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from maintenance.committed import read_committed
+from maintenance.performance_page import BEGIN, END, main, pages, with_figures
+from maintenance.performance_sections import page, readme_table
+from support.bench_results import EAGER, WRONG, made_up
+
+from frcnn.errors import ArtifactError, UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of what the pages are made from, and of the pages."""
+    shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    return tmp_path
+
+
+def test_the_pages_are_what_the_files_say() -> None:
+    for path, text in pages(ROOT).items():
+        assert path.read_text("utf-8") == text, f"{path} is out of date: make performance"
+
+
+def test_a_page_that_is_out_of_date_is_named_and_mended(checkout, capsys) -> None:
+    file = checkout / "benchmarks" / "results" / "cpu.json"
+    report = json.loads(file.read_text())
+    report["results"][0]["rows"][0]["ms"][1] = 123456.0
+    file.write_text(json.dumps(report))
+    assert main(["--root", str(checkout), "--check"]) == 1
+    assert "README.md: out of date; run make performance" in capsys.readouterr().err
+    assert "123456 ms" not in (checkout / "README.md").read_text()
+    assert main(["--root", str(checkout)]) == 0
+    for name in ("README.md", "docs/performance.md"):
+        assert "123456 ms" in (checkout / name).read_text()
+    assert main(["--root", str(checkout), "--check"]) == 0
+
+
+def test_a_run_of_the_suite_gets_a_part_of_the_page_and_rows_of_the_table(tmp_path) -> None:
+    results = made_up()
+    results.write(tmp_path / "a-run.json")
+    committed = read_committed(tmp_path)
+    whole, table = page(committed), readme_table(committed)
+    names = {row.id: row.name for row in results.rows}
+    for text in (whole, table):
+        assert "a-run.json" in text
+        assert names[EAGER] in text
+    assert results.environment.command in whole
+    assert names[WRONG] in whole and names[WRONG] not in table  # a wrong answer is no speed
+
+
+def test_what_is_not_measured_says_how_to_measure_it(tmp_path) -> None:
+    committed = read_committed(tmp_path)
+    for command in ("maintenance/gpu_session.py`", "make bench-gpu", "make test-full", "frcnn eval model.onnx"):
+        assert f"Not measured yet; `{command}" in page(committed)
+    assert "No engine was measured yet; `maintenance/gpu_session.py --rest`" in page(committed)
+    assert readme_table(committed).startswith("Not measured yet; `frcnn bench my.pth")
+
+
+def test_a_session_tells_how_every_part_ended_and_what_was_tried(tmp_path) -> None:
+    part = {"part": "kernels", "shows": "kernels of torchvision", "ended": "failed (1)", "seconds": 57.4}
+    tests = part | {"part": "operators", "ended": "passed", "tests": {"passed": 112, "failed": 0, "skipped": 2}}
+    trial = {"what": "a network built", "with": "tensorrt 10.6.0", "ended": "built", "figures": {"seconds": 91.4}}
+    machine = {"gpu": "NVIDIA H200, 580.1", "cores": 16, "system": "Linux", "date": "2026-11-26"}
+    (tmp_path / "s.json").write_text(json.dumps({"machine": machine, "parts": [tests, part], "tried": [trial]}))
+    whole = page(read_committed(tmp_path))
+    assert "| kernels of torchvision | passed | 112 passed, 2 skipped | 57 |" in whole
+    assert "| kernels of torchvision | failed (1) | - | 57 |" in whole
+    assert "| a network built | tensorrt 10.6.0 | built | seconds 91.4 |" in whole
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "is no kind of result that is known"),
+        ("[1]", "is no kind of result that is known"),
+        ("{", "cannot read"),
+        ('{"families": 1, "environment": {}}', "read as FullSize"),
+    ],
+)
+def test_a_file_of_no_known_kind_is_an_error(tmp_path, content, message) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(ArtifactError, match=message):
+        read_committed(tmp_path)
+
+
+@pytest.mark.parametrize("readme", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{END}{END}", f"{BEGIN}{BEGIN}{END}"])
+def test_a_readme_without_its_markers_is_an_error(readme) -> None:
+    with pytest.raises(UsageError, match=r"the figures in README.md have lost their place"):
+        with_figures(readme, "table", name="README.md")
+
+
+def test_a_folder_that_is_no_checkout_is_named(tmp_path, capsys) -> None:
+    assert main(["--root", str(tmp_path)]) == 2
+    assert "is no checkout of frcnn" in capsys.readouterr().err

@@ -1,0 +1,316 @@
+"""Compilation by NVRTC, and the cache of compiled kernels: what comes out, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from frcnn.errors import KernelError, MissingDependencyError
+from frcnn.plugins.cuda import compiler, dependencies
+from frcnn.plugins.cuda.compiler import (
+    OLDEST_PTX,
+    compile_kernel,
+    compile_kernels,
+    compiler_version,
+    resource_usage,
+    supported_architectures,
+)
+from frcnn.plugins.cuda.kernel_cache import KernelCache, default_cache
+from frcnn.plugins.grouped_nms.kernel import kernels
+
+KERNEL = kernels(iou_threshold=0.5)[1]
+NO_CACHE = KernelCache(None)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return KernelCache(tmp_path / "cache" / "kernels")
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Count what is really compiled."""
+    done = []
+    real = compiler._compile
+    monkeypatch.setattr(compiler, "_compile", lambda *arguments: done.append(arguments[:2]) or real(*arguments))
+    return done
+
+
+def files_in(cache: KernelCache) -> list[Path]:
+    return [path for path in cache.folder.rglob("*") if path.is_file()]
+
+
+def test_a_cubin_is_machine_code_and_holds_the_entry():
+    compiled = compile_kernel(KERNEL, "sm_90", cache=NO_CACHE)
+    assert compiled.kind == "cubin"
+    assert compiled.code.startswith(b"\x7fELF")
+    assert b"grouped_nms_resolve" in compiled.code
+
+
+def test_ptx_is_for_the_oldest_gpu_and_names_the_entry():
+    compiled = compile_kernel(KERNEL, OLDEST_PTX, cache=NO_CACHE)
+    assert compiled.kind == "ptx"
+    assert b".target sm_75" in compiled.code
+    assert b".visible .entry grouped_nms_resolve(" in compiled.code
+    assert compiled.code.endswith(b"\0")
+
+
+def test_several_architectures_come_with_one_ptx_for_the_rest():
+    compiled = compile_kernels(KERNEL, ["sm_80", "sm_90", "sm_80"], cache=NO_CACHE)
+    assert list(compiled) == ["sm_80", "sm_90", "compute_75"]
+    assert [one.kind for one in compiled.values()] == ["cubin", "cubin", "ptx"]
+
+
+def test_every_gpu_of_ours_is_supported():
+    wanted = {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}
+    assert wanted <= set(supported_architectures())
+
+
+def test_what_was_compiled_is_kept(cache, compilations):
+    first = compile_kernel(KERNEL, "sm_90", cache=cache)
+    second = compile_kernel(KERNEL, "sm_90", cache=cache)
+    assert first == second
+    assert len(compilations) == 1
+
+
+def test_constants_architecture_and_source_are_told_apart(cache, compilations, tmp_path):
+    compile_kernel(KERNEL, "sm_90", cache=cache)
+    compile_kernel(KERNEL, "sm_80", cache=cache)
+    compile_kernel(replace(KERNEL, constants={**KERNEL.constants, "MOST_BOXES": 2048}), "sm_90", cache=cache)
+    source = tmp_path / "own.cu"
+    text = (compiler.KERNEL_FOLDER / KERNEL.source).read_text(encoding="utf-8")
+    source.write_text(text, encoding="utf-8")
+    own = replace(KERNEL, source=str(source))
+    compile_kernel(own, "sm_90", cache=cache)  # the same text from another file is the same kernel
+    assert len(compilations) == 3
+    source.write_text(text.replace("= -1.f", "= -2.f"), encoding="utf-8")
+    compile_kernel(own, "sm_90", cache=cache)
+    assert len(compilations) == 4
+
+
+def test_headers_compiler_and_schema_are_part_of_the_key(monkeypatch):
+    key = compiler._key(KERNEL, "sm_90", (13, 0))
+    assert compiler._key(KERNEL, "sm_90", (13, 1)) != key
+    with monkeypatch.context() as patch:
+        patch.setattr(compiler, "_headers", lambda: {"cuda/element.cuh": "other"})
+        assert compiler._key(KERNEL, "sm_90", (13, 0)) != key
+    with monkeypatch.context() as patch:
+        patch.setattr(compiler, "_SCHEMA", "frcnn kernel 2")
+        assert compiler._key(KERNEL, "sm_90", (13, 0)) != key
+    with monkeypatch.context() as patch:
+        patch.setattr(compiler, "_OPTIONS", ("--fmad=true",))
+        assert compiler._key(KERNEL, "sm_90", (13, 0)) != key
+    assert compiler._key(KERNEL, "sm_90", (13, 0)) == key
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "other"])
+def test_a_damaged_entry_is_compiled_anew_and_replaced(cache, compilations, damage):
+    good = compile_kernel(KERNEL, "sm_90", cache=cache)
+    (entry,) = files_in(cache)
+    stored = entry.read_bytes()
+    damaged = {
+        "flipped": stored[:500] + bytes([stored[500] ^ 1]) + stored[501:],
+        "truncated": stored[:-100],
+        "empty": b"",
+        "other": b"something else entirely" * 10,
+    }[damage]
+    entry.write_bytes(damaged)
+    assert compile_kernel(KERNEL, "sm_90", cache=cache) == good
+    assert len(compilations) == 2
+    assert entry.read_bytes() == stored
+    assert compile_kernel(KERNEL, "sm_90", cache=cache) == good
+    assert len(compilations) == 2
+
+
+REASONS = {
+    "a file": "File exists",
+    "below a file": "Not a directory",
+    "/proc/frcnn/kernels": "No such file or directory",
+}
+
+
+@pytest.mark.parametrize("folder", REASONS)
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, compilations, caplog, folder):
+    file = tmp_path / "file"
+    file.write_text("not a folder", encoding="utf-8")
+    places = {"a file": file, "below a file": file / "kernels"}
+    cache = KernelCache(places.get(folder, Path(folder)))
+    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
+    assert first == second
+    assert len(compilations) == 2
+    assert caplog.messages == [
+        f"frcnn: nothing is kept in the cache {cache.folder}: {REASONS[folder]}; FRCNN_CACHE_DIR names another folder"
+    ]
+    assert file.read_text(encoding="utf-8") == "not a folder"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [OSError("a fault"), RuntimeError("a fault"), DeprecationWarning("a fault")])
+@pytest.mark.parametrize("call", ["__init__", "get", "__setitem__"])
+def test_a_cache_that_fails_in_any_way_only_costs_time(cache, compilations, caplog, monkeypatch, call, fault):
+    def fail(*arguments, **options):
+        raise fault
+
+    cache.folder.mkdir(parents=True)
+    monkeypatch.setattr(dependencies.import_program_cache(), call, fail)
+    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
+    assert first == second
+    assert len(compilations) == 2
+    reason = "a fault" if isinstance(fault, OSError) else f"{type(fault).__name__}: a fault"
+    said = f"frcnn: nothing is kept in the cache {cache.folder}: {reason}; FRCNN_CACHE_DIR names another folder"
+    assert caplog.messages == ([] if call == "get" else [said])  # what cannot be read is written anew
+
+
+@pytest.mark.parametrize("version", ["none", "0.7"])
+def test_without_a_cuda_core_that_has_a_cache_kernels_are_compiled_and_not_kept(
+    cache, compilations, caplog, monkeypatch, version
+):
+    monkeypatch.setitem(sys.modules, "cuda.core.utils", None if version == "none" else ModuleType("cuda.core.utils"))
+    cache.folder.mkdir(parents=True)
+    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
+    assert first == second
+    assert len(compilations) == 2
+    assert caplog.messages == [
+        f"frcnn: nothing is kept in the cache {cache.folder}: keeping compiled kernels needs the package "
+        "'cuda-core>=1', which is not installed; pip install 'frcnn[cuda]'"
+    ]
+
+
+FILL = """
+import sys
+from pathlib import Path
+from frcnn.plugins.cuda.compiler import compile_kernel
+from frcnn.plugins.grouped_nms.kernel import kernels
+from frcnn.plugins.cuda.kernel_cache import KernelCache
+for _ in range(4):
+    compiled = compile_kernel(kernels(iou_threshold=0.5)[1], "sm_90", cache=KernelCache(Path(sys.argv[1])))
+    print(len(compiled.code))
+"""
+
+
+@pytest.mark.slow
+def test_many_processes_may_share_a_cache(cache):
+    cache.folder.mkdir(parents=True)
+    command = [sys.executable, "-c", FILL, str(cache.folder)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(4)]
+    said = [process.communicate(timeout=120)[0].split() for process in running]
+    assert [process.returncode for process in running] == [0] * 4
+    assert said == [said[0][:1] * 4] * 4
+    assert len(files_in(cache)) == 1
+    assert cache.read(compiler._key(KERNEL, "sm_90", compiler_version())) is not None
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"FRCNN_CACHE_DIR": "/a"}, Path("/a/kernels")),
+        ({"FRCNN_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b"}, Path("/a/kernels")),
+        ({"XDG_CACHE_HOME": "/b"}, Path("/b/frcnn/kernels")),
+        ({"HOME": "/c"}, Path("/c/.cache/frcnn/kernels")),
+    ],
+)
+def test_the_cache_is_where_the_user_wants_it(monkeypatch, environment, expected):
+    for name in ("FRCNN_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert default_cache().folder == expected
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch):
+    for name in ("FRCNN_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert default_cache() == KernelCache(None)
+    assert compile_kernel(KERNEL, "sm_90").kind == "cubin"
+
+
+@pytest.mark.parametrize("architecture", ["sm_30", "sm_999", "compute_20", "90", "sm_90; rm -rf /", ""])
+def test_an_architecture_that_nvrtc_does_not_know_is_refused(architecture):
+    with pytest.raises(KernelError, match=r"does not know the architecture .*, only sm_75, .*sm_90") as raised:
+        compile_kernel(KERNEL, architecture, cache=NO_CACHE)
+    assert OLDEST_PTX in raised.value.hint
+
+
+def test_code_for_another_cuda_major_is_refused():
+    major = compiler_version()[0]
+    assert compile_kernel(KERNEL, "sm_90", cuda_major=major, cache=NO_CACHE).kind == "cubin"
+    with pytest.raises(
+        KernelError, match=rf"kernels for CUDA {major - 1} need NVRTC {major - 1}, found {major}\."
+    ) as raised:
+        compile_kernel(KERNEL, "sm_90", cuda_major=major - 1, cache=NO_CACHE)
+    assert f"cuda-bindings=={major - 1}." in raised.value.hint
+
+
+def test_a_fault_is_one_line_and_the_log_a_note(tmp_path):
+    source = tmp_path / "broken.cu"
+    source.write_text('extern "C" __global__ void grouped_nms_resolve() { undeclared = 1; }\n', encoding="utf-8")
+    with pytest.raises(KernelError) as raised:
+        compile_kernel(replace(KERNEL, source=str(source)), "sm_90", cache=NO_CACHE)
+    assert "\n" not in raised.value.message
+    assert raised.value.message.startswith(f"grouped_nms_resolve ({source}) does not compile for sm_90: ")
+    assert 'identifier "undeclared" is undefined' in raised.value.message
+    (log,) = raised.value.__notes__
+    assert "1 error detected" in log
+
+
+def test_a_missing_source_is_said():
+    with pytest.raises(KernelError, match=r"nowhere\.cu cannot be read"):
+        compile_kernel(replace(KERNEL, source="nowhere.cu"), "sm_90", cache=NO_CACHE)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", None)
+    with pytest.raises(MissingDependencyError) as raised:
+        compile_kernel(KERNEL, "sm_90", cache=KernelCache(tmp_path))
+    assert raised.value.package == "cuda-bindings"
+    assert raised.value.hint == "pip install 'frcnn[cuda]'"
+
+
+def test_a_missing_library_names_its_wheel():
+    """In a process of its own, in which cuda-pathfinder finds no library."""
+    code = """
+import cuda.pathfinder
+from cuda.bindings import nvrtc
+from frcnn.plugins.cuda import dependencies
+def none_found():
+    raise RuntimeError("Failure finding libnvrtc.so")
+nvrtc.nvrtcVersion = none_found
+from frcnn.errors import MissingDependencyError
+from frcnn.plugins.cuda.compiler import compiler_version
+try:
+    compiler_version()
+except MissingDependencyError as error:
+    print(error.package, error.hint)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split(maxsplit=1) == ["nvidia-cuda-nvrtc", "pip install 'frcnn[cuda]'\n"], done.stderr
+
+
+def test_resources_are_those_that_the_assembler_reports():
+    found = resource_usage(KERNEL, "sm_90")
+    assert 16 <= found.registers <= 64  # 1,024 threads share 65,536
+    assert found.shared_bytes == 4096 // 32 * 4
+    assert (found.stack_bytes, found.spill_bytes) == (0, 0)
+
+
+def test_a_spill_is_seen(tmp_path):
+    source = tmp_path / "greedy.cu"
+    body = "\n".join(f"float v{i} = in[{i} * threadIdx.x];" for i in range(200))
+    total = " + ".join(f"v{i} * v{199 - i}" for i in range(200))
+    text = f'extern "C" __global__ void __launch_bounds__(1024, 2) k(const volatile float* in, float* out) {{ {body}\n'
+    source.write_text(text + f"__syncthreads(); out[threadIdx.x] = {total}; }}", encoding="utf-8")
+    found = resource_usage(replace(KERNEL, entry="k", source=str(source)), "sm_90")
+    assert found.spill_bytes > 0
+    assert found.stack_bytes > 0

@@ -1,0 +1,305 @@
+"""``frcnn detect``, as a user runs it, on the stand-in model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.engine_files import write_engine_file
+
+from frcnn.cli import main
+from frcnn.errors import ArtifactError
+from frcnn.runtime import loading
+from frcnn.runtime.images.video import open_video, writing_video
+from frcnn.spec import Manifest
+
+PictureFile = Callable[..., Path]
+Captured = pytest.CaptureFixture[str]
+
+
+def detect(model: Path, *arguments: object) -> int:
+    return main(["detect", str(model), *map(str, arguments), "--threads", "1"])
+
+
+def files_under(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.avi"
+    with writing_video(path, 10.0) as writer:
+        for level in (250, 0, 250):
+            writer.write(np.full((360, 480, 3), level, np.uint8))
+    return path
+
+
+def test_json_and_copies(model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured) -> None:
+    one, two = picture_file("a.jpg", 250, 600, 800), picture_file("b.png", 100, 600, 800)
+    out, results = tmp_path / "out", tmp_path / "deep" / "er" / "out.json"
+    assert detect(model_path, one, two, "-o", out, "--json", results, "--score", 0.3) == 0
+    entries = read(results)
+    assert [(entry["image_id"], entry["category_id"], entry["file_name"]) for entry in entries] == [
+        (1, 1, str(one)),
+        (1, 2, str(one)),
+        (2, 1, str(two)),
+    ]
+    assert entries[2]["bbox"] == pytest.approx([80, 120, 320, 240], rel=1e-5)
+    assert set(entries[0]) == {"image_id", "category_id", "bbox", "score", "file_name"}
+    assert files_under(out) == ["a.jpg", "b.png"]
+    with Image.open(out / "a.jpg") as copy, Image.open(one) as original:
+        assert (copy.format, copy.size) == ("JPEG", original.size)
+        assert not np.array_equal(np.asarray(copy), np.asarray(original))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "2 picture(s), 3 object(s) scoring 0.3 or more" in captured.err
+
+
+def test_without_outputs_a_table_is_printed(model_path: Path, picture_file: PictureFile, capsys: Captured) -> None:
+    assert detect(model_path, picture_file("a.jpg", 250), picture_file("b.jpg", 0), "--score", "0.3") == 0
+    captured = capsys.readouterr()
+    assert "1 cat, 1 dog" in captured.out
+    assert "nothing" in captured.out
+    assert "80x60" in captured.out
+    assert f"nothing found in 1: {picture_file('b.jpg')}" in captured.err
+
+
+def test_json_on_standard_output_is_alone_there(model_path: Path, picture_file: PictureFile, capsys: Captured) -> None:
+    assert detect(model_path, picture_file("a.jpg", 250), "--json", "-") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+
+
+def test_no_detections_are_valid_json_and_listed(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
+    black = picture_file("black.png", 0)
+    assert detect(model_path, black, "--json", tmp_path / "r.json", "--json-index", tmp_path / "i.json") == 0
+    assert read(tmp_path / "r.json") == []
+    assert read(tmp_path / "i.json") == {
+        "images": [{"id": 1, "file_name": str(black), "height": 60, "width": 80}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "teddy bear"}],
+    }
+
+
+def test_classes_and_labels_without_names(
+    model_path: Path,
+    model_of: Callable[..., Path],
+    manifest_of: Callable[..., Manifest],
+    picture_file: PictureFile,
+    capsys: Captured,
+) -> None:
+    path = picture_file("a.jpg", 250)
+    assert detect(model_path, path, "--json", "-", "--score", 0, "--classes", "dog, teddy bear") == 0
+    assert [entry["category_id"] for entry in json.loads(capsys.readouterr().out)] == [2]
+    nameless = model_of(manifest_of(labels=None))
+    assert detect(nameless, path, "--json", "-", "--score", 0, "--classes", "2,3") == 0
+    assert [entry["category_id"] for entry in json.loads(capsys.readouterr().out)] == [2]
+    assert detect(model_path, path, "--classes", "dog,bird") == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: classes: the model does not know 'bird'\nhint: it knows: cat, dog, teddy bear\n"
+
+
+def test_a_bad_picture_among_good_ones_is_skipped(
+    model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured
+) -> None:
+    picture_file("in/a.png", 250)
+    (tmp_path / "in" / "b.png").write_bytes(b"\x89PNG broken")
+    picture_file("in/c.png", 200)
+    missing = tmp_path / "missing.jpg"
+    out, results = tmp_path / "out", tmp_path / "r.json"
+    assert detect(model_path, tmp_path / "in", missing, "-o", out, "--json", results) == 1
+    assert {entry["image_id"] for entry in read(results)} == {1, 3}  # a bad picture keeps its number
+    assert files_under(out) == ["a.png", "c.png"]
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith(f"skipped: {tmp_path / 'in' / 'b.png'}: ") for line in lines)
+    assert f"skipped: {missing}: no such file or folder" in lines
+    assert lines[-1] == f"skipped 2 of 4 inputs: {missing}, {tmp_path / 'in' / 'b.png'}"
+
+
+def test_nothing_usable_is_exit_code_2(model_path: Path, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "bad.jpg").write_text("broken")
+    (tmp_path / "empty").mkdir()
+    results = tmp_path / "r.json"
+    assert detect(model_path, tmp_path / "bad.jpg", tmp_path / "empty", "--json", results) == 2
+    assert "error: none of the 2 input(s) could be used" in capsys.readouterr().err
+    assert not results.exists()
+
+
+def test_odd_sizes(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
+    one = picture_file("one.png", 250, 1, 1)
+    wide = picture_file("wide.png", 250, 3, 20_000)
+    assert detect(model_path, one, wide, "-o", tmp_path / "out", "--json", tmp_path / "r.json") == 0
+    boxes = {entry["image_id"]: entry["bbox"] for entry in read(tmp_path / "r.json")}
+    assert boxes[1] == pytest.approx([0.1, 0.2, 0.4, 0.4], rel=1e-5)
+    assert boxes[2] == pytest.approx([2000, 0.6, 8000, 1.2], rel=1e-5)
+    assert files_under(tmp_path / "out") == ["one.png", "wide.png"]
+
+
+def test_a_static_model_skips_what_does_not_fit(
+    model_of: Callable[..., Path], manifest_of: Callable[..., Manifest], picture_file: PictureFile, capsys: Captured
+) -> None:
+    static = model_of(manifest_of(canvases=((64, 96),)))
+    assert detect(static, picture_file("fits.png"), picture_file("turned.png", 200, 80, 60)) == 1
+    captured = capsys.readouterr()
+    assert "turned.png (80x60): resized to 85x64 it fits none of the model's canvases 64x96" in captured.err
+    assert "--size 64x96,96x64" in captured.err
+
+
+def test_max_pixels(model_path: Path, picture_file: PictureFile, capsys: Captured) -> None:
+    assert detect(model_path, picture_file("a.png"), "--max-pixels", 100) == 2
+    assert "more than the limit of 100" in capsys.readouterr().err
+
+
+def test_equal_names_from_different_folders(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
+    one, two = picture_file("x/p.jpg", 250), picture_file("y/p.jpg", 250)
+    out = tmp_path / "out"
+    assert detect(model_path, one, two, "-o", out, "--json", tmp_path / "r.json") == 0
+    assert files_under(out) == ["p-2.jpg", "p.jpg"]
+    assert {entry["file_name"] for entry in read(tmp_path / "r.json")} == {str(one), str(two)}
+
+
+def test_inputs_are_not_overwritten(
+    model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured
+) -> None:
+    path = picture_file("a.jpg", 250)
+    before = path.read_bytes()
+    for arguments in (["-o", tmp_path], ["--json", path], ["--json", model_path]):
+        assert detect(model_path, path, *arguments) == 2
+        assert "is an input and would be overwritten" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_an_unwritable_output_is_refused_before_the_work(
+    model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    path = picture_file("a.jpg", 250)
+    for arguments in (
+        ["-o", tmp_path / "file"],
+        ["-o", tmp_path / "file" / "deeper"],
+        ["--json", tmp_path / "file" / "r.json"],
+        ["--json", tmp_path],
+    ):
+        assert detect(model_path, path, *arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith("error: cannot ")
+        assert captured.err.count("\n") == 2
+    assert files_under(tmp_path) == ["a.jpg", "file"]
+
+
+def test_exif_orientation_is_applied_to_the_copy(model_path: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.full((400, 600, 3), 250, np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert detect(model_path, tmp_path / "a.jpg", "-o", tmp_path / "out", "--json", tmp_path / "r.json") == 0
+    with Image.open(tmp_path / "out" / "a.jpg") as copy:
+        assert copy.size == (400, 600)
+        assert 0x0112 not in copy.getexif()
+    assert read(tmp_path / "r.json")[0]["bbox"] == pytest.approx([40, 120, 160, 240], rel=1e-5)
+
+
+def test_a_video_among_pictures(model_path: Path, picture_file: PictureFile, clip: Path, tmp_path: Path) -> None:
+    one, two = picture_file("a.png", 250), picture_file("b.png", 250)
+    results, index = tmp_path / "r.json", tmp_path / "i.json"
+    out = tmp_path / "out"
+    assert detect(model_path, one, clip, two, "-o", out, "--json", results, "--json-index", index) == 0
+    assert [(entry["image_id"], entry.get("frame")) for entry in read(results)] == [
+        (1, None),
+        (2, 0),
+        (4, 2),
+        (5, None),
+    ]
+    assert [(image["id"], Path(image["file_name"]).name) for image in read(index)["images"]] == [
+        (1, "a.png"),
+        (2, "clip.avi"),
+        (3, "clip.avi"),
+        (4, "clip.avi"),
+        (5, "b.png"),
+    ]
+    assert files_under(out) == ["a.png", "b.png", "clip.mp4"]
+    copy = open_video(out / "clip.mp4")
+    assert copy.fps == pytest.approx(10)
+    assert [frame.size for frame in copy.frames()] == [(360, 480)] * 3
+
+
+def test_a_bad_video_among_good_ones(model_path: Path, clip: Path, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"broken")
+    assert detect(model_path, clip, tmp_path / "bad.mp4", "-o", tmp_path / "out") == 1
+    assert files_under(tmp_path / "out") == ["clip.mp4"]
+    assert capsys.readouterr().err.splitlines()[-1] == f"skipped 1 of 2 inputs: {tmp_path / 'bad.mp4'}"
+
+
+def test_a_video_that_ends_early_is_reported(model_path: Path, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "clip.avi"
+    with writing_video(path, 10.0) as writer:
+        for index in range(60):
+            writer.write(np.random.default_rng(index).integers(0, 256, (120, 160, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert detect(model_path, path, "--json", tmp_path / "r.json") == 1
+    assert "of 60 frames could be read (those were used)" in capsys.readouterr().err
+
+
+def test_a_model_that_is_none(picture_file: PictureFile, tmp_path: Path, capsys: Captured) -> None:
+    path = picture_file("a.jpg")
+    assert detect(path, path, "-o", tmp_path / "out") == 2  # also: the model is an input
+    assert detect(tmp_path / "model.onnx", path) == 2
+    assert "model.onnx: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [["--score", "1.5"], ["--batch-size", "0"], ["--threads", "0"], ["--max-pixels", "0"]]
+)
+def test_bad_options(model_path: Path, picture_file: PictureFile, options: list[str], capsys: Captured) -> None:
+    assert main(["detect", str(model_path), str(picture_file("a.jpg")), *options]) == 2
+    assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "2"], "workers: a model.onnx holds no engines, got 2"),
+        (["--trusted-hash", "ab"], "trusted_hashes: a model.onnx holds no engines, got ['ab']"),
+        (["--provider", "cuda", "--device", "cpu"], "provider: 'cuda' runs on device 'cuda', got device 'cpu'"),
+    ],
+)
+def test_options_that_do_not_go_with_a_model_are_refused(
+    model_path: Path, picture_file: PictureFile, options: list[str], message: str, capsys: Captured
+) -> None:
+    assert main(["detect", str(model_path), str(picture_file("a.png")), *options]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}\n")
+
+
+def test_the_provider_is_the_one_that_runs(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
+    for options in ([], ["--provider", "cpu"]):
+        assert (
+            detect(model_path, picture_file("a.png", 250), "--json", tmp_path / f"{len(options)}.json", *options) == 0
+        )
+    assert read(tmp_path / "0.json") == read(tmp_path / "2.json")
+
+
+def test_an_artifact_runs_only_where_its_hash_is_trusted(
+    picture_file: PictureFile, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_engine_file(tmp_path / "model.frcnn")
+    own = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def command(*more: str) -> str:
+        assert main(["detect", str(path), str(picture_file("a.png")), *more]) == 2
+        return capsys.readouterr().err.splitlines()[0]
+
+    def no_gpu() -> NoReturn:
+        raise ArtifactError("came as far as the GPU")
+
+    monkeypatch.setattr(loading, "CudaDevice", no_gpu)
+    assert f"the file's SHA-256 {own} is not among trusted_hashes" in command("--trusted-hash", "0" * 64)
+    assert command("--trusted-hash", "0" * 64, "--trusted-hash", own) == "error: came as far as the GPU"
+    assert command("--trusted-hash", own, "--workers", "0") == "error: workers: expected 1 or more, got 0"

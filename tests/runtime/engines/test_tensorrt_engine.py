@@ -1,0 +1,600 @@
+"""Engines: what is said to TensorRT and in which order, and what users are told when it refuses."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorrt_rtx
+from support import fake_tensorrt
+from support.fake_tensorrt import FakeTensorRT, blob
+from support.tensorrt_contract import Contract, make_libraries
+
+from frcnn.errors import ArtifactError, MissingDependencyError
+from frcnn.runtime import dependencies
+from frcnn.runtime.engines import tensorrt_engine
+from frcnn.runtime.engines.layers import inspect_engine, layer_precisions
+from frcnn.runtime.engines.tensorrt_engine import TensorRTContext, TensorRTEngine, load_engine
+from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
+from frcnn.runtime.gpu.device import Engine, EngineContext
+from frcnn.spec.engine import EngineTensor
+
+STREAM = 77
+SHAPES = {"x": (2, 8, 32, 48)}
+DATA = blob(x="in HALF HWC8 64", y="out FLOAT LINEAR 64")
+TENSORS = {
+    "x": EngineTensor(element="float16", layout="channels_last"),
+    "y": EngineTensor(element="float32"),
+    "other": EngineTensor(element="int64"),
+}
+
+
+class Gpu:
+    name, compute_capability = "A GPU", "8.9"
+
+    def __init__(self) -> None:
+        self.activated: list[int] = []
+
+    def activate(self) -> None:
+        self.activated.append(threading.get_ident())
+
+
+class Machine:
+    """A fake TensorRT in place of the real one, and a device."""
+
+    def __init__(self, trt: FakeTensorRT, folder: Path) -> None:
+        self.trt = trt
+        self.folder = folder / "cache"
+        self.gpu = Gpu()
+        self.capturing = False
+
+    def load(self, data: bytes = DATA, *, keep: bool = True, tensors: Any = None) -> TensorRTEngine:
+        gpu: Any = self.gpu
+        target = "tensorrt-rtx" if self.trt.is_rtx else "tensorrt"
+        return load_engine(data, target=target, device=gpu, cache_folder=self.folder if keep else None, tensors=tensors)
+
+    def named(self, name: str) -> list[tuple[Any, ...]]:
+        return [call[1:] for call in self.trt.calls if call[0] == name]
+
+
+@pytest.fixture(params=[True, False], ids=["tensorrt-rtx", "tensorrt"])
+def is_rtx(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def machine(is_rtx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    made = Machine(FakeTensorRT(is_rtx=is_rtx), tmp_path)
+    failure_log.cache_clear()
+    real = dependencies.importlib.import_module
+    modules = ("tensorrt", "tensorrt_rtx")
+    monkeypatch.setattr(
+        dependencies.importlib, "import_module", lambda name: made.trt if name in modules else real(name)
+    )
+    monkeypatch.setattr(tensorrt_engine, "driver_cuda_version", lambda: "13.0")
+    monkeypatch.setattr(tensorrt_engine, "is_capturing", lambda stream: made.capturing)
+    yield made
+    failure_log.cache_clear()
+
+
+only_rtx = pytest.mark.parametrize("is_rtx", [True], ids=["tensorrt-rtx"], indirect=False)
+
+
+def test_they_are_what_the_runtime_asks_for() -> None:
+    engine: type[Engine] = TensorRTEngine  # mypy compares them
+    context: type[EngineContext] = TensorRTContext
+    assert (engine.__name__, context.__name__) == ("TensorRTEngine", "TensorRTContext")
+
+
+def test_the_order_of_a_run(machine: Machine) -> None:
+    engine = machine.load(tensors=TENSORS)
+    context = engine.create_context()
+    machine.trt.calls.clear()
+    assert context.bind(1, SHAPES, STREAM) == {"y": (2, 4)}
+    assert context.workspace_bytes == 4096
+    context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
+    assert [call for call in machine.trt.calls if not call[0].startswith("cache")] == [
+        ("profile", 1, STREAM),
+        ("shape", "x", (2, 8, 32, 48)),
+        ("infer",),
+        ("memory needed",),
+        ("address", "x", 256),
+        ("address", "y", 512),
+        ("memory", 1024, 4096),
+        ("run", STREAM),
+    ]
+
+
+def test_what_has_not_changed_is_not_said_again(machine: Machine) -> None:
+    context = machine.load().create_context()
+    context.bind(0, SHAPES, STREAM)
+    context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
+    machine.trt.calls.clear()
+    context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
+    assert machine.trt.calls == [("run", STREAM)]
+    context.enqueue({"x": 256, "y": 768}, 2048, STREAM)
+    assert machine.trt.calls[1:] == [("address", "y", 768), ("memory", 2048, 4096), ("run", STREAM)]
+    context.bind(0, {"x": (1, 8, 32, 32)}, STREAM)
+    machine.trt.calls.clear()
+    context.enqueue({"x": 256, "y": 768}, 2048, STREAM)
+    assert {call[0] for call in machine.trt.calls} >= {"address", "memory", "run"}
+
+
+def test_contexts_bring_no_memory_of_their_own(machine: Machine, is_rtx: bool) -> None:
+    machine.load().create_context()
+    ((how,),) = machine.named("context")
+    strategy = how.strategy if is_rtx else how
+    assert strategy is fake_tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if is_rtx:  # our graphs, not TensorRT's; and the right kernels from the first run on, since a graph keeps them
+        assert how.cuda_graph_strategy is fake_tensorrt.CudaGraphStrategy.DISABLED
+        specialisation = fake_tensorrt.DynamicShapesKernelSpecializationStrategy
+        assert how.dynamic_shapes_kernel_specialization_strategy is specialisation.EAGER
+
+
+def test_whether_it_can_be_captured(machine: Machine, is_rtx: bool) -> None:
+    context = machine.load().create_context()
+    assert context.is_capturable(STREAM) is True
+    machine.trt.faults["capturable"] = False
+    assert context.is_capturable(STREAM) is (not is_rtx)  # TensorRT proper cannot be asked
+    assert machine.named("capturable") == [(STREAM,), (STREAM,)] * is_rtx
+
+
+FAULTS = [
+    ("profile", False, "TensorRT has no profile 0: Error X"),
+    ("shape", False, "TensorRT does not take {'x': (2, 8, 32, 48)} in profile 0: Error X"),
+    ("infer", RuntimeError("no"), "TensorRT does not take {'x': (2, 8, 32, 48)} in profile 0 (no): Error X"),
+    ("infer", ["z"], "the engine also needs z, got {'x': (2, 8, 32, 48)} in profile 0: Error X"),
+]
+
+
+@pytest.mark.parametrize(("call", "fault", "message"), FAULTS)
+def test_shapes_that_it_does_not_take(machine: Machine, call: str, fault: Any, message: str) -> None:
+    context = machine.load().create_context()
+    machine.trt.faults[call], machine.trt.says[call] = fault, "[a.cpp::b::3] Error X"
+    with pytest.raises(ArtifactError, match=re.escape(message) + "$"):
+        context.bind(0, SHAPES, STREAM)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [("address", "TensorRT does not take the address of x"), ("run", "TensorRT cannot run the engine")],
+)
+def test_work_that_it_refuses(machine: Machine, call: str, message: str) -> None:
+    context = machine.load().create_context()
+    context.bind(0, SHAPES, STREAM)
+    machine.trt.faults[call] = False
+    with pytest.raises(ArtifactError, match=f"{message}: TensorRT gives no reason"):
+        context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
+    del machine.trt.faults[call]
+    context.enqueue({"x": 256, "y": 512}, 1024, STREAM)  # an address that was refused is said again
+    assert machine.named("address")[-2:] == [("x", 256), ("y", 512)]
+
+
+def test_an_engine_that_it_cannot_load_is_explained_on_one_line(machine: Machine, is_rtx: bool) -> None:
+    machine.trt.faults["deserialize"] = None
+    machine.trt.says["deserialize"] = "IRuntime::deserialize: Error Code 1: Magic tag\n  does not match"
+    with pytest.raises(ArtifactError) as caught:
+        machine.load()
+    target = "tensorrt-rtx" if is_rtx else "tensorrt"
+    assert caught.value.message == (
+        f"A GPU: {target} 1.7.1.116 cannot load the engine: IRuntime::deserialize: Magic tag does not match"
+    )
+    assert caught.value.hint == f"frcnn build model.onnx -o model.frcnn --target {target}"
+
+
+def test_a_context_that_it_cannot_make(machine: Machine) -> None:
+    engine = machine.load()
+    machine.trt.faults["context"] = None
+    with pytest.raises(ArtifactError, match="cannot make an execution context: TensorRT gives no reason"):
+        engine.create_context()
+
+
+VALIDITY = [
+    (1, "it was built by another TensorRT-RTX", "frcnn build model.onnx -o model.frcnn --target tensorrt-rtx"),
+    (2, "does not run it on a GPU of this compute capability", "--target tensorrt, on a machine with this GPU"),
+    (4, "the CUDA driver is too old", "r580 or later"),
+    (16, "not enough free GPU memory", "nvidia-smi"),
+    (32, "it is damaged or no engine", "frcnn build"),
+    (1 | 2, "it was built by another TensorRT-RTX; TensorRT-RTX does not run it", "Detector.load('model.onnx'"),
+    (0, "no device", "frcnn doctor"),
+]
+
+
+@only_rtx
+@pytest.mark.parametrize(("diagnostics", "message", "hint"), VALIDITY)
+def test_rtx_is_asked_before_it_loads(machine: Machine, diagnostics: int, message: str, hint: str) -> None:
+    machine.trt.faults["validity"] = (fake_tensorrt.EngineValidity.INVALID, diagnostics)
+    machine.trt.says["validity"] = "no device"
+    with pytest.raises(ArtifactError) as caught:
+        machine.load()
+    assert caught.value.message.startswith("A GPU (compute capability 8.9): TensorRT-RTX 1.7.1.116 refuses the engine")
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert not machine.named("deserialize")
+
+
+@only_rtx
+def test_an_engine_that_is_only_slower_here_is_loaded(machine: Machine) -> None:
+    machine.trt.faults["validity"] = (fake_tensorrt.EngineValidity.SUBOPTIMAL, 0)
+    machine.load()
+    assert machine.named("deserialize") == [(DATA,)]
+
+
+MANIFESTS = [
+    ({"x": EngineTensor(element="float16")}, "'x' is float16 channels_last, the manifest says float16 planar"),
+    ({"x": TENSORS["x"]}, "has a tensor 'y', which the manifest does not list"),
+    ({**TENSORS, "y": EngineTensor(element="int32")}, "'y' is float32 planar, the manifest says int32 planar"),
+]
+
+
+@pytest.mark.parametrize(("tensors", "message"), MANIFESTS)
+def test_a_manifest_that_says_otherwise(machine: Machine, tensors: Any, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message) as caught:
+        machine.load(tensors=tensors)
+    assert "frcnn build" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("tensor", "element", "layout"),
+    [
+        ("in BF16 HWC8 16", "bfloat16", "channels_last"),
+        ("in FLOAT HWC 3", "float32", "channels_last"),
+        ("in INT32 LINEAR 1", "int32", "planar"),
+        ("in INT64 LINEAR 1", "int64", "planar"),
+        ("in BOOL LINEAR 1", "bool", "planar"),
+    ],
+)
+def test_types_and_layouts(machine: Machine, tensor: str, element: Any, layout: Any) -> None:
+    machine.load(blob(x=tensor), tensors={"x": EngineTensor(element=element, layout=layout)})
+
+
+@pytest.mark.parametrize(
+    ("tensor", "found"),
+    [("in HALF HWC8 12", "float16 HWC8"), ("in HALF CHW32 32", "float16 CHW32"), ("in INT8 LINEAR 8", "INT8 planar")],
+)
+def test_layouts_and_types_that_we_do_not_have(machine: Machine, tensor: str, found: str) -> None:
+    """HWC8 of 12 channels has gaps: it is not (N, H, W, C)."""
+    with pytest.raises(ArtifactError, match=f"'x' is {found}, the manifest says float16 channels_last"):
+        machine.load(blob(x=tensor), tensors=TENSORS)
+
+
+def test_a_tensor_that_belongs_in_host_memory(machine: Machine) -> None:
+    machine.trt.faults["location"] = fake_tensorrt.TensorLocation.HOST
+    with pytest.raises(ArtifactError, match="wants 'x' in host memory"):
+        machine.load(tensors=TENSORS)
+
+
+# ---- the runtime cache
+
+
+def cached(machine: Machine) -> list[bytes]:
+    return [path.read_bytes()[32:] for path in machine.folder.glob("*")]
+
+
+@only_rtx
+def test_compiled_kernels_are_kept_after_the_first_run_of_each_shape(machine: Machine) -> None:
+    engine = machine.load()
+    context = engine.create_context()
+    context.bind(0, SHAPES, STREAM)
+    assert not machine.named("cache")  # nothing can have been compiled yet
+    context.enqueue({}, 0, STREAM)
+    assert cached(machine) == [machine.trt.compiled]
+    kept = machine.trt.compiled
+    context.bind(0, {"x": (1, 8, 32, 32)}, STREAM)
+    context.enqueue({}, 0, STREAM)
+    assert cached(machine) == [machine.trt.compiled] != [kept]
+    machine.trt.calls.clear()
+    context.enqueue({}, 0, STREAM)
+    assert not machine.named("cache")  # nothing new can have been compiled
+    context.close()
+    engine.close()
+
+    again = FakeTensorRT()
+    kept, machine.trt = machine.trt.compiled, again
+    failure_log.cache_clear()
+    machine.load()
+    assert machine.named("cache read") == [(kept,)]
+
+
+@only_rtx
+def test_nothing_is_saved_while_a_stream_is_captured(machine: Machine) -> None:
+    engine = machine.load()
+    context = engine.create_context()
+    context.bind(0, SHAPES, STREAM)
+    machine.trt.calls.clear()
+    machine.capturing = True
+    context.enqueue({}, 0, STREAM)
+    assert not machine.named("cache")
+    machine.capturing = False
+    context.close()
+    engine.close()
+    assert cached(machine) == [machine.trt.compiled]
+
+
+@only_rtx
+def test_a_cache_that_does_not_fit_is_replaced(machine: Machine) -> None:
+    first = machine.load()
+    context = first.create_context()
+    context.bind(0, SHAPES, STREAM)
+    context.enqueue({}, 0, STREAM)
+    kept = machine.trt.compiled
+    (path,) = machine.folder.iterdir()
+    first.close()
+    machine.trt.faults["cache read"] = False
+    machine.trt.compiled = b"new"
+    context = machine.load().create_context()
+    context.bind(0, SHAPES, STREAM)
+    context.enqueue({}, 0, STREAM)
+    assert path.read_bytes()[32:] == machine.trt.compiled != kept
+    assert machine.trt.compiled.startswith(b"new")
+
+
+@only_rtx
+def test_without_a_folder_nothing_is_kept(machine: Machine) -> None:
+    engine = machine.load(keep=False)
+    context = engine.create_context()
+    context.bind(0, SHAPES, STREAM)
+    context.enqueue({}, 0, STREAM)
+    engine.close()
+    assert not machine.folder.exists()
+    assert not machine.named("cache")
+
+
+# ---- layers and their times
+
+
+def test_layers_are_reported_from_when_it_is_asked_for(machine: Machine) -> None:
+    machine.trt.layer_times = [("conv + relu", 1.5), ("reshape", 0.25)]
+    context = machine.load().create_context()
+    context.bind(0, SHAPES, STREAM)
+    context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
+    found: list[tuple[str, float]] = []
+    context.report_layers(lambda name, ms: found.append((name, ms)))
+    assert found == []
+    for _ in range(2):
+        context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
+    assert found == [("conv + relu", 1.5), ("reshape", 0.25)] * 2
+
+
+# ---- lifetimes
+
+
+def test_closing_twice_and_using_what_is_closed(machine: Machine) -> None:
+    engine = machine.load()
+    context = engine.create_context()
+    for _ in range(2):
+        context.close()
+    for _ in range(2):
+        engine.close()
+    with pytest.raises(ArtifactError, match="the engine was closed"):
+        engine.create_context()
+
+
+def test_many_threads_make_and_run_contexts(machine: Machine) -> None:
+    engine = machine.load()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            context = engine.create_context()
+            for width in range(1, 20):
+                context.bind(0, {"x": (1, 8, 32, 32 * width)}, STREAM)
+                context.enqueue({"x": 256}, 0, STREAM)
+            context.close()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(machine.named("run")) == 8 * 19
+
+
+# ---- what TensorRT says
+
+
+def test_each_thread_hears_what_it_caused() -> None:
+    log = FailureLog(FakeTensorRT())
+    log.clear()
+
+    def other() -> None:
+        log.clear()
+        log.logger.log(fake_tensorrt.Severity.ERROR, "of another thread")
+
+    def of_tensorrt() -> None:
+        log.logger.log(fake_tensorrt.Severity.INTERNAL_ERROR, "of TensorRT's own thread")
+
+    log.logger.log(fake_tensorrt.Severity.ERROR, "mine\nin two lines")
+    log.logger.log(fake_tensorrt.Severity.ERROR, "mine in two lines")
+    for work in (other, of_tensorrt):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert log.reason() == "mine in two lines; of TensorRT's own thread"
+    assert log.reason() == "TensorRT gives no reason"
+    log.logger.log(fake_tensorrt.Severity.ERROR, "long " * 200)
+    assert len(log.reason()) == 400
+
+
+# ---- layers
+
+DETAILED = {
+    "Layers": [
+        {
+            "Name": "backbone/conv1 + relu",
+            "LayerType": "CaskConvolution",
+            "Inputs": [{"Name": "images", "Format/Datatype": "Row major linear FP32"}],
+            "Outputs": [{"Name": "t", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}],
+        },
+        {"Name": "box_head/fc6", "Outputs": [{"Name": "t", "Format": "Row major linear", "Datatype": "BFloat16"}]},
+        {"Name": "decode", "Outputs": [{"Name": "t", "Datatype": "Float"}]},
+        {"Name": "count", "Outputs": [{"Name": "n", "Datatype": "Int32"}]},
+        {"Name": "signal", "Inputs": [], "Outputs": []},
+    ],
+    "Bindings": ["images"],
+}
+
+
+def test_precision_of_layers(machine: Machine) -> None:
+    machine.trt.layers = json.dumps(DETAILED)
+    assert inspect_engine(machine.load()) == [
+        ("backbone/conv1 + relu", "float16"),
+        ("box_head/fc6", "bfloat16"),
+        ("decode", "float32"),
+        ("count", "int32"),
+        ("signal", "unknown"),
+    ]
+
+
+def test_engines_that_name_their_layers_only() -> None:
+    assert layer_precisions('{"Layers": ["conv", "fc"]}') == [("conv", "unknown"), ("fc", "unknown")]
+
+
+CLASSES = ("ILogger", "IProfiler", "Runtime", "ICudaEngine", "EngineInspector", "IRuntimeConfig", "IExecutionContext")
+
+
+@pytest.mark.parametrize("answer", ["no JSON", "[]", '{"Bindings": []}'])
+def test_an_inspector_that_answers_otherwise(answer: str) -> None:
+    with pytest.raises(ArtifactError, match="the engine inspector's answer is not what is expected"):
+        layer_precisions(answer)
+
+
+def test_an_inspector_that_answers_nothing(machine: Machine) -> None:
+    machine.trt.layers = ""
+    with pytest.raises(ArtifactError, match="the engine inspector gives nothing"):
+        inspect_engine(machine.load())
+
+
+# ---- the real TensorRTs
+
+CLASSES = ("ILogger", "Runtime", "ICudaEngine", "EngineInspector", "IRuntimeConfig", "IExecutionContext")
+ENUMS = ("ExecutionContextAllocationStrategy", "TensorIOMode", "TensorLocation", "LayerInformationFormat")
+RTX_CLASSES = {"IRuntimeCache": "IRuntimeCache", "RTXRuntime": "Runtime", "RTXContext": "IExecutionContext"}
+RTX_ENUMS = (
+    "CudaGraphStrategy",
+    "DynamicShapesKernelSpecializationStrategy",
+    "EngineValidity",
+    "EngineInvalidityDiagnostics",
+)
+OF_THE_FAKE = {"is_ready", "strategy", "cache"}
+ONLY_RTX = {"create_runtime_cache", "set_runtime_cache", "cuda_graph_strategy"} | {
+    "dynamic_shapes_kernel_specialization_strategy"
+}
+
+
+def names_used() -> dict[str, dict[str, int]]:
+    """Return the real class -> the fake one's names -> how many arguments each takes, -1 where it is no method."""
+    used: dict[str, dict[str, int]] = {}
+    for fake, real in {**dict(zip(CLASSES, CLASSES, strict=True)), **RTX_CLASSES}.items():
+        kind = getattr(fake_tensorrt, fake)
+        for name, value in vars(kind).items():
+            if not name.startswith("_") and name not in OF_THE_FAKE:
+                count = len(inspect.signature(value).parameters) - 1 if inspect.isfunction(value) else -1
+                used.setdefault(real, {})[name] = count
+    return used
+
+
+def test_the_fake_has_nothing_that_tensorrt_rtx_has_not() -> None:
+    """So what the code asks of the fake in these tests, it may ask of the real one."""
+    for kind, names in names_used().items():
+        for name, count in names.items():
+            real = getattr(getattr(tensorrt_rtx, kind), name)
+            if count >= 0:
+                signatures = re.findall(rf"^(?:\d+\. )?{name}\((.*)\) ->", real.__doc__ or "", re.MULTILINE)
+                takes = [len(re.findall(r"(?:^|, )\w+: ", text)) - 1 for text in signatures if "*args" not in text]
+                assert count in takes, f"{kind}.{name}: {signatures}"
+    for name in (*ENUMS, *RTX_ENUMS):
+        for member in getattr(fake_tensorrt, name):
+            assert int(getattr(getattr(tensorrt_rtx, name), member.name)) == member.value
+    assert fake_tensorrt.ILogger.ERROR.name == tensorrt_rtx.ILogger.ERROR.name
+    for name in ("DataType", "TensorFormat"):
+        assert {member.name for member in getattr(fake_tensorrt, name)} <= set(getattr(tensorrt_rtx, name).__members__)
+
+
+def test_the_fake_has_nothing_that_tensorrt_has_not(tmp_path: Path) -> None:
+    """NVIDIA's bindings of TensorRT 11, without TensorRT."""
+    names = {
+        kind: [name for name in found if kind != "IRuntimeCache" and name not in ONLY_RTX | {"get_engine_validity"}]
+        for kind, found in names_used().items()
+        if kind != "IRuntimeCache"
+    }
+    names["IExecutionContext"].remove("is_stream_capturable")
+    members = {name: {m.name: m.value for m in getattr(fake_tensorrt, name)} for name in ENUMS}
+    code = """
+kinds, members, absent = given
+result = [kind + "." + name for kind, found in kinds.items() for name in found if not hasattr(getattr(trt, kind), name)]
+for kind, found in members.items():
+    result += [kind + "." + n for n, value in found.items() if int(getattr(getattr(trt, kind), n)) != value]
+result += [name for name in absent if hasattr(trt, name)]
+"""
+    absent = ["CudaGraphStrategy", "EngineValidity"]  # by these TensorRT-RTX is told from TensorRT
+    assert Contract(make_libraries(tmp_path))(code, [names, members, absent]) == []
+
+
+WITHOUT_DRIVER = """
+import sys
+from types import SimpleNamespace
+from frcnn.errors import ArtifactError
+from frcnn.runtime.engines.tensorrt_engine import load_engine
+gpu = SimpleNamespace(name="No GPU", compute_capability="0.0", activate=lambda: None)
+try:
+    load_engine(open(sys.argv[1], "rb").read(), target="tensorrt-rtx", device=gpu, cache_folder=None)
+except ArtifactError as error:
+    print(error)
+"""
+
+
+def test_the_real_tensorrt_rtx_without_a_driver_is_explained(tmp_path: Path) -> None:
+    """The real library, a real engine: our logger hears its reasons, and they fit on a line."""
+    plan = tmp_path / "engine"
+    plan.write_bytes(_small_engine())
+    environment = {"PYTHONPATH": ":".join(sys.path), "CUDA_VISIBLE_DEVICES": "", "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DRIVER, plan], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    version = tensorrt_rtx.__version__
+    assert line.startswith(f"No GPU (compute capability 0.0): TensorRT-RTX {version} refuses the engine: Error reading")
+    assert "cudaError" in line
+    assert ".cpp" not in line  # where in TensorRT's source helps nobody
+    assert "frcnn doctor" in line
+    assert not done.stderr
+
+
+def _small_engine() -> bytes:
+    logger = tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR)
+    builder = tensorrt_rtx.Builder(logger)
+    network = builder.create_network(1 << int(tensorrt_rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    given = network.add_input("x", tensorrt_rtx.float32, (1, 4))
+    constant = network.add_constant((1, 4), np.ones((1, 4), np.float32))
+    added = network.add_elementwise(given, constant.get_output(0), tensorrt_rtx.ElementWiseOperation.SUM)
+    network.mark_output(added.get_output(0))
+    return bytes(builder.build_serialized_network(network, builder.create_builder_config()))
+
+
+@pytest.mark.parametrize(("target", "extra"), [("tensorrt-rtx", "rtx"), ("tensorrt", "tensorrt")])
+@pytest.mark.parametrize("error", [ModuleNotFoundError("none"), OSError("libnvinfer.so.11: wrong ELF class")])
+def test_a_tensorrt_that_is_not_there(target: Any, extra: str, error: Exception, monkeypatch: Any) -> None:
+    def refuse(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(dependencies.importlib, "import_module", refuse)
+    gpu: Any = Gpu()
+    with pytest.raises(MissingDependencyError, match=f"running a {target} artifact") as caught:
+        load_engine(DATA, target=target, device=gpu, cache_folder=None)
+    assert caught.value.hint == f"pip install 'frcnn[{extra}]'"
+    if isinstance(error, OSError):
+        assert "wrong ELF class" in caught.value.message

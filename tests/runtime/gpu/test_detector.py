@@ -1,0 +1,341 @@
+"""The public face on an engine artifact, on the fake device; last, whole exported models against ONNX Runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.cut_artifact import CutArtifact
+from support.engine_files import write_engine_file
+from support.exports import Exports
+from support.fake_device import DeviceArray, FakeDevice
+from support.images import SHAPES, photographs
+from support.tiny_artifact import TinyArtifact, profile, tiny_answers
+
+from frcnn.benchmarks.parity.matching import match
+from frcnn.errors import ArtifactError, ImageError, ImageSizeError, UsageError
+from frcnn.runtime import Detections, Detector, Picture
+from frcnn.runtime.backend import Network, NetworkOutput
+from frcnn.runtime.host.backend import HostBackend
+from frcnn.spec import Manifest
+
+ManifestOf = Callable[..., Manifest]
+
+
+class TinyNetwork:
+    """The tiny artifact as a network on the host."""
+
+    def run(self, images: np.ndarray, image_sizes: np.ndarray) -> NetworkOutput:
+        return NetworkOutput(**tiny_answers(images, image_sizes))  # type: ignore[arg-type]
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def detector(device: FakeDevice, manifest_of: ManifestOf) -> Iterator[Detector]:
+    artifact = TinyArtifact(manifest_of())
+    with Detector(artifact.backend(device), artifact.manifest.source) as made:
+        yield made
+    assert device.left_open() == {}
+
+
+@pytest.fixture
+def on_host(manifest_of: ManifestOf) -> Detector:
+    network: Network = TinyNetwork()
+    return Detector(HostBackend(network, manifest_of()), manifest_of())
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def same(found: Detections, expected: Detections, *, px: float = 1e-3, score: float = 1e-5) -> None:
+    assert found.image_size == expected.image_size
+    assert found.source == expected.source
+    assert found.label_names == expected.label_names
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=score, rtol=0)
+    at, to = match(expected, found).pairs.T  # those whose scores differ by less than the limit may change places
+    assert len(at) == len(expected)
+    np.testing.assert_array_equal(found.labels[to], expected.labels[at])
+    np.testing.assert_allclose(found.scores[to], expected.scores[at], atol=score, rtol=0)
+    np.testing.assert_allclose(found.boxes[to], expected.boxes[at], atol=px, rtol=0)
+
+
+def test_every_kind_of_picture(detector: Detector, on_host: Detector, tmp_path: Path, device: FakeDevice) -> None:
+    pixels = noise(60, 80)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    images: list[Any] = [
+        tmp_path / "a.png",
+        Image.fromarray(pixels),
+        pixels,
+        pixels[:, :, 0],
+        pixels[:, :, ::-1],
+        tensor,
+        tensor.float() / 255,
+        np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(255),
+        Picture(pixels=pixels, name="mine"),
+    ]
+    expected = on_host(images)
+    for batch_size in (1, 4):
+        for found, wanted in zip(detector(images, batch_size=batch_size), expected, strict=True):
+            assert len(found) == 5
+            same(found, wanted)
+    (found,) = detector([device.array(pixels)])
+    same(found, expected[2])
+
+
+def test_order_is_kept_for_any_mixture_of_sizes_kinds_and_batches(
+    detector: Detector, on_host: Detector, device: FakeDevice
+) -> None:
+    rng = np.random.default_rng(0)
+    images: list[Any] = []
+    for seed in range(24):
+        pixels = noise(*((60, 80), (80, 60), (50, 50))[int(rng.integers(3))], seed)
+        kind = int(rng.integers(3))
+        images.append((pixels, pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255), pixels)[kind])
+    expected = on_host(images)
+    on_both = [
+        device.array(image) if seed % 3 == 0 and image.dtype == np.uint8 else image for seed, image in enumerate(images)
+    ]
+    for batch_size in (1, 3, 4):
+        for answers in (
+            detector(images, batch_size=batch_size),
+            detector(on_both, batch_size=batch_size),
+            list(detector.stream(iter(on_both), batch_size=batch_size)),
+        ):
+            for found, wanted in zip(answers, expected, strict=True):
+                same(found, wanted)
+
+
+def test_same_canvas_and_filters(detector: Detector, on_host: Detector) -> None:
+    images = [noise(60, 80), noise(80, 60, 1)]
+    for options in ({"same_canvas": True, "batch_size": 2}, {"score": 0.45}, {"classes": ["dog"]}):
+        for found, wanted in zip(detector(images, **options), on_host(images, **options), strict=True):  # type: ignore[call-overload]
+            same(found, wanted)
+
+
+def test_a_profile_that_holds_fewer_of_a_canvas_gets_fewer(
+    device: FakeDevice, manifest_of: ManifestOf, on_host: Detector
+) -> None:
+    profiles = (profile((1, 1), (64, 64), (96, 96)), profile((2, 4), (96, 96), (64, 64)))
+    artifact = TinyArtifact(manifest_of(), profiles=profiles)
+    images = [noise(60, 80, 1), noise(80, 60, 2), noise(60, 80, 3), noise(80, 60, 4), noise(80, 60, 5)]
+    with Detector(artifact.backend(device), artifact.manifest.source) as detector:
+        for found, wanted in zip(detector(images, batch_size=4), on_host(images), strict=True):
+            same(found, wanted)
+        with pytest.raises(ImageSizeError, match=r"images\[0\] \(80x200\): resized to 51x128 it fits none") as raised:
+            detector([noise(80, 200)])
+        assert "--size" in raised.value.hint
+
+
+def test_a_batch_beyond_the_engine_is_refused_before_any_work(detector: Detector) -> None:
+    def untouched() -> Iterator[object]:
+        raise AssertionError("the pictures were asked for")
+        yield
+
+    for call in (detector, detector.stream):
+        with pytest.raises(UsageError, match="at most 4 picture") as raised:
+            call(untouched(), batch_size=5)
+        assert "--batch" in raised.value.hint
+
+
+def test_a_single_array_of_a_device_is_refused_like_any_picture(detector: Detector, device: FakeDevice) -> None:
+    with pytest.raises(UsageError, match=r"detector\(\[picture\]\)"):
+        detector(device.array(noise(60, 80)))  # type: ignore[call-overload]
+
+
+class TestStream:
+    def test_an_array_may_be_written_over_once_the_next_is_asked_for(
+        self, detector: Detector, on_host: Detector
+    ) -> None:
+        frames = [noise(60, 80, seed) for seed in range(8)]
+
+        def camera() -> Iterator[np.ndarray]:
+            buffer = np.empty_like(frames[0])
+            for frame in frames:
+                buffer[...] = frame
+                yield buffer
+                buffer[...] = 0
+
+        for batch_size in (1, 3):
+            for found, wanted in zip(detector.stream(camera(), batch_size=batch_size), on_host(frames), strict=True):
+                same(found, wanted)
+
+    def test_the_next_batch_is_on_the_gpu_before_an_answer_is_waited_for(
+        self, detector: Detector, device: FakeDevice
+    ) -> None:
+        detector([noise(60, 80, seed) for seed in range(9)])
+        assert device.calls["create_stream"] == 2
+
+    def test_a_live_source_gets_its_answer_before_the_next_picture(self, detector: Detector) -> None:
+        answered = []
+
+        def camera() -> Iterator[np.ndarray]:
+            for seed in range(3):
+                yield noise(60, 80, seed)
+                until = time.monotonic() + 10
+                while len(answered) <= seed and time.monotonic() < until:
+                    time.sleep(0.001)
+                assert len(answered) == seed + 1
+
+        answered.extend(detector.stream(camera()))
+        assert len(answered) == 3
+
+    def test_closing_early_leaves_nothing_in_flight(self, detector: Detector, device: FakeDevice) -> None:
+        def endless() -> Iterator[object]:
+            while True:
+                yield noise(60, 80)
+
+        stream = detector.stream(endless())
+        next(stream)
+        stream.close()
+        assert len(detector([noise(60, 80)])[0]) == 5
+
+    def test_several_streams_and_a_call_between_them_do_not_wait_for_each_other(
+        self, detector: Detector, on_host: Detector
+    ) -> None:
+        frames = [noise(60, 80, seed) for seed in range(6)]
+        streams = [detector.stream(frames) for _ in range(4)]
+        for frame, answers in zip(on_host(frames), zip(*streams, strict=True), strict=True):
+            for found in answers:
+                same(found, frame)
+            assert len(detector([frames[0]])[0]) == 5
+
+    def test_answers_before_a_bad_picture_come_first(self, detector: Detector, tmp_path: Path) -> None:
+        stream = detector.stream([noise(60, 80), tmp_path / "missing.jpg"])
+        next(stream)
+        with pytest.raises(ImageError, match=r"missing\.jpg"):
+            next(stream)
+
+    def test_pictures_of_a_device_do_not_come_back(self, detector: Detector, device: FakeDevice) -> None:
+        with pytest.raises(UsageError, match=r"stream_pictures: .* lies in device memory"):
+            list(detector.stream_pictures([device.array(noise(60, 80))]))
+        ((picture, found),) = detector.stream_pictures([noise(60, 80)])
+        assert picture.size == (60, 80)
+        assert len(found) == 5
+
+
+class TestDeviceArrays:
+    def test_the_arrays_own_stream_is_waited_for(
+        self, detector: Detector, on_host: Detector, device: FakeDevice
+    ) -> None:
+        pixels, stream = noise(60, 80), device.caller_stream()
+        for named, where in (({"stream": stream}, stream), ({}, 0), ({"stream": 1}, 0)):
+            array = device.array(np.zeros_like(pixels), **named)
+            device.later(where, lambda array=array: np.copyto(array.array, pixels))
+            same(detector([array])[0], on_host([pixels])[0])
+
+    def test_the_callers_stream_is_waited_for(self, detector: Detector, on_host: Detector, device: FakeDevice) -> None:
+        pixels, stream = noise(60, 80), device.caller_stream()
+        array = device.array(np.zeros_like(pixels))
+        device.later(stream, lambda: np.copyto(array.array, pixels))
+        same(detector([array], stream=stream)[0], on_host([pixels])[0])
+
+    def test_an_array_elsewhere_is_refused_and_named(self, detector: Detector) -> None:
+        with pytest.raises(ImageError, match=r"images\[0\]: the array lies in memory"):
+            detector([DeviceArray(noise(60, 80))])
+
+    def test_what_is_no_stream_is_refused(self, detector: Detector) -> None:
+        with pytest.raises(UsageError, match="stream must be a CUDA stream"):
+            detector([noise(60, 80)], stream="default")
+
+    def test_answers_may_stay_on_the_device(self, detector: Detector, device: FakeDevice) -> None:
+        images = [noise(60, 80), device.array(noise(80, 60, 1)), noise(60, 80, 2)]
+        expected = detector(images)
+        kept = detector(images, device_output=True, batch_size=2)
+        for found, wanted in zip(kept, expected, strict=True):
+            same(found.to_host(), wanted, px=0, score=0)
+        for options in ({"score": 0.1}, {"classes": [1]}):
+            with pytest.raises(UsageError, match="device_output"):
+                detector(images, device_output=True, **options)  # type: ignore[call-overload]
+
+    def test_a_model_onnx_has_no_device(self, on_host: Detector) -> None:
+        for options in ({"device_output": True}, {"stream": 0}):
+            with pytest.raises(UsageError, match=next(iter(options))) as raised:
+                on_host([noise(60, 80)], **options)  # type: ignore[call-overload]
+            assert "frcnn build" in raised.value.hint
+
+
+def test_the_host_overhead_of_a_call_is_small(manifest_of: ManifestOf) -> None:
+    """The bound is generous, for busy machines: it takes 40 microseconds where nothing else runs."""
+    device = FakeDevice(idle=True)
+    device.activate()
+    artifact = TinyArtifact(manifest_of())
+    detector = Detector(artifact.backend(device), artifact.manifest.source)
+    images = [noise(60, 80)]
+    for _ in range(3):
+        with suppress(ArtifactError):  # an idle device answers with whatever is in its memory
+            detector(images)
+        (worker,) = detector._backend._pool._free  # type: ignore[attr-defined]
+        for pipeline in worker.pipelines.values():
+            for name, value in (("num_detections", 5), ("boxes", 0), ("scores", 0), ("labels", 1)):
+                pipeline.answers[name][:] = value
+            if pipeline.has_graph:
+                pipeline._graph.in_flight = False
+                pipeline._graph.launch = lambda stream: None
+    times = []
+    for _ in range(300):
+        start = time.perf_counter()
+        detector(images)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 500e-6
+
+
+@pytest.mark.parametrize(
+    ("family", "channels_last", "exact_px", "exact_score"), [("vgg16", False, 0, 0), ("resnet50_fpn", True, 1e-3, 1e-5)]
+)
+def test_a_whole_model_detects_what_onnx_runtime_detects(
+    exports: Exports, device: FakeDevice, family: str, channels_last: bool, exact_px: float, exact_score: float
+) -> None:
+    export = exports(family)
+    artifact = CutArtifact(export, (profile((1, 2), (96, 320), (96, 320)),), channels_last=channels_last)
+    images = [photographs(shape)[index] for shape in SHAPES for index in (0, 1)]
+    with (
+        Detector.load(export.path, threads=1) as portable,
+        Detector(artifact.backend(device), export.manifest) as detector,
+    ):
+        floats = [image.transpose(2, 0, 1).astype(np.float32) / np.float32(255) for image in images]
+        for found, wanted in zip(detector(floats, batch_size=2), portable(floats, batch_size=2), strict=True):
+            assert len(found) > 0
+            same(found, wanted, px=exact_px, score=exact_score)
+        expected = portable(images)
+        for batch_size in (1, 2, 2):  # warmed up, captured, replayed
+            for found, wanted in zip(detector(images, batch_size=batch_size), expected, strict=True):
+                same(found, wanted, px=0.02, score=1e-4)
+    assert device.left_open() == {}
+
+
+class TestLoading:
+    """What is refused before a GPU is looked for."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        return write_engine_file(tmp_path / "model.onnx")  # told by its content, not its name
+
+    def test_options_of_the_other_kind_of_file(self, path: Path, model_path: Path) -> None:
+        options: list[dict[str, Any]] = [{"device": "cpu"}, {"threads": 2}, {"provider": "cuda"}, {"workers": 0}]
+        for given in options:
+            with pytest.raises(UsageError, match=next(iter(given))):
+                Detector.load(path, **given)
+        for given in ({"workers": 2}, {"trusted_hashes": ["0" * 64]}):
+            with pytest.raises(UsageError, match=f"{next(iter(given))}: a model.onnx holds no engines"):
+                Detector.load(model_path, **given)
+
+    def test_a_file_that_is_not_trusted(self, path: Path) -> None:
+        with pytest.raises(ArtifactError, match="is not among trusted_hashes") as raised:
+            Detector.load(path, trusted_hashes=["0" * 64])
+        assert "code" in raised.value.message
+
+    def test_a_model_onnx_goes_where_it_is_for(self, model_path: Path) -> None:
+        for device in (None, "cpu"):
+            with Detector.load(model_path, device=device, threads=1) as detector:  # type: ignore[arg-type]
+                assert len(detector([np.full((60, 80, 3), 200, np.uint8)])[0]) == 2

@@ -1,0 +1,261 @@
+"""frcnn.runtime.gpu.pipeline: one shape bound, laid out, enqueued and captured, on the fake device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from support.fake_device import FakeDevice
+from support.tiny_artifact import TinyArtifact, tiny_answers
+
+from frcnn.errors import ArtifactError
+from frcnn.runtime.gpu.memory_plan import aligned
+from frcnn.runtime.gpu.pipeline import Launched, Pipeline, PipelineKey
+from frcnn.runtime.gpu.program import load_program
+from frcnn.spec import Manifest
+from frcnn.spec.engine import EngineTensor
+
+ManifestOf = Callable[..., Manifest]
+CANVAS = (64, 96)
+
+
+class Bound:
+    """A pipeline of the tiny artifact with memory and a stream."""
+
+    def __init__(self, device: FakeDevice, artifact: TinyArtifact, key: PipelineKey, **options: Any) -> None:
+        self.device = device
+        self.stream = device.create_stream()
+        self.engines = artifact.engines(device, **options)
+        self.program = load_program(artifact.manifest, artifact.read_part, self.engines, device)
+        self.pipeline = Pipeline(self.program, device, key, 0, self.stream)
+        self.arena = device.allocate(self.pipeline.arena_bytes)
+        self.pipeline.place_in(self.arena.pointer)
+        self.said: list[str] = []
+
+    def launch(self) -> dict[str, np.ndarray]:
+        self.pipeline.launch(self.stream, self.said.append)
+        self.device.synchronize(self.stream)
+        return {name: array.copy() for name, array in self.pipeline.answers.items()}
+
+    def close(self) -> None:
+        self.pipeline.close()
+        self.arena.close()
+        self.device.destroy_stream(self.stream)
+        for engine in self.engines.values():
+            engine.close()
+
+
+def images(seed: int, batch: int = 2) -> np.ndarray:
+    return np.random.default_rng(seed).random((batch, 3, *CANVAS), dtype=np.float32)
+
+
+SIZES = np.array([[60, 90], [64, 70]], np.int32)
+
+
+@pytest.mark.slow
+def test_plain_and_replayed_answers_are_those_of_the_parts(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
+    for seed in range(4):
+        bound.pipeline.images[...] = images(seed)
+        bound.pipeline.sizes[...] = SIZES
+        expected = tiny_answers(images(seed), SIZES)
+        for name, array in bound.launch().items():
+            np.testing.assert_array_equal(array, expected[name])
+        assert bound.pipeline.has_graph == (seed > 0)
+    assert device.calls["capture"] == 1
+    assert device.calls["graph launch"] == 3
+    bound.close()
+    assert device.left_open() == {"devices": 1}
+
+
+def test_pictures_of_bytes_are_prepared_by_the_kernel(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(1, CANVAS, True))
+    pixels = np.random.default_rng(3).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    memory = device.array(pixels)
+    address = memory.__cuda_array_interface__["data"][0]
+    bound.pipeline.table[0] = (address, 64, 96, 3 * 96, 3, 1, 64, 96)
+    bound.pipeline.sizes[0] = (64, 96)
+    expected = tiny_answers((pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32), np.array([CANVAS]))
+    for _ in range(2):
+        found = bound.launch()
+        np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
+        np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-4)
+        np.testing.assert_array_equal(found["labels"], expected["labels"])
+    bound.close()
+
+
+def test_answers_are_garbage_until_the_stream_is_done(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    """The fake device shows what a missing wait would read, also when a graph is replayed."""
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
+    bound.pipeline.images[...] = images(0)
+    bound.pipeline.sizes[...] = SIZES
+    bound.launch()
+    for _ in range(2):
+        bound.pipeline.launch(bound.stream, bound.said.append)
+        assert (bound.pipeline.answers["num_detections"].view(np.uint8) == 0xA5).all()
+        device.synchronize(bound.stream)
+        np.testing.assert_array_equal(bound.pipeline.answers["scores"], tiny_answers(images(0), SIZES)["scores"])
+    bound.close()
+
+
+def test_what_is_uploaded_is_read_when_the_stream_runs(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
+    bound.pipeline.sizes[...] = SIZES
+    bound.pipeline.launch(bound.stream, bound.said.append)
+    bound.pipeline.images[...] = images(5)  # too early for the next call: this one has not run
+    device.synchronize(bound.stream)
+    np.testing.assert_array_equal(bound.pipeline.answers["scores"], tiny_answers(images(5), SIZES)["scores"])
+    bound.close()
+
+
+def test_dead_tensors_share_memory(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False), workspace_bytes=200_000)
+    image_bytes = aligned(images(0).nbytes)
+    assert image_bytes + 200_000 <= bound.pipeline.arena_bytes  # both are needed while the first engine runs
+    assert bound.pipeline.arena_bytes < image_bytes + 2 * 200_000  # the second engine's workspace lies where they were
+    bound.close()
+
+
+@pytest.mark.parametrize("element", ["float16", "bfloat16"])
+def test_images_are_typed_as_the_network_wants_them(device: FakeDevice, manifest_of: ManifestOf, element: str) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of(), images=element), PipelineKey(1, CANVAS, False))
+    assert bound.pipeline.images.dtype == (np.float16 if element == "float16" else np.uint16)
+    bound.close()
+
+
+def test_an_engine_that_cannot_be_captured_stays_plain_and_says_so_once(
+    device: FakeDevice, manifest_of: ManifestOf
+) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False), capturable=False)
+    for seed in range(4):
+        bound.pipeline.images[...] = images(seed)
+        bound.pipeline.sizes[...] = SIZES
+        np.testing.assert_array_equal(bound.launch()["scores"], tiny_answers(images(seed), SIZES)["scores"])
+    assert device.calls["capture"] == 0
+    assert len(bound.said) == 1
+    assert "cannot be captured" in bound.said[0]
+    bound.close()
+
+
+def test_a_capture_that_fails_falls_back_to_plain_launches(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
+    bound.pipeline.images[...] = images(0)
+    bound.pipeline.sizes[...] = SIZES
+    bound.launch()
+    device.fail_at = device.calls.total() + 5  # is_capturable twice, capture, and the second launch in it
+    for _ in range(3):
+        np.testing.assert_array_equal(bound.launch()["scores"], tiny_answers(images(0), SIZES)["scores"])
+    assert len(bound.said) == 1
+    assert "injected" in bound.said[0]
+    assert not bound.pipeline.has_graph
+    bound.close()
+    assert device.left_open() == {"devices": 1}
+
+
+def test_a_shape_outside_the_profile_leaves_nothing_open(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    artifact = TinyArtifact(manifest_of())
+    engines = artifact.engines(device)
+    program = load_program(artifact.manifest, artifact.read_part, engines, device)
+    stream = device.create_stream()
+    with pytest.raises(ArtifactError, match="no profile 3"):
+        Pipeline(program, device, PipelineKey(1, CANVAS, True), 3, stream)
+    assert device.left_open() == {"devices": 1, "streams": 1, "engines": 2}
+
+
+def test_an_output_without_a_fixed_shape_is_refused(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    artifact = TinyArtifact(manifest_of())
+    engines = artifact.engines(device)
+    engines["engines/1.plan"].shapes = lambda shapes: {
+        "num_detections": (1,),
+        "boxes": (1, -1, 4),
+        "scores": (1, 5),
+        "labels": (1, 5),
+    }
+    program = load_program(artifact.manifest, artifact.read_part, engines, device)
+    with pytest.raises(ArtifactError, match=r"engines/1\.plan: expected an output boxes of a fixed shape") as raised:
+        Pipeline(program, device, PipelineKey(1, CANVAS, True), 0, device.create_stream())
+    assert "frcnn build" in raised.value.hint
+    assert device.open_contexts == 0
+
+
+class TestKernels:
+    """Which compiled code of an artifact is loaded."""
+
+    def load(self, device: FakeDevice, artifact: TinyArtifact) -> list[str]:
+        load_program(artifact.manifest, artifact.read_part, artifact.engines(device), device)
+        return [text.split()[-1] for text in device.driver.loaded]
+
+    def test_machine_code_of_the_gpu_is_preferred(self, device: FakeDevice, manifest_of: ManifestOf) -> None:
+        assert self.load(device, TinyArtifact(manifest_of())) == ["sm_89"] * 3
+
+    def test_otherwise_ptx(self, manifest_of: ManifestOf) -> None:
+        device = FakeDevice(architecture="sm_120")
+        device.activate()
+        assert self.load(device, TinyArtifact(manifest_of())) == ["compute_75"] * 3
+
+    def test_an_older_gpu_is_refused(self, manifest_of: ManifestOf) -> None:
+        device = FakeDevice(architecture="sm_70")
+        device.activate()
+        with pytest.raises(ArtifactError, match="for sm_89, compute_75, this GPU is sm_70"):
+            self.load(device, TinyArtifact(manifest_of()))
+
+    def test_code_of_another_frcnn_is_refused(self, device: FakeDevice, manifest_of: ManifestOf) -> None:
+        built_with = TinyArtifact(manifest_of(mean=(0.5, 0.5, 0.5)))  # another constant in the preprocessing kernel
+        parts = {name for name in built_with.parts if "preprocess" in name}
+        assert parts.isdisjoint(TinyArtifact(manifest_of()).parts)
+        artifact = TinyArtifact(manifest_of(mean=(0.5, 0.5, 0.5)))
+        changed = msgspec.structs.replace(artifact.manifest, source=manifest_of())
+        with pytest.raises(ArtifactError, match="preprocess of this version of frcnn is not in the artifact") as raised:
+            load_program(changed, artifact.read_part, artifact.engines(device), device)
+        assert "frcnn build" in raised.value.hint
+
+    def test_outputs_of_other_types_are_refused(self, device: FakeDevice, manifest_of: ManifestOf) -> None:
+        artifact = TinyArtifact(manifest_of())
+        tensors = artifact.manifest.tensors | {"labels": EngineTensor(element="int64")}
+        changed = msgspec.structs.replace(artifact.manifest, tensors=tensors)
+        with pytest.raises(ArtifactError, match="labels must be int32 and planar, got int64"):
+            load_program(changed, artifact.read_part, artifact.engines(device), device)
+
+
+def test_steps_are_told_one_by_one_and_answer_as_the_graph_does(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
+    bound.pipeline.images[:] = images(3)
+    bound.pipeline.sizes[:] = SIZES
+    expected = [bound.launch() for _ in range(3)][-1]
+    assert bound.pipeline.has_graph
+    launches = device.calls["graph launch"]
+    bound.pipeline.answers["boxes"][:] = 0
+    told: list[Launched] = []
+    bound.pipeline.launch_in_steps(bound.stream, told.append)
+    device.synchronize(bound.stream)
+    assert device.calls["graph launch"] == launches
+    assert all(np.array_equal(bound.pipeline.answers[name], expected[name]) for name in expected)
+    assert [(step.kind, step.name) for step in told] == [
+        ("upload", "image_sizes"),
+        ("upload", "images"),
+        ("engine", "engines/0.plan"),
+        ("operator", "nms (grouped_nms_mask)"),
+        ("operator", "nms (grouped_nms_resolve)"),
+        ("engine", "engines/1.plan"),
+        ("download", "answers"),
+    ]
+    bound.close()
+
+
+def test_layers_are_reported_with_the_step_that_ran_them(device: FakeDevice, manifest_of: ManifestOf) -> None:
+    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(1, CANVAS, True), layers=(("a", 1.0), ("b", 2.0)))
+    picture = device.array(np.zeros((*CANVAS, 3), np.uint8))
+    pointer = picture.__cuda_array_interface__["data"][0]
+    bound.pipeline.table[:] = (pointer, *CANVAS, *picture.array.strides, *CANVAS)
+    bound.pipeline.sizes[:] = CANVAS
+    reported: list[str] = []
+    bound.pipeline.report_layers(lambda name, ms: reported.append(f"{name} {ms}"))
+    bound.pipeline.launch_in_steps(bound.stream, lambda step: reported.append(step.kind))
+    device.synchronize(bound.stream)
+    engine = ["a 1.0", "b 2.0", "engine"]
+    uploads = ["upload", "upload", "preprocess"]
+    assert reported == [*uploads, *engine, "operator", "operator", *engine, "download"]
+    bound.close()

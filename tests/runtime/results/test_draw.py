@@ -1,0 +1,100 @@
+"""frcnn.runtime.results.draw: what can be checked without eyes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frcnn.runtime import Detections
+from frcnn.runtime.results.draw import PALETTE, _object, _placed, _Style, annotate, class_colour
+
+NAMES = ("__background__", *(f"class number {index}" for index in range(1, 30)))
+
+
+def found(boxes: list[list[float]], height: int, width: int) -> Detections:
+    count = len(boxes)
+    return Detections(
+        boxes=np.array(boxes, np.float32).reshape(count, 4),
+        scores=np.linspace(0.9, 0.3, count),
+        labels=np.arange(count) % 29 + 1,
+        image_size=(height, width),
+        label_names=NAMES,
+    )
+
+
+def canvas(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 128, np.uint8)
+
+
+def test_nothing_found_changes_nothing() -> None:
+    np.testing.assert_array_equal(annotate(canvas(400, 500), found([], 400, 500)), canvas(400, 500))
+
+
+def test_the_box_has_its_classs_colour_and_the_picture_is_not_touched() -> None:
+    pixels = canvas(400, 500)
+    drawn = annotate(pixels, found([[100, 150, 300, 350]], 400, 500))
+    assert (pixels == 128).all()
+    assert drawn.shape == pixels.shape
+    for y, x in ((250, 101), (250, 298), (348, 200)):
+        assert tuple(drawn[y, x]) == class_colour(1)
+    assert (drawn[160:340, 110:290] == 128).all()  # the object itself stays visible
+    assert (drawn[:, 320:] == 128).all()
+
+
+@pytest.mark.parametrize(("size", "least"), [((40, 60), 320), ((1, 1), 320), ((240, 320), 320), ((3000, 4000), 4000)])
+def test_small_pictures_are_enlarged_by_a_whole_factor(size: tuple[int, int], least: int) -> None:
+    drawn = annotate(canvas(*size), found([[0, 0, size[1], size[0]]], *size))
+    factor = drawn.shape[0] // size[0]
+    assert drawn.shape == (size[0] * factor, size[1] * factor, 3)
+    assert max(drawn.shape) >= least
+    assert max(drawn.shape) < least + max(size)
+
+
+def test_lines_and_text_grow_with_the_picture() -> None:
+    small, large = _Style.for_size(640, 480), _Style.for_size(4000, 3000)
+    assert small.font_px >= 12
+    assert small.line_px >= 2
+    assert large.font_px > 4 * small.font_px
+    assert large.line_px > 4 * small.line_px
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 500),
+    st.integers(1, 500),
+    st.lists(st.lists(st.floats(-100, 600, width=32), min_size=4, max_size=4), max_size=8),
+)
+def test_any_box_on_any_picture_is_drawn_inside_the_frame(height: int, width: int, boxes: list[list[float]]) -> None:
+    ordered = [[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in boxes]
+    detections = found(ordered, height, width)
+    drawn = annotate(canvas(height, width), detections)
+    frame = (drawn.shape[1], drawn.shape[0])
+    style = _Style.for_size(*frame)
+    objects = [_object(detections, index, drawn.shape[0] // height, frame) for index in range(len(detections))]
+    for _, (x1, y1, _, y2) in _placed(objects, style, frame):
+        assert x1 >= 0
+        assert 0 <= y1 < y2 <= frame[1]
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (1, 1)])
+def test_extreme_shapes(size: tuple[int, int]) -> None:
+    assert annotate(canvas(*size), found([[0, 0, size[1], size[0]]], *size)).dtype == np.uint8
+
+
+def test_plates_avoid_each_other() -> None:
+    boxes = [[100, 100 + 3 * index, 400, 300] for index in range(5)]
+    detections = found(boxes, 480, 640)
+    objects = [_object(detections, index, 1, (640, 480)) for index in range(5)]
+    plates = [plate for _, plate in _placed(objects, _Style.for_size(640, 480), (640, 480))]
+    for one, other in itertools.combinations(plates, 2):
+        assert min(one[2], other[2]) <= max(one[0], other[0]) or min(one[3], other[3]) <= max(one[1], other[1])
+
+
+def test_a_class_keeps_its_colour() -> None:
+    assert class_colour(1) == PALETTE[0]
+    assert class_colour(1) == class_colour(1 + len(PALETTE))
+    assert len({class_colour(label) for label in range(1, len(PALETTE) + 1)}) == len(PALETTE)

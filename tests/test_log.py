@@ -1,0 +1,74 @@
+"""Remarks: shown once, as one line, and never an exception."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from frcnn.cli import VERBS, Verb, main
+from frcnn.log import LOGGER, remark
+
+ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1] / "src"))
+REMARKS = """
+from frcnn.log import remark
+for text in ("a cache is full", "a cache is full", chr(10).join(("two", "lines"))):
+    remark(text)
+print("done")
+"""
+
+
+def test_a_remark_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    for text in ("a cache is full", "a cache is full", "two\nlines \x1b[2J"):
+        remark(text)
+    assert caplog.messages == ["frcnn: a cache is full", r"frcnn: two\nlines \x1b[2J"]
+    assert {(record.name, record.levelname) for record in caplog.records} == {("frcnn", "WARNING")}
+
+
+@pytest.mark.parametrize("action", ["default", "error", "ignore"])
+def test_a_program_without_logging_shows_it_on_standard_error(action: str) -> None:
+    command = [sys.executable, "-W", action, "-c", REMARKS]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
+    assert done.stderr.splitlines() == ["frcnn: a cache is full", r"frcnn: two\nlines"]
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_a_remark_that_cannot_be_shown_is_no_failure(stderr: str) -> None:
+    # -u: else Python itself fails at its end, when it cannot write what the logger could not
+    command = ["sh", "-c", f'exec "$@" {stderr}', "sh", sys.executable, "-u", "-W", "error", "-c", REMARKS]
+    assert subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True).stdout == "done\n"
+
+
+VERB = '''
+"""A stand-in verb."""
+from frcnn.errors import OutputError
+from frcnn.log import remark
+
+def add_arguments(parser):
+    pass
+
+def run(arguments):
+    remark("a cache is full")
+    remark("a cache is full")
+    raise OutputError("cannot write m.onnx", hint="choose another output path with -o")
+'''
+
+
+def test_the_command_shows_a_remark_as_one_line_beside_the_error_that_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "verb_that_remarks.py").write_text(VERB)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(VERBS, "fake", Verb("verb_that_remarks", "for a test"))
+    handlers = LOGGER.handlers[:]
+    assert main(["fake"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: a cache is full",
+        "error: cannot write m.onnx",
+        "hint: choose another output path with -o",
+    ]
+    assert LOGGER.handlers == handlers
