@@ -1,4 +1,4 @@
-# Both set-up commands work on a machine that has only Python (3.11 to 3.13) and make.
+# Both set-up commands work on a system that has only Python (3.11 to 3.13) and make.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -17,7 +17,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 .PHONY: help demo check test test-full test-gpu soak soak-full train-demo bench-cpu bench-gpu performance lock audit clean
 
 help:
-	@echo "make demo        checkpoint -> model.onnx -> annotated pictures -> table against eager"
+	@echo "make demo        checkpoint -> model.onnx -> annotated images -> table against eager"
 	@echo "make check       lint, types and the quick tests that need no export (a minute on 2 cores)"
 	@echo "make test        lint, types and all tests"
 	@echo "make test-full   full-size runs of every model family (about an hour on 2 cores)"
@@ -52,7 +52,7 @@ demo: $(INSTALLED)
 	$(BIN)/frcnn inspect $(OUT)/model.onnx
 	$(BIN)/frcnn detect $(OUT)/model.onnx $(OUT)/scenes/images -o $(OUT)/annotated --json $(OUT)/detections.json --score 0.5
 	$(BIN)/frcnn compare $(DEMO)/digits.pth $(OUT)/model.onnx --arch $(DEMO)/model.py:build --images $(OUT)/scenes/images
-	@echo "look at the pictures in $(OUT)/annotated"
+	@echo "look at the images in $(OUT)/annotated"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey
 from frcnn.runtime.gpu.program import load_program
 from frcnn.runtime.gpu.worker import Worker
 from frcnn.runtime.images.canvases import EngineCanvases
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import Placed, place
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
@@ -77,19 +77,19 @@ class BareArtifact:
         """The stream that everything is on."""
         return self._worker.stream
 
-    def run(self, pictures: Sequence[Picture]) -> dict[str, NDArray[Any]]:
+    def run(self, images: Sequence[RGBImage]) -> dict[str, NDArray[Any]]:
         """Run a batch of one canvas and return copies of the outputs; plainly the first time, by its graph after.
 
         Raises:
             ArtifactError: the network failed.
         """
-        pipeline = self._enqueue(self._placed(pictures))
+        pipeline = self._enqueue(self._placed(images))
         self.device.synchronize(self.stream)
         return _copies(pipeline.answers)
 
-    def pipeline(self, pictures: Sequence[Picture]) -> Pipeline:
+    def pipeline(self, images: Sequence[RGBImage]) -> Pipeline:
         """Return the pipeline of a batch, ready to be launched again: everything uploaded, and the graph captured."""
-        placed = self._placed(pictures)
+        placed = self._placed(images)
         for _ in range(2):
             pipeline = self._enqueue(placed)
             self.device.synchronize(self.stream)
@@ -113,9 +113,9 @@ class BareArtifact:
         """Close the artifact."""
         self.close()
 
-    def _placed(self, pictures: Sequence[Picture]) -> list[Placed]:
+    def _placed(self, images: Sequence[RGBImage]) -> list[Placed]:
         transform = self.artifact.manifest.source.model.transform
-        return [place(picture, transform, self._canvases) for picture in pictures]
+        return [place(image, transform, self._canvases) for image in images]
 
     def _enqueue(self, placed: Sequence[Placed]) -> Pipeline:
         canvas = placed[0].canvas

@@ -1,7 +1,7 @@
 """Random weights that behave: a stand-in for a trained model where none can be had.
 
 A freshly initialised detector saturates: its scores tie and its boxes coincide, and a comparison proves nothing. Here
-batch normalisation is calibrated on the pictures at hand and the last layers are scaled, so that objectness, class
+batch normalisation is calibrated on the images at hand and the last layers are scaled, so that objectness, class
 scores and box deltas spread as a trained model's do. Speed and numerical noise are then realistic; accuracy is not.
 """
 
@@ -22,19 +22,19 @@ _DELTA_STD = 0.3
 
 
 @torch.no_grad()
-def calibrate(model: GeneralizedRCNN, pictures: Sequence[Tensor], *, seed: int = 0) -> GeneralizedRCNN:
+def calibrate(model: GeneralizedRCNN, raw_images: Sequence[Tensor], *, seed: int = 0) -> GeneralizedRCNN:
     """Give a model calibrated random weights, in place.
 
     Args:
         model: in eval mode; its weights are replaced where they are normalisation statistics or prediction layers.
-        pictures: (3, H, W) float32 in [0, 1]; two or three are enough.
+        raw_images: (3, H, W) float32 in [0, 1]; two or three are enough.
         seed: of the prediction layers.
 
     Returns:
         the same model.
     """
     generator = torch.Generator().manual_seed(seed)
-    images, _ = model.transform(list(pictures))
+    images, _ = model.transform(list(raw_images))
     for module in _predictors(model):
         for parameter in module.parameters():
             parameter.normal_(0, 0.05, generator=generator)

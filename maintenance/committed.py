@@ -38,7 +38,7 @@ Report = Mapping[str, Any]
 
 
 class CpuRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A way to run a model: quartiles of a picture's time, and times eager's speed (middle, least, largest round)."""
+    """A way to run a model: quartiles of an image's time, and times eager's speed (middle, least, largest round)."""
 
     name: str
     ms: tuple[float, float, float]
@@ -70,7 +70,7 @@ class CpuModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model of ``maintenance.cpu``."""
 
     model: str
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     canvas: tuple[int, int]
     proposals: tuple[int, ...]
     rounds: int
@@ -80,7 +80,7 @@ class CpuModel(msgspec.Struct, frozen=True, kw_only=True):
     error_of_ours: Noise
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
+class System(msgspec.Struct, frozen=True, kw_only=True):
     """Where an older kind of report was made; not all of them say everything."""
 
     threads: int | None = None
@@ -94,7 +94,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 class CpuSpeeds(msgspec.Struct, frozen=True, kw_only=True):
     """What ``python -m maintenance.cpu`` writes."""
 
-    environment: Machine
+    environment: System
     results: tuple[CpuModel, ...]
 
 
@@ -112,7 +112,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 class FullSize(msgspec.Struct, frozen=True, kw_only=True):
     """What ``make test-full`` writes."""
 
-    environment: Machine
+    environment: System
     families: tuple[Family, ...]
 
 
@@ -138,9 +138,9 @@ class KernelResources(msgspec.Struct, frozen=True, kw_only=True):
 class Middle(msgspec.Struct, frozen=True, kw_only=True):
     """A median and the extremes of the rounds."""
 
-    least: float
+    min: float
     median: float
-    most: float
+    max: float
 
 
 class KernelCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +162,7 @@ class KernelCase(msgspec.Struct, frozen=True, kw_only=True):
 class KernelSpeeds(msgspec.Struct, frozen=True, kw_only=True):
     """What ``python -m maintenance.kernels`` writes."""
 
-    environment: Machine
+    environment: System
     results: tuple[KernelCase, ...]
     failed: tuple[dict[str, str], ...] = ()
 
@@ -178,7 +178,7 @@ class EngineModel(msgspec.Struct, frozen=True, kw_only=True):
 class EngineSpeeds(msgspec.Struct, frozen=True, kw_only=True):
     """What ``python -m maintenance.engine`` writes."""
 
-    environment: Machine
+    environment: System
     models: tuple[EngineModel, ...]
 
 
@@ -193,7 +193,7 @@ class SessionPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """Something tried by hand on the same machine."""
+    """Something tried by hand on the same system."""
 
     what: str
     tool: str = msgspec.field(name="with")
@@ -204,7 +204,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 class GpuSession(msgspec.Struct, frozen=True, kw_only=True):
     """What ``maintenance/gpu_session.py`` writes, and what else was tried then."""
 
-    machine: dict[str, Any]
+    system: dict[str, Any]
     parts: tuple[SessionPart, ...]
     tried: tuple[Trial, ...] = ()
 
@@ -311,7 +311,7 @@ def _kind(report: Report) -> type[Any] | None:
         return FullSize
     if "attacks" in report:
         return Soak
-    if {"machine", "parts"} <= report.keys():
+    if {"system", "parts"} <= report.keys():
         return GpuSession
     if "models" in report:
         return EngineSpeeds

@@ -1,6 +1,6 @@
 """Speed on the CPU: eager torchvision, torchvision's own ONNX export and ours, interleaved in one run.
 
-``python -m maintenance.cpu -o results.json [--models NAME ...]`` times whole pictures (preprocessing included) at
+``python -m maintenance.cpu -o results.json [--models NAME ...]`` times whole images (preprocessing included) at
 each model's default size. The weights are random but calibrated, see ``calibrated.py``: speed does not depend on them
 except through the number of proposals, which is reported. Rows run A B C, B C A, … so that drift hits all alike;
 ratios are taken within a round.
@@ -33,7 +33,7 @@ from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
 from frcnn.exporter.graph.export import export_onnx
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.files import write_text
-from frcnn.runtime import Detector, Picture
+from frcnn.runtime import Detector, RGBImage
 from frcnn.spec import ModelSpec
 from maintenance.calibrated import calibrate
 from maintenance.noise import Noise, as_float64, network_detections, noise_between, session_detections
@@ -56,7 +56,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: which.
-        ms: median time of a picture in milliseconds, and its quartiles.
+        ms: median time of an image in milliseconds, and its quartiles.
         times_eager: eager's time / this row's time within a round: the median, and the least and the largest.
         export_s: time to export in seconds; 0 for eager.
     """
@@ -71,7 +71,7 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     """All rows of a model, where our time goes, and whether the answers are right."""
 
     model: str
-    pictures: list[str]
+    images: list[str]
     canvas: tuple[int, int]
     proposals: list[int]
     rounds: int
@@ -82,11 +82,11 @@ class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     error_of_ours: Noise
 
 
-def measure(name: str, pictures: list[Picture], *, threads: int, rounds: int, folder: Path) -> ModelResult:
-    """Measure one architecture on pictures of one size."""
+def measure(name: str, raw_images: list[RGBImage], *, threads: int, rounds: int, folder: Path) -> ModelResult:
+    """Measure one architecture on images of one size."""
     torch.manual_seed(0)
     model: GeneralizedRCNN = ARCHITECTURES[name](num_classes=91).eval()
-    calibrate(model, [to_tensor(picture) for picture in pictures[:2]])
+    calibrate(model, [to_tensor(image) for image in raw_images[:2]])
     spec = read_model_spec(model, architecture=name)
 
     started = time.perf_counter()
@@ -94,27 +94,27 @@ def measure(name: str, pictures: list[Picture], *, threads: int, rounds: int, fo
     export_onnx(model, path, architecture=name)
     export_s = time.perf_counter() - started
     note(f"{name}: exported in {export_s:.0f} s")
-    naive, naive_s = _naive_export(model, to_tensor(pictures[0]))
+    naive, naive_s = _naive_export(model, to_tensor(raw_images[0]))
 
-    canvas = spec.transform.canvas_size(*spec.transform.resized_size(*pictures[0].size))
+    canvas = spec.transform.canvas_size(*spec.transform.resized_size(*raw_images[0].size))
     eager = EagerDetector(model, spec)
     naive_session = _session(naive, threads)
     with Detector.load(path, threads=threads) as detector:
-        runs: dict[str, Callable[[Picture], object]] = {
-            _EAGER: lambda picture: eager.detect(picture, canvas),
-            _NAIVE: lambda picture: naive_session.run(None, {naive_session.get_inputs()[0].name: _chw(picture)}),
-            _OURS: lambda picture: detector([picture]),
+        runs: dict[str, Callable[[RGBImage], object]] = {
+            _EAGER: lambda image: eager.detect(image, canvas),
+            _NAIVE: lambda image: naive_session.run(None, {naive_session.get_inputs()[0].name: _chw(image)}),
+            _OURS: lambda image: detector([image]),
         }
-        times = _interleaved(runs, pictures, rounds)
+        times = _interleaved(runs, raw_images, rounds)
     sgemm = sgemm_gflops_per_s(threads)
-    images, _ = model.transform([to_tensor(pictures[0])])
+    images, _ = model.transform([to_tensor(raw_images[0])])
     feeds = {"images": images.tensors.numpy(), "image_sizes": np.array(images.image_sizes, np.int32)}
     stages = stage_times(path, feeds, threads=threads, sgemm=sgemm)
-    proposals = _proposals(model, pictures)
-    own, ours = _errors(model, spec, pictures, path, threads)
+    proposals = _proposals(model, raw_images)
+    own, ours = _errors(model, spec, raw_images, path, threads)
     return ModelResult(
         model=name,
-        pictures=[picture.name for picture in pictures],
+        images=[image.name for image in raw_images],
         canvas=canvas,
         proposals=proposals,
         rounds=rounds,
@@ -127,7 +127,7 @@ def measure(name: str, pictures: list[Picture], *, threads: int, rounds: int, fo
 
 
 def _naive_export(model: GeneralizedRCNN, image: torch.Tensor) -> tuple[bytes, float]:
-    """Export the model as torchvision itself offers: traced, for one picture of one size."""
+    """Export the model as torchvision itself offers: traced, for one image of one size."""
     started = time.perf_counter()
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
@@ -143,25 +143,25 @@ def _session(model: bytes, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _chw(picture: Picture) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = to_tensor(picture).contiguous().numpy()
+def _chw(image: RGBImage) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = to_tensor(image).contiguous().numpy()
     return array
 
 
 def _interleaved(
-    runs: dict[str, Callable[[Picture], object]], pictures: list[Picture], rounds: int
+    runs: dict[str, Callable[[RGBImage], object]], images: list[RGBImage], rounds: int
 ) -> dict[str, list[list[float]]]:
-    """Return milliseconds by row, round and picture, after one untimed run of each."""
+    """Return milliseconds by row, round and image, after one untimed run of each."""
     times: dict[str, list[list[float]]] = {name: [] for name in runs}
     for run in runs.values():
-        run(pictures[0])
+        run(images[0])
     order = list(runs)
     for _ in range(rounds):
         for name in order:
             of_round = []
-            for picture in pictures:
+            for image in images:
                 started = time.perf_counter()
-                runs[name](picture)
+                runs[name](image)
                 of_round.append((time.perf_counter() - started) * 1e3)
             times[name].append(of_round)
         order = [*order[1:], order[0]]
@@ -185,18 +185,18 @@ def _rows(times: dict[str, list[list[float]]], export_s: dict[str, float]) -> li
 
 
 @torch.inference_mode()
-def _proposals(model: GeneralizedRCNN, pictures: list[Picture]) -> list[int]:
-    images, _ = model.transform([to_tensor(picture) for picture in pictures])
+def _proposals(model: GeneralizedRCNN, raw_images: list[RGBImage]) -> list[int]:
+    images, _ = model.transform([to_tensor(image) for image in raw_images])
     features = model.backbone(images.tensors)
     proposals, _ = model.rpn(images, features if isinstance(features, dict) else {"0": features})
-    return [len(of_picture) for of_picture in proposals]
+    return [len(of_image) for of_image in proposals]
 
 
 def _errors(
-    model: GeneralizedRCNN, spec: ModelSpec, pictures: list[Picture], path: Path, threads: int
+    model: GeneralizedRCNN, spec: ModelSpec, raw_images: list[RGBImage], path: Path, threads: int
 ) -> tuple[Noise, Noise]:
     """Return the distances of eager float32 and of our model from eager float64, on the same tensors."""
-    images, _ = model.transform([to_tensor(picture) for picture in pictures])
+    images, _ = model.transform([to_tensor(image) for image in raw_images])
     sizes = images.image_sizes
     truth = network_detections(as_float64(model), spec, images.tensors, sizes)
     eager = network_detections(model, spec, images.tensors, sizes)
@@ -204,16 +204,16 @@ def _errors(
     return noise_between(truth, eager, spec), noise_between(truth, ours, spec)
 
 
-def _photographs() -> list[Picture]:
+def _photographs() -> list[RGBImage]:
     """Return real photographs of one size (427 x 640): scikit-learn's two, and both mirrored."""
     from sklearn.datasets import load_sample_image
 
-    pictures = []
+    images = []
     for name in ("china.jpg", "flower.jpg"):
         pixels = load_sample_image(name)
-        pictures.append(Picture(pixels=np.ascontiguousarray(pixels), name=name))
-        pictures.append(Picture(pixels=np.ascontiguousarray(pixels[:, ::-1]), name=f"{name}, mirrored"))
-    return pictures
+        images.append(RGBImage(pixels=np.ascontiguousarray(pixels), name=name))
+        images.append(RGBImage(pixels=np.ascontiguousarray(pixels[:, ::-1]), name=f"{name}, mirrored"))
+    return images
 
 
 def _environment(threads: int) -> dict[str, Any]:
@@ -249,8 +249,8 @@ def main() -> int:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.models:
-            pictures = _photographs()
-            result = measure(name, pictures, threads=arguments.threads, rounds=arguments.rounds, folder=Path(folder))
+            images = _photographs()
+            result = measure(name, images, threads=arguments.threads, rounds=arguments.rounds, folder=Path(folder))
             results.append(result)
             _show(result)
             report = {"environment": _environment(arguments.threads), "results": results}

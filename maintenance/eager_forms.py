@@ -1,7 +1,7 @@
 """Speed of torchvision's own R50-FPN on one GPU, in the forms that its users know; all else is held against it.
 
 ``python -m maintenance.eager_forms -o eager.json [--quick]``. Needs torch and torchvision alone. Measured are
-*picture*, from a picture in device memory to boxes in device memory, as ``model(images)`` gives them, and *networks*,
+*image*, from an image in device memory to boxes in device memory, as ``model(images)`` gives them, and *networks*,
 the convolutions and matrix products alone (backbone, FPN, RPN head; box head on 1000 RoIs), called from Python and
 replayed as a CUDA graph: what is left once proposals, pooling and detections cost nothing.
 """
@@ -28,48 +28,48 @@ from frcnn.files import write_text
 from maintenance.calibrated import calibrate
 from maintenance.engine_timing import CallTimer, CudaCallTimer, Way, in_turn, percentiles
 
-__all__ = ["PICTURE", "graph_of", "main", "make_model", "measure", "network_ways", "picture_ways"]
+__all__ = ["IMAGE", "graph_of", "image_ways", "main", "make_model", "measure", "network_ways"]
 
-PICTURE: Final = (600, 1000)
-"""Height and width of the pictures; resizing to a short side of 800 fills a canvas of 800 x 1344."""
+IMAGE: Final = (600, 1000)
+"""Height and width of the images; resizing to a short side of 800 fills a canvas of 800 x 1344."""
 
 _ROIS: Final = 1000
 _COMPILED: Final = "fp16 autocast, channels last"
 _FORMS: Final = ("fp32", "tf32", "fp16 autocast", _COMPILED, "bf16 autocast, channels last")
 
 
-def make_model(picture: Tensor) -> FasterRCNN:
-    """Return R50-FPN with random weights calibrated on a picture, on the CPU: 100 detections a picture."""
+def make_model(image: Tensor) -> FasterRCNN:
+    """Return R50-FPN with random weights calibrated on an image, on the CPU: 100 detections an image."""
     torch.manual_seed(0)
     model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91).eval()
-    calibrate(model, [picture])
+    calibrate(model, [image])
     return model
 
 
-def picture_ways(model: FasterRCNN, last: FasterRCNN, pictures: Sequence[Tensor]) -> list[Way]:
-    """Return ``model(pictures)`` in every form.
+def image_ways(model: FasterRCNN, last: FasterRCNN, images: Sequence[Tensor]) -> list[Way]:
+    """Return ``model(images)`` in every form.
 
     Args:
         model: where it is to run.
         last: the same, channels last.
-        pictures: (3, H, W) float32 in [0, 1], likewise.
+        images: (3, H, W) float32 in [0, 1], likewise.
     """
-    given = list(pictures)
+    given = list(images)
     return [
         Way(name=form, run=_in_form(form, lambda model=last if "last" in form else model: model(given)))  # type: ignore[misc]
         for form in _FORMS
     ]
 
 
-def network_ways(last: FasterRCNN, pictures: Sequence[Tensor]) -> list[Way]:
+def network_ways(last: FasterRCNN, raw_images: Sequence[Tensor]) -> list[Way]:
     """Return the networks alone in half precision, plain and as CUDA graphs: up to the RPN head; box head, predictor.
 
     Args:
         last: channels last, where it is to run.
-        pictures: as for :func:`picture_ways`.
+        raw_images: as for :func:`image_ways`.
     """
     half = deepcopy(last).half()
-    images = last.transform(list(pictures))[0].tensors.half().contiguous(memory_format=torch.channels_last)
+    images = last.transform(list(raw_images))[0].tensors.half().contiguous(memory_format=torch.channels_last)
     pooled = torch.randn(
         _ROIS * len(images), half.backbone.out_channels, 7, 7, device=images.device, dtype=images.dtype
     )
@@ -128,12 +128,12 @@ def _measured(ways: Sequence[Way], timer: CallTimer, rounds: int, calls: int) ->
     }
 
 
-def _compiled(last: FasterRCNN, pictures: Sequence[Tensor]) -> Way:
+def _compiled(last: FasterRCNN, images: Sequence[Tensor]) -> Way:
     """Return the model with ``torch.compile`` round backbone and box head; the rest of it breaks the graph."""
     model = deepcopy(last)
     model.backbone.compile()
     model.roi_heads.box_head.compile()
-    return Way(name=f"{_COMPILED}, torch.compile", run=_in_form(_COMPILED, lambda: model(list(pictures))))
+    return Way(name=f"{_COMPILED}, torch.compile", run=_in_form(_COMPILED, lambda: model(list(images))))
 
 
 def _environment(given: Sequence[str]) -> dict[str, Any]:
@@ -190,15 +190,15 @@ def measure(
         path: the JSON file.
         report: what it begins with.
         timer: measures.
-        batches: numbers of pictures.
+        batches: numbers of images.
         rounds: see ``in_turn``.
         calls: likewise, at batch 1; fewer at larger ones.
     """
-    pictures = [torch.rand(3, *PICTURE, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
-    made = make_model(pictures[0])
+    raw_images = [torch.rand(3, *IMAGE, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
+    made = make_model(raw_images[0])
     model, last = deepcopy(made).cuda(), made.cuda().to(memory_format=torch.channels_last)
     measured: dict[str, Any] = {"model": "r50", "artifacts": [], "detections": {}, "measurements": []}
-    report |= {"picture": PICTURE, "models": [measured]}
+    report |= {"image": IMAGE, "models": [measured]}
 
     def keep(batch: int, what: str, ways: Sequence[Way]) -> None:
         rows = _measured(ways, timer, rounds, max(2, calls // batch))
@@ -206,15 +206,15 @@ def measure(
         _show(batch, what, rows)
         write_text(path, json.dumps(report, indent=1) + "\n")
 
-    given = {batch: [pictures[i % len(pictures)].cuda() for i in range(batch)] for batch in batches}
+    given = {batch: [raw_images[i % len(raw_images)].cuda() for i in range(batch)] for batch in batches}
     for batch, images in given.items():
         with torch.inference_mode():
             measured["detections"][str(batch)] = [len(found["boxes"]) for found in model(images)]
-        keep(batch, "picture", picture_ways(model, last, images))
+        keep(batch, "image", image_ways(model, last, images))
         keep(batch, "networks", network_ways(last, images))
     for batch, images in given.items():  # last, since compiling takes long
-        plain = next(way for way in picture_ways(model, last, images) if way.name == _COMPILED)
-        keep(batch, "picture, compiled", [plain, _compiled(last, images)])
+        plain = next(way for way in image_ways(model, last, images) if way.name == _COMPILED)
+        keep(batch, "image, compiled", [plain, _compiled(last, images)])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Speed of engine artifacts against eager torchvision on one GPU, in one run; and whether they run there at all.
 
 ``python -m maintenance.engine -o results.json --models-in folder/ [--models demo r50] [--quick]``, where
-``maintenance.engine_models`` has filled the folder. Two measurements: *picture*, from a uint8 picture in device
+``maintenance.engine_models`` has filled the folder. Two measurements: *image*, from a uint8 image in device
 memory to boxes in device memory, and *network*, from normalised images to boxes; ours includes the preprocessing kernel
 and the answers' way down, since they are in the graph. Where TensorRT refuses the GPU, that is the result, and eager is
 measured alone.
@@ -25,13 +25,13 @@ import torch
 
 from frcnn.benchmarks.candidates.artifacts import canvases_of
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector
-from frcnn.benchmarks.parity.comparison import compare_pictures, default_limits, total
+from frcnn.benchmarks.parity.comparison import compare_images, default_limits, total
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.files import write_text
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import Precision
-from maintenance.engine_models import MODELS, EngineModel, Files, load_pictures
+from maintenance.engine_models import MODELS, EngineModel, Files, load_images
 from maintenance.engine_timing import (
     Calls,
     CallTimer,
@@ -47,19 +47,19 @@ from maintenance.engine_ways import (
     EAGER_AMP,
     Loaded,
     graph_way,
+    image_ways,
     load_both,
     load_portable,
     network_ways,
-    picture_ways,
 )
 
-__all__ = ["LEAST_RATIO", "OVERHEAD_US", "TARGETS_MS", "main", "measure_model", "overheads", "summary"]
+__all__ = ["MIN_RATIO", "OVERHEAD_US", "TARGETS_MS", "main", "measure_model", "overheads", "summary"]
 
-LEAST_RATIO: Final = 5.0
-"""A fp16 artifact is to be at least so many times as fast as eager fp16, picture to boxes, batch 1."""
+MIN_RATIO: Final = 5.0
+"""A fp16 artifact is to be at least so many times as fast as eager fp16, image to boxes, batch 1."""
 
 TARGETS_MS: Final = {"r50": 1.5}
-"""Model -> the most milliseconds from picture to boxes, fp16, batch 1, on an H100."""
+"""Model -> the most milliseconds from image to boxes, fp16, batch 1, on an H100."""
 
 OVERHEAD_US: Final = 50.0
 """The most that a call of the ``Detector`` may take on the host over the GPU's time, batch 1."""
@@ -90,12 +90,12 @@ def measure_model(
         timer: measures.
         rounds: see ``in_turn``.
         calls: likewise, at batch 1; fewer at larger ones.
-        batches: numbers of pictures.
+        batches: numbers of images.
 
     Returns:
         What goes into the report.
     """
-    pictures = load_pictures(folder, model.name)
+    images = load_images(folder, model.name)
     checkpoint = model.eager(folder)
     spec = read_model_spec(checkpoint, architecture=model.name)
     report: dict[str, Any] = {"model": model.name, "artifacts": [], "measurements": []}
@@ -108,14 +108,14 @@ def measure_model(
             entry: dict[str, Any] = {"name": artifact.name, "runs": artifact.detector is not None}
             entry |= {"refusal": artifact.refusal} if artifact.refusal else {}
             if artifact.detector is not None:
-                entry["parity"] = _parity(expected, artifact, pictures, precision, model.is_trained)
+                entry["parity"] = _parity(expected, artifact, images, precision, model.is_trained)
             report["artifacts"].append(entry)
         on_gpu = model.eager(folder).cuda()
         last = model.eager(folder).cuda().to(memory_format=torch.channels_last)
         for batch in batches:
-            chosen = [pictures[i % len(pictures)] for i in range(batch)] if batch > 1 else pictures[:1]
+            chosen = [images[i % len(images)] for i in range(batch)] if batch > 1 else images[:1]
             for what, ways in (
-                ("picture", picture_ways(on_gpu, last, loaded, chosen)),
+                ("image", image_ways(on_gpu, last, loaded, chosen)),
                 ("network", network_ways(on_gpu, last, loaded, chosen)),
             ):
                 found = in_turn(ways, timer, rounds=rounds, calls=max(3, calls // batch))
@@ -141,9 +141,9 @@ def summary(model: str, what: str, batch: int, found: dict[str, Calls]) -> dict[
             eager = EAGER if name.endswith("fp32") else EAGER_AMP
             entry.setdefault("times_eager", {})[name] = {"eager": eager, "ratio": times_faster(found, eager, name)}
     ours = "frcnn fp16"
-    if what == "picture" and batch == 1 and ours in found:
-        entry["least_ratio"] = LEAST_RATIO
-        entry["ratio_met"] = times_faster(found, EAGER_AMP, ours) >= LEAST_RATIO
+    if what == "image" and batch == 1 and ours in found:
+        entry["min_ratio"] = MIN_RATIO
+        entry["ratio_met"] = times_faster(found, EAGER_AMP, ours) >= MIN_RATIO
         if model in TARGETS_MS:
             entry["target_ms"] = TARGETS_MS[model]
             entry["target_met"] = rows[ours]["gpu_ms"].p50 <= TARGETS_MS[model]
@@ -151,13 +151,13 @@ def summary(model: str, what: str, batch: int, found: dict[str, Calls]) -> dict[
 
 
 def _parity(
-    eager: EagerDetector, artifact: Loaded, pictures: Sequence[Picture], precision: Precision, is_trained: bool
+    eager: EagerDetector, artifact: Loaded, images: Sequence[RGBImage], precision: Precision, is_trained: bool
 ) -> dict[str, Any]:
     """Hold the answers to eager's on the CPU in float32, on the same canvas; random weights are not judged."""
     assert artifact.detector is not None and artifact.manifest is not None
     limits = default_limits(precision, eager.spec.roi_heads.pooler.kind)
     canvases = canvases_of(artifact.manifest)
-    compared = compare_pictures(eager, artifact.detector, pictures, limits, canvases=canvases)
+    compared = compare_images(eager, artifact.detector, images, limits, canvases=canvases)
     result = total(list(compared), limits)
     return {
         "is_judged": is_trained,
@@ -170,25 +170,25 @@ def _parity(
     }
 
 
-def overheads(loaded: Sequence[Loaded], pictures: Sequence[Picture], timer: CallTimer, calls: int) -> list[Any]:
+def overheads(loaded: Sequence[Loaded], images: Sequence[RGBImage], timer: CallTimer, calls: int) -> list[Any]:
     """Measure what a call takes on the host beyond the GPU's work: answers on the host, less the graph alone."""
     found = []
-    on_gpu = [torch.tensor(picture.pixels, device="cuda") for picture in pictures]
+    on_gpu = [torch.tensor(image.pixels, device="cuda") for image in images]
     for artifact in loaded:
         if artifact.detector is None or artifact.bare is None:
             continue
         detector = artifact.detector
         call = Way(name="call", run=lambda detector=detector: detector(on_gpu, batch_size=len(on_gpu)))  # type: ignore[misc]
-        graph = graph_way("graph", artifact.bare, pictures)
+        graph = graph_way("graph", artifact.bare, images)
         measured = in_turn([call, graph], timer, rounds=2, calls=max(2, calls // 2))
         overhead = (percentiles(measured["call"].wall_ms).p50 - percentiles(measured["graph"].gpu_ms).p50) * 1e3
         found.append(
             {
                 "what": "host overhead",
                 "name": artifact.name,
-                "batch": len(pictures),
+                "batch": len(images),
                 "overhead_us": overhead,
-                "most_us": OVERHEAD_US,
+                "max_us": OVERHEAD_US,
                 "overhead_met": overhead <= OVERHEAD_US,
             }
         )

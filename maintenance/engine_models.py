@@ -1,7 +1,7 @@
-"""What the engine benchmark and the GPU tests run: checkpoints, their exports and artifacts, and pictures.
+"""What the engine benchmark and the GPU tests run: checkpoints, their exports and artifacts, and images.
 
 ``python -m maintenance.engine_models -o folder/ [--models demo r50] [--target tensorrt]`` makes them; exports and
-artifacts for TensorRT-RTX on any machine, without a GPU. A GPU machine that lacks the exporter's packages can be handed
+artifacts for TensorRT-RTX on any system, without a GPU. A GPU system that lacks the exporter's packages can be handed
 the folder. What is there already is not made again.
 """
 
@@ -23,17 +23,17 @@ from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.errors import UsageError
 from frcnn.files import replacing, writable_folder
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import Precision
 from frcnn.spec.engine import Target
 from maintenance.calibrated import calibrate
 
-__all__ = ["MODELS", "EngineModel", "Files", "draw_pictures", "load_pictures", "main", "make"]
+__all__ = ["MODELS", "EngineModel", "Files", "draw_images", "load_images", "main", "make"]
 
 _DEMO: Final = Path(__file__).resolve().parents[1] / "examples" / "train_demo"
-_PICTURES: Final = "pictures.npz"
+_IMAGES: Final = "images.npz"
 _WIDE: Final = (1000, 600)  # width, height: 3:5, so that resizing to 800 fills a canvas of 800 x 1344
-_PICTURES_OF: Final = {"demo": 12, "r50": 4}
+_IMAGES_OF: Final = {"demo": 12, "r50": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def make(
 
     writable_folder(folder)
     for model in models:
-        draw_pictures(folder, model.name)
+        draw_images(folder, model.name)
         _make_weights(folder, model.name)
         for precision in model.precisions:
             if precisions is not None and precision not in precisions:
@@ -120,9 +120,9 @@ def make(
                 build_engine(files.onnx, files.artifact, target=target, batch=model.batch, size=model.size)
 
 
-def draw_pictures(folder: Path, name: str) -> None:
-    """Draw the pictures of a model, where they are not there yet; needs scikit-learn and scikit-image."""
-    path = folder / f"{name}-{_PICTURES}"
+def draw_images(folder: Path, name: str) -> None:
+    """Draw the images of a model, where they are not there yet; needs scikit-learn and scikit-image."""
+    path = folder / f"{name}-{_IMAGES}"
     if path.exists():
         return
     with patch.object(sys, "path", [str(_DEMO), *sys.path]):
@@ -130,24 +130,24 @@ def draw_pictures(folder: Path, name: str) -> None:
     sizes: dict[str, Any] = {"size": _WIDE} if name == "r50" else {}
     drawn = {
         f"scene {seed:02d}": np.asarray(scenes.compose(np.random.default_rng(seed), **sizes)[0], np.uint8)
-        for seed in range(_PICTURES_OF[name])
+        for seed in range(_IMAGES_OF[name])
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
         arrays: dict[str, Any] = drawn
         np.savez_compressed(file, **arrays)
 
 
-def load_pictures(folder: Path, name: str) -> list[Picture]:
-    """Return the pictures of a model that ``make`` has kept.
+def load_images(folder: Path, name: str) -> list[RGBImage]:
+    """Return the images of a model that ``make`` has kept.
 
     Raises:
         UsageError: there are none.
     """
-    path = folder / f"{name}-{_PICTURES}"
+    path = folder / f"{name}-{_IMAGES}"
     if not path.is_file():
         raise UsageError(f"there is no {path}", hint=f"python -m maintenance.engine_models -o {folder} --models {name}")
     with np.load(path) as saved:
-        return [Picture(pixels=saved[key], name=key) for key in sorted(saved.files)]
+        return [RGBImage(pixels=saved[key], name=key) for key in sorted(saved.files)]
 
 
 def _weights(name: str, folder: Path) -> Path:
@@ -168,7 +168,7 @@ def _make_weights(folder: Path, name: str) -> None:
         return
     torch.manual_seed(0)
     model = _untrained(name)
-    calibrate(model, [to_tensor(picture) for picture in load_pictures(folder, name)[:2]])
+    calibrate(model, [to_tensor(image) for image in load_images(folder, name)[:2]])
     with replacing(path) as temporary:
         torch.save(model.state_dict(), temporary)
 

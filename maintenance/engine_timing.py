@@ -26,8 +26,8 @@ class Percentiles:
     p50: float
     p90: float
     p99: float
-    least: float
-    most: float
+    min: float
+    max: float
     calls: int
 
 
@@ -92,7 +92,7 @@ def in_turn(ways: Sequence[Way], timer: CallTimer, *, rounds: int, calls: int) -
     Args:
         ways: of different names.
         timer: measures.
-        rounds: how many; drift of the machine hits all ways alike.
+        rounds: how many; drift of the system hits all ways alike.
         calls: of each way in a round.
 
     Returns:
@@ -118,8 +118,8 @@ def percentiles(values: Sequence[float]) -> Percentiles:
         p50=hundredths[49],
         p90=hundredths[89],
         p99=hundredths[98],
-        least=min(values),
-        most=max(values),
+        min=min(values),
+        max=max(values),
         calls=len(values),
     )
 

@@ -15,7 +15,7 @@ from frcnn.benchmarks.candidates.artifacts import AnyManifest
 from frcnn.benchmarks.candidates.eager_detector import run_network, to_tensor
 from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime import Detector
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.model_files.artifact import open_artifact
 from maintenance.bare_artifact import BareArtifact
 from maintenance.engine_timing import Way
@@ -26,10 +26,10 @@ __all__ = [
     "EAGER_LAST",
     "Loaded",
     "graph_way",
+    "image_ways",
     "load_both",
     "load_portable",
     "network_ways",
-    "picture_ways",
 ]
 
 EAGER: Final = "eager fp32"
@@ -75,21 +75,21 @@ def load_portable(path: Path, name: str, stack: ExitStack) -> Loaded:
     return Loaded(name=name, detector=detector, manifest=open_artifact(path).manifest)
 
 
-def picture_ways(
-    eager: FasterRCNN, last: FasterRCNN, loaded: Sequence[Loaded], pictures: Sequence[Picture]
+def image_ways(
+    eager: FasterRCNN, last: FasterRCNN, loaded: Sequence[Loaded], raw_images: Sequence[RGBImage]
 ) -> list[Way]:
-    """Return the ways from uint8 pictures in device memory to boxes in device memory.
+    """Return the ways from uint8 images in device memory to boxes in device memory.
 
     Args:
         eager: on the GPU.
         last: the same, channels last.
         loaded: artifacts.
-        pictures: a batch, of one canvas.
+        raw_images: a batch, of one canvas.
     """
-    on_gpu = [torch.tensor(picture.pixels, device="cuda") for picture in pictures]  # (H, W, 3) uint8
+    on_gpu = [torch.tensor(image.pixels, device="cuda") for image in raw_images]  # (H, W, 3) uint8
 
     def images() -> list[torch.Tensor]:
-        return [picture.permute(2, 0, 1).float().div(255) for picture in on_gpu]
+        return [image.permute(2, 0, 1).float().div(255) for image in on_gpu]
 
     ways = [
         Way(name=EAGER, run=_inference(lambda: eager(images()))),
@@ -99,18 +99,18 @@ def picture_ways(
     for artifact in loaded:
         if artifact.bare is not None and artifact.detector is not None:
             ways.append(Way(name=artifact.name, run=_to_device(artifact.detector, on_gpu)))
-        elif artifact.detector is not None:  # ONNX Runtime prepares pictures on the host, and answers there
-            ways.append(Way(name=artifact.name, run=_to_host(artifact.detector, pictures)))
+        elif artifact.detector is not None:  # ONNX Runtime prepares images on the host, and answers there
+            ways.append(Way(name=artifact.name, run=_to_host(artifact.detector, raw_images)))
     return ways
 
 
-def _to_host(detector: Detector, pictures: Sequence[Picture]) -> Callable[[], object]:
-    images, count = [picture.pixels for picture in pictures], len(pictures)
+def _to_host(detector: Detector, raw_images: Sequence[RGBImage]) -> Callable[[], object]:
+    images, count = [image.pixels for image in raw_images], len(raw_images)
     return lambda: detector(images, batch_size=count)
 
 
-def _to_device(detector: Detector, pictures: Sequence[torch.Tensor]) -> Callable[[], object]:
-    images, count = list(pictures), len(pictures)
+def _to_device(detector: Detector, raw_images: Sequence[torch.Tensor]) -> Callable[[], object]:
+    images, count = list(raw_images), len(raw_images)
 
     def run() -> object:
         return detector(images, batch_size=count, stream=torch.cuda.current_stream(), device_output=True)
@@ -119,7 +119,7 @@ def _to_device(detector: Detector, pictures: Sequence[torch.Tensor]) -> Callable
 
 
 def network_ways(
-    eager: FasterRCNN, last: FasterRCNN, loaded: Sequence[Loaded], pictures: Sequence[Picture]
+    eager: FasterRCNN, last: FasterRCNN, loaded: Sequence[Loaded], raw_images: Sequence[RGBImage]
 ) -> list[Way]:
     """Return the ways from normalised images to boxes; ours is the whole graph, with the preprocessing kernel.
 
@@ -127,9 +127,9 @@ def network_ways(
         eager: on the GPU.
         last: the same, channels last.
         loaded: artifacts.
-        pictures: a batch, of one canvas.
+        raw_images: a batch, of one canvas.
     """
-    batch, _ = eager.transform([to_tensor(picture).cuda() for picture in pictures])
+    batch, _ = eager.transform([to_tensor(image).cuda() for image in raw_images])
     images, sizes = batch.tensors, [(int(h), int(w)) for h, w in batch.image_sizes]
     images_last = images.contiguous(memory_format=torch.channels_last)
     ways = [
@@ -138,12 +138,12 @@ def network_ways(
         Way(name=EAGER_LAST, run=_inference(lambda: run_network(last, images_last, sizes), half=True)),
     ]
     running = ((artifact.name, artifact.bare) for artifact in loaded)
-    return ways + [graph_way(name, bare, pictures) for name, bare in running if bare is not None]
+    return ways + [graph_way(name, bare, raw_images) for name, bare in running if bare is not None]
 
 
-def graph_way(name: str, bare: BareArtifact, pictures: Sequence[Picture]) -> Way:
+def graph_way(name: str, bare: BareArtifact, images: Sequence[RGBImage]) -> Way:
     """Return the launch of an artifact's graph alone: nothing of the host is in it."""
-    pipeline = bare.pipeline(pictures)
+    pipeline = bare.pipeline(images)
     stream = torch.cuda.ExternalStream(bare.stream)
     return Way(name=name, run=lambda: bare.launch(pipeline), stream=stream)
 

@@ -5,7 +5,7 @@
     maintenance/gpu_session.py -o out/gpu --rest       what does not fit: more of the sanitizer, engines
     maintenance/gpu_session.py -o out/gpu --rehearse   all that needs no GPU; fails where a part could not even start
     maintenance/gpu_session.py --list                  the parts, with their estimated seconds
-    maintenance/gpu_session.py --fetch 3.12   into .carry/: what a machine with that Python and no registry lacks
+    maintenance/gpu_session.py --fetch 3.12   into .carry/: what a system with that Python and no registry lacks
 
 Needs no package but those of the parts, and frcnn need not be installed. Each part's figures are on disk before the
 next one begins, so a stop at any moment keeps what was done: ``session.json`` has how every part ended, ``log.txt``
@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-__all__ = ["PARTS", "Part", "Session", "fetch", "machine", "main"]
+__all__ = ["PARTS", "Part", "Session", "fetch", "main", "system"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CARRIED: Final = ROOT / ".carry"
-"""What a machine without a registry lacks: ``site``, packages; ``models``, what takes long or many packages to make."""
+"""What a system without a registry lacks: ``site``, packages; ``models``, what takes long or many packages to make."""
 
 _PACKAGES: Final = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxscript", "msgspec", "pytest")
 _PACKAGES_CUDA: Final = ("cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "cupy-cuda13x", "pycuda", "tensorrt")
@@ -49,8 +49,8 @@ _PYTEST: Final = (
 _GRACE_S: Final = 5.0
 _DRAW: Final = """
 import pathlib, sys
-from maintenance.engine_models import draw_pictures
-draw_pictures(pathlib.Path(sys.argv[1]), "r50")
+from maintenance.engine_models import draw_images
+draw_images(pathlib.Path(sys.argv[1]), "r50")
 """
 
 
@@ -144,7 +144,7 @@ PARTS: Final = (
     ),
     Part(
         name="engines",
-        shows="artifacts against eager, picture to boxes and network alone, parity, host overhead",
+        shows="artifacts against eager, image to boxes and network alone, parity, host overhead",
         command=("-m", "maintenance.engine", "-o", "{out}/engine.json", "--models-in", "{models}"),
         rehearsal=("-m", "maintenance.engine", "--help"),
         estimated_s=120,
@@ -175,7 +175,7 @@ class Session:
     def __init__(self, out: Path, models: Path, *, rehearse: bool) -> None:
         self._out, self._models, self._rehearse = out, models, rehearse
         self._ended: list[dict[str, Any]] = []
-        self._machine = machine()
+        self._system = system()
         out.mkdir(parents=True, exist_ok=True)
         self._keep()
 
@@ -224,14 +224,14 @@ class Session:
         return {**os.environ, **given} | ({} if self._rehearse else {"FRCNN_REQUIRE_GPU": "1"})
 
     def _keep(self) -> None:
-        report = {"machine": self._machine, "rehearsal": self._rehearse, "parts": self._ended}
+        report = {"system": self._system, "rehearsal": self._rehearse, "parts": self._ended}
         temporary = self._out / "session.json.tmp"
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         temporary.replace(self._out / "session.json")
 
 
-def machine() -> dict[str, Any]:
-    """Return what the machine says of its GPU, driver and packages."""
+def system() -> dict[str, Any]:
+    """Return what the system says of its GPU, driver and packages."""
     smi = shutil.which("nvidia-smi")
     fields = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,power.limit"
     gpu = None
@@ -255,7 +255,7 @@ def machine() -> dict[str, Any]:
 
 
 def fetch(python: str, folder: Path) -> None:
-    """Fetch the packages that a machine with that Python lacks, and make the demo's exports, pictures and boxes.
+    """Fetch the packages that a system with that Python lacks, and make the demo's exports, images and boxes.
 
     Needs ``frcnn[dev]`` here. The folder is replaced; it takes about 30 MiB.
     """
@@ -320,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rehearse", action="store_true", help="what needs no GPU, of all parts")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="these parts")
     parser.add_argument("--list", action="store_true", help="print the parts")
-    parser.add_argument("--fetch", metavar="PYTHON", help="fetch what is carried to a machine with that Python")
+    parser.add_argument("--fetch", metavar="PYTHON", help="fetch what is carried to a system with that Python")
     chosen = parser.parse_args(arguments)
     if chosen.fetch:
         fetch(chosen.fetch, CARRIED)

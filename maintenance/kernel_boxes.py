@@ -2,7 +2,7 @@
 
 ``python -m maintenance.kernel_boxes -o boxes.npz`` runs the demo's checkpoint on scenes that it draws, with as
 many candidates as R50-FPN has, and keeps what goes into its suppressions and its RoI pooling. It needs the repository's
-``examples/``, scikit-learn and scikit-image, no GPU; a machine without them can be handed the file.
+``examples/``, scikit-learn and scikit-image, no GPU; a system without them can be handed the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["CANVAS", "CLASSES", "PER_LEVEL", "RPN_COUNTS", "Boxes", "demo_boxes"
 
 CANVAS: Final = (800, 1344)
 PER_LEVEL: Final = 1000
-"""Boxes a group: candidates a level, proposals a picture."""
+"""Boxes a group: candidates a level, proposals an image."""
 RPN_COUNTS: Final = (1000, 1000, 1000, 1000, 819)
 """Candidates a level of R50-FPN on this canvas: its coarsest has 819 anchors."""
 CLASSES: Final = 90
@@ -38,7 +38,7 @@ _DEMO: Final = Path(__file__).resolve().parents[1] / "examples" / "train_demo"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boxes:
-    """What the operators of one picture are given; boxes are x1, y1, x2, y2 in canvas pixels, float32.
+    """What the operators of one image are given; boxes are x1, y1, x2, y2 in canvas pixels, float32.
 
     Attributes:
         origin: ``random`` or ``demo``.
@@ -84,8 +84,8 @@ def demo_boxes(count: int) -> list[Boxes]:
     found = []
     for seed in range(count):
         # 3:5, so that resizing fills the canvas
-        picture = scenes.compose(np.random.default_rng(seed), size=(1000, 600))[0]
-        found.append(_record(detector, torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255))
+        image = scenes.compose(np.random.default_rng(seed), size=(1000, 600))[0]
+        found.append(_record(detector, torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255))
     return found
 
 
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @torch.inference_mode()
 def _record(detector: Any, image: Tensor) -> Boxes:
-    """Run the detector on one picture and keep what its suppressions and its pooling are given."""
+    """Run the detector on one image and keep what its suppressions and its pooling are given."""
     suppressions: list[tuple[Tensor, Tensor, Tensor]] = []
     rois: list[Tensor] = []
     suppress = torchvision.ops.boxes.batched_nms

@@ -1,13 +1,13 @@
 """What the kernel benchmark measures: each kernel and torchvision's CUDA operators on the same tensors.
 
 A case also checks, on those tensors, that our result is right; it is raised there if it is not. The targets of one
-picture of R50-FPN, with the L2 warm:
+image of R50-FPN, with the L2 warm:
 
 - RoIAlign of 1,000 RoIs in fp16: 40 us;
 - suppression of the RPN, 5 levels, nearly all of 1,000 boxes present: 25 us;
 - suppression of 90 classes of 1,000 boxes where at most one in twenty passes the score threshold: 10 us. Full groups
   are the worst case and have no target: their pairs alone take longer than that, see ``kernel_floors``;
-- preprocessing of a picture of 1920 x 1080: 20 us.
+- preprocessing of an image of 1920 x 1080: 20 us.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ THEIRS: Final = "torchvision"
 
 _STRIDES: Final = (4, 8, 16, 32)
 _SPARSE: Final = 0.05  # share of the class boxes that pass a score threshold, at most
-_CHECKED: Final = 4  # of the groups after the first picture, one in so many; fewer than any picture has
+_CHECKED: Final = 4  # of the groups after the first image, one in so many; fewer than any image has
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
 
@@ -50,7 +50,7 @@ class Case:
 
     Attributes:
         name: kernel and shapes.
-        batch: pictures.
+        batch: images.
         boxes: ``random``, ``demo``, or nothing.
         ways: ours and torchvision's.
         density: share of the boxes or RoIs that are present, 0 to 1; None where there are none.
@@ -70,19 +70,19 @@ class Case:
 
 
 def align_case(
-    pictures: Sequence[Boxes], *, element: Element = "float16", layout: Layout = "channels_last", channels: int = 256
+    images: Sequence[Boxes], *, element: Element = "float16", layout: Layout = "channels_last", channels: int = 256
 ) -> Case:
     """Return RoIAlign over four levels, 7 x 7, as R50-FPN has it; RoIs short of the most are absent."""
-    count = max(len(boxes.rois) for boxes in pictures)
-    rois = torch.tensor([0.0, 0.0, -1.0, -1.0]).repeat(len(pictures), count, 1)
-    for padded, boxes in zip(rois, pictures, strict=True):
+    count = max(len(boxes.rois) for boxes in images)
+    rois = torch.tensor([0.0, 0.0, -1.0, -1.0]).repeat(len(images), count, 1)
+    for padded, boxes in zip(rois, images, strict=True):
         padded[: len(boxes.rois)] = boxes.rois
     rois = rois.cuda()
     kind = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     torch.manual_seed(0)
     maps = []
     for stride in _STRIDES:
-        shape = (len(pictures), channels, CANVAS[0] // stride, CANVAS[1] // stride)
+        shape = (len(images), channels, CANVAS[0] // stride, CANVAS[1] // stride)
         made = torch.randn(shape, device="cuda")
         maps.append(made.to(getattr(torch, element)).contiguous(memory_format=kind))
     given: dict[str, Any] = {
@@ -99,7 +99,7 @@ def align_case(
     # torchvision pools no bfloat16; float16 moves as many bytes
     theirs = torch.float16 if element == "bfloat16" else maps[0].dtype
     named = {str(level): m.to(theirs) for level, m in enumerate(maps)}
-    lists = [boxes.rois.cuda().to(theirs) for boxes in pictures]
+    lists = [boxes.rois.cuda().to(theirs) for boxes in images]
 
     def check() -> None:
         ours()
@@ -112,63 +112,63 @@ def align_case(
     reference_shape = (element, layout, channels, count) == ("float16", "channels_last", 256, 1000)
     return Case(
         name=f"MultiscaleRoIAlign {count} RoIs x {channels} channels, {element}, {layout}",
-        batch=len(pictures),
-        boxes=pictures[0].origin,
+        batch=len(images),
+        boxes=images[0].origin,
         ways=_ways(ours, lambda: pooler(named, lists, [CANVAS] * len(lists))),
-        density=sum(len(boxes.rois) for boxes in pictures) / (len(pictures) * count),
+        density=sum(len(boxes.rois) for boxes in images) / (len(images) * count),
         work=align_work(rois, maps, out, **given),
-        target_us=40.0 if reference_shape and len(pictures) == 1 else None,
+        target_us=40.0 if reference_shape and len(images) == 1 else None,
         check=check,
     )
 
 
-def nms_case(pictures: Sequence[Boxes], *, of: str, iou_threshold: float) -> Case:
-    """Return the suppression ``of`` the RPN or of the classes; torchvision runs picture by picture, as its model does.
+def nms_case(images: Sequence[Boxes], *, of: str, iou_threshold: float) -> Case:
+    """Return the suppression ``of`` the RPN or of the classes; torchvision runs image by image, as its model does.
 
     Args:
-        pictures: one or more.
+        images: one or more.
         of: ``rpn`` or ``classes``.
         iou_threshold: the operator's attribute.
     """
-    pairs = [boxes.rpn if of == "rpn" else boxes.classes for boxes in pictures]
+    pairs = [boxes.rpn if of == "rpn" else boxes.classes for boxes in images]
     boxes, scores = (torch.cat(parts).cuda() for parts in zip(*pairs, strict=True))
     ours, out = _bound(load_operator("GroupedNMS", iou_threshold=iou_threshold), boxes, scores)
     theirs = [_flat(*pair) for pair in pairs]
 
     def check() -> None:
         ours()
-        # the reference runs on the CPU: all of the first picture, and a part of the others that meets every picture
+        # the reference runs on the CPU: all of the first image, and a part of the others that meets every image
         chosen = [*range(groups), *range(groups, len(scores), _CHECKED)]
         some = (tensor[chosen].cpu() for tensor in (boxes, scores))
         assert torch.equal(out[chosen].cpu(), grouped_nms(*some, iou_threshold=iou_threshold)), "wrong boxes are kept"
 
-    groups, most = pairs[0][1].shape
+    groups, maximum = pairs[0][1].shape
     density = float((scores >= 0).float().mean())
     return Case(
-        name=f"GroupedNMS {of}, {groups} x {most}, {density:.0%} present",
-        batch=len(pictures),
-        boxes=pictures[0].origin,
+        name=f"GroupedNMS {of}, {groups} x {maximum}, {density:.0%} present",
+        batch=len(images),
+        boxes=images[0].origin,
         ways=_ways(ours, lambda: [batched_nms(*given, iou_threshold) for given in theirs]),
         density=density,
         work=nms_work(scores),
-        target_us=_nms_target_us(of, groups, density) if (len(pictures), most) == (1, PER_LEVEL) else None,
+        target_us=_nms_target_us(of, groups, density) if (len(images), maximum) == (1, PER_LEVEL) else None,
         check=check,
     )
 
 
 def preprocess_case(shapes: Sequence[tuple[int, int]], *, element: Element) -> Case:
-    """Return preprocessing of decoded pictures (height, width) that lie on the GPU already, as for R50-FPN."""
+    """Return preprocessing of decoded images (height, width) that lie on the GPU already, as for R50-FPN."""
     generator = torch.Generator().manual_seed(0)
-    pictures = [torch.randint(0, 256, (*s, 3), generator=generator, dtype=torch.uint8).cuda() for s in shapes]
+    images = [torch.randint(0, 256, (*s, 3), generator=generator, dtype=torch.uint8).cuda() for s in shapes]
     transform = GeneralizedRCNNTransform(800, 1333, list(_MEAN), list(_STD))
 
     def theirs() -> Any:
-        return transform([picture.permute(2, 0, 1).float().div(255) for picture in pictures])[0]
+        return transform([image.permute(2, 0, 1).float().div(255) for image in images])[0]
 
     expected = theirs()
     rows = [
-        (picture.data_ptr(), *picture.shape[:2], *picture.stride(), *size)
-        for picture, size in zip(pictures, expected.image_sizes, strict=True)
+        (image.data_ptr(), *image.shape[:2], *image.stride(), *size)
+        for image, size in zip(images, expected.image_sizes, strict=True)
     ]
     operator = load_preprocess(element=element, image_mean=_MEAN, image_std=_STD)
     canvas = tuple(expected.tensors.shape[2:])
@@ -186,7 +186,7 @@ def preprocess_case(shapes: Sequence[tuple[int, int]], *, element: Element) -> C
         boxes="",
         ways=_ways(ours, theirs),
         density=None,
-        work=Work(moved_bytes=sum(picture.numel() for picture in pictures) + out.numel() * out.element_size()),
+        work=Work(moved_bytes=sum(image.numel() for image in images) + out.numel() * out.element_size()),
         target_us=20.0 if full_hd else None,
         check=check,
     )

@@ -2,7 +2,7 @@
 
 A floor is the greatest of three times:
 
-- memory: the bytes that must be read or written / the bandwidth of a copy, measured on the machine at hand;
+- memory: the bytes that must be read or written / the bandwidth of a copy, measured on the system at hand;
 - arithmetic: float32 operations / (lanes of the GPU x its highest clock), one operation a lane and clock;
 - launch: one kernel that does next to nothing, measured in a CUDA graph.
 
@@ -54,7 +54,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the machine can do at most.
+    """What the system can do at most.
 
     Attributes:
         copy_bytes_per_us: read and written by a copy within the GPU's memory.
@@ -115,7 +115,7 @@ def touched_cells(
     sampling_ratio: int,
     aligned: int,
 ) -> int:
-    """Return how many cells of all maps and pictures have a weight in the RoIAlign of some RoI, each counted once.
+    """Return how many cells of all maps and images have a weight in the RoIAlign of some RoI, each counted once.
 
     Args:
         rois: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels; x2 < x1 or y2 < y1 where absent.
@@ -132,12 +132,12 @@ def touched_cells(
     levels = (sides.prod(-1).sqrt()[..., None] >= torch.tensor(level_thresholds, device=rois.device)).sum(-1)
     count = 0
     for level, ((height, width), scale) in enumerate(zip(sizes, spatial_scales, strict=True)):
-        pictures, numbers = torch.nonzero(present & (levels == level), as_tuple=True)
-        box = rois[pictures, numbers] * scale - (0.5 if aligned else 0.0)
+        images, numbers = torch.nonzero(present & (levels == level), as_tuple=True)
+        box = rois[images, numbers] * scale - (0.5 if aligned else 0.0)
         rows = _cells_of_axis(box[:, 1], box[:, 3], output_height, sampling_ratio, height, aligned)
         columns = _cells_of_axis(box[:, 0], box[:, 2], output_width, sampling_ratio, width, aligned)
         touched = torch.zeros(len(rois), height + 1, width + 1, dtype=torch.bool, device=rois.device)
-        touched[pictures[:, None, None], rows[:, :, None], columns[:, None, :]] = True
+        touched[images[:, None, None], rows[:, :, None], columns[:, None, :]] = True
         count += int(touched[:, :height, :width].sum())
     return count
 

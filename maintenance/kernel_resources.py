@@ -38,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     found = survey()
     chosen.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     spilling = [row for row in found["rows"] if row["spill_bytes"]]
-    most = max(row["registers"] for row in found["rows"])
-    print(f"{len(found['rows'])} kernels, {len(spilling)} spill, at most {most} registers: {chosen.output}")
+    maximum = max(row["registers"] for row in found["rows"])
+    print(f"{len(found['rows'])} kernels, {len(spilling)} spill, at most {maximum} registers: {chosen.output}")
     return 1 if spilling else 0
 
 

@@ -41,11 +41,11 @@ class Way:
 class Spread:
     """Quartiles of the rounds, and their extremes."""
 
-    least: float
+    min: float
     low: float
     median: float
     high: float
-    most: float
+    max: float
     rounds: int
 
 
@@ -137,7 +137,7 @@ def interleaved(ways: Sequence[Way], timer: Timer, cache: Cache, rounds: int) ->
 def spread(values: Sequence[float]) -> Spread:
     """Return the quartiles of at least two values."""
     low, middle, high = quantiles(values, n=4, method="inclusive")
-    return Spread(least=min(values), low=low, median=middle, high=high, most=max(values), rounds=len(values))
+    return Spread(min=min(values), low=low, median=middle, high=high, max=max(values), rounds=len(values))
 
 
 def ratios(times: Mapping[str, Sequence[float]], of: str, to: str) -> Spread:

@@ -41,9 +41,9 @@ from maintenance.kernel_cases import (
 from maintenance.kernel_floors import Bound, Limits, measure_limits
 from maintenance.kernel_timing import Cache, CudaTimer, Spread, Timer, interleaved, ratios, spread
 
-__all__ = ["LEAST_RATIO", "Result", "main", "measure"]
+__all__ = ["MIN_RATIO", "Result", "main", "measure"]
 
-LEAST_RATIO: Final = 5.0
+MIN_RATIO: Final = 5.0
 """Each kernel is to be at least so many times as fast as torchvision's operator."""
 
 _CACHES: Final[tuple[Cache, ...]] = ("warm", "cold")
@@ -58,7 +58,7 @@ class Result:
 
     Attributes:
         case: its name.
-        batch: pictures.
+        batch: images.
         boxes: ``random``, ``demo``, or nothing.
         cache: ``warm`` or ``cold``.
         microseconds: of a call, by way.
@@ -71,7 +71,7 @@ class Result:
         of_floor: the floor / our median, the share of the roofline; 1 is the best there is; None warm.
         target_us: what we want to reach, warm.
         target_met: whether our median is within it; None where there is no target.
-        ratio_met: whether the median ratio reaches :data:`LEAST_RATIO`.
+        ratio_met: whether the median ratio reaches :data:`MIN_RATIO`.
     """
 
     case: str
@@ -120,7 +120,7 @@ def measure(case: Case, timer: Timer, cache: Cache, *, rounds: int, limits: Limi
         of_floor=None if floor is None else floor / ours.median,
         target_us=target,
         target_met=None if target is None else ours.median <= target,
-        ratio_met=ratio.median >= LEAST_RATIO,
+        ratio_met=ratio.median >= MIN_RATIO,
     )
 
 
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report: dict[str, Any] = {
         "environment": _environment(given),
-        "settings": {"rounds": rounds, "launches": launches, "least_ratio": LEAST_RATIO, "demo_boxes": origin},
+        "settings": {"rounds": rounds, "launches": launches, "min_ratio": MIN_RATIO, "demo_boxes": origin},
         "limits": asdict(limits),
         "results": [],
         "failed": [],

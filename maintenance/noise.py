@@ -62,10 +62,10 @@ def network_detections(
         model: in eval mode, of any floating type.
         spec: its description.
         images: (N, 3, H, W) float32, normalised and padded.
-        sizes: (height, width) of each resized picture.
+        sizes: (height, width) of each resized image.
 
     Returns:
-        One a picture, boxes in canvas pixels.
+        One an image, boxes in canvas pixels.
     """
     fix_pooler_scales(model, spec)
     dtype = next(model.parameters()).dtype
@@ -87,7 +87,7 @@ def session_detections(session: Any, images: Tensor, sizes: Sequence[Size]) -> l
     Args:
         session: an ``onnxruntime.InferenceSession`` of a ``model.onnx``.
         images: (N, 3, H, W) float32, normalised and padded.
-        sizes: (height, width) of each resized picture.
+        sizes: (height, width) of each resized image.
     """
     feeds = {"images": images.numpy(), "image_sizes": np.array(sizes, np.int32)}
     counts, boxes, scores, labels = session.run(None, feeds)
@@ -100,7 +100,7 @@ def session_detections(session: Any, images: Tensor, sizes: Sequence[Size]) -> l
 
 
 def noise_between(truth: Iterable[Detections], answers: Iterable[Detections], spec: ModelSpec) -> Noise:
-    """Measure the distance of answers from the truth, pictures in the same order."""
+    """Measure the distance of answers from the truth, images in the same order."""
     boxes, scores = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
     lost, looked_at, pairs = 0, 0, 0
     for exact, answer in zip(truth, answers, strict=True):

@@ -86,8 +86,8 @@ def readme_table(committed: Committed) -> str:
     if committed.runs:
         rows = [row for named in committed.runs for row in _readme_rows(named.report)]
         files = ", ".join(_link(named.file, "benchmarks/results") for named in committed.runs)
-        columns = ("model", "device", "way", "picture to boxes, p50", "times eager")
-        parts.append(f"Picture to boxes, batch 1. From {files}.")
+        columns = ("model", "device", "way", "image to boxes, p50", "times eager")
+        parts.append(f"Image to boxes, batch 1. From {files}.")
         parts.append(table_markdown(Table(caption="", columns=columns, rows=tuple(rows), texts=3)))
     if not parts:
         parts.append(f"Not measured yet; `{_BENCH_CPU}` measures it.")
@@ -118,16 +118,16 @@ def _runs(runs: Iterable[Named[Results]], device: str) -> Iterable[str]:
         results = named.report
         if results.workload.device != device:
             continue
-        machine, answer = results.environment, headline(results)
-        hardware = machine.gpu.name if machine.gpu is not None and device == "cuda" else machine.cpu
+        system, answer = results.environment, headline(results)
+        hardware = system.gpu.name if system.gpu is not None and device == "cuda" else system.cpu
         remarks = [*((f"This run is partial: {results.partial_reason}",) if results.partial else ()), *answer.remarks]
-        threads = f"{machine.threads} thread{'s' if machine.threads != 1 else ''}"
+        threads = f"{system.threads} thread{'s' if system.threads != 1 else ''}"
         yield f"#### {escaped(results.workload.model)}, {escaped(hardware)}, {threads}"
         yield f"**{escaped(answer.text)}**"
         if remarks:
             yield "\n".join(f"- {escaped(remark)}" for remark in remarks)
         yield table_markdown(rows_table(results))
-        yield _from(named.file, machine.command, machine.date)
+        yield _from(named.file, system.command, system.date)
 
 
 def _readme_rows(results: Results) -> Iterable[tuple[str, ...]]:
@@ -140,13 +140,13 @@ def _readme_rows(results: Results) -> Iterable[tuple[str, ...]]:
 
 
 def _named(row: Row) -> str:
-    is_unsaid = row.pictures == "equal-sized" and "equal-sized" not in row.name
-    return f"{row.name} (equal-sized pictures)" if is_unsaid else row.name
+    is_unsaid = row.images == "equal-sized" and "equal-sized" not in row.name
+    return f"{row.name} (equal-sized images)" if is_unsaid else row.name
 
 
 def _cpu(named: Named[CpuSpeeds]) -> Iterable[str]:
     yield from _cpu_table(named, folder="../benchmarks/results")
-    yield "Where our time goes, and how far the convolutions are from the machine's matrix product:"
+    yield "Where our time goes, and how far the convolutions are from the system's matrix product:"
     rows = tuple(
         (
             model.model,
@@ -175,9 +175,9 @@ def _cpu(named: Named[CpuSpeeds]) -> Iterable[str]:
 def _cpu_table(named: Named[CpuSpeeds], *, folder: str) -> Iterable[str]:
     report = named.report
     rounds = sorted({model.rounds for model in report.results})
-    machine = report.environment
+    system = report.environment
     yield (
-        f"Whole pictures, preprocessing included, batch 1, fp32, {machine.threads} threads of an {machine.cpu};\n"
+        f"Whole images, preprocessing included, batch 1, fp32, {system.threads} threads of an {system.cpu};\n"
         "medians, and times eager's speed with the least and largest of"
         f" {' or '.join(map(str, rounds))} interleaved rounds.\n"
         f"From {_link(named.file, folder)}, made by `make bench-cpu`."
@@ -260,8 +260,8 @@ def _resources(named: Named[KernelResources]) -> Iterable[str]:
 
 def _session(named: Named[GpuSession]) -> Iterable[str]:
     """Tell what was shown on a GPU, and what was tried beside."""
-    machine, report = named.report.machine, named.report
-    yield f"{escaped(str(machine['gpu']))}; {machine['cores']} cores, {escaped(str(machine['system']))}."
+    system, report = named.report.system, named.report
+    yield f"{escaped(str(system['gpu']))}; {system['cores']} cores, {escaped(str(system['system']))}."
     rows = tuple(
         (
             part.shows,
@@ -273,7 +273,7 @@ def _session(named: Named[GpuSession]) -> Iterable[str]:
     )
     yield table_markdown(Table(caption="", columns=("what", "ended", "tests", "seconds"), rows=rows, texts=3))
     if report.tried:
-        yield "Tried by hand on the same machine:"
+        yield "Tried by hand on the same system:"
         rows = tuple(
             (
                 trial.what,
@@ -284,7 +284,7 @@ def _session(named: Named[GpuSession]) -> Iterable[str]:
             for trial in report.tried
         )
         yield table_markdown(Table(caption="", columns=("what", "with", "ended", "figures"), rows=rows, texts=4))
-    yield _from(named.file, "maintenance/gpu_session.py", str(machine["date"]))
+    yield _from(named.file, "maintenance/gpu_session.py", str(system["date"]))
 
 
 def _kernels(named: Named[KernelSpeeds]) -> Iterable[str]:
@@ -297,26 +297,26 @@ def _kernels(named: Named[KernelSpeeds]) -> Iterable[str]:
                 f"{case.case}, batch {case.batch}{f', {case.boxes} boxes' if case.boxes else ''}",
                 case.cache,
                 ways,
-                f"{faster.median:.1f}x ({faster.least:.1f} to {faster.most:.1f})",
+                f"{faster.median:.1f}x ({faster.min:.1f} to {faster.max:.1f})",
                 NONE if case.floor_us is None else f"{number(case.floor_us)} ({case.floor_bound})",
                 NONE if case.of_floor is None else percent(case.of_floor, 0),
                 NONE if case.target_us is None else f"{case.target_us:.0f}, {'met' if case.target_met else 'missed'}",
             )
         )
     columns = ("case", "L2", "µs a call", "times torchvision", "floor µs", "of the floor", "target µs")
-    machine = named.report.environment
+    system = named.report.environment
     yield (
-        f"{escaped(machine.device)}; medians of the rounds. The floor is what memory, arithmetic or one launch allow at"
+        f"{escaped(system.device)}; medians of the rounds. The floor is what memory, arithmetic or one launch allow at"
         " best;\ncold times are held against it, warm ones against the target."
     )
     yield table_markdown(Table(caption="", columns=columns, rows=tuple(rows), texts=3))
     if named.report.failed:
         yield "\n".join(f"- Not measured: {escaped(f['case'])}: {escaped(f['error'])}" for f in named.report.failed)
-    yield _from(named.file, machine.command, machine.date)
+    yield _from(named.file, system.command, system.date)
 
 
 def _engines(named: Named[EngineSpeeds]) -> Iterable[str]:
-    machine = named.report.environment
+    system = named.report.environment
     rows = [row for model in named.report.models for row in _engine_rows(model)]
     refused = [
         f"- {escaped(model.model)}, {escaped(artifact['name'])} does not run here: {escaped(artifact['refusal'])}"
@@ -324,12 +324,12 @@ def _engines(named: Named[EngineSpeeds]) -> Iterable[str]:
         for artifact in model.artifacts
         if artifact.get("refusal")
     ]
-    yield f"{escaped(machine.device)}; medians."
+    yield f"{escaped(system.device)}; medians."
     if refused:
         yield "\n".join(refused)
     columns = ("model, what, batch", "way", "GPU ms", "clock ms", "times eager")
     yield table_markdown(Table(caption="", columns=columns, rows=tuple(rows), texts=2))
-    yield _from(named.file, machine.command, machine.date)
+    yield _from(named.file, system.command, system.date)
 
 
 def _engine_rows(model: EngineModel) -> Iterable[tuple[Cell | str, ...]]:
@@ -353,6 +353,6 @@ def _evaluation(named: Named[Evaluation]) -> Iterable[str]:
         for name, side in sides
     )
     partial = " The evaluation is partial." if report.partial else ""
-    yield f"{report.objects} objects in {report.images} pictures.{partial}"
+    yield f"{report.objects} objects in {report.images} images.{partial}"
     yield table_markdown(Table(caption="", columns=("way", "AP", "AP50", "AP75"), rows=rows))
     yield _from(named.file, report.command)

@@ -24,10 +24,10 @@ def reliability_figures(committed: Committed) -> str:
 
 
 def _attacks(named: Named[Soak]) -> Iterable[str]:
-    machine, attacks = named.report.environment, named.report.attacks
+    system, attacks = named.report.environment, named.report.attacks
     yield (
-        f"From [`benchmarks/results/{named.file}`](../benchmarks/results/{named.file}), made by `{machine.command}` on"
-        f" {machine.cores} cores of an\n{escaped(machine.cpu)}, {machine.date}."
+        f"From [`benchmarks/results/{named.file}`](../benchmarks/results/{named.file}), made by `{system.command}` on"
+        f" {system.cores} cores of an\n{escaped(system.cpu)}, {system.date}."
     )
     for name, part in (("hostile files", _hostile), ("kills", _kills), ("load", _load)):
         if name in attacks:
@@ -64,15 +64,15 @@ def _load(found: Figures) -> Iterable[str]:
         " Growth of resident memory is the Theil-Sen slope with its 95 % interval."
     )
     rows = [
-        _growth("threads on one detector", threads["pictures"], "pictures", threads),
-        _growth("small pictures", found["pictures"]["pictures"], "pictures", found["pictures"]),
+        _growth("threads on one detector", threads["images"], "images", threads),
+        _growth("small images", found["images"]["images"], "images", found["images"]),
         _growth("detectors loaded and closed", found["detectors"]["detectors"], "detectors", found["detectors"]),
     ]
     yield _table(("what", "how many", "wrong answers", "growth of memory", "files", "threads"), rows)
     engine = found["engine_threads"]
     yield (
-        f"{engine['threads']} threads on an engine artifact, on a device in host memory: {engine['pictures']:,}"
-        f" pictures,\n{len(engine['wrong'])} wrong answers, and no allocation on the device after the first round."
+        f"{engine['threads']} threads on an engine artifact, on a device in host memory: {engine['images']:,}"
+        f" images,\n{len(engine['wrong'])} wrong answers, and no allocation on the device after the first round."
     )
 
 

@@ -35,7 +35,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         name: the stage.
         ms: median time of a run in milliseconds.
         gflop: multiplications and additions of its convolutions and matrix products, in 10^9; 0 where it has none.
-        of_sgemm: its rate as a share of the machine's sgemm rate.
+        of_sgemm: its rate as a share of the system's sgemm rate.
     """
 
     name: str
@@ -51,7 +51,7 @@ def stage_times(path: Path, feeds: Feeds, *, threads: int, sgemm: float, repeats
         path: the ``model.onnx``.
         feeds: its inputs.
         threads: processor threads.
-        sgemm: the machine's rate in GFLOP/s, see ``sgemm_gflops_per_s``.
+        sgemm: the system's rate in GFLOP/s, see ``sgemm_gflops_per_s``.
         repeats: runs, after one that warms up.
     """
     with profiled_session(path, threads=threads) as session:

@@ -3,7 +3,7 @@
 ``spec`` says what an operator is, once; ``reference`` is its meaning in PyTorch; ``function`` is the ONNX function
 body in standard operators, which lets any ONNX runtime execute it. Importing this package imports no torch.
 
-Letters: N pictures, R RoIs per picture, C channels, H and W feature map size, L levels, G groups, M boxes a group.
+Letters: N images, R RoIs per image, C channels, H and W feature map size, L levels, G groups, M boxes a group.
 """
 
 from frcnn.plugins import grouped_nms, multiscale_roi_align, multiscale_roi_pool

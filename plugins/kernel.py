@@ -125,7 +125,7 @@ class Kernel:
 
         grid = (value(self.grid[0]), value(self.grid[1]), value(self.grid[2]))
         integers = tuple(value(text) for text in self.integers)
-        for size, limit, what in zip(grid, _MOST_BLOCKS, ("x", "y", "z"), strict=True):
+        for size, limit, what in zip(grid, _MAX_BLOCKS, ("x", "y", "z"), strict=True):
             if size > limit:
                 raise KernelError(f"{self.entry} would need {size} blocks in {what}, CUDA holds {limit}")
         for text, number in zip(self.integers, integers, strict=True):
@@ -135,9 +135,9 @@ class Kernel:
         return Launch(grid=grid, block=self.block, integers=integers, output_shapes=shapes)
 
     def _check(self, sizes: Mapping[str, int]) -> None:
-        for letter, most in self.at_most.items():
-            if sizes[letter] > most:
-                raise KernelError(f"{self.entry} holds at most {letter} = {most}, got {sizes[letter]}")
+        for letter, maximum in self.at_most.items():
+            if sizes[letter] > maximum:
+                raise KernelError(f"{self.entry} holds at most {letter} = {maximum}, got {sizes[letter]}")
         for letter, step in self.multiple_of.items():
             if sizes[letter] % step:
                 raise KernelError(
@@ -147,7 +147,7 @@ class Kernel:
                 )
 
 
-_MOST_BLOCKS: Final = (2**31 - 1, 65535, 65535)
+_MAX_BLOCKS: Final = (2**31 - 1, 65535, 65535)
 _INT32_MAX: Final = 2**31 - 1
 
 

@@ -23,7 +23,7 @@ AnswerOut = TypeVar("AnswerOut", covariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NetworkOutput:
-    """Detections of a batch, padded to K rows; rows past a picture's count mean nothing.
+    """Detections of a batch, padded to K rows; rows past an image's count mean nothing.
 
     Attributes:
         num_detections: (N,) int32, how many rows are detections.
@@ -79,7 +79,7 @@ class Network(Protocol):
 
         Args:
             images: (N, 3, H, W) float32, normalised, padded with zeros at the right and bottom.
-            image_sizes: (N, 2) int32, (height, width) of each resized picture inside the canvas.
+            image_sizes: (N, 2) int32, (height, width) of each resized image inside the canvas.
 
         Raises:
             ArtifactError: the network failed.
@@ -92,7 +92,7 @@ class Network(Protocol):
 
 
 class Backend(Protocol):
-    """Prepares pictures its own way and detects in them; safe to call from several threads at once.
+    """Prepares images its own way and detects in them; safe to call from several threads at once.
 
     Attributes:
         canvases: what it takes.
@@ -103,30 +103,30 @@ class Backend(Protocol):
     batches_in_flight: int
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Placed:
-        """Turn what a caller handed in into a picture on a canvas.
+        """Turn what a caller handed in into an image on a canvas.
 
         Args:
             image: see ``Detector``.
             name: what messages call it.
             max_pixels: limit for files and PIL images.
-            ahead: whether the caller goes on before the picture is submitted, and may write over an array.
+            ahead: whether the caller goes on before the image is submitted, and may write over an array.
 
         Raises:
-            ImageError: a picture that cannot be used.
+            ImageError: an image that cannot be used.
             UsageError: the backend is closed.
         """
         ...
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Pending[NetworkOutput]:
-        """Begin to detect in pictures of one canvas, no more than the canvases allow, prepared alike.
+        """Begin to detect in images of one canvas, no more than the canvases allow, prepared alike.
 
         Args:
             batch: what :meth:`place` returned.
-            stream: the caller's stream, which orders pictures in device memory; None: the one that each names.
+            stream: the caller's stream, which orders images in device memory; None: the one that each names.
 
         Raises:
             ArtifactError: the network failed.
-            ImageError: a picture in memory that cannot be reached.
+            ImageError: an image in memory that cannot be reached.
             UsageError: the backend is closed, or has no streams.
         """
         ...

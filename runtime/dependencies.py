@@ -92,6 +92,6 @@ def import_tensorrt(target: Target) -> ModuleType:
     module, package, extra = _TENSORRT[target]
     try:
         return _imported(module, package=package, extra=extra, why=f"running a {target} artifact")
-    except OSError as error:  # one of its libraries is missing or not for this machine
+    except OSError as error:  # one of its libraries is missing or not for this system
         reason = " ".join(str(error).split())
         raise MissingDependencyError(package, extra=extra, why=f"running a {target} artifact ({reason})") from error

@@ -1,4 +1,4 @@
-"""What was found in one picture."""
+"""What was found in one image."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ ClassFilter = Iterable[str | int]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Detections:
-    """The objects found in one picture, best first. The arrays are read-only copies.
+    """The objects found in one image, best first. The arrays are read-only copies.
 
     Attributes:
-        boxes: (M, 4) float32, x1, y1, x2, y2 in the picture's own pixels; 0 is the left or top edge of the first
+        boxes: (M, 4) float32, x1, y1, x2, y2 in the image's own pixels; 0 is the left or top edge of the first
             pixel, and x2, y2 lie on the right and bottom edge.
         scores: (M,) float32 in [0, 1], descending.
         labels: (M,) int64 class indices; 0 is the background and never occurs.
-        image_size: (height, width) of the picture in pixels.
-        source: the picture's path, or None where it was no file.
+        image_size: (height, width) of the image in pixels.
+        source: the image's path, or None where it was no file.
         label_names: the names of all classes of the model, index 0 the background; None where they have no names.
     """
 
@@ -97,7 +97,7 @@ class Detections:
         """Return COCO results: ``image_id``, ``category_id`` (the label), ``bbox`` [x, y, width, height], ``score``.
 
         Args:
-            image_id: the picture's number in the data set.
+            image_id: the image's number in the data set.
         """
         corners = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
         return [

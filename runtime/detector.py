@@ -1,4 +1,4 @@
-"""The public face: load a model file, detect in pictures."""
+"""The public face: load a model file, detect in images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.host.onnxruntime_providers import Provider
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.given import listed
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import Placed
 from frcnn.runtime.loading import load_backend
 from frcnn.runtime.results.outputs import PendingDetections, Wanted
-from frcnn.runtime.streaming.batches import naming_pictures
+from frcnn.runtime.streaming.batches import naming_images
 from frcnn.runtime.streaming.stream import (
     OnError,
     Streams,
@@ -28,8 +28,8 @@ from frcnn.runtime.streaming.stream import (
     answered,
     on_one_canvas,
     placed_in_turn,
-    with_pictures,
-    without_pictures,
+    with_images,
+    without_images,
 )
 from frcnn.spec import Manifest
 
@@ -39,16 +39,16 @@ Answer = TypeVar("Answer")
 
 
 class Detector:
-    """Finds objects in pictures with a model file; made by ``Detector.load``.
+    """Finds objects in images with a model file; made by ``Detector.load``.
 
-    A picture is a path, a PIL image, a NumPy array (H, W, 3) or (H, W) uint8 RGB or grey, a NumPy array (3, H, W)
+    An image is a path, a PIL image, a NumPy array (H, W, 3) or (H, W) uint8 RGB or grey, a NumPy array (3, H, W)
     float32 RGB in [0, 1], or a torch tensor (3, H, W), uint8 or floating in [0, 1]. Files are turned upright by
-    their EXIF orientation; a PIL image is taken as it stands. Boxes are in that picture's own pixels.
+    their EXIF orientation; a PIL image is taken as it stands. Boxes are in that image's own pixels.
 
-    With an engine a picture may also be an array in device memory (PyTorch, CuPy, PyCUDA, Numba, DLPack): (H, W, 3) or
+    With an engine an image may also be an array in device memory (PyTorch, CuPy, PyCUDA, Numba, DLPack): (H, W, 3) or
     (H, W) uint8, of any strides; a torch tensor whose first side is 3 is (3, H, W). It is read where it lies, after
     what is on its stream (the legacy default stream where it names none), and must stay as it is until its answer is
-    there. Floating pictures are prepared on the CPU.
+    there. Floating images are prepared on the CPU.
 
     One detector may be called from several threads at once, and within its own streams; a stream is for one thread at
     a time. After an error or Ctrl-C it goes on as before. One with an engine does not survive a fork, and no stream
@@ -97,7 +97,7 @@ class Detector:
                 trusts any. All parts' own hashes are checked either way.
             workers: batches that an engine runs at once, in several threads or one after another in a list or stream;
                 2 by default. Each takes the activations' memory again.
-            max_pixels: larger picture files and PIL images are refused before they are decoded.
+            max_pixels: larger image files and PIL images are refused before they are decoded.
 
         Raises:
             ArtifactError: no model of frcnn's, a damaged one, one that is not trusted, or one that does not run here.
@@ -155,30 +155,30 @@ class Detector:
         stream: Any = None,
         device_output: bool = False,
     ) -> list[Detections] | list[DeviceDetections]:
-        """Detect in a list of pictures.
+        """Detect in a list of images.
 
-        The answer for a picture does not depend on the others: only pictures that share a canvas run in one batch.
+        The answer for an image does not depend on the others: only images that share a canvas run in one batch.
 
         Args:
-            images: the pictures.
+            images: the images.
             score: keep what scores this much or more (the model has its own threshold below that).
             classes: keep these classes, names or indices; None keeps all.
-            batch_size: the most pictures the network takes at a time. More than 1 gains nothing on a CPU.
-            same_canvas: pad all pictures to the canvas of the largest, as torchvision does with a list; then each
-                answer depends on the others' sizes, and all pictures are in memory at once.
+            batch_size: the most images the network takes at a time. More than 1 gains nothing on a CPU.
+            same_canvas: pad all images to the canvas of the largest, as torchvision does with a list; then each
+                answer depends on the others' sizes, and all images are in memory at once.
             stream: with an engine, the caller's CUDA stream (of PyTorch, CuPy, PyCUDA or cuda.core, or a CUstream as an
-                int): pictures in device memory are read after what is on it now, and with ``device_output`` what comes
+                int): images in device memory are read after what is on it now, and with ``device_output`` what comes
                 on it later finds the answers.
             device_output: with an engine, leave the answers in device memory, without waiting for them. There is
                 nothing to filter by then.
 
         Returns:
-            One ``Detections`` (with ``device_output`` one ``DeviceDetections``) a picture, in order.
+            One ``Detections`` (with ``device_output`` one ``DeviceDetections``) an image, in order.
 
         Raises:
             ArtifactError: the network failed.
-            ImageError: a picture that cannot be used; the message names it.
-            UsageError: an option that makes no sense, or a single picture where a list belongs.
+            ImageError: an image that cannot be used; the message names it.
+            UsageError: an option that makes no sense, or a single image where a list belongs.
         """
         wanted = self._wanted(score, classes)
         handle = _stream_handle(stream)
@@ -206,33 +206,33 @@ class Detector:
         classes: ClassFilter | None = None,
         on_error: OnError | None = None,
     ) -> Generator[Detections]:
-        """Detect in pictures as they come, reading ahead in a thread while the network works.
+        """Detect in images as they come, reading ahead in a thread while the network works.
 
-        An exception of the iterable, an unusable picture and a batch that fails are raised after the pictures before
-        them are answered, with a note of the picture where the message does not name it. About six batches are held at
-        most, however slow the consumer. Closing the generator, or the detector, stops the thread after the picture in
+        An exception of the iterable, an unusable image and a batch that fails are raised after the images before
+        them are answered, with a note of the image where the message does not name it. About six batches are held at
+        most, however slow the consumer. Closing the generator, or the detector, stops the thread after the image in
         hand; one that an iterable blocks for more than 5 s is left behind until that returns.
 
         Args:
-            images: the pictures; only the thread iterates over it.
-            batch_size: the most pictures (of one canvas) the network takes at a time.
+            images: the images; only the thread iterates over it.
+            batch_size: the most images (of one canvas) the network takes at a time.
             score: keep what scores this much or more.
             classes: keep these classes, names or indices; None keeps all.
-            on_error: called, in the thread, with the position of a picture that cannot be used and its error; the
-                picture is then skipped.
+            on_error: called, in the thread, with the position of an image that cannot be used and its error; the
+                image is then skipped.
 
         Yields:
-            One ``Detections`` a picture, in order.
+            One ``Detections`` an image, in order.
 
         Raises:
-            ImageError: a picture that cannot be used, without ``on_error``; the message names it.
-            UsageError: an option that makes no sense, or a single picture where an iterable belongs.
+            ImageError: an image that cannot be used, without ``on_error``; the message names it.
+            UsageError: an option that makes no sense, or a single image where an iterable belongs.
         """
         wanted = self._wanted(score, classes)
         size = self._checked_batch_size(batch_size)
-        return without_pictures(self._stream(self._placed(images, ahead=True, on_error=on_error), wanted, size))
+        return without_images(self._stream(self._placed(images, ahead=True, on_error=on_error), wanted, size))
 
-    def stream_pictures(
+    def stream_images(
         self,
         images: Iterable[object],
         *,
@@ -240,16 +240,16 @@ class Detector:
         score: float = 0.0,
         classes: ClassFilter | None = None,
         on_error: OnError | None = None,
-    ) -> Generator[tuple[Picture, Detections]]:
-        """Do as ``stream`` does, and yield each picture, decoded and upright, with what was found in it.
+    ) -> Generator[tuple[RGBImage, Detections]]:
+        """Do as ``stream`` does, and yield each image, decoded and upright, with what was found in it.
 
         Raises:
             ImageError: see ``stream``.
-            UsageError: likewise; or a picture in device memory, which is not brought back.
+            UsageError: likewise; or an image in device memory, which is not brought back.
         """
         wanted = self._wanted(score, classes)
         size = self._checked_batch_size(batch_size)
-        return with_pictures(self._stream(self._placed(images, ahead=True, on_error=on_error), wanted, size))
+        return with_images(self._stream(self._placed(images, ahead=True, on_error=on_error), wanted, size))
 
     def close(self) -> None:
         """Stop all streams and release the network; the detector cannot be used afterwards.
@@ -276,8 +276,8 @@ class Detector:
         return self._streams.stream(placed, lambda batch: self._submit(batch, wanted, None), batch_size)
 
     def _answers(self, placed: Iterable[Placed], submit: Submit[Answer], batch_size: int) -> list[Answer]:
-        if isinstance(placed, list):  # one picture: no order to keep, and no time to lose
-            with naming_pictures(placed):
+        if isinstance(placed, list):  # one image: no order to keep, and no time to lose
+            with naming_images(placed):
                 return submit(placed).result()
         with closing(answered(self._backend, placed, submit, batch_size)) as pairs:
             return [found for _, found in pairs]

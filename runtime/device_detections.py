@@ -126,7 +126,7 @@ class DeviceOutput:
         weakref.finalize(self, keeper.discard, memory).atexit = False
 
     def row(self, name: str, index: int) -> DeviceArray:
-        """Return a picture's part of an array."""
+        """Return an image's part of an array."""
         place = self._fields[name]
         step = int(np.prod(place.shape[1:], dtype=np.int64)) * place.dtype.itemsize
         return DeviceArray(
@@ -176,7 +176,7 @@ class DeviceArray:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DeviceDetections:
-    """The objects found in one picture, in device memory, K rows of which the first ``num_detections`` are meant.
+    """The objects found in one image, in device memory, K rows of which the first ``num_detections`` are meant.
 
     The arrays are there for work that is put on the stream of the call (the legacy default stream where none was
     given) or waits for it. The memory is freed after the last of these objects is gone; keep one until the work that
@@ -184,12 +184,12 @@ class DeviceDetections:
 
     Attributes:
         num_detections: (1,) int32.
-        boxes: (K, 4) float32, x1, y1, x2, y2 in *canvas* pixels: multiply by ``to_picture``.
+        boxes: (K, 4) float32, x1, y1, x2, y2 in *canvas* pixels: multiply by ``to_image``.
         scores: (K,) float32 in [0, 1], descending.
         labels: (K,) int32 class indices; 0 is the background and never occurs.
-        to_picture: (4,) float32 in host memory: factors of x1, y1, x2, y2 to the picture's own pixels.
-        image_size: (height, width) of the picture in pixels.
-        source: the picture's path, or None where it was no file.
+        to_image: (4,) float32 in host memory: factors of x1, y1, x2, y2 to the image's own pixels.
+        image_size: (height, width) of the image in pixels.
+        source: the image's path, or None where it was no file.
         label_names: see ``Detections``.
     """
 
@@ -197,7 +197,7 @@ class DeviceDetections:
     boxes: DeviceArray
     scores: DeviceArray
     labels: DeviceArray
-    to_picture: NDArray[np.float32]
+    to_image: NDArray[np.float32]
     image_size: Size
     source: str | None = None
     label_names: tuple[str, ...] | None = field(default=None, repr=False)
@@ -209,18 +209,18 @@ class DeviceDetections:
         output: DeviceOutput,
         index: int,
         *,
-        to_picture: NDArray[np.float32],
+        to_image: NDArray[np.float32],
         image_size: Size,
         source: str | None,
         label_names: tuple[str, ...] | None,
     ) -> DeviceDetections:
-        """Return a picture's part of a batch's answers."""
+        """Return an image's part of a batch's answers."""
         return cls(
             num_detections=output.row("num_detections", index),
             boxes=output.row("boxes", index),
             scores=output.row("scores", index),
             labels=output.row("labels", index),
-            to_picture=to_picture,
+            to_image=to_image,
             image_size=image_size,
             source=source,
             label_names=label_names,
@@ -228,7 +228,7 @@ class DeviceDetections:
         )
 
     def to_host(self) -> Detections:
-        """Wait for the answer and return it in host memory, boxes in the picture's own pixels.
+        """Wait for the answer and return it in host memory, boxes in the image's own pixels.
 
         What was written into the arrays since is not seen.
 
@@ -238,7 +238,7 @@ class DeviceDetections:
         arrays = self.boxes.owner.on_host()
         rows = slice(int(arrays["num_detections"][self._index]))
         return Detections(
-            boxes=arrays["boxes"][self._index, rows] * self.to_picture,
+            boxes=arrays["boxes"][self._index, rows] * self.to_image,
             scores=arrays["scores"][self._index, rows],
             labels=arrays["labels"][self._index, rows],
             image_size=self.image_size,

@@ -48,11 +48,11 @@ def load_backend(
     artifact = open_artifact(path)
     if isinstance(artifact, EngineArtifact):
         check_engine_options(path, device=device, provider=provider, threads=threads)
-        most = DEFAULT_WORKERS if workers is None else workers
-        if most < 1:
+        maximum = DEFAULT_WORKERS if workers is None else workers
+        if maximum < 1:
             raise UsageError(f"workers: expected 1 or more, got {workers}")
         gpu, engines = open_engines(artifact, trusted_hashes=trusted_hashes)
-        backend = EngineBackend(artifact.manifest, artifact.read_part, gpu, engines, workers=most)
+        backend = EngineBackend(artifact.manifest, artifact.read_part, gpu, engines, workers=maximum)
         return backend, artifact.manifest.source
     _refuse(trusted_hashes=trusted_hashes, workers=workers, why="a model.onnx holds no engines")
     where: Device = device or ("cpu" if provider in (None, "cpu") else "cuda")

@@ -19,10 +19,10 @@ from support.tiny_detector import export_tiny
 
 from frcnn.log import remark
 
-# The tensors are small: more threads only wait for each other, the longer the busier the machine.
+# The tensors are small: more threads only wait for each other, the longer the busier the system.
 torch.set_num_threads(1)
 
-# Nothing is random without a seed; and a busy machine's slowness is no failure.
+# Nothing is random without a seed; and a busy system's slowness is no failure.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 
@@ -45,5 +45,5 @@ def exports() -> Exports:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Path:
-    """A real model.onnx that takes 2 ms a picture."""
+    """A real model.onnx that takes 2 ms an image."""
     return made_once("tiny", lambda folder: export_tiny(folder / "model.onnx")) / "model.onnx"

@@ -28,7 +28,7 @@ def test_text_is_printed_as_it_is(text: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_table_in_a_file_is_wide_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
-    show_table("pictures", ("name", "boxes"), [("a" * 60, "1"), ("b", "1000")])
+    show_table("images", ("name", "boxes"), [("a" * 60, "1"), ("b", "1000")])
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "a" * 60 in out

@@ -38,7 +38,7 @@ Command = Callable[[Inputs, Path], list[str]]
 
 
 def few(inputs: Inputs) -> list[str]:
-    return [inputs / f"pictures/{index:04}.png" for index in range(4)]
+    return [inputs / f"images/{index:04}.png" for index in range(4)]
 
 
 COMMANDS: dict[str, tuple[str, Command]] = {
@@ -54,7 +54,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
         "o/map.json",
         lambda inputs, out: [
             *("eval", inputs / "model.onnx", "--annotations", inputs / "instances.json"),
-            *("--images", inputs / "pictures", "--threads", "1", "--json", f"{out}"),
+            *("--images", inputs / "images", "--threads", "1", "--json", f"{out}"),
         ],
     ),
     "bench": (
@@ -70,7 +70,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     ),
     "detect --json-index": (
         "o/i.json",
-        lambda inputs, out: ["detect", inputs / "model.onnx", inputs / "pictures", "--json-index", f"{out}"],
+        lambda inputs, out: ["detect", inputs / "model.onnx", inputs / "images", "--json-index", f"{out}"],
     ),
     "detect -o": (
         "o/0000.png",
@@ -144,7 +144,7 @@ def test_a_disk_that_is_full_is_one_error_and_the_old_file_stays(
 def test_a_disk_that_is_full_under_lines_leaves_those_that_were_written(
     inputs: Inputs, tmp_path: Path, capsys: Captured
 ) -> None:
-    command = ["detect", inputs / "model.onnx", inputs / "pictures", "--threads", "1", "--jsonl"]
+    command = ["detect", inputs / "model.onnx", inputs / "images", "--threads", "1", "--jsonl"]
     assert main([*command, str(tmp_path / "whole.jsonl")]) == 0
     capsys.readouterr()
     with files_at_most(10_000):
@@ -169,7 +169,7 @@ def test_a_small_file_system_that_fills_up(inputs: Inputs, tmp_path: Path) -> No
     for namespace in ("-m", "-rm"):
         command = ["unshare", namespace, "sh", "-c", TMPFS, "sh", str(tmp_path), sys.executable]
         ended = subprocess.run(
-            [*command, inputs / "model.onnx", inputs / "pictures"], env=environment(), capture_output=True, text=True
+            [*command, inputs / "model.onnx", inputs / "images"], env=environment(), capture_output=True, text=True
         )
         if ended.returncode == 0:
             break
@@ -276,7 +276,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(
     assert main([*command, str(tmp_path / "after.json")]) == 0
     assert (tmp_path / "before.json").read_bytes() == (tmp_path / "after.json").read_bytes()
 
-    kernels, engines = KernelCache(tmp_path / "kernels"), RuntimeCache(tmp_path / "rtx", "0" * 64, most_bytes=3000)
+    kernels, engines = KernelCache(tmp_path / "kernels"), RuntimeCache(tmp_path / "rtx", "0" * 64, max_bytes=3000)
     RuntimeCache(tmp_path / "rtx", "1" * 64).write(bytes(2500))
     for folder in ("kernels", "rtx"):
         for path in (tmp_path / folder).glob("*"):

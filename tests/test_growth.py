@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.growth import LEAST_LEAK_BYTES, Growth, Sample, slope_of
+from support.growth import MIN_LEAK_BYTES, Growth, Sample, slope_of
 
-PICTURES = 10_000  # of a sample of the load; the full run has ten times as many
+IMAGES = 10_000  # of a sample of the load; the full run has ten times as many
 
 
-def measured(leak_bytes: float, *, seed: int, pictures: int = PICTURES, leak_objects: float = 0) -> Growth:
+def measured(leak_bytes: float, *, seed: int, images: int = IMAGES, leak_objects: float = 0) -> Growth:
     """Return made-up samples: noise that wanders, odd peaks, and a leak."""
     rng = np.random.default_rng(seed)
     growth = Growth()
     wander = 0.0
-    for done in np.linspace(0, pictures, 200).astype(int).tolist():
+    for done in np.linspace(0, images, 200).astype(int).tolist():
         wander = 0.5 * wander + rng.normal(0, 40_000)
         peak = 5_000_000 if rng.random() < 0.03 else 0
         rss = 200_000_000 + int(wander + peak + leak_bytes * done)
@@ -35,14 +35,14 @@ def measured(leak_bytes: float, *, seed: int, pictures: int = PICTURES, leak_obj
 @pytest.mark.parametrize("seed", range(20))
 def test_a_leak_is_seen_and_noise_is_not_taken_for_one(seed: int) -> None:
     assert measured(0, seed=seed).complaints() == []
-    (complaint,) = measured(LEAST_LEAK_BYTES, seed=seed).complaints()
+    (complaint,) = measured(MIN_LEAK_BYTES, seed=seed).complaints()
     assert "rss_bytes may grow" in complaint
     (complaint,) = measured(0, seed=seed, leak_objects=1).complaints()
     assert "blocks may grow" in complaint
 
 
 def test_a_run_too_short_to_exclude_a_leak_fails() -> None:
-    assert measured(0, seed=0, pictures=PICTURES // 50).complaints() != []
+    assert measured(0, seed=0, images=IMAGES // 50).complaints() != []
 
 
 def test_the_slope_is_the_leak() -> None:
@@ -75,12 +75,12 @@ def test_an_open_file_and_a_thread_are_seen() -> None:
 # In a process of its own: in one that has freed much already, what leaks takes no new memory from the system.
 MEASURED = """
 import json
-from support.growth import LEAST_LEAK_BYTES, Growth
+from support.growth import MIN_LEAK_BYTES, Growth
 kept, flat, leaking = [], Growth(), Growth()
 for growth in (flat, leaking):
     growth.rest()
     for done in range(0, 100_000, 500):
-        made = [bytes(LEAST_LEAK_BYTES) for _ in range(500)]
+        made = [bytes(MIN_LEAK_BYTES) for _ in range(500)]
         if growth is leaking:
             kept += made
         del made

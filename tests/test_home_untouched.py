@@ -24,7 +24,7 @@ ALSO = (  # export, build with kernels, another package's caches, a command in a
 Seen = dict[str, tuple[object, ...]]
 
 
-class Machine:
+class System:
     """A user's home with files that others may read, and a folder for temporary files."""
 
     def __init__(self, folder: Path) -> None:
@@ -62,25 +62,25 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def system(tmp_path: Path) -> System:
+    return System(tmp_path)
 
 
-def test_careless_tests_leave_the_home_as_it_was(machine: Machine) -> None:
-    before = machine.look()
-    done = machine.run_tests(CARELESS, *ALSO)
+def test_careless_tests_leave_the_home_as_it_was(system: System) -> None:
+    before = system.look()
+    done = system.run_tests(CARELESS, *ALSO)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout.splitlines()[-1] and "skipped" not in done.stdout.splitlines()[-1], done.stdout
-    assert machine.look() == before
-    assert list(machine.temporary.iterdir()) == []
+    assert system.look() == before
+    assert list(system.temporary.iterdir()) == []
 
 
-def test_without_folders_of_the_runs_own_they_would_not(machine: Machine) -> None:
-    before = machine.look()
-    as_a_worker = {"FRCNN_TEST_FOLDERS": str(machine.home.parent)}  # of a run whose home this is
-    assert machine.run_tests(CARELESS, **as_a_worker).returncode == 0
-    after = machine.look()
+def test_without_folders_of_the_runs_own_they_would_not(system: System) -> None:
+    before = system.look()
+    as_a_worker = {"FRCNN_TEST_FOLDERS": str(system.home.parent)}  # of a run whose home this is
+    assert system.run_tests(CARELESS, **as_a_worker).returncode == 0
+    after = system.look()
     assert {"FRCNN_CACHE_DIR/kernels", "FRCNN_CACHE_DIR/tensorrt-rtx", "MPLCONFIGDIR/kept", ".frcnnrc"} <= after.keys()
     assert {"TORCH_HOME/hub/kept", "TORCHINDUCTOR_CACHE_DIR/kept"} <= after.keys()
     assert after["."] != before["."]
-    assert (machine.temporary / "frcnn.log").exists()
+    assert (system.temporary / "frcnn.log").exists()

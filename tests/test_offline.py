@@ -20,14 +20,14 @@ import pytest
 import torch
 from PIL import Image
 from support import tiny_detector
-from support.no_internet import MACHINES
+from support.no_internet import SYSTEMS
 
 from frcnn.cli import VERBS
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        sys.platform != "linux" or platform.machine() not in MACHINES, reason="the kernel's filter is for Linux"
+        sys.platform != "linux" or platform.machine() not in SYSTEMS, reason="the kernel's filter is for Linux"
     ),
 ]
 
@@ -75,11 +75,11 @@ def without_internet(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A folder with a checkpoint, annotated pictures and a video."""
+    """A folder with a checkpoint, annotated images and a video."""
     torch.save(tiny_detector.build().state_dict(), tmp_path / "my.pth")
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for seed in range(2):
-        Image.fromarray(tiny_detector.noise(seed, 48, 64)).save(tmp_path / "pictures" / f"{seed}.png")
+        Image.fromarray(tiny_detector.noise(seed, 48, 64)).save(tmp_path / "images" / f"{seed}.png")
     box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [4, 4, 20, 20], "area": 400, "iscrowd": 0}
     truth = {
         "images": [{"id": seed, "file_name": f"{seed}.png", "width": 64, "height": 48} for seed in range(2)],
@@ -97,15 +97,15 @@ def desk(tmp_path: Path) -> Path:
 def test_every_verb_works_without_the_internet(desk: Path, without_internet: Run) -> None:
     commands = [
         ["export", "my.pth", *ARCH, "-o", "model.onnx"],
-        ["detect", "model.onnx", "pictures", "clip.mp4", "-o", "annotated", "--json", "found.json"],
-        ["compare", "my.pth", "model.onnx", *ARCH, "--images", "pictures"],
-        ["eval", "model.onnx", "--annotations", "truth.json", "--images", "pictures", "--checkpoint", "my.pth", *ARCH],
+        ["detect", "model.onnx", "images", "clip.mp4", "-o", "annotated", "--json", "found.json"],
+        ["compare", "my.pth", "model.onnx", *ARCH, "--images", "images"],
+        ["eval", "model.onnx", "--annotations", "truth.json", "--images", "images", "--checkpoint", "my.pth", *ARCH],
         ["build", "model.onnx", "-o", "model.frcnn", "--size", "32x64", "--kernel-arch", "sm_89"],
         ["inspect", "model.onnx"],
         ["inspect", "model.frcnn"],
         ["unpack", "model.frcnn", "-o", "parts"],
         ["doctor"],
-        ["profile", "model.onnx", "--images", "pictures", "--repeats", "2", "--chart", "profile.html"],
+        ["profile", "model.onnx", "--images", "images", "--repeats", "2", "--chart", "profile.html"],
         ["bench", "my.pth", "model.onnx", *ARCH, "-o", "report", "--budget", "10", "--compile-limit", "0"],
     ]
     assert {command[0] for command in commands} == set(VERBS)
@@ -146,7 +146,7 @@ def test_whoever_asks_for_the_internet_is_stopped(code: str, without_internet: R
     ],
     ids=["HLS", "SDP", "concat", "RTSP"],
 )
-def test_a_video_that_names_another_machine_is_refused(content: str, without_internet: Run, tmp_path: Path) -> None:
+def test_a_video_that_names_another_system_is_refused(content: str, without_internet: Run, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_text(content)
     code = "from pathlib import Path; from frcnn.runtime.images.video import open_video; open_video(Path('clip.mp4'))"
     done = without_internet(code)
@@ -154,7 +154,7 @@ def test_a_video_that_names_another_machine_is_refused(content: str, without_int
     assert "ImageError: clip.mp4: not a video that OpenCV can read" in done.stderr
 
 
-def test_what_stays_on_the_machine_is_left_alone(without_internet: Run) -> None:
+def test_what_stays_on_the_system_is_left_alone(without_internet: Run) -> None:
     done = without_internet("import socket; socket.socketpair(); socket.socket(socket.AF_UNIX); print('done')")
     assert (done.stdout, done.returncode) == ("done\n", 0)
 

@@ -1,6 +1,6 @@
 """Every command and every piece of Python in the README runs.
 
-Where the README means a user's own file, one of two stands in. The demo's checkpoint and pictures, whose network is its
+Where the README means a user's own file, one of two stands in. The demo's checkpoint and images, whose network is its
 own, so that a command without ``--arch`` gets one; and, for the other exports, a network of a few layers.
 """
 
@@ -110,15 +110,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mypkg").mkdir()
     shutil.copy(DEMO / "model.py", folder / "mypkg" / "models.py")
     run(f"python {shlex.quote(str(DEMO / 'scenes.py'))} --count 4 --seed 7 -o scenes", folder)
-    pictures = sorted((folder / "scenes" / "images").iterdir())
-    shutil.copy(pictures[0], folder / "photo.jpg")
+    images = sorted((folder / "scenes" / "images").iterdir())
+    shutil.copy(images[0], folder / "photo.jpg")
     (folder / "folder").mkdir()
-    for picture in pictures:
-        shutil.copy(picture, folder / "folder")
+    for image in images:
+        shutil.copy(image, folder / "folder")
     shutil.copy(folder / "scenes" / "instances.json", folder)
     video = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 5, (320, 240))
     for shift in range(3):
-        frame = Image.open(pictures[0]).convert("RGB").resize((320, 240))
+        frame = Image.open(images[0]).convert("RGB").resize((320, 240))
         video.write(np.roll(np.asarray(frame)[:, :, ::-1], 8 * shift, axis=1))
     video.release()
     done = run(with_stand_ins(FIRST_EXPORT), folder)

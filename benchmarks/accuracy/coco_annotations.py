@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from frcnn.benchmarks.accuracy.truth import Truth, TruthObject, TruthPicture
+from frcnn.benchmarks.accuracy.truth import Truth, TruthImage, TruthObject
 from frcnn.errors import UsageError
 
 __all__ = ["read_coco"]
@@ -25,7 +25,7 @@ Side = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST_PX)]
 Corner = Annotated[float, msgspec.Meta(ge=-_LARGEST_PX, le=_LARGEST_PX)]
 
 
-class _Picture(msgspec.Struct):
+class _Image(msgspec.Struct):
     id: Identity
     file_name: str
     height: Side | None = None
@@ -46,7 +46,7 @@ class _Category(msgspec.Struct):
 
 
 class _Document(msgspec.Struct):
-    images: list[_Picture]
+    images: list[_Image]
     annotations: list[_Object]
     categories: list[_Category]
 
@@ -65,13 +65,13 @@ def read_coco(path: Path) -> Truth:
         raise UsageError(f"--annotations: {path}: {error}", hint=_WANTED) from error
     categories = _categories(document, path)
     objects = _objects(document, categories, path)
-    pictures = tuple(
-        TruthPicture(file_name=picture.file_name, size=_size(picture), objects=tuple(objects[picture.id]))
-        for picture in document.images
+    images = tuple(
+        TruthImage(file_name=image.file_name, size=_size(image), objects=tuple(objects[image.id]))
+        for image in document.images
     )
-    if not pictures:
-        raise UsageError(f"--annotations: {path} lists no pictures", hint=_WANTED)
-    return Truth(source=str(path), categories=categories, pictures=pictures)
+    if not images:
+        raise UsageError(f"--annotations: {path} lists no images", hint=_WANTED)
+    return Truth(source=str(path), categories=categories, images=images)
 
 
 def _categories(document: _Document, path: Path) -> dict[int, str]:
@@ -84,17 +84,17 @@ def _categories(document: _Document, path: Path) -> dict[int, str]:
 
 
 def _objects(document: _Document, categories: Mapping[int, str], path: Path) -> dict[Identity, list[TruthObject]]:
-    """Return the objects by picture; pictures that have none are not in it."""
-    ids = {picture.id for picture in document.images}
+    """Return the objects by image; images that have none are not in it."""
+    ids = {image.id for image in document.images}
     if len(ids) < len(document.images):
-        raise UsageError(f"--annotations: {path}: two pictures have the same id")
-    if len({picture.file_name for picture in document.images}) < len(document.images):
-        raise UsageError(f"--annotations: {path}: a picture is listed twice", hint="merge the two entries")
+        raise UsageError(f"--annotations: {path}: two images have the same id")
+    if len({image.file_name for image in document.images}) < len(document.images):
+        raise UsageError(f"--annotations: {path}: an image is listed twice", hint="merge the two entries")
     objects: dict[Identity, list[TruthObject]] = defaultdict(list)
     for number, item in enumerate(document.annotations):
         where = f"--annotations: {path}: annotations[{number}]"
         if item.image_id not in ids:
-            raise UsageError(f"{where} is of the picture {item.image_id!r}, which is not listed")
+            raise UsageError(f"{where} is of the image {item.image_id!r}, which is not listed")
         if item.category_id not in categories:
             raise UsageError(f"{where} is of the category {item.category_id}, which is not listed")
         x, y, width, height = item.bbox
@@ -111,7 +111,7 @@ def _objects(document: _Document, categories: Mapping[int, str], path: Path) -> 
     return objects
 
 
-def _size(picture: _Picture) -> tuple[int, int] | None:
-    if picture.height is None or picture.width is None:
+def _size(image: _Image) -> tuple[int, int] | None:
+    if image.height is None or image.width is None:
         return None
-    return round(picture.height), round(picture.width)
+    return round(image.height), round(image.width)

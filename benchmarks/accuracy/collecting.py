@@ -1,4 +1,4 @@
-"""Run the model, and eager beside it, over the pictures, and keep what they find."""
+"""Run the model, and eager beside it, over the images, and keep what they find."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from frcnn.benchmarks.accuracy.images import Skipped, opened
-from frcnn.benchmarks.accuracy.truth import TruthPicture
+from frcnn.benchmarks.accuracy.truth import TruthImage
 from frcnn.console import track
 from frcnn.errors import ImageError
 from frcnn.runtime import Detections, Detector
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 
 __all__ = ["Answer", "Collected", "Eager", "collect"]
 
-Eager = Callable[[Picture], Detections]
-"""Detects in a picture with eager torchvision."""
+Eager = Callable[[RGBImage], Detections]
+"""Detects in an image with eager torchvision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """What was found in a picture.
+    """What was found in an image.
 
     Attributes:
-        file: the picture.
+        file: the image.
         truth: what is annotated.
         model: what the model found.
         eager: what eager found, where it was asked.
     """
 
     file: Path
-    truth: TruthPicture
+    truth: TruthImage
     model: Detections
     eager: Detections | None
 
 
 @dataclass(slots=True, kw_only=True)
 class Collected:
-    """What was found in all pictures.
+    """What was found in all images.
 
     Attributes:
         answers: in the order of the annotations.
-        skipped: pictures that cannot be used, and why.
+        skipped: images that cannot be used, and why.
         is_partial: whether it was interrupted.
     """
 
@@ -53,40 +53,40 @@ class Collected:
 
 
 def collect(
-    detector: Detector, files: Mapping[Path, TruthPicture], *, eager: Eager | None = None, batch_size: int = 1
+    detector: Detector, files: Mapping[Path, TruthImage], *, eager: Eager | None = None, batch_size: int = 1
 ) -> Collected:
-    """Detect in all pictures.
+    """Detect in all images.
 
     An interruption (Ctrl-C) ends it early: what was found until then is returned, marked as partial.
 
     Args:
         detector: the model.
-        files: the annotated pictures by file.
-        eager: what it is compared with, on the same decoded pictures.
-        batch_size: pictures that the model takes at a time.
+        files: the annotated images by file.
+        eager: what it is compared with, on the same decoded images.
+        batch_size: images that the model takes at a time.
     """
     collected = Collected()
     handed_in: list[str] = []
 
-    def pictures() -> Iterator[Picture]:
-        for picture in opened(files, collected.skipped):
-            handed_in.append(files[Path(picture.name)].file_name)
-            yield picture
+    def images() -> Iterator[RGBImage]:
+        for image in opened(files, collected.skipped):
+            handed_in.append(files[Path(image.name)].file_name)
+            yield image
 
     def unusable(position: int, error: ImageError) -> None:
         collected.skipped[handed_in[position]] = str(error)
 
-    stream = detector.stream_pictures(pictures(), batch_size=batch_size, on_error=unusable)
+    stream = detector.stream_images(images(), batch_size=batch_size, on_error=unusable)
     try:
         with closing(stream):
-            for picture, found in track(stream, total=len(files), what="detecting"):
-                truth = files[Path(picture.name)]
+            for image, found in track(stream, total=len(files), what="detecting"):
+                truth = files[Path(image.name)]
                 try:
-                    of_eager = None if eager is None else eager(picture)
-                except ImageError as error:  # left out for both: they are held against the same pictures
+                    of_eager = None if eager is None else eager(image)
+                except ImageError as error:  # left out for both: they are held against the same images
                     collected.skipped[truth.file_name] = str(error)
                     continue
-                answer = Answer(file=Path(picture.name), truth=truth, model=found, eager=of_eager)
+                answer = Answer(file=Path(image.name), truth=truth, model=found, eager=of_eager)
                 collected.answers.append(answer)
     except KeyboardInterrupt:
         collected.is_partial = True

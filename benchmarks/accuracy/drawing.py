@@ -16,7 +16,7 @@ from frcnn.benchmarks.parity.matching import match
 from frcnn.errors import OutputError
 from frcnn.files import replacing, writable_folder
 from frcnn.runtime import Detections
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import output_names
 from frcnn.runtime.results.draw import Colour, annotate
 
@@ -31,7 +31,7 @@ _MOVED_IOU: Final = 0.9
 _GROUND: Final[Colour] = (24, 24, 24)
 _TEXT: Final[Colour] = (240, 240, 240)
 _GAP_PX: Final = 8
-_LEAST_FONT_PX: Final = 12
+_MIN_FONT_PX: Final = 12
 
 _Word = tuple[int, str, Colour]
 """Where a word begins, the word, its colour."""
@@ -39,7 +39,7 @@ _Word = tuple[int, str, Colour]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Differing:
-    """A picture in which the two differ.
+    """An image in which the two differ.
 
     Attributes:
         answer: what both found, what scores too little left out.
@@ -55,7 +55,7 @@ class Differing:
 
 
 def differing(answers: Sequence[Answer], *, score: float) -> list[Differing]:
-    """Return the pictures in which the two differ, those with the surest differences first.
+    """Return the images in which the two differ, those with the surest differences first.
 
     A detection differs where the other side has none that overlaps it by an IoU of 0.5, or has one of another label, or
     one that overlaps by less than 0.9. What scores less than ``score`` may be a partner, but does not count by itself.
@@ -65,7 +65,7 @@ def differing(answers: Sequence[Answer], *, score: float) -> list[Differing]:
 
 
 def draw_pair(item: Differing, pixels: NDArray[np.uint8], *, titles: tuple[str, str]) -> NDArray[np.uint8]:
-    """Return the picture twice, side by side, with what each side found and a line above that says how to read it.
+    """Return the image twice, side by side, with what each side found and a line above that says how to read it.
 
     Args:
         item: what to draw.
@@ -85,7 +85,7 @@ def write_pairs(items: Sequence[Differing], folder: Path, *, titles: tuple[str, 
     """Draw pairs into a folder.
 
     Raises:
-        ImageError: a picture is there no more.
+        ImageError: an image is there no more.
         OutputError: the folder cannot be written.
     """
     writable_folder(folder)
@@ -95,7 +95,7 @@ def write_pairs(items: Sequence[Differing], folder: Path, *, titles: tuple[str, 
         target = folder / names[item.answer.file]
         if target.exists() and target.samefile(item.answer.file):
             raise OutputError(f"{target} is an input and would be overwritten", hint="choose another folder with -o")
-        pair = draw_pair(item, Picture.open(item.answer.file).uint8(), titles=titles)
+        pair = draw_pair(item, RGBImage.open(item.answer.file).uint8(), titles=titles)
         with replacing(target) as temporary:
             Image.fromarray(pair).save(temporary, quality=92)
         written.append(target)
@@ -157,7 +157,7 @@ def _lines(words: Sequence[tuple[str, Colour]], width: int, font: ImageFont.Free
 
 def _titles(texts: Sequence[Sequence[tuple[str, Colour]]], width: int) -> list[NDArray[np.uint8]]:
     """Return a strip (h, width, 3) for each side, all of one height."""
-    font = ImageFont.load_default(max(_LEAST_FONT_PX, width // 36))
+    font = ImageFont.load_default(max(_MIN_FONT_PX, width // 36))
     assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels have FreeType and its font
     laid_out = [_lines(words, width, font) for words in texts]
     line_px = round(font.size * 1.4)

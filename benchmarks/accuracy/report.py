@@ -68,10 +68,10 @@ class Evaluation:
         return fall is not None and -fall <= self.limit
 
     def objects(self, category: int | None = None) -> int:
-        """Return how many objects count in the pictures that were used, of one category or of all."""
+        """Return how many objects count in the images that were used, of one category or of all."""
         wanted = self.categories if category is None else (category,)
-        pictures = (answer.truth for answer in self.collected.answers)
-        return sum(not o.is_crowd and o.category in wanted for picture in pictures for o in picture.objects)
+        images = (answer.truth for answer in self.collected.answers)
+        return sum(not o.is_crowd and o.category in wanted for image in images for o in image.objects)
 
     def as_json(self, *, model: Mapping[str, Any], eager: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
         """Return the document.
@@ -108,8 +108,8 @@ class Evaluation:
         if self.eager is not None and self.difference is not None:
             rows.insert(0, ("eager torchvision", *map(_text, self.eager.overall.values())))
             rows.append(("difference", *map(_signed, self.difference.values())))
-        pictures = f"{len(self.collected.answers)} pictures, {self.objects()} objects"
-        show_table(f"accuracy by COCO's box measure: {pictures}", ("", *columns), rows)
+        images = f"{len(self.collected.answers)} images, {self.objects()} objects"
+        show_table(f"accuracy by COCO's box measure: {images}", ("", *columns), rows)
         heads = ("class", "objects", "AP", "AP50", "AP75", *(("AP of eager", "difference") if self.eager else ()))
         show_table("by class", heads, [self._row(category) for category in self.categories if self.objects(category)])
 
@@ -132,21 +132,21 @@ class Evaluation:
         return found
 
 
-def evaluate(truth: Truth, classes: ClassMap, collected: Collected, *, most: int, limit: float | None) -> Evaluation:
-    """Score what was found against the annotations of the very pictures that it was found in.
+def evaluate(truth: Truth, classes: ClassMap, collected: Collected, *, maximum: int, limit: float | None) -> Evaluation:
+    """Score what was found against the annotations of the very images that it was found in.
 
     Args:
         truth: the annotated set.
         classes: which class is which category.
         collected: what was found.
-        most: detections of a class in a picture that are looked at.
+        maximum: detections of a class in an image that are looked at.
         limit: by how much the model's AP may fall below eager's.
 
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
     """
     answers = collected.answers
-    scorer = Scorer([answer.truth for answer in answers], classes.categories, most=most)
+    scorer = Scorer([answer.truth for answer in answers], classes.categories, maximum=maximum)
     model_overall, model_per_class = scorer.score([answer.model for answer in answers])
     of_eager = [answer.eager for answer in answers if answer.eager is not None]
     eager = None

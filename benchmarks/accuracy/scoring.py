@@ -9,14 +9,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.accuracy.truth import TruthPicture
+from frcnn.benchmarks.accuracy.truth import TruthImage
 from frcnn.errors import MissingDependencyError
 from frcnn.runtime import Detections
 
 __all__ = ["COCO_DETECTIONS", "Measures", "Scorer", "difference"]
 
 COCO_DETECTIONS: Final = 100
-"""The most detections of a class in a picture that COCO looks at."""
+"""The most detections of a class in an image that COCO looks at."""
 
 Measures = dict[str, float | None]
 """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: from 0 to 1, None where there are no objects."""
@@ -29,25 +29,25 @@ class Scorer:
     """Scores detections against one annotated set.
 
     Args:
-        pictures: the pictures that were detected in.
+        images: the images that were detected in.
         categories: the categories that count, by class index.
-        most: detections of a class in a picture that are looked at, the best ones.
+        most: detections of a class in an image that are looked at, the best ones.
 
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
     """
 
     def __init__(
-        self, pictures: Sequence[TruthPicture], categories: Mapping[int, int], *, most: int = COCO_DETECTIONS
+        self, images: Sequence[TruthImage], categories: Mapping[int, int], *, maximum: int = COCO_DETECTIONS
     ) -> None:
         self._library = _import_faster_coco_eval()
         self._categories = dict(categories)
         self._ids = sorted(set(categories.values()))
-        self._most = most
-        self._truth = self._document(pictures)
+        self._max = maximum
+        self._truth = self._document(images)
 
     def score(self, found: Sequence[Detections]) -> tuple[Measures, dict[int, Measures]]:
-        """Score what was found, one ``Detections`` a picture.
+        """Score what was found, one ``Detections`` an image.
 
         Returns:
             The measures of all classes together (the mean over those that have objects), and by category id.
@@ -57,7 +57,7 @@ class Scorer:
         evaluation = self._library.COCOeval_faster(
             truth, truth.loadRes(results), iouType="bbox", print_function=_say_nothing, extra_calc=False
         )
-        evaluation.params.maxDets = [1, 10, self._most]
+        evaluation.params.maxDets = [1, 10, self._max]
         evaluation.evaluate()
         evaluation.accumulate()
         # (IoU threshold, recall, class, size, detections) and without the second; -1 where there are no objects
@@ -77,10 +77,10 @@ class Scorer:
             "AP75": _mean(precision[5, ..., 0, -1]),
         }
         measures |= {f"AP{size}": _mean(precision[..., i, -1]) for i, size in enumerate(_SIZES) if size}
-        measures |= {f"AR{most}": _mean(recall[..., 0, i]) for i, most in enumerate((1, 10, self._most))}
+        measures |= {f"AR{maximum}": _mean(recall[..., 0, i]) for i, maximum in enumerate((1, 10, self._max))}
         return measures | {f"AR{size}": _mean(recall[..., i, -1]) for i, size in enumerate(_SIZES) if size}
 
-    def _document(self, pictures: Sequence[TruthPicture]) -> dict[str, Any]:
+    def _document(self, images: Sequence[TruthImage]) -> dict[str, Any]:
         annotations = [
             {
                 "id": 0,
@@ -90,14 +90,14 @@ class Scorer:
                 "area": item.area,
                 "iscrowd": int(item.is_crowd),
             }
-            for number, picture in enumerate(pictures, start=1)
-            for item in picture.objects
+            for number, image in enumerate(images, start=1)
+            for item in image.objects
             if item.category in self._ids
         ]
         for number, annotation in enumerate(annotations, start=1):  # an id of 0 would mean "no match" to COCO's code
             annotation["id"] = number
         return {
-            "images": [{"id": number} for number in range(1, len(pictures) + 1)],
+            "images": [{"id": number} for number in range(1, len(images) + 1)],
             "annotations": annotations,
             "categories": [{"id": category, "name": str(category)} for category in self._ids],
         }

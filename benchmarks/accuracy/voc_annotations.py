@@ -1,6 +1,6 @@
 """Read a folder of Pascal VOC's XML annotations as if they were COCO's.
 
-As VOC's development kit has it, a picture has the name of its annotation file. Corners are pixels counted from 1, both
+As VOC's development kit has it, an image has the name of its annotation file. Corners are pixels counted from 1, both
 inside the object, so a box begins at ``xmin - 1`` and is ``xmax - xmin + 1`` wide. Difficult objects become crowds,
 which count neither way. (One rule is COCO's, not VOC's: a detection is ignored for a crowd when enough of *itself* lies
 in the crowd's box, not by their IoU.)
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 from xml.parsers import expat
 
-from frcnn.benchmarks.accuracy.truth import Truth, TruthObject, TruthPicture
+from frcnn.benchmarks.accuracy.truth import Truth, TruthImage, TruthObject
 from frcnn.errors import UsageError
-from frcnn.runtime.images.sources import PICTURE_SUFFIXES
+from frcnn.runtime.images.sources import IMAGE_SUFFIXES
 
 __all__ = ["read_voc"]
 
@@ -28,12 +28,12 @@ class _NotVocError(ValueError):
     """An annotation that is no VOC; the message is one line."""
 
 
-def read_voc(folder: Path, pictures: Path) -> Truth:
+def read_voc(folder: Path, images: Path) -> Truth:
     """Read a folder's XML files; folders inside it are not searched.
 
     Args:
         folder: VOC's ``Annotations``.
-        pictures: VOC's ``JPEGImages``, to find the pictures' suffixes.
+        images: VOC's ``JPEGImages``, to find the images' suffixes.
 
     Raises:
         UsageError: there are none, or one is no VOC annotation.
@@ -44,26 +44,26 @@ def read_voc(folder: Path, pictures: Path) -> Truth:
             f"--annotations: {folder} has no XML files",
             hint="give COCO's instances.json, or VOC's folder Annotations",
         )
-    by_stem = _pictures_by_stem(pictures)
+    by_stem = _images_by_stem(images)
     read = [(path, *_read(path)) for path in files]
     names = sorted({name for _, _, objects in read for name, _ in objects})
     ids = {name: number for number, name in enumerate(names, start=1)}
     found = tuple(
-        TruthPicture(
+        TruthImage(
             file_name=by_stem.get(path.stem, f"{path.stem}.jpg"),
             size=size,
             objects=tuple(_with_category(item, ids[name]) for name, item in objects),
         )
         for path, size, objects in read
     )
-    return Truth(source=str(folder), categories={n: name for name, n in ids.items()}, pictures=found, has_ids=False)
+    return Truth(source=str(folder), categories={n: name for name, n in ids.items()}, images=found, has_ids=False)
 
 
-def _pictures_by_stem(folder: Path) -> dict[str, str]:
-    """Return the picture files' names by stem; of several with one stem the first by name."""
+def _images_by_stem(folder: Path) -> dict[str, str]:
+    """Return the image files' names by stem; of several with one stem the first by name."""
     if not folder.is_dir():
         return {}
-    names = sorted((p.name for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES), reverse=True)
+    names = sorted((p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), reverse=True)
     return {Path(name).stem: name for name in names}
 
 
@@ -72,7 +72,7 @@ def _with_category(item: TruthObject, category: int) -> TruthObject:
 
 
 def _read(path: Path) -> tuple[tuple[int, int] | None, list[tuple[str, TruthObject]]]:
-    """Return a picture's (height, width), if it is said, and its objects with their names."""
+    """Return an image's (height, width), if it is said, and its objects with their names."""
     try:
         root = _parsed(path.read_bytes())
         if root.tag != "annotation":

@@ -18,7 +18,7 @@ def model_manifest(manifest: AnyManifest) -> Manifest:
 
 
 def canvases_of(manifest: AnyManifest) -> Canvases:
-    """Return the canvases that pictures go on; an engine's profiles may raise a small one."""
+    """Return the canvases that images go on; an engine's profiles may raise a small one."""
     return EngineCanvases(manifest) if isinstance(manifest, EngineManifest) else OnnxCanvases(manifest)
 
 
@@ -26,7 +26,7 @@ def first_canvas(manifest: AnyManifest) -> Size | None:
     """Return the (height, width) that the file names first, an engine's usual one; None where it takes any."""
     if isinstance(manifest, EngineManifest):
         profile = manifest.profiles[0]
-        return profile.height.usual, profile.width.usual
+        return profile.height.opt, profile.width.opt
     return None if manifest.canvases is None else manifest.canvases[0]
 
 

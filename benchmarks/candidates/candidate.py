@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from frcnn.benchmarks.timing.measure import Stopwatch
-from frcnn.runtime import Detections, Picture
+from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Precision, Size
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Task:
         model: the torchvision model, in eval mode, float32, on the CPU; rows copy it.
         spec: its description.
         sha256: of the checkpoint; None where there is none.
-        pictures: as given.
-        equal_pictures: the same, all of one size; the same objects where they are so anyway.
+        images: as given.
+        equal_images: the same, all of one size; the same objects where they are so anyway.
         folder: where artifacts are built.
         device: ``"cpu"`` or ``"cuda"``: where eager runs.
         threads: for every row.
@@ -54,8 +54,8 @@ class Task:
     model: GeneralizedRCNN
     spec: ModelSpec
     sha256: str | None
-    pictures: Sequence[Picture]
-    equal_pictures: Sequence[Picture]
+    images: Sequence[RGBImage]
+    equal_images: Sequence[RGBImage]
     folder: Path
     device: Literal["cpu", "cuda"]
     threads: int
@@ -77,19 +77,19 @@ class Runner(Protocol):
         """What times the scope ``network``: wall clock, or CUDA events."""
         ...
 
-    def canvas_of(self, picture: Picture) -> Size:
-        """Return the canvas that a picture alone goes on.
+    def canvas_of(self, image: RGBImage) -> Size:
+        """Return the canvas that an image alone goes on.
 
         Raises:
-            ImageError: the row cannot take the picture.
+            ImageError: the row cannot take the image.
         """
         ...
 
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """Detect in one batch of pictures, padded to one canvas, as torchvision pads a list."""
+    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
+        """Detect in one batch of images, padded to one canvas, as torchvision pads a list."""
         ...
 
-    def network(self, pictures: Sequence[Picture]) -> Callable[[], object]:
+    def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Prepare a batch, and return what runs only the network on it.
 
         Raises:
@@ -112,10 +112,10 @@ class Way:
         backend: what executes it.
         device: where.
         precision: of the heavy layers.
-        pictures: which pictures it takes.
+        images: which images it takes.
         reference: id of the row that it is compared with.
         note: what a reader must know.
-        largest_batch: the most pictures that one call takes.
+        largest_batch: the most images that one call takes.
         prepare: makes or finds its file; None where it needs none, for it runs the model itself.
         open: loads it.
     """
@@ -127,7 +127,7 @@ class Way:
     precision: str
     open: Callable[[Task, File | None], Runner]
     prepare: Callable[[Task], File] | None = None
-    pictures: Literal["as given", "equal-sized"] = "as given"
+    images: Literal["as given", "equal-sized"] = "as given"
     reference: str = EAGER_ID
     note: str = ""
     largest_batch: int | None = None

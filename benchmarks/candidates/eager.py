@@ -20,7 +20,7 @@ from frcnn.benchmarks.candidates.eager_detector import fix_pooler_scales, run_ne
 from frcnn.benchmarks.candidates.unavailable import CannotRunError
 from frcnn.benchmarks.timing.cuda_stopwatch import CudaStopwatch
 from frcnn.benchmarks.timing.measure import Stopwatch, WallStopwatch
-from frcnn.runtime import Detections, Picture
+from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import Size
 
 __all__ = ["EagerRunner", "eager_rows"]
@@ -50,21 +50,21 @@ class EagerRunner:
         self.build_s: float | None = None
         self.network_stopwatch: Stopwatch = CudaStopwatch() if task.device == "cuda" else WallStopwatch()
 
-    def canvas_of(self, picture: Picture) -> Size:
-        """Return the canvas that torchvision pads a picture to."""
+    def canvas_of(self, image: RGBImage) -> Size:
+        """Return the canvas that torchvision pads an image to."""
         transform = self._spec.transform
-        return transform.canvas_size(*transform.resized_size(*picture.size))
+        return transform.canvas_size(*transform.resized_size(*image.size))
 
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """Detect in a list of pictures, the answers back on the host."""
+    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
+        """Detect in a list of images, the answers back on the host."""
         with self._inference():
-            found = self.model([self._tensor(picture) for picture in pictures])
-        return [self._detections(result, p) for result, p in zip(found, pictures, strict=True)]
+            found = self.model([self._tensor(image) for image in images])
+        return [self._detections(result, p) for result, p in zip(found, images, strict=True)]
 
-    def network(self, pictures: Sequence[Picture]) -> Callable[[], object]:
+    def network(self, raw_images: Sequence[RGBImage]) -> Callable[[], object]:
         """Return what runs backbone, RPN and box head on a prepared batch."""
         with torch.inference_mode():
-            images, _ = self.model.transform([self._tensor(picture) for picture in pictures])
+            images, _ = self.model.transform([self._tensor(image) for image in raw_images])
 
         def run() -> object:
             with self._inference():
@@ -82,16 +82,16 @@ class EagerRunner:
         with torch.inference_mode(), autocast:
             yield
 
-    def _tensor(self, picture: Picture) -> Tensor:
-        return to_tensor(picture).to(self._device)
+    def _tensor(self, image: RGBImage) -> Tensor:
+        return to_tensor(image).to(self._device)
 
-    def _detections(self, result: dict[str, Tensor], picture: Picture) -> Detections:
+    def _detections(self, result: dict[str, Tensor], image: RGBImage) -> Detections:
         return Detections(
             boxes=result["boxes"].float().cpu().numpy(),
             scores=result["scores"].float().cpu().numpy(),
             labels=result["labels"].cpu().numpy(),
-            image_size=picture.size,
-            source=picture.source,
+            image_size=image.size,
+            source=image.source,
             label_names=self._spec.labels,
         )
 
@@ -105,7 +105,7 @@ def eager_rows(device: str, *, equal_sized: bool) -> list[Way]:
 
     Args:
         device: where.
-        equal_sized: whether the pictures differ in size, so that rows of equal-sized pictures need a reference.
+        equal_sized: whether the images differ in size, so that rows of equal-sized images need a reference.
     """
     common: dict[str, Any] = {"backend": "torch", "device": device}
     single = "tf32" if device == "cuda" else "fp32"
@@ -139,12 +139,12 @@ def eager_rows(device: str, *, equal_sized: bool) -> list[Way]:
         rows.append(
             Way(
                 id="eager-fp32-equal",
-                name="eager torchvision, fp32, equal-sized pictures",
+                name="eager torchvision, fp32, equal-sized images",
                 precision=single,
                 open=_open_eager,
-                pictures="equal-sized",
+                images="equal-sized",
                 reference="eager-fp32-equal",
-                note="the reference of the rows that take only one picture size",
+                note="the reference of the rows that take only one image size",
                 **common,
             )
         )
@@ -153,7 +153,7 @@ def eager_rows(device: str, *, equal_sized: bool) -> list[Way]:
 
 def _on_a_gpu_there_is(task: Task) -> Task:
     if task.device == "cuda" and not torch.cuda.is_available():
-        raise CannotRunError("PyTorch finds no NVIDIA GPU on this machine")
+        raise CannotRunError("PyTorch finds no NVIDIA GPU on this system")
     return task
 
 
@@ -168,7 +168,7 @@ def _open_amp(task: Task, _: File | None) -> Runner:
 
 
 def _open_compiled(task: Task, _: File | None) -> Runner:
-    """Compile, and run one picture of each canvas, all within the time limit."""
+    """Compile, and run one image of each canvas, all within the time limit."""
     runner = EagerRunner(_on_a_gpu_there_is(task))
     limit = task.compile_limit_s
     if not limit:
@@ -178,8 +178,8 @@ def _open_compiled(task: Task, _: File | None) -> Runner:
     try:
         with _deadline(limit):
             runner.model.backbone = torch.compile(runner.model.backbone, dynamic=True)
-            for picture in {runner.canvas_of(picture): picture for picture in task.pictures}.values():
-                runner.detect([picture])
+            for image in {runner.canvas_of(image): image for image in task.images}.values():
+                runner.detect([image])
     except _OutOfTimeError:
         torch.compiler.reset()
         raise CannotRunError(

@@ -14,14 +14,14 @@ from torchvision.ops.poolers import initLevelMapper
 
 from frcnn.errors import ImageError
 from frcnn.runtime import Detections
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import ModelSpec, Size
 
 __all__ = ["EagerDetector", "fix_pooler_scales", "run_network", "to_tensor"]
 
 
 class EagerDetector:
-    """Runs a torchvision model, its own transform included, one picture at a time.
+    """Runs a torchvision model, its own transform included, one image at a time.
 
     Args:
         model: in eval mode, on whichever device.
@@ -34,34 +34,34 @@ class EagerDetector:
         fix_pooler_scales(model, spec)
 
     @torch.inference_mode()
-    def detect(self, picture: Picture, canvas: Size) -> Detections:
-        """Detect in a picture padded onto a canvas, as the artifact under comparison pads it.
+    def detect(self, raw_image: RGBImage, canvas: Size) -> Detections:
+        """Detect in an image padded onto a canvas, as the artifact under comparison pads it.
 
         Args:
-            picture: any decoded picture.
-            canvas: (height, width) in pixels, at least the resized picture's.
+            raw_image: any decoded image.
+            canvas: (height, width) in pixels, at least the resized image's.
 
         Raises:
-            ImageError: torchvision cannot resize the picture.
+            ImageError: torchvision cannot resize the image.
         """
         transform = self.model.transform
         device = next(self.model.parameters()).device
         try:
-            image, _ = transform.resize(transform.normalize(to_tensor(picture).to(device)), None)
-        except RuntimeError as error:  # the short side of a very long picture becomes 0 pixels
-            raise ImageError(f"{picture.name}: torchvision cannot resize it: {error}") from error
+            image, _ = transform.resize(transform.normalize(to_tensor(raw_image).to(device)), None)
+        except RuntimeError as error:  # the short side of a very long image becomes 0 pixels
+            raise ImageError(f"{raw_image.name}: torchvision cannot resize it: {error}") from error
         size = (int(image.shape[1]), int(image.shape[2]))
         padded = image.new_zeros(1, 3, *canvas)
         padded[0, :, : size[0], : size[1]] = image
 
         found = run_network(self.model, padded, [size])
-        (result,) = transform.postprocess(found, [size], [picture.size])
+        (result,) = transform.postprocess(found, [size], [raw_image.size])
         return Detections(
             boxes=result["boxes"].cpu().numpy(),
             scores=result["scores"].cpu().numpy(),
             labels=result["labels"].cpu().numpy(),
-            image_size=picture.size,
-            source=picture.source,
+            image_size=raw_image.size,
+            source=raw_image.source,
             label_names=self.spec.labels,
         )
 
@@ -72,10 +72,10 @@ def run_network(model: GeneralizedRCNN, images: Tensor, sizes: Sequence[Size]) -
     Args:
         model: in eval mode.
         images: (N, 3, H, W) of the model's type, normalised and padded.
-        sizes: (height, width) of each resized picture.
+        sizes: (height, width) of each resized image.
 
     Returns:
-        torchvision's dictionaries, one a picture, boxes in canvas pixels.
+        torchvision's dictionaries, one an image, boxes in canvas pixels.
     """
     maps = model.backbone(images)
     features = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
@@ -84,16 +84,16 @@ def run_network(model: GeneralizedRCNN, images: Tensor, sizes: Sequence[Size]) -
     return found
 
 
-def to_tensor(picture: Picture) -> Tensor:
-    """Return a picture as torchvision's models take it: (3, H, W) float32 in [0, 1]."""
-    chw = torch.tensor(picture.pixels).permute(2, 0, 1)  # a copy: a picture is read-only
+def to_tensor(image: RGBImage) -> Tensor:
+    """Return an image as torchvision's models take it: (3, H, W) float32 in [0, 1]."""
+    chw = torch.tensor(image.pixels).permute(2, 0, 1)  # a copy: an image is read-only
     return chw if chw.is_floating_point() else chw.float().div(255)
 
 
 def fix_pooler_scales(model: GeneralizedRCNN, spec: ModelSpec) -> None:
     """Give the RoI pooler the scales of its feature maps.
 
-    torchvision infers them from the first picture a model ever sees and keeps them; a very small first picture, whose
+    torchvision infers them from the first image a model ever sees and keeps them; a very small first image, whose
     canvas is mostly padding, spoils them for all that follow.
     """
     pooler = model.roi_heads.box_roi_pool

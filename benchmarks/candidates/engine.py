@@ -14,7 +14,7 @@ from frcnn.benchmarks.candidates.onnx import precision_of
 from frcnn.benchmarks.candidates.unavailable import CannotRunError
 from frcnn.benchmarks.timing.measure import Stopwatch
 from frcnn.errors import ArtifactError, MissingDependencyError
-from frcnn.runtime import Detections, Detector, Picture
+from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.runtime.images.preprocess import place
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Size
@@ -23,7 +23,7 @@ from frcnn.spec.engine import TARGETS, EngineManifest, Target
 __all__ = ["EngineRunner", "engine_rows"]
 
 _NAMES = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
-_NOTE = "network: pictures already in device memory, the kernel that resizes and normalises them included"
+_NOTE = "network: images already in device memory, the kernel that resizes and normalises them included"
 
 
 class EngineRunner:
@@ -43,19 +43,19 @@ class EngineRunner:
         self.build_s: float | None = None
         self.network_stopwatch: Stopwatch = CudaStopwatch()
 
-    def canvas_of(self, picture: Picture) -> Size:
-        """Return the canvas that a picture alone goes on."""
-        return place(picture, self._transform, self._canvases).canvas
+    def canvas_of(self, image: RGBImage) -> Size:
+        """Return the canvas that an image alone goes on."""
+        return place(image, self._transform, self._canvases).canvas
 
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         """Detect in a batch on one canvas, the answers back on the host."""
-        return self._detector(list(pictures), batch_size=len(pictures), same_canvas=len(pictures) > 1)
+        return self._detector(list(images), batch_size=len(images), same_canvas=len(images) > 1)
 
-    def network(self, pictures: Sequence[Picture]) -> Callable[[], object]:
-        """Return what runs the network on pictures in device memory and leaves the answers there."""
+    def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
+        """Return what runs the network on images in device memory and leaves the answers there."""
         import torch
 
-        arrays = [torch.from_numpy(picture.uint8().copy()).cuda() for picture in pictures]
+        arrays = [torch.from_numpy(image.uint8().copy()).cuda() for image in images]
         stream = torch.cuda.current_stream()
         torch.cuda.synchronize()
         options: dict[str, Any] = {"batch_size": len(arrays), "same_canvas": len(arrays) > 1}
@@ -113,7 +113,7 @@ def _open(task: Task, file: File | None) -> Runner:
 
     assert file is not None
     if not torch.cuda.is_available():
-        raise CannotRunError("it runs on an NVIDIA GPU, and this machine has none that PyTorch finds")
+        raise CannotRunError("it runs on an NVIDIA GPU, and this system has none that PyTorch finds")
     manifest = open_artifact(file.path).manifest
     if not isinstance(manifest, EngineManifest):
         raise ArtifactError(f"{file.path.name} is no engine artifact")

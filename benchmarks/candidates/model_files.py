@@ -98,7 +98,7 @@ def built_engine(task: Task) -> File:
     import torch
 
     if not torch.cuda.is_available():
-        raise CannotRunError("it runs on an NVIDIA GPU, and this machine has none that PyTorch finds")
+        raise CannotRunError("it runs on an NVIDIA GPU, and this system has none that PyTorch finds")
     from frcnn.exporter.engine.artifact import build_engine
 
     path = task.folder / "model.frcnn"
@@ -112,12 +112,12 @@ def built_engine(task: Task) -> File:
 
 
 def naive_onnx(task: Task) -> File:
-    """Export the model as torchvision itself offers: traced, for one picture of one size."""
+    """Export the model as torchvision itself offers: traced, for one image of one size."""
     import torch
 
     from frcnn.benchmarks.candidates.eager_detector import to_tensor
 
-    height, width = task.equal_pictures[0].size
+    height, width = task.equal_images[0].size
     path = task.folder / f"torchvision-{height}x{width}.onnx"
     key = f"{task.sha256} {height}x{width} torch {torch.__version__} {hash_of(task)}"
     if task.sha256 is not None and _naive_key(path) == key:
@@ -126,7 +126,7 @@ def naive_onnx(task: Task) -> File:
     started = time.perf_counter()
     with warnings.catch_warnings(), replacing(path) as temporary:
         warnings.simplefilter("ignore")
-        image = to_tensor(task.equal_pictures[0])
+        image = to_tensor(task.equal_images[0])
         torch.onnx.export(task.model, ([image],), temporary, dynamo=False, opset_version=17, input_names=["image"])
         proto = onnx.load(temporary)
         proto.metadata_props.add(key=_NAIVE_KEY, value=key)

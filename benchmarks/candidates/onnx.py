@@ -17,7 +17,7 @@ from frcnn.benchmarks.candidates.model_files import built_onnx, given_file, naiv
 from frcnn.benchmarks.candidates.unavailable import CannotRunError
 from frcnn.benchmarks.timing.measure import Stopwatch, WallStopwatch
 from frcnn.errors import ArtifactError, MissingDependencyError
-from frcnn.runtime import Detections, Detector, Picture
+from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.runtime.backend import Network, NetworkOutput
 from frcnn.runtime.dependencies import import_onnx, import_onnxruntime
 from frcnn.runtime.host.backend import HostBackend
@@ -28,7 +28,7 @@ from frcnn.spec import Manifest, Size
 
 __all__ = ["NaiveRunner", "NetworkRunner", "OpenVinoNetwork", "onnx_rows"]
 
-_NAIVE_NOTE = "traced for one picture of one size, by torch.onnx.export as torchvision documents it"
+_NAIVE_NOTE = "traced for one image of one size, by torch.onnx.export as torchvision documents it"
 _ON_HOST = "times include the copies to and from the GPU"
 
 
@@ -48,18 +48,18 @@ class NetworkRunner:
         self.build_s: float | None = None
         self.network_stopwatch: Stopwatch = WallStopwatch()
 
-    def canvas_of(self, picture: Picture) -> Size:
-        """Return the canvas that a picture alone goes on."""
-        return place(picture, self._manifest.model.transform, self._backend.canvases).canvas
+    def canvas_of(self, image: RGBImage) -> Size:
+        """Return the canvas that an image alone goes on."""
+        return place(image, self._manifest.model.transform, self._backend.canvases).canvas
 
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         """Detect in a batch on one canvas."""
-        return self._detector(list(pictures), batch_size=len(pictures), same_canvas=len(pictures) > 1)
+        return self._detector(list(images), batch_size=len(images), same_canvas=len(images) > 1)
 
-    def network(self, pictures: Sequence[Picture]) -> Callable[[], object]:
+    def network(self, raw_images: Sequence[RGBImage]) -> Callable[[], object]:
         """Return what runs only the network on a prepared batch."""
         transform = self._manifest.model.transform
-        placed = [place(picture, transform, self._backend.canvases) for picture in pictures]
+        placed = [place(image, transform, self._backend.canvases) for image in raw_images]
         canvas = common_canvas(placed, self._backend.canvases)
         prepared = [with_pixels(onto_canvas(item, canvas), transform) for item in placed]
         images, sizes = _stacked(prepared)
@@ -115,7 +115,7 @@ class OpenVinoNetwork:
 
 
 class NaiveRunner:
-    """torchvision's own export in ONNX Runtime: one picture of one size in, its detections out.
+    """torchvision's own export in ONNX Runtime: one image of one size in, its detections out.
 
     Args:
         path: the file.
@@ -136,29 +136,27 @@ class NaiveRunner:
         options.log_severity_level = 4
         self._session: Any = ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
         if providers[0] not in self._session.get_providers():
-            raise CannotRunError(f"ONNX Runtime's {providers[0]} does not start on this machine")
+            raise CannotRunError(f"ONNX Runtime's {providers[0]} does not start on this system")
         self._spec = task.spec
         self._input = self._session.get_inputs()[0].name
         self.build_s: float | None = None
         self.network_stopwatch: Stopwatch = WallStopwatch()
 
-    def canvas_of(self, picture: Picture) -> Size:
-        """Return the canvas that torchvision pads a picture to."""
+    def canvas_of(self, image: RGBImage) -> Size:
+        """Return the canvas that torchvision pads an image to."""
         transform = self._spec.transform
-        return transform.canvas_size(*transform.resized_size(*picture.size))
+        return transform.canvas_size(*transform.resized_size(*image.size))
 
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         """Detect in a batch of one."""
-        (picture,) = pictures
-        chw = np.ascontiguousarray(to_tensor(picture).numpy())
+        (image,) = images
+        chw = np.ascontiguousarray(to_tensor(image).numpy())
         boxes, labels, scores = self._session.run(None, {self._input: chw})
         return [
-            Detections(
-                boxes=boxes, scores=scores, labels=labels, image_size=picture.size, label_names=self._spec.labels
-            )
+            Detections(boxes=boxes, scores=scores, labels=labels, image_size=image.size, label_names=self._spec.labels)
         ]
 
-    def network(self, pictures: Sequence[Picture]) -> Callable[[], object]:
+    def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Refuse: resizing is a part of this graph."""
         raise CannotRunError("resizing is a part of torchvision's own export and cannot be taken off")
 
@@ -173,7 +171,7 @@ def onnx_rows(artifacts: Sequence[Path], device: str, *, equal_sized: bool) -> l
     Args:
         artifacts: those that were given, of any kind; without a ``model.onnx`` among them one is built.
         device: where torchvision's own export runs.
-        equal_sized: whether the pictures differ in size, so that it takes resized ones.
+        equal_sized: whether the images differ in size, so that it takes resized ones.
     """
     naive: Literal["as given", "equal-sized"] = "equal-sized" if equal_sized else "as given"
     reference = "eager-fp32-equal" if equal_sized else "eager-fp32"
@@ -187,7 +185,7 @@ def onnx_rows(artifacts: Sequence[Path], device: str, *, equal_sized: bool) -> l
             precision="fp32",
             prepare=naive_onnx,
             open=lambda task, file: NaiveRunner(task, _path(file), _providers(provider)),
-            pictures=naive,
+            images=naive,
             reference=reference,
             note=_NAIVE_NOTE,
             largest_batch=1,
@@ -210,7 +208,7 @@ def naive_tensorrt(*, equal_sized: bool) -> Way:
         open=lambda task, file: NaiveRunner(
             task, _path(file), ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
         ),
-        pictures="equal-sized" if equal_sized else "as given",
+        images="equal-sized" if equal_sized else "as given",
         reference="eager-fp32-equal" if equal_sized else "eager-fp32",
         note=_NAIVE_NOTE + "; what TensorRT does not take runs in CUDA and on the CPU",
         largest_batch=1,

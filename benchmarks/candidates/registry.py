@@ -19,7 +19,7 @@ def all_ways(artifacts: Sequence[Path], device: str, *, equal_sized: bool) -> li
     Args:
         artifacts: model files that were given; kinds of which there is none are built where they can run.
         device: ``"cpu"`` or ``"cuda"``: where eager runs.
-        equal_sized: whether the pictures differ in size, so that some rows take resized ones.
+        equal_sized: whether the images differ in size, so that some rows take resized ones.
     """
     return [
         *eager_rows(device, equal_sized=equal_sized),

@@ -8,7 +8,7 @@ __all__ = ["CannotRunError", "reason_of"]
 
 
 class CannotRunError(Exception):
-    """This machine cannot run a row, or the row cannot do what was asked; its text is the reason, one line."""
+    """This system cannot run a row, or the row cannot do what was asked; its text is the reason, one line."""
 
 
 def reason_of(error: Exception) -> str:

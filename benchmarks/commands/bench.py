@@ -1,7 +1,7 @@
-"""Measure speed against eager torchvision, on this machine and your pictures.
+"""Measure speed against eager torchvision, on this system and your images.
 
 Eager is always a row; so is every artifact given. Without a model.onnx one is exported; everything else that this
-machine can run is a row too, and what it cannot run is a row that says why. Rows run interleaved on the same pictures,
+system can run is a row too, and what it cannot run is a row that says why. Rows run interleaved on the same images,
 and each is compared with eager in the same run: one that disagrees is marked wrong, however quick it is. The report's
 folder gets results.json, report.md and report.html.
 
@@ -29,7 +29,7 @@ from frcnn.files import writable_folder
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.report.results import Results
-    from frcnn.benchmarks.timing.images import Pictures
+    from frcnn.benchmarks.timing.images import Images
     from frcnn.benchmarks.timing.run import BenchRun, Plan
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=Path,
         nargs="+",
-        help="pictures and folders of pictures, 16 or more; by default 16 that frcnn brings along",
+        help="images and folders of images, 16 or more; by default 16 that frcnn brings along",
     )
     group.add_argument(
         "-o", "--output", metavar="FOLDER", type=Path, default=Path("report"), help="the report (default: %(default)s)"
@@ -87,10 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     old = None if arguments.against is None else Results.read(arguments.against)
     plan = _plan(arguments)
-    pictures = _pictures(arguments.images)
+    images = _images(arguments.images)
     folder = writable_folder(arguments.output)
     with _progress() as report:
-        bench = _prepared(arguments, loaded, plan, pictures, folder, report)
+        bench = _prepared(arguments, loaded, plan, images, folder, report)
         partial = ""
         try:
             bench.go()
@@ -146,7 +146,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         plan = dataclasses.replace(
             plan,
             budget_s=arguments.budget,
-            least_measuring_s=plan.least_measuring_s * part,
+            min_measuring_s=plan.min_measuring_s * part,
             curves_s=plan.curves_s * part,
         )
     return plan
@@ -162,14 +162,14 @@ def _batches(text: str) -> tuple[int, ...]:
     return batches
 
 
-def _pictures(paths: Sequence[Path] | None) -> Pictures:
-    from frcnn.benchmarks.timing.images import default_pictures, given_pictures
+def _images(paths: Sequence[Path] | None) -> Images:
+    from frcnn.benchmarks.timing.images import default_images, given_images
 
-    found = default_pictures() if paths is None else given_pictures(paths)
+    found = default_images() if paths is None else given_images(paths)
     for item in found.skipped:
         warn(f"skipped {item.name}: {item.reason}")
-    if len(found.pictures) < 16:
-        warn(f"{len(found.pictures)} pictures: with fewer than 16 the figures lean on what these happen to show")
+    if len(found.images) < 16:
+        warn(f"{len(found.images)} images: with fewer than 16 the figures lean on what these happen to show")
     return found
 
 
@@ -177,7 +177,7 @@ def _prepared(
     arguments: argparse.Namespace,
     loaded: LoadedCheckpoint,
     plan: Plan,
-    pictures: Pictures,
+    images: Images,
     folder: Path,
     report: Callable[[float, str], None],
 ) -> BenchRun:
@@ -197,7 +197,7 @@ def _prepared(
         )
     threads = arguments.threads or available_cpus()
     torch.set_num_threads(threads)
-    equal = made_equal(pictures.pictures)
+    equal = made_equal(images.images)
     limit = plan.budget_s / 8 if arguments.compile_limit is None else arguments.compile_limit
     if not 0 <= limit < math.inf:
         raise UsageError(f"--compile-limit: expected seconds from 0, got {limit}")
@@ -205,20 +205,20 @@ def _prepared(
         model=loaded.model,
         spec=loaded.spec,
         sha256=loaded.sha256,
-        pictures=pictures.pictures,
-        equal_pictures=equal,
+        images=images.images,
+        equal_images=equal,
         folder=folder,
         device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         threads=threads,
         compile_limit_s=limit,
         say=note if not sys.stderr.isatty() else lambda what: None,
     )
-    is_mixed = any(a is not b for a, b in zip(equal, pictures.pictures, strict=True))
+    is_mixed = any(a is not b for a, b in zip(equal, images.images, strict=True))
     ways = all_ways(arguments.artifacts, task.device, equal_sized=is_mixed)
     return BenchRun(
         task,
         ways,
-        pictures,
+        images,
         plan,
         checkpoint=arguments.checkpoint.name,
         command=arguments.command,

@@ -1,7 +1,7 @@
 """Check that a model answers as its checkpoint does in eager torchvision.
 
-Both look at the same pictures on the same canvas; detections are paired by overlap. The exit code is 0 when they agree,
-1 when they do not or when a picture was skipped. Without limits on the command line these hold for trained weights:
+Both look at the same images on the same canvas; detections are paired by overlap. The exit code is 0 when they agree,
+1 when they do not or when an image was skipped. Without limits on the command line these hold for trained weights:
 
   fp32                   boxes within 0.01 px, scores within 1e-4, the same labels, nothing missing
   fp16                   above score 0.3: IoU at least 0.99 for 98 % of the detections (where two boxes of one object
@@ -32,8 +32,8 @@ from frcnn.files import write_text
 from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
 
 if TYPE_CHECKING:
-    from frcnn.benchmarks.parity.comparison import Limits, Parity, PictureParity
-    from frcnn.runtime.images.image import Picture
+    from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity
+    from frcnn.runtime.images.image import RGBImage
     from frcnn.spec import Manifest, ModelSpec
     from frcnn.spec.engine import EngineManifest
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("comparison")
     group.add_argument("model", metavar="MODEL", type=Path, help="the artifact: model.onnx or model.frcnn")
     group.add_argument(
-        "--images", metavar="PATH", type=Path, nargs="+", required=True, help="pictures and folders of pictures"
+        "--images", metavar="PATH", type=Path, nargs="+", required=True, help="images and folders of images"
     )
     group.add_argument(
         "--device",
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from frcnn.benchmarks.candidates.artifacts import canvases_of
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
-    from frcnn.benchmarks.parity.comparison import compare_pictures, total
+    from frcnn.benchmarks.parity.comparison import compare_images, total
     from frcnn.runtime import Detector
     from frcnn.runtime.model_files.artifact import open_artifact
 
@@ -103,16 +103,14 @@ def run(arguments: argparse.Namespace) -> int:
         files = _files(arguments.images)
         skipped: list[str] = []
         eager = EagerDetector(loaded.model, loaded.spec)
-        results: list[PictureParity] = []
-        for picture in track(_pictures(files, skipped), total=len(files), what="comparing"):
+        results: list[ImageParity] = []
+        for image in track(_images(files, skipped), total=len(files), what="comparing"):
             try:
-                results.extend(
-                    compare_pictures(eager, detector, [picture], limits, canvases=canvases, warm_up=not results)
-                )
+                results.extend(compare_images(eager, detector, [image], limits, canvases=canvases, warm_up=not results))
             except ImageError as error:
-                _skip(skipped, picture.name, error)
+                _skip(skipped, image.name, error)
     if not results:
-        raise ImageError(f"none of the {len(files)} pictures could be used", hint="see the warnings above")
+        raise ImageError(f"none of the {len(files)} images could be used", hint="see the warnings above")
     parity = total(results, limits)
     _print(parity, arguments.json)
     return _EXIT_OK if parity.passed and not skipped else _EXIT_DISAGREEMENT
@@ -124,18 +122,18 @@ def _files(paths: list[Path]) -> list[Path]:
     files, unusable = files_of(map(str, paths))
     for error in unusable.values():
         raise error
-    pictures = [file for file in files if not is_video(file)]
-    if not pictures:
-        raise UsageError("--images: expected pictures, got videos only", hint="give a folder of pictures")
-    return pictures
+    images = [file for file in files if not is_video(file)]
+    if not images:
+        raise UsageError("--images: expected images, got videos only", hint="give a folder of images")
+    return images
 
 
-def _pictures(files: list[Path], skipped: list[str]) -> Iterator[Picture]:
-    from frcnn.runtime.images.image import Picture
+def _images(files: list[Path], skipped: list[str]) -> Iterator[RGBImage]:
+    from frcnn.runtime.images.image import RGBImage
 
     for file in files:
         try:
-            yield Picture.open(file)
+            yield RGBImage.open(file)
         except ImageError as error:
             _skip(skipped, str(file), error)
 
@@ -203,7 +201,7 @@ def _print(parity: Parity, json_target: str | None) -> None:
             write_text(json_target, text + "\n")
     show = note if json_target == "-" else say
     if json_target != "-":
-        rows = [_row(result) for result in (*parity.pictures, parity.total)]
+        rows = [_row(result) for result in (*parity.images, parity.total)]
         show_table("model against eager torchvision", _COLUMNS, rows)
     t, limits = parity.total, parity.limits
     bound = {
@@ -215,7 +213,7 @@ def _print(parity: Parity, json_target: str | None) -> None:
     ratio = t.eager_ms / t.model_ms
     show(f"median time, roughly: eager {t.eager_ms:.0f} ms, model {t.model_ms:.0f} ms, {ratio:.1f}x (no benchmark)")
     if parity.passed:
-        show(f"AGREE: {t.matched} pairs in {len(parity.pictures)} pictures")
+        show(f"AGREE: {t.matched} pairs in {len(parity.images)} images")
     else:
         show(
             f"DISAGREE: boxes differ by up to {t.box_px:.4g} px, scores by {t.score:.2g}, least IoU {t.iou:.4f}, "
@@ -224,7 +222,7 @@ def _print(parity: Parity, json_target: str | None) -> None:
 
 
 _COLUMNS = (
-    "picture",
+    "image",
     "eager",
     "model",
     "pairs",
@@ -239,9 +237,9 @@ _COLUMNS = (
 )
 
 
-def _row(result: PictureParity) -> tuple[str, ...]:
+def _row(result: ImageParity) -> tuple[str, ...]:
     return (
-        Path(result.picture).name,
+        Path(result.image).name,
         str(result.expected),
         str(result.found),
         str(result.matched),

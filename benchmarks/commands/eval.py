@@ -1,13 +1,13 @@
-"""Measure a model's accuracy on annotated pictures: COCO's AP and AR, and the difference to eager torchvision.
+"""Measure a model's accuracy on annotated images: COCO's AP and AR, and the difference to eager torchvision.
 
 AP is the mean of the average precisions at an IoU of 0.50, 0.55, ... 0.95; AP50 and AP75 are those at one IoU; APs, APm
 and APl those of small, medium and large objects. All from 0 to 1, by faster-coco-eval. With --checkpoint, eager
-torchvision is measured on the same decoded pictures, each padded as torchvision pads it.
+torchvision is measured on the same decoded images, each padded as torchvision pads it.
 
 Annotations are COCO's instances.json, or a folder of Pascal VOC's XML files, whose difficult objects count neither way.
 A class of the model is the category of the same name, or without names the one whose id is the class's number.
 
-The exit code is 1 where a picture could not be used (it is named, and its annotations are left out) or AP falls below
+The exit code is 1 where an image could not be used (it is named, and its annotations are left out) or AP falls below
 eager's by more than --limit. Ctrl-C ends the measurement early and reports what was measured, marked as partial.
 
   frcnn eval model.onnx --annotations instances.json --images folder/
@@ -48,7 +48,7 @@ _COCO_DETECTIONS: Final = 100
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="the artifact: model.onnx or model.frcnn")
-    group = parser.add_argument_group("annotated pictures")
+    group = parser.add_argument_group("annotated images")
     group.add_argument(
         "--annotations", metavar="PATH", type=Path, required=True, help="COCO's instances.json, or VOC's Annotations/"
     )
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-unmapped", action="store_true", help="leave out categories that are no class of the model"
     )
-    group.add_argument("--allow-missing", action="store_true", help="leave out pictures that are not in the folder")
+    group.add_argument("--allow-missing", action="store_true", help="leave out images that are not in the folder")
     add_checkpoint_arguments(parser, as_option=True, or_else="; eager torchvision is measured beside the model")
     group = parser.add_argument_group("measurement")
     group.add_argument(
@@ -73,13 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--provider", choices=PROVIDERS, help="what of ONNX Runtime runs model.onnx")
     group.add_argument("--threads", type=int, help="processor threads of eager and of model.onnx (default: all)")
-    group.add_argument("--batch-size", type=int, default=1, help="pictures at a time (default 1; more helps GPUs only)")
+    group.add_argument("--batch-size", type=int, default=1, help="images at a time (default 1; more helps GPUs only)")
     group.add_argument(
         "--max-detections",
         type=int,
         default=_COCO_DETECTIONS,
         metavar="N",
-        help="detections of a class in a picture that count, the best (default and least: COCO's 100)",
+        help="detections of a class in an image that count, the best (default and least: COCO's 100)",
     )
     group.add_argument(
         "--limit", type=float, metavar="X", help="exit with 1 where AP falls by more than X below eager's"
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("results")
     group.add_argument("--json", metavar="FILE", help="write everything that was measured; - for standard output")
     group.add_argument(
-        "-o", "--output", metavar="FOLDER", type=Path, help="draw the pictures in which eager and the model differ here"
+        "-o", "--output", metavar="FOLDER", type=Path, help="draw the images in which eager and the model differ here"
     )
     group.add_argument(
         "--draw-score",
@@ -97,15 +97,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="differences scoring less are not drawn (default 0.3)",
     )
     group.add_argument(
-        "--draw-most", type=int, default=50, metavar="N", help="draw so many, the surest differences (default 50)"
+        "--draw-max",
+        "--draw-most",
+        type=int,
+        default=50,
+        metavar="N",
+        help="draw so many, the surest differences (default 50)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and print; return 1 where pictures were skipped or the limit is passed."""
+    """Measure and print; return 1 where images were skipped or the limit is passed."""
     from frcnn.benchmarks.accuracy.class_map import map_classes
     from frcnn.benchmarks.accuracy.collecting import collect
-    from frcnn.benchmarks.accuracy.images import find_pictures
+    from frcnn.benchmarks.accuracy.images import find_images
     from frcnn.benchmarks.accuracy.report import evaluate
     from frcnn.benchmarks.candidates.artifacts import model_manifest
     from frcnn.runtime import Detector
@@ -120,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.map,
         allow_unmapped=arguments.allow_unmapped,
     )
-    files, missing = find_pictures(truth, arguments.images, allow_missing=arguments.allow_missing)
+    files, missing = find_images(truth, arguments.images, allow_missing=arguments.allow_missing)
     _require_objects(truth, classes)
     loaded = None if arguments.checkpoint is None else _checkpoint(arguments, artifact)
     with Detector.load(arguments.model, **_load_options(arguments, artifact)) as detector:
@@ -133,9 +138,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not collected.answers:
         if collected.is_partial:
             raise KeyboardInterrupt
-        raise ImageError(f"none of the {len(files)} pictures could be used", hint="see the warnings above")
+        raise ImageError(f"none of the {len(files)} images could be used", hint="see the warnings above")
     collected.skipped = missing | collected.skipped
-    found = evaluate(truth, classes, collected, most=arguments.max_detections, limit=arguments.limit)
+    found = evaluate(truth, classes, collected, maximum=arguments.max_detections, limit=arguments.limit)
     _report(found, arguments, artifact, of=len(files))
     if collected.is_partial:
         raise KeyboardInterrupt
@@ -151,14 +156,14 @@ def _check(arguments: argparse.Namespace) -> None:
         for option, is_given in given.items():
             if is_given:
                 raise UsageError(f"{option} goes with --checkpoint only", hint="give the checkpoint, or leave it out")
-    for option, value, least in (
+    for option, value, minimum in (
         ("--batch-size", arguments.batch_size, 1),
         ("--max-detections", arguments.max_detections, _COCO_DETECTIONS),
         ("--threads", arguments.threads, 1),
-        ("--draw-most", arguments.draw_most, 1),
+        ("--draw-max", arguments.draw_max, 1),
     ):
-        if value is not None and value < least:
-            raise UsageError(f"{option}: expected {least} or more, got {value}")
+        if value is not None and value < minimum:
+            raise UsageError(f"{option}: expected {minimum} or more, got {value}")
     for option, value in (("--limit", arguments.limit), ("--draw-score", arguments.draw_score)):
         if value is not None and not 0 <= value <= 1:
             raise UsageError(f"{option}: expected a number from 0 to 1, got {value}")
@@ -192,7 +197,7 @@ def _named(spec: ModelSpec, arguments: argparse.Namespace) -> ModelSpec:
 
 def _require_objects(truth: Truth, classes: ClassMap) -> None:
     evaluated = set(classes.categories.values())
-    objects = (item for picture in truth.pictures for item in picture.objects)
+    objects = (item for image in truth.images for item in image.objects)
     if not any(item.category in evaluated and not item.is_crowd for item in objects):
         raise UsageError(
             f"{truth.source} has no objects of the model's classes: there is nothing to measure against",
@@ -204,7 +209,7 @@ def _tell_what_is_left_out(truth: Truth, classes: ClassMap, missing: Skipped) ->
     from frcnn.benchmarks.accuracy.truth import names_shown
 
     if missing:
-        warn(f"{len(missing)} pictures are not in the folder and are left out: {names_shown(list(missing))}")
+        warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")
     if classes.left_out:
         names = names_shown([truth.categories[category] for category in classes.left_out])
         warn(f"{len(classes.left_out)} categories are no class of the model and are left out: {names}")
@@ -238,7 +243,7 @@ def _checkpoint(arguments: argparse.Namespace, artifact: Artifact) -> LoadedChec
 
 
 def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
-    """Return eager torchvision, each picture on the canvas that torchvision itself would choose."""
+    """Return eager torchvision, each image on the canvas that torchvision itself would choose."""
     import torch
 
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
@@ -247,7 +252,7 @@ def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
         torch.backends.cudnn.allow_tf32 = False  # eager is the reference: float32 is float32
         loaded.model.to("cuda")
     eager, transform = EagerDetector(loaded.model, loaded.spec), loaded.spec.transform
-    return lambda picture: eager.detect(picture, transform.canvas_size(*transform.resized_size(*picture.size)))
+    return lambda image: eager.detect(image, transform.canvas_size(*transform.resized_size(*image.size)))
 
 
 def _device(arguments: argparse.Namespace, artifact: Artifact) -> str | None:
@@ -284,7 +289,7 @@ def _report(found: Evaluation, arguments: argparse.Namespace, artifact: Artifact
     if arguments.json != "-":
         found.show()
     if found.collected.is_partial:
-        say_or_note(f"PARTIAL: interrupted after {len(found.collected.answers)} of {of} pictures")
+        say_or_note(f"PARTIAL: interrupted after {len(found.collected.answers)} of {of} images")
     if arguments.output is not None:
         _draw(found, arguments)
     if found.passed is not None and found.difference is not None:
@@ -298,11 +303,11 @@ def _draw(found: Evaluation, arguments: argparse.Namespace) -> None:
     from frcnn.benchmarks.accuracy.drawing import differing, write_pairs
 
     items = differing(found.collected.answers, score=arguments.draw_score)
-    drawn = items[: arguments.draw_most]
+    drawn = items[: arguments.draw_max]
     write_pairs(drawn, arguments.output, titles=("eager torchvision", arguments.model.name))
-    more = f", of {len(items)} (--draw-most)," if len(items) > len(drawn) else ""
+    more = f", of {len(items)} (--draw-max)," if len(items) > len(drawn) else ""
     where = f"drawn in {arguments.output}" if items else "nothing to draw"
-    note(f"{len(drawn)} pictures{more} with differences scoring {arguments.draw_score:g} or more: {where}")
+    note(f"{len(drawn)} images{more} with differences scoring {arguments.draw_score:g} or more: {where}")
 
 
 def _about(artifact: Artifact, path: Path) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 A model.onnx is run on the processor with ONNX Runtime's own profiler; a model.frcnn on the GPU, with CUDA events
 between its steps and the layers that TensorRT reports. Looking costs time itself; how much is measured and said.
-Without --images, pictures that frcnn brings along are taken; what depends on how much is found differs on yours.
+Without --images, images that frcnn brings along are taken; what depends on how much is found differs on yours.
 
-The exit code is 1 where a picture could not be read (it is named).
+The exit code is 1 where an image could not be read (it is named).
 
   frcnn profile model.onnx --images folder/ --chart profile.html
   frcnn profile model.frcnn --batch 8 --size 800x1344 --json profile.json
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from frcnn.benchmarks.profile.inputs import Inputs
     from frcnn.benchmarks.profile.profile import Measured, Profile
     from frcnn.benchmarks.report.results import Environment
-    from frcnn.benchmarks.timing.images import Pictures
+    from frcnn.benchmarks.timing.images import Images
     from frcnn.runtime.model_files.artifact import Artifact
     from frcnn.spec import Size
 
@@ -37,7 +37,7 @@ __all__ = ["add_arguments", "run"]
 
 _EXIT_OK: Final = 0
 _EXIT_SKIPPED: Final = 1
-_MOST_BATCH: Final = 1024
+_MAX_BATCH: Final = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="model.onnx or model.frcnn")
     group = parser.add_argument_group("what is run")
     group.add_argument(
-        "--images", metavar="PATH", type=Path, nargs="+", help="pictures and folders of pictures, taken in turn"
+        "--images", metavar="PATH", type=Path, nargs="+", help="images and folders of images, taken in turn"
     )
     group.add_argument(
-        "--size", metavar="HxW", help="canvas, height x width (default: that of the first picture; others are left out)"
+        "--size", metavar="HxW", help="canvas, height x width (default: that of the first image; others are left out)"
     )
-    group.add_argument("--batch", metavar="N", type=int, default=1, help="pictures at a time (default: %(default)s)")
+    group.add_argument("--batch", metavar="N", type=int, default=1, help="images at a time (default: %(default)s)")
     group.add_argument("--repeats", metavar="N", type=int, default=10, help="measured runs (default: %(default)s)")
     group.add_argument("--threads", metavar="N", type=int, help="processor threads of model.onnx (default: all)")
     group.add_argument("--device", choices=("cpu", "cuda"), help="where it runs (default: what the file is for)")
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print and draw; return 1 where pictures were skipped."""
+    """Measure, print and draw; return 1 where images were skipped."""
     from frcnn.benchmarks.candidates.artifacts import canvases_of, first_canvas, model_manifest
     from frcnn.benchmarks.profile.inputs import choose_inputs
     from frcnn.benchmarks.timing.environment import load_average, now, read_environment, read_gpu
@@ -77,12 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
     size = None if arguments.size is None else _one_size(arguments.size)
     artifact = open_artifact(arguments.model)
     _check_options(arguments, artifact)
-    pictures = _pictures(arguments)
+    images = _images(arguments)
     manifest = artifact.manifest
     transform = model_manifest(manifest).model.transform
-    inputs = choose_inputs(pictures, transform, canvases_of(manifest), canvas=size, first=first_canvas(manifest))
+    inputs = choose_inputs(images, transform, canvases_of(manifest), canvas=size, first=first_canvas(manifest))
     if inputs.left_out:
-        note(f"{len(inputs.left_out)} picture(s) left out, which do not go on the canvas {_by(inputs.canvas)}")
+        note(f"{len(inputs.left_out)} image(s) left out, which do not go on the canvas {_by(inputs.canvas)}")
     measured = _measured(arguments, artifact, inputs)
     environment = read_environment(
         command=arguments.command,
@@ -91,20 +91,20 @@ def run(arguments: argparse.Namespace) -> int:
         date=date,
         gpu=None if measured.device == "cpu" or find_spec("torch") is None else read_gpu([]),
     )
-    _report(_profile(arguments, artifact, inputs, pictures.source, measured, environment), arguments)
-    return _EXIT_SKIPPED if pictures.skipped else _EXIT_OK
+    _report(_profile(arguments, artifact, inputs, images.source, measured, environment), arguments)
+    return _EXIT_SKIPPED if images.skipped else _EXIT_OK
 
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what makes no sense, and outputs that cannot be written, before the work."""
-    for option, value, most in (
-        ("--batch", arguments.batch, _MOST_BATCH),
+    for option, value, maximum in (
+        ("--batch", arguments.batch, _MAX_BATCH),
         ("--repeats", arguments.repeats, None),
         ("--threads", arguments.threads, None),
         ("--top", arguments.top, None),
     ):
-        if value is not None and not 1 <= value <= (value if most is None else most):
-            expected = "1 or more" if most is None else f"1 to {most}"
+        if value is not None and not 1 <= value <= (value if maximum is None else maximum):
+            expected = "1 or more" if maximum is None else f"1 to {maximum}"
             raise UsageError(f"{option}: expected {expected}, got {value}")
     outputs = [arguments.chart] if arguments.json in (None, "-") else [arguments.chart, Path(arguments.json)]
     for path in outputs:
@@ -136,10 +136,10 @@ def _check_options(arguments: argparse.Namespace, artifact: Artifact) -> None:
         )
 
 
-def _pictures(arguments: argparse.Namespace) -> Pictures:
-    from frcnn.benchmarks.timing.images import default_pictures, given_pictures
+def _images(arguments: argparse.Namespace) -> Images:
+    from frcnn.benchmarks.timing.images import default_images, given_images
 
-    found = default_pictures() if arguments.images is None else given_pictures(arguments.images)
+    found = default_images() if arguments.images is None else given_images(arguments.images)
     for item in found.skipped:
         warn(f"skipped {item.name}: {item.reason}")
     return found
@@ -210,7 +210,7 @@ def _profile(
         batch=arguments.batch,
         canvas=inputs.canvas,
         source=source,
-        pictures=inputs.used(arguments.repeats, arguments.batch),
+        images=inputs.used(arguments.repeats, arguments.batch),
         repeats=arguments.repeats,
         total_ms=total_ms,
         network_ms=measured.network_ms,

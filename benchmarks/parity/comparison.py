@@ -16,10 +16,10 @@ from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.parity.matching import match
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.images.canvases import Canvases
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import ModelSpec, PoolerKind, Precision
 
-__all__ = ["Limits", "Parity", "PictureParity", "compare_detections", "compare_pictures", "default_limits", "total"]
+__all__ = ["ImageParity", "Limits", "Parity", "compare_detections", "compare_images", "default_limits", "total"]
 
 Rule = Literal["exact", "overlap", "agreement"]
 
@@ -32,7 +32,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             ``"agreement"`` only asks that detections have a partner (fp16 and bf16 with RoI max pooling, which rounds
             RoIs to whole cells, so that a last-bit difference can move a pooled grid by a cell).
         min_score: detections below this are not looked at.
-        box_px: largest difference of a box coordinate in pixels of the picture (``exact``).
+        box_px: largest difference of a box coordinate in pixels of the image (``exact``).
         score: largest difference of scores (``exact``).
         iou: a pair of less IoU has moved (``overlap``).
         moved: largest share of pairs that may have moved (``overlap``): where two boxes of one object score all but
@@ -52,25 +52,25 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     unmatched: float = 0.0
 
 
-class PictureParity(msgspec.Struct, frozen=True, kw_only=True):
-    """The comparison of one picture, or of all together.
+class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
+    """The comparison of one image, or of all together.
 
     Attributes:
-        picture: file name, or ``"total"``.
+        image: file name, or ``"total"``.
         expected: detections of eager looked at.
         found: detections of the artifact looked at.
         matched: pairs of one label.
         label_mismatches: pairs of different labels.
         unmatched: detections of either side without a partner, above the margin.
         moved: pairs of less IoU than the limit.
-        box_px: largest difference of a box coordinate among pairs, in pixels of the picture.
+        box_px: largest difference of a box coordinate among pairs, in pixels of the image.
         score: largest difference of scores among pairs.
         iou: least IoU among pairs; 1 where there are none.
         eager_ms: time of eager, resizing included, in milliseconds; the median for the total.
         model_ms: time of the artifact, likewise.
     """
 
-    picture: str
+    image: str
     expected: int
     found: int
     matched: int
@@ -94,11 +94,11 @@ class PictureParity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole comparison: limits, pictures, total and verdict."""
+    """The whole comparison: limits, images, total and verdict."""
 
     limits: Limits
-    pictures: list[PictureParity]
-    total: PictureParity
+    images: list[ImageParity]
+    total: ImageParity
     passed: bool
 
 
@@ -123,45 +123,45 @@ def default_limits(precision: Precision, pooler: PoolerKind) -> Limits:
     return Limits(rule="agreement", min_score=0.3, margin=0.1, unmatched=0.05)
 
 
-def compare_pictures(
+def compare_images(
     eager: EagerDetector,
     detector: Detector,
-    pictures: Iterable[Picture],
+    images: Iterable[RGBImage],
     limits: Limits,
     *,
     canvases: Canvases,
     warm_up: bool = True,
-) -> Iterator[PictureParity]:
-    """Run both on each picture, eager on the artifact's canvas, and compare.
+) -> Iterator[ImageParity]:
+    """Run both on each image, eager on the artifact's canvas, and compare.
 
     Args:
         eager: the checkpoint.
         detector: the artifact.
-        pictures: to compare on.
+        images: to compare on.
         limits: what counts.
-        canvases: the artifact's, which say what eager pads a picture to.
-        warm_up: run both once, untimed, on the first picture.
+        canvases: the artifact's, which say what eager pads an image to.
+        warm_up: run both once, untimed, on the first image.
 
     Raises:
-        ImageSizeError: a picture fits no canvas of the artifact.
+        ImageSizeError: an image fits no canvas of the artifact.
     """
-    for picture in pictures:
-        canvas = canvases.canvas_of(eager.spec.transform.resized_size(*picture.size), name=picture.name)
+    for image in images:
+        canvas = canvases.canvas_of(eager.spec.transform.resized_size(*image.size), name=image.name)
         if warm_up:
-            detector([picture])
-        found, model_ms = _timed(partial(_detect_one, detector, picture))
+            detector([image])
+        found, model_ms = _timed(partial(_detect_one, detector, image))
         if warm_up:
-            eager.detect(picture, canvas)
+            eager.detect(image, canvas)
         warm_up = False
-        expected, eager_ms = _timed(partial(eager.detect, picture, canvas))
-        result = compare_detections(expected, found, eager.spec, limits, name=picture.name)
+        expected, eager_ms = _timed(partial(eager.detect, image, canvas))
+        result = compare_detections(expected, found, eager.spec, limits, name=image.name)
         yield msgspec.structs.replace(result, eager_ms=eager_ms, model_ms=model_ms)
 
 
 def compare_detections(
     expected: Detections, found: Detections, spec: ModelSpec, limits: Limits, *, name: str
-) -> PictureParity:
-    """Compare what two detectors found in a picture."""
+) -> ImageParity:
+    """Compare what two detectors found in an image."""
     cutoff = max(limits.min_score, *(_cutoff(side, spec) for side in (expected, found))) + limits.margin
     matches = match(expected, found)
     e, f = matches.pairs[:, 0], matches.pairs[:, 1]
@@ -172,8 +172,8 @@ def compare_detections(
     unmatched = (expected.scores[matches.only_expected] > cutoff).sum() + (
         found.scores[matches.only_found] > cutoff
     ).sum()
-    return PictureParity(
-        picture=name,
+    return ImageParity(
+        image=name,
         expected=int((expected.scores >= limits.min_score).sum()),
         found=int((found.scores >= limits.min_score).sum()),
         matched=int(good.sum()),
@@ -186,23 +186,23 @@ def compare_detections(
     )
 
 
-def total(pictures: list[PictureParity], limits: Limits) -> Parity:
-    """Sum the pictures up and judge."""
-    summary = PictureParity(
-        picture="total",
-        expected=sum(p.expected for p in pictures),
-        found=sum(p.found for p in pictures),
-        matched=sum(p.matched for p in pictures),
-        label_mismatches=sum(p.label_mismatches for p in pictures),
-        unmatched=sum(p.unmatched for p in pictures),
-        moved=sum(p.moved for p in pictures),
-        box_px=max(p.box_px for p in pictures),
-        score=max(p.score for p in pictures),
-        iou=min(p.iou for p in pictures),
-        eager_ms=median(p.eager_ms for p in pictures),
-        model_ms=median(p.model_ms for p in pictures),
+def total(images: list[ImageParity], limits: Limits) -> Parity:
+    """Sum the images up and judge."""
+    summary = ImageParity(
+        image="total",
+        expected=sum(p.expected for p in images),
+        found=sum(p.found for p in images),
+        matched=sum(p.matched for p in images),
+        label_mismatches=sum(p.label_mismatches for p in images),
+        unmatched=sum(p.unmatched for p in images),
+        moved=sum(p.moved for p in images),
+        box_px=max(p.box_px for p in images),
+        score=max(p.score for p in images),
+        iou=min(p.iou for p in images),
+        eager_ms=median(p.eager_ms for p in images),
+        model_ms=median(p.model_ms for p in images),
     )
-    return Parity(limits=limits, pictures=pictures, total=summary, passed=summary.passes(limits))
+    return Parity(limits=limits, images=images, total=summary, passed=summary.passes(limits))
 
 
 def _cutoff(detections: Detections, spec: ModelSpec) -> float:
@@ -211,8 +211,8 @@ def _cutoff(detections: Detections, spec: ModelSpec) -> float:
     return max(heads.score_thresh, float(detections.scores.min()) if is_full else 0.0)
 
 
-def _detect_one(detector: Detector, picture: Picture) -> Detections:
-    return detector([picture])[0]
+def _detect_one(detector: Detector, image: RGBImage) -> Detections:
+    return detector([image])[0]
 
 
 def _timed(run: Callable[[], Detections]) -> tuple[Detections, float]:

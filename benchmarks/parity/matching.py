@@ -1,4 +1,4 @@
-"""Pair the detections of two detectors that looked at the same picture."""
+"""Pair the detections of two detectors that looked at the same image."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from frcnn.runtime.gpu.pipeline import Launched, Pipeline, PipelineKey
 from frcnn.runtime.gpu.program import load_program
 from frcnn.runtime.gpu.worker import Worker
 from frcnn.runtime.images.canvases import EngineCanvases
-from frcnn.runtime.images.image import Picture
-from frcnn.runtime.images.preprocess import boxes_in_picture
+from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.preprocess import boxes_in_image
 from frcnn.spec.engine import EngineManifest
 
 __all__ = ["profile_engine"]
@@ -49,8 +49,8 @@ def profile_engine(
         read_part: returns a part of it.
         device: what it runs on, active on this thread.
         engines: its engines, by part.
-        inputs: pictures, taken in turn.
-        batch: pictures at a time.
+        inputs: images, taken in turn.
+        batch: images at a time.
         repeats: measured runs.
         report: is told what goes on and the share of all that is done.
         remark: is told what a reader should know.
@@ -61,7 +61,7 @@ def profile_engine(
     """
     profile, size = EngineCanvases(manifest).batch_to_run(batch, inputs.canvas)
     if size > batch:
-        remark(f"the engine runs {size} pictures at the least: {size} are timed, {batch} of them asked for")
+        remark(f"the engine runs {size} images at the least: {size} are timed, {batch} of them asked for")
     program = load_program(manifest, read_part, engines, device)
     with ExitStack() as stack:
         worker = Worker(program, device, remark)
@@ -190,14 +190,14 @@ class _Runner:
     def _decode_ms(self, run: int) -> float:
         started = time.perf_counter()
         for index in self._inputs.batch(run, self._batch) if self._inputs.files else ():
-            Picture.open(self._inputs.files[index])
+            RGBImage.open(self._inputs.files[index])
         return (time.perf_counter() - started) * 1e3
 
     def _post_ms(self, run: int, pipeline: Pipeline) -> float:
         started = time.perf_counter()
         for row, index in enumerate(self._inputs.batch(run, self._batch)):
             count = int(pipeline.answers["num_detections"][row])
-            boxes_in_picture(pipeline.answers["boxes"][row, :count], self._inputs.placed[index])
+            boxes_in_image(pipeline.answers["boxes"][row, :count], self._inputs.placed[index])
         return (time.perf_counter() - started) * 1e3
 
 

@@ -1,14 +1,14 @@
-"""What a profile looks at: pictures that go on one canvas."""
+"""What a profile looks at: images that go on one canvas."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from frcnn.benchmarks.timing.images import Pictures
+from frcnn.benchmarks.timing.images import Images
 from frcnn.errors import ImageSizeError, UsageError
 from frcnn.runtime.images.canvases import Canvases
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import Placed, place
 from frcnn.spec import Size, TransformSpec
 
@@ -17,13 +17,13 @@ __all__ = ["Inputs", "choose_inputs"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Inputs:
-    """Pictures that go on one canvas, in turn.
+    """Images that go on one canvas, in turn.
 
     Attributes:
         canvas: (height, width) in pixels.
-        placed: the pictures.
-        files: of the pictures, decoded anew in every run; empty where they have none.
-        left_out: names of pictures that go on another canvas.
+        placed: the images.
+        files: of the images, decoded anew in every run; empty where they have none.
+        left_out: names of images that go on another canvas.
     """
 
     canvas: Size
@@ -32,68 +32,68 @@ class Inputs:
     left_out: tuple[str, ...]
 
     def batch(self, run: int, size: int) -> list[int]:
-        """Return the pictures of a run, by index: each run goes on where the one before it ended."""
+        """Return the images of a run, by index: each run goes on where the one before it ended."""
         return [(run * size + offset) % len(self.placed) for offset in range(size)]
 
     def used(self, runs: int, size: int) -> tuple[str, ...]:
-        """Return the names of the pictures that so many runs look at."""
-        return tuple(item.picture.name for item in self.placed[: runs * size])
+        """Return the names of the images that so many runs look at."""
+        return tuple(item.image.name for item in self.placed[: runs * size])
 
 
 def choose_inputs(
-    pictures: Pictures, transform: TransformSpec, canvases: Canvases, *, canvas: Size | None, first: Size | None
+    images: Images, transform: TransformSpec, canvases: Canvases, *, canvas: Size | None, first: Size | None
 ) -> Inputs:
-    """Choose the pictures that go on one canvas.
+    """Choose the images that go on one canvas.
 
     Args:
-        pictures: those of a user, or those that frcnn brings along.
+        images: those of a user, or those that frcnn brings along.
         transform: the model's preprocessing.
         canvases: those that the model takes.
-        canvas: (height, width); None: that of the first picture. Those that frcnn brings along are resized to fill it;
+        canvas: (height, width); None: that of the first image. Those that frcnn brings along are resized to fill it;
             a user's keep the size that the model gives them.
-        first: the canvas that the model names first, if it names any: for pictures that frcnn brings along and that fit
+        first: the canvas that the model names first, if it names any: for images that frcnn brings along and that fit
             none.
 
     Raises:
-        ImageSizeError: no canvas holds the first picture, or the one that was given holds none.
+        ImageSizeError: no canvas holds the first image, or the one that was given holds none.
         UsageError: the model does not take the canvas that was given.
     """
-    if canvas is None and first is not None and not pictures.files:
-        canvas = None if _fits(pictures.pictures[0], transform, canvases) else first
-    wanted = place(pictures.pictures[0], transform, canvases).canvas if canvas is None else _checked(canvas, canvases)
-    fills = canvas is not None and not pictures.files
+    if canvas is None and first is not None and not images.files:
+        canvas = None if _fits(images.images[0], transform, canvases) else first
+    wanted = place(images.images[0], transform, canvases).canvas if canvas is None else _checked(canvas, canvases)
+    fills = canvas is not None and not images.files
     placed: list[Placed] = []
     files: list[Path] = []
     left_out: list[str] = []
-    for index, picture in enumerate(pictures.pictures):
-        resized = wanted if fills else transform.resized_size(*picture.size)
+    for index, image in enumerate(images.images):
+        resized = wanted if fills else transform.resized_size(*image.size)
         if not _goes_on(wanted, resized, canvases, is_given=canvas is not None):
-            left_out.append(picture.name)
+            left_out.append(image.name)
             continue
-        placed.append(Placed(picture=picture, resized=resized, canvas=wanted))
-        files += pictures.files[index : index + 1]
+        placed.append(Placed(image=image, resized=resized, canvas=wanted))
+        files += images.files[index : index + 1]
     if not placed:
         raise ImageSizeError(
-            f"--size {_by(wanted)}: none of the {len(left_out)} picture(s), resized, goes on that canvas",
-            hint="leave --size out: the first picture's canvas is taken then",
+            f"--size {_by(wanted)}: none of the {len(left_out)} image(s), resized, goes on that canvas",
+            hint="leave --size out: the first image's canvas is taken then",
         )
     return Inputs(canvas=wanted, placed=tuple(placed), files=tuple(files), left_out=tuple(left_out))
 
 
-def _fits(picture: Picture, transform: TransformSpec, canvases: Canvases) -> bool:
+def _fits(image: RGBImage, transform: TransformSpec, canvases: Canvases) -> bool:
     try:
-        place(picture, transform, canvases)
+        place(image, transform, canvases)
     except ImageSizeError:
         return False
     return True
 
 
 def _goes_on(canvas: Size, resized: Size, canvases: Canvases, *, is_given: bool) -> bool:
-    """Say whether a resized picture goes on a canvas: any that holds it where it is given, else the model's choice."""
+    """Say whether a resized image goes on a canvas: any that holds it where it is given, else the model's choice."""
     if is_given:
         return resized[0] <= canvas[0] and resized[1] <= canvas[1]
     try:
-        return canvases.canvas_of(resized, name="a picture") == canvas
+        return canvases.canvas_of(resized, name="an image") == canvas
     except ImageSizeError:
         return False
 

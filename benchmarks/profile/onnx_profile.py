@@ -17,8 +17,8 @@ from frcnn.errors import UsageError
 from frcnn.runtime.backend import Device
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.host.onnxruntime_providers import Provider, chosen_provider
-from frcnn.runtime.images.image import Picture
-from frcnn.runtime.images.preprocess import boxes_in_picture, with_pixels
+from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.preprocess import boxes_in_image, with_pixels
 from frcnn.runtime.model_files.artifact import OnnxArtifact
 
 __all__ = ["check_on_processor", "profile_onnx"]
@@ -48,8 +48,8 @@ def profile_onnx(
 
     Args:
         artifact: the model.
-        inputs: pictures, taken in turn.
-        batch: pictures at a time.
+        inputs: images, taken in turn.
+        batch: images at a time.
         repeats: measured runs.
         threads: of one operator.
         report: is told what goes on and the share of all that is done.
@@ -105,7 +105,7 @@ def _once(
     if inputs.files:
         with clock.times("decode"):
             for index in chosen:
-                Picture.open(inputs.files[index])
+                RGBImage.open(inputs.files[index])
     with clock.times("preprocess"):
         prepared = [with_pixels(inputs.placed[index], artifact.manifest.model.transform) for index in chosen]
         images = np.stack([item.pixels for item in prepared]) if len(prepared) > 1 else prepared[0].pixels[None]
@@ -117,7 +117,7 @@ def _once(
         profiled.run({"images": images.astype(kind, copy=False), "image_sizes": sizes})
     with clock.times("post"):
         for count, boxes, item in zip(answers.num_detections, answers.boxes, prepared, strict=True):
-            boxes_in_picture(boxes[: int(count)], item)
+            boxes_in_image(boxes[: int(count)], item)
 
 
 def _layer(ran: RanLayer) -> LayerRun:

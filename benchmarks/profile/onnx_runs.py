@@ -78,8 +78,8 @@ class ProfiledSession:
             self._session.run(None, dict(feeds))
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
             raise ArtifactError(
-                f"{self._path}: ONNX Runtime failed on {len(feeds['images'])} picture(s): {_one_line(error)}",
-                hint="give fewer pictures at a time or smaller ones where memory ran out",
+                f"{self._path}: ONNX Runtime failed on {len(feeds['images'])} image(s): {_one_line(error)}",
+                hint="give fewer images at a time or smaller ones where memory ran out",
             ) from error
 
     def finish(self) -> list[list[RanLayer]]:

@@ -16,7 +16,7 @@ from frcnn.benchmarks.report.markup import Markup
 
 __all__ = ["profile_page"]
 
-_NAMED_PICTURES: Final = 3
+_NAMED_IMAGES: Final = 3
 
 
 def profile_page(profile: Profile, *, top: int) -> str:
@@ -46,7 +46,7 @@ def _headline(profile: Profile) -> Headline:
     remarks = [f"Canvas {size_text(profile.canvas)}, batch {profile.batch}, {profile.precision}."]
     if layer is not None:
         remarks.append(f"The slowest layer is {layer.name}: {ms(layer.ms)} ms, {percent(layer.share)}.")
-    start = "file" if any(stage.name == "decode" for stage in profile.stages) else "decoded picture"
+    start = "file" if any(stage.name == "decode" for stage in profile.stages) else "decoded image"
     return Headline(
         figure=f"{ms(profile.total_ms)} ms",
         text=f"from {start} to boxes, the profiler on. {percent(slowest.share, 0)} of it: {slowest.name}.",
@@ -97,15 +97,15 @@ def _layers(profile: Profile, top: int) -> Figure:
 
 
 def _how(profile: Profile) -> tuple[Paragraph | Code, ...]:
-    names = [*profile.pictures[:_NAMED_PICTURES]]
-    if len(profile.pictures) > len(names):
-        names.append(f"{len(profile.pictures) - len(names)} more")
+    names = [*profile.images[:_NAMED_IMAGES]]
+    if len(profile.images) > len(names):
+        names.append(f"{len(profile.images) - len(names)} more")
     source = "" if profile.source == "given" else f" ({profile.source})"
     cost = cost_of_looking(profile)
     return (
         Paragraph(
             text=f"{profile.runtime} on {profile.device}, {profile.environment.threads} processor threads; medians of "
-            f"{profile.repeats} runs after one that warmed up. Pictures: {listing(names)}{source}."
+            f"{profile.repeats} runs after one that warmed up. Images: {listing(names)}{source}."
         ),
         Paragraph(text=f"{cost[0].upper()}{cost[1:]}."),
         Code(text=profile.environment.command),

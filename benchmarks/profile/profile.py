@@ -121,17 +121,17 @@ class Profile(Record, frozen=True, kw_only=True):
 
     Attributes:
         schema_version: of this layout.
-        environment: the machine, the versions and the command.
+        environment: the system, the versions and the command.
         model: the file.
         sha256: of the file.
         architecture: of the model.
         runtime: what ran it: ``"onnxruntime"``, ``"tensorrt-rtx"`` or ``"tensorrt"``.
         device: what it ran on.
         precision: of the heavy layers.
-        batch: pictures at a time; all times are of a batch.
+        batch: images at a time; all times are of a batch.
         canvas: (height, width) in pixels.
-        source: where the pictures come from: ``"given"``, or a sentence that names those that frcnn brings along.
-        pictures: their names, those that were looked at.
+        source: where the images come from: ``"given"``, or a sentence that names those that frcnn brings along.
+        images: their names, those that were looked at.
         repeats: runs that were measured, after one that warmed up.
         total_ms: all stages together.
         network_ms: what runs without a profiler took, the median: the network in ONNX Runtime, by the clock; in an
@@ -152,7 +152,7 @@ class Profile(Record, frozen=True, kw_only=True):
     batch: int
     canvas: Size
     source: str
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     repeats: int
     total_ms: float
     network_ms: float

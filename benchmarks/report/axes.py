@@ -9,7 +9,7 @@ from typing import Final, Self
 
 __all__ = ["Axis"]
 
-_MOST_TICKS: Final = 5
+_MAX_TICKS: Final = 5
 _APART: Final = 10.0
 """Per cent of the length that a number needs on a phone."""
 _LOG_FROM: Final = 20.0
@@ -37,7 +37,7 @@ class Axis:
         """Return an axis from ``low`` that holds the values."""
         high = max([*values, low])
         high = low + (high - low) * 1.04 if high > low else low + 1.0
-        step = _nice_step((high - low) / (_MOST_TICKS + 1))
+        step = _nice_step((high - low) / (_MAX_TICKS + 1))
         first = math.ceil(low / step - 1e-9)
         ticks = tuple(step * k for k in range(first, int(high / step + 1e-9) + 1))
         return cls(low=low, high=high, log=False, ticks=ticks)
@@ -75,10 +75,10 @@ class Axis:
         return 100 * min(max(share, 0.0), 1.0)
 
 
-def _nice_step(least: float) -> float:
+def _nice_step(minimum: float) -> float:
     """Return the least 1, 2 or 5 times a power of ten that is not below ``least``."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
+    power = 10.0 ** math.floor(math.log10(minimum))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= minimum * (1 - 1e-9))
 
 
 def _log_ticks(low: float, high: float) -> tuple[float, ...]:
@@ -86,10 +86,10 @@ def _log_ticks(low: float, high: float) -> tuple[float, ...]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = tuple(f * 10.0**p for p in powers for f in factors if low <= f * 10.0**p <= high)
-        if 2 <= len(ticks) <= _MOST_TICKS:
+        if 2 <= len(ticks) <= _MAX_TICKS:
             return ticks
     tens = [10.0**p for p in powers if low <= 10.0**p <= high]
     if len(tens) >= 2:
-        return tuple(tens[:: math.ceil(len(tens) / _MOST_TICKS)])
+        return tuple(tens[:: math.ceil(len(tens) / _MAX_TICKS)])
     # less than a factor of ten, and more round numbers than there is room for or fewer than two
     return tuple(t for t in Axis.linear([high], low=low).ticks if low <= t <= high) or (low, high)

@@ -380,6 +380,6 @@ def _spread(heights: list[float], column: Sequence[int]) -> None:
             (mean, count), (last, more) = pools[-2:]
             pools[-2:] = [((mean * count + last * more) / (count + more), count + more)]
     firsts = [mean for mean, count in pools for _ in range(count)]
-    most = _PLANE - _RADIUS - (len(order) - 1) * step
+    maximum = _PLANE - _RADIUS - (len(order) - 1) * step
     for rank, index in enumerate(order):
-        heights[index] = min(max(firsts[rank], _RADIUS), most) + rank * step
+        heights[index] = min(max(firsts[rank], _RADIUS), maximum) + rank * step

@@ -25,8 +25,8 @@ STATUS_TONES: dict[Status, Tone] = {"ok": "good", "wrong": "bad", "failed": "bad
 
 def document_of(results: Results) -> Document:
     """Return the report of a run."""
-    work, machine = results.workload, results.environment
-    hardware = machine.gpu.name if machine.gpu is not None and work.device == "cuda" else machine.cpu
+    work, system = results.workload, results.environment
+    hardware = system.gpu.name if system.gpu is not None and work.device == "cuda" else system.cpu
     sections = (
         _rows_section(results),
         comparison_section(results),
@@ -44,7 +44,7 @@ def document_of(results: Results) -> Document:
     )
     return Document(
         title=f"{work.model} against eager torchvision",
-        subtitle=f"{hardware}, {work.device}, {work.suite} suite, {machine.date}",
+        subtitle=f"{hardware}, {work.device}, {work.suite} suite, {system.date}",
         headline=_with_partial(results, headline(results)),
         sections=tuple(section for section in sections if section.blocks),
     )
@@ -84,8 +84,8 @@ def rows_table(results: Results) -> Table:
                 str(places.get(row.id, NONE)),
             )
         )
-    times = ("p50 ms", "p90 ms", "p99 ms", "pictures/s", "x eager")
-    whole_name = "picture to boxes" if batch == 1 else f"picture to boxes, batch {batch}"
+    times = ("p50 ms", "p90 ms", "p99 ms", "images/s", "x eager")
+    whole_name = "image to boxes" if batch == 1 else f"image to boxes, batch {batch}"
     return Table(
         caption=f"All rows; {whole_name}, and the network alone",
         columns=("way", "status", *times, "network p50 ms", "network x eager", "rank"),
@@ -95,7 +95,7 @@ def rows_table(results: Results) -> Table:
 
 
 def _sized(row: Row) -> str:
-    return "on equal-sized pictures" if row.pictures == "equal-sized" else ""
+    return "on equal-sized images" if row.images == "equal-sized" else ""
 
 
 def _times_eager(row: Row, ratio: Ratio | None) -> Cell:
@@ -108,7 +108,7 @@ def _rows_section(results: Results) -> Section:
     blocks: list[Block] = [rows_table(results)]
     if results.noise.too_noisy:
         blocks.append(
-            Paragraph(text="There are no ranks: the machine was too noisy to tell rows apart.", tone="warning")
+            Paragraph(text="There are no ranks: the system was too noisy to tell rows apart.", tone="warning")
         )
     elif results.noise.not_told_apart:
         blocks.append(Paragraph(text="Rows that share a rank cannot be told apart in this run."))
@@ -122,8 +122,8 @@ def _accuracy_section(results: Results) -> Section:
     if not table and not figures:
         return Section(name="accuracy", title="Speed against accuracy", blocks=())
     about = Paragraph(
-        text="Every row's detections are compared with eager's on the same pictures, in this run. mAP on annotated"
-        " pictures is a matter of frcnn eval."
+        text="Every row's detections are compared with eager's on the same images, in this run. mAP on annotated"
+        " images is a matter of frcnn eval."
     )
     return Section(name="accuracy", title="Speed against accuracy", blocks=(about, *figures, *table))
 
@@ -155,12 +155,12 @@ def _reading_section(results: Results) -> Section:
     noise = results.noise
     ratio = (
         "“x eager” is eager's time divided by the row's time, taken within a round, in which all rows run one after the"
-        " other on the same pictures; the figure is the median over the rounds. In brackets is the interval that"
+        " other on the same images; the figure is the median over the rounds. In brackets is the interval that"
         " holds the true median with 95 % certainty, or the least and the largest round where there were fewer than 6."
     )
     null = f"Its noise was {percent(noise.noise)}" if noise.noise is not None else "Its noise could not be measured"
     verdict = (
-        "To learn what the machine itself adds, one row runs as two, interleaved like all others, and any difference"
+        "To learn what the system itself adds, one row runs as two, interleaved like all others, and any difference"
         " between the two is noise."
         f" {null}; above {percent(noise.limit)} the run is called too noisy and nothing is ranked, and"
         " below it rows that differ by less than the noise share a rank."

@@ -1,4 +1,4 @@
-"""The parts of a report that stand behind its answer: checks, costs, every measure, the workload, the machine."""
+"""The parts of a report that stand behind its answer: checks, costs, every measure, the workload, the system."""
 
 from __future__ import annotations
 
@@ -47,16 +47,14 @@ def correctness_section(results: Results) -> tuple[Table, ...]:
         if (check := row.correctness) is not None
     )
     counts = ("eager's", "found", "pairs", "unmatched", "relabelled", "moved")
-    pictures = tuple(row.correctness.pictures for row in results.rows if row.correctness is not None)
+    images = tuple(row.correctness.images for row in results.rows if row.correctness is not None)
     columns = ("way", "limits", *counts, "agree", "box px", "score", "least IoU")
-    table = Table(
-        caption=f"Detections against eager's, {_range(pictures)} pictures", columns=columns, rows=rows, texts=2
-    )
+    table = Table(caption=f"Detections against eager's, {_range(images)} images", columns=columns, rows=rows, texts=2)
     return (table,) if rows else ()
 
 
 def costs_section(results: Results) -> Section:
-    """Return what a row costs apart from time per picture."""
+    """Return what a row costs apart from time per image."""
     rows = tuple(
         (
             _way(results, row),
@@ -94,7 +92,7 @@ def measures_section(results: Results) -> Section:
     """Return every measure of every row, and why others are missing."""
     rows = tuple(_measured(results, row, measure) for row in results.rows for measure in row.measures)
     missing = tuple((_way(results, row), why) for row in results.rows for why in row.missing)
-    times = ("p50 ms", "p90 ms", "p99 ms", "mean ms", "pictures/s", "x eager")
+    times = ("p50 ms", "p90 ms", "p99 ms", "mean ms", "images/s", "x eager")
     blocks: list[Block] = []
     if rows:
         columns = ("way", "scope", "batch", "calls in rounds", *times)
@@ -111,7 +109,7 @@ def _measured(results: Results, row: Row, measure: Measure) -> TableRow:
         against = "reference" if row.id == row.reference else ratio_text(ratio_of(row, measure))
     return (
         _way(results, row),
-        "picture to boxes" if measure.scope == "pictures" else "network",
+        "image to boxes" if measure.scope == "images" else "network",
         str(measure.batch),
         f"{sum(map(len, measure.rounds_ms))} in {len(measure.rounds_ms)}",
         *(ms(value) for value in (measure.p50_ms, measure.p90_ms, measure.p99_ms, measure.mean_ms)),
@@ -153,34 +151,34 @@ def _of_measure(scope: str | None, batch: int | None) -> str:
 
 
 def workload_section(results: Results) -> Section:
-    """Return the task: model, pictures, how many proposals and detections."""
+    """Return the task: model, images, how many proposals and detections."""
     work = results.workload
     facts = [
         ("model", work.model),
         ("checkpoint", work.checkpoint or "none: random weights"),
         ("SHA-256 of the checkpoint", work.checkpoint_sha256 or NONE),
         ("classes, with the background", str(work.num_classes)),
-        ("pictures", f"{len(work.pictures)}, {work.source}"),
+        ("images", f"{len(work.images)}, {work.source}"),
         ("canvases", ", ".join(map(size_text, work.canvases)) or NONE),
-        ("equal-sized pictures", NONE if work.equal_size is None else size_text(work.equal_size)),
+        ("equal-sized images", NONE if work.equal_size is None else size_text(work.equal_size)),
         ("batch sizes", ", ".join(map(str, work.batches)) or NONE),
         ("time given to measuring", f"{number(work.budget_s)} s"),
-        ("proposals a picture", _range(work.proposals)),
-        ("detections a picture", _range(work.detections)),
+        ("proposals an image", _range(work.proposals)),
+        ("detections an image", _range(work.detections)),
     ]
     blocks: list[Block] = [Table(caption="The task", columns=("what", "value"), rows=tuple(facts), texts=2)]
-    whole = len(work.proposals) == len(work.detections) == len(work.pictures)
+    whole = len(work.proposals) == len(work.detections) == len(work.images)
     rows = tuple(
         (
-            picture.name,
-            size_text(picture.size),
+            image.name,
+            size_text(image.size),
             *((str(work.proposals[place]), str(work.detections[place])) if whole else ()),
         )
-        for place, picture in enumerate(work.pictures)
+        for place, image in enumerate(work.images)
     )
-    columns = ("picture", "size", *(("proposals", "detections") if whole else ()))
+    columns = ("image", "size", *(("proposals", "detections") if whole else ()))
     if rows:
-        blocks.append(Table(caption="The pictures (height x width)", columns=columns, rows=rows, folded=True))
+        blocks.append(Table(caption="The images (height x width)", columns=columns, rows=rows, folded=True))
     if work.skipped:
         skipped = tuple((one.name, one.reason) for one in work.skipped)
         blocks.append(Table(caption="Skipped", columns=("input", "why"), rows=skipped, texts=2))
@@ -194,43 +192,43 @@ def _range(counts: tuple[int, ...]) -> str:
 
 
 def environment_section(results: Results) -> Section:
-    """Return the machine and the command that repeats the run."""
-    machine = results.environment
+    """Return the system and the command that repeats the run."""
+    system = results.environment
     blocks: list[Block] = [
         Paragraph(text="The command that repeats this run:"),
-        Code(text=machine.command),
-        Table(caption="The machine", columns=("what", "value"), rows=tuple(_facts(machine)), texts=2),
+        Code(text=system.command),
+        Table(caption="The system", columns=("what", "value"), rows=tuple(_facts(system)), texts=2),
     ]
-    if machine.gpu is not None and machine.gpu.states:
-        blocks.append(_states(machine.gpu))
-    versions = tuple(sorted(machine.packages.items()))
+    if system.gpu is not None and system.gpu.states:
+        blocks.append(_states(system.gpu))
+    versions = tuple(sorted(system.packages.items()))
     if versions:
         blocks.append(Table(caption="Packages", columns=("package", "version"), rows=versions, texts=2, folded=True))
     return Section(name="environment", title="Environment", blocks=tuple(blocks))
 
 
-def _facts(machine: Environment) -> list[tuple[str, str]]:
-    turbo = {True: "on", False: "off", None: "not said"}[machine.turbo]
-    loads = [NONE if load is None else f"{load:.2f}" for load in (machine.load_before, machine.load_after)]
+def _facts(system: Environment) -> list[tuple[str, str]]:
+    turbo = {True: "on", False: "off", None: "not said"}[system.turbo]
+    loads = [NONE if load is None else f"{load:.2f}" for load in (system.load_before, system.load_after)]
     facts = [
-        ("processor", f"{machine.cpu} ({machine.machine})"),
-        ("logical processors", f"{machine.cores}; allowed to the run: {', '.join(map(str, machine.affinity)) or NONE}"),
-        ("threads a row", str(machine.threads)),
-        ("clock governor", machine.governor or "not said"),
+        ("processor", f"{system.cpu} ({system.system})"),
+        ("logical processors", f"{system.cores}; allowed to the run: {', '.join(map(str, system.affinity)) or NONE}"),
+        ("threads a row", str(system.threads)),
+        ("clock governor", system.governor or "not said"),
         ("turbo", turbo),
         ("load before, after", ", ".join(loads)),
-        ("memory", bytes_text(machine.memory_bytes)),
+        ("memory", bytes_text(system.memory_bytes)),
     ]
-    if machine.gpu is not None:
-        gpu = machine.gpu
+    if system.gpu is not None:
+        gpu = system.gpu
         about = f"{gpu.name}, compute capability {gpu.compute_capability}, {bytes_text(gpu.memory_bytes)}"
         facts.append(("GPU", f"{about}, driver {gpu.driver}"))
     return [
         *facts,
-        ("system", machine.os),
-        ("Python", machine.python),
-        ("frcnn", machine.frcnn),
-        ("date", machine.date),
+        ("system", system.os),
+        ("Python", system.python),
+        ("frcnn", system.frcnn),
+        ("date", system.date),
     ]
 
 

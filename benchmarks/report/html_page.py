@@ -1,4 +1,4 @@
-"""A document as one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+"""A document as one HTML file that needs nothing else: no script, no font, no image from elsewhere."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ _Series = tuple[Drawn, list[tuple[float, float, tuple[float, float] | None]]]
 
 
 def batch_figure(results: Results) -> Figure | None:
-    """Return pictures per second against the batch, for rows measured at several sizes."""
+    """Return images per second against the batch, for rows measured at several sizes."""
     found: list[tuple[Drawn, list[Measure]]] = []
     for drawn in drawn_rows(results):
-        measures = sorted((m for m in drawn.row.measures if m.scope == "pictures"), key=lambda m: m.batch)
+        measures = sorted((m for m in drawn.row.measures if m.scope == "images"), key=lambda m: m.batch)
         if len(measures) > 1:
             found.append((drawn, measures))
     if not found:
@@ -38,9 +38,9 @@ def batch_figure(results: Results) -> Figure | None:
         series,
         x=Axis.logarithmic(batches, margin=1.08).with_ticks(batches),
         y=throughput,
-        says="Pictures per second against the batch size; the numbers are in the table",
-        x_unit="pictures in a batch",
-        y_unit="pictures per second" + (", logarithmic" if throughput.log else ""),
+        says="Images per second against the batch size; the numbers are in the table",
+        x_unit="images in a batch",
+        y_unit="images per second" + (", logarithmic" if throughput.log else ""),
     )
     table: list[TableRow] = [
         (drawn.cell(), *(number(of[b].fps) if b in of else NONE for b in batches))
@@ -49,11 +49,9 @@ def batch_figure(results: Results) -> Figure | None:
     ]
     return Figure(
         title="Throughput against the batch",
-        note="Picture to boxes. Higher is better; a flat line gains nothing from larger batches.",
+        note="Image to boxes. Higher is better; a flat line gains nothing from larger batches.",
         drawing=drawing,
-        table=Table(
-            caption="Pictures per second", columns=("way", *(f"batch {b}" for b in batches)), rows=tuple(table)
-        ),
+        table=Table(caption="Images per second", columns=("way", *(f"batch {b}" for b in batches)), rows=tuple(table)),
     )
 
 
@@ -132,7 +130,7 @@ def accuracy_figures(results: Results) -> list[Figure]:
                 moved,
                 Axis.logarithmic([mark.y for mark in moved], margin=1.6),
                 "Largest difference of a box coordinate against time",
-                "pixels of the picture, logarithmic",
+                "pixels of the image, logarithmic",
             ),
             table=None,
         ),
@@ -178,7 +176,7 @@ def _curve_figure(kind: str, curves: list[Curve], drawn: dict[str, Drawn]) -> Fi
         drawing=drawing,
         table=Table(
             caption=". ".join(part for part in ("Milliseconds a call", notes) if part),
-            columns=("way", curves[0].unit, "median ms", "quartile", "quartile", "pictures/s"),
+            columns=("way", curves[0].unit, "median ms", "quartile", "quartile", "images/s"),
             rows=rows,
         ),
     )

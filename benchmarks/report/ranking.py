@@ -1,7 +1,7 @@
 """Which row is fastest, and whether the run can say so.
 
 Only a row that is ``ok`` and whose detections were compared with eager's in the same run takes part. Rows whose
-difference is within the noise share a rank; on a machine too noisy to tell rows apart there are no ranks.
+difference is within the noise share a rank; on a system too noisy to tell rows apart there are no ranks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def first_batch(results: Results) -> int:
 
 
 def head_measure(results: Results, row: Row) -> Measure | None:
-    """Return what a row is ranked by: pictures to boxes, one at a time."""
-    return row.measure("pictures", first_batch(results))
+    """Return what a row is ranked by: images to boxes, one at a time."""
+    return row.measure("images", first_batch(results))
 
 
 def ratio_of(row: Row, measure: Measure | None) -> Ratio | None:
@@ -50,13 +50,13 @@ def _told_apart(results: Results, first: Row, second: Row) -> bool:
     pair = {first.id, second.id}
     batch = first_batch(results)
     return not any(
-        {blur.first, blur.second} == pair and (blur.scope, blur.batch) == ("pictures", batch)
+        {blur.first, blur.second} == pair and (blur.scope, blur.batch) == ("images", batch)
         for blur in results.noise.not_told_apart
     )
 
 
 def ranks(results: Results) -> dict[str, int]:
-    """Return row id -> 1 + how many rows are faster beyond noise; empty where the machine was too noisy."""
+    """Return row id -> 1 + how many rows are faster beyond noise; empty where the system was too noisy."""
     if results.noise.too_noisy:
         return {}
     rows = ranked(results)
@@ -83,8 +83,8 @@ def headline(results: Results) -> Headline:
     against = "eager" if reference is None else reference.name
     says = f"{ratio_text(ratio)}, {spread_text(ratio)}"
     if results.noise.too_noisy:
-        text = "This machine was too noisy to tell rows apart."
-        unsure = f"The fastest correct row reads {says}: {best.name}. Do not quote it; run again on a quiet machine."
+        text = "This system was too noisy to tell rows apart."
+        unsure = f"The fastest correct row reads {says}: {best.name}. Do not quote it; run again on a quiet system."
         return Headline(figure="", text=text, remarks=(unsure, *remarks), tone="warning")
     if ratio.low <= 1 <= ratio.high or (reference is not None and not _told_apart(results, best, reference)):
         text = f"No correct row can be told apart from {against}."
@@ -114,10 +114,10 @@ def _times(results: Results, best: Row, reference: Row | None, ratio: Ratio) -> 
     assert of_best is not None, "a ranked row was measured"
     batch = of_best.batch
     call = "" if batch == 1 else f", a batch of {batch}"
-    times = f"Picture to boxes{call}: p50 {ms(of_best.p50_ms)} ms, p90 {ms(of_best.p90_ms)} ms"
+    times = f"Image to boxes{call}: p50 {ms(of_best.p50_ms)} ms, p90 {ms(of_best.p90_ms)} ms"
     if of_reference is not None:
         times += f"; {'eager' if reference is None else reference.name}: p50 {ms(of_reference.p50_ms)} ms"
-    sized = " Both on equal-sized pictures." if best.pictures == "equal-sized" else ""
+    sized = " Both on equal-sized images." if best.images == "equal-sized" else ""
     return f"{times}. The spread is the {spread_text(ratio)}.{sized}"
 
 

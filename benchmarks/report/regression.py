@@ -19,10 +19,10 @@ _FEWEST_ROUNDS: Final = 5
 def compare_runs(old: Results, new: Results, *, file: Path, limit: float) -> Comparison:
     """Compare two runs, by each row's ratio to eager within its own run.
 
-    Ratios are free of how fast the machine happened to be, so that is what is judged; eager itself, which has none, is
+    Ratios are free of how fast the system happened to be, so that is what is judged; eager itself, which has none, is
     judged by nothing. A row is slower when its ratio fell by more than the limit and more than either run's noise, and
     each run's median lies outside the other's rounds, or when it no longer is ``ok``. Intervals of the median would be
-    too narrow: a machine has phases, which last longer than a round and differ from run to run. Ratios of fewer than 5
+    too narrow: a system has phases, which last longer than a round and differ from run to run. Ratios of fewer than 5
     rounds are not judged.
 
     Args:
@@ -32,7 +32,7 @@ def compare_runs(old: Results, new: Results, *, file: Path, limit: float) -> Com
         limit: 0.05 is 5 %.
 
     Raises:
-        UsageError: the earlier run is of another model or other pictures, and says nothing of this one.
+        UsageError: the earlier run is of another model or other images, and says nothing of this one.
     """
     _require_same_task(old, new, file)
     changes: list[Change] = []
@@ -58,12 +58,12 @@ def _require_same_task(old: Results, new: Results, file: Path) -> None:
         ("number of classes", now.num_classes, then.num_classes),
         ("device", now.device, then.device),
         ("canvases", now.canvases, then.canvases),
-        ("pictures", len(now.pictures), len(then.pictures)),
+        ("images", len(now.images), len(then.images)),
     ):
         if expected != got:
             raise UsageError(
                 f"--against: {file} is of another task: {what}: expected {expected}, got {got}",
-                hint="compare runs of one model on the same pictures and device",
+                hint="compare runs of one model on the same images and device",
             )
 
 
@@ -76,10 +76,10 @@ def _notes(old: Results, new: Results) -> list[str]:
         ("operating system", old.environment.os, new.environment.os),
         ("frcnn", old.environment.frcnn, new.environment.frcnn),
         ("checkpoint", old.workload.checkpoint_sha256, new.workload.checkpoint_sha256),
-        ("pictures", old.workload.pictures, new.workload.pictures),
+        ("images", old.workload.images, new.workload.images),
     ):
         if then != now:
-            notes.append(f"{what} differ" if what == "pictures" else f"{what}: {then} then, {now} now")
+            notes.append(f"{what} differ" if what == "images" else f"{what}: {then} then, {now} now")
     packages = old.environment.packages, new.environment.packages
     for package in sorted(packages[0].keys() | packages[1].keys()):
         versions = [of_run.get(package, "none") for of_run in packages]
@@ -89,7 +89,7 @@ def _notes(old: Results, new: Results) -> list[str]:
         if run.partial:
             notes.append(f"the {when} run is partial: {run.partial_reason}")
         if run.noise.too_noisy:
-            notes.append(f"the {when} run's machine was too noisy")
+            notes.append(f"the {when} run's system was too noisy")
     return notes
 
 
@@ -130,7 +130,7 @@ def _change(
         change = now.median / then.median - 1
         if min(then.rounds, now.rounds) < _FEWEST_ROUNDS:
             verdict, reason = "not comparable", f"fewer than {_FEWEST_ROUNDS} rounds"
-        elif then.least <= now.median <= then.most or now.least <= then.median <= now.most:
+        elif then.min <= now.median <= then.max or now.min <= then.median <= now.max:
             reason = "within the spread of the two runs"
         else:
             verdict = "regression" if change < 0 else "gain"
@@ -179,4 +179,4 @@ def _no_row(row: Row, why: str) -> Change:
 
 
 def _text(ratio: Ratio) -> str:
-    return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
+    return f"{ratio.median:.2f} ({ratio.min:.2f} to {ratio.max:.2f})"

@@ -1,7 +1,7 @@
 """``results.json``: what a benchmark run measured, and everything needed to read or repeat it.
 
 Times are milliseconds unless a name says ``_s`` (seconds). A *call* is one batch: a measure's samples are the times of
-calls, and ``fps`` counts pictures. Every number was measured in the run that wrote it; what was not is None.
+calls, and ``fps`` counts images. Every number was measured in the run that wrote it; what was not is None.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = [
     "Environment",
     "Gpu",
     "GpuState",
+    "ImageInfo",
     "Measure",
     "NoiseVerdict",
     "NotToldApart",
-    "PictureInfo",
     "Ratio",
     "Results",
     "Roofline",
@@ -47,14 +47,14 @@ __all__ = [
 SCHEMA_VERSION: Final = 1
 
 Status = Literal["ok", "unavailable", "wrong", "failed"]
-"""``ok``: measured, and right. ``unavailable``: this machine cannot run it. ``wrong``: measured, but its detections
+"""``ok``: measured, and right. ``unavailable``: this system cannot run it. ``wrong``: measured, but its detections
 disagree with eager's: its times are shown, never as a gain. ``failed``: it should have run and did not."""
 
-Scope = Literal["pictures", "network"]
-"""``pictures``: decoded pictures in, boxes in picture pixels out. ``network``: a prepared batch in, raw outputs out."""
+Scope = Literal["images", "network"]
+"""``images``: decoded images in, boxes in image pixels out. ``network``: a prepared batch in, raw outputs out."""
 
 StageName = Literal["decode", "preprocess", "backbone+FPN", "RPN", "RoI pooling", "box head", "post"]
-CurveKind = Literal["batch", "picture size", "RoIs", "classes"]
+CurveKind = Literal["batch", "image size", "RoIs", "classes"]
 Verdict = Literal["regression", "gain", "same", "not comparable"]
 
 
@@ -97,19 +97,19 @@ class Gpu(Record, frozen=True, kw_only=True):
 
 
 class Environment(Record, frozen=True, kw_only=True):
-    """The machine, and how the run was started.
+    """The system, and how the run was started.
 
     Attributes:
-        machine: its architecture, like ``"x86_64"``.
+        system: its architecture, like ``"x86_64"``.
         cpu: the processor's name.
-        cores: logical processors of the machine.
+        cores: logical processors of the system.
         affinity: the logical processors that the run was allowed to use; frcnn does not change them.
         threads: threads that each row was given: torch's intra-op threads, ONNX Runtime's, OpenVINO's.
         governor: of the first core's clock; None where the system does not say.
         turbo: whether the clock may rise above the base clock; None where the system does not say.
         load_before: processes ready to run (1 minute's mean) before the run; None where the system does not say.
         load_after: the same at the end; the run itself is in it.
-        memory_bytes: of the machine.
+        memory_bytes: of the system.
         gpu: the GPU, where one was used.
         packages: package -> version, of all that is installed and took part.
         frcnn: version of frcnn.
@@ -119,7 +119,7 @@ class Environment(Record, frozen=True, kw_only=True):
         command: the command line that repeats the run.
     """
 
-    machine: str
+    system: str
     cpu: str
     cores: int
     affinity: tuple[int, ...]
@@ -138,8 +138,8 @@ class Environment(Record, frozen=True, kw_only=True):
     command: str
 
 
-class PictureInfo(Record, frozen=True, kw_only=True):
-    """A picture of the run: its name and (height, width) in pixels."""
+class ImageInfo(Record, frozen=True, kw_only=True):
+    """An image of the run: its name and (height, width) in pixels."""
 
     name: str
     size: Size
@@ -163,14 +163,14 @@ class Workload(Record, frozen=True, kw_only=True):
         checkpoint_sha256: of that file.
         model: the architecture.
         num_classes: the background included.
-        source: where the pictures come from: ``"given"``, or a sentence that names those that frcnn brings along.
-        pictures: all that were used.
-        skipped: pictures that could not be used.
-        equal_size: (height, width) that pictures were resized to for the rows of ``pictures="equal-sized"``; None
+        source: where the images come from: ``"given"``, or a sentence that names those that frcnn brings along.
+        images: all that were used.
+        skipped: images that could not be used.
+        equal_size: (height, width) that images were resized to for the rows of ``images="equal-sized"``; None
             where no row needed it.
         canvases: (height, width) in pixels that the network saw, each once.
-        proposals: proposals per picture after the RPN's suppression, by eager.
-        detections: detections per picture, by eager.
+        proposals: proposals per image after the RPN's suppression, by eager.
+        detections: detections per image, by eager.
         batches: the batch sizes that were asked for.
     """
 
@@ -182,7 +182,7 @@ class Workload(Record, frozen=True, kw_only=True):
     model: str
     num_classes: int
     source: str
-    pictures: tuple[PictureInfo, ...]
+    images: tuple[ImageInfo, ...]
     skipped: tuple[Skipped, ...]
     equal_size: Size | None
     canvases: tuple[Size, ...]
@@ -206,21 +206,21 @@ class Correctness(Record, frozen=True, kw_only=True):
     Attributes:
         passed: whether the row is within the limits.
         limits: the limits, in words.
-        pictures: how many pictures were compared.
+        images: how many images were compared.
         expected: eager's detections looked at.
         found: the row's detections looked at.
         matched: pairs of one label.
         unmatched: detections of either side without a partner, clear of the cut-off.
         relabelled: pairs of different labels.
         moved: pairs of less IoU than the limit.
-        box_px: largest difference of a box coordinate, in pixels of the picture.
+        box_px: largest difference of a box coordinate, in pixels of the image.
         score: largest difference of scores.
         iou: least IoU among pairs.
     """
 
     passed: bool
     limits: str
-    pictures: int
+    images: int
     expected: int
     found: int
     matched: int
@@ -245,8 +245,8 @@ class Ratio(Record, frozen=True, kw_only=True):
     """
 
     median: float
-    least: float
-    most: float
+    min: float
+    max: float
     low: float
     high: float
     rounds: int
@@ -257,14 +257,14 @@ class Measure(Record, frozen=True, kw_only=True):
 
     Attributes:
         scope: what one call did.
-        batch: pictures in a call.
+        batch: images in a call.
         rounds_ms: the time of every call, one list per round, in the order they were made.
         warm_up: untimed calls before the first round.
         p50_ms: median over all calls.
         p90_ms: 90th percentile; MLPerf's figure for a single stream.
         p99_ms: 99th percentile, by interpolation; with fewer than 100 calls it is close to the largest.
         mean_ms: mean over all calls.
-        fps: pictures per second: pictures of all calls / time of all calls.
+        fps: images per second: images of all calls / time of all calls.
         ratio: reference's time / this row's time within rounds; None for a row that is its own reference.
     """
 
@@ -281,9 +281,9 @@ class Measure(Record, frozen=True, kw_only=True):
 
 
 class StageShare(Record, frozen=True, kw_only=True):
-    """Time of one stage of a picture, in milliseconds (median), and its share of all stages, 0 to 1.
+    """Time of one stage of an image, in milliseconds (median), and its share of all stages, 0 to 1.
 
-    ``decode`` is the file's bytes -> RGB; it is no part of the scope ``pictures``.
+    ``decode`` is the file's bytes -> RGB; it is no part of the scope ``images``.
     """
 
     name: StageName
@@ -300,8 +300,8 @@ class Row(Record, frozen=True, kw_only=True):
         backend: what executes it: ``"torch"``, ``"onnxruntime"``, ``"openvino"``, ``"tensorrt-rtx"``, ``"tensorrt"``.
         device: ``"cpu"`` or ``"cuda"``.
         precision: of the heavy layers.
-        pictures: ``"as given"``, or ``"equal-sized"``: resized to ``workload.equal_size`` first, untimed.
-        reference: id of the row that its ratios refer to: eager fp32 on the same pictures.
+        images: ``"as given"``, or ``"equal-sized"``: resized to ``workload.equal_size`` first, untimed.
+        reference: id of the row that its ratios refer to: eager fp32 on the same images.
         status: see ``Status``.
         reason: why it is not ``ok``, one line; empty where it is.
         note: what a reader must know to judge the figures; empty where there is nothing.
@@ -313,8 +313,8 @@ class Row(Record, frozen=True, kw_only=True):
         peak_gpu_bytes: the same of the GPU's memory.
         correctness: None where it was not checked; the reason says why.
         measures: one per scope and batch size that ran.
-        missing: why a scope or batch size has no measure: ``"pictures, batch 8: ..."``.
-        stages: where the time of a picture goes at batch 1; empty where it cannot be told.
+        missing: why a scope or batch size has no measure: ``"images, batch 8: ..."``.
+        stages: where the time of an image goes at batch 1; empty where it cannot be told.
         of_roofline: share of the device's roofline, 0 to 1: floor of the network / its time at batch 1.
     """
 
@@ -323,7 +323,7 @@ class Row(Record, frozen=True, kw_only=True):
     backend: str
     device: str
     precision: str
-    pictures: Literal["as given", "equal-sized"]
+    images: Literal["as given", "equal-sized"]
     reference: str
     status: Status
     reason: str
@@ -345,7 +345,7 @@ class Row(Record, frozen=True, kw_only=True):
 
 
 class CurvePoint(Record, frozen=True, kw_only=True):
-    """One point: x in the curve's unit, the time of a call (quartiles), and pictures per second."""
+    """One point: x in the curve's unit, the time of a call (quartiles), and images per second."""
 
     x: float
     low_ms: float
@@ -360,7 +360,7 @@ class Curve(Record, frozen=True, kw_only=True):
     Attributes:
         kind: what grows.
         row: id of the row.
-        unit: of x: ``"pictures"``, ``"megapixels of the canvas"``, ``"proposals"``, ``"classes"``.
+        unit: of x: ``"images"``, ``"megapixels of the canvas"``, ``"proposals"``, ``"classes"``.
         points: by rising x.
         note: what was changed, and how; empty where that is plain.
     """
@@ -387,7 +387,7 @@ class Ceilings(Record, frozen=True, kw_only=True):
 
 
 class Work(Record, frozen=True, kw_only=True):
-    """What one stage has to do for one picture, counted from the graph.
+    """What one stage has to do for one image, counted from the graph.
 
     Attributes:
         stage: of the network.
@@ -428,11 +428,11 @@ class NotToldApart(Record, frozen=True, kw_only=True):
 
 
 class NoiseVerdict(Record, frozen=True, kw_only=True):
-    """Whether the machine was quiet enough.
+    """Whether the system was quiet enough.
 
     Attributes:
         row: id of the row that was run as two rows, interleaved as the others: the null pair.
-        null: the ratio between the two; of a quiet machine it is 1.
+        null: the ratio between the two; of a quiet system it is 1.
         noise: relative size of a difference that this run cannot tell from none, from the null pair: 0.02 is 2 %.
         too_noisy: the noise is above ``limit``: differences between rows should not be trusted.
         limit: what counts as too noisy.
@@ -484,7 +484,7 @@ class Comparison(Record, frozen=True, kw_only=True):
     Attributes:
         file: the earlier results.
         limit: a loss larger than this is a regression: 0.05 is 5 %.
-        notes: what differs between the two runs apart from the code: machine, versions, threads, checkpoint.
+        notes: what differs between the two runs apart from the code: system, versions, threads, checkpoint.
         changes: one per figure that both runs, or one of them, have.
     """
 
@@ -499,7 +499,7 @@ class Results(Record, frozen=True, kw_only=True):
 
     Attributes:
         schema_version: version of this layout.
-        environment: the machine.
+        environment: the system.
         workload: the task.
         rows: eager fp32 first, in the order of the registry; rows that could not run are among them.
         curves: cost against what it grows with.

@@ -51,7 +51,7 @@ def work_table(results: Results, roofline: Roofline) -> Table:
         for work in roofline.work
     )
     return Table(
-        caption=f"Work of one picture on a canvas of {size_text(roofline.canvas)}, counted from the graph",
+        caption=f"Work of one image on a canvas of {size_text(roofline.canvas)}, counted from the graph",
         columns=("stage", "GFLOP", "MB", "FLOP per byte"),
         rows=rows,
     )

@@ -18,7 +18,7 @@ from frcnn.benchmarks.report.results import Measure, Ratio, Results
 
 __all__ = ["latency_figures", "ratio_figure", "stage_figure", "stage_names"]
 
-_MOST_DOTS: Final = 120
+_MAX_DOTS: Final = 120
 _NULL_NAME: Final = "one row run as two (null pair)"
 
 
@@ -31,7 +31,7 @@ def ratio_figure(results: Results) -> Figure | None:
         if ratio is None:
             continue
         rows.append((drawn.cell(), *_ratio_cells(ratio)))
-        says = f"{drawn.name}: {ratio_text(ratio)}; rounds from {ratio.least:.2f} to {ratio.most:.2f}"
+        says = f"{drawn.name}: {ratio_text(ratio)}; rounds from {ratio.min:.2f} to {ratio.max:.2f}"
         lines.append(
             Track(
                 key=drawn.key,
@@ -39,7 +39,7 @@ def ratio_figure(results: Results) -> Figure | None:
                 name=drawn.name,
                 value=f"{ratio.median:.2f}x",
                 says=says,
-                whole=(ratio.least, ratio.most),
+                whole=(ratio.min, ratio.max),
                 inner=(ratio.low, ratio.high),
                 middle=ratio.median,
             )
@@ -57,7 +57,7 @@ def ratio_figure(results: Results) -> Figure | None:
                 name=_NULL_NAME,
                 value=f"{null.median:.2f}x",
                 says=f"the null pair: {ratio_text(null)}",
-                whole=(null.least, null.most),
+                whole=(null.min, null.max),
                 inner=(null.low, null.high),
                 middle=null.median,
                 hollow=True,
@@ -80,7 +80,7 @@ def ratio_figure(results: Results) -> Figure | None:
 
 
 def _ratio_cells(ratio: Ratio) -> tuple[str, ...]:
-    figures = (ratio.median, ratio.low, ratio.high, ratio.least, ratio.most)
+    figures = (ratio.median, ratio.low, ratio.high, ratio.min, ratio.max)
     return *(f"{figure:.2f}" for figure in figures), str(ratio.rounds)
 
 
@@ -110,7 +110,7 @@ class _Calls:
             inner=(low, high),
             middle=middle,
             # counted from the slowest, which so stays in sight
-            dots=tuple(samples[:: -max(1, ceil(len(samples) / _MOST_DOTS))]),
+            dots=tuple(samples[:: -max(1, ceil(len(samples) / _MAX_DOTS))]),
             hollow=self.drawn.hollow,
         )
 
@@ -134,13 +134,13 @@ def _calls(results: Results) -> list[_Calls]:
 
 
 def latency_figures(results: Results) -> list[Figure]:
-    """Return the distributions of the times of calls, picture to boxes: in milliseconds, and by their own medians."""
+    """Return the distributions of the times of calls, image to boxes: in milliseconds, and by their own medians."""
     found = _calls(results)
     if not found:
         return []
     batch = first_batch(results)
     heads = ("fastest", "quartile", "median", "quartile", "p90", "p99", "slowest")
-    dots = f"A dot is a call of {'one picture' if batch == 1 else f'{batch} pictures'}, at most {_MOST_DOTS} a row."
+    dots = f"A dot is a call of {'one image' if batch == 1 else f'{batch} images'}, at most {_MAX_DOTS} a row."
     times = [calls.track(1.0, lambda value: f"{ms(value)} ms") for calls in found]
     shapes = [calls.track(calls.middle, lambda value: f"{value:.2f}x") for calls in found]
     shape = Axis.linear(
@@ -148,7 +148,7 @@ def latency_figures(results: Results) -> list[Figure]:
     )
     return [
         Figure(
-            title="Latency, picture to boxes",
+            title="Latency, image to boxes",
             note=f"{dots} Box: the middle half. Stroke: median, written on the right. Hollow: a wrong row.",
             drawing=tracks(
                 times,
@@ -170,7 +170,7 @@ def latency_figures(results: Results) -> list[Figure]:
 
 
 def stage_figure(results: Results) -> Figure | None:
-    """Return where the time of a picture goes, stage by stage."""
+    """Return where the time of an image goes, stage by stage."""
     rows = [drawn for drawn in drawn_rows(results) if drawn.row.stages]
     if not rows:
         return None
@@ -197,16 +197,16 @@ def stage_figure(results: Results) -> Figure | None:
     axis = Axis.linear([sum(s.length for s in bar.segments) for bar in bars])
     entries = [(str(place + 1), place % COLOURS, name, False) for place, name in enumerate(names)]
     return Figure(
-        title="Where the time of a picture goes",
-        note="Medians of each stage, one picture at a time. Decoding is no part of “picture to boxes”, which"
-        " starts from decoded pictures.",
-        drawing=join(stacked(bars, axis, written=tick, unit="milliseconds a picture"), legend(entries)),
+        title="Where the time of an image goes",
+        note="Medians of each stage, one image at a time. Decoding is no part of “image to boxes”, which"
+        " starts from decoded images.",
+        drawing=join(stacked(bars, axis, written=tick, unit="milliseconds an image"), legend(entries)),
         table=Table(caption="Milliseconds (share) by stage", columns=("way", *names, "sum"), rows=tuple(table)),
     )
 
 
 def stage_names(results: Results) -> list[str]:
-    """Return the stages that any row has, in the order of a picture's way."""
+    """Return the stages that any row has, in the order of an image's way."""
     order = ("decode", "preprocess", "backbone+FPN", "RPN", "RoI pooling", "box head", "post")
     there = {stage.name for row in results.rows for stage in row.stages}
     if results.roofline is not None:

@@ -10,7 +10,7 @@ from frcnn.console import say, show_table
 __all__ = ["show_results"]
 
 _TITLES: dict[Scope, str] = {
-    "pictures": "decoded pictures to boxes",
+    "images": "decoded images to boxes",
     "network": "the network only",
 }
 
@@ -19,10 +19,10 @@ def show_results(results: Results) -> None:
     """Print rows, what could not run, noise and changes."""
     w, e = results.workload, results.environment
     canvases = ", ".join(f"{height}x{width}" for height, width in w.canvases)
-    say(f"{w.model}, {w.num_classes} classes, {len(w.pictures)} pictures ({w.source}), canvases {canvases}")
+    say(f"{w.model}, {w.num_classes} classes, {len(w.images)} images ({w.source}), canvases {canvases}")
     say(f"{e.cpu}, {e.threads} threads of {len(e.affinity)} cores" + (f"; {e.gpu.name}" if e.gpu else ""))
     batches = sorted({m.batch for row in results.rows for m in row.measures})
-    for scope in ("pictures", "network"):
+    for scope in ("images", "network"):
         for batch in batches:
             _show_measures(results, scope, batch)
     _show_rows(results)
@@ -53,7 +53,7 @@ def _cells(row: Row, m: Measure) -> tuple[str, ...]:
         return row.name, row.status, *times, "wrong", "", rounds
     if m.ratio is None:
         return row.name, row.status, *times, "1", "", rounds
-    return row.name, row.status, *times, f"{m.ratio.median:.2f}", f"{m.ratio.least:.2f} to {m.ratio.most:.2f}", rounds
+    return row.name, row.status, *times, f"{m.ratio.median:.2f}", f"{m.ratio.min:.2f} to {m.ratio.max:.2f}", rounds
 
 
 def _show_rows(results: Results) -> None:
@@ -97,8 +97,8 @@ def _show_noise(results: Results) -> None:
         return
     say(f"noise: {noise.row} against itself differs by up to {noise.noise:.1%}")
     if noise.too_noisy:
-        say(f"TOO NOISY: above {noise.limit:.0%}, differences between rows should not be trusted; quiet the machine")
-    pairs = [p for p in noise.not_told_apart if (p.scope, p.batch) == ("pictures", 1)]
+        say(f"TOO NOISY: above {noise.limit:.0%}, differences between rows should not be trusted; quiet the system")
+    pairs = [p for p in noise.not_told_apart if (p.scope, p.batch) == ("images", 1)]
     for pair in pairs:
         say(f"not told apart (batch 1): {pair.first} and {pair.second}")
 

@@ -6,45 +6,45 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from frcnn.benchmarks.candidates.candidate import Runner
-from frcnn.benchmarks.parity.comparison import Limits, Parity, PictureParity, compare_detections, default_limits, total
+from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity, compare_detections, default_limits, total
 from frcnn.benchmarks.report.results import Correctness
-from frcnn.runtime import Detections, Picture
+from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Precision, Size
 
 __all__ = ["Truth", "check"]
 
 
 class Truth:
-    """What eager fp32 on the CPU finds, each picture and canvas once.
+    """What eager fp32 on the CPU finds, each image and canvas once.
 
     Args:
-        detect: takes a picture and a canvas (height, width).
+        detect: takes an image and a canvas (height, width).
     """
 
-    def __init__(self, detect: Callable[[Picture, Size], Detections]) -> None:
+    def __init__(self, detect: Callable[[RGBImage, Size], Detections]) -> None:
         self._detect = detect
-        self._known: dict[tuple[int, Size], tuple[Picture, Detections]] = {}
+        self._known: dict[tuple[int, Size], tuple[RGBImage, Detections]] = {}
 
-    def __call__(self, picture: Picture, canvas: Size) -> Detections:
-        """Return eager's detections in a picture on a canvas."""
-        key = id(picture), canvas
+    def __call__(self, image: RGBImage, canvas: Size) -> Detections:
+        """Return eager's detections in an image on a canvas."""
+        key = id(image), canvas
         if key not in self._known:
-            self._known[key] = picture, self._detect(picture, canvas)  # the picture is kept, and so is its id
+            self._known[key] = image, self._detect(image, canvas)  # the image is kept, and so is its id
         return self._known[key][1]
 
 
 def check(
-    truth: Truth, runner: Runner, pictures: Sequence[Picture], spec: ModelSpec, precision: str, *, batch: int
+    truth: Truth, runner: Runner, images: Sequence[RGBImage], spec: ModelSpec, precision: str, *, batch: int
 ) -> Correctness:
-    """Compare a row with eager, picture by picture, and once more in one batch.
+    """Compare a row with eager, image by image, and once more in one batch.
 
     Args:
         truth: eager's answers.
         runner: the row.
-        pictures: at least one.
+        images: at least one.
         spec: the model's description.
         precision: of the row, ``"tf32"`` among them; it decides the limits.
-        batch: pictures that one batch is made of; 1 leaves the batch out.
+        batch: images that one batch is made of; 1 leaves the batch out.
 
     Raises:
         Exception: whatever the row raises.
@@ -52,21 +52,21 @@ def check(
     known: Precision = "fp16" if precision == "tf32" else cast("Precision", precision)  # both have 11 bits of mantissa
     limits = default_limits(known, spec.roi_heads.pooler.kind)
     compared = []
-    for picture in pictures:
-        (found,) = runner.detect([picture])
-        expected = truth(picture, runner.canvas_of(picture))
-        compared.append(compare_detections(expected, found, spec, limits, name=picture.name))
+    for image in images:
+        (found,) = runner.detect([image])
+        expected = truth(image, runner.canvas_of(image))
+        compared.append(compare_detections(expected, found, spec, limits, name=image.name))
     if batch > 1:
-        compared += _one_batch(truth, runner, pictures[:batch], spec, limits)
+        compared += _one_batch(truth, runner, images[:batch], spec, limits)
     return _of(total(compared, limits))
 
 
 def _one_batch(
-    truth: Truth, runner: Runner, pictures: Sequence[Picture], spec: ModelSpec, limits: Limits
-) -> list[PictureParity]:
-    """Compare the answers of one batch; on one canvas the answer for a picture does not depend on the others."""
-    canvases = [runner.canvas_of(picture) for picture in pictures]
-    same = [p for p, canvas in zip(pictures, canvases, strict=True) if canvas == canvases[0]]
+    truth: Truth, runner: Runner, images: Sequence[RGBImage], spec: ModelSpec, limits: Limits
+) -> list[ImageParity]:
+    """Compare the answers of one batch; on one canvas the answer for an image does not depend on the others."""
+    canvases = [runner.canvas_of(image) for image in images]
+    same = [p for p, canvas in zip(images, canvases, strict=True) if canvas == canvases[0]]
     found = runner.detect(same)
     return [
         compare_detections(truth(p, canvases[0]), answer, spec, limits, name=f"{p.name}, in a batch")
@@ -79,7 +79,7 @@ def _of(parity: Parity) -> Correctness:
     return Correctness(
         passed=parity.passed,
         limits=in_words(parity.limits),
-        pictures=len(parity.pictures),
+        images=len(parity.images),
         expected=t.expected,
         found=t.found,
         matched=t.matched,

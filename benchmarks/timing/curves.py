@@ -1,4 +1,4 @@
-"""How cost grows: with the batch, the picture size, the number of RoIs and the number of classes."""
+"""How cost grows: with the batch, the image size, the number of RoIs and the number of classes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Points = Mapping[float, Mapping[str, Callable[[], object]]]
 
 
 def batch_curves(rows: Sequence[Row]) -> list[Curve]:
-    """Return throughput against batch of every row, from its measures of whole pictures."""
+    """Return throughput against batch of every row, from its measures of whole images."""
     curves = []
     for row in rows:
-        of_row = [m for m in row.measures if m.scope == "pictures"]
+        of_row = [m for m in row.measures if m.scope == "images"]
         if len(of_row) > 1 and row.status == "ok":
             samples = {float(m.batch): [ms for r in m.rounds_ms for ms in r] for m in of_row}
-            curves.append(curve_of("batch", row.id, "pictures", samples, pictures=lambda batch: batch))
+            curves.append(curve_of("batch", row.id, "images", samples, images=lambda batch: batch))
     return curves
 
 
@@ -64,7 +64,7 @@ def size_curves(
             _EAGER: partial(_eager, model, images, size),
             _ONNX_CPU: partial(network.run, images, np.array([size], np.int32)),
         }
-    return _measured("picture size", "megapixels of the canvas", points, budget_s, clock, "the network only, on noise")
+    return _measured("image size", "megapixels of the canvas", points, budget_s, clock, "the network only, on noise")
 
 
 def rois_curves(
@@ -79,8 +79,8 @@ def rois_curves(
         export_until: on the clock; ours has no further points where its next export would end later.
         clock: seconds.
     """
-    most = task.spec.rpn.post_nms_top_n
-    counts = sorted({max(1, round(most * share)) for share in _ROI_SHARES})
+    maximum = task.spec.rpn.post_nms_top_n
+    counts = sorted({max(1, round(maximum * share)) for share in _ROI_SHARES})
 
     def change(model: Any, count: int) -> None:
         model.rpn._post_nms_top_n = dict.fromkeys(("training", "testing"), count)
@@ -116,7 +116,7 @@ def curve_of(
     unit: str,
     samples: Mapping[float, Sequence[float]],
     *,
-    pictures: Callable[[float], float] = lambda x: 1.0,
+    images: Callable[[float], float] = lambda x: 1.0,
     note: str = "",
 ) -> Curve:
     """Return a curve from the milliseconds of calls at each x."""
@@ -126,7 +126,7 @@ def curve_of(
             low_ms=percentile(ms, 0.25),
             median_ms=percentile(ms, 0.5),
             high_ms=percentile(ms, 0.75),
-            fps=pictures(x) * len(ms) / sum(ms) * 1e3,
+            fps=images(x) * len(ms) / sum(ms) * 1e3,
         )
         for x, ms in sorted(samples.items())
     )
@@ -211,7 +211,7 @@ def _measured(kind: CurveKind, unit: str, points: Points, budget_s: float, clock
         )
         for x, calls in points.items()
     }
-    measure_groups(list(groups.values()), Limits(budget_s=budget_s, most_rounds=20, most_warm_up=2), clock=clock)
+    measure_groups(list(groups.values()), Limits(budget_s=budget_s, max_rounds=20, max_warm_up=2), clock=clock)
     curves = []
     for row in dict.fromkeys(row for calls in points.values() for row in calls):
         samples = {

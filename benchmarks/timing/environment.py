@@ -1,4 +1,4 @@
-"""The machine that a run ran on, as far as it says."""
+"""The system that a run ran on, as far as it says."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ _THROTTLE: Final = {
 def read_environment(
     *, command: str, threads: int, load_before: float | None, date: str, gpu: Gpu | None
 ) -> Environment:
-    """Return the machine, and how the run was started."""
+    """Return the system, and how the run was started."""
     return Environment(
-        machine=platform.machine(),
+        system=platform.machine(),
         cpu=_cpu_name(),
         cores=os.cpu_count() or 1,
         affinity=_affinity(),

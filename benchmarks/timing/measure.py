@@ -1,9 +1,9 @@
 """Interleaved rounds within a budget of time.
 
-A *lane* is one row doing one thing: pictures to boxes, or the network only, at one batch size. Lanes that are compared
-with each other form a *group*. A round of a group runs each of its lanes on the same pictures, in an order that turns
+A *lane* is one row doing one thing: images to boxes, or the network only, at one batch size. Lanes that are compared
+with each other form a *group*. A round of a group runs each of its lanes on the same images, in an order that turns
 by one from round to round (A B C, B C A, ...), so that no lane is always first. Groups share the budget by weight, and
-take turns, so that drift of the machine hits all alike.
+take turns, so that drift of the system hits all alike.
 
 Rows share processors, and their threads do not rest when a call returns: ONNX Runtime's go on spinning for 40 ms. Run
 right after it, eager took 1.6 times its usual time, and another ONNX Runtime session 1.9 times (2 cores, the demo's
@@ -62,8 +62,8 @@ class Lane:
 
     Attributes:
         row: id of the row.
-        windows: how many different batches of pictures there are.
-        call: takes the index of a window, the same pictures for all lanes of a group, and returns what is timed; making
+        windows: how many different batches of images there are.
+        call: takes the index of a window, the same images for all lanes of a group, and returns what is timed; making
             it ready is not.
         stopwatch: times a call.
         null: whether it is the second lane of the null pair.
@@ -88,7 +88,7 @@ class Group:
 
     Attributes:
         scope: what a call does.
-        batch: pictures in a call.
+        batch: images in a call.
         lanes: those that are measured.
         weight: share of the budget, relative to other groups'.
         required: whether it has at least one round, whatever that costs.
@@ -118,22 +118,22 @@ class Limits:
 
     Attributes:
         budget_s: for warm-up and rounds together.
-        least_rounds: a group that cannot have so many within the budget is not measured.
-        most_rounds: a group that has so many is done.
-        round_ms: a lane's share of a round is filled up with calls to at least about this, while pictures last.
-        most_calls: of a lane in a round.
-        most_warm_up: untimed calls of a row; fewer where the last three agree within 10 %.
+        min_rounds: a group that cannot have so many within the budget is not measured.
+        max_rounds: a group that has so many is done.
+        round_ms: a lane's share of a round is filled up with calls to at least about this, while images last.
+        max_calls: of a lane in a round.
+        max_warm_up: untimed calls of a row; fewer where the last three agree within 10 %.
         warm_up_share: of the budget, after which a row gets no more than two calls to warm up.
         settle_s: wait before a lane's turn, for the threads of the lane before it to come to rest.
         lead_in_ms: a turn begins with an untimed call where none of the group's lanes takes this long for one.
     """
 
     budget_s: float
-    least_rounds: int = 3
-    most_rounds: int = 50
+    min_rounds: int = 3
+    max_rounds: int = 50
     round_ms: float = 60.0
-    most_calls: int = 16
-    most_warm_up: int = 6
+    max_calls: int = 16
+    max_warm_up: int = 6
     warm_up_share: float = 0.2
     settle_s: float = 0.06
     lead_in_ms: float = 500.0
@@ -188,32 +188,32 @@ def _warm_up_rows(
     groups: Sequence[Group], limits: Limits, clock: Clock, until: float, report: Report
 ) -> dict[int, float]:
     """Warm up the first lane of each row; return milliseconds of a call of every lane, estimated for the others."""
-    by_picture: dict[str, float] = {}
+    by_image: dict[str, float] = {}
     call_ms: dict[int, float] = {}
     for group in groups:
         for lane in group.lanes:
-            if lane.row not in by_picture:
+            if lane.row not in by_image:
                 report(0.0, f"warming up {lane.row}")
-                by_picture[lane.row] = _warm_up(lane, limits.most_warm_up, clock, until) / group.batch
-            call_ms[id(lane)] = by_picture[lane.row] * group.batch
+                by_image[lane.row] = _warm_up(lane, limits.max_warm_up, clock, until) / group.batch
+            call_ms[id(lane)] = by_image[lane.row] * group.batch
     return call_ms
 
 
 def _next(groups: Sequence[Group], limits: Limits, deadline: float, now: float) -> Group | None:
     """Return whose turn it is: of those that have too few rounds, then of those whose next round is over in time."""
-    waiting = [g for g in groups if not g.failure and g.alive and g.rounds < limits.most_rounds]
-    short = [g for g in waiting if g.rounds < limits.least_rounds]
-    if now > deadline + limits.budget_s * _GRACE:  # the machine became slower than the warm-up promised
+    waiting = [g for g in groups if not g.failure and g.alive and g.rounds < limits.max_rounds]
+    short = [g for g in waiting if g.rounds < limits.min_rounds]
+    if now > deadline + limits.budget_s * _GRACE:  # the system became slower than the warm-up promised
         short = [g for g in short if g.required and not g.rounds]
     due = short or [g for g in waiting if g.rounds and g.spent_s / g.rounds <= deadline - now]
     return min(due, key=lambda g: g.spent_s / g.weight, default=None)
 
 
-def _warm_up(lane: Lane, most: int, clock: Clock, until: float) -> float:
+def _warm_up(lane: Lane, maximum: int, clock: Clock, until: float) -> float:
     """Call a lane until it is steady, or so many times; return milliseconds of a call, infinite where it fails."""
     times: list[float] = []
     try:
-        while len(times) < most:
+        while len(times) < maximum:
             times.append(lane.stopwatch.ms(lane.call(len(times) % lane.windows)))
             lane.warm_up = len(times)
             last = times[-_LAST:]
@@ -228,14 +228,14 @@ def _warm_up(lane: Lane, most: int, clock: Clock, until: float) -> float:
 
 
 def _leave_out_the_slow(groups: Sequence[Group], call_ms: dict[int, float], limits: Limits, left_s: float) -> None:
-    """Give up groups whose least rounds do not fit into the time: large batches first, the network before pictures."""
-    cost = {id(group): limits.least_rounds * _turn(group, call_ms, limits).round_s for group in groups if group.alive}
+    """Give up groups whose least rounds do not fit into the time: large batches first, the network before images."""
+    cost = {id(group): limits.min_rounds * _turn(group, call_ms, limits).round_s for group in groups if group.alive}
     removable = [group for group in groups if id(group) in cost and not group.required]
     for group in sorted(removable, key=lambda g: (g.batch, g.scope == "network", cost[id(g)]), reverse=True):
         if sum(cost.values()) <= left_s:
             return
         needed = cost.pop(id(group))
-        group.failure = f"{limits.least_rounds} rounds would take {needed:.3g} s, more than the time that is left"
+        group.failure = f"{limits.min_rounds} rounds would take {needed:.3g} s, more than the time that is left"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +256,7 @@ class _Turn:
 def _turn(group: Group, call_ms: dict[int, float], limits: Limits) -> _Turn:
     times = [call_ms[id(lane)] for lane in group.alive]
     wanted = math.ceil(limits.round_ms / max(min(times, default=math.inf), 1e-6))
-    calls = max(1, min(wanted, limits.most_calls))
+    calls = max(1, min(wanted, limits.max_calls))
     lead_in = max(times, default=math.inf) < limits.lead_in_ms
     round_s = len(times) * limits.settle_s + (calls + lead_in) * sum(times) / 1e3
     return _Turn(calls=calls, lead_in=lead_in, round_s=round_s)

@@ -1,4 +1,4 @@
-"""A whole run: from a checkpoint and pictures to results, within a time."""
+"""A whole run: from a checkpoint and images to results, within a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from frcnn.benchmarks.report.results import (
     SCHEMA_VERSION,
     Curve,
     GpuState,
-    PictureInfo,
+    ImageInfo,
     Results,
     Roofline,
     Workload,
@@ -30,7 +30,7 @@ from frcnn.benchmarks.timing.ceilings import measure_ceilings, roofline_of
 from frcnn.benchmarks.timing.correctness import Truth
 from frcnn.benchmarks.timing.curves import batch_curves, classes_curves, rois_curves, size_curves
 from frcnn.benchmarks.timing.environment import gpu_state, load_average, now, read_environment, read_gpu
-from frcnn.benchmarks.timing.images import Pictures
+from frcnn.benchmarks.timing.images import Images
 from frcnn.benchmarks.timing.measure import Limits
 from frcnn.benchmarks.timing.session import Session
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
@@ -54,18 +54,18 @@ class Plan:
     Attributes:
         suite: its name.
         budget_s: for everything, building included; measuring takes what is left of it.
-        least_measuring_s: that measuring gets even where building took it all.
+        min_measuring_s: that measuring gets even where building took it all.
         batches: batch sizes.
-        check_pictures: pictures that are compared with eager.
+        check_images: images that are compared with eager.
         curves_s: for each curve.
         export_curves: whether ours is exported anew for the curves that need it, while time is left.
     """
 
     suite: Suite
     budget_s: float
-    least_measuring_s: float
+    min_measuring_s: float
     batches: tuple[int, ...]
-    check_pictures: int
+    check_images: int
     curves_s: float
     export_curves: bool
 
@@ -74,18 +74,18 @@ SUITES: Final[dict[Suite, Plan]] = {
     "quick": Plan(
         suite="quick",
         budget_s=240.0,
-        least_measuring_s=60.0,
+        min_measuring_s=60.0,
         batches=(1, 2, 4, 8),
-        check_pictures=8,
+        check_images=8,
         curves_s=8.0,
         export_curves=False,
     ),
     "full": Plan(
         suite="full",
         budget_s=1800.0,
-        least_measuring_s=600.0,
+        min_measuring_s=600.0,
         batches=(1, 2, 4, 8),
-        check_pictures=16,
+        check_images=16,
         curves_s=60.0,
         export_curves=True,
     ),
@@ -98,7 +98,7 @@ class BenchRun:
     Args:
         task: what the rows work on.
         ways: the rows.
-        pictures: what was given, and what was skipped of it.
+        images: what was given, and what was skipped of it.
         plan: how thorough.
         checkpoint: the file's name; None where there is none.
         command: the command line that repeats the run.
@@ -109,7 +109,7 @@ class BenchRun:
         self,
         task: Task,
         ways: Sequence[Way],
-        pictures: Pictures,
+        images: Images,
         plan: Plan,
         *,
         checkpoint: str | None,
@@ -118,7 +118,7 @@ class BenchRun:
     ) -> None:
         self._task = task
         self._plan = plan
-        self._pictures = pictures
+        self._images = images
         self._checkpoint = checkpoint
         self._command = command
         self._report = report
@@ -127,7 +127,7 @@ class BenchRun:
         self._gpu_states: list[GpuState] = []
         detector = EagerDetector(task.model, task.spec)
         self._truth = Truth(detector.detect)
-        self.session = Session(task, ways, self._truth, batches=plan.batches, check_pictures=plan.check_pictures)
+        self.session = Session(task, ways, self._truth, batches=plan.batches, check_images=plan.check_images)
         self._proposals: tuple[int, ...] = ()
         self._detections: tuple[int, ...] = ()
         self._curves: list[Curve] = []
@@ -144,7 +144,7 @@ class BenchRun:
         self.session.load(lambda share, what: self._report(0.35 * share, what))
         spent = time.perf_counter() - self._started
         later = self._plan.curves_s * 3 + 0.1 * self._plan.budget_s
-        budget = max(self._plan.least_measuring_s, self._plan.budget_s - spent - later)
+        budget = max(self._plan.min_measuring_s, self._plan.budget_s - spent - later)
         self.session.measure(Limits(budget_s=budget), lambda share, what: self._report(0.35 + 0.5 * share, what))
         self._note_gpu("after the rounds")
         for what, look in (("stages", self._stages), ("roofline", self._floors), ("curves", self._grow)):
@@ -182,8 +182,8 @@ class BenchRun:
     def _workload(self) -> Workload:
         task = self._task
         transform = task.spec.transform
-        canvases = dict.fromkeys(transform.canvas_size(*transform.resized_size(*p.size)) for p in task.pictures)
-        equal = any(way.way.pictures == "equal-sized" for way in self.session.loaded)
+        canvases = dict.fromkeys(transform.canvas_size(*transform.resized_size(*p.size)) for p in task.images)
+        equal = any(way.way.images == "equal-sized" for way in self.session.loaded)
         return Workload(
             suite=self._plan.suite,
             device=task.device,
@@ -192,10 +192,10 @@ class BenchRun:
             checkpoint_sha256=task.sha256,
             model=task.spec.architecture,
             num_classes=task.spec.num_classes,
-            source=self._pictures.source,
-            pictures=tuple(PictureInfo(name=Path(p.name).name, size=p.size) for p in task.pictures),
-            skipped=self._pictures.skipped,
-            equal_size=task.equal_pictures[0].size if equal else None,
+            source=self._images.source,
+            images=tuple(ImageInfo(name=Path(p.name).name, size=p.size) for p in task.images),
+            skipped=self._images.skipped,
+            equal_size=task.equal_images[0].size if equal else None,
             canvases=tuple(canvases),
             proposals=self._proposals,
             detections=self._detections,
@@ -204,21 +204,21 @@ class BenchRun:
 
     @torch.inference_mode()
     def _count_objects(self) -> None:
-        """Count proposals and detections of the pictures that are checked."""
+        """Count proposals and detections of the images that are checked."""
         task = self._task
         fix_pooler_scales(task.model, task.spec)
         transform = task.spec.transform
         proposals, detections = [], []
-        for picture in task.pictures[: self._plan.check_pictures]:
-            images, _ = task.model.transform([to_tensor(picture)])
+        for image in task.images[: self._plan.check_images]:
+            images, _ = task.model.transform([to_tensor(image)])
             maps = task.model.backbone(images.tensors)
             found, _ = task.model.rpn(images, maps if isinstance(maps, dict) else {"0": maps})
             proposals.append(len(found[0]))
-            canvas = transform.canvas_size(*transform.resized_size(*picture.size))
-            detections.append(len(self._truth(picture, canvas)))
+            canvas = transform.canvas_size(*transform.resized_size(*image.size))
+            detections.append(len(self._truth(image, canvas)))
         self._proposals, self._detections = tuple(proposals), tuple(detections)
         if not any(detections):
-            warn("eager finds nothing in these pictures: that rows agree says little; give pictures with --images")
+            warn("eager finds nothing in these images: that rows agree says little; give images with --images")
 
     def _note_gpu(self, when: str) -> None:
         if self._task.device == "cuda" or torch.cuda.is_available():
@@ -228,13 +228,13 @@ class BenchRun:
 
     def _stages(self) -> None:
         task = self._task
-        decoding = decode_ms(task.pictures[:8], self._pictures.files[:8])
+        decoding = decode_ms(task.images[:8], self._images.files[:8])
         for item in self.session.loaded:
             runner = item.runner
             if isinstance(runner, EagerRunner) and item.way.id == "eager-fp32":
-                item.stages = shares({"decode": decoding, **eager_stages(runner, task.pictures[0])})
+                item.stages = shares({"decode": decoding, **eager_stages(runner, task.images[0])})
             elif runner is not None and item.file is not None and item.way.id.startswith("onnxruntime-cpu"):
-                found = onnx_stages(item.file.path, task.pictures[0], threads=task.threads)
+                found = onnx_stages(item.file.path, task.images[0], threads=task.threads)
                 item.stages = shares({"decode": decoding, **found})
 
     def _floors(self) -> None:
@@ -243,7 +243,7 @@ class BenchRun:
             return
         path, manifest = found
         task = self._task
-        placed = place(task.pictures[0], manifest.model.transform, OnnxCanvases(manifest))
+        placed = place(task.images[0], manifest.model.transform, OnnxCanvases(manifest))
         pixels = with_pixels(placed, manifest.model.transform).pixels[None]
         feeds = {"images": pixels, "image_sizes": np.array([placed.resized], np.int32)}
         layers = work_of_layers(path, feeds, threads=task.threads)

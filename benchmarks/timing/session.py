@@ -31,20 +31,20 @@ from frcnn.benchmarks.timing.measure import Clock, Group, Lane, Limits, Stopwatc
 from frcnn.benchmarks.timing.memory import MemoryWatch
 from frcnn.benchmarks.timing.statistics import differ, measure_of, noise_of, ratio_between
 from frcnn.errors import MissingDependencyError
-from frcnn.runtime import Picture
+from frcnn.runtime import RGBImage
 
 __all__ = ["Loaded", "Session"]
 
-_SCOPES: Final[tuple[Scope, ...]] = ("pictures", "network")
-_MOST_INPUT_BYTES: Final = 32 << 20
+_SCOPES: Final[tuple[Scope, ...]] = ("images", "network")
+_MAX_INPUT_BYTES: Final = 32 << 20
 _NOISE_LIMIT: Final = 0.05
-_WEIGHTS: Final[dict[tuple[Scope, int], float]] = {("pictures", 1): 4.0, ("network", 1): 2.0}
+_WEIGHTS: Final[dict[tuple[Scope, int], float]] = {("images", 1): 4.0, ("network", 1): 2.0}
 _HOW: Final = (
     "Before its turn in a round a row waits 60 ms, for the threads of the row before it to come to rest, and where "
     "calls take less than half a second it makes an untimed one. "
     "{row} ran twice, as two rows interleaved like all others. A ratio's interval holds its median over the rounds "
     "with 95 % (least to most with fewer than 6 rounds). The noise is the farther end of the null pair's interval from "
-    "1, at batch 1, pictures to boxes. Two rows are told apart where their interval leaves 1 out and their median is "
+    "1, at batch 1, images to boxes. Two rows are told apart where their interval leaves 1 out and their median is "
     "farther from 1 than the noise of their own scope and batch size."
 )
 
@@ -95,8 +95,8 @@ class Session:
         batches: batch sizes, rising.
         clock: seconds.
         sleep: waits, in seconds of the clock.
-        stopwatch: what times whole pictures.
-        check_pictures: how many pictures are compared with eager.
+        stopwatch: what times whole images.
+        check_images: how many images are compared with eager.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Session:
         clock: Clock = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
         stopwatch: Stopwatch | None = None,
-        check_pictures: int = 16,
+        check_images: int = 16,
     ) -> None:
         self._task = task
         self._truth = truth
@@ -117,7 +117,7 @@ class Session:
         self._clock = clock
         self._sleep = sleep
         self._stopwatch = stopwatch or WallStopwatch(clock)
-        self._check_pictures = check_pictures
+        self._check_images = check_images
         self.loaded = [Loaded(way=way) for way in ways]
         self.groups: list[Group] = []
         self._null: str | None = None
@@ -136,17 +136,17 @@ class Session:
     def measure(self, limits: Limits, report: Report = lambda share, what: None) -> None:
         """Time all rows that are loaded, and the null pair."""
         running = [item for item in self.loaded if item.runner is not None]
-        quickest = [item for item in running if item.way.pictures == "as given" and item.way.largest_batch is None]
+        quickest = [item for item in running if item.way.images == "as given" and item.way.largest_batch is None]
         null = next((item for item in quickest if item.way.id.startswith("onnxruntime-cpu")), None)
         null = null or next(iter(quickest), None)
         self._null = null.way.id if null is not None else None
-        kinds = dict.fromkeys(item.way.pictures for item in running)
+        kinds = dict.fromkeys(item.way.images for item in running)
         for kind, (batch, scope) in itertools.product(kinds, itertools.product(self._batches, _SCOPES)):
-            lanes = [lane for item in running if item.way.pictures == kind for lane in self._lanes(item, scope, batch)]
+            lanes = [lane for item in running if item.way.images == kind for lane in self._lanes(item, scope, batch)]
             lanes.sort(key=lambda lane: lane.null)  # apart from its twin, or it would always find everything warm
             if lanes:
                 weight = _WEIGHTS.get((scope, batch), 1.0)
-                required = (scope, batch) == ("pictures", self._batches[0])
+                required = (scope, batch) == ("images", self._batches[0])
                 self.groups.append(Group(scope=scope, batch=batch, lanes=lanes, weight=weight, required=required))
         measure_groups(self.groups, limits, clock=self._clock, sleep=self._sleep, report=report)
 
@@ -157,7 +157,7 @@ class Session:
     def noise(self) -> NoiseVerdict:
         """Return what the null pair says, and which rows it leaves apart."""
         ratios = {id(group): self._null_ratio(group) for group in self.groups}
-        first = next((g for g in self.groups if (g.scope, g.batch) == ("pictures", self._batches[0])), None)
+        first = next((g for g in self.groups if (g.scope, g.batch) == ("images", self._batches[0])), None)
         null = None if first is None else ratios[id(first)]
         noise = None if null is None else noise_of(null)
         alike = [pair for group in self.groups for pair in _not_told_apart(group, ratios[id(group)])]
@@ -192,11 +192,11 @@ class Session:
         item.runner = way.open(task, item.file)
         item.build_s = item.runner.build_s if item.file is None else item.file.build_s
         item.load_s = self._clock() - started - (item.runner.build_s or 0.0)
-        pictures = self._pictures_of(way)[: self._check_pictures]
-        item.runner.detect(pictures[:1])
+        images = self._images_of(way)[: self._check_images]
+        item.runner.detect(images[:1])
         item.peak_host_bytes, item.peak_gpu_bytes = memory.host_bytes(), memory.gpu_bytes()
-        batch = min(self._batches[-1], way.largest_batch or self._batches[-1], len(pictures))
-        item.correctness = check(self._truth, item.runner, pictures, task.spec, way.precision, batch=batch)
+        batch = min(self._batches[-1], way.largest_batch or self._batches[-1], len(images))
+        item.correctness = check(self._truth, item.runner, images, task.spec, way.precision, batch=batch)
         item.status, item.reason = "ok", ""
         if not item.correctness.passed:
             item.status = "wrong"
@@ -209,19 +209,19 @@ class Session:
                 item.runner.close()
             item.runner = None
 
-    def _pictures_of(self, way: Way) -> Sequence[Picture]:
-        return self._task.pictures if way.pictures == "as given" else self._task.equal_pictures
+    def _images_of(self, way: Way) -> Sequence[RGBImage]:
+        return self._task.images if way.images == "as given" else self._task.equal_images
 
     def _lanes(self, item: Loaded, scope: Scope, batch: int) -> list[Lane]:
         """Return the lane of a row, and the second one of the null pair."""
         runner, way = item.runner, item.way
         assert runner is not None
         if way.largest_batch is not None and batch > way.largest_batch:
-            item.missing.append(f"{scope}, batch {batch}: it takes at most {way.largest_batch} picture at a time")
+            item.missing.append(f"{scope}, batch {batch}: it takes at most {way.largest_batch} image at a time")
             return []
-        pictures = self._pictures_of(way)
-        windows = windows_of(pictures, batch)
-        if scope == "pictures":
+        images = self._images_of(way)
+        windows = windows_of(images, batch)
+        if scope == "images":
             stopwatch = self._stopwatch
             call: Callable[[int], Callable[[], object]] = lambda i: partial(runner.detect, windows[i])  # noqa: E731
         else:
@@ -259,7 +259,7 @@ class Session:
             backend=way.backend,
             device=way.device,
             precision=way.precision,
-            pictures=way.pictures,
+            images=way.images,
             reference=way.reference,
             status=status,
             reason=reason,
@@ -292,16 +292,16 @@ class Session:
         return ratio_between(lanes[0].rounds, lanes[1].rounds) if len(lanes) == 2 else None
 
 
-def windows_of(pictures: Sequence[Picture], batch: int) -> list[list[Picture]]:
-    """Return batches that go round the pictures, each picture in at least one."""
-    count = -(-len(pictures) // batch)
-    return [[pictures[(i * batch + j) % len(pictures)] for j in range(batch)] for i in range(count)]
+def windows_of(images: Sequence[RGBImage], batch: int) -> list[list[RGBImage]]:
+    """Return batches that go round the images, each image in at least one."""
+    count = -(-len(images) // batch)
+    return [[images[(i * batch + j) % len(images)] for j in range(batch)] for i in range(count)]
 
 
-def _windows_held(runner: Runner, windows: Sequence[Sequence[Picture]]) -> int:
+def _windows_held(runner: Runner, windows: Sequence[Sequence[RGBImage]]) -> int:
     """Return how many prepared batches a lane keeps in memory: all, or as many as make 32 MiB, but one at least."""
     height, width = runner.canvas_of(windows[0][0])
-    return max(1, min(len(windows), _MOST_INPUT_BYTES // (12 * height * width * len(windows[0]))))
+    return max(1, min(len(windows), _MAX_INPUT_BYTES // (12 * height * width * len(windows[0]))))
 
 
 def _lane(group: Group, row: str) -> Lane | None:

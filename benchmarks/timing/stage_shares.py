@@ -1,4 +1,4 @@
-"""Where the time of one picture goes, stage by stage."""
+"""Where the time of one image goes, stage by stage."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from torch import nn
 from frcnn.benchmarks.candidates.eager import EagerRunner
 from frcnn.benchmarks.profile.onnx_layers import network_stage_ms
 from frcnn.benchmarks.report.results import StageName, StageShare
-from frcnn.runtime import Picture
-from frcnn.runtime.images.preprocess import boxes_in_picture, prepare
+from frcnn.runtime import RGBImage
+from frcnn.runtime.images.preprocess import boxes_in_image, prepare
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 
 __all__ = ["decode_ms", "eager_stages", "onnx_stages", "shares"]
@@ -36,40 +36,40 @@ def shares(stages: Mapping[StageName, float]) -> tuple[StageShare, ...]:
     return tuple(StageShare(name=name, ms=stages[name], share=stages[name] / whole) for name in order if name in stages)
 
 
-def decode_ms(pictures: Sequence[Picture], files: Sequence[Path]) -> float:
-    """Return the median milliseconds from a file's bytes to RGB; pictures without files are first written as JPEG."""
+def decode_ms(images: Sequence[RGBImage], files: Sequence[Path]) -> float:
+    """Return the median milliseconds from a file's bytes to RGB; images without files are first written as JPEG."""
     if files:
-        return median(_ms(lambda: Picture.open(file)) for file in files)  # noqa: B023
+        return median(_ms(lambda: RGBImage.open(file)) for file in files)  # noqa: B023
     times = []
-    for picture in pictures:
+    for image in images:
         held = io.BytesIO()
-        Image.fromarray(picture.uint8()).save(held, "JPEG", quality=_JPEG_QUALITY)
+        Image.fromarray(image.uint8()).save(held, "JPEG", quality=_JPEG_QUALITY)
         times.append(_ms(lambda: np.asarray(Image.open(held).convert("RGB"))))  # noqa: B023
     return median(times)
 
 
-def onnx_stages(path: Path, picture: Picture, *, threads: int) -> dict[StageName, float]:
+def onnx_stages(path: Path, image: RGBImage, *, threads: int) -> dict[StageName, float]:
     """Return the stages of our file in ONNX Runtime on the CPU, but for decoding."""
     artifact = open_artifact(path)
     assert isinstance(artifact, OnnxArtifact)
     manifest = artifact.manifest
-    preparing = median(_ms(lambda: prepare(picture, manifest)) for _ in range(_REPEATS))
-    placed = prepare(picture, manifest)
+    preparing = median(_ms(lambda: prepare(image, manifest)) for _ in range(_REPEATS))
+    placed = prepare(image, manifest)
     kind = np.float16 if manifest.precision == "fp16" else np.float32
     feeds = {"images": placed.pixels[None].astype(kind), "image_sizes": np.array([placed.resized], np.int32)}
     stages: dict[StageName, float] = {"preprocess": preparing, **network_stage_ms(path, feeds, threads=threads)}
     boxes = np.zeros((manifest.model.roi_heads.detections_per_img, 4), np.float32)
-    stages["post"] += median(_ms(lambda: boxes_in_picture(boxes, placed)) for _ in range(_REPEATS))
+    stages["post"] += median(_ms(lambda: boxes_in_image(boxes, placed)) for _ in range(_REPEATS))
     return stages
 
 
-def eager_stages(runner: EagerRunner, picture: Picture) -> dict[StageName, float]:
+def eager_stages(runner: EagerRunner, image: RGBImage) -> dict[StageName, float]:
     """Return the stages of torchvision's model, but for decoding, by hooks on its modules."""
-    runner.detect([picture])
+    runner.detect([image])
     runs = []
     for _ in range(_REPEATS):
         with _module_times(runner.model) as times:
-            whole = _ms(lambda: runner.detect([picture]))
+            whole = _ms(lambda: runner.detect([image]))
         heads = times["box head"] + times["RoI pooling"]
         known = times["preprocess"] + times["backbone+FPN"] + times["RPN"] + heads
         times["post"] = max(0.0, whole - known)

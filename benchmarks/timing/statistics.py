@@ -33,12 +33,12 @@ def percentile(values: Sequence[float], share: float) -> float:
 def ratio_between(reference: Rounds, row: Rounds) -> Ratio:
     """Return how many times as fast a row is as its reference, from the rounds that both ran.
 
-    Both ran the same pictures in a round, so a round's ratio is free of what differs between pictures, and of drift
+    Both ran the same images in a round, so a round's ratio is free of what differs between images, and of drift
     slower than a round.
     """
     ratios = sorted(math.fsum(theirs) / math.fsum(ours) for theirs, ours in zip(reference, row, strict=False))
     low, high = interval_of_median(ratios)
-    return Ratio(median=median(ratios), least=ratios[0], most=ratios[-1], low=low, high=high, rounds=len(ratios))
+    return Ratio(median=median(ratios), min=ratios[0], max=ratios[-1], low=low, high=high, rounds=len(ratios))
 
 
 def interval_of_median(ordered: Sequence[float]) -> tuple[float, float]:
@@ -75,7 +75,7 @@ def measure_of(scope: Scope, batch: int, rounds: Rounds, *, warm_up: int, refere
 
     Args:
         scope: what a call did.
-        batch: pictures in a call.
+        batch: images in a call.
         rounds: at least one, with at least one call.
         warm_up: untimed calls before them.
         reference: the rounds that it is compared with; None for a row that is its own reference.

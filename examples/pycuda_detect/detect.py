@@ -20,9 +20,9 @@ from frcnn.runtime import Detector
 
 
 def read(path: Path) -> NDArray[np.uint8]:
-    """Return a picture as (H, W, 3) uint8 RGB in pinned memory, from which copies need not wait."""
-    with Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
+    """Return an image as (H, W, 3) uint8 RGB in pinned memory, from which copies need not wait."""
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
     pinned: NDArray[np.uint8] = cuda.pagelocked_empty((upright.height, upright.width, 3), np.uint8)
     pinned[:] = np.asarray(upright)
     return pinned
@@ -34,26 +34,26 @@ def as_gpuarray(array: Any) -> gpuarray.GPUArray:
 
 
 def main() -> None:
-    """Detect in the pictures and print what was found."""
+    """Detect in the images and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="model.frcnn, made by frcnn build")
-    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--score", type=float, default=0.5, help="print what scores this much or more")
     given = parser.parse_args()
 
     stream = cuda.Stream()
     with Detector.load(given.model) as detector:
-        pixels = [read(path) for path in given.pictures]  # must live until the stream has copied them
+        pixels = [read(path) for path in given.images]  # must live until the stream has copied them
         images = [gpuarray.to_gpu_async(array, stream=stream) for array in pixels]
         # the network waits for the stream, and the stream for the network: no thread waits here
         found = detector(images, stream=stream, device_output=True)
-        for path, image, answer in zip(given.pictures, images, found, strict=True):
+        for path, image, answer in zip(given.images, images, found, strict=True):
             counts, boxes, scores, labels = (
                 as_gpuarray(array).get_async(stream=stream)
                 for array in (answer.num_detections, answer.boxes, answer.scores, answer.labels)
             )
             stream.synchronize()
-            boxes *= answer.to_picture  # from the network's canvas to the picture's own pixels
+            boxes *= answer.to_image  # from the network's canvas to the image's own pixels
             print(f"{path}: {image.shape[1]} x {image.shape[0]} pixels, {counts[0]} detections")
             for box, score, label in zip(boxes[: counts[0]], scores, labels, strict=False):
                 if score >= given.score:

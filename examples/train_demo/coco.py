@@ -31,9 +31,9 @@ class Folder:
 
     Attributes:
         names: Class names in the order of their category ids; class ``names[k]`` has label ``k + 1``.
-        paths: The pictures' files.
-        boxes: For each picture (N, 4) float32, x1 y1 x2 y2 in pixels; N may be 0.
-        labels: For each picture (N,) int64, 1 to ``len(names)``.
+        paths: The images' files.
+        boxes: For each image (N, 4) float32, x1 y1 x2 y2 in pixels; N may be 0.
+        labels: For each image (N,) int64, 1 to ``len(names)``.
     """
 
     names: list[str]
@@ -45,16 +45,16 @@ class Folder:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Scene:
-        """Return one picture (H, W, 3) uint8 RGB with its boxes and labels."""
+        """Return one image (H, W, 3) uint8 RGB with its boxes and labels."""
         try:
-            with Image.open(self.paths[index]) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
+            with Image.open(self.paths[index]) as image:
+                pixels = np.asarray(image.convert("RGB"))
         except OSError as error:
-            raise DataError(f"{self.paths[index]}: not a readable picture ({error})") from error
+            raise DataError(f"{self.paths[index]}: not a readable image ({error})") from error
         return pixels, self.boxes[index], self.labels[index]
 
     def subset(self, indices: Iterable[int]) -> Folder:
-        """Return the folder restricted to the pictures of these indices."""
+        """Return the folder restricted to the images of these indices."""
         kept = list(indices)
         return Folder(
             self.names,
@@ -91,7 +91,7 @@ def read_folder(folder: Path) -> Folder:
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file}: not a COCO instances file ({type(error).__name__}: {error})") from error
     if not images or not names:
-        raise DataError(f"{file}: lists no pictures or no categories")
+        raise DataError(f"{file}: lists no images or no categories")
     missing = next((path for path in images.values() if not path.is_file()), None)
     if missing is not None:
         raise DataError(f"{missing}: listed in {file.name} but not there")
@@ -105,7 +105,7 @@ def write_folder(out: Path, scenes: Iterable[Scene], names: Sequence[str]) -> No
 
     Args:
         out: The folder to make; it must not exist, or be empty.
-        scenes: Pictures with their boxes and labels (1 to ``len(names)``), saved as JPEG.
+        scenes: Images with their boxes and labels (1 to ``len(names)``), saved as JPEG.
         names: Class names without the background.
 
     Raises:
@@ -119,10 +119,10 @@ def write_folder(out: Path, scenes: Iterable[Scene], names: Sequence[str]) -> No
         (partial / "images").mkdir()
         images: list[Document] = []
         truths: list[Document] = []
-        for image_id, (picture, boxes, labels) in enumerate(scenes, start=1):
+        for image_id, (image, boxes, labels) in enumerate(scenes, start=1):
             name = f"{image_id:05d}.jpg"
-            Image.fromarray(picture).save(partial / "images" / name, quality=92)
-            height, width, _ = picture.shape
+            Image.fromarray(image).save(partial / "images" / name, quality=92)
+            height, width, _ = image.shape
             images.append({"id": image_id, "file_name": name, "width": width, "height": height})
             truths += _truths(image_id, boxes, labels, len(truths) + 1)
         document = {"images": images, "annotations": truths, "categories": _categories(names)}
@@ -135,9 +135,9 @@ def write_folder(out: Path, scenes: Iterable[Scene], names: Sequence[str]) -> No
         raise
 
 
-def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
+def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     """Turn (H, W, 3) uint8 RGB into the float32 CHW tensor in [0, 1] torchvision's detectors take."""
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float() / 255
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
 
 
 def evaluate(model: nn.Module, scenes: Iterable[Scene], names: Sequence[str], device: str = "cpu") -> Document:
@@ -145,29 +145,29 @@ def evaluate(model: nn.Module, scenes: Iterable[Scene], names: Sequence[str], de
 
     Args:
         model: A torchvision detector; it is put in evaluation mode.
-        scenes: Pictures with their true boxes and labels (1 to ``len(names)``).
+        scenes: Images with their true boxes and labels (1 to ``len(names)``).
         names: Class names without the background.
         device: Where the model is.
 
     Returns:
-        ``pictures`` and ``objects`` (counts), ``mAP`` (IoU 0.50:0.95), ``AP50``, ``AP75`` and ``per_class``
-        (name -> AP at 0.50:0.95, null for a class absent from the pictures); every AP in [0, 1].
+        ``images`` and ``objects`` (counts), ``mAP`` (IoU 0.50:0.95), ``AP50``, ``AP75`` and ``per_class``
+        (name -> AP at 0.50:0.95, null for a class absent from the images); every AP in [0, 1].
     """
     model.eval()
     images: list[Document] = []
     truths: list[Document] = []
     detections: list[Document] = []
-    for image_id, (picture, boxes, labels) in enumerate(scenes, start=1):
-        images.append({"id": image_id, "height": picture.shape[0], "width": picture.shape[1]})
+    for image_id, (image, boxes, labels) in enumerate(scenes, start=1):
+        images.append({"id": image_id, "height": image.shape[0], "width": image.shape[1]})
         truths += _truths(image_id, boxes, labels, len(truths) + 1)
         with torch.inference_mode():
-            (found,) = model([to_tensor(picture).to(device)])
+            (found,) = model([to_tensor(image).to(device)])
         found = {key: value.cpu().numpy() for key, value in found.items()}
         items = _annotations(image_id, found["boxes"], found["labels"])
         for item, score in zip(items, found["scores"].tolist(), strict=True):
             detections.append(item | {"score": score})
     categories = _categories(names)
-    counts = {"pictures": len(images), "objects": len(truths)}
+    counts = {"images": len(images), "objects": len(truths)}
     return counts | _score({"images": images, "annotations": truths, "categories": categories}, detections)
 
 
@@ -177,7 +177,7 @@ def _categories(names: Sequence[str]) -> list[Document]:
 
 
 def _truths(image_id: int, boxes: NDArray[np.float32], labels: NDArray[np.int64], first_id: int) -> list[Document]:
-    """Put one picture's true boxes in COCO's form, with ids from ``first_id``; an area is the box's."""
+    """Put one image's true boxes in COCO's form, with ids from ``first_id``; an area is the box's."""
     return [
         item | {"id": first_id + offset, "iscrowd": 0, "area": item["bbox"][2] * item["bbox"][3]}
         for offset, item in enumerate(_annotations(image_id, boxes, labels))
@@ -205,7 +205,7 @@ def _score(truth: Document, detections: list[Document]) -> Document:
     scorer.evaluate()
     scorer.accumulate()
     scorer.summarize()
-    # (IoU, recall, class), for objects of any area and at most 100 boxes a picture
+    # (IoU, recall, class), for objects of any area and at most 100 boxes an image
     precision = np.asarray(scorer.eval["precision"])[..., 0, -1]
     valid = np.where(precision > -1, precision, np.nan)
     per_class = {

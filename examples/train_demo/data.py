@@ -1,4 +1,4 @@
-"""Training pictures: composed scenes or a COCO-format folder, in an order a resumed run takes up again."""
+"""Training images: composed scenes or a COCO-format folder, in an order a resumed run takes up again."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
 
 class Samples(Dataset[Sample]):
-    """Training pictures by their running number, so that a resumed run sees what an unbroken one would have.
+    """Training images by their running number, so that a resumed run sees what an unbroken one would have.
 
     Args:
-        seed: Picture ``i`` depends on ``[seed, i]`` alone.
-        folder: Pictures to shuffle anew each epoch; None composes scenes instead.
-        flip: Mirror half of the folder's pictures.
+        seed: Image ``i`` depends on ``[seed, i]`` alone.
+        folder: Images to shuffle anew each epoch; None composes scenes instead.
+        flip: Mirror half of the folder's images.
     """
 
     def __init__(self, seed: int, folder: Folder | None, flip: bool) -> None:
@@ -32,23 +32,23 @@ class Samples(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index])
         if self.folder is None:
-            picture, boxes, labels = scenes.compose(rng, "train")
-            tensor = to_tensor(picture)
+            image, boxes, labels = scenes.compose(rng, "train")
+            tensor = to_tensor(image)
         else:
             epoch, position = divmod(index, len(self.folder))
             order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.folder))
-            picture, boxes, labels = self.folder[int(order[position])]
+            image, boxes, labels = self.folder[int(order[position])]
             if self.flip and rng.random() < 0.5:
-                picture = picture[:, ::-1]
-                boxes = np.stack([picture.shape[1] - boxes[:, 2], boxes[:, 1],
-                                  picture.shape[1] - boxes[:, 0], boxes[:, 3]], axis=1)  # fmt: skip
-            tensor = (to_tensor(picture) * rng.uniform(0.7, 1.3)).clamp(0, 1)
+                image = image[:, ::-1]
+                boxes = np.stack([image.shape[1] - boxes[:, 2], boxes[:, 1],
+                                  image.shape[1] - boxes[:, 0], boxes[:, 3]], axis=1)  # fmt: skip
+            tensor = (to_tensor(image) * rng.uniform(0.7, 1.3)).clamp(0, 1)
         return tensor, {"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(labels)}
 
 
 def collate(batch: list[Sample]) -> Batch:
-    """Put pictures of unlike sizes in lists, as torchvision's detectors take them."""
-    return [picture for picture, _ in batch], [target for _, target in batch]
+    """Put images of unlike sizes in lists, as torchvision's detectors take them."""
+    return [image for image, _ in batch], [target for _, target in batch]
 
 
 def quiet_worker(_: int) -> None:
@@ -60,11 +60,11 @@ def batches(samples: Samples, size: int, first: int, last: int, workers: int) ->
     """Yield the batches of steps ``first`` to ``last - 1``; step ``k`` has samples ``k * size`` onwards.
 
     Args:
-        samples: Where the pictures come from.
-        size: Pictures per batch.
+        samples: Where the images come from.
+        size: Images per batch.
         first: The first step.
         last: One past the last step.
-        workers: Processes that prepare pictures; 0 prepares them in this one.
+        workers: Processes that prepare images; 0 prepares them in this one.
     """
     loader = DataLoader(
         samples,
@@ -78,7 +78,7 @@ def batches(samples: Samples, size: int, first: int, last: int, workers: int) ->
 
 
 def split_folder(data: Path, val: Path | None) -> tuple[Folder, Folder]:
-    """Read the pictures to train on and to score on; without ``val`` every tenth of ``data`` is held out.
+    """Read the images to train on and to score on; without ``val`` every tenth of ``data`` is held out.
 
     Raises:
         DataError: A folder cannot be used, or the two have different categories.
@@ -90,6 +90,6 @@ def split_folder(data: Path, val: Path | None) -> tuple[Folder, Folder]:
             raise DataError(f"{val}: its categories are not those of {data}")
         return folder, unseen
     if len(folder) < 2:
-        raise DataError(f"{data}: one picture cannot be split; give --val")
+        raise DataError(f"{data}: one image cannot be split; give --val")
     held = range(0, len(folder), 10)
     return folder.subset(i for i in range(len(folder)) if i not in held), folder.subset(held)

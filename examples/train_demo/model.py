@@ -25,7 +25,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 FPN_CHANNELS = 64
 HEAD_WIDTH = 256
 POOL_SIZE = 7
-ANCHOR_SIZES = ((20,), (40,), (80,), (160,))  # sqrt(area) in px of the resized picture, a tuple per level
+ANCHOR_SIZES = ((20,), (40,), (80,), (160,))  # sqrt(area) in px of the resized image, a tuple per level
 ASPECT_RATIOS = (1.0, 1.6, 2.4)  # height / width
 # A RoI of 64..128 px (the square root of its area) is pooled from stride 16. With torchvision's default,
 # 224, nearly every digit would be pooled from stride 8.
@@ -58,7 +58,7 @@ def build(num_classes: int = 11, *, backbone_weights: str | Path | None = None, 
         **kwargs: Passed on to ``FasterRCNN`` over ``DEFAULTS`` (``min_size``, ``box_score_thresh``, ...).
 
     Returns:
-        The detector in training mode, float32. Its input is a list of float32 CHW RGB pictures in [0, 1].
+        The detector in training mode, float32. Its input is a list of float32 CHW RGB images in [0, 1].
     """
     backbone = BackboneWithFPN(
         _features(backbone_weights),

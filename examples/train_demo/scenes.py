@@ -1,4 +1,4 @@
-"""Composes pictures of handwritten digits lying on photographs, with exact boxes.
+"""Composes images of handwritten digits lying on photographs, with exact boxes.
 
 The ink is scikit-learn's 1,797 handwritten digits (8x8 scans), enlarged to 16..300 px, turned, sheared,
 coloured and overlapping; the ground is photographs that ship inside scikit-learn's and scikit-image's wheels;
@@ -38,11 +38,11 @@ FIRST_TEST_DIGIT = 1437  # digits [0, 1437) are for training, [1437, 1797) for t
 ASPECTS = (4 / 3, 3 / 2, 16 / 9, 1.0, 3 / 4, 2 / 3)  # width / height
 MIN_SIDE, MAX_SIDE = 240, 720
 MIN_DIGIT, MAX_DIGIT = 16, 300  # ink height before turning, px
-SMALLEST_SHARE = 0.065  # of the shorter side: still legible once a detector shrinks the picture to 320 px
+SMALLEST_SHARE = 0.065  # of the shorter side: still legible once a detector shrinks the image to 320 px
 LARGEST_SHARE = 0.62
 MAX_TURN = 30.0  # degrees either way; more would turn a 6 into a 9
 MAX_HIDDEN = 0.35  # the share of a digit's ink that later digits may cover
-MAX_OUTSIDE = 0.12  # the share of a digit's ink that may lie outside the picture
+MAX_OUTSIDE = 0.12  # the share of a digit's ink that may lie outside the image
 MAX_BOX_IOU = 0.45
 
 Floats = NDArray[np.float32]
@@ -58,11 +58,11 @@ def compose(rng: np.random.Generator, split: str = "test", size: tuple[int, int]
         size: (width, height) in pixels; drawn at random when None.
 
     Returns:
-        The picture (H, W, 3) uint8 RGB; boxes (N, 4) float32, x1 y1 x2 y2 in pixels, tight around each
-        digit's ink inside the picture, ink that other digits cover included; labels (N,) int64 in 1..10
+        The image (H, W, 3) uint8 RGB; boxes (N, 4) float32, x1 y1 x2 y2 in pixels, tight around each
+        digit's ink inside the image, ink that other digits cover included; labels (N,) int64 in 1..10
         (digit + 1; 0 is the background). N is at most 10.
     """
-    width, height = size or _picture_size(rng)
+    width, height = size or _image_size(rng)
     canvas = _background(rng, split, width, height)
     glyphs, digits = _digits(split)
     owner = np.full((height, width), -1, np.int16)  # which digit's ink is on top
@@ -86,11 +86,11 @@ def compose(rng: np.random.Generator, split: str = "test", size: tuple[int, int]
             labels.append(int(digits[pick]) + 1)
             break
     smallest = min((y2 - y1 for _, y1, _, y2 in boxes), default=MIN_DIGIT)
-    picture = _expose(rng, canvas, smallest)
-    return picture, np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(labels, np.int64)
+    image = _expose(rng, canvas, smallest)
+    return image, np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(labels, np.int64)
 
 
-def _picture_size(rng: np.random.Generator) -> tuple[int, int]:
+def _image_size(rng: np.random.Generator) -> tuple[int, int]:
     """Draw (width, height): landscape, portrait or square, sides in MIN_SIDE..MAX_SIDE."""
     aspect = float(rng.choice(ASPECTS))
     long_side = rng.uniform(MIN_SIDE * max(aspect, 1 / aspect), MAX_SIDE)
@@ -129,8 +129,8 @@ def _photographs(split: str) -> list[Image.Image]:
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
             raise ValueError(f"neither scikit-image nor scikit-learn as installed has the photograph {name}")
-        with Image.open(path) as picture:
-            found.append(picture.convert("RGB"))
+        with Image.open(path) as image:
+            found.append(image.convert("RGB"))
     return found
 
 
@@ -174,7 +174,7 @@ def _ink(rng: np.random.Generator, glyph: Floats, ink_height: float) -> Floats:
 
 
 def _corner(rng: np.random.Generator, shape: tuple[int, ...], width: int, height: int) -> tuple[int, int]:
-    """Draw the (x, y) of an ink map's upper left corner; it may hang a little over the picture's edge."""
+    """Draw the (x, y) of an ink map's upper left corner; it may hang a little over the image's edge."""
     ink_height, ink_width = shape
     over_x, over_y = round(0.1 * ink_width), round(0.1 * ink_height)
     x = int(rng.integers(-over_x, max(width - ink_width + over_x, 1 - over_x)))
@@ -187,7 +187,7 @@ Placed = tuple[Floats, slice, slice, Box]
 
 
 def _clip(ink: Floats, corner: tuple[int, int], shape: tuple[int, ...]) -> Placed | None:
-    """Clip an ink map to the picture: coverage, rows, columns and tight box; None if too much is outside."""
+    """Clip an ink map to the image: coverage, rows, columns and tight box; None if too much is outside."""
     (x, y), (height, width) = corner, shape
     top, left = max(-y, 0), max(-x, 0)
     alpha = ink[top : height - y, left : width - x]
@@ -245,19 +245,19 @@ def _expose(rng: np.random.Generator, canvas: Floats, smallest: int) -> NDArray[
         centre_x, centre_y = rng.uniform(-1, 1, 2)
         spot = np.exp(-((x[None] - centre_x) ** 2 + (y[:, None] - centre_y) ** 2) / rng.uniform(0.2, 0.8))
         lit += rng.uniform(15, 50) * spot[..., None].astype(np.float32)
-    picture = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8))
+    image = Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8))
     sigma = rng.uniform(0, min(2.5, 0.045 * smallest))
     if sigma > 0.3:
-        picture = picture.filter(ImageFilter.GaussianBlur(sigma))
+        image = image.filter(ImageFilter.GaussianBlur(sigma))
     noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(1, 14))
-    return np.clip(np.asarray(picture, np.float32) + noise, 0, 255).astype(np.uint8)
+    return np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (2 for a user's error)."""
     parser = argparse.ArgumentParser(description="Compose digit scenes into a COCO-format folder.")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--count", type=int, default=24, help="number of pictures (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=24, help="number of images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="(default: %(default)s)")
     parser.add_argument("--split", choices=SPLITS, default="test", help="(default: %(default)s)")
     args = parser.parse_args(argv)

@@ -64,7 +64,7 @@ class Stop:
 
 
 def find_backbone(choice: str) -> Path | None:
-    """Find torchvision's MobileNetV2 ImageNet weights: a given file, one on this machine, or a download.
+    """Find torchvision's MobileNetV2 ImageNet weights: a given file, one on this system, or a download.
 
     Args:
         choice: A path; "none" for random weights; or "auto": torch's download cache, then the package
@@ -110,7 +110,7 @@ def learning_rate(peak: float, step: int, share: float) -> float:
 def take_step(
     detector: FasterRCNN,
     optimizer: torch.optim.Optimizer,
-    pictures: list[Tensor],
+    images: list[Tensor],
     targets: list[dict[str, Tensor]],
     device: str,
 ) -> float:
@@ -120,7 +120,7 @@ def take_step(
         DataError: The loss is not finite; the weights are left as they were.
     """
     losses: dict[str, Tensor] = detector(
-        [picture.to(device) for picture in pictures],
+        [image.to(device) for image in images],
         [{key: value.to(device) for key, value in target.items()} for target in targets],
     )
     loss = torch.stack(list(losses.values())).sum()
@@ -144,13 +144,13 @@ def train(detector: FasterRCNN, samples: Samples, args: argparse.Namespace, stop
     bar = tqdm(total=args.steps, initial=progress.step, desc="train", unit="step", disable=args.quiet)
     mean = math.nan
     last = time.monotonic()
-    for pictures, targets in batches(samples, args.batch, progress.step, args.steps, args.workers):
+    for images, targets in batches(samples, args.batch, progress.step, args.steps, args.workers):
         share = progress.share(args.steps, args.minutes)
         if share >= 1 or stop.signal is not None:
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(args.lr, progress.step, share)
-        loss = take_step(detector, optimizer, pictures, targets, args.device)
+        loss = take_step(detector, optimizer, images, targets, args.device)
         now = time.monotonic()
         progress = Progress(progress.step + 1, progress.seconds + now - last)
         last = now
@@ -165,19 +165,19 @@ def train(detector: FasterRCNN, samples: Samples, args: argparse.Namespace, stop
 
 
 def measure(path: Path, unseen: Folder | None, args: argparse.Namespace) -> dict[str, Any]:
-    """Score the checkpoint as stored, on unseen composed scenes or on a folder's held-out pictures."""
+    """Score the checkpoint as stored, on unseen composed scenes or on a folder's held-out images."""
     detector, names = load_checkpoint(path)
     detector.to(args.device)
     count = args.eval_scenes if unseen is None else len(unseen)
 
-    def pictures() -> Iterator[Scene]:
-        for index in tqdm(range(count), desc="mAP", unit="picture", disable=args.quiet):
+    def images() -> Iterator[Scene]:
+        for index in tqdm(range(count), desc="mAP", unit="image", disable=args.quiet):
             if unseen is None:
                 yield scenes.compose(np.random.default_rng([TEST_SEED, index]), "test")
             else:
                 yield unseen[index]
 
-    return evaluate(detector, pictures(), names, args.device) | {
+    return evaluate(detector, images(), names, args.device) | {
         "parameters": sum(parameter.numel() for parameter in detector.parameters()),
         "file_bytes": path.stat().st_size,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -216,7 +216,7 @@ def run(args: argparse.Namespace) -> int:
     write_text(args.out / "figures.json", json.dumps(figures, indent=2) + "\n")
     reached = ", ".join(f"{name} {figures[name]:.3f}" for name in ("mAP", "AP50", "AP75"))
     size = figures["file_bytes"] / 1e6
-    print(f"{checkpoint}: {reached} on {figures['pictures']} unseen pictures, {size:.1f} MB")
+    print(f"{checkpoint}: {reached} on {figures['images']} unseen images, {size:.1f} MB")
     return 0
 
 
@@ -232,16 +232,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo's small Faster R-CNN.")
     add = parser.add_argument
     add("--data", type=Path, help="COCO folder: images/ and instances.json (default: compose digit scenes)")
-    add("--val", type=Path, help="COCO folder to score on (default: every tenth picture of --data)")
+    add("--val", type=Path, help="COCO folder to score on (default: every tenth image of --data)")
     add("--out", type=Path, default=Path("out/train_demo"), help="output folder (default: %(default)s)")
     add("--steps", type=positive, default=3600, help="(default: %(default)s)")
     add("--minutes", type=positive, default=10**6, help="shorten the schedule to train this long at most")
-    add("--batch", type=positive, default=2, help="pictures per step (default: %(default)s)")
+    add("--batch", type=positive, default=2, help="images per step (default: %(default)s)")
     add("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
-    add("--flip", action="store_true", help="mirror half of the pictures of --data (not for writing!)")
+    add("--flip", action="store_true", help="mirror half of the images of --data (not for writing!)")
     add("--threads", type=positive, default=1, help="torch threads (default: %(default)s)")
-    add("--workers", type=int, default=1, help="processes that prepare pictures (default: %(default)s)")
+    add("--workers", type=int, default=1, help="processes that prepare images (default: %(default)s)")
     add("--device", default="cpu", help="(default: %(default)s)")
     add("--backbone-weights", default="auto", help="MobileNetV2: a file, auto or none (default: auto)")
     add("--eval-scenes", type=positive, default=300, help="unseen scenes to score on (default: %(default)s)")

@@ -6,7 +6,7 @@ every keyword of ``FasterRCNN`` and ``GeneralizedRCNNTransform``, and these four
 - ``norm``: ``"batch"`` (``BatchNorm2d``) or ``"frozen"`` (``FrozenBatchNorm2d``) in the backbone. torchvision
   builds the first from nothing and the second from pretrained weights; in eval mode they differ only in rounding.
 - ``norm_eps``: the constant under their square root. Weights do not hold it, see ``FROZEN_NORM_EPS``.
-- ``rpn_anchor_sizes``: a sequence of square roots of areas, in pixels of the resized picture, per feature level.
+- ``rpn_anchor_sizes``: a sequence of square roots of areas, in pixels of the resized image, per feature level.
 - ``rpn_aspect_ratios``: a sequence of height / width per feature level, or one for all of them.
 """
 

@@ -42,10 +42,10 @@ def assumptions_of(model: FasterRCNN, spec: ModelSpec, *, given: Collection[str]
             ("rpn_anchor_sizes", "rpn_aspect_ratios"),
             f"anchors: sizes {_per_level(generator.sizes)} px, height/width {_per_level(generator.aspect_ratios)}",
         ),
-        (("min_size", "max_size"), f"pictures: resized {resized}"),
+        (("min_size", "max_size"), f"images: resized {resized}"),
         (
             ("image_mean", "image_std"),
-            f"pictures: normalised with mean {transform.image_mean}, std {transform.image_std}",
+            f"images: normalised with mean {transform.image_mean}, std {transform.image_std}",
         ),
         (
             ("rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_test", "rpn_nms_thresh", "rpn_score_thresh"),
@@ -54,7 +54,7 @@ def assumptions_of(model: FasterRCNN, spec: ModelSpec, *, given: Collection[str]
         ),
         (
             ("box_score_thresh", "box_nms_thresh", "box_detections_per_img"),
-            f"detections: at most {heads.detections_per_img} per picture, scores above {heads.score_thresh:g}, "
+            f"detections: at most {heads.detections_per_img} per image, scores above {heads.score_thresh:g}, "
             f"NMS at IoU {heads.nms_thresh:g}",
         ),
     )

@@ -27,7 +27,7 @@ from frcnn.files.archive_directory import open_bounded
 __all__ = ["CheckpointFile", "read_checkpoint_file"]
 
 _CHUNK_BYTES: Final = 1 << 20
-_MOST_DIRECTORY_BYTES: Final = 16 << 20  # of a zip; that of a large model is below 1 MB
+_MAX_DIRECTORY_BYTES: Final = 16 << 20  # of a zip; that of a large model is below 1 MB
 _EXPECTED: Final = "expected a PyTorch checkpoint (.pth, .pt, .ckpt) or .safetensors"
 
 _NUMPY_SCALAR: Final[Any] = np.float64(0).__reduce__()[0]
@@ -147,7 +147,7 @@ def _read_safetensors(path: Path) -> dict[str, object]:
 def _require_torch_zip(path: Path, size: int) -> None:
     """Refuse zip files that ``torch.save`` did not write; it compresses nothing."""
     try:
-        with open_bounded(path, _MOST_DIRECTORY_BYTES) as file, zipfile.ZipFile(file) as archive:
+        with open_bounded(path, _MAX_DIRECTORY_BYTES) as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except Exception as error:  # whatever zipfile comes to on a damaged or hostile directory
         raise CheckpointError(
@@ -210,7 +210,7 @@ def _untrusted(path: Path, refused: str) -> CheckpointError:
         )
     return CheckpointError(
         f"{path} holds Python objects ({refused}) and not only weights; reading them runs code from the file",
-        hint="save model.state_dict() instead; or, only if you trust whoever made the file with your machine,"
+        hint="save model.state_dict() instead; or, only if you trust whoever made the file with your system,"
         " --trust-pickle (trust_pickle=True) runs it",
     )
 

@@ -18,7 +18,7 @@ __all__ = ["FoundWeights", "find_weights"]
 _MARK: Final = "roi_heads."  # every Faster R-CNN of torchvision has keys with it, whatever its parts are
 _COMPILED: Final = "_orig_mod."  # torch.compile puts it anywhere
 _DEPTH: Final = 3
-_MOST_REPEATED_BYTES: Final = 64 << 20
+_MAX_REPEATED_BYTES: Final = 64 << 20
 _SAVE: Final = "save torch.save(model.state_dict(), 'my.pth')"
 _LABEL_ENTRIES: Final = ("labels", "CLASSES", "classes", "class_names")
 _NAME_ENTRIES: Final = ("arch", "architecture", "model_name")
@@ -108,7 +108,7 @@ def _require_plain(state: Mapping[str, Tensor], source: str) -> None:
             kind = f"{tensor.layout} {tensor.dtype} tensor on {tensor.device}".replace("torch.", "")
             raise CheckpointError(f"{source}: {name} is a {kind}, expected plain numbers", hint=_SAVE)
         claimed, stored = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
-        if claimed > max(stored, _MOST_REPEATED_BYTES):
+        if claimed > max(stored, _MAX_REPEATED_BYTES):
             raise CheckpointError(
                 f"{source}: {name} {tuple(tensor.shape)} would have {claimed:,} bytes, the file has {stored:,} for it",
                 hint=_SAVE,

@@ -99,7 +99,7 @@ def read_checkpoint(
         labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1``; by default those kept in
             the checkpoint.
         trust_pickle: also read pickled objects, which **runs code from the file**: only for files whose makers you
-            trust with your machine. A whole pickled model is then taken as it is, with its own settings.
+            trust with your system. A whole pickled model is then taken as it is, with its own settings.
         state_key: the entry that holds the weights, where the file has several.
 
     Raises:

@@ -2,7 +2,7 @@
 
 From a model.onnx, or from a checkpoint, which is exported on the way. For TensorRT-RTX no GPU is needed; for TensorRT
 it is built on the kind of GPU that it is for. Without --size it takes what the file takes or, where that is any size,
-every canvas that the model's own resizing makes of pictures.
+every canvas that the model's own resizing makes of images.
 
   frcnn build model.onnx -o model.frcnn --batch 1:1:8 --size 800x1344,1344x800
   frcnn build my.pth -o model.frcnn --precision fp16 --size 320x320:800x1088:1344x1344
@@ -48,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="(default: %(default)s)")
     group.add_argument(
-        "--batch", metavar="N|MIN:USUAL:MAX", default="1:1:8", help="pictures in a batch (default: %(default)s)"
+        "--batch", metavar="N|MIN:USUAL:MAX", default="1:1:8", help="images in a batch (default: %(default)s)"
     )
     group.add_argument(
         "--size",
         metavar="SIZE[,SIZE...]",
-        help="canvases, height x width in pixels: HxW, or a range HxW:HxW:HxW of least, usual and most",
+        help="canvases, height x width in pixels: HxW, or a range HxW:HxW:HxW of min, opt and max",
     )
     group.add_argument(
         "--precision",
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         nargs="+",
         type=Path,
-        help="pictures to run 'frcnn compare' on, against the checkpoint, where there is a GPU",
+        help="images to run 'frcnn compare' on, against the checkpoint, where there is a GPU",
     )
 
 

@@ -125,9 +125,9 @@ def build_engine(
         model: a ``model.onnx`` of :func:`~frcnn.exporter.export_onnx`, or a ``FasterRCNN`` in eval mode.
         path: where to write.
         target: ``"tensorrt-rtx"``, or ``"tensorrt"``, which is built on the GPU that it is for.
-        batch: pictures in a batch: a number, or ``"1:1:8"``: least, usual, most.
-        size: canvases, height x width in pixels, ``"800x1344,1344x800"``, or ranges of them, least, usual and most:
-            ``"320x320:800x1088:1344x1344"``. None: the file's own, or all that the model's resizing makes of pictures.
+        batch: images in a batch: a number, or ``"1:1:8"``: min, opt, max.
+        size: canvases, height x width in pixels, ``"800x1344,1344x800"``, or ranges of them, min, opt and max:
+            ``"320x320:800x1088:1344x1344"``. None: the file's own, or all that the model's resizing makes of images.
         precision: that of the heavy layers; None: as the ``model.onnx`` is, or fp32 for a live model. Another than the
             file's is refused.
         labels: class names, for a live model.
@@ -211,7 +211,7 @@ def build_artifact(
 
 
 def prepare(request: Request) -> tuple[ModuleType, tuple[str, ...], tuple[str, ...]]:
-    """Find what a build needs on this machine, before anything that takes long.
+    """Find what a build needs on this system, before anything that takes long.
 
     Returns:
         TensorRT's module, the compute capabilities that the engines are for, and what kernels are compiled for.
@@ -273,7 +273,7 @@ def _build_engines(
         done += work[part]
     said = [network.messages.weights_bytes for network in steps.networks.values()]
     weights = [size for size in said if size is not None] if None not in said else [initializer_bytes(model)]
-    return plans, memory_needs([most for _, most in found], steps.tensors, weights)
+    return plans, memory_needs([maximum for _, maximum in found], steps.tensors, weights)
 
 
 def _source_of_file(path: Path, precision: Precision | None, labels: Sequence[str] | None) -> SourceModel:

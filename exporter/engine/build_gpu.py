@@ -56,7 +56,7 @@ def require_gpu(wanted: tuple[str, ...]) -> str:
     if found is None:
         raise UsageError(
             "--target tensorrt builds on an NVIDIA GPU, of the kind that the engine is for; found none",
-            hint=f"build on such a machine{without_gpu}",
+            hint=f"build on such a system{without_gpu}",
         )
     if wanted and wanted != (found,):
         raise UsageError(

@@ -42,7 +42,7 @@ class Phases:
     """How far a build is, from what TensorRT's progress monitor reports: phases in phases, each of some steps."""
 
     _open: list[list[Any]] = field(default_factory=list)  # name, steps, steps done; outermost first
-    _most: float = 0.0
+    _max: float = 0.0
 
     def start(self, name: str, steps: int) -> None:
         """Enter a phase."""
@@ -57,8 +57,8 @@ class Phases:
         for _name, steps, done in self._open:
             width /= steps
             share += done * width
-        self._most = max(self._most, min(share, 1.0))
-        return self._most
+        self._max = max(self._max, min(share, 1.0))
+        return self._max
 
     def finish(self, name: str) -> None:
         """Leave a phase."""
@@ -182,8 +182,8 @@ def _attach_timing_cache(network: Network, config: Any, path: Path | None) -> An
 def _add_profile(network: Network, config: Any, shapes: ProfileShapes, index: int) -> None:
     profile = network.builder.create_optimization_profile()
     try:
-        for name, (least, usual, most) in shapes.items():
-            profile.set_shape(name, least, usual, most)
+        for name, (minimum, opt, maximum) in shapes.items():
+            profile.set_shape(name, minimum, opt, maximum)
         added = config.add_optimization_profile(profile)
     except ValueError as error:
         raise network.messages.failure(f"TensorRT refuses profile {index} of {network.name}: {error}") from error

@@ -1,4 +1,4 @@
-"""Compile the kernels that an artifact carries: those of its operator steps, and the one that prepares pictures."""
+"""Compile the kernels that an artifact carries: those of its operator steps, and the one that prepares images."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The shapes that an engine is made for: ``--batch`` and ``--size``, checked against the model.
 
 An engine takes what its profiles hold and is fastest at their usual sizes. Without ``--size`` they are all that the
-model's own resizing can make of a picture: the short side ends at ``min_size`` or below, the long side at ``max_size``
-or below, so one profile for landscape and one for portrait hold every picture, and take the memory of
+model's own resizing can make of an image: the short side ends at ``min_size`` or below, the long side at ``max_size``
+or below, so one profile for landscape and one for portrait hold every image, and take the memory of
 ``min_size x max_size`` and not of ``max_size x max_size``.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["DEFAULT_BATCH", "make_profiles", "parse_batch", "static_canvases"]
 
 DEFAULT_BATCH: Final = "1:1:8"
 _USUAL_ASPECT: Final = (3, 4)  # what most cameras take
-_SIZE_HELP: Final = "for instance --size 800x1344,1344x800, or least, usual and most: --size 320x320:800x1088:1344x1344"
+_SIZE_HELP: Final = "for instance --size 800x1344,1344x800, or min, opt and max: --size 320x320:800x1088:1344x1344"
 
 
 def parse_batch(text: str) -> Range:
@@ -29,7 +29,7 @@ def parse_batch(text: str) -> Range:
     Raises:
         UsageError: it is neither, or not rising.
     """
-    hint = "for instance --batch 1:1:8: the least, usual and most pictures in a batch"
+    hint = "for instance --batch 1:1:8: the min, opt and max images in a batch"
     if re.fullmatch(r"[0-9]{1,6}(:[0-9]{1,6}:[0-9]{1,6})?", text.strip()) is None:
         raise UsageError(f"--batch: expected N or MIN:USUAL:MAX, got {text!r}", hint=hint)
     numbers = [int(number) for number in text.split(":")]
@@ -42,8 +42,8 @@ def make_profiles(source: Manifest, *, batch: str = DEFAULT_BATCH, size: str | N
     Args:
         source: the manifest of the ``model.onnx``.
         batch: ``N`` or ``MIN:USUAL:MAX``.
-        size: a comma between ``HxW`` or ``HxW:HxW:HxW`` (least, usual, most), height x width in pixels; None: the
-            file's own canvases or, where it takes any, all that its resizing makes of pictures.
+        size: a comma between ``HxW`` or ``HxW:HxW:HxW`` (min, opt, max), height x width in pixels; None: the
+            file's own canvases or, where it takes any, all that its resizing makes of images.
 
     Raises:
         UsageError: an option cannot be read, or asks for what the model does not take.
@@ -73,29 +73,29 @@ def static_canvases(size: str | None) -> tuple[Size, ...] | None:
     profiles = [_parse_profile(item, parse_batch("1")) for item in size.split(",")]
     if not all(profile.is_static for profile in profiles):
         return None
-    return tuple((profile.height.most, profile.width.most) for profile in profiles)
+    return tuple((profile.height.max, profile.width.max) for profile in profiles)
 
 
 def _of_resizing(transform: TransformSpec, batch: Range) -> tuple[Profile, ...]:
-    """Return profiles that hold every canvas a picture can need; the usual one is that of a 3:4 picture.
+    """Return profiles that hold every canvas an image can need; the usual one is that of a 3:4 image.
 
-    The least is one step in both directions: the resizing of a narrow picture leaves few pixels of its short side.
+    The least is one step in both directions: the resizing of a narrow image leaves few pixels of its short side.
     """
     if transform.fixed_size is not None:
         return (_static(transform.canvas_size(*transform.fixed_size), batch),)
     step = transform.size_divisible
-    most = transform.canvas_size(min(transform.min_size, transform.max_size), transform.max_size)
+    maximum = transform.canvas_size(min(transform.min_size, transform.max_size), transform.max_size)
     resized = transform.resized_size(_USUAL_ASPECT[0] * transform.min_size, _USUAL_ASPECT[1] * transform.min_size)
-    usual = transform.canvas_size(*resized)
-    short = Range(least=step, usual=min(usual[0], most[0]), most=most[0])
-    long = Range(least=step, usual=min(usual[1], most[1]), most=most[1])
+    opt = transform.canvas_size(*resized)
+    short = Range(min=step, opt=min(opt[0], maximum[0]), max=maximum[0])
+    long = Range(min=step, opt=min(opt[1], maximum[1]), max=maximum[1])
     landscape = Profile(batch=batch, height=short, width=long)
     portrait = Profile(batch=batch, height=long, width=short)
-    return (landscape,) if short.most == long.most else (landscape, portrait)
+    return (landscape,) if short.max == long.max else (landscape, portrait)
 
 
 def _static(canvas: Size, batch: Range) -> Profile:
-    height, width = (Range(least=side, usual=side, most=side) for side in canvas)
+    height, width = (Range(min=side, opt=side, max=side) for side in canvas)
     return Profile(batch=batch, height=height, width=width)
 
 
@@ -118,16 +118,16 @@ def _parse_profile(text: str, batch: Range) -> Profile:
 
 
 def _range(what: str, numbers: Sequence[int], text: str, hint: str) -> Range:
-    least, usual, most = numbers
-    if not 1 <= least <= usual <= most:
+    minimum, opt, maximum = numbers
+    if not 1 <= minimum <= opt <= maximum:
         raise UsageError(f"{what}: expected 1 <= MIN <= USUAL <= MAX, got {text!r}", hint=hint)
-    return Range(least=least, usual=usual, most=most)
+    return Range(min=minimum, opt=opt, max=maximum)
 
 
 def _check(profile: Profile, source: Manifest) -> None:
     """Refuse sizes that the model's file does not take."""
     step = source.model.transform.size_divisible
-    sides = [(r.least, r.usual, r.most) for r in (profile.height, profile.width)]
+    sides = [(r.min, r.opt, r.max) for r in (profile.height, profile.width)]
     if any(side % step for side in (*sides[0], *sides[1])):
         snapped = ":".join(f"{-(-h // step) * step}x{-(-w // step) * step}" for h, w in zip(*sides, strict=True))
         if profile.is_static:
@@ -135,7 +135,7 @@ def _check(profile: Profile, source: Manifest) -> None:
         raise UsageError(f"--size: expected multiples of {step}, got {profile}", hint=f"the next larger is {snapped}")
     if source.canvases is None:
         return
-    canvas = (profile.height.most, profile.width.most)
+    canvas = (profile.height.max, profile.width.max)
     if not profile.is_static or canvas not in source.canvases:
         known = ",".join(f"{height}x{width}" for height, width in source.canvases)
         raise UsageError(

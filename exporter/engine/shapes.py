@@ -19,7 +19,7 @@ ALIGNMENT_BYTES = 256
 """Where a tensor may begin in device memory."""
 
 ProfileShapes = Mapping[str, tuple[Shape, Shape, Shape]]
-"""Input of an engine -> its least, usual and most shape."""
+"""Input of an engine -> its min, opt and max shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Trace:
 
 
 def trace(steps: Steps, batch: int, canvas: Size) -> Trace:
-    """Follow the shapes of a batch of pictures on a canvas through the steps.
+    """Follow the shapes of a batch of images on a canvas through the steps.
 
     Raises:
         ExportError: an engine does not take what comes to it.
@@ -66,19 +66,19 @@ def shapes_of_profile(steps: Steps, profile: Profile) -> tuple[dict[str, Profile
         KernelError: see :func:`trace`.
     """
     batch, height, width = profile.batch, profile.height, profile.width
-    least = trace(steps, batch.least, (height.least, width.least))
-    usual = trace(steps, batch.usual, (height.usual, width.usual))
-    most = trace(steps, batch.most, (height.most, width.most))
+    minimum = trace(steps, batch.min, (height.min, width.min))
+    opt = trace(steps, batch.opt, (height.opt, width.opt))
+    maximum = trace(steps, batch.max, (height.max, width.max))
     found: dict[str, ProfileShapes] = {}
     for part, network in steps.networks.items():
-        found[part] = {name: (least.shapes[name], usual.shapes[name], most.shapes[name]) for name in network.inputs}
+        found[part] = {name: (minimum.shapes[name], opt.shapes[name], maximum.shapes[name]) for name in network.inputs}
         for name, (low, middle, high) in found[part].items():
             if not all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True)):
                 raise ExportError(
                     f"{part}: expected {name} to grow with the canvas, got {low}, {middle}, {high}",
                     hint="choose one size, not a range: --size HEIGHTxWIDTH",
                 )
-    return found, most
+    return found, maximum
 
 
 def padded_bytes(shape: Shape, element_bytes: int) -> int:

@@ -97,7 +97,7 @@ def _trace(
     module = DeployableFasterRCNN(model, spec, precision)
     step = spec.transform.size_divisible
     is_static = canvases is not None and len(canvases) == 1
-    height, width = canvases[0] if canvases is not None and is_static else _usual_canvas(spec)
+    height, width = canvases[0] if canvases is not None and is_static else _opt_canvas(spec)
     images = torch.zeros(2, 3, height, width, dtype=module.dtype)
     image_sizes = torch.tensor([[height, width]] * 2, dtype=torch.int32)
     batch = torch.export.Dim("batch", min=1)
@@ -128,10 +128,10 @@ def _trace(
     return widen_bfloat16(program.model_proto) if precision == "bf16" else program.model_proto
 
 
-def _usual_canvas(spec: ModelSpec) -> Size:
-    """Return the canvas of a 4:3 picture, at least two steps each way and not square.
+def _opt_canvas(spec: ModelSpec) -> Size:
+    """Return the canvas of a 4:3 image, at least two steps each way and not square.
 
-    A backbone may take another branch for small pictures (Swin does not shift windows that hold the whole map), and
+    A backbone may take another branch for small images (Swin does not shift windows that hold the whole map), and
     tracing follows the branch of its example; so the example is what the model usually sees. It costs nothing.
     """
     step = spec.transform.size_divisible

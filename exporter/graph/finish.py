@@ -19,7 +19,7 @@ _SCOPES: Final = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modu
 
 
 def finish_graph(model: onnx.ModelProto, spec: ModelSpec, manifest: Manifest) -> onnx.ModelProto:
-    """Attach function bodies and manifest, name nodes after modules, drop traces of the exporting machine, and check.
+    """Attach function bodies and manifest, name nodes after modules, drop traces of the exporting system, and check.
 
     Raises:
         ExportError: the graph is not what it should be.
@@ -91,7 +91,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes of stack traces: paths of the exporting machine, and half of a small file."""
+    """Remove what the exporter notes of stack traces: paths of the exporting system, and half of a small file."""
     del model.metadata_props[:]
     graph = model.graph
     model.doc_string = graph.doc_string = ""

@@ -34,11 +34,11 @@ def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float], max_log_sc
 
 
 def clip(boxes: Tensor, image_sizes: Tensor) -> Tensor:
-    """Clip boxes to their own picture (``clip_boxes_to_image``).
+    """Clip boxes to their own image (``clip_boxes_to_image``).
 
     Args:
         boxes: (N, ..., 4) float32, x1, y1, x2, y2.
-        image_sizes: (N, 2) float32, height and width of each resized picture.
+        image_sizes: (N, 2) float32, height and width of each resized image.
     """
     widths_heights = image_sizes.flip(1)
     limits = torch.cat([widths_heights, widths_heights], dim=1).reshape(-1, *[1] * (boxes.dim() - 2), 4)

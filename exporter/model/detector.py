@@ -53,7 +53,7 @@ class DeployableFasterRCNN(nn.Module):
         Args:
             images: (N, 3, H, W) of the type that ``precision`` names; normalised, padded with 0 on the right and
                 below.
-            image_sizes: (N, 2) int32, height and width of each resized picture on its canvas.
+            image_sizes: (N, 2) int32, height and width of each resized image on its canvas.
         """
         maps = self.backbone(images)
         features: dict[str, Tensor] = {"0": maps} if isinstance(maps, Tensor) else maps

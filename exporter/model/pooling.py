@@ -27,7 +27,7 @@ class MultiScaleRoIPool(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvisio
         canonical_level: see ``canonical_scale``.
 
     Attributes:
-        scales: map size / picture size, one per map; inferred from the first picture, as torchvision does.
+        scales: map size / image size, one per map; inferred from the first image, as torchvision does.
         map_levels: the level rule, likewise.
 
     Example::
@@ -55,15 +55,15 @@ class MultiScaleRoIPool(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvisio
         )
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Pool the RoIs of every picture.
+        """Pool the RoIs of every image.
 
         Args:
             x: feature maps by name, (N, C, Hᵢ, Wᵢ).
-            boxes: per picture (R, 4) float32, x1, y1, x2, y2 in pixels of the resized picture.
-            image_shapes: per picture (height, width) after resizing.
+            boxes: per image (R, 4) float32, x1, y1, x2, y2 in pixels of the resized image.
+            image_shapes: per image (height, width) after resizing.
 
         Returns:
-            (sum of R, C, height, width), pictures in order.
+            (sum of R, C, height, width), images in order.
         """
         maps: list[Tensor] = _filter_input(x, self.featmap_names)
         if self.scales is None or self.map_levels is None:

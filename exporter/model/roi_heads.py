@@ -35,7 +35,7 @@ class PaddedDetections(NamedTuple):
 
 
 class DetectionStage(nn.Module):
-    """Feature maps and proposals to the best K detections of each picture."""
+    """Feature maps and proposals to the best K detections of each image."""
 
     def __init__(self, heads: RoIHeads, pooler: PoolerSpec) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class DetectionStage(nn.Module):
         Args:
             features: the pooled maps (N, channels, Hᵢ, Wᵢ), finest first.
             proposals: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels; x2 < x1 where absent.
-            image_sizes: (N, 2) float32, height and width of each resized picture.
+            image_sizes: (N, 2) float32, height and width of each resized image.
         """
         pooled = pool_rois(proposals, features, self.pooler)
         class_logits, box_deltas = self.box_predictor(self.box_head(pooled))

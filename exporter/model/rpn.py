@@ -18,7 +18,7 @@ ABSENT_ROI = (0.0, 0.0, -1.0, -1.0)
 
 
 class ProposalStage(nn.Module):
-    """Feature maps to the best R proposals of each picture.
+    """Feature maps to the best R proposals of each image.
 
     Only the k best candidates of a level are ever decoded, and their anchors are computed from their index, so that
     there is no table of all anchors and the canvas may have any size.
@@ -45,25 +45,25 @@ class ProposalStage(nn.Module):
 
         Args:
             features: L maps (N, channels, Hᵢ, Wᵢ).
-            canvas: (H, W) of the padded pictures.
-            image_sizes: (N, 2) float32, height and width of each resized picture.
+            canvas: (H, W) of the padded images.
+            image_sizes: (N, 2) float32, height and width of each resized image.
 
         Returns:
             (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels, best first; padded with ``ABSENT_ROI``.
         """
         objectness, deltas = self.head(list(features))
         levels = [self._candidates(level, objectness[level], deltas[level], canvas) for level in range(self.num_levels)]
-        most = max(scores.shape[1] for _, scores in levels)
-        boxes = torch.stack([_pad(level_boxes, most, 0.0) for level_boxes, _ in levels], dim=1)
-        scores = torch.stack([_pad(level_scores, most, -1.0) for _, level_scores in levels], dim=1)
+        maximum = max(scores.shape[1] for _, scores in levels)
+        boxes = torch.stack([_pad(level_boxes, maximum, 0.0) for level_boxes, _ in levels], dim=1)
+        scores = torch.stack([_pad(level_scores, maximum, -1.0) for _, level_scores in levels], dim=1)
 
         boxes = clip(boxes, image_sizes)
         is_candidate = is_larger(boxes, self.min_size) & (scores >= self.score_thresh)
         scores = torch.where(is_candidate, scores, -1.0)
 
         kept = suppress(boxes.flatten(0, 1), scores.flatten(0, 1), self.iou_threshold)
-        kept = kept.reshape(-1, self.num_levels * most)
-        best_scores, best = kept.topk(min(self.post_nms_top_n, self.num_levels * most), dim=1)
+        kept = kept.reshape(-1, self.num_levels * maximum)
+        best_scores, best = kept.topk(min(self.post_nms_top_n, self.num_levels * maximum), dim=1)
         proposals = _take(boxes.flatten(1, 2), best)
         return torch.where((best_scores >= 0)[..., None], proposals, proposals.new_tensor(ABSENT_ROI))
 

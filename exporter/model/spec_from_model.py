@@ -85,7 +85,7 @@ def _without_data(part: str) -> Iterator[None]:
             yield
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise UnsupportedModelError(
-            f"{part}: what it computes next depends on values in the picture ({error.func}), which no graph can hold",
+            f"{part}: what it computes next depends on values in the image ({error.func}), which no graph can hold",
             hint="replace the branch or index by operations on whole tensors, such as torch.where",
         ) from error
 

@@ -78,7 +78,7 @@ class ArrayView:
                 f"{self.what} must lie {how}, so with strides of {expected} bytes, got {self.strides}", hint=fix
             )
 
-    def check_bytes(self, least: int) -> None:
+    def check_bytes(self, minimum: int) -> None:
         """Refuse an array that is not at least so many bytes in one piece, of whatever element type.
 
         Raises:
@@ -86,8 +86,8 @@ class ArrayView:
         """
         self.check_memory()
         self.check_writable()
-        if self.size_bytes < least:
-            raise KernelError(f"{self.what} must have at least {least} bytes, got {self.size_bytes}")
+        if self.size_bytes < minimum:
+            raise KernelError(f"{self.what} must have at least {minimum} bytes, got {self.size_bytes}")
         expected = _strides(self.shape, self.element_bytes, "planar")
         if any(a != b for size, a, b in zip(self.shape, self.strides, expected, strict=True) if size > 1):
             raise KernelError(f"{self.what} must lie in one piece, got strides of {self.strides} bytes")

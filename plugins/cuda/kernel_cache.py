@@ -20,7 +20,7 @@ from frcnn.plugins.cuda.dependencies import import_program_cache
 
 __all__ = ["KernelCache", "default_cache", "remark_not_kept"]
 
-_MOST_BYTES: Final = 256 * 2**20
+_MAX_BYTES: Final = 256 * 2**20
 _DIGEST_BYTES: Final = 32
 
 
@@ -57,7 +57,7 @@ class KernelCache:
                 remark_not_kept(self.folder, f"{type(error).__name__}: {error}")
 
     def _open(self) -> Any:
-        return import_program_cache()(self.folder, max_size_bytes=_MOST_BYTES)
+        return import_program_cache()(self.folder, max_size_bytes=_MAX_BYTES)
 
 
 def remark_not_kept(folder: Path, reason: object, *, hint: str = "FRCNN_CACHE_DIR names another folder") -> None:

@@ -184,15 +184,15 @@ def load_preprocess(
     architecture: str | None = None,
     driver: Driver | None = None,
 ) -> LoadedOperator:
-    """Compile and load preprocessing, called as ``preprocess(pictures, out=images, stream=stream)``.
+    """Compile and load preprocessing, called as ``preprocess(images, out=images, stream=stream)``.
 
-    ``pictures (N, 8)`` int64 lies in device memory, and so must the pictures whose addresses it holds, which cannot be
-    checked; :data:`~frcnn.plugins.preprocess.PICTURE_COLUMNS` names its columns. ``images (N, 3, H, W)`` gives the
+    ``images (N, 8)`` int64 lies in device memory, and so must the images whose addresses it holds, which cannot be
+    checked; :data:`~frcnn.plugins.preprocess.IMAGE_COLUMNS` names its columns. ``images (N, 3, H, W)`` gives the
     canvas.
 
     Args:
         element: type of ``images``.
-        image_mean: per channel (R, G, B), of pictures in [0, 1].
+        image_mean: per channel (R, G, B), of images in [0, 1].
         image_std: likewise.
         architecture: see :func:`load_operator`.
         driver: likewise.

@@ -16,9 +16,9 @@ from frcnn.plugins.grouped_nms.spec import SPEC
 from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator import Tensor
 
-__all__ = ["MOST_BOXES", "kernels"]
+__all__ = ["MAX_BOXES", "kernels"]
 
-MOST_BOXES: Final = 4096
+MAX_BOXES: Final = 4096
 """Boxes a group, at most: what a block can sort in shared memory."""
 
 _MASK_THREADS: Final = 256
@@ -45,25 +45,25 @@ def kernels(*, iou_threshold: float) -> tuple[Kernel, Kernel]:
         entry="grouped_nms_mask",
         plugin="GroupedNMSMask",
         source="grouped_nms/mask.cu",
-        constants={"MOST_BOXES": MOST_BOXES, "THREADS": _MASK_THREADS, "IOU_THRESHOLD": float(iou_threshold)},
+        constants={"MAX_BOXES": MAX_BOXES, "THREADS": _MASK_THREADS, "IOU_THRESHOLD": float(iou_threshold)},
         inputs=(boxes, scores),
         integers=("M",),
         outputs=(_ORDER, _OVERLAPS),
         # enough blocks a group to fill the GPU when groups are few, few when they are many
         grid=("G", f"min(ceil_div(M, 32), max(2, ceil_div({_BLOCKS_WANTED}, max(G, 1))))", "1"),
         block=(_MASK_THREADS, 1, 1),
-        at_most={"M": MOST_BOXES},
+        at_most={"M": MAX_BOXES},
     )
     resolve = Kernel(
         entry="grouped_nms_resolve",
         plugin="GroupedNMSResolve",
         source="grouped_nms/resolve.cu",
-        constants={"MOST_BOXES": MOST_BOXES, "THREADS": _RESOLVE_THREADS},
+        constants={"MAX_BOXES": MAX_BOXES, "THREADS": _RESOLVE_THREADS},
         inputs=(scores, _ORDER, Tensor(name="overlaps", element="int32", shape=("G", "W"))),
         integers=("M",),
         outputs=SPEC.outputs,
         grid=("G", "1", "1"),
         block=(_RESOLVE_THREADS, 1, 1),
-        at_most={"M": MOST_BOXES},
+        at_most={"M": MAX_BOXES},
     )
     return mask, resolve

@@ -53,7 +53,7 @@ __device__ __forceinline__ bool overlap(const float4 a, float area_a, const floa
 extern "C" __global__ void __launch_bounds__(THREADS)
 grouped_nms_mask(const float4* __restrict__ boxes, const float* __restrict__ scores, int boxes_per_group,
                  int* __restrict__ order, unsigned* __restrict__ overlaps) {
-    __shared__ Key keys[MOST_BOXES];
+    __shared__ Key keys[MAX_BOXES];
     __shared__ int counter;
     __shared__ float4 tile_boxes[32];
     __shared__ float tile_areas[32];

@@ -4,7 +4,7 @@
 // the kept 32 suppresses it. `overlaps` is laid out as mask.cu says. Words are loaded a tile ahead.
 
 constexpr int kWarps = THREADS / 32;
-constexpr int kRows = MOST_BOXES / THREADS;  // ranks of one thread: threadIdx.x + i * THREADS
+constexpr int kRows = MAX_BOXES / THREADS;  // ranks of one thread: threadIdx.x + i * THREADS
 
 // Word of a row (rank) against a tile at or before its own.
 __device__ __forceinline__ unsigned word_of(const unsigned* __restrict__ overlaps, int all_tiles, int tile, int rank) {
@@ -26,7 +26,7 @@ __device__ __forceinline__ unsigned decide(bool alive, unsigned word, int lane) 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 grouped_nms_resolve(const float* __restrict__ scores, const int* __restrict__ order,
                     const unsigned* __restrict__ overlaps, int boxes_per_group, float* __restrict__ kept_scores) {
-    __shared__ unsigned kept_of[MOST_BOXES / 32];
+    __shared__ unsigned kept_of[MAX_BOXES / 32];
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int all_tiles = (boxes_per_group + 31) / 32;

@@ -12,7 +12,7 @@ from frcnn.plugins.roi_pooling.kernel import pooling_kernel
 
 __all__ = ["kernels"]
 
-_MOST_SAMPLES: Final = 16
+_MAX_SAMPLES: Final = 16
 
 
 def kernels(
@@ -32,8 +32,8 @@ def kernels(
     Raises:
         KernelError: a value that the kernel cannot be made for.
     """
-    if not 0 <= sampling_ratio <= _MOST_SAMPLES:
-        raise KernelError(f"sampling_ratio must be 0 to {_MOST_SAMPLES}, got {sampling_ratio}")
+    if not 0 <= sampling_ratio <= _MAX_SAMPLES:
+        raise KernelError(f"sampling_ratio must be 0 to {_MAX_SAMPLES}, got {sampling_ratio}")
     if aligned not in (0, 1):
         raise KernelError(f"aligned must be 0 or 1, got {aligned}")
     return (

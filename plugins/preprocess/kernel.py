@@ -1,4 +1,4 @@
-"""The preprocessing kernel: resize, normalise and pad a batch of pictures of different sizes in one launch.
+"""The preprocessing kernel: resize, normalise and pad a batch of images of different sizes in one launch.
 
 The rule is that of ``torchvision.models.detection.transform.GeneralizedRCNNTransform`` with PyTorch's bilinear
 interpolation (``align_corners=False``, no antialiasing); the pad is 0, as in ``batch_images``.
@@ -14,9 +14,9 @@ from frcnn.errors import KernelError
 from frcnn.plugins.kernel import Element, Kernel, check_choice
 from frcnn.plugins.operator import Tensor
 
-__all__ = ["PICTURE_COLUMNS", "kernels"]
+__all__ = ["IMAGE_COLUMNS", "kernels"]
 
-PICTURE_COLUMNS: Final = (
+IMAGE_COLUMNS: Final = (
     "pixels",
     "height",
     "width",
@@ -26,8 +26,8 @@ PICTURE_COLUMNS: Final = (
     "resized_height",
     "resized_width",
 )
-"""What a row of ``pictures (N, 8)`` int64 holds: the address of the red byte of the first pixel in device memory, the
-picture's size, strides in bytes (any sign, so that BGR and planar pictures need no copy), and the size before padding,
+"""What a row of ``sources (N, 8)`` int64 holds: the address of the red byte of the first pixel in device memory, the
+image's size, strides in bytes (any sign, so that BGR and planar images need no copy), and the size before padding,
 as :meth:`frcnn.spec.TransformSpec.resized_size` gives it."""
 
 _BLOCK: Final = (32, 8, 1)
@@ -36,13 +36,13 @@ _ELEMENTS: Final = {"float32": 0, "float16": 1, "bfloat16": 2}
 
 
 def kernels(*, element: Element = "float32", image_mean: Sequence[float], image_std: Sequence[float]) -> tuple[Kernel]:
-    """Return the kernel: ``pictures (N, 8)`` int64 -> ``images (N, 3, H, W)``; H and W are the canvas.
+    """Return the kernel: ``sources (N, 8)`` int64 -> ``images (N, 3, H, W)``; H and W are the canvas.
 
     The kernel has no input of the canvas's size, so H and W are given to :meth:`Kernel.bind` beside N.
 
     Args:
         element: type of the network's input.
-        image_mean: per channel (R, G, B), of pictures in [0, 1].
+        image_mean: per channel (R, G, B), of images in [0, 1].
         image_std: likewise.
 
     Raises:
@@ -65,7 +65,7 @@ def kernels(*, element: Element = "float32", image_mean: Sequence[float], image_
                 "CHANNEL_SCALES": tuple(1 / (255 * std) for std in image_std),
                 "CHANNEL_SHIFTS": tuple(-mean / std for mean, std in zip(image_mean, image_std, strict=True)),
             },
-            inputs=(Tensor(name="pictures", element="int64", shape=("N", "8")),),
+            inputs=(Tensor(name="sources", element="int64", shape=("N", "8")),),
             integers=("H", "W"),
             outputs=(Tensor(name="images", element=element, shape=("N", "3", "H", "W")),),
             grid=(f"ceil_div(W, {columns})", f"ceil_div(H, {_BLOCK[1]})", "N"),

@@ -10,17 +10,17 @@ from frcnn.errors import KernelError
 from frcnn.plugins.kernel import ELEMENT_BYTES, Constant, Element, Kernel, Layout, check_choice
 from frcnn.plugins.operator import OperatorSpec, Tensor
 
-__all__ = ["MOST_LEVELS", "pooling_kernel"]
+__all__ = ["MAX_LEVELS", "pooling_kernel"]
 
-MOST_LEVELS: Final = 8
+MAX_LEVELS: Final = 8
 
-_MOST_SHARED_BYTES: Final = 49_152  # that a block may take without asking the driver for more
+_MAX_SHARED_BYTES: Final = 49_152  # that a block may take without asking the driver for more
 # Of these, for the output of a block: a multiprocessor of Hopper has room for 8 such blocks, its registers for 3 to 6.
 _STAGE_BYTES: Final = 26_624
 _TAP_BYTES: Final = 16  # of shared memory for a row or column of samples: two cells and their weights
 _VECTOR_BYTES: Final = 16  # one load of a lane
 _WORD_BYTES: Final = 4  # between the runs of two vectors of channels
-_MOST_WARPS: Final = 8
+_MAX_WARPS: Final = 8
 _ELEMENTS: Final = {"float32": 0, "float16": 1, "bfloat16": 2}
 
 
@@ -113,8 +113,8 @@ def pooling_kernel(
 def _check_attributes(
     levels: int, height: int, width: int, scales: Sequence[float], thresholds: Sequence[float]
 ) -> None:
-    if not 1 <= levels <= MOST_LEVELS:
-        raise KernelError(f"spatial_scales must have 1 to {MOST_LEVELS} values, one per feature level, got {levels}")
+    if not 1 <= levels <= MAX_LEVELS:
+        raise KernelError(f"spatial_scales must have 1 to {MAX_LEVELS} values, one per feature level, got {levels}")
     if len(thresholds) != max(1, levels - 1):
         raise KernelError(
             f"level_thresholds must have {max(1, levels - 1)} values for {levels} levels, got {len(thresholds)}"
@@ -123,22 +123,22 @@ def _check_attributes(
         raise KernelError(f"spatial_scales must be positive, got {tuple(scales)}")
     if not all(math.isfinite(t) and t >= 0 for t in thresholds) or list(thresholds) != sorted(thresholds):
         raise KernelError(f"level_thresholds must be rising numbers of at least 0, got {tuple(thresholds)}")
-    most = (_STAGE_BYTES - _WORD_BYTES) // _VECTOR_BYTES
-    if height < 1 or width < 1 or height * width > most:
-        raise KernelError(f"output_height x output_width must be 1 to {most} cells, got {height} x {width}")
+    maximum = (_STAGE_BYTES - _WORD_BYTES) // _VECTOR_BYTES
+    if height < 1 or width < 1 or height * width > maximum:
+        raise KernelError(f"output_height x output_width must be 1 to {maximum} cells, got {height} x {width}")
 
 
 def _stage_bytes(height: int, width: int, sampling_ratio: int, *, staged: bool) -> int:
     """Return the shared memory for the output of a block: what the samples leave of it."""
     bins, taps = height * width, (height + width) * sampling_ratio * _TAP_BYTES
-    least = taps + (bins * _VECTOR_BYTES + _WORD_BYTES if staged else 0)
-    if least > _MOST_SHARED_BYTES:
+    minimum = taps + (bins * _VECTOR_BYTES + _WORD_BYTES if staged else 0)
+    if minimum > _MAX_SHARED_BYTES:
         raise KernelError(
-            f"a block has {_MOST_SHARED_BYTES} bytes of shared memory, got output_height {height}, "
-            f"output_width {width} and sampling_ratio {sampling_ratio}, which need {least}",
+            f"a block has {_MAX_SHARED_BYTES} bytes of shared memory, got output_height {height}, "
+            f"output_width {width} and sampling_ratio {sampling_ratio}, which need {minimum}",
             hint="choose a smaller grid or a smaller sampling_ratio",
         )
-    return min(_STAGE_BYTES, _MOST_SHARED_BYTES - taps) if staged else _STAGE_BYTES
+    return min(_STAGE_BYTES, _MAX_SHARED_BYTES - taps) if staged else _STAGE_BYTES
 
 
 def _channels_per_block(bins: int, vector: int, stage_bytes: int) -> int:
@@ -152,4 +152,4 @@ def _channels_per_block(bins: int, vector: int, stage_bytes: int) -> int:
 
 def _warps(items: int) -> int:
     """Return how many warps, 4 to 8, leave the fewest lanes idle; the most of them where it makes no difference."""
-    return min(range(_MOST_WARPS, 3, -1), key=lambda warps: -(-items // (32 * warps)) * warps)
+    return min(range(_MAX_WARPS, 3, -1), key=lambda warps: -(-items // (32 * warps)) * warps)

@@ -26,7 +26,7 @@ def pool_by_level(
         output_size: (height, width) of the pooled grid.
         spatial_scales: map size / canvas size, one per level.
         level_thresholds: where levels 1, 2, … begin.
-        pool: (map (N, C, H, W), RoIs (Rᵢ, 5) with the picture's number first, scale) -> (Rᵢ, C, height, width).
+        pool: (map (N, C, H, W), RoIs (Rᵢ, 5) with the image's number first, scale) -> (Rᵢ, C, height, width).
 
     Returns:
         (N*R, C, height, width) in the features' type; 0 for absent RoIs.

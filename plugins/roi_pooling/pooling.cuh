@@ -22,7 +22,7 @@
 #define MAP_WIDTH(i) int width_##i
 #define MAP_OF(i) Map{map_##i, height_##i, width_##i}
 
-// A feature map of all pictures, (N, C, height, width) or (N, height, width, C).
+// A feature map of all images, (N, C, height, width) or (N, height, width, C).
 struct Map {
     const Element* cells;
     int height, width;

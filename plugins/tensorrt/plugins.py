@@ -17,7 +17,7 @@ from frcnn.plugins.kernel import Element, Kernel, Layout
 from frcnn.plugins.multiscale_roi_align import kernel as multiscale_roi_align_kernel
 from frcnn.plugins.multiscale_roi_pool import kernel as multiscale_roi_pool_kernel
 from frcnn.plugins.operator import DOMAIN, Attribute, OperatorSpec
-from frcnn.plugins.roi_pooling.kernel import MOST_LEVELS
+from frcnn.plugins.roi_pooling.kernel import MAX_LEVELS
 
 __all__ = ["NAMESPACE", "PLUGINS", "PLUGINS_OF", "PLUGIN_VERSION", "Plugin", "Variant"]
 
@@ -135,7 +135,7 @@ def _table() -> dict[tuple[str, int], tuple[Plugin, ...]]:
     nms = grouped_nms.SPEC
     table = {(nms.name, len(nms.inputs)): _grouped_nms()}
     for spec, kernels in pooling:
-        for levels in range(1, MOST_LEVELS + 1):
+        for levels in range(1, MAX_LEVELS + 1):
             table[spec.name, len(spec.input_names(levels))] = _pooling(spec, kernels, levels)
     return table
 

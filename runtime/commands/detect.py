@@ -1,16 +1,16 @@
-"""Find objects in pictures, folders and videos.
+"""Find objects in images, folders and videos.
 
-A folder stands for the pictures and videos directly in it, by name. Annotated copies go to -o, COCO results to
+A folder stands for the images and videos directly in it, by name. Annotated copies go to -o, COCO results to
 --json; without either, a table is printed. What cannot be read is named and skipped, and the exit code is 1 (2 where
 nothing could be read).
 
---jsonl writes one line a picture or frame as soon as it is done. --json FILE appears when all is done; until then the
-same lines are in FILE.partial.jsonl. Ctrl-C and SIGTERM finish the picture in hand and end with 130 and 143: a FILE
+--jsonl writes one line an image or frame as soon as it is done. --json FILE appears when all is done; until then the
+same lines are in FILE.partial.jsonl. Ctrl-C and SIGTERM finish the image in hand and end with 130 and 143: a FILE
 that was there stays as it was, FILE.partial.jsonl keeps what was done, and --json - prints it. A second signal ends at
 once.
 
-In the COCO results, image_id counts the pictures and video frames from 1 in the order given, unusable ones included;
-category_id is the model's label. Pictures without objects have no entry there: --json-index lists all pictures and
+In the COCO results, image_id counts the images and video frames from 1 in the order given, unusable ones included;
+category_id is the model's label. Images without objects have no entry there: --json-index lists all images and
 the categories, and is what pycocotools calls a ground truth without annotations.
 """
 
@@ -28,7 +28,7 @@ from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from frcnn.runtime.commands.file_detection import Survey
+    from frcnn.runtime.commands.file_detection import FileDetection
     from frcnn.runtime.detector import Detector
     from frcnn.runtime.results.json_lines import ResultLines
     from frcnn.runtime.results.report import Report
@@ -44,19 +44,17 @@ _STANDARD_OUTPUT: Final = "-"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``frcnn detect``."""
     parser.add_argument("model", help="model.onnx or model.frcnn, made by frcnn export or frcnn build")
-    parser.add_argument("inputs", nargs="+", metavar="input", help="picture, folder (not searched deeper) or video")
+    parser.add_argument("inputs", nargs="+", metavar="input", help="image, folder (not searched deeper) or video")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="write annotated copies here")
     parser.add_argument("--json", metavar="FILE", help="write COCO results with file names here; - is standard output")
-    parser.add_argument("--jsonl", metavar="FILE", help="write a line of JSON as each picture is done; - likewise")
-    parser.add_argument("--json-index", metavar="FILE", help="write the COCO list of pictures and categories here")
+    parser.add_argument("--jsonl", metavar="FILE", help="write a line of JSON as each image is done; - likewise")
+    parser.add_argument("--json-index", metavar="FILE", help="write the COCO list of images and categories here")
     parser.add_argument("--score", type=float, default=0.5, help="least score (default 0.5; 0 keeps all)")
     parser.add_argument("--classes", metavar="A,B", help="only these classes: names or indices")
     parser.add_argument("--threads", type=int, help="processor threads (default: all this process may use)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images at a time (default 1; more helps GPUs only)")
     parser.add_argument(
-        "--batch-size", type=int, default=1, help="pictures at a time (default 1; more helps GPUs only)"
-    )
-    parser.add_argument(
-        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger pictures (default %(default)s)"
+        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger images (default %(default)s)"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run (default: what the file is for)")
     parser.add_argument("--provider", choices=PROVIDERS, help="what of ONNX Runtime runs model.onnx")
@@ -120,19 +118,19 @@ def _survey(
     copies: dict[Path, Path],
     unusable: dict[str, ImageError],
     **options: Any,
-) -> tuple[Report, Survey]:
-    from frcnn.runtime.commands.file_detection import Survey
+) -> tuple[Report, FileDetection]:
+    from frcnn.runtime.commands.file_detection import FileDetection
     from frcnn.runtime.results.report import Report
 
     report = Report(detector.labels, lines=lines)
-    survey = Survey(detector, report, copies, **options)
+    survey = FileDetection(detector, report, copies, **options)
     for name, error in unusable.items():
         survey.skip(name, error)
     return report, survey
 
 
 def _finished(
-    arguments: argparse.Namespace, report: Report, survey: Survey, lines: list[ResultLines], *, inputs: int
+    arguments: argparse.Namespace, report: Report, survey: FileDetection, lines: list[ResultLines], *, inputs: int
 ) -> int:
     """Write the results of a run that came to its end and return the exit code."""
     if report.images and arguments.json is not None:
@@ -158,7 +156,7 @@ def _stopped(arguments: argparse.Namespace, report: Report, stop: Stop, *, input
         note(f"what was done is in {partial_path(arguments.json)}; {arguments.json} was not written")
     elif arguments.jsonl is None and arguments.output is None:
         report.show()
-    note(f"stopped by {stop.reason} after {len(report.images)} picture(s) of {inputs} input(s)")
+    note(f"stopped by {stop.reason} after {len(report.images)} image(s) of {inputs} input(s)")
     return stop.exit_code
 
 
@@ -219,10 +217,10 @@ def _nothing_usable(skipped: dict[str, ImageError]) -> ImageError:
     )
 
 
-def _closing_words(arguments: argparse.Namespace, report: Report, survey: Survey, *, inputs: int) -> int:
+def _closing_words(arguments: argparse.Namespace, report: Report, survey: FileDetection, *, inputs: int) -> int:
     """Say on standard error what was done and return the exit code."""
     place = "" if arguments.output is None else f"; annotated copies in {arguments.output}"
-    note(f"{len(report.images)} picture(s), {len(report.results)} object(s) scoring {arguments.score:g} or more{place}")
+    note(f"{len(report.images)} image(s), {len(report.results)} object(s) scoring {arguments.score:g} or more{place}")
     empty = report.without_objects
     if empty:
         more = f" and {len(empty) - _NAMES_SHOWN} more" if len(empty) > _NAMES_SHOWN else ""

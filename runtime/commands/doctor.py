@@ -1,4 +1,4 @@
-"""Say what this machine can run, what is missing, and how to get it.
+"""Say what this system can run, what is missing, and how to get it.
 
 The exit code is 0 where at least detection on the CPU works, else 1. What is missing besides is only needed for what
 the table says.

@@ -1,4 +1,4 @@
-"""Detect in many files: pictures and videos, copies drawn, the unusable skipped."""
+"""Detect in many files: images and videos, copies drawn, the unusable skipped."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from frcnn.files import replacing
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.detector import Detector
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import is_video
 from frcnn.runtime.images.video import open_video, writing_video
 from frcnn.runtime.results.draw import annotate
 from frcnn.runtime.results.report import Report
 from frcnn.runtime.streaming.stopping import Stop
 
-__all__ = ["Survey"]
+__all__ = ["FileDetection"]
 
 _JPEG_OPTIONS: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 _LOST_SHARE = 0.02
 """Share of a video's promised frames that may be missing: headers are often a frame or two off."""
 
 
-class Survey:
+class FileDetection:
     """One run of ``frcnn detect`` over files.
 
     Args:
@@ -39,9 +39,9 @@ class Survey:
         copies: where the annotated copy of each file goes; files that are not in it get none.
         score: least score.
         classes: class indices to keep, or None.
-        batch_size: pictures the network takes at a time.
+        batch_size: images the network takes at a time.
         max_pixels: videos with larger frames are skipped.
-        stop: asked after each picture or frame; None never stops.
+        stop: asked after each image or frame; None never stops.
 
     Attributes:
         skipped: name -> why, of each input that could not be used, or not to its end.
@@ -69,7 +69,7 @@ class Survey:
         self.skipped: dict[str, ImageError] = {}
 
     def run(self, files: Sequence[Path]) -> None:
-        """Detect in all files, in order, or until asked to stop: then the picture in hand is the last.
+        """Detect in all files, in order, or until asked to stop: then the image in hand is the last.
 
         Raises:
             ArtifactError: the network failed.
@@ -81,7 +81,7 @@ class Survey:
                     if not self._is_stopped:
                         self._video(file)
             elif not self._is_stopped:
-                self._pictures(list(group))
+                self._images(list(group))
 
     def skip(self, name: str, error: ImageError) -> None:
         """Report an input that cannot be used."""
@@ -92,19 +92,19 @@ class Survey:
     def _is_stopped(self) -> bool:
         return self._stop is not None and self._stop.is_asked
 
-    def _pictures(self, files: list[Path]) -> None:
+    def _images(self, files: list[Path]) -> None:
         position = {str(file): index for index, file in enumerate(files)}
         first_id = self._next_id
         self._next_id += len(files)
-        pairs = self._detector.stream_pictures(
+        pairs = self._detector.stream_images(
             files, on_error=lambda index, error: self.skip(str(files[index]), error), **self._options
         )
         with closing(pairs):
-            for picture, found in track(pairs, total=len(files), what="detecting"):
-                index = position[picture.name]
+            for image, found in track(pairs, total=len(files), what="detecting"):
+                index = position[image.name]
                 if files[index] in self._copies:
-                    write_picture(self._copies[files[index]], picture, found)
-                self._report.add(first_id + index, picture.name, found)  # last: what is reported is all there
+                    write_image(self._copies[files[index]], image, found)
+                self._report.add(first_id + index, image.name, found)  # last: what is reported is all there
                 if self._is_stopped:
                     break
 
@@ -114,7 +114,7 @@ class Survey:
         try:
             video = open_video(file, max_pixels=self._max_pixels)
             count = 0
-            pairs = self._detector.stream_pictures(video.frames(), **self._options)
+            pairs = self._detector.stream_images(video.frames(), **self._options)
             shown = track(pairs, total=video.frame_count, what=file.name)
             with closing(pairs), closing(self._copied(file, shown, video.fps)) as copied:
                 for count, (_, found) in enumerate(copied, 1):
@@ -127,8 +127,8 @@ class Survey:
             self.skip(str(file), error)
 
     def _copied(
-        self, file: Path, pairs: Iterable[tuple[Picture, Detections]], fps: float
-    ) -> Generator[tuple[Picture, Detections]]:
+        self, file: Path, pairs: Iterable[tuple[RGBImage, Detections]], fps: float
+    ) -> Generator[tuple[RGBImage, Detections]]:
         """Pass frames on, writing the annotated ones to the file's copy where it has one."""
         iterator = iter(pairs)
         first = next(iterator, None)
@@ -141,20 +141,20 @@ class Survey:
         with replacing(self._copies[file]) as temporary, writing_video(temporary, fps) as writer:
             writer.write(annotate(first[0].uint8(), first[1]))
             yield first
-            for picture, found in iterator:
-                writer.write(annotate(picture.uint8(), found))
-                yield picture, found
+            for image, found in iterator:
+                writer.write(annotate(image.uint8(), found))
+                yield image, found
 
 
-def write_picture(path: Path, picture: Picture, found: Detections) -> None:
-    """Write a picture with its detections drawn on it; the suffix chooses PNG or JPEG.
+def write_image(path: Path, image: RGBImage, found: Detections) -> None:
+    """Write an image with its detections drawn on it; the suffix chooses PNG or JPEG.
 
     Raises:
         OutputError: it cannot be written.
     """
     options = {"format": "PNG"} if path.suffix == ".png" else _JPEG_OPTIONS
     with replacing(path) as temporary:
-        Image.fromarray(annotate(picture.uint8(), found)).save(temporary, **options)
+        Image.fromarray(annotate(image.uint8(), found)).save(temporary, **options)
 
 
 def _require_frames(file: Path, count: int, promised: int | None) -> None:

@@ -66,7 +66,7 @@ def show_engine(artifact: EngineArtifact, *, layers: bool, hashes: bool) -> None
     facts = [*_engine_facts(artifact), *model_facts(manifest.source)]
     show_table(f"engine artifact {artifact.path}", ("what", "value"), facts, text_columns=2)
     profiles = [(str(p.batch), str(p.height), str(p.width)) for p in manifest.profiles]
-    show_table("profiles", ("batch (least:usual:most)", "height", "width"), profiles, text_columns=3)
+    show_table("profiles", ("batch (min:opt:max)", "height", "width"), profiles, text_columns=3)
     steps = [row for index, step in enumerate(manifest.steps) for row in _step_rows(index, step, manifest)]
     show_table("a detection, step by step", ("", "runs", "", "tensors"), steps, text_columns=4)
     if records:

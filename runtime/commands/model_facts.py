@@ -24,7 +24,7 @@ def model_facts(manifest: Manifest) -> list[tuple[str, str]]:
     return [
         ("architecture", model.architecture),
         ("classes", f"{model.num_classes - 1}: {names}"),
-        ("pictures", f"{sizes} (pixels)"),
+        ("images", f"{sizes} (pixels)"),
         ("normalisation", f"mean {_numbers(transform.image_mean)}, std {_numbers(transform.image_std)}"),
         (
             "proposals",

@@ -100,7 +100,7 @@ def _trtexec_lines(manifest: EngineManifest, folder: Path) -> list[str]:
     for step in manifest.steps:
         if isinstance(step, EngineStep):
             for index, profile in enumerate(manifest.profiles):
-                batch, height, width = (r.usual for r in (profile.batch, profile.height, profile.width))
+                batch, height, width = (r.opt for r in (profile.batch, profile.height, profile.width))
                 shapes = f"images:{batch}x3x{height}x{width},image_sizes:{batch}x2"
                 line = f"trtexec --loadEngine={shlex.quote(str(folder / step.part))} --shapes={shapes}"
                 lines.append(line + (f" --useProfile={index}" if index else ""))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Finding", "Status"]
+__all__ = ["Check", "Status"]
 
 Status = Literal["ok", "missing", "broken"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Check:
     """One thing that frcnn can use.
 
     Attributes:

@@ -13,13 +13,13 @@ from frcnn.errors import MissingDependencyError
 from frcnn.plugins.cuda.compiler import compiler_version, supported_architectures
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver
-from frcnn.runtime.doctor.check import Finding, Status
+from frcnn.runtime.doctor.check import Check, Status
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import other_ways, serves
 
 __all__ = ["find_cuda_driver", "find_kernel_compiler", "with_abilities"]
 
-_MOST_CHARACTERS: Final = 200
+_MAX_CHARACTERS: Final = 200
 _INSTALL: Final = "pip install 'frcnn[cuda]'"
 _DRIVER_FIX: Final = "NVIDIA's driver, r580 or later for CUDA 13 (nvidia.com/drivers), and a GPU that it sees"
 
@@ -28,11 +28,11 @@ class _CallError(Exception):
     """A call of the driver answered an error, named in the message."""
 
 
-def find_kernel_compiler() -> Finding:
+def find_kernel_compiler() -> Check:
     """Say whether kernels can be compiled here, which needs no GPU, and for which architectures."""
 
-    def finding(status: Status, detail: str, fix: str = "") -> Finding:
-        return Finding(name="NVRTC", status=status, purpose="compiling CUDA kernels", detail=detail, fix=fix)
+    def finding(status: Status, detail: str, fix: str = "") -> Check:
+        return Check(name="NVRTC", status=status, purpose="compiling CUDA kernels", detail=detail, fix=fix)
 
     try:
         version, architectures = compiler_version(), supported_architectures()
@@ -46,14 +46,14 @@ def find_kernel_compiler() -> Finding:
     return finding("ok", f"{version[0]}.{version[1]}, compiles here without a GPU, {known} and PTX")
 
 
-def find_cuda_driver() -> tuple[Finding, tuple[str, ...]]:
+def find_cuda_driver() -> tuple[Check, tuple[str, ...]]:
     """Say which CUDA the driver serves and which GPUs it sees; return that and their compute capabilities."""
 
     def finding(
         status: Status, detail: str, fix: str = "", capabilities: tuple[str, ...] = ()
-    ) -> tuple[Finding, tuple[str, ...]]:
+    ) -> tuple[Check, tuple[str, ...]]:
         purpose = "CUDA kernels, TensorRT"
-        return Finding(name="CUDA driver", status=status, purpose=purpose, detail=detail, fix=fix), capabilities
+        return Check(name="CUDA driver", status=status, purpose=purpose, detail=detail, fix=fix), capabilities
 
     try:
         import_driver()
@@ -80,8 +80,8 @@ def find_cuda_driver() -> tuple[Finding, tuple[str, ...]]:
     return finding("ok", f"{serves_cuda}: {seen}", capabilities=tuple(number for _name, number in gpus))
 
 
-def with_abilities(package: Finding, driver: Finding, compiler: Finding, gpus: Sequence[str]) -> Finding:
-    """Add to the finding of a TensorRT what it allows on this machine: to build artifacts, to run them.
+def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequence[str]) -> Check:
+    """Add to the finding of a TensorRT what it allows on this system: to build artifacts, to run them.
 
     Args:
         package: TensorRT or TensorRT-RTX.
@@ -133,4 +133,4 @@ def _ask(name: str, *arguments: Any) -> Any:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:_MOST_CHARACTERS] or type(error).__name__
+    return " ".join(str(error).split())[:_MAX_CHARACTERS] or type(error).__name__

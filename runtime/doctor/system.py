@@ -1,4 +1,4 @@
-"""What this machine has of what frcnn can use. Looks, but imports nothing heavy and never fails."""
+"""What this system has of what frcnn can use. Looks, but imports nothing heavy and never fails."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Final
 
-from frcnn.runtime.doctor.check import Finding, Status
+from frcnn.runtime.doctor.check import Check, Status
 from frcnn.runtime.doctor.cuda import find_cuda_driver, find_kernel_compiler, with_abilities
 from frcnn.runtime.host.onnxruntime_backend import available_cpus
 
-__all__ = ["Finding", "Status", "can_detect", "look_around"]
+__all__ = ["Check", "Status", "can_detect", "look_around"]
 
 _NVIDIA_SMI_SECONDS: Final = 15
-_LEAST_PYTHON: Final = (3, 11)
+_MIN_PYTHON: Final = (3, 11)
 _GPU_FIX: Final = "an NVIDIA GPU and its driver (nvidia.com/drivers); frcnn detects on the CPU without"
 
 
@@ -41,7 +41,7 @@ class _Package:
 _BASE: Final = (
     _Package(name="numpy", module="numpy", distributions=("numpy",), purpose="everything", extra="cpu", essential=True),
     _Package(
-        name="pillow", module="PIL", distributions=("pillow",), purpose="reading pictures", extra="cpu", essential=True
+        name="pillow", module="PIL", distributions=("pillow",), purpose="reading images", extra="cpu", essential=True
     ),
     _Package(
         name="opencv",
@@ -101,7 +101,7 @@ _BENCH: Final = (
 )
 
 
-def look_around() -> list[Finding]:
+def look_around() -> list[Check]:
     """Return what is here and what is missing, in the order that a reader wants it."""
     compiler = find_kernel_compiler()
     driver, seen = find_cuda_driver()
@@ -121,22 +121,22 @@ def look_around() -> list[Finding]:
     ]
 
 
-def can_detect(findings: Sequence[Finding]) -> bool:
+def can_detect(findings: Sequence[Check]) -> bool:
     """Say whether ``frcnn detect`` works here."""
     return all(finding.status == "ok" for finding in findings if finding.essential)
 
 
-def _system() -> Finding:
+def _system() -> Check:
     detail = (
-        f"{platform.system()} {platform.release()} {platform.machine()}, {available_cpus()} of {os.cpu_count()} CPUs"
+        f"{platform.system()} {platform.release()} {platform.system()}, {available_cpus()} of {os.cpu_count()} CPUs"
     )
-    return Finding(name="system", status="ok", purpose="everything", detail=detail)
+    return Check(name="system", status="ok", purpose="everything", detail=detail)
 
 
-def _python() -> Finding:
+def _python() -> Check:
     version = platform.python_version()
-    if sys.version_info[:2] < _LEAST_PYTHON:
-        return Finding(
+    if sys.version_info[:2] < _MIN_PYTHON:
+        return Check(
             name="python",
             status="broken",
             purpose="everything",
@@ -144,10 +144,10 @@ def _python() -> Finding:
             fix="Python 3.11 or newer",
             essential=True,
         )
-    return Finding(name="python", status="ok", purpose="everything", detail=version, essential=True)
+    return Check(name="python", status="ok", purpose="everything", detail=version, essential=True)
 
 
-def _package(package: _Package) -> Finding:
+def _package(package: _Package) -> Check:
     """Look for a package without importing it."""
     there = _has_module(package.module)
     version = next(filter(None, map(_version, package.distributions)), "")
@@ -159,7 +159,7 @@ def _package(package: _Package) -> Finding:
         status, detail = "broken", f"{version} is installed, but there is no module {package.module}"
     else:
         status, detail = "missing", "not installed"
-    return Finding(
+    return Check(
         name=package.name,
         status=status,
         purpose=package.purpose,
@@ -192,39 +192,39 @@ def _onnxruntime_providers() -> tuple[list[str], str]:
         return [], " ".join(str(error).split())[:200]
 
 
-def _onnxruntime() -> Finding:
+def _onnxruntime() -> Check:
     fix = "pip install 'frcnn[cpu]'"
     purpose = "detection"
     if not _has_module("onnxruntime"):
-        return Finding(
+        return Check(
             name="onnxruntime", status="missing", purpose=purpose, detail="not installed", fix=fix, essential=True
         )
     providers, problem = _onnxruntime_providers()
     version = _version("onnxruntime") or _version("onnxruntime-gpu") or "version unknown"
     if "CPUExecutionProvider" not in providers:
         detail = f"{version} does not load: {problem or 'no CPU provider'}"
-        return Finding(name="onnxruntime", status="broken", purpose=purpose, detail=detail, fix=fix, essential=True)
+        return Check(name="onnxruntime", status="broken", purpose=purpose, detail=detail, fix=fix, essential=True)
     names = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
-    return Finding(
+    return Check(
         name="onnxruntime", status="ok", purpose=purpose, detail=f"{version}, providers: {names}", essential=True
     )
 
 
-def _onnxruntime_cuda() -> Finding:
+def _onnxruntime_cuda() -> Check:
     purpose = "detection on a GPU by ONNX Runtime"
     if "CUDAExecutionProvider" in _onnxruntime_providers()[0]:
-        return Finding(name="onnxruntime-gpu", status="ok", purpose=purpose, detail="CUDA provider present")
+        return Check(name="onnxruntime-gpu", status="ok", purpose=purpose, detail="CUDA provider present")
     fix = (
         "pip uninstall onnxruntime; pip install 'frcnn[gpu]'" if _version("onnxruntime") else "pip install 'frcnn[gpu]'"
     )
-    return Finding(name="onnxruntime-gpu", status="missing", purpose=purpose, detail="no CUDA provider", fix=fix)
+    return Check(name="onnxruntime-gpu", status="missing", purpose=purpose, detail="no CUDA provider", fix=fix)
 
 
-def _nvidia_gpu() -> tuple[Finding, tuple[str, ...]]:
+def _nvidia_gpu() -> tuple[Check, tuple[str, ...]]:
     """Ask nvidia-smi, where there is one; return also the compute capabilities that it tells."""
 
-    def finding(status: Status, detail: str, fix: str = _GPU_FIX) -> Finding:
-        return Finding(name="NVIDIA GPU", status=status, purpose="TensorRT, CUDA", detail=detail, fix=fix)
+    def finding(status: Status, detail: str, fix: str = _GPU_FIX) -> Check:
+        return Check(name="NVIDIA GPU", status=status, purpose="TensorRT, CUDA", detail=detail, fix=fix)
 
     program = shutil.which("nvidia-smi")
     if program is None:

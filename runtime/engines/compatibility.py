@@ -45,7 +45,7 @@ def check_gpu(artifact: EngineArtifact, compute_capability: str) -> None:
         return
     # a GPU that TensorRT-RTX has no name for is served by engines built for no GPU in particular
     wanted = (*built_for, compute_capability) if compute_capability in RTX_COMPUTE_CAPABILITIES else ()
-    here = "" if target == "tensorrt-rtx" else "on this machine: "
+    here = "" if target == "tensorrt-rtx" else "on this system: "
     raise ArtifactError(
         f"{artifact.path}: its engines are for GPUs of compute capability {gpus_text(built_for)}, this one has "
         f"{compute_capability}",
@@ -61,7 +61,7 @@ def check_runs_here(
     driver_cuda_version: str,
     free_bytes: int,
 ) -> None:
-    """Refuse an artifact that cannot run on this machine; whether its engines are for the GPU, :func:`check_gpu` says.
+    """Refuse an artifact that cannot run on this system; whether its engines are for the GPU, :func:`check_gpu` says.
 
     Args:
         artifact: the file.
@@ -120,11 +120,11 @@ def _check_memory(artifact: EngineArtifact, free_bytes: int) -> None:
     needed = manifest.memory.total_bytes
     if needed <= free_bytes:
         return
-    least = min(profile.batch.least for profile in manifest.profiles)
-    one = Range(least=least, usual=least, most=least)
+    minimum = min(profile.batch.min for profile in manifest.profiles)
+    one = Range(min=minimum, opt=minimum, max=minimum)
     smaller = (
-        f"a batch of {least} takes less: {manifest.build_command(artifact.path, batch=one)}"
-        if any(profile.batch.most > least for profile in manifest.profiles)
+        f"a batch of {minimum} takes less: {manifest.build_command(artifact.path, batch=one)}"
+        if any(profile.batch.max > minimum for profile in manifest.profiles)
         else "a smaller canvas takes less: the option --size of frcnn build"
     )
     raise ArtifactError(

@@ -1,7 +1,7 @@
-"""TensorRT-RTX's just-in-time compiled kernels on disk: only the first load of an artifact on a machine compiles them.
+"""TensorRT-RTX's just-in-time compiled kernels on disk: only the first load of an artifact on a system compiles them.
 
 One file holds what one engine needed on one kind of GPU. It begins with its SHA-256, is replaced as a whole, and is
-only a cache: where it is damaged, of another machine or cannot be written, kernels are compiled anew. Of several
+only a cache: where it is damaged, of another system or cannot be written, kernels are compiled anew. Of several
 processes the last to write wins; what another one added is then compiled once more at most.
 """
 
@@ -23,7 +23,7 @@ __all__ = ["RuntimeCache", "cache_key", "default_folder"]
 _SCHEMA: Final = "frcnn runtime cache 1"  # changes when the key or the file means something else
 _SUFFIX: Final = ".rtxcache"
 _DIGEST_BYTES: Final = 32
-_MOST_BYTES: Final = 1 << 30
+_MAX_BYTES: Final = 1 << 30
 
 
 def default_folder() -> Path | None:
@@ -65,12 +65,12 @@ class RuntimeCache:
     Args:
         folder: made when something is first written.
         key: what :func:`cache_key` returns.
-        most_bytes: all files of the folder together; those unused for longest go first.
+        max_bytes: all files of the folder together; those unused for longest go first.
     """
 
     folder: Path
     key: str
-    most_bytes: int = _MOST_BYTES
+    max_bytes: int = _MAX_BYTES
     _digest: bytes = field(default=b"", init=False)
 
     @property
@@ -113,7 +113,7 @@ class RuntimeCache:
                 files.append((found.st_mtime, found.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
-            if total <= self.most_bytes:
+            if total <= self.max_bytes:
                 return
             if path != self.path:
                 path.unlink(missing_ok=True)

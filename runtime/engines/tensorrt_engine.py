@@ -263,7 +263,7 @@ class TensorRTEngine:
             self._compiled = config.create_runtime_cache()
             kept = self._cache.read()
             if kept is not None:
-                self._compiled.deserialize(kept)  # what does not fit this machine is refused and compiled anew
+                self._compiled.deserialize(kept)  # what does not fit this system is refused and compiled anew
             config.set_runtime_cache(self._compiled)
         return config
 

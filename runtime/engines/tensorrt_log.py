@@ -18,8 +18,8 @@ from frcnn.spec.engine import Target
 
 __all__ = ["FailureLog", "failure_log"]
 
-_MOST_MESSAGES: Final = 32
-_MOST_CHARACTERS: Final = 400
+_MAX_MESSAGES: Final = 32
+_MAX_CHARACTERS: Final = 400
 _PLACE: Final = re.compile(r"\[\w+\.\w+::\w+::\d+\]\s*|\bIn \w+ at \S+:\d+\s*")  # where in TensorRT's own source
 _CODE: Final = re.compile(r"\bError Code \d+: ")
 
@@ -33,12 +33,12 @@ class FailureLog:
 
     def __init__(self, trt: Any) -> None:
         self._own = threading.local()  # of threads that called ``clear``
-        self._of_others: deque[str] = deque(maxlen=_MOST_MESSAGES)  # of TensorRT's own threads
+        self._of_others: deque[str] = deque(maxlen=_MAX_MESSAGES)  # of TensorRT's own threads
         self.logger = _logger_class(trt)(self._keep)
 
     def clear(self) -> None:
         """Begin anew on this thread."""
-        self._own.messages = deque(maxlen=_MOST_MESSAGES)
+        self._own.messages = deque(maxlen=_MAX_MESSAGES)
 
     def reason(self) -> str:
         """Return what was said since this thread's ``clear``, on one line, the first message first, and forget it."""
@@ -47,8 +47,8 @@ class FailureLog:
             while messages:
                 said.append(messages.popleft())
         line = "; ".join(dict.fromkeys(filter(None, map(_plain, said))))
-        if len(line) > _MOST_CHARACTERS:
-            line = line[: _MOST_CHARACTERS - 3] + "..."
+        if len(line) > _MAX_CHARACTERS:
+            line = line[: _MAX_CHARACTERS - 3] + "..."
         return line or "TensorRT gives no reason"
 
     def _keep(self, message: str) -> None:

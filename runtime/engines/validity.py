@@ -1,4 +1,4 @@
-"""Whether TensorRT-RTX can run an engine on this machine, asked before the engine is loaded."""
+"""Whether TensorRT-RTX can run an engine on this system, asked before the engine is loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INVALID: Final[Mapping[str, str]] = {
 
 _REBUILD: Final = "frcnn build model.onnx -o model.frcnn --target tensorrt-rtx"
 _OTHER_WAYS: Final = (
-    "frcnn build model.onnx -o model.frcnn --target tensorrt, on a machine with this GPU; "
+    "frcnn build model.onnx -o model.frcnn --target tensorrt, on a system with this GPU; "
     "or Detector.load('model.onnx', device='cuda')"
 )
 _LOOK: Final = "frcnn doctor says what CUDA is here; TensorRT-RTX for CUDA 13 needs driver r580 or later"

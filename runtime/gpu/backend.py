@@ -20,9 +20,9 @@ from frcnn.runtime.gpu.running import RunningBatch
 from frcnn.runtime.gpu.worker import Worker
 from frcnn.runtime.gpu.worker_pool import WorkerPool, closed_error, forked_error
 from frcnn.runtime.images.canvases import Canvases, EngineCanvases
-from frcnn.runtime.images.device_images import DevicePicture, device_picture, is_device_array
-from frcnn.runtime.images.image import Picture, as_picture, is_tensor
-from frcnn.runtime.images.preprocess import Placed, Prepared, factors_to_picture, place, with_pixels
+from frcnn.runtime.images.device_images import DeviceImage, device_image, is_device_array
+from frcnn.runtime.images.image import RGBImage, as_image, is_tensor
+from frcnn.runtime.images.preprocess import Placed, Prepared, factors_to_image, place, with_pixels
 from frcnn.spec.engine import EngineManifest
 
 __all__ = ["DEFAULT_WORKERS", "EngineBackend"]
@@ -81,15 +81,15 @@ class EngineBackend:
             raise
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Placed:
-        """Turn what a caller handed in into a picture on a canvas; see ``Backend.place``.
+        """Turn what a caller handed in into an image on a canvas; see ``Backend.place``.
 
-        Pictures of bytes are left as they are, for the GPU to resize; floating ones are prepared here, on the CPU.
+        Images of bytes are left as they are, for the GPU to resize; floating ones are prepared here, on the CPU.
         """
         self._check()
         transform = self._manifest.source.model.transform
-        picture = _picture(image, name, max_pixels, ahead=ahead)
-        placed = place(picture, transform, self.canvases)
-        if isinstance(picture, Picture) and picture.pixels.dtype != np.uint8:
+        raw_image = _image(image, name, max_pixels, ahead=ahead)
+        placed = place(raw_image, transform, self.canvases)
+        if isinstance(raw_image, RGBImage) and raw_image.pixels.dtype != np.uint8:
             return with_pixels(placed, transform)
         return placed
 
@@ -110,9 +110,9 @@ class EngineBackend:
             DeviceDetections.of(
                 output,
                 index,
-                to_picture=factors_to_picture(item),
-                image_size=item.picture.size,
-                source=item.picture.source,
+                to_image=factors_to_image(item),
+                image_size=item.image.size,
+                source=item.image.source,
                 label_names=self._manifest.source.model.labels,
             )
             for index, item in enumerate(batch)
@@ -194,23 +194,23 @@ class EngineBackend:
 
 
 def _waits(batch: Sequence[Placed], stream: int | None) -> Iterable[int]:
-    """Return the streams that make the pictures in device memory."""
-    pictures = [item.picture for item in batch if isinstance(item.picture, DevicePicture)]
-    if not pictures or stream is None:
-        return {picture.stream for picture in pictures}
-    return {stream, *(picture.stream for picture in pictures if picture.stream)}
+    """Return the streams that make the images in device memory."""
+    images = [item.image for item in batch if isinstance(item.image, DeviceImage)]
+    if not images or stream is None:
+        return {image.stream for image in images}
+    return {stream, *(image.stream for image in images if image.stream)}
 
 
-def _picture(image: object, name: str, max_pixels: int, *, ahead: bool) -> Picture | DevicePicture:
-    """Turn what a caller handed in into a picture, without a copy where one can be avoided."""
-    if isinstance(image, DevicePicture):
+def _image(image: object, name: str, max_pixels: int, *, ahead: bool) -> RGBImage | DeviceImage:
+    """Turn what a caller handed in into an image, without a copy where one can be avoided."""
+    if isinstance(image, DeviceImage):
         return image
     tensor: Any = image if is_tensor(image) else None
     if is_device_array(image) and (tensor is None or not tensor.is_floating_point()):
-        return device_picture(image, name=name)
+        return device_image(image, name=name)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         kept = image.copy(order="K") if ahead else image
         if kept.ndim == 2 and kept.size:
-            return Picture(pixels=np.broadcast_to(kept[:, :, None], (*kept.shape, 3)), name=name)
-        return as_picture(kept, name=name, max_pixels=max_pixels)
-    return as_picture(image, name=name, max_pixels=max_pixels)
+            return RGBImage(pixels=np.broadcast_to(kept[:, :, None], (*kept.shape, 3)), name=name)
+        return as_image(kept, name=name, max_pixels=max_pixels)
+    return as_image(image, name=name, max_pixels=max_pixels)

@@ -1,6 +1,6 @@
 """One shape of a detection, bound: contexts, addresses and launches, made once and put on a stream many times.
 
-Everything between the upload of the pictures' table and the download of the answers is fixed, so that it can be
+Everything between the upload of the images' table and the download of the answers is fixed, so that it can be
 captured in one CUDA graph. Only the pixels themselves are not in it: their sizes differ, and the table says where they
 are.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError, KernelError
 from frcnn.plugins.operator_plan import OperatorPlan
-from frcnn.plugins.preprocess import PICTURE_COLUMNS
+from frcnn.plugins.preprocess import IMAGE_COLUMNS
 from frcnn.runtime.device_detections import Field
 from frcnn.runtime.gpu.device import Device, EngineContext, Graph, LayerReport, PinnedMemory, Shape
 from frcnn.runtime.gpu.memory_plan import Block, aligned, lay_out
@@ -48,9 +48,9 @@ class PipelineKey(NamedTuple):
     """What a pipeline is made for.
 
     Attributes:
-        batch: pictures.
+        batch: images.
         canvas: (height, width) in pixels.
-        from_pixels: whether pictures come as bytes, and the kernel makes ``images`` of them; else ``images`` come.
+        from_pixels: whether images come as bytes, and the kernel makes ``images`` of them; else ``images`` come.
     """
 
     batch: int
@@ -74,8 +74,8 @@ class Pipeline:
     Attributes:
         key: see above.
         arena_bytes: device memory it needs.
-        sizes: (N, 2) int32 in pinned memory, to be filled before :meth:`launch`: pictures' resized (height, width).
-        table: (N, 8) int64 in pinned memory, likewise; see ``PICTURE_COLUMNS``. Where ``key.from_pixels``.
+        sizes: (N, 2) int32 in pinned memory, to be filled before :meth:`launch`: images' resized (height, width).
+        table: (N, 8) int64 in pinned memory, likewise; see ``IMAGE_COLUMNS``. Where ``key.from_pixels``.
         images: (N, 3, H, W) in pinned memory, likewise, bfloat16 as its bits. Where not.
         answers: the outputs by name, in pinned memory, there once the stream is done.
         answers_pointer: address of the outputs on the device.
@@ -230,7 +230,7 @@ class Pipeline:
         end = 2 + len(self._program.steps)
         blocks.append(Block("answers", self.answers_bytes, min(first[name] for name in OUTPUTS), end))
         if self.key.from_pixels:
-            blocks.append(Block("table", self.key.batch * len(PICTURE_COLUMNS) * 8, 0, 1))
+            blocks.append(Block("table", self.key.batch * len(IMAGE_COLUMNS) * 8, 0, 1))
         self._offsets, self.arena_bytes = lay_out([*blocks, *workspaces])
 
     def _fields(self) -> tuple[dict[str, Field], int]:
@@ -250,7 +250,7 @@ class Pipeline:
         batch = self.key.batch
         inputs: dict[str, tuple[np.dtype[Any], Shape]] = {"image_sizes": (np.dtype(np.int32), (batch, 2))}
         if self.key.from_pixels:
-            inputs["table"] = (np.dtype(np.int64), (batch, len(PICTURE_COLUMNS)))
+            inputs["table"] = (np.dtype(np.int64), (batch, len(IMAGE_COLUMNS)))
         else:
             inputs["images"] = (
                 ELEMENT_DTYPES[self._program.manifest.tensors["images"].element],

@@ -53,7 +53,7 @@ class Program:
     Attributes:
         manifest: what the artifact says of itself.
         engines: by part.
-        preprocess: the kernel that turns pictures into ``images``.
+        preprocess: the kernel that turns images into ``images``.
         steps: in order.
     """
 

@@ -30,7 +30,7 @@ class RunningBatch:
         pool: takes the worker back.
         worker: what it runs on.
         pipeline: what will hold the answers.
-        batch: the pictures; those in device memory are kept alive until they were read.
+        batch: the images; those in device memory are kept alive until they were read.
 
     Attributes:
         output: the answers' own memory on the device, kept until they are there.

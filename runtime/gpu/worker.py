@@ -1,7 +1,7 @@
 """A stream with what it needs to itself: an arena of device memory, staging for pixels, and the shapes it has bound.
 
 A worker does one batch at a time and is used by one thread at a time. Nothing is allocated for a shape that it has
-bound, as long as the shape is among the last few and the pictures are no larger than before.
+bound, as long as the shape is among the last few and the images are no larger than before.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from frcnn.runtime.gpu.device import Device, Memory, PinnedMemory
 from frcnn.runtime.gpu.memory_plan import aligned
 from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey, Say
 from frcnn.runtime.gpu.program import Program
-from frcnn.runtime.images.device_images import DevicePicture, staged
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.device_images import DeviceImage, staged
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import Placed, Prepared
 
-__all__ = ["MOST_PIPELINES", "Worker"]
+__all__ = ["MAX_PIPELINES", "Worker"]
 
-MOST_PIPELINES: Final = 8
+MAX_PIPELINES: Final = 8
 """Shapes that stay bound in a worker: each has its engines' contexts and a captured graph."""
 
 _STAGING_STEP_BYTES: Final = 1 << 20
@@ -63,7 +63,7 @@ class Worker:
 
         Raises:
             ArtifactError: memory is short, or TensorRT or CUDA refuse.
-            ImageError: a picture in memory that the device cannot reach.
+            ImageError: an image in memory that the device cannot reach.
             KernelError: CUDA refuses a launch.
         """
         pipeline = self.upload(key, profile, batch, waits)
@@ -76,13 +76,13 @@ class Worker:
         Args:
             key: the shape to run them with: their canvas, at least so many.
             profile: the engines' profile that holds it.
-            batch: pictures of one canvas, prepared alike. Those in host memory are copied before this returns, those
+            batch: images of one canvas, prepared alike. Those in host memory are copied before this returns, those
                 in device memory must live and stay as they are until the stream is done.
             waits: streams to wait for.
 
         Raises:
             ArtifactError: memory is short, or TensorRT or CUDA refuse.
-            ImageError: a picture in memory that the device cannot reach.
+            ImageError: an image in memory that the device cannot reach.
         """
         pipeline = self._pipeline(key, profile)
         for stream in waits:
@@ -91,7 +91,7 @@ class Worker:
             self._fill_table(pipeline, batch)
         else:
             _fill_images(pipeline.images, batch)
-        for row in range(key.batch):  # what a profile wants beyond the pictures repeats the first
+        for row in range(key.batch):  # what a profile wants beyond the images repeats the first
             pipeline.sizes[row] = batch[row if row < len(batch) else 0].resized
         return pipeline
 
@@ -119,7 +119,7 @@ class Worker:
         if pipeline is not None:
             self.pipelines.move_to_end(key)
             return pipeline
-        while len(self.pipelines) >= MOST_PIPELINES:
+        while len(self.pipelines) >= MAX_PIPELINES:
             _, oldest = self.pipelines.popitem(last=False)
             oldest.close()
         pipeline = Pipeline(self._program, self._device, key, profile, self.stream)
@@ -143,19 +143,19 @@ class Worker:
         return self._arena.pointer
 
     def _fill_table(self, pipeline: Pipeline, batch: Sequence[Placed]) -> None:
-        """Upload the pictures of host memory, and say in the table where all of them are."""
+        """Upload the images of host memory, and say in the table where all of them are."""
         table, on_host, end = pipeline.table, [], 0
         for row, item in enumerate(batch):
-            picture = item.picture
-            if isinstance(picture, DevicePicture):
-                if not self._device.driver.is_reachable(picture.pointer):
+            image = item.image
+            if isinstance(image, DeviceImage):
+                if not self._device.driver.is_reachable(image.pointer):
                     raise ImageError(
-                        f"{picture.name}: the array lies in memory that the detector's GPU cannot reach",
+                        f"{image.name}: the array lies in memory that the detector's GPU cannot reach",
                         hint="copy it to the GPU that the detector was loaded on",
                     )
-                table[row] = (picture.pointer, *picture.size, *picture.strides, *item.resized)
+                table[row] = (image.pointer, *image.size, *image.strides, *item.resized)
             else:
-                stage = staged(_bytes_of(picture))
+                stage = staged(_bytes_of(image))
                 on_host.append((row, item, stage, end))
                 end += aligned(stage.pixels.size)
         if on_host:
@@ -164,7 +164,7 @@ class Worker:
                 target = pinned.array[start : start + stage.pixels.size].reshape(stage.pixels.shape)
                 np.copyto(target, stage.pixels)
                 address = device.pointer + start + stage.offset
-                table[row] = (address, *item.picture.size, *stage.strides, *item.resized)
+                table[row] = (address, *item.image.size, *stage.strides, *item.resized)
             self._device.copy(device.pointer, pinned.pointer, end, self.stream)
         table[len(batch) :] = table[0]
 
@@ -183,13 +183,13 @@ class Worker:
         return self._pinned_pixels, self._device_pixels
 
 
-def _bytes_of(picture: Picture | DevicePicture) -> NDArray[np.uint8]:
-    assert isinstance(picture, Picture)
-    return picture.uint8()
+def _bytes_of(image: RGBImage | DeviceImage) -> NDArray[np.uint8]:
+    assert isinstance(image, RGBImage)
+    return image.uint8()
 
 
 def _fill_images(images: NDArray[np.generic], batch: Sequence[Placed]) -> None:
-    """Write pictures that were prepared on the CPU in the type of the network's input."""
+    """Write images that were prepared on the CPU in the type of the network's input."""
     for row in range(len(images)):
         item = batch[row if row < len(batch) else 0]
         assert isinstance(item, Prepared)

@@ -53,9 +53,9 @@ class WorkerPool:
         most: how many there may be.
     """
 
-    def __init__(self, make: Callable[[], Worker], most: int) -> None:
+    def __init__(self, make: Callable[[], Worker], maximum: int) -> None:
         self._make = make
-        self._most = most
+        self._max = maximum
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._free: list[Worker] = []
@@ -86,7 +86,7 @@ class WorkerPool:
                         del self._free[index]
                         return worker
                     oldest = None
-                    if self._made < self._most:
+                    if self._made < self._max:
                         new = True
                         self._made += 1
                     else:

@@ -1,4 +1,4 @@
-"""A backend that prepares pictures on the CPU and hands a network arrays of the host."""
+"""A backend that prepares images on the CPU and hands a network arrays of the host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from frcnn.errors import UsageError
 from frcnn.runtime.backend import Done, Network, NetworkOutput
 from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
-from frcnn.runtime.images.image import as_picture
+from frcnn.runtime.images.image import as_image
 from frcnn.runtime.images.preprocess import Placed, Prepared, prepare
 from frcnn.spec import Manifest
 
@@ -37,7 +37,7 @@ class HostBackend:
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Prepared:
         """Decode, resize, normalise and pad; see ``Backend.place``. Nothing of the caller's is kept."""
-        return prepare(as_picture(image, name=name, max_pixels=max_pixels), self._manifest)
+        return prepare(as_image(image, name=name, max_pixels=max_pixels), self._manifest)
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
         """Detect, at once; see ``Backend.submit``.

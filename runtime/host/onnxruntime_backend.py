@@ -44,7 +44,7 @@ _UPGRADE: Final = "upgrade onnxruntime-gpu, which learnt bf16 bit by bit, or bui
 
 
 def available_cpus() -> int:
-    """Return the number of processors this process may use (a container's share, not the whole machine)."""
+    """Return the number of processors this process may use (a container's share, not the whole system)."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
@@ -56,7 +56,7 @@ class OnnxRuntimeBackend:
         path: the model.
         device: ``"cpu"``, or ``"cuda"`` where onnxruntime-gpu and its CUDA libraries are installed.
         provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``, which needs TensorRT's libraries too, builds engines on the
-            first picture of a size and keeps them in the user's cache (see ``$FRCNN_CACHE_DIR``); None: the device's
+            first image of a size and keeps them in the user's cache (see ``$FRCNN_CACHE_DIR``); None: the device's
             own. CUDA computes in float32 where the file says so; TensorRT uses TF32 there unless the environment has
             ``NVIDIA_TF32_OVERRIDE=0``.
         threads: threads of one operator; all processors this process may use by default.
@@ -96,9 +96,9 @@ class OnnxRuntimeBackend:
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
             batch, _, height, width = images.shape
             raise ArtifactError(
-                f"{self._path}: ONNX Runtime failed on {batch} picture(s) on a {height}x{width} canvas: "
+                f"{self._path}: ONNX Runtime failed on {batch} image(s) on a {height}x{width} canvas: "
                 f"{_one_line(error)}",
-                hint="give fewer pictures at a time or smaller ones where memory ran out; otherwise report it",
+                hint="give fewer images at a time or smaller ones where memory ran out; otherwise report it",
             ) from error
         _require_detections((count, boxes, scores, labels), len(images), self._path)
         return NetworkOutput(num_detections=count, boxes=boxes, scores=scores, labels=labels)

@@ -1,6 +1,6 @@
-"""Which canvas a resized picture goes on, and how many pictures of a canvas may be run at once.
+"""Which canvas a resized image goes on, and how many images of a canvas may be run at once.
 
-A ``model.onnx`` names its canvases or takes any; an engine artifact takes what its profiles hold. Either way a picture
+A ``model.onnx`` names its canvases or takes any; an engine artifact takes what its profiles hold. Either way an image
 goes on the smallest canvas that holds it, whatever the batch, so that its answer does not depend on the others.
 """
 
@@ -15,29 +15,29 @@ from frcnn.spec.engine import EngineManifest, Profile, Range
 
 __all__ = ["Canvases", "EngineCanvases", "OnnxCanvases"]
 
-_MOST_PIXELS: Final = 1 << 26
+_MAX_PIXELS: Final = 1 << 26
 """Of a canvas: 0.8 GB of numbers, many times what any detector is made for; a hostile model may ask for any size."""
 
-_REMEMBERED: Final = 1024  # sizes of pictures for which the canvas need not be found again
+_REMEMBERED: Final = 1024  # sizes of images for which the canvas need not be found again
 
 
 class Canvases(Protocol):
     """The canvases that a model takes."""
 
     def canvas_of(self, resized: Size, *, name: str) -> Size:
-        """Return the smallest canvas that holds a resized picture.
+        """Return the smallest canvas that holds a resized image.
 
         Args:
             resized: its (height, width) in pixels.
-            name: what the message calls the picture.
+            name: what the message calls the image.
 
         Raises:
             ImageSizeError: no canvas holds it, or that canvas is larger than any is meant to be.
         """
         ...
 
-    def most_at_once(self, canvas: Size, batch_size: int) -> int:
-        """Return how many pictures on a canvas may be run at once, at most ``batch_size``."""
+    def max_at_once(self, canvas: Size, batch_size: int) -> int:
+        """Return how many images on a canvas may be run at once, at most ``batch_size``."""
         ...
 
     def check_batch_size(self, batch_size: int) -> None:
@@ -60,12 +60,12 @@ class OnnxCanvases:
         self._manifest = manifest
 
     def canvas_of(self, resized: Size, *, name: str) -> Size:
-        """Return the smallest canvas that holds a resized picture; see :class:`Canvases`."""
+        """Return the smallest canvas that holds a resized image; see :class:`Canvases`."""
         canvas = self._manifest.canvas_for(resized)
-        if canvas is not None and canvas[0] * canvas[1] > _MOST_PIXELS:
+        if canvas is not None and canvas[0] * canvas[1] > _MAX_PIXELS:
             raise ImageSizeError(
                 f"{name}: the model has it resized to {_by(resized)} on a {_by(canvas)} canvas, "
-                f"more than {_MOST_PIXELS:,} pixels",
+                f"more than {_MAX_PIXELS:,} pixels",
                 hint="export the model with a smaller max_size or --size",
             )
         if canvas is not None:
@@ -74,10 +74,10 @@ class OnnxCanvases:
         taken = ", ".join(_by(canvas) for canvas in self._manifest.canvases or ())
         raise ImageSizeError(
             f"{name}: resized to {_by(resized)} it fits none of the model's canvases {taken} (height x width)",
-            hint=f"export with --size {taken.replace(' ', '')},{needed}, or without --size for pictures of any shape",
+            hint=f"export with --size {taken.replace(' ', '')},{needed}, or without --size for images of any shape",
         )
 
-    def most_at_once(self, canvas: Size, batch_size: int) -> int:
+    def max_at_once(self, canvas: Size, batch_size: int) -> int:
         """Return ``batch_size``: the batch is dynamic in every ``model.onnx``."""
         return batch_size
 
@@ -96,11 +96,11 @@ class EngineCanvases:
         self._manifest = manifest
         self._transform = manifest.source.model.transform
         self._canvases: dict[Size, Size] = {}
-        self._most: dict[Size, int] = {}
+        self._max: dict[Size, int] = {}
         self._runs: dict[tuple[int, Size], tuple[int, int]] = {}
 
     def canvas_of(self, resized: Size, *, name: str) -> Size:
-        """Return the smallest canvas that holds a resized picture; see :class:`Canvases`.
+        """Return the smallest canvas that holds a resized image; see :class:`Canvases`.
 
         A dynamic profile takes the canvas that the model itself would choose, raised to the profile's least height and
         width; a static one has its own.
@@ -116,13 +116,13 @@ class EngineCanvases:
             self._canvases[resized] = canvas
         return canvas
 
-    def most_at_once(self, canvas: Size, batch_size: int) -> int:
-        """Return how many pictures on a canvas may be run at once, at most ``batch_size``."""
-        most = self._most.get(canvas)
-        if most is None:
+    def max_at_once(self, canvas: Size, batch_size: int) -> int:
+        """Return how many images on a canvas may be run at once, at most ``batch_size``."""
+        maximum = self._max.get(canvas)
+        if maximum is None:
             holding = [profile for profile in self._manifest.profiles if _holds(profile, canvas)]
-            most = self._most[canvas] = max(profile.batch.most for profile in holding)
-        return min(batch_size, most)
+            maximum = self._max[canvas] = max(profile.batch.max for profile in holding)
+        return min(batch_size, maximum)
 
     def check_batch_size(self, batch_size: int) -> None:
         """Refuse a batch size beyond that of every profile.
@@ -130,18 +130,18 @@ class EngineCanvases:
         Raises:
             UsageError: it is.
         """
-        most = max(profile.batch.most for profile in self._manifest.profiles)
-        if batch_size > most:
+        maximum = max(profile.batch.max for profile in self._manifest.profiles)
+        if batch_size > maximum:
             raise UsageError(
-                f"batch_size: the engine takes at most {most} picture(s) at a time, got {batch_size}",
+                f"batch_size: the engine takes at most {maximum} image(s) at a time, got {batch_size}",
                 hint=self._command(batch_size),
             )
 
     def batch_to_run(self, count: int, canvas: Size) -> tuple[int, int]:
-        """Return the profile that pictures are run with, and the batch: more than ``count`` where it must be padded.
+        """Return the profile that images are run with, and the batch: more than ``count`` where it must be padded.
 
         Args:
-            count: pictures, no more than :meth:`most_at_once` says.
+            count: images, no more than :meth:`max_at_once` says.
             canvas: theirs.
 
         Raises:
@@ -150,13 +150,13 @@ class EngineCanvases:
         known = self._runs.get((count, canvas))
         if known is not None:
             return known
-        for batch in range(count, self.most_at_once(canvas, sys.maxsize) + 1):
+        for batch in range(count, self.max_at_once(canvas, sys.maxsize) + 1):
             profile = self._manifest.profile_for(batch, canvas)
             if profile is not None:
                 self._runs[count, canvas] = profile, batch
                 return profile, batch
         raise UsageError(
-            f"no profile of the engine holds {count} pictures on a {_by(canvas)} canvas: {self._profiles()}",
+            f"no profile of the engine holds {count} images on a {_by(canvas)} canvas: {self._profiles()}",
             hint=self._command(count),
         )
 
@@ -177,21 +177,21 @@ class EngineCanvases:
         )
 
     def _command(self, batch: int) -> str:
-        """Return the command that builds the artifact for so many pictures at a time."""
-        least, usual = (min(getattr(p.batch, end) for p in self._manifest.profiles) for end in ("least", "usual"))
-        return self._manifest.build_command("model.frcnn", batch=Range(least=least, usual=usual, most=batch))
+        """Return the command that builds the artifact for so many images at a time."""
+        minimum, opt = (min(getattr(p.batch, end) for p in self._manifest.profiles) for end in ("min", "opt"))
+        return self._manifest.build_command("model.frcnn", batch=Range(min=minimum, opt=opt, max=batch))
 
     def _profiles(self) -> str:
         texts = (f"{profile} with a batch of {profile.batch}" for profile in self._manifest.profiles)
-        return ", ".join(texts) + " (height x width, least:usual:most)"
+        return ", ".join(texts) + " (height x width, min:opt:max)"
 
 
 def _side(taken: Range, resized: int, needed: int, divisor: int) -> int | None:
     """Return a canvas's height or width within a profile's range, or None."""
-    if taken.least == taken.most:
-        return taken.least if resized <= taken.least else None
-    side = max(needed, -(-taken.least // divisor) * divisor)
-    return side if side <= taken.most else None
+    if taken.min == taken.max:
+        return taken.min if resized <= taken.min else None
+    side = max(needed, -(-taken.min // divisor) * divisor)
+    return side if side <= taken.max else None
 
 
 def _holds(profile: Profile, canvas: Size) -> bool:

@@ -1,6 +1,6 @@
-"""Picture files and PIL images to upright 8-bit RGB arrays.
+"""Image files and PIL images to upright 8-bit RGB arrays.
 
-Pillow reads the header first, so a picture's size and orientation are known, and limited, before its pixels are
+Pillow reads the header first, so an image's size and orientation are known, and limited, before its pixels are
 decoded. Only the formats in ``FORMATS`` are tried: Pillow knows others, and one of them starts a program (EPS,
 Ghostscript). How the less common kinds are turned into RGB:
 
@@ -27,7 +27,7 @@ from frcnn.errors import ImageError, ImageSizeError
 __all__ = ["DEFAULT_MAX_PIXELS", "FORMATS", "decode_file", "decode_image"]
 
 DEFAULT_MAX_PIXELS: Final = 178_956_970
-"""Where Pillow itself refuses a picture as a decompression bomb: 1 GiB of RGB values / 3, twice over."""
+"""Where Pillow itself refuses an image as a decompression bomb: 1 GiB of RGB values / 3, twice over."""
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """What is read, as Pillow calls it."""
@@ -42,7 +42,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of da
 
 
 def decode_file(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read a picture file upright.
+    """Read an image file upright.
 
     Returns:
         (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
@@ -72,19 +72,19 @@ def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX
 
 
 def _open(path: Path) -> Image.Image:
-    """Read a picture's header.
+    """Read an image's header.
 
     Pillow's own pixel limit is a global that warns and raises; it is lifted while the header is read, because the
     limit here is an option, checked right after.
     """
     if path.is_dir():
-        raise ImageError(f"{path}: expected a picture, got a folder")
+        raise ImageError(f"{path}: expected an image, got a folder")
     with _BOMB_LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(path, formats=FORMATS)
         except UnidentifiedImageError as error:
-            what = "the file is empty" if path.stat().st_size == 0 else "not a picture in a format that Pillow reads"
+            what = "the file is empty" if path.stat().st_size == 0 else "not an image in a format that Pillow reads"
             raise ImageError(f"{path}: {what}", hint=f"{', '.join(FORMATS)} are read") from error
         except FileNotFoundError as error:
             raise ImageError(f"{path}: no such file") from error
@@ -107,7 +107,7 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 
 def _damaged(name: str, error: Exception) -> ImageError:
     reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
-    return ImageError(f"{name}: the picture cannot be decoded: {reason}", hint="the file is damaged or incomplete")
+    return ImageError(f"{name}: the image cannot be decoded: {reason}", hint="the file is damaged or incomplete")
 
 
 def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:

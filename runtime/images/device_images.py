@@ -1,7 +1,7 @@
-"""Pictures that are in device memory already, and how pictures of host memory go up: bytes as they lie.
+"""Images that are in device memory already, and how images of host memory go up: bytes as they lie.
 
 The preprocessing kernel reads pixels by strides of any sign, so nothing is turned round on the way: BGR, planar and
-grey pictures, crops and mirrored ones are one copy, or none.
+grey images, crops and mirrored ones are one copy, or none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from frcnn.plugins.cuda.arrays import ArrayView, view_of
 from frcnn.runtime.images.image import is_tensor
 from frcnn.spec import Size
 
-__all__ = ["DevicePicture", "Staged", "device_picture", "is_device_array", "staged"]
+__all__ = ["DeviceImage", "Staged", "device_image", "is_device_array", "staged"]
 
 _CUDA_DEVICES: Final = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 _LEGACY_STREAM: Final = 1  # the CUDA array interface's name of stream 0
@@ -25,8 +25,8 @@ _EXPECTED: Final = "(H, W, 3) or (H, W) uint8, or a torch tensor (3, H, W) uint8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DevicePicture:
-    """A picture in device memory, used where it lies.
+class DeviceImage:
+    """An image in device memory, used where it lies.
 
     Attributes:
         pointer: address of the red byte of the first pixel.
@@ -55,8 +55,8 @@ def is_device_array(image: object) -> bool:
     return callable(device) and device()[0] in _CUDA_DEVICES
 
 
-def device_picture(array: Any, *, name: str) -> DevicePicture:
-    """Take an array in device memory for a picture, without a copy.
+def device_image(array: Any, *, name: str) -> DeviceImage:
+    """Take an array in device memory for an image, without a copy.
 
     Args:
         array: RGB, (H, W, 3) or grey (H, W) uint8, with any strides. A torch tensor is taken as (3, H, W) where its
@@ -85,7 +85,7 @@ def device_picture(array: Any, *, name: str) -> DevicePicture:
     else:
         raise ImageError(f"{name}: expected {_EXPECTED}; got {_text(view)}", hint=_shape_hint(view.shape))
     size = view.shape[rows], view.shape[columns]
-    return DevicePicture(
+    return DeviceImage(
         pointer=view.pointer, size=size, strides=strides, stream=_stream_of(array), array=array, name=name
     )
 
@@ -96,7 +96,7 @@ def _text(view: ArrayView) -> str:
 
 def _shape_hint(shape: tuple[int, ...]) -> str:
     if len(shape) == 4:
-        return "a batch is a list of pictures: list(array)"
+        return "a batch is a list of images: list(array)"
     if len(shape) == 3 and shape[2] == 4:
         return "drop the alpha channel: array[:, :, :3]"
     if len(shape) == 3 and shape[0] == 3:
@@ -113,10 +113,10 @@ def _stream_of(array: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A picture's bytes in the order in which they lie, and how to find pixels among them.
+    """An image's bytes in the order in which they lie, and how to find pixels among them.
 
     Attributes:
-        pixels: the picture's array with its axes in memory order, none of them backwards, grey ones with one channel.
+        pixels: the image's array with its axes in memory order, none of them backwards, grey ones with one channel.
         offset: where the red byte of the first pixel is, in a copy without gaps.
         strides: bytes from a row, a column and a channel to the next, in that copy.
     """
@@ -127,7 +127,7 @@ class Staged:
 
 
 def staged(pixels: NDArray[np.uint8]) -> Staged:
-    """Find the order in which a picture can be copied fastest.
+    """Find the order in which an image can be copied fastest.
 
     Args:
         pixels: (H, W, 3) uint8 with any strides.

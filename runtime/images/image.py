@@ -1,4 +1,4 @@
-"""A decoded picture, and what callers may hand in as one."""
+"""A decoded image, and what callers may hand in as one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frcnn.errors import ImageError
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS, decode_file, decode_image
 from frcnn.spec import Size
 
-__all__ = ["ACCEPTED", "Picture", "as_picture"]
+__all__ = ["ACCEPTED", "Image", "as_image"]
 
 Layout = Literal["hwc", "chw"]
 
@@ -25,15 +25,15 @@ ACCEPTED = (
 )
 
 _TOLERANCE = 1 / 255
-"""How far outside [0, 1] a floating picture may be: interpolation overshoots a little."""
+"""How far outside [0, 1] a floating image may be: interpolation overshoots a little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Picture:
-    """A decoded RGB picture.
+class RGBImage:
+    """A decoded RGB image.
 
     Attributes:
-        pixels: (H, W, 3) uint8, or (H, W, 3) float32 in [0, 1] (a floating picture keeps its full precision).
+        pixels: (H, W, 3) uint8, or (H, W, 3) float32 in [0, 1] (a floating image keeps its full precision).
         name: what messages call it: a path, or ``images[3]``.
         source: where it came from (a path, ``clip.mp4#12`` for a video's frame), or None; results carry it.
     """
@@ -48,8 +48,8 @@ class Picture:
         return int(self.pixels.shape[0]), int(self.pixels.shape[1])
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
-        """Read a picture file upright, as 8-bit RGB.
+    def open(cls, path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RGBImage:
+        """Read an image file upright, as 8-bit RGB.
 
         Raises:
             ImageError: it is missing or cannot be decoded.
@@ -59,7 +59,7 @@ class Picture:
         return cls(pixels=decode_file(Path(path), max_pixels=max_pixels), name=name, source=name)
 
     def uint8(self) -> NDArray[np.uint8]:
-        """Return the picture as (H, W, 3) uint8, rounding a floating one."""
+        """Return the image as (H, W, 3) uint8, rounding a floating one."""
         if self.pixels.dtype == np.uint8:
             return self.pixels.astype(np.uint8, copy=False)
         white = np.clip(self.pixels.astype(np.float32, copy=False), 0, 1) * np.float32(255)
@@ -67,14 +67,14 @@ class Picture:
         return rounded
 
 
-def as_picture(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
-    """Turn what a caller handed in into a picture.
+def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> RGBImage:
+    """Turn what a caller handed in into an image.
 
     A file is turned upright by its EXIF orientation. A PIL image is taken as it stands, so that boxes are in its own
     pixels (``PIL.ImageOps.exif_transpose`` turns it upright). Alpha is dropped.
 
     Args:
-        image: one of ``ACCEPTED``, or a ``Picture``. PyTorch tensors are known by their methods; torch is not
+        image: one of ``ACCEPTED``, or a ``Image``. PyTorch tensors are known by their methods; torch is not
             imported.
         name: what messages call it; a file is called by its path instead.
         max_pixels: limit for files and PIL images, checked before decoding.
@@ -82,28 +82,28 @@ def as_picture(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS
     Raises:
         ImageError: anything else; the message says expected and got.
     """
-    if isinstance(image, Picture):
+    if isinstance(image, RGBImage):
         return _checked(image, name)
     if isinstance(image, str | os.PathLike):
-        return Picture.open(os.fspath(image), max_pixels=max_pixels)
+        return RGBImage.open(os.fspath(image), max_pixels=max_pixels)
     if isinstance(image, Image.Image):
-        return Picture(pixels=decode_image(image, name=name, max_pixels=max_pixels), name=name)
+        return RGBImage(pixels=decode_image(image, name=name, max_pixels=max_pixels), name=name)
     if isinstance(image, np.ndarray):
-        return Picture(pixels=_from_array(image, name), name=name)
+        return RGBImage(pixels=_from_array(image, name), name=name)
     if is_tensor(image):
-        return Picture(pixels=_from_tensor(image, name), name=name)
+        return RGBImage(pixels=_from_tensor(image, name), name=name)
     raise _refused(name, f"a {type(image).__qualname__}")
 
 
-def _checked(picture: Picture, name: str) -> Picture:
-    """Refuse a ``Picture`` that its maker put something else into."""
-    pixels = picture.pixels
-    got = f"a Picture of {pixels.shape} {pixels.dtype}"
+def _checked(image: RGBImage, name: str) -> RGBImage:
+    """Refuse a ``Image`` that its maker put something else into."""
+    pixels = image.pixels
+    got = f"a Image of {pixels.shape} {pixels.dtype}"
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype not in (np.uint8, np.float32):
         raise _refused(name, got)
     if pixels.dtype == np.float32:
         _checked_floats(pixels.astype(np.float32, copy=False), name, got)
-    return picture
+    return image
 
 
 def is_tensor(image: object) -> bool:
@@ -137,14 +137,14 @@ def _array_hint(array: NDArray[Any]) -> str:
     if array.ndim == 3 and array.shape[0] == 3 and array.dtype.kind == "f":
         return "array.astype(numpy.float32)"
     if array.ndim == 4:
-        return "a batch is a list of pictures: list(array)"
+        return "a batch is a list of images: list(array)"
     return ""
 
 
 def _from_tensor(tensor: Any, name: str) -> NDArray[np.uint8] | NDArray[np.float32]:
     got = f"a tensor {tuple(tensor.shape)} {tensor.dtype}"
     if len(tensor.shape) != 3 or tensor.shape[0] != 3 or 0 in tuple(tensor.shape):
-        hint = "a batch is a list of pictures: list(tensor)" if len(tensor.shape) == 4 else ""
+        hint = "a batch is a list of images: list(tensor)" if len(tensor.shape) == 4 else ""
         raise _refused(name, got, hint)
     plain = tensor.detach().cpu()
     if plain.is_floating_point():

@@ -66,8 +66,8 @@ def resize_affine(
     """Write ``resize(source) * scale + bias`` into ``out``.
 
     Args:
-        source: (h, w, C) uint8 or float32, a picture with interleaved channels.
-        out: (C, H, W) float32, the resized picture with planar channels; may be a view of a larger canvas.
+        source: (h, w, C) uint8 or float32, an image with interleaved channels.
+        out: (C, H, W) float32, the resized image with planar channels; may be a view of a larger canvas.
         scale: (C,) float32 factor of each channel.
         bias: (C,) float32 summand of each channel.
     """

@@ -9,21 +9,21 @@ from typing import Final
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.images.video import VIDEO_SUFFIXES
 
-__all__ = ["PICTURE_SUFFIXES", "files_in_folder", "files_of", "is_video", "output_names", "refuse_overwriting"]
+__all__ = ["IMAGE_SUFFIXES", "files_in_folder", "files_of", "is_video", "output_names", "refuse_overwriting"]
 
-PICTURE_SUFFIXES: Final = frozenset(
+IMAGE_SUFFIXES: Final = frozenset(
     {".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 _JPEG_SUFFIXES: Final = frozenset({".jpe", ".jpeg", ".jpg"})
 
 
 def is_video(path: Path) -> bool:
-    """Say whether a file is taken as a video: by its suffix; everything else is taken as a picture."""
+    """Say whether a file is taken as a video: by its suffix; everything else is taken as an image."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def files_in_folder(folder: Path) -> list[Path]:
-    """Return the picture and video files of a folder, sorted by name; sub-folders and hidden files are left out.
+    """Return the image and video files of a folder, sorted by name; sub-folders and hidden files are left out.
 
     Raises:
         ImageError: there are none, or the folder cannot be read.
@@ -32,11 +32,11 @@ def files_in_folder(folder: Path) -> list[Path]:
         names = sorted(folder.iterdir())
     except OSError as error:
         raise ImageError(f"{folder}: the folder cannot be read: {error.strerror}") from error
-    known = PICTURE_SUFFIXES | VIDEO_SUFFIXES
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     files = [name for name in names if name.suffix.lower() in known and name.is_file() and name.name[0] != "."]
     if not files:
         raise ImageError(
-            f"{folder}: expected pictures or videos, the folder has none",
+            f"{folder}: expected images or videos, the folder has none",
             hint=f"files ending in {', '.join(sorted(known))} are taken; folders inside it are not searched",
         )
     return files
@@ -63,7 +63,7 @@ def files_of(arguments: Iterable[str]) -> tuple[list[Path], dict[str, ImageError
 def output_names(files: Iterable[Path]) -> dict[Path, str]:
     """Return what the annotated copy of each file is called.
 
-    JPEG stays JPEG, every other picture becomes PNG, every video becomes .mp4. Of several copies with one name all
+    JPEG stays JPEG, every other image becomes PNG, every video becomes .mp4. Of several copies with one name all
     but the first are numbered: ``photo.jpg``, ``photo-2.jpg``.
     """
     taken: set[str] = set()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from frcnn.errors import ImageError, ImageSizeError, OutputError
 from frcnn.runtime.dependencies import import_opencv
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 
 __all__ = ["VIDEO_SUFFIXES", "Video", "VideoWriter", "open_video", "writing_video"]
 
@@ -27,7 +27,7 @@ VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpe
 _FALLBACK_FPS: Final = 25.0
 _FFMPEG_QUIET: Final = "-8"
 _FFMPEG_FORMATS: Final = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegvideo,mpegts,asf"
-_PICTURES: Final = "CV_IMAGES"  # takes a name with %d in it as those of many files
+_IMAGES: Final = "CV_IMAGES"  # takes a name with %d in it as those of many files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,8 @@ class Video:
     frame_count: int | None
     _capture: Any
 
-    def frames(self) -> Iterator[Picture]:
-        """Yield the frames as 8-bit RGB pictures named ``clip.mp4#0`` and so on, and close the file."""
+    def frames(self) -> Iterator[RGBImage]:
+        """Yield the frames as 8-bit RGB images named ``clip.mp4#0`` and so on, and close the file."""
         cv2 = import_opencv()
         index = 0
         try:
@@ -55,7 +55,7 @@ class Video:
                 if not there:
                     return
                 name = f"{self.path}#{index}"
-                yield Picture(pixels=cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), name=name, source=name)
+                yield RGBImage(pixels=cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), name=name, source=name)
                 index += 1
         finally:
             self._capture.release()
@@ -80,7 +80,7 @@ def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    if not capture.isOpened() or width <= 0 or capture.getBackendName() == _PICTURES:
+    if not capture.isOpened() or width <= 0 or capture.getBackendName() == _IMAGES:
         capture.release()
         raise ImageError(
             f"{path}: not a video that OpenCV can read",

@@ -1,6 +1,6 @@
 """A ``*.frcnn`` file: its manifest, and its parts on demand.
 
-A serialized engine is code: whoever makes one can run what they like on the machine that loads it. The checks here
+A serialized engine is code: whoever makes one can run what they like on the system that loads it. The checks here
 find damage, and with ``check_trusted`` everything that somebody else made; the manifest's own hashes alone do not tell
 who made the file.
 """

@@ -29,7 +29,7 @@ _GRAPH_INITIALIZER: Final = 5
 _TENSOR_DATA: Final = frozenset({4, 5, 6, 7, 9, 10, 11})
 _PAIR_KEY, _PAIR_VALUE = 1, 2
 _SMALL_BYTES: Final = 256
-_MOST_BYTES: Final = 64 << 20  # besides the weights; those of real models are below 1 MB
+_MAX_BYTES: Final = 64 << 20  # besides the weights; those of real models are below 1 MB
 
 
 class _Field(NamedTuple):
@@ -136,8 +136,8 @@ def _without_weights(file: BinaryIO, graph: _Field) -> tuple[bytes, int]:
 
 def _keep(kept: bytearray, file: BinaryIO, begin: int, end: int) -> None:
     """Append bytes of the file, as long as there is not more of them than a model of ours has."""
-    if len(kept) + end - begin > _MOST_BYTES:
-        raise _NotOnnxError(f"one with more than {_MOST_BYTES:,} bytes besides its weights")
+    if len(kept) + end - begin > _MAX_BYTES:
+        raise _NotOnnxError(f"one with more than {_MAX_BYTES:,} bytes besides its weights")
     kept += _read(file, begin, end)
 
 
@@ -222,5 +222,5 @@ def _guess(file: BinaryIO) -> str:
     if start[8:10] == b'{"':
         return "a safetensors file"
     if start.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")):
-        return "a picture"
+        return "an image"
     return "something else, or a damaged one"

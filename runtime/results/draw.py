@@ -1,6 +1,6 @@
-"""Draw detections on a picture so that they can be read, whatever the picture's size.
+"""Draw detections on an image so that they can be read, whatever the image's size.
 
-Line width and text size follow the picture's size; a picture too small to carry text is enlarged by a whole factor.
+Line width and text size follow the image's size; an image too small to carry text is enlarged by a whole factor.
 Each class has one colour of the Okabe-Ito palette, which colour-blind people can tell apart; outlines have dark
 edges, and names stand on plates of their class's colour in black or white, whichever contrasts more.
 """
@@ -38,7 +38,7 @@ _EDGE: Final[Colour] = (20, 20, 20)
 _BLACK: Final[Colour] = (0, 0, 0)
 _WHITE: Final[Colour] = (255, 255, 255)
 _READABLE_SIDE_PX: Final = 320
-_LEAST_FONT_PX: Final = 12
+_MIN_FONT_PX: Final = 12
 _FONT_SHARE: Final = 0.021
 _LINE_SHARE: Final = 0.003
 _SMALL_PLATES: Final = 3
@@ -58,7 +58,7 @@ class _Style:
     def for_size(cls, width: int, height: int) -> _Style:
         side = math.sqrt(width * height)
         line = max(2, round(side * _LINE_SHARE))
-        font = max(_LEAST_FONT_PX, round(side * _FONT_SHARE))
+        font = max(_MIN_FONT_PX, round(side * _FONT_SHARE))
         return cls(line_px=line, edge_px=max(1, line // 4), font_px=font, padding_px=max(2, font // 6))
 
 
@@ -79,18 +79,18 @@ def class_colour(label: int) -> Colour:
 def annotate(
     pixels: NDArray[np.uint8], detections: Detections, *, colours: Sequence[Colour] | None = None
 ) -> NDArray[np.uint8]:
-    """Return a picture with boxes, names and scores.
+    """Return an image with boxes, names and scores.
 
     Boxes are drawn from the worst score to the best, so that the best lie on top. Plates are placed from the best to
     the worst, each where it covers no better one if there is such a place.
 
     Args:
         pixels: (H, W, 3) uint8 RGB; not changed.
-        detections: in pixels of that picture.
+        detections: in pixels of that image.
         colours: one a detection; None: their classes' colours.
 
     Returns:
-        (f * H, f * W, 3) uint8 RGB; f is 1, or for pictures with less than 320 pixels on their long side the
+        (f * H, f * W, 3) uint8 RGB; f is 1, or for images with less than 320 pixels on their long side the
         smallest whole number that reaches them.
     """
     height, width = pixels.shape[:2]

@@ -1,6 +1,6 @@
-"""Results as JSON Lines while the work goes on: one line a picture or frame, out of our hands as soon as it is done.
+"""Results as JSON Lines while the work goes on: one line an image or frame, out of our hands as soon as it is done.
 
-The file is valid at every moment. A process that is killed loses no picture whose line was written; a last line without
+The file is valid at every moment. A process that is killed loses no image whose line was written; a last line without
 its end is the one that was being written.
 """
 

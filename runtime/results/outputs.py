@@ -9,7 +9,7 @@ import numpy as np
 from frcnn.errors import ArtifactError
 from frcnn.runtime.backend import NetworkOutput, Pending
 from frcnn.runtime.detections import Detections
-from frcnn.runtime.images.preprocess import Placed, boxes_in_picture
+from frcnn.runtime.images.preprocess import Placed, boxes_in_image
 
 __all__ = ["PendingDetections", "Wanted"]
 
@@ -37,7 +37,7 @@ class PendingDetections:
 
     Args:
         output: the network's.
-        batch: the pictures.
+        batch: the images.
         wanted: which to keep.
         label_names: of the model.
     """
@@ -55,7 +55,7 @@ class PendingDetections:
         self._label_names = label_names
 
     def result(self) -> list[Detections]:
-        """Wait for the output and return one ``Detections`` a picture.
+        """Wait for the output and return one ``Detections`` an image.
 
         Raises:
             ArtifactError: the network failed, or its answer is none: NaN, or classes that the model has not.
@@ -72,15 +72,15 @@ class PendingDetections:
         fault = _fault(output, index, self._label_names)
         if fault is not None:
             raise ArtifactError(
-                f"the model's answer for {item.picture.name} is none: {fault}",
+                f"the model's answer for {item.image.name} is none: {fault}",
                 hint="its weights are damaged or overflow its precision; export it again, in fp32 where it was fp16",
             )
         found = Detections(
-            boxes=boxes_in_picture(output.boxes[index, rows], item),
+            boxes=boxes_in_image(output.boxes[index, rows], item),
             scores=output.scores[index, rows],
             labels=output.labels[index, rows].astype(np.int64),
-            image_size=item.picture.size,
-            source=item.picture.source,
+            image_size=item.image.size,
+            source=item.image.source,
             label_names=self._label_names,
         )
         return found.filter(score=self._wanted.score, classes=self._wanted.labels) if self._wanted.filters else found
@@ -88,9 +88,9 @@ class PendingDetections:
 
 def _fault(output: NetworkOutput, index: int, label_names: tuple[str, ...] | None) -> str | None:
     """Say what in an answer cannot be, which a damaged or hostile model may give; None: nothing."""
-    count, most = int(output.num_detections[index]), output.boxes.shape[1]
-    if not 0 <= count <= most:
-        return f"{count} detections, expected 0 to {most}"
+    count, maximum = int(output.num_detections[index]), output.boxes.shape[1]
+    if not 0 <= count <= maximum:
+        return f"{count} detections, expected 0 to {maximum}"
     if not (np.isfinite(output.boxes[index, :count]).all() and np.isfinite(output.scores[index, :count]).all()):
         return "boxes or scores that are NaN or infinite"
     labels = output.labels[index, :count]

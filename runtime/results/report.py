@@ -1,4 +1,4 @@
-"""What ``frcnn detect`` tells: COCO results, the list of pictures, a table; and line by line while it runs."""
+"""What ``frcnn detect`` tells: COCO results, the list of images, a table; and line by line while it runs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class _File:
     """What was found in one file so far."""
 
     size: str
-    pictures: int = 0
+    images: int = 0
     classes: Counter[str] = field(default_factory=Counter)
 
 
 class Report:
-    """Collects the detections of pictures and video frames.
+    """Collects the detections of images and video frames.
 
     Args:
         label_names: the model's class names, index 0 the background, or None.
-        lines: where each picture or frame is written as soon as it is added: its entry of ``images`` with its entries
+        lines: where each image or frame is written as soon as it is added: its entry of ``images`` with its entries
             of ``results`` under ``results``.
 
     Attributes:
-        images: COCO ``images``: one dictionary a picture or frame, with ``id``, ``file_name``, ``height``, ``width``
+        images: COCO ``images``: one dictionary an image or frame, with ``id``, ``file_name``, ``height``, ``width``
             and, of a video, ``frame`` (from 0).
         results: COCO results: one dictionary an object, with ``file_name`` and ``frame`` besides.
     """
@@ -53,7 +53,7 @@ class Report:
         return [name for name, file in self._files.items() if not file.classes]
 
     def add(self, image_id: int, file_name: str, found: Detections, *, frame: int | None = None) -> None:
-        """Take note of a picture or frame.
+        """Take note of an image or frame.
 
         Raises:
             OutputError: its line cannot be written.
@@ -65,7 +65,7 @@ class Report:
         self.images.append(image)
         self.results.extend(results)
         file = self._files.setdefault(file_name, _File(size=f"{width}x{height}"))
-        file.pictures += 1
+        file.images += 1
         file.classes.update(found.class_names)
         for lines in self._lines:
             lines.write({**image, "results": results})
@@ -79,7 +79,7 @@ class Report:
         _write(path, self.results)
 
     def write_index(self, path: str) -> None:
-        """Write the COCO list of pictures and categories, without annotations; ``-`` is standard output.
+        """Write the COCO list of images and categories, without annotations; ``-`` is standard output.
 
         Raises:
             OutputError: the file cannot be written.
@@ -95,7 +95,7 @@ class Report:
         rows = []
         for name, file in self._files.items():
             counts = ", ".join(f"{count} {label}" for label, count in file.classes.most_common())
-            rows.append((name, counts or "nothing", file.size, str(file.pictures), str(file.classes.total())))
+            rows.append((name, counts or "nothing", file.size, str(file.images), str(file.classes.total())))
         show_table("detections", ("file", "found", "width x height", "frames", "objects"), rows, text_columns=2)
 
 

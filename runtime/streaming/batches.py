@@ -1,4 +1,4 @@
-"""Put pictures that share a canvas into batches and hand the answers back in order."""
+"""Put images that share a canvas into batches and hand the answers back in order."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from frcnn.runtime.images.preprocess import Placed, Prepared
 from frcnn.runtime.streaming.prefetch import Pause
 from frcnn.spec import Size
 
-__all__ = ["answers_in_order", "naming_pictures"]
+__all__ = ["answers_in_order", "naming_images"]
 
 Answer = TypeVar("Answer")
 Group = tuple[Size, bool]
 
 _PATIENCE = 4
-"""Batches' worth of pictures that may wait for their canvas's batch to fill."""
+"""Batches' worth of images that may wait for their canvas's batch to fill."""
 
 
 def answers_in_order(
@@ -26,20 +26,20 @@ def answers_in_order(
     submit: Callable[[list[Placed]], Pending[list[Answer]]],
     *,
     batch_size: int,
-    most: Callable[[Size, int], int] | None = None,
+    maximum: Callable[[Size, int], int] | None = None,
     in_flight: int = 1,
 ) -> Generator[tuple[Placed, Answer]]:
-    """Run pictures in batches of one canvas each, and yield every picture with its answer, in the order they came.
+    """Run images in batches of one canvas each, and yield every image with its answer, in the order they came.
 
-    A batch is submitted when it is full, when the pictures end, or when too many pictures wait. Where the iterable or
-    a batch fails, no further picture is taken, and those before the failure are answered first. Where the iterable
-    pauses, batches in flight are waited for rather than the next picture.
+    A batch is submitted when it is full, when the images end, or when too many images wait. Where the iterable or
+    a batch fails, no further image is taken, and those before the failure are answered first. Where the iterable
+    pauses, batches in flight are waited for rather than the next image.
 
     Args:
-        placed: the pictures.
-        submit: begins to answer a batch of pictures of one canvas, all prepared on the CPU or none.
-        batch_size: the most pictures in a batch.
-        most: (canvas, batch size) -> how many of them its canvas allows; None: as many.
+        placed: the images.
+        submit: begins to answer a batch of images of one canvas, all prepared on the CPU or none.
+        batch_size: the most images in a batch.
+        maximum: (canvas, batch size) -> how many of them its canvas allows; None: as many.
         in_flight: how many batches there may be of which the answers are not there yet.
     """
     waiting: _Waiting[Answer] = _Waiting(submit, in_flight)
@@ -49,7 +49,7 @@ def answers_in_order(
         while not waiting.has_failed:
             try:
                 item = next(source, None)
-            except Exception as error:  # raised again below, after the pictures before it
+            except Exception as error:  # raised again below, after the images before it
                 failure, item = error, None
             if item is None:
                 break
@@ -58,7 +58,7 @@ def answers_in_order(
                 yield from waiting.ready()
                 continue
             group = waiting.add(item)
-            if waiting.count(group) >= (batch_size if most is None else most(item.canvas, batch_size)):
+            if waiting.count(group) >= (batch_size if maximum is None else maximum(item.canvas, batch_size)):
                 waiting.run(group)
             elif len(waiting) >= _PATIENCE * batch_size:
                 waiting.run_oldest()
@@ -74,17 +74,17 @@ def answers_in_order(
 
 
 @contextmanager
-def naming_pictures(placed: Sequence[Placed]) -> Iterator[None]:
-    """Note on an exception of the block which pictures it is about."""
+def naming_images(placed: Sequence[Placed]) -> Iterator[None]:
+    """Note on an exception of the block which images it is about."""
     try:
         yield
     except Exception as error:
-        error.add_note(f"while detecting in {', '.join(item.picture.name for item in placed)}")
+        error.add_note(f"while detecting in {', '.join(item.image.name for item in placed)}")
         raise
 
 
 class _Slot(Generic[Answer]):
-    """A picture and, once it is there, its answer or what went wrong."""
+    """An image and, once it is there, its answer or what went wrong."""
 
     __slots__ = ("answer", "error", "placed")
 
@@ -95,15 +95,15 @@ class _Slot(Generic[Answer]):
 
 
 class _Waiting(Generic[Answer]):
-    """Pictures in order of arrival, those not yet submitted by group, and batches in flight.
+    """Images in order of arrival, those not yet submitted by group, and batches in flight.
 
     Attributes:
-        has_failed: whether a batch did; :meth:`ready` raises why when its first picture's turn comes.
+        has_failed: whether a batch did; :meth:`ready` raises why when its first image's turn comes.
     """
 
     def __init__(self, submit: Callable[[list[Placed]], Pending[list[Answer]]], in_flight: int) -> None:
         self._submit = submit
-        self._most_in_flight = in_flight
+        self._max_in_flight = in_flight
         self._order: deque[_Slot[Answer]] = deque()
         self._groups: dict[Group, list[_Slot[Answer]]] = {}
         self._in_flight: deque[tuple[list[_Slot[Answer]], Pending[list[Answer]]]] = deque()
@@ -126,10 +126,10 @@ class _Waiting(Generic[Answer]):
         slots = self._groups.pop(group)
         with self._keeping_failure(slots) as batch:
             self._in_flight.append((slots, self._submit(batch)))
-        self.settle(self._most_in_flight - 1)
+        self.settle(self._max_in_flight - 1)
 
     def run_oldest(self) -> None:
-        """Run the batch of the picture that has waited longest, or wait for it where it is in flight."""
+        """Run the batch of the image that has waited longest, or wait for it where it is in flight."""
         oldest = self._order[0]
         group = _group_of(oldest.placed)
         if self._groups.get(group, [None])[0] is oldest:
@@ -150,7 +150,7 @@ class _Waiting(Generic[Answer]):
                     slot.answer = answer
 
     def ready(self) -> Iterator[tuple[Placed, Answer]]:
-        """Yield the pictures whose turn it is and that are answered; raise what went wrong with the next."""
+        """Yield the images whose turn it is and that are answered; raise what went wrong with the next."""
         while self._order:
             slot = self._order[0]
             if slot.error is not None:
@@ -174,10 +174,10 @@ class _Waiting(Generic[Answer]):
 
     @contextmanager
     def _keeping_failure(self, slots: list[_Slot[Answer]]) -> Iterator[list[Placed]]:
-        """Give the pictures; an exception of the block is kept as what became of each."""
+        """Give the images; an exception of the block is kept as what became of each."""
         batch = [slot.placed for slot in slots]
         try:
-            with naming_pictures(batch):
+            with naming_images(batch):
                 yield batch
         except Exception as error:
             self.has_failed = True

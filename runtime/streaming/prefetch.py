@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _POLL_SECONDS: Final = 0.05
 _JOIN_SECONDS: Final = 5.0
-_EXIT_SECONDS: Final = 1.0  # a picture is decoded by then; one that does not come blocks harmlessly
+_EXIT_SECONDS: Final = 1.0  # an image is decoded by then; one that does not come blocks harmlessly
 
 
 @dataclass(frozen=True, slots=True)

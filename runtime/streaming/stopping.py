@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop after the picture in hand."""
+"""Ctrl-C and SIGTERM as a request to stop after the image in hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in, pairs of pictures and answers out, in order: now, or read ahead while the network works."""
+"""Images in, pairs of images and answers out, in order: now, or read ahead while the network works."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.backend import Backend, Pending
 from frcnn.runtime.gpu.worker_pool import closed_error
 from frcnn.runtime.images.canvases import Canvases
-from frcnn.runtime.images.device_images import DevicePicture
+from frcnn.runtime.images.device_images import DeviceImage
 from frcnn.runtime.images.given import named, noting_position
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import Placed, common_canvas, onto_canvas
 from frcnn.runtime.streaming.batches import answers_in_order
 from frcnn.runtime.streaming.prefetch import Ahead, Pause
@@ -24,14 +24,14 @@ __all__ = [
     "answered",
     "on_one_canvas",
     "placed_in_turn",
-    "with_pictures",
-    "without_pictures",
+    "with_images",
+    "without_images",
 ]
 
 Answer = TypeVar("Answer")
 
 OnError = Callable[[int, ImageError], None]
-"""Takes the position (from 0) of a picture that cannot be used, and why."""
+"""Takes the position (from 0) of an image that cannot be used, and why."""
 
 Submit = Callable[[list[Placed]], Pending[list[Answer]]]
 
@@ -39,17 +39,17 @@ Submit = Callable[[list[Placed]], Pending[list[Answer]]]
 def placed_in_turn(
     backend: Backend, images: Iterable[object], *, max_pixels: int, ahead: bool, on_error: OnError | None = None
 ) -> Iterator[Placed]:
-    """Put what a caller handed in onto canvases, one after the other; an exception is noted with its picture.
+    """Put what a caller handed in onto canvases, one after the other; an exception is noted with its image.
 
     Args:
         backend: prepares them.
-        images: the pictures.
+        images: the images.
         max_pixels: limit for files and PIL images.
         ahead: see ``Backend.place``.
         on_error: takes those that cannot be used, which are skipped; None: they are raised.
 
     Raises:
-        ImageError: a picture that cannot be used.
+        ImageError: an image that cannot be used.
     """
     for index, image in enumerate(noting_position(images)):
         try:
@@ -66,7 +66,7 @@ def placed_in_turn(
 
 
 def on_one_canvas(placed: Sequence[Placed], canvases: Canvases) -> Iterator[Placed]:
-    """Pad all pictures to the canvas of the largest."""
+    """Pad all images to the canvas of the largest."""
     if placed:
         canvas = common_canvas(placed, canvases)
         for item in placed:
@@ -76,12 +76,12 @@ def on_one_canvas(placed: Sequence[Placed], canvases: Canvases) -> Iterator[Plac
 def answered(
     backend: Backend, placed: Iterable[Placed | Pause], submit: Submit[Answer], batch_size: int
 ) -> Generator[tuple[Placed, Answer]]:
-    """Answer pictures in batches, as many at once as are worth it; see ``answers_in_order``."""
+    """Answer images in batches, as many at once as are worth it; see ``answers_in_order``."""
     return answers_in_order(
         placed,
         submit,
         batch_size=batch_size,
-        most=backend.canvases.most_at_once,
+        maximum=backend.canvases.max_at_once,
         in_flight=backend.batches_in_flight,
     )
 
@@ -100,7 +100,7 @@ class Streams:
     def stream(
         self, placed: Iterator[Placed], submit: Submit[Answer], batch_size: int
     ) -> Generator[tuple[Placed, Answer]]:
-        """Yield pictures with their answers; two batches' worth of pictures are made ahead."""
+        """Yield images with their answers; two batches' worth of images are made ahead."""
         ahead = Ahead(placed, depth=2 * batch_size)
         self._open.add(ahead)
         try:
@@ -118,24 +118,24 @@ class Streams:
             ahead.end(closed_error())
 
 
-def without_pictures(pairs: Generator[tuple[Placed, Answer]]) -> Generator[Answer]:
+def without_images(pairs: Generator[tuple[Placed, Answer]]) -> Generator[Answer]:
     """Yield the answers alone."""
     with closing(pairs):
         for _, found in pairs:
             yield found
 
 
-def with_pictures(pairs: Generator[tuple[Placed, Answer]]) -> Generator[tuple[Picture, Answer]]:
-    """Yield each picture, decoded and upright, with its answer.
+def with_images(pairs: Generator[tuple[Placed, Answer]]) -> Generator[tuple[RGBImage, Answer]]:
+    """Yield each image, decoded and upright, with its answer.
 
     Raises:
-        UsageError: a picture in device memory, which is not brought back.
+        UsageError: an image in device memory, which is not brought back.
     """
     with closing(pairs):
         for item, found in pairs:
-            if isinstance(item.picture, DevicePicture):
+            if isinstance(item.image, DeviceImage):
                 raise UsageError(
-                    f"stream_pictures: {item.picture.name} lies in device memory, expected pictures in host memory",
+                    f"stream_images: {item.image.name} lies in device memory, expected images in host memory",
                     hint="stream() takes arrays in device memory; or hand in array.cpu(), cupy.asnumpy(array)",
                 )
-            yield item.picture, found
+            yield item.image, found

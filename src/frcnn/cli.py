@@ -46,7 +46,7 @@ class Verb(NamedTuple):
 VERBS: Final[dict[str, Verb]] = {
     "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx"),
     "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one TensorRT artifact"),
-    "detect": Verb("frcnn.runtime.commands.detect", "find objects in pictures, folders and videos"),
+    "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, folders and videos"),
     "compare": Verb("frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision"),
     "bench": Verb(
         "frcnn.benchmarks.commands.bench", "measure speed against eager torchvision, as a table, JSON and a report"
@@ -55,7 +55,7 @@ VERBS: Final[dict[str, Verb]] = {
     "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer"),
     "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
     "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in a TensorRT artifact as files of their own"),
-    "doctor": Verb("frcnn.runtime.commands.doctor", "say what this machine can run and what is missing"),
+    "doctor": Verb("frcnn.runtime.commands.doctor", "say what this system can run and what is missing"),
 }
 
 
@@ -173,7 +173,7 @@ def _run(arguments: list[str]) -> int:
     verb.add_arguments(parser)
     given = argparse.Namespace(command=shlex.join(["frcnn", *arguments]))
     options = parser.parse_intermixed_args(arguments[1:], given)  # options may stand between positional arguments
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that cannot be used we say so
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of images that cannot be used we say so
     try:
         return int(verb.run(options))
     except BrokenPipeError:

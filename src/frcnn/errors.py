@@ -7,9 +7,9 @@ FrcnnError
 ├── UnsupportedModelError   a model with a part that has no deployable form
 ├── ExportError             the exporter failed on a supported model
 ├── KernelError             a CUDA kernel that cannot be compiled, or shapes and arrays that one cannot take
-├── ArtifactError           a model file that is not ours, is broken, or does not fit this machine
-├── ImageError              a picture that cannot be used
-│   └── ImageSizeError      a picture that fits no canvas of the model, or passes the pixel limit
+├── ArtifactError           a model file that is not ours, is broken, or does not fit this system
+├── ImageError              an image that cannot be used
+│   └── ImageSizeError      an image that fits no canvas of the model, or passes the pixel limit
 └── OutputError             a result that cannot be written
 
 A message says what is wrong, what was expected and what was found; ``hint`` says how to fix it.
@@ -96,15 +96,15 @@ class KernelError(FrcnnError):
 
 
 class ArtifactError(FrcnnError):
-    """A model file that is not ours, is broken, or does not fit this machine."""
+    """A model file that is not ours, is broken, or does not fit this system."""
 
 
 class ImageError(FrcnnError):
-    """A picture that cannot be used."""
+    """An image that cannot be used."""
 
 
 class ImageSizeError(ImageError):
-    """A picture that fits no canvas of the model, or passes the pixel limit."""
+    """An image that fits no canvas of the model, or passes the pixel limit."""
 
 
 class OutputError(FrcnnError):

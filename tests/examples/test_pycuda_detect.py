@@ -64,7 +64,7 @@ class Detector:
                 boxes=array([[1, 2, 3, 4], [5, 6, 7, 8], [0, 0, 0, 0]], np.float32),
                 scores=array([0.9, 0.4, 0], np.float32),
                 labels=array([2, 1, 0], np.int32),
-                to_picture=np.array([2, 2, 2, 2], np.float32),
+                to_image=np.array([2, 2, 2, 2], np.float32),
             )
             for _ in images
         ]

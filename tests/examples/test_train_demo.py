@@ -85,10 +85,10 @@ def test_compose_repeats_itself(demo: dict[str, ModuleType]) -> None:
 def test_compose_keeps_its_promises(demo: dict[str, ModuleType]) -> None:
     shapes = set()
     for index in range(12):
-        picture, boxes, labels = compose(demo, 2, index)
-        height, width, channels = picture.shape
+        image, boxes, labels = compose(demo, 2, index)
+        height, width, channels = image.shape
         shapes.add((width > height) - (width < height))
-        assert picture.dtype == np.uint8 and channels == 3
+        assert image.dtype == np.uint8 and channels == 3
         assert min(width, height) >= 240 and max(width, height) <= 720
         assert boxes.dtype == np.float32 and labels.dtype == np.int64 and 1 <= len(boxes) == len(labels) <= 10
         assert labels.min() >= 1 and labels.max() <= 10
@@ -139,8 +139,8 @@ def test_folder_round_trip(demo: dict[str, ModuleType], tmp_path: Path, capsys: 
 def test_interrupted_run_resumes_exactly(demo: dict[str, ModuleType], tmp_path: Path) -> None:
     """A run stopped by SIGINT and resumed ends in the very weights of one that was never stopped."""
     data, stopped, whole = tmp_path / "data", tmp_path / "stopped", tmp_path / "whole"
-    pictures = (demo["scenes"].compose(np.random.default_rng(i), "train", (96, 80)) for i in range(2))
-    demo["coco"].write_folder(data, pictures, demo["scenes"].NAMES)
+    images = (demo["scenes"].compose(np.random.default_rng(i), "train", (96, 80)) for i in range(2))
+    demo["coco"].write_folder(data, images, demo["scenes"].NAMES)
     more = ("--data", str(data), "--val", str(data), "--steps", "3", "--save-every", "1")
 
     command = [sys.executable, str(DEMO / "train.py"), *options(stopped, *more)]
@@ -159,7 +159,7 @@ def test_interrupted_run_resumes_exactly(demo: dict[str, ModuleType], tmp_path: 
     ends = [torch.load(out / "detector.pth", weights_only=True)["model"] for out in (stopped, whole)]
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[1])
     figures = json.loads((stopped / "figures.json").read_text())
-    assert figures["steps"] == 3 and figures["pictures"] == 2
+    assert figures["steps"] == 3 and figures["images"] == 2
     assert figures["sha256"] == hashlib.sha256((stopped / "detector.pth").read_bytes()).hexdigest()
 
 
@@ -185,5 +185,5 @@ def test_shipped_checkpoint(demo: dict[str, ModuleType]) -> None:
     detector = demo["model"].build(11)
     detector.load_state_dict(stored["model"], strict=True)
     assert figures["parameters"] == sum(p.numel() for p in detector.parameters())
-    pictures = (compose(demo, HELD_OUT_SEED, index) for index in range(6))
-    assert demo["coco"].evaluate(detector, pictures, stored["labels"])["AP50"] >= AP50_BOUND
+    images = (compose(demo, HELD_OUT_SEED, index) for index in range(6))
+    assert demo["coco"].evaluate(detector, images, stored["labels"])["AP50"] >= AP50_BOUND

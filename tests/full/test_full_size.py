@@ -26,7 +26,7 @@ from support import full_size
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
 from frcnn.exporter.model.spec_from_model import read_model_spec
-from frcnn.runtime import Detections, Picture
+from frcnn.runtime import Detections, RGBImage
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")]
 
@@ -66,10 +66,10 @@ def record(row: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_full_size_model_agrees_with_eager(name, tmp_path):
-    pictures = _pictures()
+    raw_images = _images()
     torch.manual_seed(0)
     model = (OWN[name]() if name in OWN else ARCHITECTURES[name](num_classes=91)).eval()
-    calibrate(model, [to_tensor(pictures[0]), to_tensor(pictures[1])])
+    calibrate(model, [to_tensor(raw_images[0]), to_tensor(raw_images[1])])
     torch.save({"model": model.state_dict()}, tmp_path / "my.pth")
     export_s, peak_gb = _export(name, tmp_path)
     spec = read_model_spec(model, architecture=name)
@@ -81,8 +81,8 @@ def test_a_full_size_model_agrees_with_eager(name, tmp_path):
     plain: list[Detections] = []
     ours: list[Detections] = []
     canvases = []
-    for picture in pictures:  # each on its own canvas
-        images, _ = model.transform([to_tensor(picture)])
+    for image in raw_images:  # each on its own canvas
+        images, _ = model.transform([to_tensor(image)])
         sizes, tensors = images.image_sizes, images.tensors
         canvases.append(tuple(tensors.shape[2:]))
         truth += network_detections(exact, spec, tensors, sizes)
@@ -135,10 +135,10 @@ def _export(name: str, folder: Path) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss / 1e6
 
 
-def _pictures() -> list[Picture]:
+def _images() -> list[RGBImage]:
     """Return photographs of three shapes: landscape, portrait and square."""
     from sklearn.datasets import load_sample_image
 
     china, flower = load_sample_image("china.jpg"), load_sample_image("flower.jpg")
     arrays = [china, np.rot90(flower), china[:400, 100:500]]
-    return [Picture(pixels=np.ascontiguousarray(array), name=str(array.shape)) for array in arrays]
+    return [RGBImage(pixels=np.ascontiguousarray(array), name=str(array.shape)) for array in arrays]

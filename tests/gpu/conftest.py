@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from gpu.machine import missing_gpu, skip_or_fail
+from gpu.system import missing_gpu, skip_or_fail
 
 # references run on the processor, in several processes side by side where pytest-xdist is told so
 if "PYTEST_XDIST_WORKER" in os.environ:

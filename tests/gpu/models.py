@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from maintenance.bare_artifact import BareArtifact
-from maintenance.engine_models import MODELS, Files, load_pictures, make
+from maintenance.engine_models import MODELS, Files, load_images, make
 
 from frcnn.errors import ArtifactError, MissingDependencyError
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import Precision
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import serves
 
-__all__ = ["demo_files", "demo_pictures", "models_folder", "needs_engines"]
+__all__ = ["demo_files", "demo_images", "models_folder", "needs_engines"]
 
 _REFUSALS = ("refuses the engine", "cannot load the engine", "serves GPUs of compute capability")
 
@@ -40,8 +40,8 @@ def demo_files(precision: Precision) -> Files:
     return Files.of(models_folder(), "demo", precision)
 
 
-def demo_pictures() -> list[Picture]:
-    return load_pictures(models_folder(), "demo")
+def demo_images() -> list[RGBImage]:
+    return load_images(models_folder(), "demo")
 
 
 @cache

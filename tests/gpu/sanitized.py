@@ -134,8 +134,8 @@ def pool(stream: Any, rng: np.random.Generator) -> None:
 
 def preprocess(stream: Any, rng: np.random.Generator) -> None:
     shapes = ((50, 61), (7, 90))
-    pictures = [DeviceArray((*s, 3), "uint8", contents=rng.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in shapes]
-    rows = [(p.pointer, h, w, 3 * w, 3, 1, h, 2 * w) for p, (h, w) in zip(pictures, shapes, strict=True)]
+    images = [DeviceArray((*s, 3), "uint8", contents=rng.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in shapes]
+    rows = [(p.pointer, h, w, 3 * w, 3, 1, h, 2 * w) for p, (h, w) in zip(images, shapes, strict=True)]
     table = DeviceArray((2, 8), "int64", contents=np.array(rows, np.int64))
     for element in ELEMENTS:
         operator = load_preprocess(

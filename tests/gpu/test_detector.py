@@ -24,15 +24,15 @@ from PIL import Image
 
 from frcnn.benchmarks.candidates.artifacts import canvases_of
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector
-from frcnn.benchmarks.parity.comparison import compare_pictures, default_limits, total
+from frcnn.benchmarks.parity.comparison import compare_images, default_limits, total
 from frcnn.benchmarks.parity.matching import match
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.runtime import Detections, Detector
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Precision
-from gpu.machine import ROOT, run, skip_or_fail
-from gpu.models import demo_files, demo_pictures, models_folder, needs_engines
+from gpu.models import demo_files, demo_images, models_folder, needs_engines
+from gpu.system import ROOT, run, skip_or_fail
 
 pytestmark = pytest.mark.gpu
 
@@ -48,8 +48,8 @@ def engines(device: torch.device) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Picture]:
-    return demo_pictures()
+def images() -> list[RGBImage]:
+    return demo_images()
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
@@ -69,25 +69,25 @@ def same(a: Detections, b: Detections) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
-def test_parity_with_eager_in_float32(detector: Detector, precision: Precision, pictures: list[Picture]) -> None:
+def test_parity_with_eager_in_float32(detector: Detector, precision: Precision, images: list[RGBImage]) -> None:
     """The limits of the CPU: fp32 0.01 px and 1e-4; fp16 an IoU of 0.99 above score 0.3."""
     model = MODELS["demo"].eager(models_folder())
     spec = read_model_spec(model, architecture="demo")
     limits = default_limits(precision, spec.roi_heads.pooler.kind)
     canvases = canvases_of(open_artifact(demo_files(precision).artifact).manifest)
     result = total(
-        list(compare_pictures(EagerDetector(model, spec), detector, pictures, limits, canvases=canvases)), limits
+        list(compare_images(EagerDetector(model, spec), detector, images, limits, canvases=canvases)), limits
     )
-    assert result.total.expected > len(pictures)
+    assert result.total.expected > len(images)
     assert result.passed, result.total
 
 
-def test_parity_with_onnx_runtime(optional: Optional, pictures: list[Picture]) -> None:
+def test_parity_with_onnx_runtime(optional: Optional, images: list[RGBImage]) -> None:
     optional("onnxruntime")
     files = demo_files("fp32")
     with Detector.load(files.onnx) as portable, Detector.load(files.artifact) as detector:
-        for picture in pictures:
-            (expected,), (found,) = portable([picture.pixels], score=0.3), detector([picture.pixels], score=0.3)
+        for image in images:
+            (expected,), (found,) = portable([image.pixels], score=0.3), detector([image.pixels], score=0.3)
             pairs = match(expected, found)
             assert len(pairs.pairs) == len(expected) == len(found)
             left, right = pairs.pairs.T
@@ -96,54 +96,54 @@ def test_parity_with_onnx_runtime(optional: Optional, pictures: list[Picture]) -
             np.testing.assert_array_equal(expected.labels[left], found.labels[right])
 
 
-def test_pictures_in_device_memory_answer_as_in_host_memory(detector: Detector, pictures: list[Picture]) -> None:
-    for picture in pictures[:4]:
-        (expected,) = detector([picture.pixels])
-        on_gpu = torch.tensor(picture.pixels, device="cuda")
+def test_images_in_device_memory_answer_as_in_host_memory(detector: Detector, images: list[RGBImage]) -> None:
+    for image in images[:4]:
+        (expected,) = detector([image.pixels])
+        on_gpu = torch.tensor(image.pixels, device="cuda")
         same(detector([on_gpu])[0], expected)
         same(detector([on_gpu.permute(2, 0, 1)])[0], expected)
         side = torch.cuda.Stream()
         with torch.cuda.stream(side):
             torch.cuda._sleep(50_000_000)
             late = torch.zeros_like(on_gpu)
-            late.copy_(torch.tensor(picture.pixels), non_blocking=True)
+            late.copy_(torch.tensor(image.pixels), non_blocking=True)
         same(detector([late], stream=side)[0], expected)
 
 
-def test_answers_stay_on_the_device(detector: Detector, pictures: list[Picture]) -> None:
+def test_answers_stay_on_the_device(detector: Detector, images: list[RGBImage]) -> None:
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        on_gpu = [torch.tensor(picture.pixels, device="cuda") for picture in pictures[:3]]
+        on_gpu = [torch.tensor(image.pixels, device="cuda") for image in images[:3]]
         answers = detector(on_gpu, stream=stream, device_output=True)
         arrays = [
             [torch.as_tensor(getattr(answer, name), device="cuda").clone() for name in ("boxes", "scores", "labels")]
             for answer in answers
         ]
         counts = [int(torch.as_tensor(answer.num_detections, device="cuda")) for answer in answers]
-    expected = detector([picture.pixels for picture in pictures[:3]])
+    expected = detector([image.pixels for image in images[:3]])
     for answer, (boxes, scores, labels), count, wanted in zip(answers, arrays, counts, expected, strict=True):
         assert count == len(wanted)
         same(answer.to_host(), wanted)
-        np.testing.assert_array_equal(boxes[:count].cpu().numpy() * answer.to_picture, wanted.boxes)
+        np.testing.assert_array_equal(boxes[:count].cpu().numpy() * answer.to_image, wanted.boxes)
         np.testing.assert_array_equal(scores[:count].cpu().numpy(), wanted.scores)
         np.testing.assert_array_equal(labels[:count].cpu().numpy(), wanted.labels)
 
 
-def test_eight_threads_get_the_answers_of_one(detector: Detector, pictures: list[Picture]) -> None:
-    expected = [detector([picture.pixels])[0] for picture in pictures]
+def test_eight_threads_get_the_answers_of_one(detector: Detector, images: list[RGBImage]) -> None:
+    expected = [detector([image.pixels])[0] for image in images]
 
     def work(thread: int) -> None:
         for round_number in range(20):
-            index = (thread + round_number) % len(pictures)
-            same(detector([pictures[index].pixels])[0], expected[index])
+            index = (thread + round_number) % len(images)
+            same(detector([images[index].pixels])[0], expected[index])
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(work, range(8)))
 
 
-def test_a_stream_of_pictures_answers_in_order(detector: Detector, pictures: list[Picture]) -> None:
-    expected = [detector([picture.pixels])[0] for picture in pictures]
-    for found, wanted in zip(detector.stream(picture.pixels for picture in pictures), expected, strict=True):
+def test_a_stream_of_images_answers_in_order(detector: Detector, images: list[RGBImage]) -> None:
+    expected = [detector([image.pixels])[0] for image in images]
+    for found, wanted in zip(detector.stream(image.pixels for image in images), expected, strict=True):
         same(found, wanted)
 
 
@@ -151,8 +151,8 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
 
 
-def test_ten_thousand_calls_take_no_memory(detector: Detector, pictures: list[Picture]) -> None:
-    shapes = [picture.pixels for picture in pictures[:3]]
+def test_ten_thousand_calls_take_no_memory(detector: Detector, images: list[RGBImage]) -> None:
+    shapes = [image.pixels for image in images[:3]]
     on_gpu = [torch.tensor(pixels, device="cuda") for pixels in shapes]
 
     def calls(count: int) -> None:
@@ -169,48 +169,48 @@ def test_ten_thousand_calls_take_no_memory(detector: Detector, pictures: list[Pi
     assert resident_bytes() - host_before < GROWTH_BYTES
 
 
-def test_little_is_done_on_the_host(precision: Precision, pictures: list[Picture]) -> None:
+def test_little_is_done_on_the_host(precision: Precision, images: list[RGBImage]) -> None:
     with ExitStack() as stack:
         loaded = load_both(demo_files(precision).artifact, f"frcnn {precision}", stack)
-        rows = [overheads([loaded], pictures[:1], CudaCallTimer(), 400)[0] for _ in range(3)]
+        rows = [overheads([loaded], images[:1], CudaCallTimer(), 400)[0] for _ in range(3)]
     assert median(row["overhead_us"] for row in rows) <= OVERHEAD_US, json.dumps(rows)
 
 
-def test_after_closing_another_detector_loads(precision: Precision, pictures: list[Picture]) -> None:
+def test_after_closing_another_detector_loads(precision: Precision, images: list[RGBImage]) -> None:
     answers = []
     for _ in range(3):
         with Detector.load(demo_files(precision).artifact) as made:
-            answers.append(made([pictures[0].pixels])[0])
+            answers.append(made([images[0].pixels])[0])
     same(answers[0], answers[1])
     same(answers[1], answers[2])
     assert torch.ones(3, device="cuda").sum() == 3  # the context that PyTorch shares is alive
 
 
-def test_compute_sanitizer_is_clean(precision: Precision, pictures: list[Picture], tmp_path: Path) -> None:
+def test_compute_sanitizer_is_clean(precision: Precision, images: list[RGBImage], tmp_path: Path) -> None:
     sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if sanitizer is None:
         skip_or_fail("compute-sanitizer is not installed")
-    picture = tmp_path / "scene.png"
-    Image.fromarray(pictures[0].pixels).save(picture)
+    image = tmp_path / "scene.png"
+    Image.fromarray(images[0].pixels).save(image)
     script = Path(__file__).parent / "sanitized_detection.py"
     # TensorRT asks CUDA for what it may not have, so errors that calls answer are no faults; those of kernels are
     options = ["--tool", "memcheck", "--report-api-errors", "no", "--error-exitcode", "9"]
     command = [sanitizer, *options, sys.executable, str(script)]
-    done = run([*command, str(demo_files(precision).artifact), str(picture)], timeout_s=1200)
+    done = run([*command, str(demo_files(precision).artifact), str(image)], timeout_s=1200)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "three detections ran" in done.stdout
     assert "ERROR SUMMARY: 0 errors" in done.stdout
 
 
-def test_the_pycuda_example_runs(optional: Optional, pictures: list[Picture], tmp_path: Path) -> None:
+def test_the_pycuda_example_runs(optional: Optional, images: list[RGBImage], tmp_path: Path) -> None:
     optional("pycuda")
-    picture = tmp_path / "scene.png"
-    Image.fromarray(pictures[0].pixels).save(picture)
+    image = tmp_path / "scene.png"
+    Image.fromarray(images[0].pixels).save(image)
     script = ROOT / "examples" / "pycuda_detect" / "detect.py"
-    command = [sys.executable, str(script), str(demo_files("fp16").artifact), str(picture)]
+    command = [sys.executable, str(script), str(demo_files("fp16").artifact), str(image)]
     done = run(command, timeout_s=300)
     assert done.returncode == 0, done.stderr
     with Detector.load(demo_files("fp16").artifact) as made:
-        (expected,) = made([pictures[0].pixels])
+        (expected,) = made([images[0].pixels])
     assert f"{len(expected)} detections" in done.stdout
     assert "in PyCUDA's own context" in done.stdout

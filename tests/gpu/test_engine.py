@@ -12,9 +12,9 @@ from maintenance.bare_artifact import BareArtifact
 
 from frcnn.errors import ArtifactError
 from frcnn.runtime.engines.layers import inspect_engine
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.spec.engine import EngineStep
-from gpu.models import demo_files, demo_pictures, needs_engines
+from gpu.models import demo_files, demo_images, needs_engines
 
 pytestmark = pytest.mark.gpu
 
@@ -31,29 +31,29 @@ def bare(request: pytest.FixtureRequest) -> Iterator[BareArtifact]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Picture]:
-    return demo_pictures()
+def images() -> list[RGBImage]:
+    return demo_images()
 
 
-def turned(picture: Picture) -> Picture:
-    pixels = np.ascontiguousarray(picture.pixels.transpose(1, 0, 2), np.uint8)
-    return Picture(pixels=pixels, name=f"{picture.name}, turned")
+def turned(image: RGBImage) -> RGBImage:
+    pixels = np.ascontiguousarray(image.pixels.transpose(1, 0, 2), np.uint8)
+    return RGBImage(pixels=pixels, name=f"{image.name}, turned")
 
 
-def test_a_replayed_graph_answers_as_plain_launches_bit_for_bit(bare: BareArtifact, pictures: list[Picture]) -> None:
-    for picture in (pictures[0], turned(pictures[0])):
-        plain = bare.run([picture])  # the first of its canvas
+def test_a_replayed_graph_answers_as_plain_launches_bit_for_bit(bare: BareArtifact, images: list[RGBImage]) -> None:
+    for image in (images[0], turned(images[0])):
+        plain = bare.run([image])  # the first of its canvas
         for _ in range(3):
-            replayed = bare.run([picture])
+            replayed = bare.run([image])
             for name, found in plain.items():
                 np.testing.assert_array_equal(found, replayed[name])
     assert bare.said == [], "a graph could not be captured"
-    assert bare.pipeline([pictures[0]]).has_graph
+    assert bare.pipeline([images[0]]).has_graph
 
 
-def test_something_is_found(bare: BareArtifact, pictures: list[Picture]) -> None:
-    found = [bare.run([picture]) for picture in pictures]
-    assert sum(int((answer["scores"] > 0.5).sum()) for answer in found) >= len(pictures)
+def test_something_is_found(bare: BareArtifact, images: list[RGBImage]) -> None:
+    found = [bare.run([image]) for image in images]
+    assert sum(int((answer["scores"] > 0.5).sum()) for answer in found) >= len(images)
     for answer in found:
         count = int(answer["num_detections"][0])
         assert np.isfinite(answer["boxes"]).all()
@@ -61,10 +61,10 @@ def test_something_is_found(bare: BareArtifact, pictures: list[Picture]) -> None
         assert (np.diff(answer["scores"][0, :count]) <= 0).all()
 
 
-def test_a_batch_answers_as_its_pictures(bare: BareArtifact, pictures: list[Picture]) -> None:
+def test_a_batch_answers_as_its_images(bare: BareArtifact, images: list[RGBImage]) -> None:
     """To rounding: the kernels of a batch may sum in another order."""
-    same = [pictures[0]] * 4
-    batched, alone = bare.run(same), bare.run([pictures[0]])
+    same = [images[0]] * 4
+    batched, alone = bare.run(same), bare.run([images[0]])
     sure = alone["scores"][0] > 0.5
     for row in range(4):
         np.testing.assert_allclose(batched["boxes"][row][sure], alone["boxes"][0][sure], atol=1.0)
@@ -75,8 +75,8 @@ def test_contexts_say_what_they_need_and_that_they_can_be_captured(bare: BareArt
     manifest = bare.artifact.manifest
     first = next(step for step in manifest.steps if isinstance(step, EngineStep))
     profile = manifest.profiles[0]
-    shape = (profile.batch.usual, 3, profile.height.usual, profile.width.usual)
-    shapes = {"images": shape, "image_sizes": (profile.batch.usual, 2)}
+    shape = (profile.batch.opt, 3, profile.height.opt, profile.width.opt)
+    shapes = {"images": shape, "image_sizes": (profile.batch.opt, 2)}
     context = bare.engines[first.part].create_context()
     outputs = context.bind(0, {name: shapes[name] for name in first.inputs}, bare.stream)
     assert set(outputs) == set(first.outputs)
@@ -89,9 +89,9 @@ def test_contexts_say_what_they_need_and_that_they_can_be_captured(bare: BareArt
 def test_shapes_outside_the_profile_are_refused_with_tensorrts_reason(bare: BareArtifact) -> None:
     manifest = bare.artifact.manifest
     first = next(step for step in manifest.steps if isinstance(step, EngineStep))
-    most = manifest.profiles[0].batch.most + 1
+    maximum = manifest.profiles[0].batch.max + 1
     context = bare.engines[first.part].create_context()
-    shapes = {"images": (most, 3, 320, 320), "image_sizes": (most, 2)}
+    shapes = {"images": (maximum, 3, 320, 320), "image_sizes": (maximum, 2)}
     with pytest.raises(ArtifactError, match="does not take") as caught:
         context.bind(0, {name: shapes[name] for name in first.inputs}, bare.stream)
     assert "\n" not in str(caught.value)
@@ -132,19 +132,19 @@ def test_the_inspector_agrees_with_what_was_proved(bare: BareArtifact) -> None:
 
 
 def test_compiled_kernels_are_kept_and_used(
-    device: torch.device, pictures: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: torch.device, images: list[RGBImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FRCNN_CACHE_DIR", str(tmp_path))
     path = demo_files("fp16").artifact
     with BareArtifact(path) as first:
         if first.artifact.manifest.target != "tensorrt-rtx":
             pytest.skip("TensorRT compiles its kernels when it builds")
-        expected = first.run([pictures[0]])
+        expected = first.run([images[0]])
         files = sorted((tmp_path / "tensorrt-rtx").iterdir())
         assert len(files) == len(first.engines)
     kept = [file.read_bytes() for file in files]
     with BareArtifact(path) as second:
-        found = second.run([pictures[0]])
+        found = second.run([images[0]])
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
     assert sorted((tmp_path / "tensorrt-rtx").iterdir()) == files

@@ -13,7 +13,7 @@ from frcnn.errors import KernelError
 from frcnn.plugins.cuda.launch import load_operator
 from frcnn.plugins.grouped_nms.reference import grouped_nms
 from gpu.cases import call, crowd, maps_of, pooling, rois_of
-from gpu.machine import ROOT, run
+from gpu.system import ROOT, run
 
 pytestmark = pytest.mark.gpu
 

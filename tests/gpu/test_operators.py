@@ -9,7 +9,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, batched_nms, box_iou, roi_pool
 
 from frcnn.plugins.cuda.launch import load_operator, load_preprocess
-from frcnn.plugins.grouped_nms.kernel import MOST_BOXES
+from frcnn.plugins.grouped_nms.kernel import MAX_BOXES
 from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
@@ -30,7 +30,7 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, largest: float, el
 
 @pytest.mark.parametrize("iou_threshold", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize(
-    ("groups", "boxes"), [(2000, 12), (300, 64), (90, 1000), (5, 1000), (3, 2049), (2, MOST_BOXES), (70000, 3), (1, 1)]
+    ("groups", "boxes"), [(2000, 12), (300, 64), (90, 1000), (5, 1000), (3, 2049), (2, MAX_BOXES), (70000, 3), (1, 1)]
 )
 def test_nms_decides_exactly_as_the_reference(device, stream, groups, boxes, iou_threshold):
     threshold = float(np.float32(iou_threshold))
@@ -131,10 +131,10 @@ def test_max_pooling_is_torchvisions_cuda_operator(device, stream):
 )
 def test_preprocessing_is_torchvisions(device, stream, element, shapes):
     rng = np.random.default_rng(len(shapes))
-    pictures = [torch.from_numpy(rng.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in shapes]
+    raw_images = [torch.from_numpy(rng.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in shapes]
     transform = GeneralizedRCNNTransform(800, 1333, list(MEAN), list(STD))
-    expected, _ = transform([picture.permute(2, 0, 1).float() / 255 for picture in pictures])
-    on_device = [picture.to(device) for picture in pictures]
+    expected, _ = transform([image.permute(2, 0, 1).float() / 255 for image in raw_images])
+    on_device = [image.to(device) for image in raw_images]
     rows = [
         (p.data_ptr(), *p.shape[:2], *p.stride(), *size)
         for p, size in zip(on_device, expected.image_sizes, strict=True)

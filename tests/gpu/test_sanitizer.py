@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu.machine import run, skip_or_fail
+from gpu.system import run, skip_or_fail
 
 pytestmark = pytest.mark.gpu
 

@@ -26,7 +26,7 @@ def test_calibration_is_repeatable():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_normalisation_statistics_are_those_of_the_pictures(exports):
+def test_normalisation_statistics_are_those_of_the_images(exports):
     model, spec = exports.model("resnet50_fpn_v2"), exports.spec("resnet50_fpn_v2")
     images, _ = network_input(model, spec, LANDSCAPE)
     seen: list[torch.Tensor] = []

@@ -28,8 +28,8 @@ def once(way: Way, count: int) -> Calls:
 def test_every_form_is_run_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``cuda`` is the CPU, and the picture small."""
-    monkeypatch.setattr(eager_forms, "PICTURE", (48, 80))
+    """``cuda`` is the CPU, and the image small."""
+    monkeypatch.setattr(eager_forms, "IMAGE", (48, 80))
     monkeypatch.setattr(eager_forms, "fasterrcnn_resnet50_fpn", lambda **_: families.build("resnet50_fpn"))
     monkeypatch.setattr(eager_forms, "_ROIS", 4)
     monkeypatch.setattr(eager_forms, "graph_of", lambda way: Way(name=f"{way.name}, CUDA graph", run=way.run))
@@ -40,12 +40,12 @@ def test_every_form_is_run_and_kept(
     eager_forms.measure(path, {"environment": {}}, once, [1, 2], rounds=1, calls=2)
     (report,) = json.loads(path.read_text())["models"]
     rows = {(entry["what"], entry["batch"]): entry["ways"] for entry in report["measurements"]}
-    assert set(rows) == {(what, n) for what in ("picture", "networks", "picture, compiled") for n in (1, 2)}
-    assert set(rows["picture", 2]) == FORMS
+    assert set(rows) == {(what, n) for what in ("image", "networks", "image, compiled") for n in (1, 2)}
+    assert set(rows["image", 2]) == FORMS
     assert len(rows["networks", 1]) == 4
-    assert rows["picture", 1]["fp32"]["gpu_ms"]["p50"] == 1.5
+    assert rows["image", 1]["fp32"]["gpu_ms"]["p50"] == 1.5
     assert report["detections"] == {"1": [100], "2": [100, 100]}
-    assert "picture, batch 2, tf32: 1.500 ms" in capsys.readouterr().out
+    assert "image, batch 2, tf32: 1.500 ms" in capsys.readouterr().out
 
 
 def seen(form: str) -> tuple[bool, bool]:

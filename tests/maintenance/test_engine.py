@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from maintenance.bare_artifact import BareArtifact
-from maintenance.engine_models import MODELS, Files, load_pictures, make
+from maintenance.engine_models import MODELS, Files, load_images, make
 from maintenance.engine_timing import Calls, Way, in_turn, percentiles, times_faster
 from support.engine_files import source_manifest
 from support.fake_device import FakeDevice
@@ -30,7 +30,7 @@ from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.files.archive import write_archive
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +59,7 @@ def test_ways_take_turns_and_the_warm_up_counts_for_nothing() -> None:
 
 def test_percentiles() -> None:
     found = percentiles(list(range(101)))
-    assert (found.p50, found.p90, found.p99, found.least, found.most, found.calls) == (50, 90, 99, 0, 100, 101)
+    assert (found.p50, found.p90, found.p99, found.min, found.max, found.calls) == (50, 90, 99, 0, 100, 101)
 
 
 def found_with(ours: float, eager_half: float) -> dict[str, Calls]:
@@ -77,7 +77,7 @@ def found_with(ours: float, eager_half: float) -> dict[str, Calls]:
     [(1.0, 10.0, True, True), (1.0, 4.0, False, True), (1.6, 10.0, True, False)],
 )
 def test_verdicts(ours: float, eager_half: float, ratio_met: bool, target_met: bool) -> None:
-    entry = engine.summary("r50", "picture", 1, found_with(ours, eager_half))
+    entry = engine.summary("r50", "image", 1, found_with(ours, eager_half))
     assert (entry["ratio_met"], entry["target_met"]) == (ratio_met, target_met)
     assert entry["times_eager"]["frcnn fp16"] == {"eager": "eager fp16", "ratio": eager_half / ours}
     assert entry["times_eager"]["frcnn fp32"] == {"eager": "eager fp32", "ratio": 5.0}
@@ -86,12 +86,12 @@ def test_verdicts(ours: float, eager_half: float, ratio_met: bool, target_met: b
     json.dumps(entry)
 
 
-@pytest.mark.parametrize(("what", "batch"), [("network", 1), ("picture", 8)])
-def test_the_target_is_for_a_picture_at_batch_one(what: str, batch: int) -> None:
+@pytest.mark.parametrize(("what", "batch"), [("network", 1), ("image", 8)])
+def test_the_target_is_for_an_image_at_batch_one(what: str, batch: int) -> None:
     entry = engine.summary("r50", what, batch, found_with(1.0, 10.0))
     assert "target_met" not in entry and "ratio_met" not in entry
     without = {name: found for name, found in found_with(1.0, 10.0).items() if name.startswith("eager")}
-    assert "times_eager" not in engine.summary("r50", "picture", 1, without)
+    assert "times_eager" not in engine.summary("r50", "image", 1, without)
 
 
 def test_times_faster_is_by_the_clock() -> None:
@@ -138,9 +138,9 @@ def every_way_once(way: Way, count: int) -> Calls:
 
 @pytest.fixture
 def small_demo(tmp_path: Path, monkeypatch: Any) -> Path:
-    """A folder with one picture for the demo's checkpoint, on a machine where cuda is the CPU."""
+    """A folder with one image for the demo's checkpoint, on a system where cuda is the CPU."""
     pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    np.savez(tmp_path / "demo-pictures.npz", noise=pixels)
+    np.savez(tmp_path / "demo-images.npz", noise=pixels)
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda module: module)
     return tmp_path
 
@@ -161,7 +161,7 @@ def test_where_tensorrt_refuses_eager_is_measured_alone(small_demo: Path, monkey
         ("frcnn onnx fp32", False, "cuda refuses the engine"),
         ("frcnn onnx fp16", False, "cuda refuses the engine"),
     ]
-    assert [row["what"] for row in report["measurements"]] == ["picture", "network"]
+    assert [row["what"] for row in report["measurements"]] == ["image", "network"]
     for row in report["measurements"]:
         assert list(row["ways"]) == ["eager fp32", "eager fp16", "eager fp16, channels last"]
 
@@ -193,7 +193,7 @@ def test_an_artifact_is_measured_beside_eager_and_held_to_it(small_demo: Path, m
     bare = SimpleNamespace(
         artifact=SimpleNamespace(manifest=msgspec.structs.replace(source, model=eager.spec)),
         stream=7,
-        pipeline=lambda pictures: "pipeline",
+        pipeline=lambda raw_images: "pipeline",
         launch=asked.append,
     )
     monkeypatch.setattr(engine_ways.Detector, "load", lambda path, **_: Detector())
@@ -210,14 +210,14 @@ def test_an_artifact_is_measured_beside_eager_and_held_to_it(small_demo: Path, m
         assert entry["runs"] is True
         assert entry["parity"]["is_judged"] is True
         assert entry["parity"]["passed"] is True
-    picture, network, overhead = report["measurements"]
-    assert list(picture["ways"])[-2:] == ["frcnn fp16", "frcnn onnx fp16"]
+    raw_image, network, overhead = report["measurements"]
+    assert list(raw_image["ways"])[-2:] == ["frcnn fp16", "frcnn onnx fp16"]
     assert list(network["ways"])[-1] == "frcnn fp16"
-    assert picture["ratio_met"] is False  # all ways take the same here
+    assert raw_image["ratio_met"] is False  # all ways take the same here
     assert overhead["overhead_us"] == 1000  # 2 ms by the clock, 1 ms on the GPU
     assert overhead["overhead_met"] is False
     assert {"batch_size": 1, "stream": "current", "device_output": True} in asked
-    assert {"batch_size": 1} in asked, "ONNX Runtime's pictures and answers are on the host"
+    assert {"batch_size": 1} in asked, "ONNX Runtime's images and answers are on the host"
     assert "pipeline" in asked
 
 
@@ -237,7 +237,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path, monkeypatch: Any) -> No
 
     monkeypatch.setattr("frcnn.exporter.graph.export.export_onnx", export)
     monkeypatch.setattr("frcnn.exporter.engine.artifact.build_engine", build)
-    monkeypatch.setattr(engine_models, "draw_pictures", lambda folder, name: None)
+    monkeypatch.setattr(engine_models, "draw_images", lambda folder, name: None)
     make(tmp_path, [MODELS["demo"]])
     assert made == [
         ("export", "demo-fp32.onnx", "fp32"),
@@ -267,16 +267,16 @@ def test_the_demo_is_the_shipped_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(model.state_dict()[name], value)
 
 
-def test_pictures_are_kept(tmp_path: Path, monkeypatch: Any) -> None:
-    with pytest.raises(UsageError, match=r"there is no .*demo-pictures\.npz") as caught:
-        load_pictures(tmp_path, "demo")
+def test_images_are_kept(tmp_path: Path, monkeypatch: Any) -> None:
+    with pytest.raises(UsageError, match=r"there is no .*demo-images\.npz") as caught:
+        load_images(tmp_path, "demo")
     assert "engine_models" in caught.value.hint
-    monkeypatch.setattr(engine_models, "_PICTURES_OF", {"demo": 2})
-    engine_models.draw_pictures(tmp_path, "demo")
-    pictures = load_pictures(tmp_path, "demo")
-    assert [picture.name for picture in pictures] == ["scene 00", "scene 01"]
-    assert all(picture.pixels.dtype == np.uint8 and picture.pixels.ndim == 3 for picture in pictures)
-    assert not np.array_equal(pictures[0].pixels, pictures[1].pixels)
+    monkeypatch.setattr(engine_models, "_IMAGES_OF", {"demo": 2})
+    engine_models.draw_images(tmp_path, "demo")
+    images = load_images(tmp_path, "demo")
+    assert [image.name for image in images] == ["scene 00", "scene 01"]
+    assert all(image.pixels.dtype == np.uint8 and image.pixels.ndim == 3 for image in images)
+    assert not np.array_equal(images[0].pixels, images[1].pixels)
 
 
 # ---- the bare artifact
@@ -296,15 +296,15 @@ def test_a_bare_artifact_runs_plainly_then_by_its_graph(tmp_path: Path, monkeypa
     engines = tiny.engines(device)
     parts = {tiny.read_part(name): made for name, made in engines.items()}
     monkeypatch.setattr(bare_artifact, "load_engine", lambda data, **rest: parts[data])
-    picture = Picture(pixels=np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8), name="noise")
+    image = RGBImage(pixels=np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8), name="noise")
     device.activate()
     with BareArtifact(path, device=device) as bare:
-        plain, replayed = bare.run([picture]), bare.run([picture])
+        plain, replayed = bare.run([image]), bare.run([image])
         assert set(plain) == {"num_detections", "boxes", "scores", "labels"}
         assert plain["num_detections"][0] > 0
         for name, found in plain.items():
             np.testing.assert_array_equal(found, replayed[name])
-        pipeline = bare.pipeline([picture])
+        pipeline = bare.pipeline([image])
         assert pipeline.has_graph
         launched = device.calls["graph launch"]
         bare.launch(pipeline)

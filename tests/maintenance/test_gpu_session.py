@@ -124,10 +124,10 @@ def test_what_is_carried_is_fetched_for_the_python_there(tmp_path: Path, monkeyp
     (tmp_path / "carry" / "old").touch()
     gpu_session.fetch("3.12", tmp_path / "carry")
     assert not (tmp_path / "carry" / "old").exists()
-    install, export, pictures, boxes = (" ".join(command) for command in ran)
+    install, export, images, boxes = (" ".join(command) for command in ran)
     assert "--python-version=3.12" in install and "msgspec" in install and f"--target {tmp_path}/carry/site" in install
     assert f"engine_models -o {tmp_path}/carry/models --models demo --target none" in export
-    assert "draw_pictures" in pictures
+    assert "draw_images" in images
     assert boxes.endswith(f"{tmp_path}/carry/models/boxes.npz")
 
 
@@ -140,4 +140,4 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert main(["--list"]) == 0
     assert "one" in capsys.readouterr().out
     assert os.access(ROOT / "maintenance" / "gpu_session.py", os.X_OK)
-    assert report_of(tmp_path / "a")["machine"]["python"] == sys.version.split()[0]
+    assert report_of(tmp_path / "a")["system"]["python"] == sys.version.split()[0]

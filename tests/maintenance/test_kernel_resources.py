@@ -14,7 +14,7 @@ from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
 
 pytestmark = pytest.mark.slow
 
-MOST_SHARED_BYTES = 48 * 1024  # of a block that does not ask for more
+MAX_SHARED_BYTES = 48 * 1024  # of a block that does not ask for more
 REGISTERS = 65_536  # of a multiprocessor
 HOPPER = "sm_90"
 HOPPER_SHARED_BYTES = 228 * 1024  # of a multiprocessor
@@ -28,7 +28,7 @@ def check(kernel: Kernel, architecture: str, record) -> None:
     found = resource_usage(kernel, architecture)
     record(f"{kernel.entry} {architecture}", str(found))
     assert (found.spill_bytes, found.stack_bytes) == (0, 0)
-    assert found.shared_bytes <= MOST_SHARED_BYTES
+    assert found.shared_bytes <= MAX_SHARED_BYTES
     threads = kernel.block[0] * kernel.block[1] * kernel.block[2]
     assert found.registers * threads <= REGISTERS
 

@@ -55,7 +55,7 @@ def timer_of(ours: list[float], theirs: list[float]) -> ListedTimer:
 def test_ratios_are_taken_within_a_round():
     timer = timer_of([10.0, 20.0, 40.0], [100.0, 100.0, 400.0])
     result = measure(case_of(), timer, "warm", rounds=3, limits=LIMITS)
-    assert (result.times_torchvision.least, result.times_torchvision.median, result.times_torchvision.most) == (
+    assert (result.times_torchvision.min, result.times_torchvision.median, result.times_torchvision.max) == (
         5,
         10,
         10,
@@ -137,14 +137,14 @@ def test_every_way_is_measured_once_a_round_in_turning_order():
 
 def test_quartiles():
     found = spread([5.0, 1.0, 3.0, 2.0, 4.0])
-    assert (found.least, found.low, found.median, found.high, found.most, found.rounds) == (1, 2, 3, 4, 5, 5)
+    assert (found.min, found.low, found.median, found.high, found.max, found.rounds) == (1, 2, 3, 4, 5, 5)
 
 
 def test_a_result_is_json():
     result = measure(case_of(), timer_of([1.0] * 2, [9.0] * 2), "cold", rounds=2, limits=LIMITS)
     read = json.loads(json.dumps(asdict(result)))
     assert set(read["microseconds"]) == {OURS, OURS_FROM_PYTHON, THEIRS}
-    assert set(read["times_torchvision"]) == {"least", "low", "median", "high", "most", "rounds"}
+    assert set(read["times_torchvision"]) == {"min", "low", "median", "high", "max", "rounds"}
 
 
 @pytest.mark.parametrize(("took_us", "calls"), [(10.0, 20), (1000.0, 5), (216_000.0, 1)])
@@ -224,11 +224,11 @@ def small(boxes: Boxes) -> Boxes:
 
 @pytest.mark.slow
 def test_the_cases_check_their_result_and_can_be_run_either_way(on_the_cpu):
-    pictures = [small(random_boxes(seed, present=0.5)) for seed in range(2)]
+    images = [small(random_boxes(seed, present=0.5)) for seed in range(2)]
     cases = [
-        align_case(pictures, element="float32", channels=8),
-        nms_case(pictures, of="rpn", iou_threshold=0.7),
-        nms_case(pictures, of="classes", iou_threshold=0.5),
+        align_case(images, element="float32", channels=8),
+        nms_case(images, of="rpn", iou_threshold=0.7),
+        nms_case(images, of="classes", iou_threshold=0.5),
     ]
     for case in cases:
         case.check()
@@ -252,14 +252,14 @@ def test_a_wrong_result_fails_the_check(on_the_cpu, monkeypatch):
 
 
 @pytest.mark.slow
-def test_preprocessing_moves_the_pictures_and_the_images(on_the_cpu):
+def test_preprocessing_moves_the_images_and_the_images(on_the_cpu):
     case = preprocess_case([(48, 64)], element="float16")
     assert case.work == Work(moved_bytes=48 * 64 * 3 + 3 * 800 * 1088 * 2)
     assert case.density is None
     case.check()
 
 
-def test_targets_are_of_one_picture_of_r50_fpn(on_the_cpu):
+def test_targets_are_of_one_image_of_r50_fpn(on_the_cpu):
     few, full = random_boxes(0, present=0.02), random_boxes(0)
     assert nms_case([full], of="rpn", iou_threshold=0.7).target_us == 25
     assert nms_case([few], of="classes", iou_threshold=0.5).target_us == 10
@@ -268,26 +268,26 @@ def test_targets_are_of_one_picture_of_r50_fpn(on_the_cpu):
 
 
 @pytest.mark.slow
-def test_all_of_the_first_picture_is_checked_and_a_part_of_each_other(on_the_cpu, monkeypatch):
+def test_all_of_the_first_image_is_checked_and_a_part_of_each_other(on_the_cpu, monkeypatch):
     checked = []
 
     def reference(boxes, scores, *, iou_threshold):
         checked.extend(scores[:, 0].tolist())
         return torch.full_like(scores, -1)
 
-    pictures = []
-    for picture in range(4):
-        scores = (5.0 * picture + torch.arange(5.0))[:, None]
-        pictures.append(replace(small(random_boxes(0)), rpn=(torch.rand(5, 1, 4), scores)))
+    images = []
+    for image in range(4):
+        scores = (5.0 * image + torch.arange(5.0))[:, None]
+        images.append(replace(small(random_boxes(0)), rpn=(torch.rand(5, 1, 4), scores)))
     monkeypatch.setattr(kernel_cases, "grouped_nms", reference)
     with pytest.raises(AssertionError, match="wrong boxes are kept"):
-        nms_case(pictures, of="rpn", iou_threshold=0.5).check()
+        nms_case(images, of="rpn", iou_threshold=0.5).check()
     assert checked == [0, 1, 2, 3, 4, 5, 9, 13, 17]
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A machine with a GPU and without the demo, as far as :func:`main` asks."""
+    """A system with a GPU and without the demo, as far as :func:`main` asks."""
 
     def no_demo(count):
         raise FileNotFoundError("digits.pth")

@@ -54,7 +54,7 @@ def test_a_detection_at_the_cut_off_is_not_looked_at(spec):
     assert noise_between([make()], [extra], spec).unmatched == 0
 
 
-def test_pictures_are_taken_together_and_must_be_as_many(spec):
+def test_images_are_taken_together_and_must_be_as_many(spec):
     boxes = BOXES + np.float32(1)
     noise = noise_between([make(), make()], [make(), make(boxes)], spec)
     assert noise.pairs == 8

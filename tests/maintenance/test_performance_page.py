@@ -70,8 +70,8 @@ def test_a_session_tells_how_every_part_ended_and_what_was_tried(tmp_path) -> No
     part = {"part": "kernels", "shows": "kernels of torchvision", "ended": "failed (1)", "seconds": 57.4}
     tests = part | {"part": "operators", "ended": "passed", "tests": {"passed": 112, "failed": 0, "skipped": 2}}
     trial = {"what": "a network built", "with": "tensorrt 10.6.0", "ended": "built", "figures": {"seconds": 91.4}}
-    machine = {"gpu": "NVIDIA H200, 580.1", "cores": 16, "system": "Linux", "date": "2026-11-26"}
-    (tmp_path / "s.json").write_text(json.dumps({"machine": machine, "parts": [tests, part], "tried": [trial]}))
+    system = {"gpu": "NVIDIA H200, 580.1", "cores": 16, "system": "Linux", "date": "2026-11-26"}
+    (tmp_path / "s.json").write_text(json.dumps({"system": system, "parts": [tests, part], "tried": [trial]}))
     whole = page(read_committed(tmp_path))
     assert "| kernels of torchvision | passed | 112 passed, 2 skipped | 57 |" in whole
     assert "| kernels of torchvision | failed (1) | - | 57 |" in whole

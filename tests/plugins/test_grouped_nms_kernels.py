@@ -13,7 +13,7 @@ from support.simt import require_compiler, run_on_host
 from torch import Tensor
 
 from frcnn.exporter.model.boxes import float32_floor
-from frcnn.plugins.grouped_nms.kernel import MOST_BOXES, kernels
+from frcnn.plugins.grouped_nms.kernel import MAX_BOXES, kernels
 from frcnn.plugins.grouped_nms.reference import grouped_nms as reference
 
 pytestmark = pytest.mark.slow
@@ -94,11 +94,11 @@ def test_every_size_around_a_tile_a_warp_and_a_block(boxes_per_group):
 
 def test_as_many_boxes_as_a_group_can_hold():
     generator = torch.Generator().manual_seed(5)
-    corners = torch.rand(1, MOST_BOXES, 2, generator=generator) * 300
+    corners = torch.rand(1, MAX_BOXES, 2, generator=generator) * 300
     boxes = torch.cat([corners, corners + 20], dim=2)
-    scores = (torch.rand(1, MOST_BOXES, generator=generator) * 100).round() / 100  # many ties
+    scores = (torch.rand(1, MAX_BOXES, generator=generator) * 100).round() / 100  # many ties
     kept = assert_is_the_reference(boxes, scores, 0.5)
-    assert 0 < int((kept >= 0).sum()) < MOST_BOXES
+    assert 0 < int((kept >= 0).sum()) < MAX_BOXES
 
 
 @pytest.mark.parametrize("schedule", ["forward", "reverse", "shuffled"])
@@ -114,11 +114,11 @@ def test_a_chain_in_which_every_decision_hangs_on_the_one_before(schedule):
 
 def test_a_thousand_groups_most_of_them_empty():
     generator = torch.Generator().manual_seed(9)
-    groups, most = 1000, 40
-    corners = torch.rand(groups, most, 2, generator=generator) * 30
+    groups, maximum = 1000, 40
+    corners = torch.rand(groups, maximum, 2, generator=generator) * 30
     boxes = torch.cat([corners, corners + 15], dim=2)
-    scores = torch.rand(groups, most, generator=generator)
-    scores[torch.rand(groups, most, generator=generator) < 0.9] = -1
+    scores = torch.rand(groups, maximum, generator=generator)
+    scores[torch.rand(groups, maximum, generator=generator) < 0.9] = -1
     scores[::3] = -1
     assert_is_the_reference(boxes, scores, 0.5)
 

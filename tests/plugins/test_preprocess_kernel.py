@@ -12,7 +12,7 @@ from support.simt import require_compiler, run_on_host
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from frcnn.plugins.preprocess import PICTURE_COLUMNS, kernels
+from frcnn.plugins.preprocess import IMAGE_COLUMNS, kernels
 from frcnn.spec import TransformSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -31,26 +31,26 @@ def transform_of(min_size: int, max_size: int) -> tuple[TransformSpec, Generaliz
     return spec, GeneralizedRCNNTransform(min_size, max_size, list(MEAN), list(STD))
 
 
-def row_of(picture: NDArray[np.uint8], spec: TransformSpec) -> list[int]:
+def row_of(image: NDArray[np.uint8], spec: TransformSpec) -> list[int]:
     """Return the table's row for an (H, W, 3) array of any strides."""
-    height, width, _ = picture.shape
-    address = picture.__array_interface__["data"][0]
-    return [address, height, width, *picture.strides, *spec.resized_size(height, width)]
+    height, width, _ = image.shape
+    address = image.__array_interface__["data"][0]
+    return [address, height, width, *image.strides, *spec.resized_size(height, width)]
 
 
-def preprocess(pictures: list[NDArray[np.uint8]], spec: TransformSpec, canvas: tuple[int, int], element: str) -> Tensor:
-    table = torch.tensor([row_of(picture, spec) for picture in pictures], dtype=torch.int64)
+def preprocess(images: list[NDArray[np.uint8]], spec: TransformSpec, canvas: tuple[int, int], element: str) -> Tensor:
+    table = torch.tensor([row_of(image, spec) for image in images], dtype=torch.int64)
     launches = kernels(element=element, image_mean=spec.image_mean, image_std=spec.image_std)
     sizes = {"H": canvas[0], "W": canvas[1]}
-    return run_on_host(launches, {"pictures": table.reshape(-1, 8)}, sizes=sizes)["images"]
+    return run_on_host(launches, {"sources": table.reshape(-1, 8)}, sizes=sizes)["images"]
 
 
-def in_torchvision(pictures: list[NDArray[np.uint8]], transform: GeneralizedRCNNTransform) -> Tensor:
-    tensors = [torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255 for picture in pictures]
+def in_torchvision(images: list[NDArray[np.uint8]], transform: GeneralizedRCNNTransform) -> Tensor:
+    tensors = [torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255 for image in images]
     return transform(tensors)[0].tensors
 
 
-def random_picture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+def random_image(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -68,51 +68,51 @@ sides = st.one_of(st.integers(1, 90), st.sampled_from([1, 2, 64, 200]))
 def test_a_batch_of_different_sizes_is_what_torchvision_makes_of_it(shapes, limits, element, seed):
     spec, transform = transform_of(*limits)
     shapes = [(h, w) for h, w in shapes if max(h, w) < 16 * min(h, w)] or [(9, 11)]  # torchvision fails on a side of 0
-    pictures = [random_picture(h, w, seed + i) for i, (h, w) in enumerate(shapes)]
-    expected = in_torchvision(pictures, transform)
-    found = preprocess(pictures, spec, tuple(expected.shape[2:]), element)
+    images = [random_image(h, w, seed + i) for i, (h, w) in enumerate(shapes)]
+    expected = in_torchvision(images, transform)
+    found = preprocess(images, spec, tuple(expected.shape[2:]), element)
     assert found.shape == expected.shape
     assert float((found.float() - expected).abs().max()) <= BOUND[element]
 
 
 def test_a_larger_canvas_is_padded_with_zeros():
     spec, transform = transform_of(40, 70)
-    pictures = [random_picture(50, 61, 1)]
-    expected = in_torchvision(pictures, transform)
-    found = preprocess(pictures, spec, (100, 141), "float32")
+    images = [random_image(50, 61, 1)]
+    expected = in_torchvision(images, transform)
+    found = preprocess(images, spec, (100, 141), "float32")
     height, width = expected.shape[2:]
     assert float((found[..., :height, :width] - expected).abs().max()) <= BOUND["float32"]
     assert (found[..., height:, :] == 0).all()
     assert (found[..., width:] == 0).all()
 
 
-def test_strides_serve_crops_bgr_and_planar_pictures_without_a_copy():
+def test_strides_serve_crops_bgr_and_planar_images_without_a_copy():
     spec, _ = transform_of(40, 70)
-    picture = random_picture(60, 80, 2)
-    rgb = np.ascontiguousarray(picture[5:45, 7:67])
+    image = random_image(60, 80, 2)
+    rgb = np.ascontiguousarray(image[5:45, 7:67])
     expected = preprocess([rgb], spec, (64, 96), "float32")
     bgr = np.ascontiguousarray(rgb[..., ::-1])
     planar = np.ascontiguousarray(rgb.transpose(2, 0, 1))
     mirrored = np.ascontiguousarray(rgb[:, ::-1])
-    views = [picture[5:45, 7:67], bgr[..., ::-1], planar.transpose(1, 2, 0), mirrored[:, ::-1]]
+    views = [image[5:45, 7:67], bgr[..., ::-1], planar.transpose(1, 2, 0), mirrored[:, ::-1]]
     assert not any(view.flags.c_contiguous for view in views)
     for view in views:
         assert torch.equal(preprocess([view], spec, (64, 96), "float32"), expected)
 
 
-def test_a_picture_of_its_own_size_is_not_resampled():
+def test_an_image_of_its_own_size_is_not_resampled():
     spec, _ = transform_of(40, 70)
-    picture = random_picture(40, 64, 3)
-    found = preprocess([picture], spec, (64, 64), "float32")[0, :, :40]
+    image = random_image(40, 64, 3)
+    found = preprocess([image], spec, (64, 64), "float32")[0, :, :40]
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
-    exact = (torch.from_numpy(picture).permute(2, 0, 1).double() / 255 - mean) / std
+    exact = (torch.from_numpy(image).permute(2, 0, 1).double() / 255 - mean) / std
     assert float((found - exact).abs().max()) <= 1e-6
 
 
 def test_the_table_is_as_documented():
     spec, _ = transform_of(40, 70)
-    picture = random_picture(20, 30, 4)
-    row = dict(zip(PICTURE_COLUMNS, row_of(picture, spec), strict=True))
+    image = random_image(20, 30, 4)
+    row = dict(zip(IMAGE_COLUMNS, row_of(image, spec), strict=True))
     assert (row["height"], row["width"], row["row_stride"], row["column_stride"], row["channel_stride"]) == (
         20,
         30,
@@ -123,6 +123,6 @@ def test_the_table_is_as_documented():
     assert (row["resized_height"], row["resized_width"]) == (40, 60)
 
 
-def test_no_pictures_make_no_images():
+def test_no_images_make_no_images():
     spec, _ = transform_of(40, 70)
     assert preprocess([], spec, (64, 64), "float32").shape == (0, 3, 64, 64)

@@ -1,4 +1,4 @@
-"""A stand-in model for the plumbing: fixed boxes, and a score that tells which picture it saw.
+"""A stand-in model for the plumbing: fixed boxes, and a score that tells which image it saw.
 
 It has the inputs, outputs and manifest of a model made by ``frcnn export`` and nothing of a network. Parity with
 torchvision is tested elsewhere, with real exported models.
@@ -72,7 +72,7 @@ def make_manifest(
     std: tuple[float, float, float] = (1.0, 1.0, 1.0),
     precision: Precision = "fp32",
 ) -> Manifest:
-    """Return a manifest; by default pictures are not normalised, so that a grey level survives to the output."""
+    """Return a manifest; by default images are not normalised, so that a grey level survives to the output."""
     pooler = PoolerSpec(
         kind="align",
         feature_names=("0",),
@@ -162,7 +162,7 @@ def detector(model_path: Path) -> Detector:
 
 @pytest.fixture(scope="session")
 def grey() -> Callable[..., NDArray[np.uint8]]:
-    """Make a picture of one grey level: the stand-in model's best score is ``level / 255``, black has no objects."""
+    """Make an image of one grey level: the stand-in model's best score is ``level / 255``, black has no objects."""
 
     def make(level: int, height: int = 60, width: int = 80) -> NDArray[np.uint8]:
         return np.full((height, width, 3), level, np.uint8)
@@ -171,8 +171,8 @@ def grey() -> Callable[..., NDArray[np.uint8]]:
 
 
 @pytest.fixture
-def picture_file(tmp_path: Path, grey: Callable[..., NDArray[np.uint8]]) -> Callable[..., Path]:
-    """Write a grey picture file under the test's folder."""
+def image_file(tmp_path: Path, grey: Callable[..., NDArray[np.uint8]]) -> Callable[..., Path]:
+    """Write a grey image file under the test's folder."""
 
     def write(name: str, level: int = 200, height: int = 60, width: int = 80) -> Path:
         path = tmp_path / name

@@ -66,12 +66,12 @@ def test_filter() -> None:
 
 
 @given(st.lists(st.floats(0, 1, width=32), max_size=20), st.floats(0, 1))
-def test_filter_keeps_exactly_what_scores_enough(scores: list[float], least: float) -> None:
+def test_filter_keeps_exactly_what_scores_enough(scores: list[float], minimum: float) -> None:
     values = np.array(sorted(scores, reverse=True), np.float32)
     count = len(values)
     found = Detections(boxes=np.zeros((count, 4)), scores=values, labels=np.ones(count), image_size=(1, 1))
-    kept = found.filter(score=least).scores
-    assert kept.tolist() == [value for value in values if value >= np.float32(least)]
+    kept = found.filter(score=minimum).scores
+    assert kept.tolist() == [value for value in values if value >= np.float32(minimum)]
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.1, float("nan")])

@@ -49,14 +49,14 @@ def around(spy: Spy, manifest: Manifest) -> Detector:
 
 
 def best(found: Detections) -> int:
-    """Return the grey level of the picture that the stand-in model saw."""
+    """Return the grey level of the image that the stand-in model saw."""
     return round(float(found.scores[0]) * 255) if len(found) else 0
 
 
-def test_every_kind_of_picture(detector: Detector, grey: Grey, picture_file: Callable[..., Path]) -> None:
+def test_every_kind_of_image(detector: Detector, grey: Grey, image_file: Callable[..., Path]) -> None:
     pixels = grey(200)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    images = [picture_file("a.png"), Image.fromarray(pixels), pixels, tensor, tensor.float() / 255]
+    images = [image_file("a.png"), Image.fromarray(pixels), pixels, tensor, tensor.float() / 255]
     answers = detector(images)
     assert len(answers) == 5
     for found in answers:
@@ -70,7 +70,7 @@ def test_every_kind_of_picture(detector: Detector, grey: Grey, picture_file: Cal
     assert [found.source for found in answers[1:]] == [None] * 4
 
 
-def test_boxes_are_in_each_pictures_own_pixels(detector: Detector, grey: Grey) -> None:
+def test_boxes_are_in_each_images_own_pixels(detector: Detector, grey: Grey) -> None:
     for height, width in ((60, 80), (300, 150), (1, 1), (2, 500), (640, 1000)):
         (found,) = detector([grey(200, height, width)])
         expected = np.array([[0.1, 0.2, 0.5, 0.6], [0.5, 0.5, 1, 1]]) * [width, height, width, height]
@@ -87,7 +87,7 @@ def test_order_is_kept_for_any_mixture(detector: Detector, grey: Grey) -> None:
         assert [best(found) for found in detector.stream(iter(images), batch_size=batch_size)] == levels
 
 
-def test_only_pictures_of_one_canvas_share_a_batch(manifest_of: Callable[..., Manifest], grey: Grey) -> None:
+def test_only_images_of_one_canvas_share_a_batch(manifest_of: Callable[..., Manifest], grey: Grey) -> None:
     spy = Spy()
     images = [grey(9, 60, 80), grey(9, 80, 60), grey(9, 60, 80), grey(9, 80, 60)]
     around(spy, manifest_of())(images, batch_size=4)
@@ -121,15 +121,15 @@ def test_score_and_classes_filter(detector: Detector, grey: Grey) -> None:
 
 
 @pytest.mark.parametrize("call", ["__call__", "stream"])
-def test_a_single_picture_is_refused(detector: Detector, grey: Grey, call: str) -> None:
+def test_a_single_image_is_refused(detector: Detector, grey: Grey, call: str) -> None:
     for image in ("a.jpg", Path("a.jpg"), grey(1), Image.fromarray(grey(1)), torch.zeros(3, 8, 8), b"bytes", 5):
-        with pytest.raises(UsageError, match=r"detector\(\[picture\]\)"):
+        with pytest.raises(UsageError, match=r"detector\(\[image\]\)"):
             getattr(detector, call)(image)
 
 
 def test_bad_options_are_refused_before_any_work(detector: Detector, model_path: Path) -> None:
     def untouched() -> Iterator[object]:
-        raise AssertionError("the pictures were asked for")
+        raise AssertionError("the images were asked for")
         yield
 
     for options in ({"batch_size": 0}, {"score": 2.0}, {"classes": ["bird"]}):
@@ -141,7 +141,7 @@ def test_bad_options_are_refused_before_any_work(detector: Detector, model_path:
         Detector.load(model_path, max_pixels=0)
 
 
-def test_a_bad_picture_is_named(detector: Detector, grey: Grey, tmp_path: Path) -> None:
+def test_a_bad_image_is_named(detector: Detector, grey: Grey, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("broken")
     with pytest.raises(ImageError, match=r"bad\.jpg"):
         detector([grey(1), tmp_path / "bad.jpg"])
@@ -149,10 +149,10 @@ def test_a_bad_picture_is_named(detector: Detector, grey: Grey, tmp_path: Path) 
         detector([grey(1), None])
 
 
-def test_the_pixel_limit(model_path: Path, picture_file: Callable[..., Path]) -> None:
+def test_the_pixel_limit(model_path: Path, image_file: Callable[..., Path]) -> None:
     small = Detector.load(model_path, threads=1, max_pixels=100)
     with pytest.raises(ImageSizeError, match="more than the limit of 100"):
-        small([picture_file("a.png")])
+        small([image_file("a.png")])
 
 
 def test_a_static_model_refuses_what_does_not_fit(
@@ -164,7 +164,7 @@ def test_a_static_model_refuses_what_does_not_fit(
         static([grey(9, 80, 60)])
 
 
-def test_stream_answers_what_came_before_a_bad_picture(detector: Detector, grey: Grey, tmp_path: Path) -> None:
+def test_stream_answers_what_came_before_a_bad_image(detector: Detector, grey: Grey, tmp_path: Path) -> None:
     stream = detector.stream([grey(10), grey(20, 80, 60), tmp_path / "missing.jpg", grey(30)], batch_size=4)
     assert [best(next(stream)), best(next(stream))] == [10, 20]
     with pytest.raises(ImageError, match=r"missing\.jpg: no such file"):
@@ -180,10 +180,10 @@ def test_stream_notes_where_the_iterable_failed(detector: Detector, grey: Grey) 
     assert best(next(stream)) == 10
     with pytest.raises(RuntimeError, match="unplugged") as raised:
         next(stream)
-    assert raised.value.__notes__ == ["raised by the iterable of pictures, at images[1]"]
+    assert raised.value.__notes__ == ["raised by the iterable of images, at images[1]"]
 
 
-def test_stream_can_skip_bad_pictures(detector: Detector, grey: Grey, tmp_path: Path) -> None:
+def test_stream_can_skip_bad_images(detector: Detector, grey: Grey, tmp_path: Path) -> None:
     skipped: list[tuple[int, str]] = []
     stream = detector.stream(
         [grey(10), tmp_path / "missing.jpg", grey(20), None],
@@ -204,11 +204,11 @@ def test_closing_a_stream_stops_its_thread(detector: Detector, grey: Grey) -> No
     assert [thread for thread in threading.enumerate() if thread.name == "frcnn-prefetch"] == []
 
 
-def test_stream_gives_the_pictures_too(detector: Detector, grey: Grey, picture_file: Callable[..., Path]) -> None:
-    path = picture_file("a.png", level=40)
-    pairs = list(detector.stream_pictures([path, grey(50)]))
-    assert [picture.name for picture, _ in pairs] == [str(path), "images[1]"]
-    assert [int(picture.pixels[0, 0, 0]) for picture, _ in pairs] == [40, 50]
+def test_stream_gives_the_images_too(detector: Detector, grey: Grey, image_file: Callable[..., Path]) -> None:
+    path = image_file("a.png", level=40)
+    pairs = list(detector.stream_images([path, grey(50)]))
+    assert [image.name for image, _ in pairs] == [str(path), "images[1]"]
+    assert [int(image.pixels[0, 0, 0]) for image, _ in pairs] == [40, 50]
     assert [best(found) for _, found in pairs] == [40, 50]
 
 

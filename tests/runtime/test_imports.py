@@ -36,4 +36,4 @@ def test_help_needs_no_heavy_package(verb: str) -> None:
 
 
 def test_the_public_names() -> None:
-    assert frcnn.runtime.__all__ == ["Detections", "Detector", "Picture"]
+    assert frcnn.runtime.__all__ == ["Detections", "Detector", "RGBImage"]

@@ -18,8 +18,8 @@ from frcnn.runtime import Detector, loading
 from frcnn.spec import Manifest
 
 
-class Machine:
-    """A machine with a GPU that is fake: notes which engines it was asked to deserialise."""
+class System:
+    """A system with a GPU that is fake: notes which engines it was asked to deserialise."""
 
     def __init__(self, device: FakeDevice) -> None:
         self.device = device
@@ -34,8 +34,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> Machine:
-    made = Machine(device)
+def system(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> System:
+    made = System(device)
     monkeypatch.setattr(loading, "CudaDevice", lambda: device)
     monkeypatch.setattr(loading, "driver_cuda_version", lambda: made.driver)
     monkeypatch.setattr(loading, "import_tensorrt", lambda _target: SimpleNamespace(__version__=made.version))
@@ -55,13 +55,13 @@ def damaged(path: Path, part: str) -> Path:
 
 
 @pytest.mark.parametrize("part", ["engines/0.plan", "engines/3.plan", "precision.json"])
-def test_a_damaged_part_is_found_before_any_engine_is_loaded(tmp_path: Path, machine: Machine, part: str) -> None:
+def test_a_damaged_part_is_found_before_any_engine_is_loaded(tmp_path: Path, system: System, part: str) -> None:
     path = damaged(write_engine_file(tmp_path / "model.frcnn"), part)
     with pytest.raises(ArtifactError, match=f"SHA-256.*|.*{part}") as raised:
         Detector.load(path)
     assert "SHA-256" in raised.value.message
     assert part in raised.value.message
-    assert machine.loaded == []
+    assert system.loaded == []
 
 
 @pytest.mark.parametrize(
@@ -71,74 +71,74 @@ def test_a_damaged_part_is_found_before_any_engine_is_loaded(tmp_path: Path, mac
         ({"driver": "12.8"}, "CUDA 12.8"),
     ],
 )
-def test_what_does_not_fit_this_machine_is_said_before_any_engine_is_loaded(
-    tmp_path: Path, machine: Machine, differs: dict[str, str], said: str
+def test_what_does_not_fit_this_system_is_said_before_any_engine_is_loaded(
+    tmp_path: Path, system: System, differs: dict[str, str], said: str
 ) -> None:
-    vars(machine).update(differs)
+    vars(system).update(differs)
     with pytest.raises(ArtifactError) as raised:
         Detector.load(write_engine_file(tmp_path / "model.frcnn"))
     assert said in raised.value.message
     assert "frcnn build model.onnx -o " in raised.value.hint
-    assert machine.loaded == []
-    assert not machine.device.is_open
+    assert system.loaded == []
+    assert not system.device.is_open
 
 
 @pytest.mark.parametrize("architecture", ["sm_90", "sm_100", "sm_103", "sm_110"])
 def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_said_before_it_is_asked_for(
-    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, architecture: str
+    tmp_path: Path, system: System, monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
-    machine.device = FakeDevice(architecture=architecture)
-    monkeypatch.setattr(loading, "CudaDevice", lambda: machine.device)
+    system.device = FakeDevice(architecture=architecture)
+    monkeypatch.setattr(loading, "CudaDevice", lambda: system.device)
     monkeypatch.setattr(loading, "import_tensorrt", lambda _target: pytest.fail("TensorRT-RTX was asked for"))
     with pytest.raises(ArtifactError) as raised:
         Detector.load(write_engine_file(tmp_path / "model.frcnn"))
-    assert raised.value.message.endswith(f" and later, not {machine.device.compute_capability}")
+    assert raised.value.message.endswith(f" and later, not {system.device.compute_capability}")
     assert raised.value.hint.endswith("frcnn build model.onnx --target tensorrt")
-    assert machine.loaded == []
-    assert not machine.device.is_open
+    assert system.loaded == []
+    assert not system.device.is_open
 
 
-def test_a_file_that_is_not_trusted_is_not_loaded(tmp_path: Path, machine: Machine) -> None:
+def test_a_file_that_is_not_trusted_is_not_loaded(tmp_path: Path, system: System) -> None:
     with pytest.raises(ArtifactError, match="is not among trusted_hashes"):
         Detector.load(write_engine_file(tmp_path / "model.frcnn"), trusted_hashes=["0" * 64])
-    assert machine.loaded == []
+    assert system.loaded == []
 
 
 @pytest.mark.parametrize("option", [{"threads": 2}, {"provider": "cuda"}, {"device": "cpu"}, {"workers": 0}])
 def test_options_that_an_engine_has_no_use_for_are_refused(
-    tmp_path: Path, machine: Machine, option: dict[str, Any]
+    tmp_path: Path, system: System, option: dict[str, Any]
 ) -> None:
     with pytest.raises(UsageError, match=next(iter(option))):
         Detector.load(write_engine_file(tmp_path / "model.frcnn"), **option)
-    assert machine.loaded == []
+    assert system.loaded == []
 
 
-def test_a_loaded_detector_closes_all(tmp_path: Path, machine: Machine, manifest_of: Callable[..., Manifest]) -> None:
+def test_a_loaded_detector_closes_all(tmp_path: Path, system: System, manifest_of: Callable[..., Manifest]) -> None:
     tiny = TinyArtifact(manifest_of())
     path = tmp_path / "model.frcnn"
     write_archive(path, tiny.manifest.to_json(), tiny.parts.items())
-    machine.version = tiny.manifest.target_version
-    machine.engines = {tiny.parts[name]: engine for name, engine in tiny.engines(machine.device).items()}
+    system.version = tiny.manifest.target_version
+    system.engines = {tiny.parts[name]: engine for name, engine in tiny.engines(system.device).items()}
     with Detector.load(path) as detector:
         assert detector.manifest == tiny.manifest.source
-        assert machine.loaded == [b"first", b"second"]
-    assert machine.device.left_open() == {}
+        assert system.loaded == [b"first", b"second"]
+    assert system.device.left_open() == {}
 
 
 def test_an_engine_that_does_not_load_leaves_nothing_open(
-    tmp_path: Path, machine: Machine, manifest_of: Callable[..., Manifest]
+    tmp_path: Path, system: System, manifest_of: Callable[..., Manifest]
 ) -> None:
     tiny = TinyArtifact(manifest_of())
     path = tmp_path / "model.frcnn"
     write_archive(path, tiny.manifest.to_json(), tiny.parts.items())
-    machine.version = tiny.manifest.target_version
-    engines = tiny.engines(machine.device)
-    machine.engines = {b"first": engines["engines/0.plan"]}
+    system.version = tiny.manifest.target_version
+    engines = tiny.engines(system.device)
+    system.engines = {b"first": engines["engines/0.plan"]}
     engines["engines/1.plan"].close()
     with pytest.raises(KeyError):
         Detector.load(path)
-    assert machine.loaded == [b"first", b"second"]
-    assert machine.device.left_open() == {}
+    assert system.loaded == [b"first", b"second"]
+    assert system.device.left_open() == {}
 
 
 def test_without_a_gpu_it_is_one_line(tmp_path: Path) -> None:

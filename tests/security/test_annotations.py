@@ -1,4 +1,4 @@
-"""Annotations of others: pictures outside the folder are not opened, and numbers stay such as can be computed with."""
+"""Annotations of others: images outside the folder are not opened, and numbers stay such as can be computed with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from support.hostile.watch import misdeeds
 
 from frcnn.benchmarks.accuracy.coco_annotations import read_coco
-from frcnn.benchmarks.accuracy.images import find_pictures
+from frcnn.benchmarks.accuracy.images import find_images
 from frcnn.benchmarks.accuracy.voc_annotations import read_voc
 from frcnn.errors import UsageError
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
@@ -32,22 +32,22 @@ OUTSIDE = ["../secret.png", "a/../../secret.png", "/etc/passwd", "C:\\secret.png
 
 @pytest.mark.parametrize("name", [*OUTSIDE, "", ".", "a\0.png"])
 def test_a_file_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     (tmp_path / "secret.png").write_bytes(b"x")
     document = json.loads(json.dumps(COCO))
     document["images"][0]["file_name"] = name
     truth = read_coco(coco(tmp_path, document))
-    with pytest.raises(UsageError, match="is not one inside the folder of pictures") as raised:
-        find_pictures(truth, tmp_path / "pictures", allow_missing=True)
+    with pytest.raises(UsageError, match="is not one inside the folder of images") as raised:
+        find_images(truth, tmp_path / "images", allow_missing=True)
     assert raised.value.message.isprintable()
 
 
 def test_a_file_name_in_a_folder_inside_is_fine(tmp_path):
-    (tmp_path / "pictures" / "deep").mkdir(parents=True)
-    (tmp_path / "pictures" / "deep" / "a..b.jpg").write_bytes(b"x")
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    (tmp_path / "images" / "deep" / "a..b.jpg").write_bytes(b"x")
     document = json.loads(json.dumps(COCO))
     document["images"][0]["file_name"] = "deep/a..b.jpg"
-    files, skipped = find_pictures(read_coco(coco(tmp_path, document)), tmp_path / "pictures")
+    files, skipped = find_images(read_coco(coco(tmp_path, document)), tmp_path / "images")
     assert len(files) == 1 and skipped == {}
 
 
@@ -57,7 +57,7 @@ HOSTILE = {
     "deep objects": '{"a":' * 100_000,
     "an endless number": TEXT.replace('"id": 7', '"id": ' + "9" * 100_000),
     "a number beyond 64 bits": TEXT.replace('"id": 7', '"id": 18446744073709551616'),
-    "a box beyond any picture": TEXT.replace("[0, 1, 2, 3]", "[0, 1, 1e300, 1e300]"),
+    "a box beyond any image": TEXT.replace("[0, 1, 2, 3]", "[0, 1, 1e300, 1e300]"),
     "a box of NaN": TEXT.replace("[0, 1, 2, 3]", "[0, 1, NaN, 3]"),
     "an infinite box": TEXT.replace("[0, 1, 2, 3]", "[0, 1, 1e999, 3]"),
     "a negative area": TEXT.replace('"area": 6', '"area": -6'),

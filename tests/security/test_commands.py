@@ -108,8 +108,8 @@ COCO = {
     "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "teddy bear"}],
 }
 ANNOTATIONS = {
-    "a picture elsewhere": ("photo.png", "../photo.png"),
-    "an absolute picture": ("photo.png", "/etc/passwd"),
+    "an image elsewhere": ("photo.png", "../photo.png"),
+    "an absolute image": ("photo.png", "/etc/passwd"),
     "an escape sequence": ("photo.png", ESCAPE),
     "an absurd number": ('"id": 1', '"id": ' + "9" * 400),
     "cut": ('"categories"', ""),
@@ -157,15 +157,15 @@ def test_keys_of_a_checkpoint_steer_no_terminal(work, capfd):
     assert "\\x1b[2J" in refused(work, capfd, "export", "my.pth", "-o", work / "out" / "m.onnx")
 
 
-def test_names_of_pictures_steer_no_terminal(work, capfd):
+def test_names_of_images_steer_no_terminal(work, capfd):
     good, bad = f"a{ESCAPE}.png", f"b{ESCAPE}\nAGREE.png"
-    (work / "pictures").mkdir()
-    (work / "photo.png").rename(work / "pictures" / good)
-    (work / "pictures" / bad).write_bytes(b"no picture")
-    code, out, err = run(work, capfd, "detect", "model.onnx", work / "pictures", "-o", work / "out")
+    (work / "images").mkdir()
+    (work / "photo.png").rename(work / "images" / good)
+    (work / "images" / bad).write_bytes(b"no image")
+    code, out, err = run(work, capfd, "detect", "model.onnx", work / "images", "-o", work / "out")
     assert code == 1
     assert "b\\x1b[2J" in err and "\nAGREE" not in err
-    code, out, err = run(work, capfd, "detect", "model.onnx", "pictures", "[/bold]")
+    code, out, err = run(work, capfd, "detect", "model.onnx", "images", "[/bold]")
     assert code == 1 and "a\\x1b[2J" in out and "[/bold]: no such file" in err
 
 

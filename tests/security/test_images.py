@@ -1,4 +1,4 @@
-"""Picture files of others: bounded before they are decoded, whatever their EXIF says, and nothing is started."""
+"""Image files of others: bounded before they are decoded, whatever their EXIF says, and nothing is started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.hostile.onnx_models import answering
 from support.hostile.watch import misdeeds
 
 from frcnn.errors import ImageError, ImageSizeError
-from frcnn.runtime import Detector, Picture
+from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.images.decode import decode_file, decode_image
 
 
@@ -34,7 +34,7 @@ def written(tmp_path, data, name="a.png"):
 
 
 def headers():
-    """Pictures of 60,000 x 60,000, by format: some bytes say so."""
+    """Images of 60,000 x 60,000, by format: some bytes say so."""
     small = Image.new("RGB", (7, 5))
 
     def saved(kind):
@@ -80,7 +80,7 @@ def test_the_limit_can_be_set(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30_000, 3), (3, 30_000), (1, 30_000)])
-def test_pictures_of_odd_sizes_are_detected_in(tmp_path, size):
+def test_images_of_odd_sizes_are_detected_in(tmp_path, size):
     Image.new("RGB", size, (9, 9, 9)).save(tmp_path / "a.png")
     path = tmp_path / "model.onnx"
     path.write_bytes(answering().SerializeToString())
@@ -120,7 +120,7 @@ EXIF = {
 @pytest.mark.parametrize("kind", EXIF)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_hostile_exif_leaves_the_picture_as_it_is(tmp_path, kind, form):
+def test_hostile_exif_leaves_the_image_as_it_is(tmp_path, kind, form):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8))
     options = {"format": form, "quality": 100}
     image.save(tmp_path / "with", exif=b"Exif\0\0" + EXIF[kind], **options)
@@ -134,9 +134,9 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(%pipe%t
 
 
 @pytest.mark.parametrize("name", ["a.eps", "a.jpg", "a.png"])
-def test_postscript_is_no_picture_and_starts_nothing(tmp_path, name):
+def test_postscript_is_no_image_and_starts_nothing(tmp_path, name):
     path = written(tmp_path, EPS, name)
-    with misdeeds(tmp_path) as seen, pytest.raises(ImageError, match="not a picture in a format that Pillow reads"):
+    with misdeeds(tmp_path) as seen, pytest.raises(ImageError, match="not an image in a format that Pillow reads"):
         decode_file(path)
     assert seen == []
 
@@ -153,16 +153,16 @@ def test_what_pillow_remarks_on_a_damaged_file_is_not_printed(tmp_path, capfd):
 
 
 class Broken(Image.Image):
-    """A picture whose reader has a fault of its own."""
+    """An image whose reader has a fault of its own."""
 
     def convert(self, *_, **__):
         raise ZeroDivisionError("a fault")
 
 
-def test_any_fault_of_a_reader_is_an_unusable_picture():
+def test_any_fault_of_a_reader_is_an_unusable_image():
     broken = Broken()
     broken._mode, broken._size = "RGB", (2, 2)
-    with pytest.raises(ImageError, match="it: the picture cannot be decoded: a fault"):
+    with pytest.raises(ImageError, match="it: the image cannot be decoded: a fault"):
         decode_image(broken, name="it")
 
 
@@ -172,20 +172,20 @@ FLOATS = np.full((48, 64, 3), 0.5, np.float32)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 255.0, -1.0])
-@pytest.mark.parametrize("as_picture", [False, True], ids=["array", "Picture"])
-def test_a_float_that_is_no_brightness_is_refused_wherever_it_is(tmp_path, value, as_picture):
+@pytest.mark.parametrize("as_image", [False, True], ids=["array", "Image"])
+def test_a_float_that_is_no_brightness_is_refused_wherever_it_is(tmp_path, value, as_image):
     path = tmp_path / "model.onnx"
     path.write_bytes(answering().SerializeToString())
     pixels = FLOATS.copy()
     pixels[30, 40, 1] = value
-    given = Picture(pixels=pixels, name="it") if as_picture else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    given = RGBImage(pixels=pixels, name="it") if as_image else np.ascontiguousarray(pixels.transpose(2, 0, 1))
     with Detector.load(path) as detector, pytest.raises(ImageError, match="not normalised by mean and std"):
         detector([given])
 
 
 @pytest.mark.parametrize("pixels", [FLOATS[0], FLOATS[:, :, :2], FLOATS[:0], FLOATS.astype(np.float64)])
-def test_a_picture_of_something_else_is_refused(tmp_path, pixels):
+def test_an_image_of_something_else_is_refused(tmp_path, pixels):
     path = tmp_path / "model.onnx"
     path.write_bytes(answering().SerializeToString())
-    with Detector.load(path) as detector, pytest.raises(ImageError, match="got a Picture of"):
-        detector([Picture(pixels=pixels, name="it")])
+    with Detector.load(path) as detector, pytest.raises(ImageError, match="got a Image of"):
+        detector([RGBImage(pixels=pixels, name="it")])

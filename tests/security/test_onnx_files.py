@@ -126,7 +126,7 @@ def test_an_absurd_size_takes_no_memory(tmp_path, number):
         {"min_size": 2**63 - 1, "max_size": 2**63 - 1},
     ],
 )
-def test_a_model_that_wants_absurd_pictures_is_given_none(tmp_path, change):
+def test_a_model_that_wants_absurd_images_is_given_none(tmp_path, change):
     text = source_manifest(precision="fp32")
     record = msgspec.to_builtins(text)
     record["model"]["transform"] |= change
@@ -154,7 +154,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_an_answer_that_is_none_is_refused_and_names_the_picture(tmp_path, what):
+def test_an_answer_that_is_none_is_refused_and_names_the_image(tmp_path, what):
     changes, message = WRONG[what]
     with Detector.load(saved(tmp_path, answering(**changes))) as detector, pytest.raises(ArtifactError) as raised:
         detector([GREY])

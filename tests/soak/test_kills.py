@@ -125,7 +125,7 @@ def test_nothing_is_lost(
         if process.returncode == -signal.SIGKILL:
             kind, leftovers = state_of(out, before, undisturbed, verb)
             counts += Counter({"kills": 1, f"found {kind}": 1, "leftovers": leftovers})
-        else:  # it ended before, on a quieter machine or with less to make: that is how long a run is, then
+        else:  # it ended before, on a quieter system or with less to make: that is how long a run is, then
             assert process.returncode == 0, said
             counts["ended before"] += 1
             if attack % 2:

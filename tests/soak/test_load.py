@@ -1,4 +1,4 @@
-"""Load: 32 threads on one detector, 100,000 pictures, 200 detectors; the same bits and no growth."""
+"""Load: 32 threads on one detector, 100,000 images, 200 detectors; the same bits and no growth."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.crowd import Crowd, bits, mixed_pictures
+from support.crowd import Crowd, bits, mixed_images
 from support.fake_device import FakeDevice
-from support.load_runs import apart, many_detectors, many_pictures, many_threads
+from support.load_runs import apart, many_detectors, many_images, many_threads
 from support.simt import require_compiler
 from support.tiny_artifact import TinyArtifact
 
@@ -18,7 +18,7 @@ from frcnn.runtime import Detector
 pytestmark = pytest.mark.soak
 
 THREADS = 32
-LEAST_LEAK_A_DETECTOR_BYTES = 50_000  # one that is kept holds several times as much
+MIN_LEAK_A_DETECTOR_BYTES = 50_000  # one that is kept holds several times as much
 
 Figures = dict[str, Any]
 
@@ -41,19 +41,19 @@ def test_32_threads_get_the_bits_of_one(tiny_model: Path, full: bool, report: Fi
     seconds, warm_up = (600, 60) if full else (60, 45)
     figures = apart(many_threads, tiny_model, THREADS, seconds, warm_up)
     require_clean(figures)
-    assert figures["pictures"] >= (100_000 if full else 10_000)
+    assert figures["images"] >= (100_000 if full else 10_000)
     report["threads"] = figures
 
 
-def test_100_000_pictures_leave_nothing(tiny_model: Path, full: bool, report: Figures) -> None:
+def test_100_000_images_leave_nothing(tiny_model: Path, full: bool, report: Figures) -> None:
     count = 100_000 if full else 20_000
-    figures = apart(many_pictures, tiny_model, count, 15_000)
+    figures = apart(many_images, tiny_model, count, 15_000)
     require_clean(figures)
-    report["pictures"] = figures
+    report["images"] = figures
 
 
 def test_200_detectors_leave_nothing(tiny_model: Path, report: Figures) -> None:
-    figures = apart(many_detectors, tiny_model, 200, 200, LEAST_LEAK_A_DETECTOR_BYTES)
+    figures = apart(many_detectors, tiny_model, 200, 200, MIN_LEAK_A_DETECTOR_BYTES)
     require_clean(figures | {"wrong": 0})
     report["detectors"] = figures
 
@@ -63,11 +63,11 @@ def test_32_threads_on_an_engine_allocate_nothing_on_the_device(tiny_model: Path
     require_compiler()
     with Detector.load(tiny_model, threads=1) as portable:
         manifest = portable.manifest
-    device, pictures = FakeDevice(), mixed_pictures()
+    device, images = FakeDevice(), mixed_images()
     device.activate()
     with Detector(TinyArtifact(manifest).backend(device, workers=4), manifest) as detector:
-        expected = [bits(found) for found in detector(pictures)]
-        warm, crowd = (Crowd(detector, pictures, expected, THREADS) for _ in range(2))
+        expected = [bits(found) for found in detector(images)]
+        warm, crowd = (Crowd(detector, images, expected, THREADS) for _ in range(2))
         warm.run(10)
         before = device.calls.copy()
         crowd.run(60 if full else 30)
@@ -76,4 +76,4 @@ def test_32_threads_on_an_engine_allocate_nothing_on_the_device(tiny_model: Path
     assert set(made) == {"activate", "copy", "graph launch", "synchronize"}
     assert device.misuses == []
     assert device.left_open() == {}
-    report["engine_threads"] = {"threads": THREADS, "pictures": crowd.done, "wrong": [], "calls": dict(made)}
+    report["engine_threads"] = {"threads": THREADS, "images": crowd.done, "wrong": [], "calls": dict(made)}

@@ -30,9 +30,9 @@ from frcnn.spec.engine import (
 
 LISTED = {name: Part(size_bytes=len(data), sha256="ab" * 32) for name, data in engine_parts().items()}
 DYNAMIC = Profile(
-    batch=Range(least=1, usual=2, most=8),
-    height=Range(least=320, usual=800, most=1344),
-    width=Range(least=320, usual=1088, most=1344),
+    batch=Range(min=1, opt=2, max=8),
+    height=Range(min=320, opt=800, max=1344),
+    width=Range(min=320, opt=1088, max=1344),
 )
 
 
@@ -62,10 +62,10 @@ def test_sizes() -> None:
     assert DYNAMIC.holds(8, (320, 1344)) and not DYNAMIC.holds(9, (320, 1344)) and not DYNAMIC.holds(1, (319, 1344))
     assert str(DYNAMIC) == "320x320:800x1088:1344x1344" and not DYNAMIC.is_static
     assert str(static_profile(800, 1344)) == "800x1344" and static_profile(800, 1344).is_static
-    assert str(Range(least=4, usual=4, most=4)) == "4" and str(DYNAMIC.batch) == "1:2:8"
+    assert str(Range(min=4, opt=4, max=4)) == "4" and str(DYNAMIC.batch) == "1:2:8"
     assert 1.0 not in DYNAMIC.batch
     with pytest.raises(ValueError, match="least <= usual <= most, got 2:1:3"):
-        Range(least=2, usual=1, most=3)
+        Range(min=2, opt=1, max=3)
 
 
 def test_of_several_profiles_a_static_one_is_taken_first() -> None:
@@ -100,7 +100,7 @@ WRONG: dict[str, tuple[tuple[str | int, ...], object, str]] = {
     "another kind of step": (("steps", 0, "kind"), "script", "script"),
     "a name with a line break": (("steps", 1, "node"), "a\nb", "node"),
     "no profile": (("profiles",), [], "profiles"),
-    "a falling range": (("profiles", 0, "batch"), {"least": 2, "usual": 1, "most": 1}, "least <= usual <= most"),
+    "a falling range": (("profiles", 0, "batch"), {"min": 2, "opt": 1, "max": 1}, "least <= usual <= most"),
 }
 
 
@@ -174,7 +174,7 @@ def test_the_build_command_asks_for_the_same_artifact(profiles: tuple[Profile, .
 
 def test_the_build_command_can_ask_for_more() -> None:
     made = manifest(profiles=(static_profile(800, 1344),))
-    wider = made.build_command("a", canvases=[(1344, 800), (800, 1344)], batch=Range(least=1, usual=1, most=16))
+    wider = made.build_command("a", canvases=[(1344, 800), (800, 1344)], batch=Range(min=1, opt=1, max=16))
     assert wider.endswith("-o a.frcnn --target tensorrt-rtx --precision fp16 --batch 1:1:16 --size 800x1344,1344x800")
     assert parsed(made.build_command("a", compute_capabilities=("7.5",))).compute_capability == "7.5"
 

@@ -79,13 +79,13 @@ def manifest(**changes: Any) -> Manifest:
         opset=20,
         versions={"frcnn": "0.1.0"},
         source_sha256=None,
-        assumptions=("pictures: resized to 800",),
+        assumptions=("images: resized to 800",),
     )
     return msgspec.structs.replace(whole, **changes)
 
 
 def torchvision_size(spec: TransformSpec, height: int, width: int, *, device: str = "meta") -> Size:
-    """Ask torchvision itself; on the device "meta" with a picture that has a size and no pixels."""
+    """Ask torchvision itself; on the device "meta" with an image that has a size and no pixels."""
     fixed = (
         None if spec.fixed_size is None else (spec.fixed_size[1], spec.fixed_size[0])
     )  # torchvision: (width, height)
@@ -129,7 +129,7 @@ def test_a_side_never_vanishes(size: Size) -> None:
 
 
 @given(height=st.integers(1, 4000), width=st.integers(1, 4000))
-def test_a_canvas_is_the_smallest_multiple_that_holds_a_picture(height: int, width: int) -> None:
+def test_a_canvas_is_the_smallest_multiple_that_holds_an_image(height: int, width: int) -> None:
     for side, needed in zip(transform().canvas_size(height, width), (height, width), strict=True):
         assert side % 32 == 0
         assert 0 <= side - needed < 32
@@ -152,7 +152,7 @@ def test_without_canvases_any_multiple_will_do() -> None:
         ((1344, 1344), None),
     ],
 )
-def test_the_smallest_canvas_that_holds_a_picture_is_taken(resized: Size, expected: Size | None) -> None:
+def test_the_smallest_canvas_that_holds_an_image_is_taken(resized: Size, expected: Size | None) -> None:
     given = manifest(canvases=((800, 1344), (1344, 800), (640, 640)))
     assert given.canvas_for(resized) == expected
     reverse = manifest(canvases=((640, 640), (1344, 800), (800, 1344)))

@@ -23,10 +23,10 @@ from frcnn.benchmarks.report.results import (
     Environment,
     Gpu,
     GpuState,
+    ImageInfo,
     Measure,
     NoiseVerdict,
     NotToldApart,
-    PictureInfo,
     Ratio,
     Results,
     Roofline,
@@ -44,7 +44,7 @@ EAGER = "eager-fp32"
 FASTEST = "tensorrt-rtx-fp16"
 WRONG = "tensorrt-naive"
 _ROUNDS = 7
-_PICTURES = 16
+_IMAGES = 16
 _STAGES = ("decode", "preprocess", "backbone+FPN", "RPN", "RoI pooling", "box head", "post")
 
 
@@ -56,7 +56,7 @@ def replaced(record: Any, **changes: Any) -> Any:
 def _calls(seed: int, centre_ms: float) -> tuple[tuple[float, ...], ...]:
     draw = np.random.default_rng(seed)
     return tuple(
-        tuple(float(t) for t in centre_ms * drift * (1 + draw.exponential(0.02, _PICTURES)))
+        tuple(float(t) for t in centre_ms * drift * (1 + draw.exponential(0.02, _IMAGES)))
         for drift in draw.normal(1, 0.006, _ROUNDS)
     )
 
@@ -64,7 +64,7 @@ def _calls(seed: int, centre_ms: float) -> tuple[tuple[float, ...], ...]:
 def _ratio(reference: tuple[tuple[float, ...], ...], own: tuple[tuple[float, ...], ...]) -> Ratio:
     ratios = sorted(sum(a) / sum(b) for a, b in zip(reference, own, strict=True))
     return Ratio(
-        median=median(ratios), least=ratios[0], most=ratios[-1], low=ratios[1], high=ratios[-2], rounds=len(ratios)
+        median=median(ratios), min=ratios[0], max=ratios[-1], low=ratios[1], high=ratios[-2], rounds=len(ratios)
     )
 
 
@@ -87,7 +87,7 @@ def _measure(scope: Scope, batch: int, calls: tuple[tuple[float, ...], ...], rat
 
 def _measures(seed: int, eager_ms: float, own_ms: float, *, is_reference: bool) -> tuple[Measure, ...]:
     made = []
-    for scope, share in (("pictures", 1.0), ("network", 0.8)):
+    for scope, share in (("images", 1.0), ("network", 0.8)):
         for batch in (1, 2, 4, 8):
             grown = batch**0.9 * share
             reference, own = _calls(0, eager_ms * grown), _calls(seed, own_ms * grown)
@@ -108,7 +108,7 @@ def _check(*, passed: bool = True, box_px: float = 2e-4, missing: int = 0) -> Co
     return Correctness(
         passed=passed,
         limits="boxes within 0.01 px, scores within 0.0001" if box_px < 0.01 else "IoU at least 0.99 for 98 %",
-        pictures=16,
+        images=16,
         expected=339,
         found=339 - missing,
         matched=339 - missing,
@@ -128,7 +128,7 @@ def _row(place: int, own_ms: float, eager_ms: float, **fields: Any) -> Row:
         reference=reference,
         status=fields.pop("status", "ok"),
         reason=fields.pop("reason", ""),
-        pictures=fields.pop("pictures", "as given"),
+        images=fields.pop("images", "as given"),
         load_s=0.1 + 0.2 * place,
         peak_host_bytes=210_000_000 + 40_000_000 * place,
         peak_gpu_bytes=900_000_000 if fields["device"] == "cuda" else None,
@@ -144,7 +144,7 @@ def _artifact(name: str) -> Artifact:
 
 def _rows() -> tuple[Row, ...]:
     eager, torch = 20.0, {"backend": "torch", "device": "cuda"}
-    equal = {"pictures": "equal-sized", "reference": "eager-fp32-equal"}
+    equal = {"images": "equal-sized", "reference": "eager-fp32-equal"}
     weights = (4.0, 1.0, 9.0, 3.0, 2.0, 2.0, 1.0)
     return (
         _row(0, eager, eager, id=EAGER, name="eager torchvision, fp32", precision="fp32", **torch,
@@ -153,11 +153,11 @@ def _rows() -> tuple[Row, ...]:
              precision="fp32", **torch),
         _row(2, 14.0, eager, id="eager-amp", name="eager torchvision, AMP fp16", precision="fp16", **torch,
              correctness=_check(box_px=0.8)),
-        _row(3, 20.2, 20.2, id="eager-fp32-equal", name="eager torchvision, fp32, equal-sized pictures",
-             precision="fp32", **torch, pictures="equal-sized", reference="eager-fp32-equal"),
+        _row(3, 20.2, 20.2, id="eager-fp32-equal", name="eager torchvision, fp32, equal-sized images",
+             precision="fp32", **torch, images="equal-sized", reference="eager-fp32-equal"),
         _row(4, 19.0, 20.2, id="onnxruntime-naive", name="torchvision's own ONNX export, ONNX Runtime",
              backend="onnxruntime", device="cuda", precision="fp32", **equal, artifact=_artifact("naive.onnx"),
-             build_s=11.1, note="takes only the picture size that it was traced with"),
+             build_s=11.1, note="takes only the image size that it was traced with"),
         _row(5, 110.0, eager, id="onnxruntime-cpu", name="frcnn, ONNX Runtime (CPU)", backend="onnxruntime",
              device="cpu", precision="fp32", artifact=_artifact("model.onnx"), build_s=37.5,
              stages=_stages(112.0, (4.0, 3.0, 60.0, 20.0, 14.0, 8.0, 1.0)), of_roofline=0.62),
@@ -166,22 +166,22 @@ def _rows() -> tuple[Row, ...]:
              stages=_stages(8.0, (4.0, 0.2, 2.2, 0.8, 0.3, 0.4, 0.1)), of_roofline=0.55),
         _row(7, 4.13, eager, id="tensorrt-fp16", name="frcnn, TensorRT fp16", backend="tensorrt", device="cuda",
              precision="fp16", artifact=_artifact("model-trt.frcnn"), build_s=60.0, correctness=_check(box_px=1.1),
-             missing=("pictures, batch 8: out of GPU memory",)),
+             missing=("images, batch 8: out of GPU memory",)),
         _row(8, 2.0, 20.2, id=WRONG, name="torchvision's own ONNX export, TensorRT", backend="tensorrt",
              device="cuda", precision="fp16", **equal, artifact=_artifact("naive.plan"), status="wrong",
              reason="48 of 339 detections are missing", correctness=_check(passed=False, box_px=3.0, missing=48)),
         Row(id="openvino", name="frcnn, OpenVINO", backend="openvino", device="cpu", precision="fp32",
-            pictures="as given", reference=EAGER, status="unavailable",
+            images="as given", reference=EAGER, status="unavailable",
             reason="the package 'openvino' is not installed (pip install openvino)"),
         Row(id="torch-compile", name="eager torchvision, torch.compile", backend="torch", device="cuda",
-            precision="fp32", pictures="as given", reference=EAGER, status="failed",
+            precision="fp32", images="as given", reference=EAGER, status="failed",
             reason="torch._dynamo.exc.Unsupported: data-dependent branch"),
     )  # fmt: skip
 
 
 def _curves() -> tuple[Curve, ...]:
     kinds = (
-        ("picture size", "megapixels of the canvas", (0.1, 0.25, 0.5, 1.0, 1.6)),
+        ("image size", "megapixels of the canvas", (0.1, 0.25, 0.5, 1.0, 1.6)),
         ("RoIs", "proposals", (0.0, 50.0, 150.0, 300.0, 1000.0)),
         ("classes", "classes", (2.0, 11.0, 91.0)),
     )
@@ -190,7 +190,7 @@ def _curves() -> tuple[Curve, ...]:
             kind=kind,
             row=row,
             unit=unit,
-            note="equal-sized pictures" if kind == "picture size" else "",
+            note="equal-sized images" if kind == "image size" else "",
             points=tuple(
                 CurvePoint(x=x, low_ms=0.95 * t, median_ms=t, high_ms=1.1 * t, fps=1e3 / t)
                 for x in xs
@@ -226,7 +226,7 @@ def _environment() -> Environment:
         for when, power, why in (("before", 71.2, ()), (FASTEST, 402.0, ("SW Power Cap",)), ("after", 98.0, ()))
     )
     return Environment(
-        machine="x86_64",
+        system="x86_64",
         cpu="Intel(R) Xeon(R) Processor @ 2.80GHz",
         cores=16,
         affinity=(0, 1, 2, 3),
@@ -268,12 +268,12 @@ def made_up() -> Results:
             model="fasterrcnn_resnet50_fpn",
             num_classes=91,
             source="given",
-            pictures=tuple(PictureInfo(name=f"{k:05}.jpg", size=(427, 640)) for k in range(_PICTURES)),
+            images=tuple(ImageInfo(name=f"{k:05}.jpg", size=(427, 640)) for k in range(_IMAGES)),
             skipped=(Skipped(name="torn.jpg", reason="the file ends early"),),
             equal_size=(427, 640),
             canvases=((320, 480),),
-            proposals=(1000,) * _PICTURES,
-            detections=tuple(20 + k for k in range(_PICTURES)),
+            proposals=(1000,) * _IMAGES,
+            detections=tuple(20 + k for k in range(_IMAGES)),
             batches=(1, 2, 4, 8),
         ),
         rows=rows,
@@ -286,8 +286,8 @@ def made_up() -> Results:
             too_noisy=False,
             limit=0.05,
             not_told_apart=(
-                NotToldApart(first=FASTEST, second="tensorrt-fp16", scope="pictures", batch=1),
-                NotToldApart(first=EAGER, second="eager-channels-last", scope="pictures", batch=1),
+                NotToldApart(first=FASTEST, second="tensorrt-fp16", scope="images", batch=1),
+                NotToldApart(first=EAGER, second="eager-channels-last", scope="images", batch=1),
             ),
             how="95 % of the null pair's rounds lie within 1.2 % of 1.",
         ),
@@ -296,7 +296,7 @@ def made_up() -> Results:
             limit=0.05,
             notes=("torch 2.14.0 then, 2.14.1 now",),
             changes=(
-                Change(row=FASTEST, name="frcnn, TensorRT-RTX fp16", scope="pictures", batch=1, what="x eager",
+                Change(row=FASTEST, name="frcnn, TensorRT-RTX fp16", scope="images", batch=1, what="x eager",
                        old="5.31x", new="4.88x", change=-0.081, verdict="regression"),
                 Change(row="openvino", name="frcnn, OpenVINO", scope=None, batch=None, what="status", old="ok",
                        new="unavailable", change=None, verdict="not comparable", reason="not installed now"),

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from frcnn.runtime import Detections, Detector
 from support.growth import Growth
 
-__all__ = ["Crowd", "bits", "latency_ms", "mixed_pictures"]
+__all__ = ["Crowd", "bits", "latency_ms", "mixed_images"]
 
 SIZES = ((32, 40), (40, 32), (32, 32), (64, 33), (120, 90), (33, 64), (200, 160), (24, 30))
 
 
-def mixed_pictures(count: int = 24) -> list[NDArray[np.uint8]]:
-    """Return pictures of several sizes and canvases."""
+def mixed_images(count: int = 24) -> list[NDArray[np.uint8]]:
+    """Return images of several sizes and canvases."""
     rng = np.random.default_rng(3)
     return [rng.integers(0, 256, (*SIZES[index % len(SIZES)], 3), dtype=np.uint8) for index in range(count)]
 
@@ -42,21 +42,21 @@ class Crowd:
 
     Args:
         detector: what they share.
-        pictures: what they draw from, at random; seeded by the thread's number.
+        images: what they draw from, at random; seeded by the thread's number.
         expected: the answers, as :func:`bits` of them.
         threads: how many.
 
     Attributes:
-        done: pictures that were answered as expected.
+        done: images that were answered as expected.
         wrong: answers that differed, and exceptions.
-        seconds: how long each call with the first picture alone took.
+        seconds: how long each call with the first image alone took.
     """
 
     def __init__(
-        self, detector: Detector, pictures: Sequence[Any], expected: Sequence[tuple[bytes, bytes, bytes]], threads: int
+        self, detector: Detector, images: Sequence[Any], expected: Sequence[tuple[bytes, bytes, bytes]], threads: int
     ) -> None:
         self._detector = detector
-        self._pictures = pictures
+        self._images = images
         self._expected = expected
         self._stop = threading.Event()
         self._counts = [0] * threads
@@ -93,9 +93,9 @@ class Crowd:
         try:
             while not self._stop.is_set():
                 self._alone()
-                chosen = rng.integers(len(self._pictures), size=rng.integers(1, 9)).tolist()
+                chosen = rng.integers(len(self._images), size=rng.integers(1, 9)).tolist()
                 way = ways[int(rng.random() < 0.2)]
-                answers = way([self._pictures[index] for index in chosen], batch_size=int(rng.integers(1, 5)))
+                answers = way([self._images[index] for index in chosen], batch_size=int(rng.integers(1, 5)))
                 for index, found in zip(chosen, answers, strict=True):
                     self._check(index, found)
                 self._counts[number] += 1 + len(chosen)
@@ -104,10 +104,10 @@ class Crowd:
 
     def _alone(self) -> None:
         start = time.perf_counter()
-        (found,) = self._detector(self._pictures[:1])
+        (found,) = self._detector(self._images[:1])
         self.seconds.append(time.perf_counter() - start)
         self._check(0, found)
 
     def _check(self, index: int, found: Detections) -> None:
         if bits(found) != self._expected[index]:
-            self.wrong.append(f"picture {index}: not the bits of one thread alone")
+            self.wrong.append(f"image {index}: not the bits of one thread alone")

@@ -81,11 +81,11 @@ def source_manifest(*, precision: Precision = "fp16", canvases: tuple[Size, ...]
 
 def static_profile(height: int, width: int, batch: tuple[int, int, int] = (1, 1, 8)) -> Profile:
     """Return a profile of one canvas."""
-    least, usual, most = batch
+    minimum, opt, maximum = batch
     return Profile(
-        batch=Range(least=least, usual=usual, most=most),
-        height=Range(least=height, usual=height, most=height),
-        width=Range(least=width, usual=width, most=width),
+        batch=Range(min=minimum, opt=opt, max=maximum),
+        height=Range(min=height, opt=height, max=height),
+        width=Range(min=width, opt=width, max=width),
     )
 
 

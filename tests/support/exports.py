@@ -94,8 +94,8 @@ class Exports:
 
 def calibrated(family: str) -> GeneralizedRCNN:
     """Build a family whose random weights are calibrated on one photograph of each shape."""
-    pictures = [tensor(photographs(shape)[i]) for i, shape in enumerate(SHAPES)]
-    return calibrate(build(family), pictures)
+    images = [tensor(photographs(shape)[i]) for i, shape in enumerate(SHAPES)]
+    return calibrate(build(family), images)
 
 
 def bare_session(model: Path | bytes) -> Any:
@@ -116,7 +116,7 @@ def run_bare(session: Any, images: Tensor, sizes: list[Size]) -> list[NDArray[An
 
 
 def detections(outputs: Any, sizes: list[Size]) -> list[Detections]:
-    """Turn padded outputs (arrays or tensors) into one ``Detections`` a picture, in canvas pixels."""
+    """Turn padded outputs (arrays or tensors) into one ``Detections`` an image, in canvas pixels."""
     counts, boxes, scores, labels = (torch.as_tensor(value).numpy() for value in outputs)
     return [
         Detections(

@@ -160,13 +160,13 @@ class FakeDriver:
 
             def run() -> None:
                 if handle.entry == "preprocess":
-                    self._check_pictures(pointers[0], launch.grid[2])
+                    self._check_images(pointers[0], launch.grid[2])
                 launch_on_host(handle, launch, pointers)
 
             self._device.put(stream, Work(handle.entry, run, tuple(zip(pointers, sizes, strict=True))))
 
-    def _check_pictures(self, table: int, count: int) -> None:
-        """Find every byte of every picture in living memory."""
+    def _check_images(self, table: int, count: int) -> None:
+        """Find every byte of every image in living memory."""
         rows = np.frombuffer((ctypes.c_char * (count * 64)).from_address(table), np.int64).reshape(count, 8)
         for pixels, height, width, *strides, _, _ in rows.tolist():
             steps = [(n - 1) * stride for n, stride in zip((height, width, 3), strides, strict=True)]

@@ -12,10 +12,10 @@ from frcnn.benchmarks.candidates.candidate import Task, Way
 from frcnn.benchmarks.timing.correctness import Truth
 from frcnn.benchmarks.timing.measure import Stopwatch, WallStopwatch
 from frcnn.benchmarks.timing.session import Session
-from frcnn.runtime import Detections, Picture
+from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Size
 
-__all__ = ["FakeClock", "FakeRow", "jitter", "pictures", "session_of"]
+__all__ = ["FakeClock", "FakeRow", "images", "jitter", "session_of"]
 
 
 class FakeClock:
@@ -44,7 +44,7 @@ def jitter(seed: int, size: float) -> Callable[[], float]:
 
 @dataclass(kw_only=True)
 class FakeRow:
-    """Takes ``ms`` a picture (``network_ms`` for the network) and is wrong by ``error_px`` in every box."""
+    """Takes ``ms`` an image (``network_ms`` for the network) and is wrong by ``error_px`` in every box."""
 
     name: str
     clock: FakeClock
@@ -62,19 +62,19 @@ class FakeRow:
     def network_stopwatch(self) -> Stopwatch:
         return WallStopwatch(self.clock)
 
-    def canvas_of(self, picture: Picture) -> Size:
-        return picture.size
+    def canvas_of(self, image: RGBImage) -> Size:
+        return image.size
 
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         self.calls += 1
         if self.fails_at is not None and self.calls >= self.fails_at:
             raise RuntimeError(f"{self.name} ran out of luck")
-        self.seen += [picture.name for picture in pictures]
-        self.clock.wait(self.name, self.ms * len(pictures) * self.factor())
-        return [found(picture, self.error_px) for picture in pictures]
+        self.seen += [image.name for image in images]
+        self.clock.wait(self.name, self.ms * len(images) * self.factor())
+        return [found(image, self.error_px) for image in images]
 
-    def network(self, pictures: Sequence[Picture]) -> Callable[[], object]:
-        return lambda: self.clock.wait(self.name, self.network_ms * len(pictures) * self.factor())
+    def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
+        return lambda: self.clock.wait(self.name, self.network_ms * len(images) * self.factor())
 
     def close(self) -> None:
         self.closed = True
@@ -91,35 +91,35 @@ class FakeRow:
         return Way(**(fields | changes))  # type: ignore[arg-type]
 
 
-def found(picture: Picture, error_px: float = 0.0) -> Detections:
-    """Return the two objects that are in every picture."""
+def found(image: RGBImage, error_px: float = 0.0) -> Detections:
+    """Return the two objects that are in every image."""
     boxes = np.array([[1, 2, 30, 40], [5, 5, 20, 60]], np.float32) + np.float32(error_px)
     return Detections(
         boxes=boxes,
         scores=np.array([0.9, 0.8], np.float32),
         labels=np.array([1, 2]),
-        image_size=picture.size,
+        image_size=image.size,
     )
 
 
-def pictures(count: int = 16, size: Size = (64, 96)) -> tuple[Picture, ...]:
-    return tuple(Picture(pixels=np.zeros((*size, 3), np.uint8), name=f"p{i}") for i in range(count))
+def images(count: int = 16, size: Size = (64, 96)) -> tuple[RGBImage, ...]:
+    return tuple(RGBImage(pixels=np.zeros((*size, 3), np.uint8), name=f"p{i}") for i in range(count))
 
 
 def session_of(
     ways: Sequence[Way], clock: FakeClock, spec: ModelSpec, folder: object, *, batches: Sequence[int] = (1, 2)
 ) -> Session:
-    shown = pictures()
+    shown = images()
     task = Task(
         model=torch.nn.Identity(),  # type: ignore[arg-type]  # fakes run no model
         spec=spec,
         sha256=None,
-        pictures=shown,
-        equal_pictures=shown,
+        images=shown,
+        equal_images=shown,
         folder=folder,  # type: ignore[arg-type]
         device="cpu",
         threads=1,
     )
     return Session(
-        task, ways, Truth(lambda picture, canvas: found(picture)), batches=batches, clock=clock, sleep=clock.sleep
+        task, ways, Truth(lambda image, canvas: found(image)), batches=batches, clock=clock, sleep=clock.sleep
     )

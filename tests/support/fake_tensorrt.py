@@ -139,12 +139,12 @@ class FakeTensorRT:
         assert logger.is_ready, "the base class was not initialised"
         return (RTXRuntime if self.is_rtx else Runtime)(self, logger)
 
-    def answer(self, logger: ILogger, name: str, usual: Any, *arguments: Any) -> Any:
+    def answer(self, logger: ILogger, name: str, opt: Any, *arguments: Any) -> Any:
         self.calls.append((name, *arguments))
         if name in self.says:
             logger.log(Severity.WARNING, "a warning that nobody needs")
             logger.log(Severity.ERROR, self.says[name])
-        return self.faults.get(name, usual)
+        return self.faults.get(name, opt)
 
 
 class Runtime:
@@ -258,8 +258,8 @@ class IExecutionContext:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.cache: IRuntimeCache | None = None
 
-    def _answer(self, name: str, usual: Any, *arguments: Any) -> Any:
-        return self._trt.answer(self._logger, name, usual, *arguments)
+    def _answer(self, name: str, opt: Any, *arguments: Any) -> Any:
+        return self._trt.answer(self._logger, name, opt, *arguments)
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         return self._answer("profile", True, profile_index, stream_handle)

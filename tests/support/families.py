@@ -74,7 +74,7 @@ def vgg16() -> FasterRCNN:
     widths: list[str | int] = [16, 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M", 64, 64]
     backbone = vgg.make_layers(widths)
     for module in backbone.modules():
-        if isinstance(module, nn.Conv2d):  # as torchvision's VGG does; without, little of the picture gets through
+        if isinstance(module, nn.Conv2d):  # as torchvision's VGG does; without, little of the image gets through
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     backbone.out_channels = 64
     return FasterRCNN(

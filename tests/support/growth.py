@@ -5,7 +5,7 @@ close in time are alike, so the run is cut into parts and each stands for itself
 
 "No growth within the noise" means that growth is excluded, not that it was not seen: the upper end of the slope's 95 %
 interval must lie below the limit. A run that is too short or too noisy to exclude it fails. The limits are half of a
-leak of 100 bytes a picture, and half of a leak of one Python object a picture. Files and threads come and go while the
+leak of 100 bytes an image, and half of a leak of one Python object an image. Files and threads come and go while the
 process works, so they are counted before and after, at rest.
 """
 
@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import theilslopes
 
-__all__ = ["LEAST_LEAK_BYTES", "Growth", "Sample", "Slope", "slope_of"]
+__all__ = ["MIN_LEAK_BYTES", "Growth", "Sample", "Slope", "slope_of"]
 
-LEAST_LEAK_BYTES = 100
-"""A leak of so much a picture is seen."""
+MIN_LEAK_BYTES = 100
+"""A leak of so much an image is seen."""
 
 _PARTS = 40
 _MOMENT_SECONDS = 1.0
@@ -34,10 +34,10 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What the process holds after so many pictures (or whatever is counted).
+    """What the process holds after so many images (or whatever is counted).
 
     Attributes:
-        done: pictures so far.
+        done: images so far.
         rss_bytes: memory that is resident.
         blocks: pieces of memory that Python's allocator has given out and not got back.
         descriptors: open files.
@@ -53,7 +53,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slope:
-    """Growth for each thousand pictures, and its 95 % interval."""
+    """Growth for each thousand images, and its 95 % interval."""
 
     per_1000: float
     low: float
@@ -97,7 +97,7 @@ class Growth:
         samples = self.samples
         return slope_of([sample.done for sample in samples], [getattr(sample, name) for sample in samples])
 
-    def complaints(self, *, leak_bytes: float = LEAST_LEAK_BYTES, leak_objects: float = 1) -> list[str]:
+    def complaints(self, *, leak_bytes: float = MIN_LEAK_BYTES, leak_objects: float = 1) -> list[str]:
         """Return what grows; empty where growth is excluded.
 
         Args:

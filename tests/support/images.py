@@ -20,7 +20,7 @@ LANDSCAPE: Size = (126, 168)
 PORTRAIT: Size = (200, 150)
 WIDE: Size = (100, 240)
 SHAPES = (LANDSCAPE, PORTRAIT, WIDE)
-"""Picture sizes whose canvases differ with the families' ``min_size`` and ``max_size``: 160x224, 224x160, 128x288."""
+"""Image sizes whose canvases differ with the families' ``min_size`` and ``max_size``: 160x224, 224x160, 128x288."""
 
 
 @cache
@@ -28,32 +28,32 @@ def photographs(shape: Size) -> tuple[NDArray[np.uint8], ...]:
     """Return four photographs (H, W, 3) uint8 RGB, cut from the middle to the shape's proportions and resized to it."""
     originals = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
     originals += [skimage.data.astronaut(), skimage.data.chelsea()]
-    return tuple(_cut(np.asarray(picture), shape) for picture in originals)
+    return tuple(_cut(np.asarray(image), shape) for image in originals)
 
 
-def tensor(picture: NDArray[np.uint8]) -> Tensor:
-    """Return a picture as torchvision takes it: (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(picture).permute(2, 0, 1).float().div(255)
+def tensor(image: NDArray[np.uint8]) -> Tensor:
+    """Return an image as torchvision takes it: (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(image).permute(2, 0, 1).float().div(255)
 
 
 def network_input(model: torch.nn.Module, spec: ModelSpec, shape: Size) -> tuple[Tensor, list[Size]]:
     """Return what the network sees of the photographs of a shape: (4, 3, H, W) float32 and their sizes.
 
-    torchvision's own transform makes it. Two of the pictures are a little smaller than their canvas allows, so that the
+    torchvision's own transform makes it. Two of the images are a little smaller than their canvas allows, so that the
     sizes in a batch differ.
     """
-    pictures = [tensor(picture) for picture in photographs(shape)]
-    pictures[1] = pictures[1][:, : shape[0] - 3, : shape[1] - 4]
-    pictures[3] = pictures[3][:, : shape[0] - 1, :]
-    images, _ = model.transform(pictures)
+    raw_images = [tensor(image) for image in photographs(shape)]
+    raw_images[1] = raw_images[1][:, : shape[0] - 3, : shape[1] - 4]
+    raw_images[3] = raw_images[3][:, : shape[0] - 1, :]
+    images, _ = model.transform(raw_images)
     assert images.tensors.shape[2:] == spec.transform.canvas_size(*spec.transform.resized_size(*shape))
     return images.tensors, [(int(height), int(width)) for height, width in images.image_sizes]
 
 
-def _cut(picture: NDArray[np.uint8], shape: Size) -> NDArray[np.uint8]:
-    height, width = picture.shape[:2]
+def _cut(image: NDArray[np.uint8], shape: Size) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
     scale = min(height / shape[0], width / shape[1])
     rows, columns = int(shape[0] * scale), int(shape[1] * scale)
     top, left = (height - rows) // 2, (width - columns) // 2
-    part = picture[top : top + rows, left : left + columns]
+    part = image[top : top + rows, left : left + columns]
     return np.ascontiguousarray(cv2.resize(part, (shape[1], shape[0]), interpolation=cv2.INTER_AREA), np.uint8)

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 ARCH = f"{Path(__file__).with_name('tiny_detector.py')}:build"
 TRAIN = ROOT / "examples" / "train_demo" / "train.py"
 KILLED = Path(__file__).with_name("killed.py")
-PICTURES = 200
+IMAGES = 200
 
 
 def run(command: list[str], *, folder: Path, at: int = 0) -> subprocess.Popen[str]:
@@ -47,10 +47,10 @@ class Inputs:
     def __post_init__(self) -> None:
         torch.save(build().state_dict(), self.folder / "tiny.pth")
         (self.folder / "labels.txt").write_text("one\ntwo\nthree\n")
-        (self.folder / "pictures").mkdir()
+        (self.folder / "images").mkdir()
         images, boxes = [], []
-        for index in range(PICTURES):
-            Image.fromarray(noise(index, 40, 48)).save(self.folder / "pictures" / f"{index:04}.png")
+        for index in range(IMAGES):
+            Image.fromarray(noise(index, 40, 48)).save(self.folder / "images" / f"{index:04}.png")
             images.append({"id": index, "file_name": f"{index:04}.png", "height": 40, "width": 48})
             boxes.append({"id": index + 1, "image_id": index, "category_id": 1, "bbox": [4, 4, 20, 20], "iscrowd": 0})
         document = {
@@ -143,9 +143,9 @@ def _check_train(out: Path, undisturbed: Path, new: list[str]) -> None:
 
 def _bench(inputs: Inputs, out: Path, earlier: bool) -> list[str]:
     checkpoint = ["frcnn", "bench", inputs / "tiny.pth", inputs / "model.onnx", "--arch", ARCH, "--device", "cpu"]
-    pictures = [inputs / f"pictures/{index:04}.png" for index in range(4)]
+    images = [inputs / f"images/{index:04}.png" for index in range(4)]
     options = ["--threads", "1", "--batch", "1,2" if earlier else "1", "--budget", "1", "--compile-limit", "0"]
-    return [*checkpoint, *options, "-o", str(out), "--images", *pictures]
+    return [*checkpoint, *options, "-o", str(out), "--images", *images]
 
 
 def _check_bench(out: Path, undisturbed: Path, new: list[str]) -> None:
@@ -166,7 +166,7 @@ def _check_bench(out: Path, undisturbed: Path, new: list[str]) -> None:
 
 def _eval(inputs: Inputs, out: Path, earlier: bool) -> list[str]:
     model = inputs / ("earlier.onnx" if earlier else "model.onnx")
-    options = ["--annotations", inputs / "instances.json", "--images", inputs / "pictures", "--threads", "1"]
+    options = ["--annotations", inputs / "instances.json", "--images", inputs / "images", "--threads", "1"]
     return ["frcnn", "eval", model, *options, "--json", str(out / "map.json")]
 
 
@@ -179,7 +179,7 @@ def _check_eval(out: Path, undisturbed: Path, new: list[str]) -> None:
 def _detect(inputs: Inputs, out: Path, earlier: bool) -> list[str]:
     where = ["--json", out / "r.json", "--jsonl", out / "r.jsonl", "--json-index", out / "index.json", "-o", out / "c"]
     score = ["--score", "0.9" if earlier else "0.5"]
-    return ["frcnn", "detect", inputs / "model.onnx", inputs / "pictures", "--threads", "1", *score, *map(str, where)]
+    return ["frcnn", "detect", inputs / "model.onnx", inputs / "images", "--threads", "1", *score, *map(str, where)]
 
 
 def _check_detect(out: Path, undisturbed: Path, new: list[str]) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 from PIL import Image
 
 from frcnn.runtime import Detector
-from support.crowd import Crowd, bits, latency_ms, mixed_pictures
+from support.crowd import Crowd, bits, latency_ms, mixed_images
 from support.growth import Growth
 
-__all__ = ["apart", "many_detectors", "many_pictures", "many_threads"]
+__all__ = ["apart", "many_detectors", "many_images", "many_threads"]
 
 Figures = dict[str, Any]
 
@@ -32,23 +32,23 @@ def apart(run: Callable[..., Figures], *arguments: Any) -> Figures:
 
 def many_threads(model: Path, threads: int, seconds: float, warm_up: float) -> Figures:
     """Let threads detect in arrays, files and PIL images of several sizes."""
-    arrays = mixed_pictures()
+    arrays = mixed_images()
     files = [model.with_name(f"{index}.png") for index in range(4)]
     for file, pixels in zip(files, arrays, strict=False):
         Image.fromarray(pixels).save(file)
-    pictures = [*arrays, *files, *(Image.fromarray(pixels) for pixels in arrays[4:8])]
+    images = [*arrays, *files, *(Image.fromarray(pixels) for pixels in arrays[4:8])]
     with Detector.load(model, threads=2) as detector:
-        expected = [bits(found) for found in detector(pictures)]
+        expected = [bits(found) for found in detector(images)]
         for batch_size in (1, 2, 4):  # one thread gives the same bits again, whoever the neighbours are
-            assert [bits(found) for found in detector(pictures, batch_size=batch_size)] == expected
+            assert [bits(found) for found in detector(images, batch_size=batch_size)] == expected
         assert len(set(expected)) == len(arrays)  # a mixed up answer would be seen
-        list(detector.stream(pictures))
-        idle = _seconds_of_calls(detector, pictures[0], 2000)
-        crowd, growth = Crowd(detector, pictures, expected, threads), Growth()
+        list(detector.stream(images))
+        idle = _seconds_of_calls(detector, images[0], 2000)
+        crowd, growth = Crowd(detector, images, expected, threads), Growth()
         crowd.run(seconds, warm_up=warm_up, growth=growth)
     return {
         "threads": threads,
-        "pictures": crowd.done,
+        "images": crowd.done,
         "wrong": crowd.wrong,
         "latency_idle": latency_ms(idle),
         "latency_under_load": latency_ms(crowd.seconds),
@@ -56,29 +56,29 @@ def many_threads(model: Path, threads: int, seconds: float, warm_up: float) -> F
     }
 
 
-def many_pictures(model: Path, count: int, warm_up: int) -> Figures:
-    """Detect in small pictures, one call for each fifty."""
-    pictures, growth, wrong = mixed_pictures(50), Growth(), 0
+def many_images(model: Path, count: int, warm_up: int) -> Figures:
+    """Detect in small images, one call for each fifty."""
+    images, growth, wrong = mixed_images(50), Growth(), 0
     with Detector.load(model, threads=1) as detector:
-        expected = [bits(found) for found in detector(pictures)]
-        for done in range(-warm_up, count, len(pictures)):
+        expected = [bits(found) for found in detector(images)]
+        for done in range(-warm_up, count, len(images)):
             if done == 0:
                 growth.rest()
-            wrong += [bits(found) for found in detector(pictures)] != expected
+            wrong += [bits(found) for found in detector(images)] != expected
             if done >= 0 and done % 200 == 0:
                 growth.take(done)
         growth.rest()
-    return {"pictures": count, "wrong": wrong, **_figures(growth)}
+    return {"images": count, "wrong": wrong, **_figures(growth)}
 
 
 def many_detectors(model: Path, count: int, warm_up: int, leak_bytes: float) -> Figures:
     """Load a detector, use it, leave a stream of it open, and close it."""
-    pictures, growth = mixed_pictures(8), Growth()
+    images, growth = mixed_images(8), Growth()
     for done in range(-warm_up, count):
         if done == 0:
             growth.rest()
         with Detector.load(model, threads=2) as detector:
-            next(detector.stream(pictures))
+            next(detector.stream(images))
         if done >= 0:
             growth.take(done)
     growth.rest()
@@ -93,10 +93,10 @@ def _figures(growth: Growth, **leaks: float) -> Figures:
     }
 
 
-def _seconds_of_calls(detector: Detector, picture: Any, calls: int) -> list[float]:
+def _seconds_of_calls(detector: Detector, image: Any, calls: int) -> list[float]:
     seconds = []
     for _ in range(calls):
         start = time.perf_counter()
-        detector([picture])
+        detector([image])
         seconds.append(time.perf_counter() - start)
     return seconds

@@ -16,14 +16,14 @@ import socket
 import struct
 import sys
 
-__all__ = ["MACHINES", "forbid_internet"]
+__all__ = ["SYSTEMS", "forbid_internet"]
 
-MACHINES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
-"""Machine -> the kernel's number for it (AUDIT_ARCH) and for the call ``socket``."""
+SYSTEMS = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
+"""System -> the kernel's number for it (AUDIT_ARCH) and for the call ``socket``."""
 
 _LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _TRAP = 0x7FFF0000, 0x00030000
-_CALL_AT, _MACHINE_AT, _FAMILY_AT = 0, 4, 16  # in the kernel's struct seccomp_data
+_CALL_AT, _SYSTEM_AT, _FAMILY_AT = 0, 4, 16  # in the kernel's struct seccomp_data
 _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 38, 22, 2
 
 
@@ -33,10 +33,10 @@ class _Program(ctypes.Structure):
 
 def forbid_internet() -> None:
     """Install the filter; to be called before other threads are started, which would not have it."""
-    machine, socket_call = MACHINES[platform.machine()]
+    system, socket_call = SYSTEMS[platform.machine()]
     statements = [
-        (_LOAD, 0, 0, _MACHINE_AT),
-        (_IF_EQUAL, 0, 5, machine),  # a program for another kind of machine could call by another number
+        (_LOAD, 0, 0, _SYSTEM_AT),
+        (_IF_EQUAL, 0, 5, system),  # a program for another kind of system could call by another number
         (_LOAD, 0, 0, _CALL_AT),
         (_IF_EQUAL, 0, 4, socket_call),
         (_LOAD, 0, 0, _FAMILY_AT),

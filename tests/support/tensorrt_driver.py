@@ -106,12 +106,12 @@ def create(plugin: str, attributes: dict[str, Any]) -> Any:
     return creator.create_plugin(plugin, "frcnn", trt.PluginFieldCollection(fields), trt.TensorRTPhase.BUILD, request)
 
 
-def _described(shape: list[int], dtype: str, layout: str, open_letters: list[int], most: list[int]) -> Any:
+def _described(shape: list[int], dtype: str, layout: str, open_letters: list[int], maximum: list[int]) -> Any:
     desc = trt.DynamicPluginTensorDesc()
     inner = trt.PluginTensorDesc()
     inner.dims = [-1 if index in open_letters else size for index, size in enumerate(shape)]
     inner.type, inner.format, inner.scale = getattr(trt.DataType, dtype), getattr(trt.TensorFormat, layout), 1.0
-    desc.desc, desc.min, desc.opt, desc.max = inner, shape, shape, most
+    desc.desc, desc.min, desc.opt, desc.max = inner, shape, shape, maximum
     return desc
 
 
@@ -142,7 +142,7 @@ def drive(
 
     def in_out(names: list[str]) -> list[Any]:
         described = [
-            _described(value["shape"], value["dtype"], name, value.get("open", []), value.get("most", value["shape"]))
+            _described(value["shape"], value["dtype"], name, value.get("open", []), value.get("max", value["shape"]))
             for value, name in zip(inputs, names, strict=False)
         ]
         return described + [

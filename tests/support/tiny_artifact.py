@@ -1,6 +1,6 @@
 """An artifact as small as can be: an engine, suppression, another engine, with Python functions for engines.
 
-Its answers depend on every pixel, on the picture's size and on nothing else, so that pictures or batches that get mixed
+Its answers depend on every pixel, on the image's size and on nothing else, so that images or batches that get mixed
 up are seen.
 """
 
@@ -46,7 +46,7 @@ Arrays = dict[str, np.ndarray]
 
 def profile(batch: tuple[int, int], height: tuple[int, int], width: tuple[int, int]) -> Profile:
     """Return a profile from (least, most) of each size."""
-    ranges = (Range(least=least, usual=most, most=most) for least, most in (batch, height, width))
+    ranges = (Range(min=minimum, opt=maximum, max=maximum) for minimum, maximum in (batch, height, width))
     return Profile(**dict(zip(("batch", "height", "width"), ranges, strict=True)))
 
 
@@ -95,7 +95,7 @@ def propose(arrays: Arrays) -> Arrays:
 
 
 def select(arrays: Arrays) -> Arrays:
-    """Take the best K of what was kept, clipped to the picture."""
+    """Take the best K of what was kept, clipped to the image."""
     kept, sizes = arrays["kept"], arrays["image_sizes"]
     order = np.argsort(-kept, axis=1, kind="stable")[:, :K]
     scores = np.take_along_axis(kept, order, axis=1)

@@ -1,6 +1,6 @@
-"""A real Faster R-CNN as small as can be: the exporter's own graph, about 2 ms a picture on one thread.
+"""A real Faster R-CNN as small as can be: the exporter's own graph, about 2 ms an image on one thread.
 
-Its weights are random and seeded, so what it finds means nothing; but it finds several objects in every picture that is
+Its weights are random and seeded, so what it finds means nothing; but it finds several objects in every image that is
 not plain, and what it finds depends on every pixel. That is what tests of load and of faults need.
 """
 
@@ -25,7 +25,7 @@ _CHANNELS, _HIDDEN, _CLASSES, _GRID, _SIDE = 8, 16, 4, 3, 32
 
 
 def build() -> FasterRCNN:
-    """Return the detector: one map of stride 8, three anchors a cell, pictures resized to 32 pixels."""
+    """Return the detector: one map of stride 8, three anchors a cell, images resized to 32 pixels."""
     torch.manual_seed(7)
     backbone = nn.Sequential(
         nn.Conv2d(3, _CHANNELS, 3, stride=2, padding=1),
@@ -46,7 +46,7 @@ def build() -> FasterRCNN:
         rpn_post_nms_top_n_test=20,
         box_detections_per_img=10,
     )
-    with torch.no_grad():  # so that scores differ from picture to picture
+    with torch.no_grad():  # so that scores differ from image to image
         detector.rpn.head.cls_logits.weight.mul_(50)
         detector.roi_heads.box_predictor.cls_score.weight[0] = 0
         detector.roi_heads.box_predictor.cls_score.weight[1:].mul_(60)
@@ -60,5 +60,5 @@ def export_tiny(path: Path) -> Path:
 
 
 def noise(seed: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Return a picture of seeded noise, (height, width, 3) uint8."""
+    """Return an image of seeded noise, (height, width, 3) uint8."""
     return np.random.default_rng([seed, height, width]).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -20,7 +20,7 @@ from frcnn.spec.engine import MANIFEST_PART, PART_NAME
 
 __all__ = ["DamagedError", "Entry", "begins_like_an_archive", "fault_of_names", "open_bounded", "read_directory"]
 
-_MOST_BYTES: Final = LONGEST_MANIFEST_BYTES  # of a directory, or of a manifest
+_MAX_BYTES: Final = LONGEST_MANIFEST_BYTES  # of a directory, or of a manifest
 _LONGEST_NAME: Final = 200
 _UTF8_NAME, _ENCRYPTED = 0x800, 0x1
 _HEADER: Final = struct.Struct("<4s5H3L2H")
@@ -42,29 +42,29 @@ class Entry(NamedTuple):
 class _Bounded(io.BufferedReader):
     """A file that gives out no more at once than a directory has."""
 
-    def __init__(self, file: io.FileIO, most_bytes: int) -> None:
+    def __init__(self, file: io.FileIO, max_bytes: int) -> None:
         super().__init__(file)
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
 
     def read(self, size: int | None = -1, /) -> bytes:
-        most = self._most_bytes
-        data = super().read(most + 1 if size is None or size < 0 else min(size, most + 1))
-        if len(data) > most:
+        maximum = self._max_bytes
+        data = super().read(maximum + 1 if size is None or size < 0 else min(size, maximum + 1))
+        if len(data) > maximum:
             raise zipfile.BadZipFile("it is too large")
         return data
 
 
-def open_bounded(path: Path, most_bytes: int = _MOST_BYTES) -> io.BufferedReader:
+def open_bounded(path: Path, max_bytes: int = _MAX_BYTES) -> io.BufferedReader:
     """Open a file whose zip directory is to be read: no read of it takes more memory than a directory may.
 
     Args:
         path: the file.
-        most_bytes: of a directory.
+        max_bytes: of a directory.
 
     Raises:
         OSError: it cannot be opened.
     """
-    return _Bounded(io.FileIO(path), most_bytes)
+    return _Bounded(io.FileIO(path), max_bytes)
 
 
 def begins_like_an_archive(path: Path) -> bool:
@@ -96,8 +96,8 @@ def read_directory(file: io.BufferedReader) -> dict[str, Entry]:
     infos.sort(key=lambda info: info.header_offset)
     if not infos or infos[0].orig_filename != MANIFEST_PART or infos[0].header_offset != 0:
         raise DamagedError(f"it does not begin with {MANIFEST_PART}")
-    if infos[0].file_size > _MOST_BYTES:
-        raise DamagedError(f"{MANIFEST_PART} has {infos[0].file_size:,} bytes, expected {_MOST_BYTES:,} at most")
+    if infos[0].file_size > _MAX_BYTES:
+        raise DamagedError(f"{MANIFEST_PART} has {infos[0].file_size:,} bytes, expected {_MAX_BYTES:,} at most")
     fault = fault_of_names([info.orig_filename for info in infos])
     if fault is not None:
         raise DamagedError(fault)

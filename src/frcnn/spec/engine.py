@@ -38,7 +38,7 @@ __all__ = [
     "kernel_part",
 ]
 
-ENGINE_SCHEMA_VERSION: Final = 1
+ENGINE_SCHEMA_VERSION: Final = 2
 SUFFIX: Final = ".frcnn"
 MANIFEST_PART: Final = "manifest.json"
 PRECISION_PART: Final = "precision.json"
@@ -69,20 +69,20 @@ PartName = Annotated[str, msgspec.Meta(pattern=PART_NAME, max_length=200)]
 class Range(Record, frozen=True, kw_only=True):
     """What an engine takes of one size: from ``least`` to ``most``, fastest at ``usual``."""
 
-    least: Positive
-    usual: Positive
-    most: Positive
+    min: Positive
+    opt: Positive
+    max: Positive
 
     def __post_init__(self) -> None:
-        if not self.least <= self.usual <= self.most:
-            raise ValueError(f"expected least <= usual <= most, got {self.least}:{self.usual}:{self.most}")
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"expected least <= usual <= most, got {self.min}:{self.opt}:{self.max}")
 
     def __contains__(self, value: object) -> bool:
         """Return whether a size is within the range."""
-        return isinstance(value, int) and self.least <= value <= self.most
+        return isinstance(value, int) and self.min <= value <= self.max
 
     def __str__(self) -> str:
-        return str(self.least) if self.least == self.most else f"{self.least}:{self.usual}:{self.most}"
+        return str(self.min) if self.min == self.max else f"{self.min}:{self.opt}:{self.max}"
 
 
 class Profile(Record, frozen=True, kw_only=True):
@@ -93,20 +93,20 @@ class Profile(Record, frozen=True, kw_only=True):
     width: Range
 
     def holds(self, batch: int, canvas: Size) -> bool:
-        """Return whether a batch of pictures on a canvas may be run."""
+        """Return whether a batch of images on a canvas may be run."""
         return batch in self.batch and canvas[0] in self.height and canvas[1] in self.width
 
     @property
     def is_static(self) -> bool:
         """Whether it has one canvas only."""
-        return self.height.least == self.height.most and self.width.least == self.width.most
+        return self.height.min == self.height.max and self.width.min == self.width.max
 
     def __str__(self) -> str:
-        """Return the canvases as ``frcnn build --size`` takes them: ``HxW``, or least, usual and most with colons."""
+        """Return the canvases as ``frcnn build --size`` takes them: ``HxW``, or min, opt and max with colons."""
         height, width = self.height, self.width
         if self.is_static:
-            return f"{height.most}x{width.most}"
-        return f"{height.least}x{width.least}:{height.usual}x{width.usual}:{height.most}x{width.most}"
+            return f"{height.max}x{width.max}"
+        return f"{height.min}x{width.min}:{height.opt}x{width.opt}:{height.max}x{width.max}"
 
 
 class EngineTensor(Record, frozen=True, kw_only=True):
@@ -280,12 +280,12 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         Args:
             output: the file to write; its suffix is added where it has another.
             canvases: more canvases, (height, width), that it shall take.
-            batch: pictures at a time; None: as it is.
+            batch: images at a time; None: as it is.
             compute_capabilities: GPUs that TensorRT-RTX shall build for; None: as it is. TensorRT builds for its own.
         """
         gpus = self.compute_capabilities if compute_capabilities is None else compute_capabilities
         ranges = [profile.batch for profile in self.profiles]
-        whole = Range(least=min(r.least for r in ranges), usual=ranges[0].usual, most=max(r.most for r in ranges))
+        whole = Range(min=min(r.min for r in ranges), opt=ranges[0].opt, max=max(r.max for r in ranges))
         name = os.fspath(output)
         name += "" if name.endswith(SUFFIX) else SUFFIX
         sizes = dict.fromkeys([*map(str, self.profiles), *(f"{height}x{width}" for height, width in canvases)])

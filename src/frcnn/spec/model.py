@@ -1,7 +1,7 @@
 """The typed description of a model that every room shares, and the manifest that travels in an artifact.
 
 Sizes are ``(height, width)`` in pixels everywhere in frcnn. A *canvas* is the padded tensor the network
-sees; a picture is resized first (short side / long side as the model says) and then padded onto a canvas.
+sees; an image is resized first (short side / long side as the model says) and then padded onto a canvas.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class TransformSpec(Record, frozen=True, kw_only=True):
     Attributes:
         min_size: length in pixels that the short side is resized to.
         max_size: limit in pixels of the long side after resizing.
-        fixed_size: (height, width) that every picture is resized to instead, or None.
+        fixed_size: (height, width) that every image is resized to instead, or None.
         size_divisible: a canvas is a multiple of this many pixels in both directions.
-        image_mean: per-channel mean (R, G, B) of pictures in [0, 1].
+        image_mean: per-channel mean (R, G, B) of images in [0, 1].
         image_std: per-channel standard deviation, likewise.
     """
 
@@ -85,7 +85,7 @@ class TransformSpec(Record, frozen=True, kw_only=True):
     image_std: tuple[Deviation, Deviation, Deviation]
 
     def resized_size(self, height: int, width: int) -> Size:
-        """Return the (height, width) a picture is resized to before padding.
+        """Return the (height, width) an image is resized to before padding.
 
         The rule of torchvision's ``_resize_image_and_masks`` outside scripting: the scale is a Python
         float, each side is ``floor(side * scale)``. A side may come out as 0 for extreme shapes, where
@@ -98,7 +98,7 @@ class TransformSpec(Record, frozen=True, kw_only=True):
         return max(1, math.floor(float(height) * scale)), max(1, math.floor(float(width) * scale))
 
     def canvas_size(self, height: int, width: int) -> Size:
-        """Return the smallest (height, width) canvas that holds a resized picture of that size."""
+        """Return the smallest (height, width) canvas that holds a resized image of that size."""
         step = self.size_divisible
         return -(-height // step) * step, -(-width // step) * step
 
@@ -110,7 +110,7 @@ class RPNSpec(Record, frozen=True, kw_only=True):
         num_levels: feature maps the RPN looks at.
         anchors_per_location: anchors at each cell, per level.
         pre_nms_top_n: candidates kept per level before suppression.
-        post_nms_top_n: proposals kept per picture after suppression.
+        post_nms_top_n: proposals kept per image after suppression.
         nms_thresh: proposals overlapping a better one by more than this IoU are dropped.
         score_thresh: proposals scoring less are dropped.
     """
@@ -151,7 +151,7 @@ class RoIHeadsSpec(Record, frozen=True, kw_only=True):
         pooler: how RoIs are pooled.
         score_thresh: detections must score more than this.
         nms_thresh: detections overlapping a better one of their class by more than this IoU are dropped.
-        detections_per_img: the most detections per picture.
+        detections_per_img: the most detections per image.
     """
 
     pooler: PoolerSpec
@@ -230,7 +230,7 @@ class Manifest(Record, frozen=True, kw_only=True):
         return read_versioned(text, cls, SCHEMA_VERSION, source=source, remake="export the model again")
 
     def canvas_for(self, resized: Size) -> Size | None:
-        """Return the canvas a resized picture goes on: the smallest that holds it, or None if none does."""
+        """Return the canvas a resized image goes on: the smallest that holds it, or None if none does."""
         needed = self.model.transform.canvas_size(*resized)
         if self.canvases is None:
             return needed

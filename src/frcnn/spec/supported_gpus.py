@@ -66,7 +66,7 @@ def refusal(compute_capability: str) -> str:
 def other_ways(compute_capability: str) -> str:
     """Return what to do on a GPU that TensorRT-RTX does not serve, as a hint."""
     if _number(compute_capability) < _number(RTX_COMPUTE_CAPABILITIES[0]):
-        return "on such a machine run model.onnx on the processor: Detector.load('model.onnx')"
+        return "on such a system run model.onnx on the processor: Detector.load('model.onnx')"
     return (
         "on such a GPU run model.onnx with onnxruntime-gpu, Detector.load('model.onnx', device='cuda'), or what is "
         "built on it: frcnn build model.onnx --target tensorrt"

@@ -7,7 +7,7 @@ import pytest
 from support.engine_files import source_manifest
 
 from frcnn.benchmarks.accuracy.class_map import map_classes
-from frcnn.benchmarks.accuracy.truth import Truth, TruthObject, TruthPicture
+from frcnn.benchmarks.accuracy.truth import Truth, TruthImage, TruthObject
 from frcnn.errors import UsageError
 from frcnn.spec import ModelSpec
 
@@ -17,8 +17,8 @@ BARE = msgspec.structs.replace(NAMED, labels=None, num_classes=91)
 
 def truth(categories: dict[int, str], *used: int, has_ids: bool = True) -> Truth:
     objects = tuple(TruthObject(category=c, box=(0, 0, 9, 9), area=81) for c in used or categories)
-    picture = TruthPicture(file_name="a.png", size=None, objects=objects)
-    return Truth(source="set.json", categories=categories, pictures=(picture,), has_ids=has_ids)
+    image = TruthImage(file_name="a.png", size=None, objects=objects)
+    return Truth(source="set.json", categories=categories, images=(image,), has_ids=has_ids)
 
 
 def refused(model: ModelSpec, of: Truth, *pairs: str, **options: bool) -> UsageError:

@@ -1,4 +1,4 @@
-"""Annotated pictures are found, decoded, detected in; what cannot be used is named; Ctrl-C keeps the rest."""
+"""Annotated images are found, decoded, detected in; what cannot be used is named; Ctrl-C keeps the rest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image
 from support.engine_files import source_manifest
 
 from frcnn.benchmarks.accuracy.collecting import collect
-from frcnn.benchmarks.accuracy.images import find_pictures
-from frcnn.benchmarks.accuracy.truth import Truth, TruthPicture
+from frcnn.benchmarks.accuracy.images import find_images
+from frcnn.benchmarks.accuracy.truth import Truth, TruthImage
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
@@ -19,7 +19,7 @@ from frcnn.runtime.host.backend import HostBackend
 
 
 class OneBox:
-    """A network that finds a cat over each whole picture."""
+    """A network that finds a cat over each whole image."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -60,13 +60,13 @@ def saved(folder: Path, *names: str, size: tuple[int, int] = (64, 64)) -> Path:
 
 
 def truth(*names: str, size: tuple[int, int] | None = (64, 64)) -> Truth:
-    pictures = tuple(TruthPicture(file_name=name, size=size, objects=()) for name in names)
-    return Truth(source="set.json", categories={1: "cat"}, pictures=pictures)
+    images = tuple(TruthImage(file_name=name, size=size, objects=()) for name in names)
+    return Truth(source="set.json", categories={1: "cat"}, images=images)
 
 
-def test_all_pictures_in_the_order_of_the_annotations(detector, network, tmp_path):
+def test_all_images_in_the_order_of_the_annotations(detector, network, tmp_path):
     folder = saved(tmp_path / "p", "c.png", "a.png", "deep/b.png", "other.png")
-    files, missing = find_pictures(truth("c.png", "deep/b.png", "a.png"), folder)
+    files, missing = find_images(truth("c.png", "deep/b.png", "a.png"), folder)
     found = collect(detector, files, batch_size=2)
     assert [answer.truth.file_name for answer in found.answers] == ["c.png", "deep/b.png", "a.png"]
     assert [answer.model.boxes.tolist() for answer in found.answers] == [[[0, 0, 64, 64]]] * 3
@@ -74,75 +74,75 @@ def test_all_pictures_in_the_order_of_the_annotations(detector, network, tmp_pat
     assert {answer.eager for answer in found.answers} == {None}
 
 
-def test_unusable_pictures_are_named_and_the_others_stay_with_their_annotations(detector, tmp_path):
+def test_unusable_images_are_named_and_the_others_stay_with_their_annotations(detector, tmp_path):
     folder = saved(tmp_path / "p", "a.png", "b.png", "e.png")
-    (folder / "b.png").write_bytes(b"no picture")
+    (folder / "b.png").write_bytes(b"no image")
     saved(folder, "c.png", size=(64, 60))
     saved(folder, "d.png", size=(32, 64))  # resized to 666 x 1333, which the canvas does not hold
-    pictures = (
-        *truth("a.png", "b.png", "c.png").pictures,
-        *truth("d.png", size=None).pictures,
-        *truth("e.png").pictures,
+    images = (
+        *truth("a.png", "b.png", "c.png").images,
+        *truth("d.png", size=None).images,
+        *truth("e.png").images,
     )
-    files, _ = find_pictures(Truth(source="set.json", categories={1: "cat"}, pictures=pictures), folder)
+    files, _ = find_images(Truth(source="set.json", categories={1: "cat"}, images=images), folder)
     found = collect(detector, files)
     assert [answer.truth.file_name for answer in found.answers] == ["a.png", "e.png"]
     assert list(found.skipped) == ["b.png", "c.png", "d.png"]
-    assert "not a picture" in found.skipped["b.png"]
+    assert "not an image" in found.skipped["b.png"]
     assert "c.png is 60x64 (width x height), its annotations are for 64x64" in found.skipped["c.png"]
     assert "fits none of the model's canvases" in found.skipped["d.png"]
 
 
-def test_a_picture_that_exif_turns_says_so(detector, tmp_path):
+def test_an_image_that_exif_turns_says_so(detector, tmp_path):
     folder = tmp_path / "p"
     folder.mkdir()
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((40, 64, 3), np.uint8)).save(folder / "a.jpg", exif=exif)
-    found = collect(detector, find_pictures(truth("a.jpg", size=(40, 64)), folder)[0])
+    found = collect(detector, find_images(truth("a.jpg", size=(40, 64)), folder)[0])
     assert "EXIF orientation turns it" in found.skipped["a.jpg"]
 
 
-def test_eager_sees_the_very_picture_and_leaves_out_for_both(detector, tmp_path):
+def test_eager_sees_the_very_image_and_leaves_out_for_both(detector, tmp_path):
     folder = saved(tmp_path / "p", "a.png", "b.png")
     seen = []
 
-    def eager(picture):
-        seen.append(picture)
-        if picture.name.endswith("a.png"):
-            raise ImageError(f"{picture.name}: torchvision cannot resize it")
-        return Detections(boxes=np.zeros((0, 4)), scores=[], labels=[], image_size=picture.size)
+    def eager(image):
+        seen.append(image)
+        if image.name.endswith("a.png"):
+            raise ImageError(f"{image.name}: torchvision cannot resize it")
+        return Detections(boxes=np.zeros((0, 4)), scores=[], labels=[], image_size=image.size)
 
-    found = collect(detector, find_pictures(truth("a.png", "b.png"), folder)[0], eager=eager)
+    found = collect(detector, find_images(truth("a.png", "b.png"), folder)[0], eager=eager)
     assert [answer.truth.file_name for answer in found.answers] == ["b.png"]
     assert found.answers[0].eager is not None and len(found.answers[0].eager) == 0
     assert "torchvision cannot resize it" in found.skipped["a.png"]
-    assert {picture.pixels.shape for picture in seen} == {(64, 64, 3)}
+    assert {image.pixels.shape for image in seen} == {(64, 64, 3)}
 
 
 def test_an_interruption_keeps_what_was_found(detector, tmp_path):
     names = [f"{i}.png" for i in range(6)]
     folder = saved(tmp_path / "p", *names)
 
-    def eager(picture):
-        if picture.name.endswith("3.png"):
+    def eager(image):
+        if image.name.endswith("3.png"):
             raise KeyboardInterrupt
-        return Detections(boxes=np.zeros((0, 4)), scores=[], labels=[], image_size=picture.size)
+        return Detections(boxes=np.zeros((0, 4)), scores=[], labels=[], image_size=image.size)
 
-    found = collect(detector, find_pictures(truth(*names), folder)[0], eager=eager)
+    found = collect(detector, find_images(truth(*names), folder)[0], eager=eager)
     assert found.is_partial
     assert [answer.truth.file_name for answer in found.answers] == names[:3]
 
 
-def test_missing_pictures_are_named_and_may_be_left_out(tmp_path):
+def test_missing_images_are_named_and_may_be_left_out(tmp_path):
     folder = saved(tmp_path / "p", "a.png")
     names = ["a.png", *(f"{i}.png" for i in range(12))]
     with pytest.raises(UsageError) as caught:
-        find_pictures(truth(*names), folder)
-    assert f"12 of 13 pictures that set.json lists are not in {folder}: 0.png, 1.png," in caught.value.message
+        find_images(truth(*names), folder)
+    assert f"12 of 13 images that set.json lists are not in {folder}: 0.png, 1.png," in caught.value.message
     assert "9.png and 2 more" in caught.value.message
     assert "--allow-missing" in caught.value.hint
-    files, missing = find_pictures(truth(*names), folder, allow_missing=True)
+    files, missing = find_images(truth(*names), folder, allow_missing=True)
     assert list(files) == [folder / "a.png"]
     assert list(missing) == names[1:]
 
@@ -150,18 +150,18 @@ def test_missing_pictures_are_named_and_may_be_left_out(tmp_path):
 def test_annotations_of_another_set(tmp_path):
     folder = saved(tmp_path / "p", "x.png")
     with pytest.raises(UsageError) as caught:
-        find_pictures(truth("a.png", "b.png"), folder, allow_missing=True)
-    message = f"none of the 2 pictures that set.json lists (a.png, ...) is in {folder}, which has x.png"
-    assert (caught.value.message, caught.value.hint) == (message, "check that annotations and pictures are of one set")
+        find_images(truth("a.png", "b.png"), folder, allow_missing=True)
+    message = f"none of the 2 images that set.json lists (a.png, ...) is in {folder}, which has x.png"
+    assert (caught.value.message, caught.value.hint) == (message, "check that annotations and images are of one set")
 
 
 def test_a_folder_too_deep(tmp_path):
     folder = saved(tmp_path / "val", "a.png")
     with pytest.raises(UsageError) as caught:
-        find_pictures(truth("val/a.png"), folder)
+        find_images(truth("val/a.png"), folder)
     assert caught.value.hint == "file names are relative to --images: for val/a.png give the folder that has val in it"
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(UsageError, match="is no folder"):
-        find_pictures(truth("a.png"), tmp_path / "none")
+        find_images(truth("a.png"), tmp_path / "none")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from frcnn.benchmarks.accuracy.collecting import Answer
 from frcnn.benchmarks.accuracy.drawing import differing, draw_pair, write_pairs
-from frcnn.benchmarks.accuracy.truth import TruthPicture
+from frcnn.benchmarks.accuracy.truth import TruthImage
 from frcnn.errors import OutputError
 from frcnn.runtime import Detections
 
@@ -30,7 +30,7 @@ def found(*rows: tuple[tuple[float, float, float, float], float, int]) -> Detect
 
 
 def answer(eager: Detections, model: Detections, file: str = "a.png") -> Answer:
-    truth = TruthPicture(file_name=file, size=None, objects=())
+    truth = TruthImage(file_name=file, size=None, objects=())
     return Answer(file=Path(file), truth=truth, model=model, eager=eager)
 
 
@@ -81,21 +81,21 @@ def test_the_surest_difference_comes_first():
 
 
 @pytest.mark.parametrize("width", [40, 150, 900])
-def test_pictures_of_any_size(width):
+def test_images_of_any_size(width):
     few = found(((2, 2, 30, 30), 0.9, 1))
     (item,) = differing([answer(few, found())], score=0.3)
     drawn = draw_pair(item, np.full((60, width, 3), 128, np.uint8), titles=TITLES)
     assert drawn.shape[1] >= 2 * width and drawn.dtype == np.uint8
 
 
-def test_drawings_keep_names_and_never_replace_a_picture(tmp_path):
+def test_drawings_keep_names_and_never_replace_an_image(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     Image.fromarray(np.full((400, 400, 3), 128, np.uint8)).save(folder / "a.png")
     items = differing([answer(found(CAT), found(), str(folder / "a.png"))], score=0.3)
     assert [path.name for path in write_pairs(items, tmp_path / "out", titles=TITLES)] == ["a.png"]
-    with Image.open(tmp_path / "out" / "a.png") as picture:
-        assert picture.width == 808
+    with Image.open(tmp_path / "out" / "a.png") as image:
+        assert image.width == 808
     before = (folder / "a.png").read_bytes()
     with pytest.raises(OutputError, match="is an input and would be overwritten"):
         write_pairs(items, folder, titles=TITLES)

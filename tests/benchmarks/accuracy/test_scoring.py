@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from frcnn.benchmarks.accuracy.scoring import Scorer, difference
-from frcnn.benchmarks.accuracy.truth import TruthObject, TruthPicture
+from frcnn.benchmarks.accuracy.truth import TruthImage, TruthObject
 from frcnn.runtime import Detections
 
 CAT, DOG = 17, 18
@@ -16,8 +16,8 @@ CLASSES = {1: CAT, 2: DOG}
 IOUS = np.arange(0.5, 1.0, 0.05)
 
 
-def truth(*objects: TruthObject) -> TruthPicture:
-    return TruthPicture(file_name="a.png", size=None, objects=objects)
+def truth(*objects: TruthObject) -> TruthImage:
+    return TruthImage(file_name="a.png", size=None, objects=objects)
 
 
 def thing(x: float, y: float, width: float, height: float, category: int = CAT, **more: object) -> TruthObject:
@@ -31,14 +31,14 @@ def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
     return Detections(boxes=boxes, scores=table[:, 4], labels=table[:, 5], image_size=(500, 500))
 
 
-def score(pictures: Sequence[TruthPicture], detections: Sequence[Detections], **options: int):
-    return Scorer(pictures, CLASSES, **options).score(detections)
+def score(images: Sequence[TruthImage], detections: Sequence[Detections], **options: int):
+    return Scorer(images, CLASSES, **options).score(detections)
 
 
 def test_the_very_boxes_are_worth_1():
-    pictures = [truth(thing(0, 0, 20, 20), thing(50, 50, 60, 60, DOG)), truth(thing(10, 10, 200, 100))]
+    images = [truth(thing(0, 0, 20, 20), thing(50, 50, 60, 60, DOG)), truth(thing(10, 10, 200, 100))]
     detections = [found((0, 0, 20, 20, 0.9, 1), (50, 50, 60, 60, 0.3, 2)), found((10, 10, 200, 100, 0.6, 1))]
-    overall, per_class = score(pictures, detections)
+    overall, per_class = score(images, detections)
     assert overall == dict.fromkeys(overall, 1.0)
     assert list(overall) == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
     assert per_class[DOG]["APm"] == 1.0
@@ -61,16 +61,16 @@ def test_a_shifted_box_counts_up_to_its_iou(shift, iou):
 
 def test_a_false_alarm_between_two_hits():
     """Precision is 1 up to a recall of 0.5, 2/3 beyond: 51 of COCO's 101 recalls at 1, 50 at 2/3."""
-    pictures = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50))]
-    overall, _ = score(pictures, [found((0, 0, 50, 50, 0.9, 1), (300, 300, 50, 50, 0.8, 1), (100, 0, 50, 50, 0.7, 1))])
+    images = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50))]
+    overall, _ = score(images, [found((0, 0, 50, 50, 0.9, 1), (300, 300, 50, 50, 0.8, 1), (100, 0, 50, 50, 0.7, 1))])
     assert overall["AP"] == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert overall["AR1"] == 0.5
     assert overall["AR10"] == 1.0
 
 
 def test_a_class_that_is_never_found_is_worth_0_and_the_mean_is_over_classes():
-    pictures = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50, DOG))]
-    overall, per_class = score(pictures, [found((0, 0, 50, 50, 0.9, 1))])
+    images = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50, DOG))]
+    overall, per_class = score(images, [found((0, 0, 50, 50, 0.9, 1))])
     assert (per_class[CAT]["AP"], per_class[DOG]["AP"], overall["AP"]) == (1.0, 0.0, 0.5)
 
 
@@ -93,9 +93,9 @@ def test_classes_that_are_no_category_do_not_count():
 
 
 def test_two_classes_may_be_one_category():
-    pictures = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50))]
+    images = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50))]
     detections = [found((0, 0, 50, 50, 0.9, 1), (100, 0, 50, 50, 0.9, 2))]
-    overall, _ = Scorer(pictures, {1: CAT, 2: CAT}).score(detections)
+    overall, _ = Scorer(images, {1: CAT, 2: CAT}).score(detections)
     assert overall["AP"] == 1.0
 
 
@@ -117,7 +117,7 @@ def test_only_the_best_detections_of_a_class_count():
     objects = [thing(20 * (i % 20), 20 * (i // 20), 10, 10) for i in range(120)]
     rows = [(*item.box, 0.9 - i / 1000, 1) for i, item in enumerate(objects)]
     assert score([truth(*objects)], [found(*rows)])[0]["AR100"] == pytest.approx(100 / 120)
-    overall, _ = score([truth(*objects)], [found(*rows)], most=300)
+    overall, _ = score([truth(*objects)], [found(*rows)], maximum=300)
     assert overall["AR300"] == overall["AP"] == 1.0
     assert "AR100" not in overall
 
@@ -134,31 +134,31 @@ def test_differences():
     assert difference({"AP": 0.5, "APs": None}, {"AP": 0.75, "APs": 0.1}) == {"AP": -0.25, "APs": None}
 
 
-def coco_ap(pictures: Sequence[TruthPicture], detections: Sequence[Detections], label: int, category: int) -> float:
+def coco_ap(images: Sequence[TruthImage], detections: Sequence[Detections], label: int, category: int) -> float:
     """AP by COCO's rules, written for the reader: greedy matching by score, crowds last, 101 recalls."""
     values = []
     for threshold in IOUS:
         hits: list[tuple[float, bool]] = []
         total = 0
-        for picture, of_picture in zip(pictures, detections, strict=True):
-            objects = sorted((o for o in picture.objects if o.category == category), key=lambda o: o.is_crowd)
+        for image, of_image in zip(images, detections, strict=True):
+            objects = sorted((o for o in image.objects if o.category == category), key=lambda o: o.is_crowd)
             total += sum(not o.is_crowd for o in objects)
             taken = [False] * len(objects)
-            rows = np.flatnonzero(of_picture.labels == label)
-            for row in rows[np.argsort(-of_picture.scores[rows], kind="stable")]:
+            rows = np.flatnonzero(of_image.labels == label)
+            for row in rows[np.argsort(-of_image.scores[rows], kind="stable")]:
                 best, partner = min(threshold, 1 - 1e-10), None
                 for i, item in enumerate(objects):
                     if taken[i] and not item.is_crowd:
                         continue
                     if partner is not None and not objects[partner].is_crowd and item.is_crowd:
                         break
-                    overlap = iou_of(of_picture.boxes[row].astype(np.float64), item)
+                    overlap = iou_of(of_image.boxes[row].astype(np.float64), item)
                     if overlap >= best:
                         best, partner = overlap, i
                 if partner is not None:
                     taken[partner] = True
                 if partner is None or not objects[partner].is_crowd:
-                    hits.append((-float(of_picture.scores[row]), partner is not None))
+                    hits.append((-float(of_image.scores[row]), partner is not None))
         hits.sort(key=lambda hit: hit[0])
         is_hit = np.array([hit for _, hit in hits], bool)
         recall = np.cumsum(is_hit) / total
@@ -177,9 +177,9 @@ def iou_of(box: np.ndarray, item: TruthObject) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_second_implementation_agrees_on_random_pictures(seed):
+def test_a_second_implementation_agrees_on_random_images(seed):
     rng = np.random.default_rng(seed)
-    pictures, detections = [], []
+    images, detections = [], []
     for _ in range(12):
         objects, rows = [], []
         for _ in range(int(rng.integers(0, 7))):
@@ -194,10 +194,10 @@ def test_a_second_implementation_agrees_on_random_pictures(seed):
             (*rng.uniform(0, 300, 2), *rng.uniform(10, 90, 2), rng.random(), int(rng.integers(1, 3)))
             for _ in range(int(rng.integers(0, 4)))
         ]
-        pictures.append(truth(*objects))
+        images.append(truth(*objects))
         detections.append(found(*sorted(rows, key=lambda row: -row[4])))
-    overall, per_class = score(pictures, detections)
-    expected = {category: coco_ap(pictures, detections, label, category) for label, category in CLASSES.items()}
+    overall, per_class = score(images, detections)
+    expected = {category: coco_ap(images, detections, label, category) for label, category in CLASSES.items()}
     assert {category: per_class[category]["AP"] for category in expected} == pytest.approx(expected, abs=1e-9)
     assert overall["AP"] == pytest.approx(np.mean(list(expected.values())), abs=1e-9)
     assert 0.1 < overall["AP"] < 0.9

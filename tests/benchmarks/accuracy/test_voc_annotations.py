@@ -35,11 +35,11 @@ def annotation(*objects: tuple[str, tuple[float, ...], int], size: str = SIZE) -
 
 
 def test_corners_are_counted_from_1_and_lie_inside(voc):
-    """A box over a whole picture of 500 x 375 is 1, 1, 500, 375 in VOC; one of a single pixel has four equal sides."""
+    """A box over a whole image of 500 x 375 is 1, 1, 500, 375 in VOC; one of a single pixel has four equal sides."""
     truth = read_voc(*voc(a=annotation(("dog", (1, 1, 500, 375), 0), ("cat", (3, 4, 3, 4), 1))))
-    (picture,) = truth.pictures
-    assert picture.size == (375, 500)
-    dog, cat = picture.objects
+    (image,) = truth.images
+    assert image.size == (375, 500)
+    dog, cat = image.objects
     assert (truth.categories[dog.category], dog.box, dog.area) == ("dog", (0, 0, 500, 375), 500 * 375)
     assert (truth.categories[cat.category], cat.box, cat.area) == ("cat", (2, 3, 1, 1), 1)
     assert (dog.is_crowd, cat.is_crowd) == (False, True), "difficult"
@@ -52,16 +52,16 @@ def test_names_become_categories_without_ids_of_their_own(voc):
     assert [truth.objects_of(category) for category in truth.categories] == [1, 1]
 
 
-def test_a_picture_has_the_name_of_its_annotation(voc):
-    annotations, pictures = voc(a=annotation(), b=annotation(), c=annotation())
+def test_an_image_has_the_name_of_its_annotation(voc):
+    annotations, images = voc(a=annotation(), b=annotation(), c=annotation())
     for name in ("a.png", "b.JPG", "b.png", "a.txt"):
-        (pictures / name).touch()
-    assert [p.file_name for p in read_voc(annotations, pictures).pictures] == ["a.png", "b.JPG", "c.jpg"]
+        (images / name).touch()
+    assert [p.file_name for p in read_voc(annotations, images).images] == ["a.png", "b.JPG", "c.jpg"]
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])
 def test_a_size_that_is_not_said(size, voc):
-    assert read_voc(*voc(a=annotation(size=size))).pictures[0].size is None
+    assert read_voc(*voc(a=annotation(size=size))).images[0].size is None
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from frcnn.benchmarks.timing.correctness import Truth, check
 from frcnn.benchmarks.timing.curves import curve_of, rois_curves, size_curves
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
 from frcnn.errors import ArtifactError
-from frcnn.runtime import Picture
+from frcnn.runtime import RGBImage
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.images.preprocess import prepare
 
@@ -35,15 +35,15 @@ CANVAS = (160, 224)
 
 
 @pytest.fixture
-def shown() -> list[Picture]:
-    return [Picture(pixels=pixels, name=f"p{i}") for i, pixels in enumerate(photographs(LANDSCAPE))]
+def shown() -> list[RGBImage]:
+    return [RGBImage(pixels=pixels, name=f"p{i}") for i, pixels in enumerate(photographs(LANDSCAPE))]
 
 
 @pytest.fixture
 def task(exports: Exports, shown, tmp_path) -> Task:
     model, spec = exports(FAMILY).model, exports(FAMILY).spec
     return Task(
-        model=model, spec=spec, sha256="ab" * 32, pictures=shown, equal_pictures=shown, folder=tmp_path, device="cpu",
+        model=model, spec=spec, sha256="ab" * 32, images=shown, equal_images=shown, folder=tmp_path, device="cpu",
         threads=1, compile_limit_s=0.01,
     )  # fmt: skip
 
@@ -74,26 +74,26 @@ def test_rows_answer_as_eager(row, ways, task) -> None:
     way = ways[row]
     runner = way.open(task, None if way.prepare is None else way.prepare(task))
     truth = Truth(EagerDetector(task.model, task.spec).detect)
-    assert {runner.canvas_of(picture) for picture in task.pictures} == {CANVAS}
-    found = check(truth, runner, task.pictures, task.spec, "fp16", batch=2)  # random weights: overlap, not pixels
+    assert {runner.canvas_of(image) for image in task.images} == {CANVAS}
+    found = check(truth, runner, task.images, task.spec, "fp16", batch=2)  # random weights: overlap, not pixels
     assert found.passed and found.expected > 10
-    assert found.pictures == len(task.pictures) + 2
-    assert runner.network(task.pictures[:2])() is not None
+    assert found.images == len(task.images) + 2
+    assert runner.network(task.images[:2])() is not None
     runner.close()
 
 
-def test_torchvisions_own_export_answers_as_eager_on_the_picture_it_was_traced_with(exports, ways, task) -> None:
+def test_torchvisions_own_export_answers_as_eager_on_the_image_it_was_traced_with(exports, ways, task) -> None:
     way = ways["naive-onnxruntime"]
     align = dataclasses.replace(task, model=exports.model("vgg16"), spec=exports.spec("vgg16"), sha256="cd" * 32)
     runner = way.open(align, naive_onnx(align))
     truth = Truth(EagerDetector(align.model, align.spec).detect)
-    traced_with = align.pictures[:1]
+    traced_with = align.images[:1]
     found = check(truth, runner, traced_with, align.spec, "fp16", batch=1)
     assert found.passed and found.expected > 10
     with pytest.raises(CannotRunError, match="resizing"):
         runner.network(traced_with)
-    with pytest.raises(Exception, match="ONNXRuntimeError"):  # tracing kept the number of this picture's proposals
-        _ = [runner.detect([picture]) for picture in align.pictures]
+    with pytest.raises(Exception, match="ONNXRuntimeError"):  # tracing kept the number of this image's proposals
+        _ = [runner.detect([image]) for image in align.images]
 
 
 # Time that is up ends the compiler wherever it is, be it with a file in its hand.
@@ -110,7 +110,7 @@ def test_torchvisions_own_export_answers_as_eager_on_the_picture_it_was_traced_w
 )
 def test_rows_that_cannot_run_here_say_why(row, reason, ways, task) -> None:
     if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
+        pytest.skip("this system has a GPU")
     way = ways[row]
     with pytest.raises(CannotRunError, match=reason):
         way.open(task, None if way.prepare is None else way.prepare(task))
@@ -210,7 +210,7 @@ def test_ceilings_are_measured() -> None:
     assert 1e8 < ceilings.matmul_flops_per_s["fp32"] < 1e14
 
 
-def test_stages_make_up_a_picture(exports, feeds, task, shown) -> None:
+def test_stages_make_up_an_image(exports, feeds, task, shown) -> None:
     path = exports(FAMILY).path
     ours = onnx_stages(path, shown[0], threads=1)
     eager = eager_stages(EagerRunner(task), shown[0])
@@ -242,6 +242,6 @@ def test_cost_curves_have_a_point_for_each_size(exports, task) -> None:
 
 
 def test_a_curve_has_the_quartiles_of_its_samples() -> None:
-    curve = curve_of("batch", "a", "pictures", {2.0: [10.0, 20.0, 30.0], 1.0: [5.0]}, pictures=lambda x: x)
+    curve = curve_of("batch", "a", "images", {2.0: [10.0, 20.0, 30.0], 1.0: [5.0]}, images=lambda x: x)
     assert [(p.x, p.low_ms, p.median_ms, p.high_ms) for p in curve.points] == [(1, 5, 5, 5), (2, 15, 20, 25)]
     assert [p.fps for p in curve.points] == pytest.approx([200, 100])

@@ -1,4 +1,4 @@
-"""``frcnn bench``, end to end: a checkpoint, its export, pictures, a report; and what goes wrong on the way."""
+"""``frcnn bench``, end to end: a checkpoint, its export, images, a report; and what goes wrong on the way."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ def checkpoint(exports, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     for i, pixels in enumerate((*photographs(SHAPES[0]), photographs(SHAPES[1])[0])):
         Image.fromarray(pixels).save(folder / f"{i}.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
-def command(checkpoint: Path, pictures: Path, folder: Path, *options: object) -> int:
+def command(checkpoint: Path, images: Path, folder: Path, *options: object) -> int:
     arguments = ["bench", checkpoint, "--arch", f"{FAMILIES_FILE}:{FAMILY}", "-o", folder, "--threads", 1]
-    arguments += ["--device", "cpu", "--images", pictures, "--compile-limit", 0, *options]
+    arguments += ["--device", "cpu", "--images", images, "--compile-limit", 0, *options]
     return main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
-def bench(checkpoint, pictures, tmp_path) -> Callable[..., int]:
-    return partial(command, checkpoint, pictures, tmp_path / "report")
+def bench(checkpoint, images, tmp_path) -> Callable[..., int]:
+    return partial(command, checkpoint, images, tmp_path / "report")
 
 
 @pytest.fixture(scope="module")
-def report(exports, checkpoint, pictures, tmp_path_factory) -> Path:
+def report(exports, checkpoint, images, tmp_path_factory) -> Path:
     """The folder of a report."""
     folder = tmp_path_factory.mktemp("report")
-    assert command(checkpoint, pictures, folder, exports(FAMILY).path, "--budget", 8, "--batch", "1,2") == 0
+    assert command(checkpoint, images, folder, exports(FAMILY).path, "--budget", 8, "--batch", "1,2") == 0
     return folder
 
 
@@ -70,18 +70,18 @@ def test_a_report_of_every_row(report, exports) -> None:
     rows = {row.id: row for row in results.rows}
     for name in ("eager-fp32", "eager-fp32-equal", "onnxruntime-cpu"):
         assert rows[name].status == "ok", rows[name].reason
-        whole = rows[name].measure("pictures", 1)
+        whole = rows[name].measure("images", 1)
         assert whole is not None and len(whole.rounds_ms) >= 1 and whole.p50_ms > 0
-    ratio = rows["onnxruntime-cpu"].measure("pictures", 1).ratio  # type: ignore[union-attr]
-    assert ratio is not None and ratio.least <= ratio.median <= ratio.most
+    ratio = rows["onnxruntime-cpu"].measure("images", 1).ratio  # type: ignore[union-attr]
+    assert ratio is not None and ratio.min <= ratio.median <= ratio.max
     assert rows["onnxruntime-cpu"].artifact.size_bytes == exports(FAMILY).path.stat().st_size  # type: ignore[union-attr]
     assert {row.status for row in results.rows} <= {"ok", "wrong", "failed", "unavailable"}
     assert all(row.reason for row in results.rows if row.status != "ok")
     assert [stage.name for stage in rows["onnxruntime-cpu"].stages][:3] == ["decode", "preprocess", "backbone+FPN"]
     assert results.roofline is not None and results.roofline.floors_ms["cpu fp32"] > 0
     assert results.noise.row == "onnxruntime-cpu" and results.noise.noise is not None
-    assert {curve.kind for curve in results.curves} >= {"picture size", "RoIs", "classes"}
-    assert results.workload.equal_size == SHAPES[0] and len(results.workload.pictures) == 5
+    assert {curve.kind for curve in results.curves} >= {"image size", "RoIs", "classes"}
+    assert results.workload.equal_size == SHAPES[0] and len(results.workload.images) == 5
     assert [Path(item.name).name for item in results.workload.skipped] == ["broken.png"]
     assert results.environment.threads == 1 and results.environment.command.startswith("frcnn ")
     for name in ("report.md", "report.html"):
@@ -92,7 +92,7 @@ def test_the_table_shows_rows_and_reasons(report, capsys) -> None:
     results = Results.read(report / "results.json")
     show_results(results)
     out = capsys.readouterr().out
-    assert "decoded pictures to boxes, batch 1" in out
+    assert "decoded images to boxes, batch 1" in out
     for batch in (1, 2, 4):  # what there was time for
         measured = any(row.measure("network", batch) for row in results.rows)
         assert (f"the network only, batch {batch}\n" in re.sub(" +\n", "\n", out)) == measured
@@ -120,7 +120,7 @@ def test_what_changed_since_an_earlier_run(bench, exports, report, tmp_path, cap
         if row["id"] == "onnxruntime-cpu":  # as if ours had been a hundred times as fast
             for measure in row["measures"]:
                 measure["ratio"] |= {
-                    name: 100 * measure["ratio"][name] for name in ("least", "low", "median", "high", "most")
+                    name: 100 * measure["ratio"][name] for name in ("min", "low", "median", "high", "max")
                 }
     earlier.write_text(json.dumps(content))
     options = ("--budget", 2, "--batch", "1", "--against", earlier)
@@ -148,7 +148,7 @@ def test_what_was_measured_before_an_interrupt_is_kept(
     assert bench(exports(FAMILY).path, "--budget", 60, "--batch", "1") == code
     results = Results.read(tmp_path / "report" / "results.json")
     assert results.partial and reason in results.partial_reason
-    rounds = {len(m.rounds_ms) for row in results.rows for m in row.measures if m.scope == "pictures"}
+    rounds = {len(m.rounds_ms) for row in results.rows for m in row.measures if m.scope == "images"}
     assert rounds and min(rounds) >= 1
     assert (tmp_path / "report" / "report.md").exists()
 
@@ -190,7 +190,7 @@ def test_without_artifacts_they_are_built_and_found_the_next_time(tmp_path, caps
         (("--compile-limit", "-1"), "--compile-limit: expected seconds from 0"),
         (("--limit", "banana"), "--limit: expected a share"),
         (("--against", "nowhere.json"), "cannot read nowhere.json"),
-        (("--images", "nowhere"), "not one picture can be used: nowhere: nowhere: no such file or folder"),
+        (("--images", "nowhere"), "not one image can be used: nowhere: nowhere: no such file or folder"),
     ],
 )
 def test_what_makes_no_sense_is_said_in_one_line(bench, capsys, options, message) -> None:

@@ -1,4 +1,4 @@
-"""``frcnn compare``, end to end: a checkpoint, the model exported from it, pictures."""
+"""``frcnn compare``, end to end: a checkpoint, the model exported from it, images."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def checkpoint(exports, tmp_path) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for i, shape in enumerate(SHAPES):
         Image.fromarray(photographs(shape)[i]).save(folder / f"{i}.png")
@@ -57,9 +57,9 @@ def pictures(tmp_path) -> Path:
 
 
 @pytest.fixture
-def compare(checkpoint, model_path, pictures) -> Callable[..., int]:
+def compare(checkpoint, model_path, images) -> Callable[..., int]:
     def run(*options: str, arch: str = f"{FAMILIES_FILE}:{FAMILY}", model: Path = model_path) -> int:
-        paths = [str(checkpoint), str(model), "--images", str(pictures)]
+        paths = [str(checkpoint), str(model), "--images", str(images)]
         return main(["compare", *paths, "--arch", arch, "--threads", "1", *options])
 
     return run
@@ -101,29 +101,29 @@ def test_other_arguments_make_another_model(arg, what, compare, tmp_path, capsys
     assert compare(arch=f"{builder}:build") == 0
 
 
-def test_a_broken_picture_among_good_ones_is_named_and_skipped(compare, pictures, capsys):
-    (pictures / "broken.png").write_bytes((pictures / "0.png").read_bytes()[:200])
+def test_a_broken_image_among_good_ones_is_named_and_skipped(compare, images, capsys):
+    (images / "broken.png").write_bytes((images / "0.png").read_bytes()[:200])
     assert compare() == 1
     captured = capsys.readouterr()
     assert "skipped" in captured.err and "broken.png" in captured.err
-    assert "AGREE: " in captured.out and "in 3 pictures" in captured.out
+    assert "AGREE: " in captured.out and "in 3 images" in captured.out
 
 
-def test_only_broken_pictures_are_an_error(compare, pictures, capsys):
-    for path in pictures.iterdir():
-        path.write_bytes(b"no picture")
+def test_only_broken_images_are_an_error(compare, images, capsys):
+    for path in images.iterdir():
+        path.write_bytes(b"no image")
     assert compare() == 2
-    assert "error: none of the 3 pictures could be used" in capsys.readouterr().err
+    assert "error: none of the 3 images could be used" in capsys.readouterr().err
 
 
-def test_json_holds_limits_pictures_and_verdict(compare, tmp_path, capsys):
+def test_json_holds_limits_images_and_verdict(compare, tmp_path, capsys):
     target = tmp_path / "parity.json"
     assert compare("--json", str(target)) == 0
     result = json.loads(target.read_text())
     assert result["passed"] is True
     assert result["limits"]["rule"] == "exact"
-    assert [Path(p["picture"]).name for p in result["pictures"]] == ["0.png", "1.png", "2.png"]
-    assert result["total"]["matched"] == sum(p["matched"] for p in result["pictures"]) > 20
+    assert [Path(p["image"]).name for p in result["images"]] == ["0.png", "1.png", "2.png"]
+    assert result["total"]["matched"] == sum(p["matched"] for p in result["images"]) > 20
     assert result["total"]["box_px"] <= 0.01 and result["total"]["eager_ms"] > 0
     assert "AGREE" in capsys.readouterr().out
 
@@ -148,31 +148,31 @@ def test_limits_that_make_no_sense_are_refused(options, message, compare, capsys
     assert message in capsys.readouterr().err
 
 
-def test_no_pictures_is_an_error(compare, pictures, capsys):
-    for path in pictures.iterdir():
+def test_no_images_is_an_error(compare, images, capsys):
+    for path in images.iterdir():
         path.unlink()
     assert compare() == 2
     assert "error: " in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_ours_is_an_error(compare, model_path, tmp_path, checkpoint, pictures, capsys):
+def test_a_model_that_is_not_ours_is_an_error(compare, model_path, tmp_path, checkpoint, images, capsys):
     other = tmp_path / "other.onnx"
     other.write_bytes(b"not a model")
-    command = ["compare", str(checkpoint), str(other), "--arch", f"{FAMILIES_FILE}:{FAMILY}", "--images", str(pictures)]
+    command = ["compare", str(checkpoint), str(other), "--arch", f"{FAMILIES_FILE}:{FAMILY}", "--images", str(images)]
     assert main(command) == 2
     assert "other.onnx" in capsys.readouterr().err
 
 
 LARGER = ((256, 320), (320, 256))
 NO_LESS_THAN_160 = Profile(
-    batch=Range(least=1, usual=1, most=4),
-    height=Range(least=160, usual=160, most=320),
-    width=Range(least=160, usual=224, most=320),
+    batch=Range(min=1, opt=1, max=4),
+    height=Range(min=160, opt=160, max=320),
+    width=Range(min=160, opt=224, max=320),
 )
 
 
 @pytest.fixture
-def engine(exports, checkpoint, pictures, tmp_path, monkeypatch) -> Callable[..., tuple[int, dict[str, Any]]]:
+def engine(exports, checkpoint, images, tmp_path, monkeypatch) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Compare with an engine artifact: a real file, and ONNX Runtime on the engine's canvases in the place of a GPU."""
     export = exports(FAMILY)
 
@@ -190,7 +190,7 @@ def engine(exports, checkpoint, pictures, tmp_path, monkeypatch) -> Callable[...
             return Detector(HostBackend(OnnxRuntimeBackend(export.path, threads=1), manifest), manifest)
 
         monkeypatch.setattr(Detector, "load", load)
-        arch = ["--arch", f"{FAMILIES_FILE}:{FAMILY}", "--images", str(pictures), "--threads", "1"]
+        arch = ["--arch", f"{FAMILIES_FILE}:{FAMILY}", "--images", str(images), "--threads", "1"]
         return main(["compare", str(checkpoint), str(path), *arch, *options]), asked
 
     return run
@@ -208,7 +208,7 @@ def test_a_profile_raises_small_canvases(engine, capsys):
     canvases = ((160, 224), (224, 160), (160, 288))
     code, _ = engine(profiles=(NO_LESS_THAN_160,), canvases=canvases)
     assert code == 0
-    assert "in 3 pictures" in capsys.readouterr().out
+    assert "in 3 images" in capsys.readouterr().out
 
 
 def test_eager_on_another_canvas_than_the_engines_would_be_seen(engine, capsys):
@@ -226,7 +226,7 @@ def test_the_engines_own_precision_decides_the_limits(precision, limits, engine,
     assert json.loads(target.read_text())["limits"]["margin"] == limits
 
 
-def test_a_picture_that_fits_no_profile_is_named_and_skipped(engine, capsys):
+def test_an_image_that_fits_no_profile_is_named_and_skipped(engine, capsys):
     code, _ = engine(profiles=(static_profile(160, 224), static_profile(224, 160)), canvases=LARGER)
     assert code == 1
     err = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``frcnn eval``, end to end: a checkpoint, the model exported from it, annotated pictures.
+"""``frcnn eval``, end to end: a checkpoint, the model exported from it, annotated images.
 
 What eager finds is taken for the truth, so that what must come out is known.
 """
@@ -25,15 +25,15 @@ MEASURES = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "
 
 @pytest.fixture(scope="module")
 def found(exports) -> list[dict[str, torch.Tensor]]:
-    """What eager finds in each picture."""
+    """What eager finds in each image."""
     model = exports(FAMILY).model
     with torch.inference_mode():
         return [model([tensor(photographs(shape)[i])])[0] for i, shape in enumerate(SHAPES)]
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for i, shape in enumerate(SHAPES):
         Image.fromarray(photographs(shape)[i]).save(folder / f"{i}.png")
@@ -43,11 +43,11 @@ def pictures(tmp_path) -> Path:
 @pytest.fixture
 def document(found) -> dict[str, Any]:
     """Annotations without a fault: all that eager finds."""
-    labels = sorted({int(label) for picture in found for label in picture["labels"]})
+    labels = sorted({int(label) for image in found for label in image["labels"]})
     assert len(labels) > 2
     annotations = []
-    for i, picture in enumerate(found):
-        for (x1, y1, x2, y2), label in zip(picture["boxes"].tolist(), picture["labels"].tolist(), strict=True):
+    for i, image in enumerate(found):
+        for (x1, y1, x2, y2), label in zip(image["boxes"].tolist(), image["labels"].tolist(), strict=True):
             annotations.append({"image_id": i, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]})
     images = [{"id": i, "file_name": f"{i}.png", "height": s[0], "width": s[1]} for i, s in enumerate(SHAPES)]
     categories = [{"id": label, "name": f"thing {label}"} for label in labels]
@@ -62,13 +62,13 @@ def checkpoint(exports, tmp_path) -> Path:
 
 
 @pytest.fixture
-def evaluate(exports, pictures, document, tmp_path) -> Callable[..., int]:
+def evaluate(exports, images, document, tmp_path) -> Callable[..., int]:
     def run(*options: str, annotations: Any = None) -> int:
         path = tmp_path / "instances.json"
         path.write_text(json.dumps(document if annotations is None else annotations))
         model = str(exports(FAMILY).path)
         return main(
-            ["eval", model, "--annotations", str(path), "--images", str(pictures), "--threads", "1", *map(str, options)]
+            ["eval", model, "--annotations", str(path), "--images", str(images), "--threads", "1", *map(str, options)]
         )
 
     return run
@@ -137,13 +137,13 @@ def test_another_checkpoint_differs_and_that_is_drawn(measured, checkpoint, tmp_
     weights["roi_heads.box_predictor.cls_score.weight"] *= 1.3
     torch.save(weights, checkpoint)
     folder = tmp_path / "differences"
-    result = measured("--checkpoint", checkpoint, *ARCH, "-o", folder, "--draw-score", "0", "--draw-most", "2")
+    result = measured("--checkpoint", checkpoint, *ARCH, "-o", folder, "--draw-score", "0", "--draw-max", "2")
     assert result["exit"] == 0 and result["eager"]["AP"] < result["AP"] == 1.0
     assert result["difference"]["AP"] == result["AP"] - result["eager"]["AP"]
     assert len(list(folder.iterdir())) == 2
     with Image.open(next(folder.iterdir())) as drawn:
         assert drawn.width > 2 * min(width for _, width in SHAPES)
-    assert "2 pictures, of 3 (--draw-most), with differences scoring 0 or more" in capsys.readouterr().err
+    assert "2 images, of 3 (--draw-max), with differences scoring 0 or more" in capsys.readouterr().err
 
 
 def test_the_limit_decides_by_how_much(monkeypatch, measured, checkpoint, capsys):
@@ -166,9 +166,9 @@ def test_the_limit_decides_by_how_much(monkeypatch, measured, checkpoint, capsys
     assert (result["exit"], result["passed"]) == (0, True)
 
 
-def test_a_broken_picture_is_named_and_its_objects_do_not_count(measured, pictures, capsys):
+def test_a_broken_image_is_named_and_its_objects_do_not_count(measured, images, capsys):
     whole = measured()
-    (pictures / "1.png").write_bytes(b"no picture")
+    (images / "1.png").write_bytes(b"no image")
     result = measured()
     assert result["exit"] == 1
     assert (result["images"], list(result["skipped"]), result["AP"]) == (2, ["1.png"], 1.0)
@@ -177,13 +177,13 @@ def test_a_broken_picture_is_named_and_its_objects_do_not_count(measured, pictur
     assert err.count("1.png") == 1 and "warning: skipped" in err
 
 
-def test_missing_pictures_may_be_left_out(evaluate, measured, pictures, capsys):
-    (pictures / "2.png").unlink()
+def test_missing_images_may_be_left_out(evaluate, measured, images, capsys):
+    (images / "2.png").unlink()
     assert evaluate() == 2
-    assert "1 of 3 pictures" in capsys.readouterr().err
+    assert "1 of 3 images" in capsys.readouterr().err
     result = measured("--allow-missing")
     assert (result["exit"], result["images"], result["skipped"]) == (0, 2, {"2.png": "not in the folder"})
-    assert "1 pictures are not in the folder and are left out: 2.png" in capsys.readouterr().err
+    assert "1 images are not in the folder and are left out: 2.png" in capsys.readouterr().err
 
 
 def test_an_interruption_keeps_what_was_measured(measured, monkeypatch, checkpoint, tmp_path, evaluate, capsys):
@@ -191,33 +191,33 @@ def test_an_interruption_keeps_what_was_measured(measured, monkeypatch, checkpoi
 
     detect = EagerDetector.detect
 
-    def interrupted(self, picture, canvas):
-        if picture.name.endswith("2.png"):
+    def interrupted(self, image, canvas):
+        if image.name.endswith("2.png"):
             raise KeyboardInterrupt
-        return detect(self, picture, canvas)
+        return detect(self, image, canvas)
 
     monkeypatch.setattr(EagerDetector, "detect", interrupted)
     result = measured("--checkpoint", checkpoint, *ARCH)
     assert (result["exit"], result["partial"], result["images"], result["AP"]) == (130, True, 2, 1.0)
     captured = capsys.readouterr()
-    assert "PARTIAL: interrupted after 2 of 3 pictures" in captured.out
+    assert "PARTIAL: interrupted after 2 of 3 images" in captured.out
     assert "interrupted" in captured.err
 
 
-def test_voc_folders(exports, pictures, found, tmp_path, capsys):
+def test_voc_folders(exports, images, found, tmp_path, capsys):
     folder = tmp_path / "Annotations"
     folder.mkdir()
-    for i, picture in enumerate(found):
+    for i, image in enumerate(found):
         objects = "".join(
             f"<object><name>thing {label}</name><difficult>0</difficult><bndbox><xmin>{x1 + 1}</xmin>"
             f"<ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
-            for (x1, y1, x2, y2), label in zip(picture["boxes"].tolist(), picture["labels"].tolist(), strict=True)
+            for (x1, y1, x2, y2), label in zip(image["boxes"].tolist(), image["labels"].tolist(), strict=True)
         )
         size = f"<size><width>{SHAPES[i][1]}</width><height>{SHAPES[i][0]}</height></size>"
         (folder / f"{i}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
     names = tmp_path / "labels.txt"
     names.write_text("\n".join(f"thing {label}" for label in range(1, exports(FAMILY).spec.num_classes)))
-    command = ["eval", str(exports(FAMILY).path), "--annotations", str(folder), "--images", str(pictures)]
+    command = ["eval", str(exports(FAMILY).path), "--annotations", str(folder), "--images", str(images)]
     assert main([*command, "--threads", "1"]) == 2
     assert "are no class of the model: thing 1" in capsys.readouterr().err
     assert main([*command, "--labels", str(names), "--json", "-", "--threads", "1"]) == 0
@@ -232,7 +232,7 @@ def test_json_on_standard_output_is_all_there_is(evaluate, capsys):
 def test_tables(evaluate, capsys):
     assert evaluate() == 0
     out = capsys.readouterr().out
-    assert "3 pictures" in out and "thing 1" in out and "1.0000" in out
+    assert "3 images" in out and "thing 1" in out and "1.0000" in out
 
 
 @pytest.mark.parametrize(
@@ -260,11 +260,11 @@ def test_annotations_without_objects_of_the_models_classes(evaluate, document, c
     assert "there is nothing to measure against" in capsys.readouterr().err
 
 
-def test_only_broken_pictures(evaluate, pictures, capsys):
-    for path in pictures.iterdir():
-        path.write_bytes(b"no picture")
+def test_only_broken_images(evaluate, images, capsys):
+    for path in images.iterdir():
+        path.write_bytes(b"no image")
     assert evaluate() == 2
-    assert "error: none of the 3 pictures could be used" in capsys.readouterr().err
+    assert "error: none of the 3 images could be used" in capsys.readouterr().err
 
 
 def test_another_checkpoint_is_refused(evaluate, checkpoint, tmp_path, capsys):

@@ -21,8 +21,8 @@ FAMILY = "resnet18_fpn_max"
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     for i, shape in enumerate(SHAPES):
         Image.fromarray(photographs(shape)[i]).save(folder / f"{i}.png")
@@ -50,8 +50,8 @@ def measured(profile, tmp_path):
     return run
 
 
-def test_the_table_the_json_and_the_chart_say_the_same(measured, exports, pictures, tmp_path, capsys):
-    found = measured("--images", pictures, "--top", "7")
+def test_the_table_the_json_and_the_chart_say_the_same(measured, exports, images, tmp_path, capsys):
+    found = measured("--images", images, "--top", "7")
     path = exports(FAMILY).path
     assert found.schema_version == SCHEMA_VERSION == 1
     assert (found.model, found.sha256) == (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
@@ -71,7 +71,7 @@ def test_the_table_the_json_and_the_chart_say_the_same(measured, exports, pictur
     assert re.search(
         r"the network takes [\d.,]+ ms without the profiler and [\d.,]+ ms with it \([+-]\d+%, -?[\d.]+ us", said.out
     )
-    assert "picture(s) left out" in said.err
+    assert "image(s) left out" in said.err
     chart = (tmp_path / "out" / "chart.html").read_text()
     assert chart.startswith("<!doctype html>") and "<script" not in chart
     assert re.findall(r"(?:src|href)=\"(?!#)", chart) == []
@@ -87,14 +87,14 @@ def test_json_on_standard_output_is_alone_there(profile, capsys):
     found = msgspec.json.decode(said.out, type=Profile)
     assert (found.batch, found.canvas) == (2, (160, 224))
     assert "decode" not in {stage.name for stage in found.stages}  # ours are in memory
-    assert len(found.pictures) == 4
+    assert len(found.images) == 4
     assert found.source != "given"
     assert said.err.splitlines()[-1].endswith("chart.html")
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_the_exit_code_is_1(profile, pictures, capsys):
-    (pictures / "broken.png").write_bytes(b"nothing")
-    assert profile("--threads", "1", "--images", pictures) == 1
+def test_an_image_that_cannot_be_read_is_named_and_the_exit_code_is_1(profile, images, capsys):
+    (images / "broken.png").write_bytes(b"nothing")
+    assert profile("--threads", "1", "--images", images) == 1
     said = capsys.readouterr()
     assert "broken.png" in said.err and said.err.startswith("warning: skipped")
     assert "the slowest 20 of" in said.out
@@ -118,7 +118,7 @@ def test_names_from_a_model_cannot_be_markup(measured):
         (["--size", "big"], "--size: expected HEIGHTxWIDTH in pixels, got 'big'"),
         (["--size", "160x224,224x160"], "--size: expected one canvas, got '160x224,224x160'"),
         (["--size", "100x100"], "--size: the model takes no canvas of 100x100 (height x width)"),
-        (["--images", "nowhere"], "--images: not one picture can be used: nowhere: nowhere: no such file or folder"),
+        (["--images", "nowhere"], "--images: not one image can be used: nowhere: nowhere: no such file or folder"),
         (["--device", "cuda"], "device 'cuda': of a model.onnx only the processor can be profiled"),
         (["--provider", "tensorrt"], "device 'cuda': of a model.onnx only the processor can be profiled"),
         (["--chart", "."], "cannot write .: it is a folder"),
@@ -173,7 +173,7 @@ def test_without_a_gpu_an_engine_is_refused_as_loading_it_is(profile, engine_fil
     except ArtifactError as error:
         expected = error
     else:
-        pytest.skip("this machine has a GPU")
+        pytest.skip("this system has a GPU")
     assert profile(model=engine_file) == 2
     said = capsys.readouterr()
     assert said.out == ""

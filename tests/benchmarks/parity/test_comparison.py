@@ -19,14 +19,14 @@ from support.images import tensor
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from frcnn.benchmarks.parity.comparison import Limits, Parity, PictureParity, compare_detections, default_limits, total
+from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity, compare_detections, default_limits, total
 from frcnn.exporter import load_checkpoint
 from frcnn.exporter.model import DeployableFasterRCNN, boxes, roi_heads, rpn
 from frcnn.runtime import Detections
 from frcnn.spec import ModelSpec, Size
 
 THRESHOLD = 0.05
-MOST = 6
+MAX = 6
 EXACT = default_limits("fp32", "align")
 OVERLAP = default_limits("fp16", "align")
 AGREEMENT = default_limits("fp16", "max")
@@ -41,7 +41,7 @@ LABELS = np.array([1, 2, 1, 3], np.int64)
 @pytest.fixture
 def spec(exports) -> ModelSpec:
     spec = exports.spec("resnet18_fpn_max")
-    heads = msgspec.structs.replace(spec.roi_heads, score_thresh=THRESHOLD, detections_per_img=MOST)
+    heads = msgspec.structs.replace(spec.roi_heads, score_thresh=THRESHOLD, detections_per_img=MAX)
     return msgspec.structs.replace(spec, roi_heads=heads)
 
 
@@ -66,11 +66,11 @@ def without(row: int) -> Detections:
     return make(BOXES[keep], SCORES[keep], LABELS[keep])
 
 
-def compared(found: Detections, spec: ModelSpec, limits: Limits, expected: Detections | None = None) -> PictureParity:
+def compared(found: Detections, spec: ModelSpec, limits: Limits, expected: Detections | None = None) -> ImageParity:
     """Compare in both directions: which side is eager makes no difference to the verdict."""
     expected = make() if expected is None else expected
-    result = compare_detections(expected, found, spec, limits, name="picture.png")
-    other = compare_detections(found, expected, spec, limits, name="picture.png")
+    result = compare_detections(expected, found, spec, limits, name="image.png")
+    other = compare_detections(found, expected, spec, limits, name="image.png")
     assert result.passes(limits) == other.passes(limits)
     assert (result.matched, result.unmatched, result.box_px) == (other.matched, other.unmatched, other.box_px)
     return result

@@ -12,7 +12,7 @@ from support.tiny_artifact import TinyArtifact, profile
 from frcnn.benchmarks.profile.engine_profile import profile_engine
 from frcnn.benchmarks.profile.inputs import choose_inputs
 from frcnn.benchmarks.profile.profile import stage_times
-from frcnn.benchmarks.timing.images import given_pictures
+from frcnn.benchmarks.timing.images import given_images
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.runtime.images.canvases import EngineCanvases
 
@@ -55,7 +55,7 @@ def run(device, artifact, tmp_path):
     def run(*, batch=1, repeats=2, **options):
         manifest, engines = artifact.manifest, artifact.engines(device, **options)
         canvases, transform = EngineCanvases(manifest), manifest.source.model.transform
-        inputs = choose_inputs(given_pictures([tmp_path]), transform, canvases, canvas=None, first=None)
+        inputs = choose_inputs(given_images([tmp_path]), transform, canvases, canvas=None, first=None)
         shares = []
         try:
             measured = profile_engine(
@@ -124,16 +124,16 @@ def test_engines_that_report_nothing_are_shown_as_a_whole(run):
     assert run.remarks == ["TensorRT reported no layers: its engines are shown as a whole, between layers"]
 
 
-def test_a_profile_that_wants_more_pictures_is_told(run, artifact, device):
+def test_a_profile_that_wants_more_images_is_told(run, artifact, device):
     profiles = (profile((2, 2), (160, 160), (224, 224)),)
     artifact.manifest = TinyArtifact(artifact.manifest.source, profiles=profiles).manifest
     measured = run(layers=LAYERS)
     assert len(measured.runs) == 2
-    assert run.remarks == ["the engine runs 2 pictures at the least: 2 are timed, 1 of them asked for"]
+    assert run.remarks == ["the engine runs 2 images at the least: 2 are timed, 1 of them asked for"]
 
 
 def test_a_batch_that_no_profile_holds_is_refused(run, device):
-    with pytest.raises(UsageError, match="no profile of the engine holds 3 pictures"):
+    with pytest.raises(UsageError, match="no profile of the engine holds 3 images"):
         run(batch=3)
     assert device.left_open() == {"devices": 1}
 

@@ -1,4 +1,4 @@
-"""Which pictures a profile looks at."""
+"""Which images a profile looks at."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pytest
 
 from frcnn.benchmarks.candidates.artifacts import first_canvas
 from frcnn.benchmarks.profile.inputs import choose_inputs
-from frcnn.benchmarks.timing.images import Pictures
+from frcnn.benchmarks.timing.images import Images
 from frcnn.errors import ImageSizeError, UsageError
-from frcnn.runtime import Picture
+from frcnn.runtime import RGBImage
 from frcnn.runtime.images.canvases import OnnxCanvases
 
 
-def pictures(*sizes, files=True, folder):
-    made = [Picture(pixels=np.zeros((*size, 3), np.uint8), name=f"p{i}") for i, size in enumerate(sizes)]
+def images(*sizes, files=True, folder):
+    made = [RGBImage(pixels=np.zeros((*size, 3), np.uint8), name=f"p{i}") for i, size in enumerate(sizes)]
     paths = tuple(folder / f"{i}.png" for i in range(len(sizes))) if files else ()
-    return Pictures(pictures=tuple(made), skipped=(), source="given", files=paths)
+    return Images(images=tuple(made), skipped=(), source="given", files=paths)
 
 
 @pytest.fixture
@@ -24,16 +24,16 @@ def choose(exports, tmp_path):
     manifest = exports("vgg16").manifest  # short side 160, long side at most 288
 
     def choose(*sizes, canvas=None, first=None, files=True):
-        given = pictures(*sizes, files=files, folder=tmp_path)
+        given = images(*sizes, files=files, folder=tmp_path)
         return choose_inputs(given, manifest.model.transform, OnnxCanvases(manifest), canvas=canvas, first=first)
 
     return choose
 
 
-def test_the_first_picture_says_the_canvas_and_others_are_left_out(choose, tmp_path):
+def test_the_first_image_says_the_canvas_and_others_are_left_out(choose, tmp_path):
     found = choose((160, 224), (224, 160), (320, 448), (160, 280))
     assert found.canvas == (160, 224)
-    assert [item.picture.name for item in found.placed] == ["p0", "p2"]
+    assert [item.image.name for item in found.placed] == ["p0", "p2"]
     assert found.files == (tmp_path / "0.png", tmp_path / "2.png")
     assert found.left_out == ("p1", "p3")
     assert {item.resized for item in found.placed} == {(160, 224)}
@@ -48,12 +48,12 @@ def test_runs_go_on_where_the_one_before_ended(choose):
 
 def test_a_canvas_that_is_given_takes_all_that_it_holds(choose):
     found = choose((160, 224), (224, 160), (160, 192), canvas=(192, 256))
-    assert [item.picture.name for item in found.placed] == ["p0", "p2"]
+    assert [item.image.name for item in found.placed] == ["p0", "p2"]
     assert [item.resized for item in found.placed] == [(160, 224), (160, 192)]
     assert {item.canvas for item in found.placed} == {(192, 256)}
 
 
-def test_pictures_of_ours_fill_the_canvas(choose):
+def test_images_of_ours_fill_the_canvas(choose):
     found = choose((160, 224), (224, 160), canvas=(192, 256), files=False)
     assert [item.resized for item in found.placed] == [(192, 256)] * 2
     assert found.files == ()
@@ -64,13 +64,13 @@ def test_canvases_that_cannot_be(choose):
     with pytest.raises(UsageError, match="takes no canvas of 100x200") as raised:
         choose((160, 224), canvas=(100, 200))
     assert raised.value.hint == "the smallest that holds it is 128x224"
-    with pytest.raises(ImageSizeError, match="--size 96x96: none of the 1 picture"):
+    with pytest.raises(ImageSizeError, match="--size 96x96: none of the 1 image"):
         choose((160, 224), canvas=(96, 96))
 
 
 def test_a_fixed_canvas_is_the_only_one(exports, tmp_path):
     manifest = exports("vgg16", size=(160, 224)).manifest
-    given = pictures((160, 224), folder=tmp_path)
+    given = images((160, 224), folder=tmp_path)
     transform, canvases = manifest.model.transform, OnnxCanvases(manifest)
     with pytest.raises(UsageError, match="fits none of the model's canvases 160x224"):
         choose_inputs(given, transform, canvases, canvas=(320, 320), first=(160, 224))
@@ -78,12 +78,12 @@ def test_a_fixed_canvas_is_the_only_one(exports, tmp_path):
     assert found.canvas == (160, 224)
 
 
-def test_pictures_of_ours_that_fit_no_canvas_fill_the_first(exports, tmp_path):
+def test_images_of_ours_that_fit_no_canvas_fill_the_first(exports, tmp_path):
     manifest = exports("vgg16", size=(160, 224)).manifest
     transform, canvases = manifest.model.transform, OnnxCanvases(manifest)
-    ours = pictures((160, 280), (160, 280), files=False, folder=tmp_path)
+    ours = images((160, 280), (160, 280), files=False, folder=tmp_path)
     found = choose_inputs(ours, transform, canvases, canvas=None, first=first_canvas(manifest))
     assert [(item.resized, item.canvas) for item in found.placed] == [((160, 224), (160, 224))] * 2
-    theirs = pictures((160, 280), folder=tmp_path)
+    theirs = images((160, 280), folder=tmp_path)
     with pytest.raises(ImageSizeError, match=r"p0 .*fits none of the model's canvases 160x224"):
         choose_inputs(theirs, transform, canvases, canvas=None, first=first_canvas(manifest))

@@ -14,7 +14,7 @@ from frcnn.benchmarks.profile import onnx_profile
 from frcnn.benchmarks.profile.inputs import choose_inputs
 from frcnn.benchmarks.profile.onnx_profile import check_on_processor, profile_onnx
 from frcnn.benchmarks.profile.onnx_runs import RanLayer
-from frcnn.benchmarks.timing.images import given_pictures
+from frcnn.benchmarks.timing.images import given_images
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.runtime.images.canvases import OnnxCanvases
 from frcnn.runtime.model_files.artifact import open_artifact
@@ -28,7 +28,7 @@ def inputs(exports, tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     manifest = exports(FAMILY).manifest
     return choose_inputs(
-        given_pictures([tmp_path]), manifest.model.transform, OnnxCanvases(manifest), canvas=(160, 224), first=None
+        given_images([tmp_path]), manifest.model.transform, OnnxCanvases(manifest), canvas=(160, 224), first=None
     )
 
 
@@ -48,9 +48,9 @@ class Delays:
         self.now = 0.0
         self.profiled_runs = 0
         monkeypatch.setattr(onnx_profile, "time", SimpleNamespace(perf_counter=lambda: self.now / 1e3))
-        monkeypatch.setattr(onnx_profile.Picture, "open", self.takes(DECODE, lambda file: None))
+        monkeypatch.setattr(onnx_profile.RGBImage, "open", self.takes(DECODE, lambda file: None))
         monkeypatch.setattr(onnx_profile, "with_pixels", self.takes(PREPROCESS, onnx_profile.with_pixels))
-        monkeypatch.setattr(onnx_profile, "boxes_in_picture", self.takes(POST, onnx_profile.boxes_in_picture))
+        monkeypatch.setattr(onnx_profile, "boxes_in_image", self.takes(POST, onnx_profile.boxes_in_image))
         monkeypatch.setattr(onnx_profile, "OnnxRuntimeBackend", lambda path, threads: self)
         monkeypatch.setattr(onnx_profile, "profiled_session", self.profiled_session)
         self.between = iter([9.0, 1.0, 2.0, 6.0])

@@ -104,6 +104,6 @@ def test_what_onnx_runtime_cannot_do_is_one_line(model, tmp_path):
     wrong = {"images": np.ones((2, 8, 16, 16), np.float32)}
     with (
         profiled_session(model, threads=1) as session,
-        pytest.raises(ArtifactError, match="failed on 2 picture"),
+        pytest.raises(ArtifactError, match="failed on 2 image"),
     ):
         session.run(wrong)

@@ -16,7 +16,7 @@ ROW = next(row.id for row in made_up().rows if row.status == "ok" and row.id != 
 
 def ratio(median: float, spread: float = 0.01) -> Ratio:
     low, high = median * (1 - spread), median * (1 + spread)
-    return Ratio(median=median, least=low, most=high, low=low, high=high, rounds=9)
+    return Ratio(median=median, min=low, max=high, low=low, high=high, rounds=9)
 
 
 def run_with(now: Ratio, *, status: str = "ok") -> Results:
@@ -98,7 +98,7 @@ def test_another_task_is_refused() -> None:
         compare_runs(other, made, file=Path("old.json"), limit=0.05)
 
 
-def test_another_machine_is_noted() -> None:
+def test_another_system_is_noted() -> None:
     made = made_up()
     packages = made.environment.packages | {"torch": "0.1"}
     other = replaced(made, environment=replaced(made.environment, cpu="abacus", packages=packages))

@@ -82,7 +82,7 @@ def with_noise(run: Results, **changes) -> Results:
 def test_the_fastest_right_row_is_the_headline_with_its_spread(run):
     alone = only(run, EAGER, FASTEST, WRONG)
     answer = headline(alone)
-    measure = run.row(FASTEST).measure("pictures", 1)
+    measure = run.row(FASTEST).measure("images", 1)
     assert answer.figure == f"{measure.ratio.median:.2f}x"
     assert answer.tone == "good"
     assert run.row(FASTEST).name in answer.text
@@ -94,7 +94,7 @@ def test_the_fastest_right_row_is_the_headline_with_its_spread(run):
 def test_a_wrong_row_is_never_the_headline_however_fast(run):
     wrong = run.row(WRONG)
     fastest = run.row(FASTEST)
-    assert wrong.measure("pictures", 1).ratio.median > 1.5 * fastest.measure("pictures", 1).ratio.median
+    assert wrong.measure("images", 1).ratio.median > 1.5 * fastest.measure("images", 1).ratio.median
     assert wrong not in ranked(run)
     assert f"Measured but wrong, so not ranked: {wrong.name}." in headline(run).remarks
     assert headline(only(run, EAGER, WRONG)).figure == ""
@@ -107,10 +107,10 @@ def test_a_row_that_was_not_compared_is_not_called_fast(run):
     assert any("not compared with eager" in remark for remark in answer.remarks)
 
 
-def test_a_noisy_machine_gives_no_number_and_no_ranks(run):
+def test_a_noisy_system_gives_no_number_and_no_ranks(run):
     noisy = with_noise(run, too_noisy=True, noise=0.3)
     answer = headline(noisy)
-    assert answer.text == "This machine was too noisy to tell rows apart."
+    assert answer.text == "This system was too noisy to tell rows apart."
     assert answer.figure == ""
     assert ranks(noisy) == {}
     assert "There are no ranks" in markdown(document_of(noisy))
@@ -122,7 +122,7 @@ def test_a_row_within_the_noise_of_eager_is_no_gain(run, how):
     if how == "interval":
         alone = with_ratio(alone, FASTEST, low=0.97, high=9.0)
     else:
-        blur = NotToldApart(first=FASTEST, second=EAGER, scope="pictures", batch=1)
+        blur = NotToldApart(first=FASTEST, second=EAGER, scope="images", batch=1)
         alone = with_noise(alone, not_told_apart=(blur,))
     answer = headline(alone)
     assert answer.text.startswith("No correct row can be told apart from eager")
@@ -178,9 +178,9 @@ def test_every_row_is_in_the_table_with_its_status_and_reason(run):
 
 def test_a_wrong_row_has_times_but_neither_ratio_nor_rank(run):
     cells = cells_of(markdown(document_of(run)), "I")
-    assert cells[2] == ms(run.row(WRONG).measure("pictures", 1).p50_ms)
+    assert cells[2] == ms(run.row(WRONG).measure("images", 1).p50_ms)
     assert [cells[6], cells[8], cells[9]] == ["-", "-", "-"]
-    assert ratio_text(run.row(WRONG).measure("pictures", 1).ratio) not in markdown(document_of(run))
+    assert ratio_text(run.row(WRONG).measure("images", 1).ratio) not in markdown(document_of(run))
 
 
 def test_both_files_say_the_same(run):
@@ -253,7 +253,7 @@ def test_what_comes_from_data_is_text_and_nothing_else(run):
         model=HOSTILE,
         checkpoint=HOSTILE,
         source=HOSTILE,
-        pictures=tuple(replaced(picture, name=HOSTILE) for picture in run.workload.pictures),
+        images=tuple(replaced(image, name=HOSTILE) for image in run.workload.images),
         skipped=tuple(replaced(one, name=HOSTILE, reason=HOSTILE) for one in run.workload.skipped),
     )
     gpu = replaced(
@@ -261,11 +261,11 @@ def test_what_comes_from_data_is_text_and_nothing_else(run):
         name=HOSTILE,
         states=tuple(replaced(s, throttling=(HOSTILE,)) for s in run.environment.gpu.states),
     )
-    machine = replaced(run.environment, cpu=HOSTILE, gpu=gpu, os=HOSTILE, command=HOSTILE, packages={HOSTILE: HOSTILE})
+    system = replaced(run.environment, cpu=HOSTILE, gpu=gpu, os=HOSTILE, command=HOSTILE, packages={HOSTILE: HOSTILE})
     comparison = replaced(run.comparison, file=HOSTILE, notes=(HOSTILE,))
     curves = tuple(replaced(curve, note=HOSTILE, unit=HOSTILE) for curve in run.curves)
     hostile = replaced(
-        run, rows=rows, workload=work, environment=machine, comparison=comparison, curves=curves, partial=True,
+        run, rows=rows, workload=work, environment=system, comparison=comparison, curves=curves, partial=True,
         partial_reason=HOSTILE, noise=replaced(run.noise, how=HOSTILE),
     )  # fmt: skip
     text = html(document_of(hostile))
@@ -279,7 +279,7 @@ def test_what_comes_from_data_is_text_and_nothing_else(run):
     in_code = said.partition("```sh\n")[2].partition("\n```")[0]
     outside = said.replace(in_code, "")
     assert not re.search(r"(?<!\\)<|(?<!\\)\*c|(?<!\\)\[d", outside)
-    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in cells_table(outside, "picture")}
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in cells_table(outside, "image")}
     assert widths == {5}
     assert not re.search("^# f", outside, re.MULTILINE)
 
@@ -312,12 +312,12 @@ def test_a_command_with_backticks_stays_inside_its_fence(run):
 def test_a_run_of_one_row_and_nothing_else_is_a_report(run, tmp_path):
     eager = replaced(run.row(EAGER), measures=(), stages=(), of_roofline=None, status="failed", reason="no memory")
     work = replaced(
-        run.workload, pictures=(), skipped=(), proposals=(), detections=(), checkpoint=None, canvases=(), batches=()
+        run.workload, images=(), skipped=(), proposals=(), detections=(), checkpoint=None, canvases=(), batches=()
     )
     noise = replaced(run.noise, row=None, null=None, noise=None, not_told_apart=(), how="")
-    machine = replaced(run.environment, gpu=None, affinity=(), packages={}, load_before=None, turbo=True)
+    system = replaced(run.environment, gpu=None, affinity=(), packages={}, load_before=None, turbo=True)
     little = replaced(
-        run, rows=(eager,), curves=(), roofline=None, comparison=None, workload=work, noise=noise, environment=machine
+        run, rows=(eager,), curves=(), roofline=None, comparison=None, workload=work, noise=noise, environment=system
     )
     for path in write_report(little, tmp_path):
         text = path.read_text(encoding="utf-8")
@@ -329,8 +329,8 @@ def test_a_run_of_one_row_and_nothing_else_is_a_report(run, tmp_path):
 
 def test_one_call_and_differences_of_nothing_are_drawn(run):
     row = run.row(FASTEST)
-    measure = row.measure("pictures", 1)
-    ratio = Ratio(median=1.0, least=1.0, most=1.0, low=1.0, high=1.0, rounds=1)
+    measure = row.measure("images", 1)
+    ratio = Ratio(median=1.0, min=1.0, max=1.0, low=1.0, high=1.0, rounds=1)
     once = replaced(measure, rounds_ms=((4.0,),), p50_ms=4.0, p90_ms=4.0, p99_ms=4.0, mean_ms=4.0, ratio=ratio)
     same = replaced(row.correctness, box_px=0.0, score=0.0, iou=1.0, expected=0, found=0, matched=0)
     text = html(document_of(with_row(only(run, EAGER, FASTEST), FASTEST, measures=(once,), correctness=same)))
@@ -347,9 +347,9 @@ def test_agreement_counts_what_both_have():
 
 
 def test_the_slowest_call_is_among_the_dots(run):
-    samples = [t for of_round in run.row(FASTEST).measure("pictures", 1).rounds_ms for t in of_round]
+    samples = [t for of_round in run.row(FASTEST).measure("images", 1).rounds_ms for t in of_round]
     many = tuple(tuple(samples) for _ in range(5))
-    measure = replaced(run.row(FASTEST).measure("pictures", 1), rounds_ms=many)
+    measure = replaced(run.row(FASTEST).measure("images", 1), rounds_ms=many)
     figures = latency_figures(with_row(only(run, FASTEST), FASTEST, measures=(measure,)))
     dots = re.findall(r'<circle cx="([\d.]+)%"', figures[0].drawing)
     assert 100 <= len(dots) <= 120

@@ -31,7 +31,7 @@ def lane(clock: FakeClock, name: str, ms: float, *, windows: int = 4, fails_at: 
     return Lane(row=name, windows=windows, call=call, stopwatch=WallStopwatch(clock))
 
 
-def group(lanes: list[Lane], batch: int = 1, scope: str = "pictures", weight: float = 1.0, required=False) -> Group:
+def group(lanes: list[Lane], batch: int = 1, scope: str = "images", weight: float = 1.0, required=False) -> Group:
     return Group(scope=scope, batch=batch, lanes=lanes, weight=weight, required=required)
 
 
@@ -40,10 +40,10 @@ def rounds_of(clock: FakeClock, lanes: int, warm_up: int) -> list[list[str]]:
     return [timed[i : i + lanes] for i in range(0, len(timed), lanes)]
 
 
-def test_rounds_turn_and_all_lanes_of_a_round_see_the_same_pictures() -> None:
+def test_rounds_turn_and_all_lanes_of_a_round_see_the_same_images() -> None:
     clock = FakeClock()
     lanes = [lane(clock, name, 100) for name in "abc"]
-    measure_groups([group(lanes)], plain(budget_s=60, most_rounds=5), clock=clock, sleep=clock.sleep)
+    measure_groups([group(lanes)], plain(budget_s=60, max_rounds=5), clock=clock, sleep=clock.sleep)
     warm_up = sum(item.warm_up for item in lanes)
     assert rounds_of(clock, 3, warm_up) == [
         ["a0", "b0", "c0"],
@@ -57,7 +57,7 @@ def test_rounds_turn_and_all_lanes_of_a_round_see_the_same_pictures() -> None:
 def test_samples_are_exactly_the_delays() -> None:
     clock = FakeClock()
     lanes = [lane(clock, "a", 100), lane(clock, "b", 30)]
-    measure_groups([group(lanes)], plain(budget_s=60, most_rounds=4), clock=clock, sleep=clock.sleep)
+    measure_groups([group(lanes)], plain(budget_s=60, max_rounds=4), clock=clock, sleep=clock.sleep)
     assert [ms for of_round in lanes[0].rounds for ms in of_round] == pytest.approx([100] * 4)
     assert [ms for of_round in lanes[1].rounds for ms in of_round] == pytest.approx([30] * 4)
 
@@ -65,7 +65,7 @@ def test_samples_are_exactly_the_delays() -> None:
 def test_a_quick_lane_gets_more_calls_a_round_and_so_does_its_slow_neighbour() -> None:
     clock = FakeClock()
     lanes = [lane(clock, "a", 10), lane(clock, "b", 4)]
-    measure_groups([group(lanes)], plain(budget_s=60, most_rounds=2, round_ms=20), clock=clock, sleep=clock.sleep)
+    measure_groups([group(lanes)], plain(budget_s=60, max_rounds=2, round_ms=20), clock=clock, sleep=clock.sleep)
     assert [[len(of_round) for of_round in item.rounds] for item in lanes] == [[5, 5], [5, 5]]
 
 
@@ -85,7 +85,7 @@ def test_before_its_turn_a_lane_waits_and_makes_an_untimed_call() -> None:
 
     last = {"who": "", "at": 0.0}
     lanes = [slow_at_first("a"), slow_at_first("b")]
-    measure_groups([group(lanes)], Limits(budget_s=60, most_rounds=4, round_ms=20), clock=clock, sleep=clock.sleep)
+    measure_groups([group(lanes)], Limits(budget_s=60, max_rounds=4, round_ms=20), clock=clock, sleep=clock.sleep)
     assert [ms for item in lanes for of_round in item.rounds for ms in of_round] == pytest.approx([10.0] * 2 * 4 * 2)
     assert min(cold.values()) >= 3  # each was the first one after the other
 
@@ -93,7 +93,7 @@ def test_before_its_turn_a_lane_waits_and_makes_an_untimed_call() -> None:
 def test_long_calls_have_no_lead_in() -> None:
     clock = FakeClock()
     lanes = [lane(clock, "a", 100), lane(clock, "b", 600)]
-    measure_groups([group(lanes)], Limits(budget_s=60, most_rounds=4), clock=clock, sleep=clock.sleep)
+    measure_groups([group(lanes)], Limits(budget_s=60, max_rounds=4), clock=clock, sleep=clock.sleep)
     assert len(clock.log) == sum(item.warm_up + 4 for item in lanes)
 
 
@@ -103,9 +103,7 @@ def test_warming_up_ends_when_a_lane_is_steady() -> None:
     settling = Lane(
         row="a", windows=1, call=lambda _: lambda: clock.wait("a", next(times)), stopwatch=WallStopwatch(clock)
     )
-    measure_groups(
-        [group([settling])], plain(budget_s=60, most_rounds=2, most_warm_up=8), clock=clock, sleep=clock.sleep
-    )
+    measure_groups([group([settling])], plain(budget_s=60, max_rounds=2, max_warm_up=8), clock=clock, sleep=clock.sleep)
     assert settling.warm_up == 5
     assert settling.rounds == [[pytest.approx(100)], [pytest.approx(100)]]
 
@@ -116,7 +114,7 @@ def test_the_budget_holds_and_is_shared_by_weight() -> None:
         group([lane(clock, "a", 100), lane(clock, "b", 100)], weight=3),
         group([lane(clock, "a", 100), lane(clock, "b", 100)], scope="network"),
     ]
-    measure_groups(groups, plain(budget_s=20, most_rounds=1000), clock=clock, sleep=clock.sleep)
+    measure_groups(groups, plain(budget_s=20, max_rounds=1000), clock=clock, sleep=clock.sleep)
     assert 19.5 <= clock.now <= 20
     assert groups[0].spent_s / groups[1].spent_s == pytest.approx(3, rel=0.1)
 
@@ -126,10 +124,10 @@ def test_what_does_not_fit_is_left_out_with_its_reason_the_largest_batch_first()
     groups = [
         group([lane(clock, "a", 1000 * batch)], batch=batch, scope=scope)
         for batch in (1, 2, 8)
-        for scope in ("pictures", "network")
+        for scope in ("images", "network")
     ]
     measure_groups(groups, plain(budget_s=20), clock=clock, sleep=clock.sleep)
-    assert [(g.batch, g.scope) for g in groups if not g.failure] == [(1, "pictures"), (1, "network"), (2, "pictures")]
+    assert [(g.batch, g.scope) for g in groups if not g.failure] == [(1, "images"), (1, "network"), (2, "images")]
     assert "3 rounds would take 24 s" in groups[-1].failure
     assert all(g.rounds >= 3 for g in groups if not g.failure)
     assert clock.now <= 20
@@ -143,7 +141,7 @@ def test_what_is_required_is_measured_however_short_the_time_is() -> None:
     assert groups[1].rounds == 0 and groups[1].failure
 
 
-def test_a_machine_that_becomes_slow_ends_the_run_soon() -> None:
+def test_a_system_that_becomes_slow_ends_the_run_soon() -> None:
     clock = FakeClock()
     made = 0
 
@@ -157,14 +155,14 @@ def test_a_machine_that_becomes_slow_ends_the_run_soon() -> None:
 
     lanes = [Lane(row="a", windows=1, call=call, stopwatch=WallStopwatch(clock))]
     groups = [group(lanes, required=True), group([lane(clock, "b", 100)], scope="network")]
-    measure_groups(groups, plain(budget_s=10, least_rounds=20), clock=clock, sleep=clock.sleep)
+    measure_groups(groups, plain(budget_s=10, min_rounds=20), clock=clock, sleep=clock.sleep)
     assert groups[0].rounds < 20 and clock.now <= 10 * 1.25 + 20
 
 
 def test_a_lane_that_breaks_is_given_up_and_the_others_go_on() -> None:
     clock = FakeClock()
     lanes = [lane(clock, "a", 100), lane(clock, "b", 100, fails_at=6), lane(clock, "c", 100, fails_at=1)]
-    measure_groups([group(lanes)], plain(budget_s=60, most_rounds=6), clock=clock, sleep=clock.sleep)
+    measure_groups([group(lanes)], plain(budget_s=60, max_rounds=6), clock=clock, sleep=clock.sleep)
     assert [len(item.rounds) for item in lanes] == [6, 2, 0]
     assert [item.failure for item in lanes] == ["", "RuntimeError: broke", "RuntimeError: broke"]
 
@@ -186,7 +184,7 @@ def test_an_interrupt_leaves_whole_rounds() -> None:
 
     lanes.append(Lane(row="c", windows=1, call=interrupted, stopwatch=WallStopwatch(clock)))
     with pytest.raises(KeyboardInterrupt):
-        measure_groups([group(lanes)], plain(budget_s=60, most_warm_up=3), clock=clock, sleep=clock.sleep)
+        measure_groups([group(lanes)], plain(budget_s=60, max_warm_up=3), clock=clock, sleep=clock.sleep)
     assert [len(item.rounds) for item in lanes] == [4, 4, 4]
 
 
@@ -199,7 +197,7 @@ def test_measuring_costs_less_than_a_hundredth_of_what_is_measured() -> None:
 
     lanes = [Lane(row=name, windows=4, call=lambda _: work, stopwatch=WallStopwatch()) for name in ("a", "b", "c", "d")]
     whole = group(lanes)
-    measure_groups([whole], plain(budget_s=5, most_rounds=25), clock=time.process_time)
+    measure_groups([whole], plain(budget_s=5, max_rounds=25), clock=time.process_time)
     timed = sum(ms for item in lanes for of_round in item.rounds for ms in of_round) / 1e3
     assert len(lanes[0].rounds) == 25
     assert whole.spent_s <= 1.01 * timed  # processor time spent, against wall time measured

@@ -12,7 +12,7 @@ from frcnn.benchmarks.candidates.unavailable import CannotRunError
 from frcnn.benchmarks.timing.measure import Limits
 from frcnn.benchmarks.timing.session import Session, windows_of
 
-LIMITS = Limits(budget_s=120, most_rounds=16)
+LIMITS = Limits(budget_s=120, max_rounds=16)
 
 
 @pytest.fixture
@@ -39,20 +39,20 @@ def test_figures_are_the_delays(clock, make) -> None:
     first, second = make(eager.way(), ours.way()).rows()
     assert (first.status, second.status) == ("ok", "ok")
     for batch in (1, 2):
-        whole, network = second.measure("pictures", batch), second.measure("network", batch)
+        whole, network = second.measure("images", batch), second.measure("network", batch)
         assert whole is not None and network is not None
         assert (whole.p50_ms, whole.p99_ms) == (pytest.approx(40 * batch), pytest.approx(40 * batch))
         assert whole.fps == pytest.approx(25)
         assert whole.ratio is not None and whole.ratio.median == pytest.approx(2.5)
         assert network.ratio is not None and network.ratio.median == pytest.approx(4)
-    of_eager = first.measure("pictures", 1)
+    of_eager = first.measure("images", 1)
     assert of_eager is not None and of_eager.ratio is None
 
 
-def test_all_pictures_are_used(clock, make) -> None:
+def test_all_images_are_used(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100, network_ms=80)
     session = make(eager.way(), batches=(1,))
-    timed = eager.seen[-64:]  # the null pair sees each picture twice, and so does each one's lead-in
+    timed = eager.seen[-64:]  # the null pair sees each image twice, and so does each one's lead-in
     assert {timed.count(f"p{i}") for i in range(16)} == {4}
     session.close()
     assert eager.closed
@@ -72,7 +72,7 @@ def test_a_row_that_disagrees_is_wrong_by_what_it_is_wrong(clock, make, error_px
         assert row.measures  # shown, as wrong
 
 
-def test_the_null_pair_is_the_machines_noise(clock, make) -> None:
+def test_the_null_pair_is_the_systems_noise(clock, make) -> None:
     quiet = make(
         FakeRow(name="eager-fp32", clock=clock, ms=100, network_ms=100).way(),
         FakeRow(name="onnxruntime-cpu", clock=clock, ms=50, network_ms=50).way(),
@@ -88,7 +88,7 @@ def test_rows_within_the_noise_are_not_told_apart(clock, make) -> None:
     ]
     noise = make(*(row.way() for row in rows), batches=(1,)).noise()
     assert noise.too_noisy and noise.noise is not None and noise.noise > 0.05
-    pairs = {(p.first, p.second) for p in noise.not_told_apart if p.scope == "pictures"}
+    pairs = {(p.first, p.second) for p in noise.not_told_apart if p.scope == "images"}
     assert pairs == {("onnxruntime-cpu", "other")}
 
 
@@ -98,7 +98,7 @@ def test_the_same_run_twice_agrees_within_the_spread_it_states(clock, make) -> N
             FakeRow(name=name, clock=clock, ms=ms, network_ms=ms, factor=jitter(seed + i, 0.05))
             for i, (name, ms) in enumerate([("eager-fp32", 200), ("onnxruntime-cpu", 90)])
         ]
-        measure = make(*(row.way() for row in rows), batches=(1,)).rows()[1].measure("pictures", 1)
+        measure = make(*(row.way() for row in rows), batches=(1,)).rows()[1].measure("images", 1)
         assert measure is not None and measure.ratio is not None
         return measure.ratio
 
@@ -106,13 +106,13 @@ def test_the_same_run_twice_agrees_within_the_spread_it_states(clock, make) -> N
     true = 200 / 90
     assert sum(r.low <= true <= r.high for r in runs) >= 0.85 * len(runs)
     for a, b in pairwise(runs):
-        assert a.least <= b.median <= a.most
+        assert a.min <= b.median <= a.max
         assert a.low <= b.high and b.low <= a.high
 
 
 def test_what_cannot_run_is_a_row_with_its_reason(clock, make) -> None:
     def cannot(task, file):
-        raise CannotRunError("this machine has none")
+        raise CannotRunError("this system has none")
 
     def breaks(task, file):
         raise ValueError("two\nlines")
@@ -126,7 +126,7 @@ def test_what_cannot_run_is_a_row_with_its_reason(clock, make) -> None:
         batches=(1,),
     ).rows()
     assert [(row.id, row.status, row.reason) for row in rows[1:]] == [
-        ("absent", "unavailable", "this machine has none"),
+        ("absent", "unavailable", "this system has none"),
         ("broken", "failed", "ValueError: two lines"),
         ("unbuilt", "failed", "ValueError: two lines"),
     ]
@@ -137,28 +137,28 @@ def test_a_row_that_breaks_while_it_is_timed_keeps_what_it_measured(clock, make)
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     ours = FakeRow(name="onnxruntime-cpu", clock=clock, ms=50, fails_at=40)
     row = make(eager.way(), ours.way(), batches=(1,)).rows()[1]
-    assert row.status == "ok" and row.measure("pictures", 1) is not None
+    assert row.status == "ok" and row.measure("images", 1) is not None
     assert any("ran out of luck" in line for line in row.missing)
 
 
-def test_a_row_that_takes_one_picture_at_a_time_says_so(clock, make) -> None:
+def test_a_row_that_takes_one_image_at_a_time_says_so(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     naive = FakeRow(name="naive", clock=clock, ms=90)
     row = make(eager.way(), naive.way(largest_batch=1), batches=(1, 2)).rows()[1]
     assert {m.batch for m in row.measures} == {1}
-    assert "pictures, batch 2: it takes at most 1 picture at a time" in row.missing
+    assert "images, batch 2: it takes at most 1 image at a time" in row.missing
 
 
 def test_equal_sized_rows_are_compared_with_their_own_reference(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     equal = FakeRow(name="eager-fp32-equal", clock=clock, ms=60)
     naive = FakeRow(name="naive", clock=clock, ms=30)
-    kind = {"pictures": "equal-sized", "reference": "eager-fp32-equal"}
+    kind = {"images": "equal-sized", "reference": "eager-fp32-equal"}
     rows = make(eager.way(), equal.way(**kind), naive.way(**kind), batches=(1,)).rows()
-    measure = rows[2].measure("pictures", 1)
+    measure = rows[2].measure("images", 1)
     assert measure is not None and measure.ratio is not None and measure.ratio.median == pytest.approx(2)
 
 
-def test_batches_go_round_the_pictures() -> None:
+def test_batches_go_round_the_images() -> None:
     names = [list(window) for window in windows_of("abcde", 2)]  # type: ignore[arg-type]
     assert names == [["a", "b"], ["c", "d"], ["e", "a"]]

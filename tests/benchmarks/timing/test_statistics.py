@@ -24,10 +24,10 @@ def test_percentiles_are_numpys() -> None:
 
 
 def test_a_ratio_is_taken_within_rounds() -> None:
-    # the machine is ten times slower in the second round, for both
+    # the system is ten times slower in the second round, for both
     eager, ours = [[100, 100], [1000, 1000], [300, 100]], [[50, 50], [500, 500], [100, 100]]
     ratio = ratio_between(eager, ours)
-    assert (ratio.least, ratio.median, ratio.most, ratio.rounds) == (2.0, 2.0, 2.0, 3)
+    assert (ratio.min, ratio.median, ratio.max, ratio.rounds) == (2.0, 2.0, 2.0, 3)
 
 
 def test_a_row_that_stopped_early_is_compared_on_the_rounds_that_it_has() -> None:
@@ -51,7 +51,7 @@ def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
 
 
 def ratio(low: float, middle: float, high: float) -> Ratio:
-    return Ratio(median=middle, least=low, most=high, low=low, high=high, rounds=9)
+    return Ratio(median=middle, min=low, max=high, low=low, high=high, rounds=9)
 
 
 def test_rows_are_told_apart_beyond_the_noise_only() -> None:
@@ -63,8 +63,8 @@ def test_rows_are_told_apart_beyond_the_noise_only() -> None:
     assert not differ(ratio(1.01, 1.02, 1.03), noise)  # beyond 1, within the noise
 
 
-def test_a_measure_counts_pictures_not_calls() -> None:
-    measure = measure_of("pictures", 4, [[100.0, 300.0], [200.0, 200.0]], warm_up=2, reference=[[400.0, 400.0]] * 2)
+def test_a_measure_counts_images_not_calls() -> None:
+    measure = measure_of("images", 4, [[100.0, 300.0], [200.0, 200.0]], warm_up=2, reference=[[400.0, 400.0]] * 2)
     assert (measure.p50_ms, measure.mean_ms, measure.fps) == (200.0, 200.0, 4 / 0.2)
     assert measure.ratio is not None and measure.ratio.median == 2.0
     assert measure.p99_ms == pytest.approx(297.0)

@@ -108,11 +108,11 @@ def test_layout_is_read(layout: str, model: FasterRCNN, save: Saver) -> None:
 
 
 def test_answers_are_those_of_the_saved_model(model: FasterRCNN, save: Saver) -> None:
-    picture = torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(1))
+    image = torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(1))
     loaded, _ = load_checkpoint(save(model.state_dict()), arch=ARCH, args={"box_score_thresh": 0.0})
     model.roi_heads.score_thresh = 0.0
     with torch.no_grad():
-        (ours,), (theirs,) = loaded([picture]), model([picture])
+        (ours,), (theirs,) = loaded([image]), model([image])
     assert len(theirs["boxes"]) > 0
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
@@ -139,7 +139,7 @@ def test_facts_and_hash(model: FasterRCNN, save: Saver) -> None:
     assert any(line.startswith("classes: 3 and the background") for line in loaded.facts)
     assert any(line.startswith("RPN: 6 anchors") for line in loaded.facts)
     text = "\n".join(loaded.assumptions)
-    assert loaded.spec.architecture == "tiny_models.py:build"  # without the folders of this machine
+    assert loaded.spec.architecture == "tiny_models.py:build"  # without the folders of this system
     assert str(TINY.parent) not in text
     for what in ("(32, 64) px", "short side of 64 px", "mean (0.485", "scores above 0.05", "label k is category id k"):
         assert what in text

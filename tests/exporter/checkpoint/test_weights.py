@@ -1,4 +1,4 @@
-"""``--weights NAME=WEIGHTS``: what is downloaded is checked whole. The server is one of this machine."""
+"""``--weights NAME=WEIGHTS``: what is downloaded is checked whole. The server is one of this system."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
-    """``serve(answer)`` makes the weights' address one of this machine, where the first to ask gets these bytes."""
+    """``serve(answer)`` makes the weights' address one of this system, where the first to ask gets these bytes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         meta = get_model_weights(NAME)["COCO_V1"].meta

@@ -102,13 +102,13 @@ def test_verify_runs_compare_where_there_is_a_gpu_and_says_how_elsewhere(
     checkpoint, exported_before, tmp_path, capsys, monkeypatch
 ):
     output = tmp_path / "m.frcnn"
-    arguments = from_checkpoint(checkpoint, "-o", str(output), "--verify", "my pictures", "--arg", "min_size=64")
+    arguments = from_checkpoint(checkpoint, "-o", str(output), "--verify", "my images", "--arg", "min_size=64")
     monkeypatch.setattr("frcnn.exporter.engine.build_gpu.gpu_compute_capability", lambda: None)
     assert main(arguments) == 0
     noted = capsys.readouterr().err
     command = noted.strip().partition("where there is one: ")[2]
     expected = ["compare", str(checkpoint), str(output), "--arch", f"{TINY}:build", "--arg", "min_size=64"]
-    assert shlex.split(command) == ["frcnn", *expected, "--images", "my pictures"]
+    assert shlex.split(command) == ["frcnn", *expected, "--images", "my images"]
 
     monkeypatch.setattr("frcnn.exporter.engine.build_gpu.gpu_compute_capability", lambda: "9.0")
     assert main(arguments) == 0
@@ -123,7 +123,7 @@ def test_verify_runs_compare_where_there_is_a_gpu_and_says_how_elsewhere(
     monkeypatch.setattr("frcnn.exporter.engine.build_gpu.gpu_compute_capability", lambda: "8.9")
     monkeypatch.setattr(build, "main", fake_main)
     assert main(arguments) == 1
-    assert called == [[*expected, "--images", "my pictures"]]
+    assert called == [[*expected, "--images", "my images"]]
 
 
 def test_the_line_that_verify_prints_is_one_that_compare_takes(checkpoint, exported_before, tmp_path, capsys):

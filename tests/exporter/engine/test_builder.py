@@ -155,7 +155,7 @@ def test_one_engine_with_everything_in_it(exports, tmp_path, monkeypatch):
     assert set(manifest.tensors) == {*INPUTS, *OUTPUTS}
     assert (manifest.target, manifest.compute_capabilities) == ("tensorrt", ("8.9",))
     assert manifest.architectures == ("sm_89", "compute_75")
-    # only pictures are prepared outside of the engine
+    # only images are prepared outside of the engine
     assert {name.split("-")[0] for name in manifest.parts if name.startswith("kernels/")} == {"kernels/preprocess"}
     assert manifest.memory.workspace_bytes == 0
     assert manifest.memory.tensors_bytes > 2 * 3 * 160 * 288 * 2

@@ -19,7 +19,7 @@ TWO = msgspec.structs.replace(ANY, canvases=((800, 1344), (1344, 800)))
 
 
 def profile(heights: tuple[int, int, int], widths: tuple[int, int, int], batch: str = "1:1:8") -> Profile:
-    height, width = (Range(least=r[0], usual=r[1], most=r[2]) for r in (heights, widths))
+    height, width = (Range(min=r[0], opt=r[1], max=r[2]) for r in (heights, widths))
     return Profile(batch=parse_batch(batch), height=height, width=width)
 
 
@@ -32,7 +32,7 @@ def fixed(height: int, width: int, batch: str = "1:1:8") -> Profile:
 )
 def test_a_batch_is_a_number_or_a_range(text, expected):
     found = parse_batch(text)
-    assert (found.least, found.usual, found.most) == expected
+    assert (found.min, found.opt, found.max) == expected
 
 
 @pytest.mark.parametrize("text", ["", "0", "1:8", "1:2:3:4", "8:1:1", "1:9:8", "-1", "a", "1,8", "0:1:2"])
@@ -74,8 +74,8 @@ def test_profiles_come_back_from_the_options_that_they_are_written_as():
             "--size: expected one size or MIN:USUAL:MAX, got 2 in '32x32:64x64'",
             "--size 320x320:800x1088",
         ),
-        ("64x32:32x32:96x96", "--size, heights: expected 1 <= MIN <= USUAL <= MAX", "least, usual and most"),
-        ("32x96:64x64:96x96", "--size, widths: expected 1 <= MIN <= USUAL <= MAX", "least, usual and most"),
+        ("64x32:32x32:96x96", "--size, heights: expected 1 <= MIN <= USUAL <= MAX", "min, opt and max"),
+        ("32x96:64x64:96x96", "--size, widths: expected 1 <= MIN <= USUAL <= MAX", "min, opt and max"),
         ("800x1344,800x1344", "--size: 800x1344 is given twice", "keep one"),
         ("", "--size: expected HEIGHTxWIDTH in pixels, got ''", "--size 800x1344"),
     ],
@@ -127,7 +127,7 @@ def test_a_limit_below_the_short_side_bounds_both():
 @pytest.mark.parametrize(
     ("min_size", "max_size", "step"), [(800, 1333, 32), (320, 640, 32), (160, 288, 64), (75, 100, 1)]
 )
-def test_without_a_size_every_picture_fits(min_size, max_size, step):
+def test_without_a_size_every_image_fits(min_size, max_size, step):
     source = transform(min_size=min_size, max_size=max_size, size_divisible=step)
     rule: TransformSpec = source.model.transform
     profiles = make_profiles(source)
@@ -137,9 +137,9 @@ def test_without_a_size_every_picture_fits(min_size, max_size, step):
         assert any(found.holds(1, canvas) for found in profiles), (height, width, canvas)
 
 
-def test_without_a_size_a_profile_is_no_larger_than_pictures_get():
+def test_without_a_size_a_profile_is_no_larger_than_images_get():
     for found, (height, width) in zip(make_profiles(ANY), ((800, 1333), (1333, 800)), strict=True):
-        assert ANY.model.transform.canvas_size(height, width) == (found.height.most, found.width.most)
+        assert ANY.model.transform.canvas_size(height, width) == (found.height.max, found.width.max)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def run_body(body: onnx.FunctionProto, attributes: str, maps: list[Tensor]) -> n
 
 @pytest.fixture
 def maps() -> list[Tensor]:
-    """Two levels of bfloat16 maps of a 48x64 canvas, two pictures."""
+    """Two levels of bfloat16 maps of a 48x64 canvas, two images."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(2, 5, 48 // s, 64 // s, generator=generator).bfloat16() for s in (4, 8)]
 
@@ -148,9 +148,9 @@ GRID_TEXT = (
 
 def test_pooling_bodies_take_and_give_bfloat16(maps):
     rois = torch.tensor(ROIS)
-    most = {"MultiscaleRoIPool": reference_roi_pool(rois, maps, **GRID)}
-    most["MultiscaleRoIAlign"] = reference_roi_align(rois, maps, sampling_ratio=2, aligned=0, **GRID)
-    for name, expected in most.items():
+    maximum = {"MultiscaleRoIPool": reference_roi_pool(rois, maps, **GRID)}
+    maximum["MultiscaleRoIAlign"] = reference_roi_align(rois, maps, sampling_ratio=2, aligned=0, **GRID)
+    for name, expected in maximum.items():
         assert expected.dtype == torch.bfloat16
         attributes = GRID_TEXT if name == "MultiscaleRoIAlign" else GRID_TEXT.partition(", sampling")[0]
         found = torch.from_numpy(run_body(BODIES[name](), attributes, maps))
@@ -195,9 +195,9 @@ def build(trt: Any, part: onnx.ModelProto) -> Any:
     parser = trt.OnnxParser(network, builder.logger)
     assert parser.parse(part.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    usual = {"batch": 1, "32*h": 160, "32*w": 224}  # and 100 proposals a picture
+    opt = {"batch": 1, "32*h": 160, "32*w": 224}  # and 100 proposals an image
     for value in part.graph.input:
-        dims = [d.dim_value or usual.get(d.dim_param) or 100 for d in value.type.tensor_type.shape.dim]
+        dims = [d.dim_value or opt.get(d.dim_param) or 100 for d in value.type.tensor_type.shape.dim]
         profile.set_shape(value.name, dims, dims, dims)
     assert config.add_optimization_profile(profile) >= 0
     assert builder.build_serialized_network(network, config) is not None

@@ -112,7 +112,7 @@ class HasNoOnnxForm(Wrapped):
 def test_a_backbone_that_depends_on_data_is_refused(wrapper, operation, tmp_path):
     model = build("vgg16")
     model.backbone = wrapper(model.backbone)
-    with pytest.raises(UnsupportedModelError, match=rf"backbone: .* depends on values in the picture \(.*{operation}"):
+    with pytest.raises(UnsupportedModelError, match=rf"backbone: .* depends on values in the image \(.*{operation}"):
         export_onnx(model, tmp_path / "model.onnx")
     assert not files(tmp_path)
 
@@ -303,7 +303,7 @@ DYNAMIC = ["batch", 3, "32*h", "32*w"]
 def test_inputs_and_outputs(family, precision, size, shape, exports):
     export = exports(family, precision, size)
     session = exports.session(export)
-    most = export.spec.roi_heads.detections_per_img
+    maximum = export.spec.roi_heads.detections_per_img
     kind = "tensor(float16)" if precision == "fp16" else "tensor(float)"
     assert [(v.name, v.type, v.shape) for v in session.get_inputs()] == [
         ("images", kind, shape),
@@ -311,9 +311,9 @@ def test_inputs_and_outputs(family, precision, size, shape, exports):
     ]
     assert [(v.name, v.type, v.shape) for v in session.get_outputs()] == [
         ("num_detections", "tensor(int32)", ["batch"]),
-        ("boxes", "tensor(float)", ["batch", most, 4]),
-        ("scores", "tensor(float)", ["batch", most]),
-        ("labels", "tensor(int32)", ["batch", most]),
+        ("boxes", "tensor(float)", ["batch", maximum, 4]),
+        ("scores", "tensor(float)", ["batch", maximum]),
+        ("labels", "tensor(int32)", ["batch", maximum]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The graph in ``model.onnx``: our operators with their bodies, types where they must be, nothing of the machine."""
+"""The graph in ``model.onnx``: our operators with their bodies, types where they must be, nothing of the system."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_single_precision_graphs_hold_no_other_floating_type(exports):
 
 
 @pytest.mark.parametrize("family", POOLING)
-def test_a_file_tells_nothing_of_the_machine_that_made_it(family, exports):
+def test_a_file_tells_nothing_of_the_system_that_made_it(family, exports):
     export = exports(family)
     content = export.path.read_bytes()
     folders = {Path(frcnn.__file__).parents[1], Path(torch.__file__).parent, Path(tempfile.gettempdir()), export.path}

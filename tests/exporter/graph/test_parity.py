@@ -25,8 +25,8 @@ from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.runtime import Detections
 from frcnn.spec import ModelSpec, Size
 
-LEAST_PAIRS = 20
-MOST_UNMATCHED = 0.01
+MIN_PAIRS = 20
+MAX_UNMATCHED = 0.01
 TIMES_EAGERS_OWN = 2.0
 
 
@@ -48,8 +48,8 @@ def assert_as_exact_as_eager(export: Exported, session: Any, images: Tensor, siz
         noise_between(truth, answer, export.spec) for answer in eager_answers(export.model, export.spec, images, sizes)
     ]
     found = noise_between(truth, detections(run_bare(session, images, sizes), sizes), export.spec)
-    assert found.pairs > LEAST_PAIRS
-    assert found.unmatched <= max(MOST_UNMATCHED, *(noise.unmatched for noise in eager))
+    assert found.pairs > MIN_PAIRS
+    assert found.unmatched <= max(MAX_UNMATCHED, *(noise.unmatched for noise in eager))
     assert found.box_px_rms <= TIMES_EAGERS_OWN * max(noise.box_px_rms for noise in eager)
     assert found.score_rms <= TIMES_EAGERS_OWN * max(noise.score_rms for noise in eager)
     return found
@@ -65,7 +65,7 @@ def test_a_batch_of_four_is_as_exact_as_eager(family, shape, exports):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_answer_for_a_picture_is_the_same_alone_and_in_any_batch(family, exports):
+def test_the_answer_for_an_image_is_the_same_alone_and_in_any_batch(family, exports):
     export = exports(family)
     session = exports.session(export)
     images, sizes = network_input(export.model, export.spec, LANDSCAPE)
@@ -92,9 +92,9 @@ def test_a_canvas_one_step_high_or_wide_is_as_exact_as_eager(family, canvas, exp
     tiny = images[:, :, 60 : 60 + canvas[0], 20 : 20 + canvas[1]]
     tiny = torch.nn.functional.interpolate(tiny, canvas, mode="bilinear") if tiny.shape[2:] != canvas else tiny
     sizes = [canvas, (canvas[0] - 3, canvas[1] - 5), canvas, (canvas[0] - 1, canvas[1])]
-    for picture, (height, width) in zip(tiny, sizes, strict=True):
-        picture[:, height:] = 0
-        picture[:, :, width:] = 0
+    for image, (height, width) in zip(tiny, sizes, strict=True):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
     assert_as_exact_as_eager(export, exports.session(export), tiny.contiguous(), sizes)
 
 
@@ -144,8 +144,8 @@ def test_half_precision_backbones_and_heads_answer_as_in_pytorch(family, exports
 
     own = noise_between(exact, in_pytorch, half.spec)
     found = noise_between(exact, in_onnxruntime, half.spec)
-    assert found.pairs > LEAST_PAIRS
-    assert found.unmatched <= TIMES_EAGERS_OWN * max(own.unmatched, MOST_UNMATCHED)
+    assert found.pairs > MIN_PAIRS
+    assert found.unmatched <= TIMES_EAGERS_OWN * max(own.unmatched, MAX_UNMATCHED)
     assert found.box_px_rms <= TIMES_EAGERS_OWN * own.box_px_rms
     assert found.score_rms <= TIMES_EAGERS_OWN * own.score_rms
 

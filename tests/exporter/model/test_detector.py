@@ -63,7 +63,7 @@ def test_decode_is_torchvisions_to_the_last_bit(weights):
     assert (moves[:, 2:] > math.log(1000 / 16)).any()
 
 
-def test_clip_and_small_boxes_are_torchvisions_for_each_picture():
+def test_clip_and_small_boxes_are_torchvisions_for_each_image():
     boxes = torch.stack([random_boxes(200, seed=2), random_boxes(200, seed=3)])
     boxes[:, :20, 2:] = boxes[:, :20, :2] + 5e-3
     sizes = torch.tensor([[150.0, 220.0], [97.0, 131.0]])
@@ -98,15 +98,15 @@ def per_class_nms(monkeypatch):
     )
 
 
-def is_tied_for_the_last_place(found: Detections, most: int) -> np.ndarray:
+def is_tied_for_the_last_place(found: Detections, maximum: int) -> np.ndarray:
     """Return which detections of a full list another of the same score may have pushed out of it."""
-    return (found.scores == found.scores.min()) & (len(found) == most)
+    return (found.scores == found.scores.min()) & (len(found) == maximum)
 
 
-def in_canonical_order(found: Detections, most: int) -> np.ndarray:
+def in_canonical_order(found: Detections, maximum: int) -> np.ndarray:
     """Return rows of (score, label, box), those of equal score in the order of their labels and boxes."""
     rows = np.concatenate([found.scores[:, None], found.labels[:, None], found.boxes], axis=1).astype(np.float64)
-    rows = rows[~is_tied_for_the_last_place(found, most)]
+    rows = rows[~is_tied_for_the_last_place(found, maximum)]
     return rows[np.lexsort((*rows.T[::-1][:-1], -rows[:, 0]))]
 
 
@@ -122,7 +122,7 @@ def test_detections_are_torchvisions_to_the_last_bit(family, exports):
     """With the same folded weights there is nothing left to round differently: labels, counts, scores, boxes."""
     model, spec = exports.model(family), exports.spec(family)
     deployable, eager = DeployableFasterRCNN(model, spec), folded(model, spec)
-    most = spec.roi_heads.detections_per_img
+    maximum = spec.roi_heads.detections_per_img
     for shape in SHAPES:
         images, sizes = network_input(model, spec, shape)
         assert len(set(sizes)) > 1
@@ -131,7 +131,7 @@ def test_detections_are_torchvisions_to_the_last_bit(family, exports):
         for expected, got in zip(network_detections(eager, spec, images, sizes), found, strict=True):
             assert len(expected) > 10
             assert np.array_equal(got.scores, expected.scores)
-            assert np.array_equal(in_canonical_order(got, most), in_canonical_order(expected, most))
+            assert np.array_equal(in_canonical_order(got, maximum), in_canonical_order(expected, maximum))
 
 
 @pytest.mark.usefixtures("per_class_nms")
@@ -185,9 +185,9 @@ def test_rows_past_the_count_are_zero_and_the_others_fall(family, score_thresh, 
         outputs = deployable(images, torch.tensor(sizes, dtype=torch.int32))
     count, boxes, scores, labels = outputs
     assert [value.dtype for value in outputs] == [torch.int32, torch.float32, torch.float32, torch.int32]
-    most = spec.roi_heads.detections_per_img
-    assert boxes.shape == (4, most, 4) and scores.shape == labels.shape == (4, most)
-    assert (count < most).any()
+    maximum = spec.roi_heads.detections_per_img
+    assert boxes.shape == (4, maximum, 4) and scores.shape == labels.shape == (4, maximum)
+    assert (count < maximum).any()
     for i, n in enumerate(count.tolist()):
         assert n > 0 and (scores[i, :n] > score_thresh).all()
         assert ((labels[i, :n] >= 1) & (labels[i, :n] < spec.num_classes)).all()
@@ -198,7 +198,7 @@ def test_rows_past_the_count_are_zero_and_the_others_fall(family, score_thresh, 
         assert not boxes[i, n:].any() and not scores[i, n:].any() and not labels[i, n:].any()
 
 
-def test_the_answer_for_a_picture_does_not_depend_on_its_neighbours(exports):
+def test_the_answer_for_an_image_does_not_depend_on_its_neighbours(exports):
     model, spec = exports.model("resnet18_fpn_max"), exports.spec("resnet18_fpn_max")
     images, sizes = network_input(model, spec, LANDSCAPE)
     deployable = DeployableFasterRCNN(model, spec)

@@ -62,7 +62,7 @@ def test_maps_that_are_not_named_are_left_out():
     assert torch.equal(pooled, roi_pool(features["1"], present_rois(1), (7, 7), 1 / 8))
 
 
-def test_a_picture_without_rois_is_no_error():
+def test_an_image_without_rois_is_no_error():
     rois = [torch.zeros(0, 4), torch.tensor([[3.0, 3.0, 90.0, 90.0]])]
     assert MultiScaleRoIPool(["0", "1"], 7)(feature_maps(2), rois, [CANVAS] * 2).shape == (1, 3, 7, 7)
 

@@ -89,7 +89,7 @@ def test_a_family_is_read_off_the_live_model(family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_pooler_is_what_torchvision_infers_from_a_picture(family):
+def test_the_pooler_is_what_torchvision_infers_from_an_image(family):
     model = build(family)
     model([tensor(photographs(LANDSCAPE)[0])])
     pooler = read_model_spec(model).roi_heads.pooler
@@ -116,9 +116,9 @@ def test_thresholds_mean_and_sizes_are_the_models_own():
     assert spec.roi_heads == RoIHeadsSpec(
         pooler=spec.roi_heads.pooler, score_thresh=0.2, nms_thresh=0.3, detections_per_img=20
     )
-    usual = read_model_spec(build("vgg16"))
-    assert (usual.transform.image_mean, usual.transform.image_std) == IMAGENET
-    assert (usual.roi_heads.score_thresh, usual.roi_heads.nms_thresh) == (0.05, 0.5)
+    opt = read_model_spec(build("vgg16"))
+    assert (opt.transform.image_mean, opt.transform.image_std) == IMAGENET
+    assert (opt.roi_heads.score_thresh, opt.roi_heads.nms_thresh) == (0.05, 0.5)
 
 
 def test_changes_to_the_live_model_are_seen():

@@ -82,7 +82,7 @@ def test_what_was_compiled_is_kept(cache, compilations):
 def test_constants_architecture_and_source_are_told_apart(cache, compilations, tmp_path):
     compile_kernel(KERNEL, "sm_90", cache=cache)
     compile_kernel(KERNEL, "sm_80", cache=cache)
-    compile_kernel(replace(KERNEL, constants={**KERNEL.constants, "MOST_BOXES": 2048}), "sm_90", cache=cache)
+    compile_kernel(replace(KERNEL, constants={**KERNEL.constants, "MAX_BOXES": 2048}), "sm_90", cache=cache)
     source = tmp_path / "own.cu"
     text = (compiler.KERNEL_FOLDER / KERNEL.source).read_text(encoding="utf-8")
     source.write_text(text, encoding="utf-8")

@@ -121,9 +121,9 @@ def test_align_is_the_reference(driver):
 
 def test_the_canvas_of_preprocessing_is_that_of_its_output(driver):
     preprocess = operator_on_host(preprocess_kernels(image_mean=(0, 0, 0), image_std=(1, 1, 1)), driver)
-    picture = np.full((4, 6, 3), 255, np.uint8)
-    address = picture.__array_interface__["data"][0]
-    table = torch.tensor([[address, 4, 6, *picture.strides, 8, 12]])
+    image = np.full((4, 6, 3), 255, np.uint8)
+    address = image.__array_interface__["data"][0]
+    table = torch.tensor([[address, 4, 6, *image.strides, 8, 12]])
     images = torch.full((1, 3, 10, 16), 7.0)
     preprocess(HostArray(table), out=HostArray(images), stream=0)
     assert (images[..., :8, :12] == 1).all()

@@ -214,7 +214,7 @@ def test_max_pooling_of_a_roi_far_larger_than_the_map(far):
 
 
 @pytest.mark.parametrize("shape", [(1, 0), (2, 0), (0, 5)])
-def test_no_rois_or_no_pictures_give_an_empty_tensor(shape):
+def test_no_rois_or_no_images_give_an_empty_tensor(shape):
     _, launches = align_launches(ALIGN_FORMS[1])
     maps = [torch.zeros(shape[0], 8, 4, 4, dtype=torch.float16).contiguous(memory_format=torch.channels_last)] * 4
     assert run(launches, torch.zeros(*shape, 4), maps).shape == (0, 8, 7, 7)

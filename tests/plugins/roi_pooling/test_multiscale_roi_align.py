@@ -101,7 +101,7 @@ def test_absent_rois_give_zero_and_others_do_not(form):
         assert (by_roi[:, -1] >= 1).all()
 
 
-def test_a_picture_is_pooled_from_its_own_maps():
+def test_an_image_is_pooled_from_its_own_maps():
     features = [
         torch.arange(3.0)[:, None, None, None].expand(3, 2, *m.shape[2:]) for m in feature_maps(1, 1, 4, seed=0)
     ]

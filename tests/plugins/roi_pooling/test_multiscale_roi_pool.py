@@ -91,7 +91,7 @@ def test_absent_rois_give_zero_and_others_do_not(form):
         assert (by_roi[:, -1] >= 1).all()
 
 
-def test_a_picture_is_pooled_from_its_own_maps():
+def test_an_image_is_pooled_from_its_own_maps():
     features = [torch.arange(1.0, 4.0)[:, None, None, None].expand(3, 2, 16, 20)]
     rois = torch.tensor([[10.0, 10.0, 100.0, 100.0], [5.0, 5.0, 30.0, 40.0]]).expand(3, 2, 4)
     found = run_operator(session(*FORMS[0]), rois, *features)

@@ -163,8 +163,8 @@ for architecture in ("sm_90", "compute_75", "sm_90"):
     assert definitions == dict(QDP_REGISTRY)
 result = codes
 """
-    machine, ptx, again = contract(code, CASES["resolve of one box"].arguments)
-    assert machine.startswith(b"\x7fELF") and machine == again
+    system, ptx, again = contract(code, CASES["resolve of one box"].arguments)
+    assert system.startswith(b"\x7fELF") and system == again
     assert b".target sm_75" in ptx
 
 
@@ -323,8 +323,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         CASES["mask of one box"].arguments
         | {
             "inputs": [
-                {"shape": [1, 9, 4], "dtype": "FLOAT", "open": [1], "most": [1, 5000, 4]},
-                {"shape": [1, 9], "dtype": "FLOAT", "open": [1], "most": [1, 5000]},
+                {"shape": [1, 9, 4], "dtype": "FLOAT", "open": [1], "max": [1, 5000, 4]},
+                {"shape": [1, 9], "dtype": "FLOAT", "open": [1], "max": [1, 5000]},
             ]
         },
         "grouped_nms_mask holds at most M = 4096, got 5000",

@@ -19,7 +19,7 @@ from frcnn.runtime import loading
 from frcnn.runtime.images.video import open_video, writing_video
 from frcnn.spec import Manifest
 
-PictureFile = Callable[..., Path]
+ImageFile = Callable[..., Path]
 Captured = pytest.CaptureFixture[str]
 
 
@@ -44,8 +44,8 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-def test_json_and_copies(model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured) -> None:
-    one, two = picture_file("a.jpg", 250, 600, 800), picture_file("b.png", 100, 600, 800)
+def test_json_and_copies(model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured) -> None:
+    one, two = image_file("a.jpg", 250, 600, 800), image_file("b.png", 100, 600, 800)
     out, results = tmp_path / "out", tmp_path / "deep" / "er" / "out.json"
     assert detect(model_path, one, two, "-o", out, "--json", results, "--score", 0.3) == 0
     entries = read(results)
@@ -62,25 +62,25 @@ def test_json_and_copies(model_path: Path, picture_file: PictureFile, tmp_path: 
         assert not np.array_equal(np.asarray(copy), np.asarray(original))
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "2 picture(s), 3 object(s) scoring 0.3 or more" in captured.err
+    assert "2 image(s), 3 object(s) scoring 0.3 or more" in captured.err
 
 
-def test_without_outputs_a_table_is_printed(model_path: Path, picture_file: PictureFile, capsys: Captured) -> None:
-    assert detect(model_path, picture_file("a.jpg", 250), picture_file("b.jpg", 0), "--score", "0.3") == 0
+def test_without_outputs_a_table_is_printed(model_path: Path, image_file: ImageFile, capsys: Captured) -> None:
+    assert detect(model_path, image_file("a.jpg", 250), image_file("b.jpg", 0), "--score", "0.3") == 0
     captured = capsys.readouterr()
     assert "1 cat, 1 dog" in captured.out
     assert "nothing" in captured.out
     assert "80x60" in captured.out
-    assert f"nothing found in 1: {picture_file('b.jpg')}" in captured.err
+    assert f"nothing found in 1: {image_file('b.jpg')}" in captured.err
 
 
-def test_json_on_standard_output_is_alone_there(model_path: Path, picture_file: PictureFile, capsys: Captured) -> None:
-    assert detect(model_path, picture_file("a.jpg", 250), "--json", "-") == 0
+def test_json_on_standard_output_is_alone_there(model_path: Path, image_file: ImageFile, capsys: Captured) -> None:
+    assert detect(model_path, image_file("a.jpg", 250), "--json", "-") == 0
     assert len(json.loads(capsys.readouterr().out)) == 1
 
 
-def test_no_detections_are_valid_json_and_listed(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
-    black = picture_file("black.png", 0)
+def test_no_detections_are_valid_json_and_listed(model_path: Path, image_file: ImageFile, tmp_path: Path) -> None:
+    black = image_file("black.png", 0)
     assert detect(model_path, black, "--json", tmp_path / "r.json", "--json-index", tmp_path / "i.json") == 0
     assert read(tmp_path / "r.json") == []
     assert read(tmp_path / "i.json") == {
@@ -94,10 +94,10 @@ def test_classes_and_labels_without_names(
     model_path: Path,
     model_of: Callable[..., Path],
     manifest_of: Callable[..., Manifest],
-    picture_file: PictureFile,
+    image_file: ImageFile,
     capsys: Captured,
 ) -> None:
-    path = picture_file("a.jpg", 250)
+    path = image_file("a.jpg", 250)
     assert detect(model_path, path, "--json", "-", "--score", 0, "--classes", "dog, teddy bear") == 0
     assert [entry["category_id"] for entry in json.loads(capsys.readouterr().out)] == [2]
     nameless = model_of(manifest_of(labels=None))
@@ -108,16 +108,16 @@ def test_classes_and_labels_without_names(
     assert captured.err == "error: classes: the model does not know 'bird'\nhint: it knows: cat, dog, teddy bear\n"
 
 
-def test_a_bad_picture_among_good_ones_is_skipped(
-    model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured
+def test_a_bad_image_among_good_ones_is_skipped(
+    model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured
 ) -> None:
-    picture_file("in/a.png", 250)
+    image_file("in/a.png", 250)
     (tmp_path / "in" / "b.png").write_bytes(b"\x89PNG broken")
-    picture_file("in/c.png", 200)
+    image_file("in/c.png", 200)
     missing = tmp_path / "missing.jpg"
     out, results = tmp_path / "out", tmp_path / "r.json"
     assert detect(model_path, tmp_path / "in", missing, "-o", out, "--json", results) == 1
-    assert {entry["image_id"] for entry in read(results)} == {1, 3}  # a bad picture keeps its number
+    assert {entry["image_id"] for entry in read(results)} == {1, 3}  # a bad image keeps its number
     assert files_under(out) == ["a.png", "c.png"]
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith(f"skipped: {tmp_path / 'in' / 'b.png'}: ") for line in lines)
@@ -134,9 +134,9 @@ def test_nothing_usable_is_exit_code_2(model_path: Path, tmp_path: Path, capsys:
     assert not results.exists()
 
 
-def test_odd_sizes(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
-    one = picture_file("one.png", 250, 1, 1)
-    wide = picture_file("wide.png", 250, 3, 20_000)
+def test_odd_sizes(model_path: Path, image_file: ImageFile, tmp_path: Path) -> None:
+    one = image_file("one.png", 250, 1, 1)
+    wide = image_file("wide.png", 250, 3, 20_000)
     assert detect(model_path, one, wide, "-o", tmp_path / "out", "--json", tmp_path / "r.json") == 0
     boxes = {entry["image_id"]: entry["bbox"] for entry in read(tmp_path / "r.json")}
     assert boxes[1] == pytest.approx([0.1, 0.2, 0.4, 0.4], rel=1e-5)
@@ -145,32 +145,30 @@ def test_odd_sizes(model_path: Path, picture_file: PictureFile, tmp_path: Path) 
 
 
 def test_a_static_model_skips_what_does_not_fit(
-    model_of: Callable[..., Path], manifest_of: Callable[..., Manifest], picture_file: PictureFile, capsys: Captured
+    model_of: Callable[..., Path], manifest_of: Callable[..., Manifest], image_file: ImageFile, capsys: Captured
 ) -> None:
     static = model_of(manifest_of(canvases=((64, 96),)))
-    assert detect(static, picture_file("fits.png"), picture_file("turned.png", 200, 80, 60)) == 1
+    assert detect(static, image_file("fits.png"), image_file("turned.png", 200, 80, 60)) == 1
     captured = capsys.readouterr()
     assert "turned.png (80x60): resized to 85x64 it fits none of the model's canvases 64x96" in captured.err
     assert "--size 64x96,96x64" in captured.err
 
 
-def test_max_pixels(model_path: Path, picture_file: PictureFile, capsys: Captured) -> None:
-    assert detect(model_path, picture_file("a.png"), "--max-pixels", 100) == 2
+def test_max_pixels(model_path: Path, image_file: ImageFile, capsys: Captured) -> None:
+    assert detect(model_path, image_file("a.png"), "--max-pixels", 100) == 2
     assert "more than the limit of 100" in capsys.readouterr().err
 
 
-def test_equal_names_from_different_folders(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
-    one, two = picture_file("x/p.jpg", 250), picture_file("y/p.jpg", 250)
+def test_equal_names_from_different_folders(model_path: Path, image_file: ImageFile, tmp_path: Path) -> None:
+    one, two = image_file("x/p.jpg", 250), image_file("y/p.jpg", 250)
     out = tmp_path / "out"
     assert detect(model_path, one, two, "-o", out, "--json", tmp_path / "r.json") == 0
     assert files_under(out) == ["p-2.jpg", "p.jpg"]
     assert {entry["file_name"] for entry in read(tmp_path / "r.json")} == {str(one), str(two)}
 
 
-def test_inputs_are_not_overwritten(
-    model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured
-) -> None:
-    path = picture_file("a.jpg", 250)
+def test_inputs_are_not_overwritten(model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured) -> None:
+    path = image_file("a.jpg", 250)
     before = path.read_bytes()
     for arguments in (["-o", tmp_path], ["--json", path], ["--json", model_path]):
         assert detect(model_path, path, *arguments) == 2
@@ -179,10 +177,10 @@ def test_inputs_are_not_overwritten(
 
 
 def test_an_unwritable_output_is_refused_before_the_work(
-    model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured
+    model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    path = picture_file("a.jpg", 250)
+    path = image_file("a.jpg", 250)
     for arguments in (
         ["-o", tmp_path / "file"],
         ["-o", tmp_path / "file" / "deeper"],
@@ -207,8 +205,8 @@ def test_exif_orientation_is_applied_to_the_copy(model_path: Path, tmp_path: Pat
     assert read(tmp_path / "r.json")[0]["bbox"] == pytest.approx([40, 120, 160, 240], rel=1e-5)
 
 
-def test_a_video_among_pictures(model_path: Path, picture_file: PictureFile, clip: Path, tmp_path: Path) -> None:
-    one, two = picture_file("a.png", 250), picture_file("b.png", 250)
+def test_a_video_among_images(model_path: Path, image_file: ImageFile, clip: Path, tmp_path: Path) -> None:
+    one, two = image_file("a.png", 250), image_file("b.png", 250)
     results, index = tmp_path / "r.json", tmp_path / "i.json"
     out = tmp_path / "out"
     assert detect(model_path, one, clip, two, "-o", out, "--json", results, "--json-index", index) == 0
@@ -248,8 +246,8 @@ def test_a_video_that_ends_early_is_reported(model_path: Path, tmp_path: Path, c
     assert "of 60 frames could be read (those were used)" in capsys.readouterr().err
 
 
-def test_a_model_that_is_none(picture_file: PictureFile, tmp_path: Path, capsys: Captured) -> None:
-    path = picture_file("a.jpg")
+def test_a_model_that_is_none(image_file: ImageFile, tmp_path: Path, capsys: Captured) -> None:
+    path = image_file("a.jpg")
     assert detect(path, path, "-o", tmp_path / "out") == 2  # also: the model is an input
     assert detect(tmp_path / "model.onnx", path) == 2
     assert "model.onnx: no such file" in capsys.readouterr().err
@@ -258,8 +256,8 @@ def test_a_model_that_is_none(picture_file: PictureFile, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     "options", [["--score", "1.5"], ["--batch-size", "0"], ["--threads", "0"], ["--max-pixels", "0"]]
 )
-def test_bad_options(model_path: Path, picture_file: PictureFile, options: list[str], capsys: Captured) -> None:
-    assert main(["detect", str(model_path), str(picture_file("a.jpg")), *options]) == 2
+def test_bad_options(model_path: Path, image_file: ImageFile, options: list[str], capsys: Captured) -> None:
+    assert main(["detect", str(model_path), str(image_file("a.jpg")), *options]) == 2
     assert "expected" in capsys.readouterr().err
 
 
@@ -272,28 +270,26 @@ def test_bad_options(model_path: Path, picture_file: PictureFile, options: list[
     ],
 )
 def test_options_that_do_not_go_with_a_model_are_refused(
-    model_path: Path, picture_file: PictureFile, options: list[str], message: str, capsys: Captured
+    model_path: Path, image_file: ImageFile, options: list[str], message: str, capsys: Captured
 ) -> None:
-    assert main(["detect", str(model_path), str(picture_file("a.png")), *options]) == 2
+    assert main(["detect", str(model_path), str(image_file("a.png")), *options]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}\n")
 
 
-def test_the_provider_is_the_one_that_runs(model_path: Path, picture_file: PictureFile, tmp_path: Path) -> None:
+def test_the_provider_is_the_one_that_runs(model_path: Path, image_file: ImageFile, tmp_path: Path) -> None:
     for options in ([], ["--provider", "cpu"]):
-        assert (
-            detect(model_path, picture_file("a.png", 250), "--json", tmp_path / f"{len(options)}.json", *options) == 0
-        )
+        assert detect(model_path, image_file("a.png", 250), "--json", tmp_path / f"{len(options)}.json", *options) == 0
     assert read(tmp_path / "0.json") == read(tmp_path / "2.json")
 
 
 def test_an_artifact_runs_only_where_its_hash_is_trusted(
-    picture_file: PictureFile, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    image_file: ImageFile, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_engine_file(tmp_path / "model.frcnn")
     own = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def command(*more: str) -> str:
-        assert main(["detect", str(path), str(picture_file("a.png")), *more]) == 2
+        assert main(["detect", str(path), str(image_file("a.png")), *more]) == 2
         return capsys.readouterr().err.splitlines()[0]
 
     def no_gpu() -> NoReturn:

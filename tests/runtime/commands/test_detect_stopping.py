@@ -23,7 +23,7 @@ from frcnn.runtime.streaming.stopping import Stop
 
 pytestmark = pytest.mark.slow
 
-PictureFile = Callable[..., Path]
+ImageFile = Callable[..., Path]
 Captured = pytest.CaptureFixture[str]
 
 MANY = 3000
@@ -33,7 +33,7 @@ SIGNALS = [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with more pictures than are done before a signal arrives."""
+    """A folder with more images than are done before a signal arrives."""
     folder = tmp_path_factory.mktemp("many")
     Image.fromarray(np.full((60, 80, 3), 250, np.uint8)).save(folder / "0000.png")
     for index in range(1, MANY):
@@ -71,7 +71,7 @@ def assert_first_of_many(records: list[dict[str, Any]], many: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code", "reason"), SIGNALS)
-def test_a_signal_ends_after_the_picture_in_hand(
+def test_a_signal_ends_after_the_image_in_hand(
     model_path: Path, many: Path, tmp_path: Path, number: int, code: int, reason: str
 ) -> None:
     results, copies = tmp_path / "r.json", tmp_path / "copies"
@@ -86,10 +86,10 @@ def test_a_signal_ends_after_the_picture_in_hand(
     assert_first_of_many(records, many)
     assert said.decode().splitlines() == [
         f"what was done is in {partial_path(results)}; {results} was not written",
-        f"stopped by {reason} after {len(records)} picture(s) of {MANY} input(s)",
+        f"stopped by {reason} after {len(records)} image(s) of {MANY} input(s)",
     ]
     assert results.read_text() == "of the run before"
-    # each picture that is reported has its copy, whole; and there are no others, nor anything half-written
+    # each image that is reported has its copy, whole; and there are no others, nor anything half-written
     assert sorted(path.name for path in copies.iterdir()) == [f"{i:04}.png" for i in range(len(records))]
     for path in copies.iterdir():
         with Image.open(path) as image:
@@ -136,9 +136,9 @@ def test_lines_come_while_the_work_goes_on(model_path: Path, many: Path, tmp_pat
 
 
 def test_a_run_that_ends_leaves_the_results_alone_there(
-    model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured
+    model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured
 ) -> None:
-    one, black = picture_file("a.png", 250), picture_file("b.png", 0)
+    one, black = image_file("a.png", 250), image_file("b.png", 0)
     results, lines = tmp_path / "out" / "r.json", tmp_path / "out" / "r.jsonl"
     assert main(["detect", str(model_path), str(one), str(black), "--json", str(results), "--jsonl", str(lines)]) == 0
     assert sorted(path.name for path in results.parent.iterdir()) == ["r.json", "r.jsonl"]
@@ -155,10 +155,10 @@ def test_nothing_usable_leaves_no_file(model_path: Path, tmp_path: Path) -> None
 
 
 def test_two_results_in_one_file_are_refused(
-    model_path: Path, picture_file: PictureFile, tmp_path: Path, capsys: Captured
+    model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured
 ) -> None:
     for name in ("-", str(tmp_path / "r.json")):
-        assert main(["detect", str(model_path), str(picture_file("a.png")), "--json", name, "--jsonl", name]) == 2
+        assert main(["detect", str(model_path), str(image_file("a.png")), "--json", name, "--jsonl", name]) == 2
         assert capsys.readouterr().err.startswith(f"error: two results were to be written to {name}\n")
 
 
@@ -192,13 +192,13 @@ def test_the_second_signal_does_what_it_did_before() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_second_signal_does_not_wait_for_a_picture_that_does_not_come(
-    model_path: Path, picture_file: PictureFile, tmp_path: Path
+def test_a_second_signal_does_not_wait_for_an_image_that_does_not_come(
+    model_path: Path, image_file: ImageFile, tmp_path: Path
 ) -> None:
     stuck = tmp_path / "stuck.png"
     os.mkfifo(stuck)  # to open it waits for a writer, as a file does whose network is gone
     lines = tmp_path / "r.jsonl"
-    process = start(model_path, picture_file("a.png"), stuck, "--jsonl", lines)
+    process = start(model_path, image_file("a.png"), stuck, "--jsonl", lines)
     wait_for_lines(lines, process, lines=1)
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -209,9 +209,9 @@ def test_a_second_signal_does_not_wait_for_a_picture_that_does_not_come(
     assert len(lines_of(lines.read_text())) == 1
 
 
-def test_a_reader_of_results_that_left_ends_it_quietly(model_path: Path, picture_file: PictureFile) -> None:
+def test_a_reader_of_results_that_left_ends_it_quietly(model_path: Path, image_file: ImageFile) -> None:
     for option in ("--json", "--jsonl"):
-        process = start(model_path, picture_file("a.png", 250), option, "-")
+        process = start(model_path, image_file("a.png", 250), option, "-")
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         with process.stderr as stderr:
@@ -219,12 +219,12 @@ def test_a_reader_of_results_that_left_ends_it_quietly(model_path: Path, picture
 
 
 def test_results_go_to_standard_output_and_counts_to_standard_error(
-    model_path: Path, picture_file: PictureFile, capsys: Captured
+    model_path: Path, image_file: ImageFile, capsys: Captured
 ) -> None:
-    assert main(["detect", str(model_path), str(picture_file("a.png", 250)), "--json", "-", "--threads", "1"]) == 0
+    assert main(["detect", str(model_path), str(image_file("a.png", 250)), "--json", "-", "--threads", "1"]) == 0
     out, said = capsys.readouterr()
     assert len(json.loads(out)) == 1
-    assert said == "1 picture(s), 1 object(s) scoring 0.5 or more\n"
+    assert said == "1 image(s), 1 object(s) scoring 0.5 or more\n"
 
 
 @pytest.fixture
@@ -256,10 +256,8 @@ def test_two_processes_with_one_file_do_not_mix_their_lines(tmp_path: Path) -> N
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("option", ["--json", "--jsonl"])
-def test_a_full_disk_under_standard_output_is_one_error(
-    model_path: Path, picture_file: PictureFile, option: str
-) -> None:
-    command = [sys.executable, "-m", "frcnn", "detect", model_path, picture_file("a.png", 250), option, "-"]
+def test_a_full_disk_under_standard_output_is_one_error(model_path: Path, image_file: ImageFile, option: str) -> None:
+    command = [sys.executable, "-m", "frcnn", "detect", model_path, image_file("a.png", 250), option, "-"]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
     with open("/dev/full", "w") as full:
         ended = subprocess.run(list(map(str, command)), env=environment, stdout=full, stderr=subprocess.PIPE)

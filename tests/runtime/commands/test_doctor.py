@@ -18,16 +18,16 @@ from support.libcuda import run_with_stand_in
 from frcnn.cli import main
 from frcnn.errors import KernelError, MissingDependencyError
 from frcnn.plugins.cuda.compiler import supported_architectures
-from frcnn.runtime.doctor import cuda as machine_cuda
-from frcnn.runtime.doctor import system as machine
-from frcnn.runtime.doctor.check import Finding
+from frcnn.runtime.doctor import cuda as system_cuda
+from frcnn.runtime.doctor import system as system
+from frcnn.runtime.doctor.check import Check
 from frcnn.runtime.doctor.cuda import find_cuda_driver, find_kernel_compiler, with_abilities
 from frcnn.runtime.doctor.system import can_detect, look_around
 
 Captured = pytest.CaptureFixture[str]
 
 
-def finding(name: str) -> Finding:
+def finding(name: str) -> Check:
     return next(item for item in look_around() if item.name == name)
 
 
@@ -68,7 +68,7 @@ def test_a_broken_onnxruntime_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(name: str) -> ModuleType:
         raise RuntimeError("libonnxruntime.so: wrong ELF class")
 
-    monkeypatch.setattr(machine.importlib, "import_module", broken)
+    monkeypatch.setattr(system.importlib, "import_module", broken)
     found = finding("onnxruntime")
     assert found.status == "broken"
     assert "wrong ELF class" in found.detail
@@ -79,8 +79,8 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     def nothing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(machine.metadata, "version", nothing)
+    monkeypatch.setattr(system.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(system.metadata, "version", nothing)
     extras = {item.name: item.fix for item in look_around()}
     for name, extra in (
         ("torch", "export"),
@@ -114,7 +114,7 @@ def test_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path, "echo 'driver/library version mismatch' >&2; exit 18")
     assert finding("NVIDIA GPU").status == "broken"
     assert "version mismatch" in finding("NVIDIA GPU").detail
-    monkeypatch.setattr(machine, "_NVIDIA_SMI_SECONDS", 0.2)
+    monkeypatch.setattr(system, "_NVIDIA_SMI_SECONDS", 0.2)
     fake_program(tmp_path, "while :; do :; done")
     assert "timed out" in finding("NVIDIA GPU").detail
 
@@ -147,7 +147,7 @@ def test_the_kernel_compiler_is_there_without_a_gpu() -> None:
 def test_a_kernel_compiler_that_is_not_there(
     error: Exception, status: str, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_cuda, "compiler_version", raising(error))
+    monkeypatch.setattr(system_cuda, "compiler_version", raising(error))
     found = find_kernel_compiler()
     assert found.status == status
     assert detail in found.detail
@@ -165,7 +165,7 @@ def test_a_kernel_compiler_that_is_not_there(
 def test_a_driver_that_is_not_there(
     function: str, error: Exception, status: str, detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_cuda, function, raising(error))
+    monkeypatch.setattr(system_cuda, function, raising(error))
     found, gpus = find_cuda_driver()
     assert (found.status, bool(found.fix), gpus) == (status, True, ())
     assert detail in found.detail
@@ -200,8 +200,8 @@ def test_the_gpus_that_the_driver_sees(tmp_path: Path) -> None:
     assert live.endswith("contexts=0")
 
 
-def row(name: str, status: Any = "ok") -> Finding:
-    return Finding(name=name, status=status, purpose="", detail="1.0")
+def row(name: str, status: Any = "ok") -> Check:
+    return Check(name=name, status=status, purpose="", detail="1.0")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_serve(gpus: tuple[str, ...], says: str
 
 
 def test_a_gpu_that_a_missing_tensorrt_rtx_would_not_serve() -> None:
-    missing = Finding(name="tensorrt_rtx", status="missing", purpose="", detail="not installed", fix="pip install x")
+    missing = Check(name="tensorrt_rtx", status="missing", purpose="", detail="not installed", fix="pip install x")
     found = with_abilities(missing, row("CUDA driver"), row("NVRTC"), ("9.0",))
     assert (found.status, found.detail) == ("missing", "not installed, it does not serve compute capability 9.0")
     assert found.fix.endswith("frcnn build model.onnx --target tensorrt; to build for other GPUs pip install x")

@@ -1,6 +1,6 @@
-"""Compatibility: what does not fit this machine is refused in one line with the command that fits.
+"""Compatibility: what does not fit this system is refused in one line with the command that fits.
 
-The machines here are plain values; no GPU is asked.
+The systems here are plain values; no GPU is asked.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ HERE: dict[str, Any] = {
 }
 STATIC = (static_profile(800, 1344),)
 DYNAMIC = Profile(
-    batch=Range(least=2, usual=2, most=4),
-    height=Range(least=320, usual=800, most=1344),
-    width=Range(least=320, usual=1088, most=1344),
+    batch=Range(min=2, opt=2, max=4),
+    height=Range(min=320, opt=800, max=1344),
+    width=Range(min=320, opt=1088, max=1344),
 )
 
 
@@ -56,9 +56,9 @@ def commands(hint: str) -> list[str]:
     return found
 
 
-def refusal(artifact: EngineArtifact, **machine: Any) -> ArtifactError:
+def refusal(artifact: EngineArtifact, **system: Any) -> ArtifactError:
     with pytest.raises(ArtifactError) as raised:
-        check_runs_here(artifact, **HERE | machine)
+        check_runs_here(artifact, **HERE | system)
     return one_line(raised.value, artifact)
 
 
@@ -140,13 +140,13 @@ def test_a_gpu_that_the_engines_are_not_for(artifact_of: ArtifactOf) -> None:
     assert "--compute-capability" not in command
 
 
-def test_a_tensorrt_plan_of_another_gpu_is_built_on_this_machine(artifact_of: ArtifactOf) -> None:
+def test_a_tensorrt_plan_of_another_gpu_is_built_on_this_system(artifact_of: ArtifactOf) -> None:
     artifact = artifact_of(target="tensorrt")
     check_gpu(artifact, "8.9")
     check_runs_here(artifact, **HERE | {"target_version": "10.13.3.9"})
     error = gpu_refusal(artifact, "9.0")
     assert "for GPUs of compute capability 8.9, this one has 9.0" in error.message
-    assert error.hint.startswith("on this machine: frcnn build model.onnx")
+    assert error.hint.startswith("on this system: frcnn build model.onnx")
     assert "--compute-capability" not in error.hint
     assert "pip install 'tensorrt-cu13==10.13.3.9'" in refusal(artifact, target_version="10.14.0.1").hint
 

@@ -15,13 +15,13 @@ KEY = "0" * 64
 
 
 def key(engine: bytes = b"engine", **changed: str) -> str:
-    machine = {
+    system = {
         "gpu": "A GPU",
         "compute_capability": "8.9",
         "driver_cuda_version": "13.0",
         "tensorrt_version": "1.7.1",
     }
-    return cache_key(engine, **machine | changed)
+    return cache_key(engine, **system | changed)
 
 
 def test_every_part_of_the_key_counts() -> None:
@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pyt
 
 
 def test_those_unused_for_longest_go_first_and_ours_stays(tmp_path: Path) -> None:
-    caches = [RuntimeCache(tmp_path, str(number) * 64, most_bytes=3000) for number in range(4)]
+    caches = [RuntimeCache(tmp_path, str(number) * 64, max_bytes=3000) for number in range(4)]
     for age, cache in zip((400, 300, 200), caches[:3], strict=True):
         cache.write(bytes(900))
         when = cache.path.stat().st_mtime - age
@@ -97,7 +97,7 @@ def test_those_unused_for_longest_go_first_and_ours_stays(tmp_path: Path) -> Non
     caches[3].write(bytes(900))
     assert [cache.path.exists() for cache in caches] == [True, False, True, True]
     (tmp_path / "not ours").write_bytes(bytes(5000))
-    small = RuntimeCache(tmp_path, "5" * 64, most_bytes=10)
+    small = RuntimeCache(tmp_path, "5" * 64, max_bytes=10)
     small.write(bytes(900))
     assert sorted(path.name for path in tmp_path.iterdir()) == [small.path.name, "not ours"]
 

@@ -48,7 +48,7 @@ class Gpu:
         self.activated.append(threading.get_ident())
 
 
-class Machine:
+class System:
     """A fake TensorRT in place of the real one, and a device."""
 
     def __init__(self, trt: FakeTensorRT, folder: Path) -> None:
@@ -72,8 +72,8 @@ def is_rtx(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def machine(is_rtx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    made = Machine(FakeTensorRT(is_rtx=is_rtx), tmp_path)
+def system(is_rtx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
+    made = System(FakeTensorRT(is_rtx=is_rtx), tmp_path)
     failure_log.cache_clear()
     real = dependencies.importlib.import_module
     modules = ("tensorrt", "tensorrt_rtx")
@@ -95,14 +95,14 @@ def test_they_are_what_the_runtime_asks_for() -> None:
     assert (engine.__name__, context.__name__) == ("TensorRTEngine", "TensorRTContext")
 
 
-def test_the_order_of_a_run(machine: Machine) -> None:
-    engine = machine.load(tensors=TENSORS)
+def test_the_order_of_a_run(system: System) -> None:
+    engine = system.load(tensors=TENSORS)
     context = engine.create_context()
-    machine.trt.calls.clear()
+    system.trt.calls.clear()
     assert context.bind(1, SHAPES, STREAM) == {"y": (2, 4)}
     assert context.workspace_bytes == 4096
     context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
-    assert [call for call in machine.trt.calls if not call[0].startswith("cache")] == [
+    assert [call for call in system.trt.calls if not call[0].startswith("cache")] == [
         ("profile", 1, STREAM),
         ("shape", "x", (2, 8, 32, 48)),
         ("infer",),
@@ -114,24 +114,24 @@ def test_the_order_of_a_run(machine: Machine) -> None:
     ]
 
 
-def test_what_has_not_changed_is_not_said_again(machine: Machine) -> None:
-    context = machine.load().create_context()
+def test_what_has_not_changed_is_not_said_again(system: System) -> None:
+    context = system.load().create_context()
     context.bind(0, SHAPES, STREAM)
     context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
-    machine.trt.calls.clear()
+    system.trt.calls.clear()
     context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
-    assert machine.trt.calls == [("run", STREAM)]
+    assert system.trt.calls == [("run", STREAM)]
     context.enqueue({"x": 256, "y": 768}, 2048, STREAM)
-    assert machine.trt.calls[1:] == [("address", "y", 768), ("memory", 2048, 4096), ("run", STREAM)]
+    assert system.trt.calls[1:] == [("address", "y", 768), ("memory", 2048, 4096), ("run", STREAM)]
     context.bind(0, {"x": (1, 8, 32, 32)}, STREAM)
-    machine.trt.calls.clear()
+    system.trt.calls.clear()
     context.enqueue({"x": 256, "y": 768}, 2048, STREAM)
-    assert {call[0] for call in machine.trt.calls} >= {"address", "memory", "run"}
+    assert {call[0] for call in system.trt.calls} >= {"address", "memory", "run"}
 
 
-def test_contexts_bring_no_memory_of_their_own(machine: Machine, is_rtx: bool) -> None:
-    machine.load().create_context()
-    ((how,),) = machine.named("context")
+def test_contexts_bring_no_memory_of_their_own(system: System, is_rtx: bool) -> None:
+    system.load().create_context()
+    ((how,),) = system.named("context")
     strategy = how.strategy if is_rtx else how
     assert strategy is fake_tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
     if is_rtx:  # our graphs, not TensorRT's; and the right kernels from the first run on, since a graph keeps them
@@ -140,12 +140,12 @@ def test_contexts_bring_no_memory_of_their_own(machine: Machine, is_rtx: bool) -
         assert how.dynamic_shapes_kernel_specialization_strategy is specialisation.EAGER
 
 
-def test_whether_it_can_be_captured(machine: Machine, is_rtx: bool) -> None:
-    context = machine.load().create_context()
+def test_whether_it_can_be_captured(system: System, is_rtx: bool) -> None:
+    context = system.load().create_context()
     assert context.is_capturable(STREAM) is True
-    machine.trt.faults["capturable"] = False
+    system.trt.faults["capturable"] = False
     assert context.is_capturable(STREAM) is (not is_rtx)  # TensorRT proper cannot be asked
-    assert machine.named("capturable") == [(STREAM,), (STREAM,)] * is_rtx
+    assert system.named("capturable") == [(STREAM,), (STREAM,)] * is_rtx
 
 
 FAULTS = [
@@ -157,9 +157,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("call", "fault", "message"), FAULTS)
-def test_shapes_that_it_does_not_take(machine: Machine, call: str, fault: Any, message: str) -> None:
-    context = machine.load().create_context()
-    machine.trt.faults[call], machine.trt.says[call] = fault, "[a.cpp::b::3] Error X"
+def test_shapes_that_it_does_not_take(system: System, call: str, fault: Any, message: str) -> None:
+    context = system.load().create_context()
+    system.trt.faults[call], system.trt.says[call] = fault, "[a.cpp::b::3] Error X"
     with pytest.raises(ArtifactError, match=re.escape(message) + "$"):
         context.bind(0, SHAPES, STREAM)
 
@@ -168,22 +168,22 @@ def test_shapes_that_it_does_not_take(machine: Machine, call: str, fault: Any, m
     ("call", "message"),
     [("address", "TensorRT does not take the address of x"), ("run", "TensorRT cannot run the engine")],
 )
-def test_work_that_it_refuses(machine: Machine, call: str, message: str) -> None:
-    context = machine.load().create_context()
+def test_work_that_it_refuses(system: System, call: str, message: str) -> None:
+    context = system.load().create_context()
     context.bind(0, SHAPES, STREAM)
-    machine.trt.faults[call] = False
+    system.trt.faults[call] = False
     with pytest.raises(ArtifactError, match=f"{message}: TensorRT gives no reason"):
         context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
-    del machine.trt.faults[call]
+    del system.trt.faults[call]
     context.enqueue({"x": 256, "y": 512}, 1024, STREAM)  # an address that was refused is said again
-    assert machine.named("address")[-2:] == [("x", 256), ("y", 512)]
+    assert system.named("address")[-2:] == [("x", 256), ("y", 512)]
 
 
-def test_an_engine_that_it_cannot_load_is_explained_on_one_line(machine: Machine, is_rtx: bool) -> None:
-    machine.trt.faults["deserialize"] = None
-    machine.trt.says["deserialize"] = "IRuntime::deserialize: Error Code 1: Magic tag\n  does not match"
+def test_an_engine_that_it_cannot_load_is_explained_on_one_line(system: System, is_rtx: bool) -> None:
+    system.trt.faults["deserialize"] = None
+    system.trt.says["deserialize"] = "IRuntime::deserialize: Error Code 1: Magic tag\n  does not match"
     with pytest.raises(ArtifactError) as caught:
-        machine.load()
+        system.load()
     target = "tensorrt-rtx" if is_rtx else "tensorrt"
     assert caught.value.message == (
         f"A GPU: {target} 1.7.1.116 cannot load the engine: IRuntime::deserialize: Magic tag does not match"
@@ -191,16 +191,16 @@ def test_an_engine_that_it_cannot_load_is_explained_on_one_line(machine: Machine
     assert caught.value.hint == f"frcnn build model.onnx -o model.frcnn --target {target}"
 
 
-def test_a_context_that_it_cannot_make(machine: Machine) -> None:
-    engine = machine.load()
-    machine.trt.faults["context"] = None
+def test_a_context_that_it_cannot_make(system: System) -> None:
+    engine = system.load()
+    system.trt.faults["context"] = None
     with pytest.raises(ArtifactError, match="cannot make an execution context: TensorRT gives no reason"):
         engine.create_context()
 
 
 VALIDITY = [
     (1, "it was built by another TensorRT-RTX", "frcnn build model.onnx -o model.frcnn --target tensorrt-rtx"),
-    (2, "does not run it on a GPU of this compute capability", "--target tensorrt, on a machine with this GPU"),
+    (2, "does not run it on a GPU of this compute capability", "--target tensorrt, on a system with this GPU"),
     (4, "the CUDA driver is too old", "r580 or later"),
     (16, "not enough free GPU memory", "nvidia-smi"),
     (32, "it is damaged or no engine", "frcnn build"),
@@ -211,22 +211,22 @@ VALIDITY = [
 
 @only_rtx
 @pytest.mark.parametrize(("diagnostics", "message", "hint"), VALIDITY)
-def test_rtx_is_asked_before_it_loads(machine: Machine, diagnostics: int, message: str, hint: str) -> None:
-    machine.trt.faults["validity"] = (fake_tensorrt.EngineValidity.INVALID, diagnostics)
-    machine.trt.says["validity"] = "no device"
+def test_rtx_is_asked_before_it_loads(system: System, diagnostics: int, message: str, hint: str) -> None:
+    system.trt.faults["validity"] = (fake_tensorrt.EngineValidity.INVALID, diagnostics)
+    system.trt.says["validity"] = "no device"
     with pytest.raises(ArtifactError) as caught:
-        machine.load()
+        system.load()
     assert caught.value.message.startswith("A GPU (compute capability 8.9): TensorRT-RTX 1.7.1.116 refuses the engine")
     assert message in caught.value.message
     assert hint in caught.value.hint
-    assert not machine.named("deserialize")
+    assert not system.named("deserialize")
 
 
 @only_rtx
-def test_an_engine_that_is_only_slower_here_is_loaded(machine: Machine) -> None:
-    machine.trt.faults["validity"] = (fake_tensorrt.EngineValidity.SUBOPTIMAL, 0)
-    machine.load()
-    assert machine.named("deserialize") == [(DATA,)]
+def test_an_engine_that_is_only_slower_here_is_loaded(system: System) -> None:
+    system.trt.faults["validity"] = (fake_tensorrt.EngineValidity.SUBOPTIMAL, 0)
+    system.load()
+    assert system.named("deserialize") == [(DATA,)]
 
 
 MANIFESTS = [
@@ -237,9 +237,9 @@ MANIFESTS = [
 
 
 @pytest.mark.parametrize(("tensors", "message"), MANIFESTS)
-def test_a_manifest_that_says_otherwise(machine: Machine, tensors: Any, message: str) -> None:
+def test_a_manifest_that_says_otherwise(system: System, tensors: Any, message: str) -> None:
     with pytest.raises(ArtifactError, match=message) as caught:
-        machine.load(tensors=tensors)
+        system.load(tensors=tensors)
     assert "frcnn build" in caught.value.hint
 
 
@@ -253,108 +253,108 @@ def test_a_manifest_that_says_otherwise(machine: Machine, tensors: Any, message:
         ("in BOOL LINEAR 1", "bool", "planar"),
     ],
 )
-def test_types_and_layouts(machine: Machine, tensor: str, element: Any, layout: Any) -> None:
-    machine.load(blob(x=tensor), tensors={"x": EngineTensor(element=element, layout=layout)})
+def test_types_and_layouts(system: System, tensor: str, element: Any, layout: Any) -> None:
+    system.load(blob(x=tensor), tensors={"x": EngineTensor(element=element, layout=layout)})
 
 
 @pytest.mark.parametrize(
     ("tensor", "found"),
     [("in HALF HWC8 12", "float16 HWC8"), ("in HALF CHW32 32", "float16 CHW32"), ("in INT8 LINEAR 8", "INT8 planar")],
 )
-def test_layouts_and_types_that_we_do_not_have(machine: Machine, tensor: str, found: str) -> None:
+def test_layouts_and_types_that_we_do_not_have(system: System, tensor: str, found: str) -> None:
     """HWC8 of 12 channels has gaps: it is not (N, H, W, C)."""
     with pytest.raises(ArtifactError, match=f"'x' is {found}, the manifest says float16 channels_last"):
-        machine.load(blob(x=tensor), tensors=TENSORS)
+        system.load(blob(x=tensor), tensors=TENSORS)
 
 
-def test_a_tensor_that_belongs_in_host_memory(machine: Machine) -> None:
-    machine.trt.faults["location"] = fake_tensorrt.TensorLocation.HOST
+def test_a_tensor_that_belongs_in_host_memory(system: System) -> None:
+    system.trt.faults["location"] = fake_tensorrt.TensorLocation.HOST
     with pytest.raises(ArtifactError, match="wants 'x' in host memory"):
-        machine.load(tensors=TENSORS)
+        system.load(tensors=TENSORS)
 
 
 # ---- the runtime cache
 
 
-def cached(machine: Machine) -> list[bytes]:
-    return [path.read_bytes()[32:] for path in machine.folder.glob("*")]
+def cached(system: System) -> list[bytes]:
+    return [path.read_bytes()[32:] for path in system.folder.glob("*")]
 
 
 @only_rtx
-def test_compiled_kernels_are_kept_after_the_first_run_of_each_shape(machine: Machine) -> None:
-    engine = machine.load()
+def test_compiled_kernels_are_kept_after_the_first_run_of_each_shape(system: System) -> None:
+    engine = system.load()
     context = engine.create_context()
     context.bind(0, SHAPES, STREAM)
-    assert not machine.named("cache")  # nothing can have been compiled yet
+    assert not system.named("cache")  # nothing can have been compiled yet
     context.enqueue({}, 0, STREAM)
-    assert cached(machine) == [machine.trt.compiled]
-    kept = machine.trt.compiled
+    assert cached(system) == [system.trt.compiled]
+    kept = system.trt.compiled
     context.bind(0, {"x": (1, 8, 32, 32)}, STREAM)
     context.enqueue({}, 0, STREAM)
-    assert cached(machine) == [machine.trt.compiled] != [kept]
-    machine.trt.calls.clear()
+    assert cached(system) == [system.trt.compiled] != [kept]
+    system.trt.calls.clear()
     context.enqueue({}, 0, STREAM)
-    assert not machine.named("cache")  # nothing new can have been compiled
+    assert not system.named("cache")  # nothing new can have been compiled
     context.close()
     engine.close()
 
     again = FakeTensorRT()
-    kept, machine.trt = machine.trt.compiled, again
+    kept, system.trt = system.trt.compiled, again
     failure_log.cache_clear()
-    machine.load()
-    assert machine.named("cache read") == [(kept,)]
+    system.load()
+    assert system.named("cache read") == [(kept,)]
 
 
 @only_rtx
-def test_nothing_is_saved_while_a_stream_is_captured(machine: Machine) -> None:
-    engine = machine.load()
+def test_nothing_is_saved_while_a_stream_is_captured(system: System) -> None:
+    engine = system.load()
     context = engine.create_context()
     context.bind(0, SHAPES, STREAM)
-    machine.trt.calls.clear()
-    machine.capturing = True
+    system.trt.calls.clear()
+    system.capturing = True
     context.enqueue({}, 0, STREAM)
-    assert not machine.named("cache")
-    machine.capturing = False
+    assert not system.named("cache")
+    system.capturing = False
     context.close()
     engine.close()
-    assert cached(machine) == [machine.trt.compiled]
+    assert cached(system) == [system.trt.compiled]
 
 
 @only_rtx
-def test_a_cache_that_does_not_fit_is_replaced(machine: Machine) -> None:
-    first = machine.load()
+def test_a_cache_that_does_not_fit_is_replaced(system: System) -> None:
+    first = system.load()
     context = first.create_context()
     context.bind(0, SHAPES, STREAM)
     context.enqueue({}, 0, STREAM)
-    kept = machine.trt.compiled
-    (path,) = machine.folder.iterdir()
+    kept = system.trt.compiled
+    (path,) = system.folder.iterdir()
     first.close()
-    machine.trt.faults["cache read"] = False
-    machine.trt.compiled = b"new"
-    context = machine.load().create_context()
+    system.trt.faults["cache read"] = False
+    system.trt.compiled = b"new"
+    context = system.load().create_context()
     context.bind(0, SHAPES, STREAM)
     context.enqueue({}, 0, STREAM)
-    assert path.read_bytes()[32:] == machine.trt.compiled != kept
-    assert machine.trt.compiled.startswith(b"new")
+    assert path.read_bytes()[32:] == system.trt.compiled != kept
+    assert system.trt.compiled.startswith(b"new")
 
 
 @only_rtx
-def test_without_a_folder_nothing_is_kept(machine: Machine) -> None:
-    engine = machine.load(keep=False)
+def test_without_a_folder_nothing_is_kept(system: System) -> None:
+    engine = system.load(keep=False)
     context = engine.create_context()
     context.bind(0, SHAPES, STREAM)
     context.enqueue({}, 0, STREAM)
     engine.close()
-    assert not machine.folder.exists()
-    assert not machine.named("cache")
+    assert not system.folder.exists()
+    assert not system.named("cache")
 
 
 # ---- layers and their times
 
 
-def test_layers_are_reported_from_when_it_is_asked_for(machine: Machine) -> None:
-    machine.trt.layer_times = [("conv + relu", 1.5), ("reshape", 0.25)]
-    context = machine.load().create_context()
+def test_layers_are_reported_from_when_it_is_asked_for(system: System) -> None:
+    system.trt.layer_times = [("conv + relu", 1.5), ("reshape", 0.25)]
+    context = system.load().create_context()
     context.bind(0, SHAPES, STREAM)
     context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
     found: list[tuple[str, float]] = []
@@ -368,8 +368,8 @@ def test_layers_are_reported_from_when_it_is_asked_for(machine: Machine) -> None
 # ---- lifetimes
 
 
-def test_closing_twice_and_using_what_is_closed(machine: Machine) -> None:
-    engine = machine.load()
+def test_closing_twice_and_using_what_is_closed(system: System) -> None:
+    engine = system.load()
     context = engine.create_context()
     for _ in range(2):
         context.close()
@@ -379,8 +379,8 @@ def test_closing_twice_and_using_what_is_closed(machine: Machine) -> None:
         engine.create_context()
 
 
-def test_many_threads_make_and_run_contexts(machine: Machine) -> None:
-    engine = machine.load()
+def test_many_threads_make_and_run_contexts(system: System) -> None:
+    engine = system.load()
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -399,7 +399,7 @@ def test_many_threads_make_and_run_contexts(machine: Machine) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert len(machine.named("run")) == 8 * 19
+    assert len(system.named("run")) == 8 * 19
 
 
 # ---- what TensorRT says
@@ -447,9 +447,9 @@ DETAILED = {
 }
 
 
-def test_precision_of_layers(machine: Machine) -> None:
-    machine.trt.layers = json.dumps(DETAILED)
-    assert inspect_engine(machine.load()) == [
+def test_precision_of_layers(system: System) -> None:
+    system.trt.layers = json.dumps(DETAILED)
+    assert inspect_engine(system.load()) == [
         ("backbone/conv1 + relu", "float16"),
         ("box_head/fc6", "bfloat16"),
         ("decode", "float32"),
@@ -471,10 +471,10 @@ def test_an_inspector_that_answers_otherwise(answer: str) -> None:
         layer_precisions(answer)
 
 
-def test_an_inspector_that_answers_nothing(machine: Machine) -> None:
-    machine.trt.layers = ""
+def test_an_inspector_that_answers_nothing(system: System) -> None:
+    system.trt.layers = ""
     with pytest.raises(ArtifactError, match="the engine inspector gives nothing"):
-        inspect_engine(machine.load())
+        inspect_engine(system.load())
 
 
 # ---- the real TensorRTs

@@ -41,12 +41,12 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def placed(backend: EngineBackend, *pictures: object) -> list[Placed]:
-    return [backend.place(picture, name="it", max_pixels=10**8, ahead=False) for picture in pictures]
+def placed(backend: EngineBackend, *images: object) -> list[Placed]:
+    return [backend.place(image, name="it", max_pixels=10**8, ahead=False) for image in images]
 
 
-def run(backend: EngineBackend, *pictures: object) -> NetworkOutput:
-    return backend.submit(placed(backend, *pictures)).result()
+def run(backend: EngineBackend, *images: object) -> NetworkOutput:
+    return backend.submit(placed(backend, *images)).result()
 
 
 def same(a: NetworkOutput, b: NetworkOutput) -> None:
@@ -57,11 +57,11 @@ def same(a: NetworkOutput, b: NetworkOutput) -> None:
 def test_a_batch_below_the_least_is_padded_and_the_rest_dropped(device: FakeDevice, manifest_of: ManifestOf) -> None:
     static = TinyArtifact(manifest_of(), profiles=(profile((4, 4), (64, 128), (64, 128)),)).backend(device)
     dynamic = TinyArtifact(manifest_of()).backend(device)
-    pictures = [noise(60, 80, seed) for seed in range(3)]
-    found = run(static, *pictures)
+    images = [noise(60, 80, seed) for seed in range(3)]
+    found = run(static, *images)
     assert found.boxes.shape == (3, 5, 4)
-    same(found, run(dynamic, *pictures))
-    floats = [picture.astype(np.float32).transpose(2, 0, 1) / np.float32(255) for picture in pictures]
+    same(found, run(dynamic, *images))
+    floats = [image.astype(np.float32).transpose(2, 0, 1) / np.float32(255) for image in images]
     same(run(static, *floats), run(dynamic, *floats))
 
 
@@ -328,9 +328,9 @@ class TestEnd:
 
 class TestDeviceOutput:
     def test_it_is_what_comes_to_the_host(self, device: FakeDevice, backend: EngineBackend) -> None:
-        pictures = [noise(60, 80, seed) for seed in range(3)]
-        expected = run(backend, *pictures)
-        kept = backend.submit_to_device(placed(backend, *pictures))
+        images = [noise(60, 80, seed) for seed in range(3)]
+        expected = run(backend, *images)
+        kept = backend.submit_to_device(placed(backend, *images))
         device.run_all(0)  # the legacy default stream has them in order
         for row, found in enumerate(kept):
             for name in ("boxes", "scores", "labels"):
@@ -341,7 +341,7 @@ class TestDeviceOutput:
             (count,) = device.read(found.num_detections.pointer, (1,), np.int32)
             assert count == expected.num_detections[row]
             host = found.to_host()
-            np.testing.assert_array_equal(host.boxes, expected.boxes[row, :count] * found.to_picture)
+            np.testing.assert_array_equal(host.boxes, expected.boxes[row, :count] * found.to_image)
             np.testing.assert_array_equal(host.scores, expected.scores[row, :count])
             assert host.image_size == found.image_size == (60, 80)
             assert host.label_names == found.label_names == backend._manifest.source.model.labels
@@ -378,9 +378,9 @@ class TestDeviceOutput:
         np.testing.assert_array_equal(seen[0], expected.scores[0])
 
     def test_later_calls_do_not_write_over_it(self, device: FakeDevice, backend: EngineBackend) -> None:
-        pictures = [noise(60, 80, seed) for seed in range(12)]
-        kept = [backend.submit_to_device(placed(backend, picture))[0] for picture in pictures]
-        expected = [run(backend, picture) for picture in pictures]
+        images = [noise(60, 80, seed) for seed in range(12)]
+        kept = [backend.submit_to_device(placed(backend, image))[0] for image in images]
+        expected = [run(backend, image) for image in images]
         device.run_all(0)
         for found, wanted in zip(kept, expected, strict=True):
             got = device.read(found.scores.pointer, (5,), np.float32)

@@ -21,7 +21,7 @@ from support.tiny_artifact import TinyArtifact, profile, tiny_answers
 
 from frcnn.benchmarks.parity.matching import match
 from frcnn.errors import ArtifactError, ImageError, ImageSizeError, UsageError
-from frcnn.runtime import Detections, Detector, Picture
+from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.runtime.backend import Network, NetworkOutput
 from frcnn.runtime.host.backend import HostBackend
 from frcnn.spec import Manifest
@@ -69,7 +69,7 @@ def same(found: Detections, expected: Detections, *, px: float = 1e-3, score: fl
     np.testing.assert_allclose(found.boxes[to], expected.boxes[at], atol=px, rtol=0)
 
 
-def test_every_kind_of_picture(detector: Detector, on_host: Detector, tmp_path: Path, device: FakeDevice) -> None:
+def test_every_kind_of_image(detector: Detector, on_host: Detector, tmp_path: Path, device: FakeDevice) -> None:
     pixels = noise(60, 80)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
@@ -82,7 +82,7 @@ def test_every_kind_of_picture(detector: Detector, on_host: Detector, tmp_path: 
         tensor,
         tensor.float() / 255,
         np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(255),
-        Picture(pixels=pixels, name="mine"),
+        RGBImage(pixels=pixels, name="mine"),
     ]
     expected = on_host(images)
     for batch_size in (1, 4):
@@ -139,17 +139,17 @@ def test_a_profile_that_holds_fewer_of_a_canvas_gets_fewer(
 
 def test_a_batch_beyond_the_engine_is_refused_before_any_work(detector: Detector) -> None:
     def untouched() -> Iterator[object]:
-        raise AssertionError("the pictures were asked for")
+        raise AssertionError("the images were asked for")
         yield
 
     for call in (detector, detector.stream):
-        with pytest.raises(UsageError, match="at most 4 picture") as raised:
+        with pytest.raises(UsageError, match="at most 4 image") as raised:
             call(untouched(), batch_size=5)
         assert "--batch" in raised.value.hint
 
 
-def test_a_single_array_of_a_device_is_refused_like_any_picture(detector: Detector, device: FakeDevice) -> None:
-    with pytest.raises(UsageError, match=r"detector\(\[picture\]\)"):
+def test_a_single_array_of_a_device_is_refused_like_any_image(detector: Detector, device: FakeDevice) -> None:
+    with pytest.raises(UsageError, match=r"detector\(\[image\]\)"):
         detector(device.array(noise(60, 80)))  # type: ignore[call-overload]
 
 
@@ -176,7 +176,7 @@ class TestStream:
         detector([noise(60, 80, seed) for seed in range(9)])
         assert device.calls["create_stream"] == 2
 
-    def test_a_live_source_gets_its_answer_before_the_next_picture(self, detector: Detector) -> None:
+    def test_a_live_source_gets_its_answer_before_the_next_image(self, detector: Detector) -> None:
         answered = []
 
         def camera() -> Iterator[np.ndarray]:
@@ -210,17 +210,17 @@ class TestStream:
                 same(found, frame)
             assert len(detector([frames[0]])[0]) == 5
 
-    def test_answers_before_a_bad_picture_come_first(self, detector: Detector, tmp_path: Path) -> None:
+    def test_answers_before_a_bad_image_come_first(self, detector: Detector, tmp_path: Path) -> None:
         stream = detector.stream([noise(60, 80), tmp_path / "missing.jpg"])
         next(stream)
         with pytest.raises(ImageError, match=r"missing\.jpg"):
             next(stream)
 
-    def test_pictures_of_a_device_do_not_come_back(self, detector: Detector, device: FakeDevice) -> None:
-        with pytest.raises(UsageError, match=r"stream_pictures: .* lies in device memory"):
-            list(detector.stream_pictures([device.array(noise(60, 80))]))
-        ((picture, found),) = detector.stream_pictures([noise(60, 80)])
-        assert picture.size == (60, 80)
+    def test_images_of_a_device_do_not_come_back(self, detector: Detector, device: FakeDevice) -> None:
+        with pytest.raises(UsageError, match=r"stream_images: .* lies in device memory"):
+            list(detector.stream_images([device.array(noise(60, 80))]))
+        ((image, found),) = detector.stream_images([noise(60, 80)])
+        assert image.size == (60, 80)
         assert len(found) == 5
 
 
@@ -266,7 +266,7 @@ class TestDeviceArrays:
 
 
 def test_the_host_overhead_of_a_call_is_small(manifest_of: ManifestOf) -> None:
-    """The bound is generous, for busy machines: it takes 40 microseconds where nothing else runs."""
+    """The bound is generous, for busy systems: it takes 40 microseconds where nothing else runs."""
     device = FakeDevice(idle=True)
     device.activate()
     artifact = TinyArtifact(manifest_of())

@@ -71,7 +71,7 @@ def test_plain_and_replayed_answers_are_those_of_the_parts(device: FakeDevice, m
     assert device.left_open() == {"devices": 1}
 
 
-def test_pictures_of_bytes_are_prepared_by_the_kernel(device: FakeDevice, manifest_of: ManifestOf) -> None:
+def test_images_of_bytes_are_prepared_by_the_kernel(device: FakeDevice, manifest_of: ManifestOf) -> None:
     bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(1, CANVAS, True))
     pixels = np.random.default_rng(3).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     memory = device.array(pixels)
@@ -247,9 +247,9 @@ def test_steps_are_told_one_by_one_and_answer_as_the_graph_does(device: FakeDevi
 
 def test_layers_are_reported_with_the_step_that_ran_them(device: FakeDevice, manifest_of: ManifestOf) -> None:
     bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(1, CANVAS, True), layers=(("a", 1.0), ("b", 2.0)))
-    picture = device.array(np.zeros((*CANVAS, 3), np.uint8))
-    pointer = picture.__cuda_array_interface__["data"][0]
-    bound.pipeline.table[:] = (pointer, *CANVAS, *picture.array.strides, *CANVAS)
+    image = device.array(np.zeros((*CANVAS, 3), np.uint8))
+    pointer = image.__cuda_array_interface__["data"][0]
+    bound.pipeline.table[:] = (pointer, *CANVAS, *image.array.strides, *CANVAS)
     bound.pipeline.sizes[:] = CANVAS
     reported: list[str] = []
     bound.pipeline.report_layers(lambda name, ms: reported.append(f"{name} {ms}"))

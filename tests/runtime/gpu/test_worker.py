@@ -12,10 +12,10 @@ from support.tiny_artifact import TinyArtifact, tiny_answers
 from frcnn.errors import ArtifactError, ImageError
 from frcnn.runtime.gpu.pipeline import PipelineKey
 from frcnn.runtime.gpu.program import load_program
-from frcnn.runtime.gpu.worker import MOST_PIPELINES, Worker
+from frcnn.runtime.gpu.worker import MAX_PIPELINES, Worker
 from frcnn.runtime.images.canvases import EngineCanvases
-from frcnn.runtime.images.device_images import device_picture
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.device_images import device_image
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import Placed, Prepared, place, prepare, with_pixels
 from frcnn.spec import Manifest
 
@@ -35,7 +35,7 @@ class Bench:
         self.worker = Worker(program, device, lambda remark: None)
 
     def placed(self, pixels: np.ndarray) -> Placed:
-        return place(Picture(pixels=pixels, name="it"), self.manifest.model.transform, self.canvases)
+        return place(RGBImage(pixels=pixels, name="it"), self.manifest.model.transform, self.canvases)
 
     def run(self, batch: Sequence[Placed], waits: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
         canvas = batch[0].canvas
@@ -89,8 +89,8 @@ def test_any_layout_of_bytes_is_uploaded_once(bench: Bench) -> None:
         assert bench.device.calls["copy"] <= 1 + 3  # pixels; sizes, table and answers where there is no graph yet
 
 
-def test_pictures_prepared_on_the_cpu_are_uploaded_as_they_are(bench: Bench) -> None:
-    floats = Picture(pixels=noise(60, 80).astype(np.float32) / np.float32(255), name="it")
+def test_images_prepared_on_the_cpu_are_uploaded_as_they_are(bench: Bench) -> None:
+    floats = RGBImage(pixels=noise(60, 80).astype(np.float32) / np.float32(255), name="it")
     batch = [prepare(floats, bench.manifest)]
     for _ in range(3):
         same(bench.run(batch), bench.expected(batch))
@@ -110,15 +110,15 @@ def test_nothing_is_allocated_for_a_shape_that_is_bound(bench: Bench) -> None:
 
 
 def test_only_the_last_shapes_stay_bound(bench: Bench) -> None:
-    canvases = [(64 + 32 * (i % 5), 64 + 32 * (i // 5)) for i in range(MOST_PIPELINES + 2)]
+    canvases = [(64 + 32 * (i % 5), 64 + 32 * (i // 5)) for i in range(MAX_PIPELINES + 2)]
     keys = []
     for canvas in sorted(canvases, key=lambda canvas: -canvas[0] * canvas[1]):
-        batch = [Placed(picture=bench.placed(noise(60, 60)).picture, resized=(60, 60), canvas=canvas)]
+        batch = [Placed(image=bench.placed(noise(60, 60)).image, resized=(60, 60), canvas=canvas)]
         same(bench.run(batch), bench.expected(batch))
         keys.append(PipelineKey(1, canvas, True))
     assert list(bench.worker.pipelines) == keys[2:]
-    assert bench.device.open_contexts == 2 * MOST_PIPELINES
-    again = [Placed(picture=bench.placed(noise(60, 60)).picture, resized=(60, 60), canvas=keys[2].canvas)]
+    assert bench.device.open_contexts == 2 * MAX_PIPELINES
+    again = [Placed(image=bench.placed(noise(60, 60)).image, resized=(60, 60), canvas=keys[2].canvas)]
     bench.run(again)
     assert list(bench.worker.pipelines) == [*keys[3:], keys[2]]
 
@@ -135,46 +135,46 @@ def test_a_larger_shape_grows_the_arena_and_unbinds_what_lay_in_the_old_one(benc
     assert len(bench.worker.pipelines) == 2
 
 
-def test_staging_grows_with_the_pictures(bench: Bench) -> None:
+def test_staging_grows_with_the_images(bench: Bench) -> None:
     for size in ((60, 80), (700, 900), (60, 80), (1200, 1600)):
         batch = [bench.placed(noise(*size))]
         same(bench.run(batch), bench.expected(batch))
 
 
-def test_pictures_in_device_memory_are_not_copied(bench: Bench) -> None:
+def test_images_in_device_memory_are_not_copied(bench: Bench) -> None:
     pixels = [noise(60, 80, seed) for seed in range(3)]
-    bench.run([bench.placed(picture) for picture in pixels])
-    arrays = [bench.device.array(picture) for picture in pixels]
+    bench.run([bench.placed(image) for image in pixels])
+    arrays = [bench.device.array(image) for image in pixels]
     transform = bench.manifest.model.transform
-    batch = [place(device_picture(array, name="it"), transform, bench.canvases) for array in arrays]
+    batch = [place(device_image(array, name="it"), transform, bench.canvases) for array in arrays]
     bench.device.calls.clear()
     found = bench.run(batch)
-    same(found, bench.expected([bench.placed(picture) for picture in pixels]))
+    same(found, bench.expected([bench.placed(image) for image in pixels]))
     assert bench.device.calls["copy"] == 3  # what the capture holds: sizes, table, answers
     mixed = [batch[0], bench.placed(pixels[1]), batch[2]]
-    same(bench.run(mixed), bench.expected([bench.placed(picture) for picture in pixels]))
+    same(bench.run(mixed), bench.expected([bench.placed(image) for image in pixels]))
 
 
 def test_another_devices_memory_is_refused(bench: Bench) -> None:
-    elsewhere = device_picture(DeviceArray(noise(60, 80)), name="images[0]")
+    elsewhere = device_image(DeviceArray(noise(60, 80)), name="images[0]")
     with pytest.raises(ImageError, match=r"images\[0\]: the array lies in memory that the detector's GPU cannot reach"):
         bench.run([place(elsewhere, bench.manifest.model.transform, bench.canvases)])
 
 
-def test_what_makes_a_picture_is_waited_for(bench: Bench) -> None:
+def test_what_makes_an_image_is_waited_for(bench: Bench) -> None:
     pixels = noise(60, 80)
     array = bench.device.array(np.zeros_like(pixels))
     stream = bench.device.caller_stream()
     bench.device.later(stream, lambda: np.copyto(array.array, pixels))
-    batch = [place(device_picture(array, name="it"), bench.manifest.model.transform, bench.canvases)]
+    batch = [place(device_image(array, name="it"), bench.manifest.model.transform, bench.canvases)]
     same(bench.run(batch, waits=(stream,)), bench.expected([bench.placed(pixels)]))
 
 
 def test_a_missing_wait_would_be_seen(bench: Bench) -> None:
-    """The test above can fail: without the wait the answer is that of the black picture."""
+    """The test above can fail: without the wait the answer is that of the black image."""
     array = bench.device.array(np.zeros((60, 80, 3), np.uint8))
     bench.device.later(bench.device.caller_stream(), lambda: np.copyto(array.array, 255))
-    batch = [place(device_picture(array, name="it"), bench.manifest.model.transform, bench.canvases)]
+    batch = [place(device_image(array, name="it"), bench.manifest.model.transform, bench.canvases)]
     assert bench.run(batch)["num_detections"].tolist() == [0]
 
 

@@ -81,10 +81,10 @@ def test_bfloat16_is_rounded_as_in_pytorch() -> None:
 def test_other_inputs_are_refused(model_path: Path, tmp_path: Path) -> None:
     model = onnx.load(model_path)
     for node in model.graph.node:
-        node.input[:] = ["pictures" if name == "images" else name for name in node.input]
-    model.graph.input[0].name = "pictures"
+        node.input[:] = ["pixels" if name == "images" else name for name in node.input]
+    model.graph.input[0].name = "pixels"
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(ArtifactError, match=r"expected inputs \('images', 'image_sizes'\).*got \('pictures'"):
+    with pytest.raises(ArtifactError, match=r"expected inputs \('images', 'image_sizes'\).*got \('pixels'"):
         OnnxRuntimeBackend(tmp_path / "model.onnx")
 
 
@@ -113,7 +113,7 @@ def test_a_model_that_does_not_load_is_refused(
 
 def test_a_failing_network_is_our_error(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     backend = OnnxRuntimeBackend(model_path, threads=1)
-    with pytest.raises(ArtifactError, match=r"failed on 2 picture\(s\) on a 32x64 canvas"):
+    with pytest.raises(ArtifactError, match=r"failed on 2 image\(s\) on a 32x64 canvas"):
         backend.run(IMAGES, SIZES[:, :1].copy())
     assert capfd.readouterr() == ("", "")
 

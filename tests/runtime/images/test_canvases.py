@@ -1,4 +1,4 @@
-"""frcnn.runtime.images.canvases: the smallest canvas that holds a picture, and what is refused."""
+"""frcnn.runtime.images.canvases: the smallest canvas that holds an image, and what is refused."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_static_profiles_have_their_own_and_the_smallest_is_taken(canvases_of: C
     assert canvases.canvas_of((60, 100), name="it") == (64, 128)
     assert canvases.canvas_of((100, 60), name="it") == (128, 64)
     assert canvases.canvas_of((100, 100), name="it") == (256, 256)
-    assert canvases.most_at_once((64, 128), 4) == 1
-    assert canvases.most_at_once((256, 256), 4) == 4
+    assert canvases.max_at_once((64, 128), 4) == 1
+    assert canvases.max_at_once((256, 256), 4) == 4
     assert canvases.batch_to_run(1, (128, 64)) == (2, 1)
 
 
@@ -61,7 +61,7 @@ def test_a_least_that_is_no_multiple_is_raised_to_one(canvases_of: Callable[...,
 
 
 @given(st.integers(1, 400), st.integers(1, 400))
-def test_the_canvas_is_held_by_a_profile_and_holds_the_picture(height: int, width: int) -> None:
+def test_the_canvas_is_held_by_a_profile_and_holds_the_image(height: int, width: int) -> None:
     from frcnn.spec import TransformSpec
 
     canvases = EngineCanvases.__new__(EngineCanvases)
@@ -77,10 +77,10 @@ def test_the_canvas_is_held_by_a_profile_and_holds_the_picture(height: int, widt
             assert found[1] >= width
             assert one.holds(1, found)
         elif one.is_static:
-            assert height > one.height.most or width > one.width.most
+            assert height > one.height.max or width > one.width.max
         else:
             needed = transform.canvas_size(height, width)
-            assert needed[0] > one.height.most or needed[1] > one.width.most
+            assert needed[0] > one.height.max or needed[1] > one.width.max
 
 
 def test_what_fits_none_is_refused_with_the_command_that_would_hold_it(
@@ -106,7 +106,7 @@ def test_a_static_source_must_be_exported_anew(canvases_of: Callable[..., Engine
 def test_batches_beyond_the_profiles_are_refused(canvases_of: Callable[..., EngineCanvases]) -> None:
     canvases = canvases_of(DYNAMIC)
     canvases.check_batch_size(4)
-    with pytest.raises(UsageError, match="at most 4 picture") as raised:
+    with pytest.raises(UsageError, match="at most 4 image") as raised:
         canvases.check_batch_size(5)
     assert "--batch 1:4:5" in raised.value.hint
 
@@ -115,11 +115,11 @@ def test_a_batch_below_the_least_is_padded(canvases_of: Callable[..., EngineCanv
     canvases = canvases_of(profile((4, 4), (64, 64), (64, 64)), profile((2, 2), (64, 64), (64, 64)))
     assert canvases.batch_to_run(1, (64, 64)) == (1, 2)
     assert canvases.batch_to_run(3, (64, 64)) == (0, 4)
-    with pytest.raises(UsageError, match="no profile of the engine holds 5 pictures"):
+    with pytest.raises(UsageError, match="no profile of the engine holds 5 images"):
         canvases.batch_to_run(5, (64, 64))
 
 
 def test_a_model_onnx_takes_any_batch(manifest_of: ManifestOf) -> None:
     canvases = OnnxCanvases(manifest_of())
     canvases.check_batch_size(1000)
-    assert canvases.most_at_once((64, 64), 1000) == 1000
+    assert canvases.max_at_once((64, 64), 1000) == 1000

@@ -1,4 +1,4 @@
-"""frcnn.runtime.images.decode: every kind of picture becomes upright 8-bit RGB, or one clear error."""
+"""frcnn.runtime.images.decode: every kind of image becomes upright 8-bit RGB, or one clear error."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(ramp(200, 200)).save(buffer, "JPEG")
     (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[:-3000])
-    with pytest.raises(ImageError, match=r"cut\.jpg: the picture cannot be decoded: .*truncated"):
+    with pytest.raises(ImageError, match=r"cut\.jpg: the image cannot be decoded: .*truncated"):
         decode_file(tmp_path / "cut.jpg")
 
 
@@ -126,9 +126,9 @@ def test_no_damage_escapes_as_another_error(tmp_path: Path, suffix: str) -> None
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "the file is empty"), (b"not a picture at all", "not a picture"), (None, "no such file")],
+    [(b"", "the file is empty"), (b"not an image at all", "not an image"), (None, "no such file")],
 )
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "a.jpg"
     if content is not None:
         path.write_bytes(content)
@@ -137,7 +137,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes | None, me
     assert str(path) in raised.value.message
 
 
-def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="got a folder"):
         decode_file(tmp_path)
 

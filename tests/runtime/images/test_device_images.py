@@ -9,7 +9,7 @@ import pytest
 from support.fake_device import DeviceArray
 
 from frcnn.errors import ImageError
-from frcnn.runtime.images.device_images import DevicePicture, device_picture, is_device_array, staged
+from frcnn.runtime.images.device_images import DeviceImage, device_image, is_device_array, staged
 
 BASE = np.random.default_rng(1).integers(0, 256, (12, 14, 3), dtype=np.uint8)
 
@@ -43,27 +43,27 @@ def test_staged_bytes_are_found_again(name: str) -> None:
     assert copied.size == (pixels.size // 3 if name.startswith("grey") else pixels.size)
 
 
-def array_at(picture: DevicePicture) -> np.ndarray:
+def array_at(image: DeviceImage) -> np.ndarray:
     """Return what the kernel would read."""
-    height, width = picture.size
+    height, width = image.size
     rows, columns, channels = np.ogrid[:height, :width, :3]
-    where = rows * picture.strides[0] + columns * picture.strides[1] + channels * picture.strides[2]
+    where = rows * image.strides[0] + columns * image.strides[1] + channels * image.strides[2]
     low, high = int(where.min()), int(where.max())
-    memory = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * (high - low + 1)).from_address(picture.pointer + low))
+    memory = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * (high - low + 1)).from_address(image.pointer + low))
     return memory[where - low]
 
 
 @pytest.mark.parametrize("name", [name for name in VIEWS if not name.startswith("grey")])
 def test_a_device_array_is_read_where_it_lies(name: str) -> None:
     pixels = VIEWS[name]()
-    picture = device_picture(DeviceArray(pixels), name="it")
-    assert picture.size == pixels.shape[:2]
-    np.testing.assert_array_equal(array_at(picture), pixels)
+    image = device_image(DeviceArray(pixels), name="it")
+    assert image.size == pixels.shape[:2]
+    np.testing.assert_array_equal(array_at(image), pixels)
 
 
 def test_grey_is_three_times_the_same() -> None:
-    picture = device_picture(DeviceArray(BASE[:, ::2, 1]), name="it")
-    np.testing.assert_array_equal(array_at(picture), np.repeat(BASE[:, ::2, 1, None], 3, axis=2))
+    image = device_image(DeviceArray(BASE[:, ::2, 1]), name="it")
+    np.testing.assert_array_equal(array_at(image), np.repeat(BASE[:, ::2, 1, None], 3, axis=2))
 
 
 class Tensor(DeviceArray):
@@ -77,9 +77,9 @@ class Tensor(DeviceArray):
 
 def test_a_tensor_is_planar_where_its_first_side_is_3() -> None:
     for tensor in (Tensor(BASE.transpose(2, 0, 1)), Tensor(BASE)):
-        np.testing.assert_array_equal(array_at(device_picture(tensor, name="it")), BASE)
+        np.testing.assert_array_equal(array_at(device_image(tensor, name="it")), BASE)
     both = Tensor(BASE[:3].transpose(2, 0, 1)[:, :, :3])
-    np.testing.assert_array_equal(array_at(device_picture(both, name="it")), BASE[:3, :3])
+    np.testing.assert_array_equal(array_at(device_image(both, name="it")), BASE[:3, :3])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_tensor_is_planar_where_its_first_side_is_3() -> None:
 )
 def test_others_are_refused(array: DeviceArray, hint: str) -> None:
     with pytest.raises(ImageError, match="it") as raised:
-        device_picture(array, name="it")
+        device_image(array, name="it")
     assert hint in raised.value.hint
 
 
@@ -104,7 +104,7 @@ def test_others_are_refused(array: DeviceArray, hint: str) -> None:
     ("stream", "expected"), [({}, 0), ({"stream": None}, 0), ({"stream": 1}, 0), ({"stream": 77}, 77)]
 )
 def test_the_stream_is_the_one_that_the_array_names(stream: dict[str, int], expected: int) -> None:
-    assert device_picture(DeviceArray(BASE, **stream), name="it").stream == expected
+    assert device_image(DeviceArray(BASE, **stream), name="it").stream == expected
 
 
 def test_arrays_of_the_host_are_none_of_a_device() -> None:

@@ -11,8 +11,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 
 from frcnn.errors import ImageSizeError
 from frcnn.runtime.images.canvases import OnnxCanvases
-from frcnn.runtime.images.image import Picture, as_picture
-from frcnn.runtime.images.preprocess import boxes_in_picture, common_canvas, onto_canvas, prepare
+from frcnn.runtime.images.image import RGBImage, as_image
+from frcnn.runtime.images.preprocess import boxes_in_image, common_canvas, onto_canvas, prepare
 from frcnn.spec import Manifest
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -34,7 +34,7 @@ def noise(height: int, width: int) -> np.ndarray:
 def largest_difference(pixels: np.ndarray, manifest: Manifest) -> float:
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     expected, _ = transform_of(manifest)([tensor])
-    prepared = prepare(as_picture(pixels, name="it"), manifest)
+    prepared = prepare(as_image(pixels, name="it"), manifest)
     assert prepared.resized == tuple(expected.image_sizes[0])
     assert prepared.canvas == tuple(expected.tensors.shape[-2:])
     return float(np.abs(prepared.pixels - expected.tensors[0].numpy()).max())
@@ -62,7 +62,7 @@ def test_equals_torchvision_on_20000_pixels(size: tuple[int, int], manifest_of: 
 
 
 def test_a_side_never_vanishes(manifest_of: ManifestOf) -> None:
-    prepared = prepare(as_picture(noise(1, 20_000), name="it"), manifest_of(min_size=320, max_size=640))
+    prepared = prepare(as_image(noise(1, 20_000), name="it"), manifest_of(min_size=320, max_size=640))
     assert prepared.resized == (1, 640)
     assert prepared.canvas == (32, 640)
 
@@ -73,25 +73,25 @@ def test_equals_torchvision_with_a_fixed_size(manifest_of: ManifestOf) -> None:
         assert largest_difference(noise(*size), manifest) <= 1e-4
 
 
-def test_floating_pictures_keep_their_precision(manifest_of: ManifestOf) -> None:
+def test_floating_images_keep_their_precision(manifest_of: ManifestOf) -> None:
     manifest = manifest_of(min_size=320, max_size=640, mean=MEAN, std=STD)
     tensor = torch.rand(3, 300, 400, generator=torch.Generator().manual_seed(0))
     expected, _ = transform_of(manifest)([tensor])
     for image in (tensor, tensor.numpy()):
-        prepared = prepare(as_picture(image, name="it"), manifest)
+        prepared = prepare(as_image(image, name="it"), manifest)
         assert np.abs(prepared.pixels - expected.tensors[0].numpy()).max() <= 1e-5  # 1/255 would be 1.7e-2 here
 
 
 def test_static_canvases_take_the_smallest_that_holds(manifest_of: ManifestOf) -> None:
     manifest = manifest_of(min_size=64, max_size=128, canvases=((64, 128), (128, 64), (128, 128)))
-    assert prepare(as_picture(noise(60, 80), name="it"), manifest).canvas == (64, 128)
-    assert prepare(as_picture(noise(80, 60), name="it"), manifest).canvas == (128, 64)
+    assert prepare(as_image(noise(60, 80), name="it"), manifest).canvas == (64, 128)
+    assert prepare(as_image(noise(80, 60), name="it"), manifest).canvas == (128, 64)
 
 
-def test_a_picture_that_fits_no_canvas_is_refused(manifest_of: ManifestOf) -> None:
+def test_an_image_that_fits_no_canvas_is_refused(manifest_of: ManifestOf) -> None:
     manifest = manifest_of(min_size=64, max_size=128, canvases=((64, 128),))
     with pytest.raises(ImageSizeError) as raised:
-        prepare(Picture(pixels=noise(160, 80), name="portrait.jpg"), manifest)
+        prepare(RGBImage(pixels=noise(160, 80), name="portrait.jpg"), manifest)
     assert "portrait.jpg (160x80): resized to 128x64" in raised.value.message
     assert "64x128" in raised.value.message
     assert "--size 64x128,128x64" in raised.value.hint
@@ -99,9 +99,9 @@ def test_a_picture_that_fits_no_canvas_is_refused(manifest_of: ManifestOf) -> No
 
 def test_padding_is_zero_and_the_common_canvas_is_torchvisions(manifest_of: ManifestOf) -> None:
     manifest = manifest_of(min_size=64, max_size=128, mean=MEAN, std=STD)
-    pictures = [noise(60, 80), noise(80, 60)]
-    prepared = [prepare(as_picture(pixels, name="it"), manifest) for pixels in pictures]
-    tensors = [torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 for pixels in pictures]
+    images = [noise(60, 80), noise(80, 60)]
+    prepared = [prepare(as_image(pixels, name="it"), manifest) for pixels in images]
+    tensors = [torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 for pixels in images]
     expected, _ = transform_of(manifest)(tensors)
     canvas = common_canvas(prepared, OnnxCanvases(manifest))
     together = np.stack([onto_canvas(item, canvas).pixels for item in prepared])
@@ -114,7 +114,7 @@ def test_padding_is_zero_and_the_common_canvas_is_torchvisions(manifest_of: Mani
 
 @pytest.mark.parametrize("size", [(480, 640), (641, 427), (7, 1234)])
 def test_boxes_come_back_as_torchvision_scales_them(size: tuple[int, int], manifest_of: ManifestOf) -> None:
-    prepared = prepare(as_picture(noise(*size), name="it"), manifest_of(min_size=320, max_size=640))
+    prepared = prepare(as_image(noise(*size), name="it"), manifest_of(min_size=320, max_size=640))
     boxes = np.random.default_rng(0).random((50, 4), dtype=np.float32) * 600
     expected = resize_boxes(torch.from_numpy(boxes), list(prepared.resized), list(size))
-    np.testing.assert_array_equal(boxes_in_picture(boxes, prepared), expected.numpy())
+    np.testing.assert_array_equal(boxes_in_image(boxes, prepared), expected.numpy())

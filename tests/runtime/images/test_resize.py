@@ -29,7 +29,7 @@ def by_torch(source: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 120), st.integers(1, 120), st.integers(0, 2**32 - 1))
-def test_equals_torch_on_small_pictures(height: int, width: int, out_height: int, out_width: int, seed: int) -> None:
+def test_equals_torch_on_small_images(height: int, width: int, out_height: int, out_width: int, seed: int) -> None:
     source = np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
     np.testing.assert_allclose(
         resized(source, out_height, out_width), by_torch(source, out_height, out_width), atol=1e-4, rtol=0

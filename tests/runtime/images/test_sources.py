@@ -51,10 +51,10 @@ def test_equal_names_do_not_overwrite_each_other() -> None:
 
 
 def test_inputs_are_never_overwritten(tmp_path: Path) -> None:
-    (picture,) = touch(tmp_path, "a.jpg")
-    refuse_overwriting([tmp_path / "out" / "a.jpg"], [picture])
+    (image,) = touch(tmp_path, "a.jpg")
+    refuse_overwriting([tmp_path / "out" / "a.jpg"], [image])
     with pytest.raises(UsageError, match=r"a\.jpg is an input and would be overwritten"):
-        refuse_overwriting([tmp_path / "deeper" / ".." / "a.jpg"], [picture])
+        refuse_overwriting([tmp_path / "deeper" / ".." / "a.jpg"], [image])
 
 
 def test_videos_are_told_by_their_suffix() -> None:

@@ -91,7 +91,7 @@ CONTENT: dict[str, tuple[Callable[[Path], object], str]] = {
     "checkpoint": (_zip, "a PyTorch checkpoint"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "an old PyTorch checkpoint"),
     "safetensors": (lambda path: path.write_bytes(b"\x20" + bytes(7) + b'{"a": 1}' + bytes(64)), "safetensors"),
-    "png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64)), "got a picture"),
+    "png": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64)), "got an image"),
 }
 
 

@@ -38,7 +38,7 @@ def damage(path: Path, name: str) -> None:
 
 
 def test_it_is_opened_by_its_content_whatever_its_name(path: Path, tmp_path: Path, model_path: Path) -> None:
-    for name in ("model.onnx", "picture.jpg", "engine"):
+    for name in ("model.onnx", "image.jpg", "engine"):
         artifact = open_artifact(path.rename(tmp_path / name))
         assert isinstance(artifact, EngineArtifact)
         path = artifact.path

@@ -34,7 +34,7 @@ def test_nothing_found_changes_nothing() -> None:
     np.testing.assert_array_equal(annotate(canvas(400, 500), found([], 400, 500)), canvas(400, 500))
 
 
-def test_the_box_has_its_classs_colour_and_the_picture_is_not_touched() -> None:
+def test_the_box_has_its_classs_colour_and_the_image_is_not_touched() -> None:
     pixels = canvas(400, 500)
     drawn = annotate(pixels, found([[100, 150, 300, 350]], 400, 500))
     assert (pixels == 128).all()
@@ -45,16 +45,16 @@ def test_the_box_has_its_classs_colour_and_the_picture_is_not_touched() -> None:
     assert (drawn[:, 320:] == 128).all()
 
 
-@pytest.mark.parametrize(("size", "least"), [((40, 60), 320), ((1, 1), 320), ((240, 320), 320), ((3000, 4000), 4000)])
-def test_small_pictures_are_enlarged_by_a_whole_factor(size: tuple[int, int], least: int) -> None:
+@pytest.mark.parametrize(("size", "minimum"), [((40, 60), 320), ((1, 1), 320), ((240, 320), 320), ((3000, 4000), 4000)])
+def test_small_images_are_enlarged_by_a_whole_factor(size: tuple[int, int], minimum: int) -> None:
     drawn = annotate(canvas(*size), found([[0, 0, size[1], size[0]]], *size))
     factor = drawn.shape[0] // size[0]
     assert drawn.shape == (size[0] * factor, size[1] * factor, 3)
-    assert max(drawn.shape) >= least
-    assert max(drawn.shape) < least + max(size)
+    assert max(drawn.shape) >= minimum
+    assert max(drawn.shape) < minimum + max(size)
 
 
-def test_lines_and_text_grow_with_the_picture() -> None:
+def test_lines_and_text_grow_with_the_image() -> None:
     small, large = _Style.for_size(640, 480), _Style.for_size(4000, 3000)
     assert small.font_px >= 12
     assert small.line_px >= 2
@@ -68,7 +68,7 @@ def test_lines_and_text_grow_with_the_picture() -> None:
     st.integers(1, 500),
     st.lists(st.lists(st.floats(-100, 600, width=32), min_size=4, max_size=4), max_size=8),
 )
-def test_any_box_on_any_picture_is_drawn_inside_the_frame(height: int, width: int, boxes: list[list[float]]) -> None:
+def test_any_box_on_any_image_is_drawn_inside_the_frame(height: int, width: int, boxes: list[list[float]]) -> None:
     ordered = [[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in boxes]
     detections = found(ordered, height, width)
     drawn = annotate(canvas(height, width), detections)

@@ -10,26 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frcnn.runtime.backend import Done
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import Placed, Prepared
 from frcnn.runtime.streaming.batches import answers_in_order
 from frcnn.runtime.streaming.prefetch import Pause
 
 
 def item(number: int, canvas: int) -> Prepared:
-    picture = Picture(pixels=np.zeros((1, 1, 3), np.uint8), name=str(number))
-    return Prepared(picture=picture, resized=(1, 1), canvas=(canvas, 1), pixels=np.zeros((3, canvas, 1), np.float32))
+    image = RGBImage(pixels=np.zeros((1, 1, 3), np.uint8), name=str(number))
+    return Prepared(image=image, resized=(1, 1), canvas=(canvas, 1), pixels=np.zeros((3, canvas, 1), np.float32))
 
 
 class Recorder:
-    """Answers a batch with the pictures' names and remembers what batches there were."""
+    """Answers a batch with the images' names and remembers what batches there were."""
 
     def __init__(self) -> None:
         self.batches: list[list[Placed]] = []
 
     def __call__(self, batch: list[Placed]) -> Done[list[str]]:
         self.batches.append(batch)
-        return Done([f"answer to {placed.picture.name}" for placed in batch])
+        return Done([f"answer to {placed.image.name}" for placed in batch])
 
 
 @given(st.lists(st.integers(1, 4), max_size=60), st.integers(1, 5))
@@ -43,13 +43,13 @@ def test_order_canvas_and_size_hold(canvases: list[int], batch_size: int) -> Non
     assert all(1 <= len(batch) <= batch_size for batch in run.batches)
 
 
-def test_pictures_of_one_canvas_fill_batches() -> None:
+def test_images_of_one_canvas_fill_batches() -> None:
     run = Recorder()
     list(answers_in_order([item(number, number % 2) for number in range(16)], run, batch_size=4))
     assert [len(batch) for batch in run.batches] == [4, 4, 4, 4]
 
 
-def test_an_odd_picture_does_not_wait_for_ever() -> None:
+def test_an_odd_image_does_not_wait_for_ever() -> None:
     taken = 0
 
     def source() -> Iterator[Prepared]:
@@ -62,7 +62,7 @@ def test_an_odd_picture_does_not_wait_for_ever() -> None:
     assert taken <= 4 * 4 + 1
 
 
-def test_pictures_before_a_failure_are_answered() -> None:
+def test_images_before_a_failure_are_answered() -> None:
     def source() -> Iterator[Prepared]:
         yield item(0, 1)
         yield item(1, 2)
@@ -79,15 +79,15 @@ class Flights:
 
     def __init__(self, *, fails: int | None = None) -> None:
         self.open: list[Flight] = []
-        self.most = 0
+        self.max = 0
         self.begun = 0
         self.fails = fails
 
     def __call__(self, batch: list[Placed]) -> Flight:
         self.begun += 1
-        flight = Flight(self, [f"answer to {placed.picture.name}" for placed in batch], self.begun == self.fails)
+        flight = Flight(self, [f"answer to {placed.image.name}" for placed in batch], self.begun == self.fails)
         self.open.append(flight)
-        self.most = max(self.most, len(self.open))
+        self.max = max(self.max, len(self.open))
         return flight
 
 
@@ -112,7 +112,7 @@ def test_batches_in_flight_keep_order_and_bound(canvases: list[int], batch_size:
     items = [item(number, canvas) for number, canvas in enumerate(canvases)]
     pairs = list(answers_in_order(items, flights, batch_size=batch_size, in_flight=in_flight))
     assert [answer for _, answer in pairs] == [f"answer to {number}" for number in range(len(items))]
-    assert flights.most <= in_flight
+    assert flights.max <= in_flight
     assert flights.open == []
 
 
@@ -132,7 +132,7 @@ def test_a_pause_brings_the_answers() -> None:
     def source() -> Iterator[Placed | Pause]:
         yield item(0, 1)
         yield Pause()
-        raise AssertionError("the next picture was asked for before the answer was given")
+        raise AssertionError("the next image was asked for before the answer was given")
 
     assert next(answers_in_order(source(), flights, batch_size=1, in_flight=2))[1] == "answer to 0"
 
@@ -149,13 +149,13 @@ def test_a_failure_leaves_nothing_in_flight() -> None:
 def test_a_canvas_may_allow_fewer() -> None:
     run = Recorder()
     items = [item(number, 1 + number % 2) for number in range(8)]
-    list(answers_in_order(items, run, batch_size=4, most=lambda canvas, wanted: min(wanted, canvas[0])))
+    list(answers_in_order(items, run, batch_size=4, maximum=lambda canvas, wanted: min(wanted, canvas[0])))
     assert sorted((batch[0].canvas[0], len(batch)) for batch in run.batches) == [(1, 1)] * 4 + [(2, 2)] * 2
 
 
 def test_what_was_prepared_on_the_cpu_has_batches_of_its_own() -> None:
     run = Recorder()
-    bare = [Placed(picture=item(n, 1).picture, resized=(1, 1), canvas=(1, 1)) for n in range(2)]
+    bare = [Placed(image=item(n, 1).image, resized=(1, 1), canvas=(1, 1)) for n in range(2)]
     ready = [item(n, 1) for n in range(2, 4)]
     list(answers_in_order([bare[0], ready[0], bare[1], ready[1]], run, batch_size=4))
     assert sorted(len(batch) for batch in run.batches) == [2, 2]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.crowd import Crowd, bits, mixed_pictures
+from support.crowd import Crowd, bits, mixed_images
 from support.fake_device import FakeDevice
 from support.tiny_artifact import TinyArtifact
 
@@ -40,7 +40,7 @@ RUNTIME = f"{os.sep}frcnn{os.sep}runtime{os.sep}"
 
 
 def best(found: Detections) -> int:
-    """Return the grey level of the picture that the stand-in model saw."""
+    """Return the grey level of the image that the stand-in model saw."""
     return round(float(found.scores[0]) * 255)
 
 
@@ -56,7 +56,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 class Source:
-    """Pictures without end, of two canvases; counts those made and those that are alive."""
+    """Images without end, of two canvases; counts those made and those that are alive."""
 
     def __init__(self, grey: Grey) -> None:
         self._grey = grey
@@ -67,12 +67,12 @@ class Source:
         try:
             while True:
                 size = (60, 80) if self.made % 3 else (80, 60)
-                picture = self._grey(self.made % 250 + 1, *size)
+                image = self._grey(self.made % 250 + 1, *size)
                 self.made += 1
                 self.alive += 1
-                weakref.finalize(picture, self._gone)
-                yield picture
-                del picture
+                weakref.finalize(image, self._gone)
+                yield image
+                del image
         finally:
             self.closed = True
 
@@ -81,7 +81,7 @@ class Source:
 
 
 class Failing:
-    """A network that answers as the stand-in does, until it meets a picture of one grey level."""
+    """A network that answers as the stand-in does, until it meets an image of one grey level."""
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -108,7 +108,7 @@ class TestBound:
     def test_a_slow_consumer_of_an_endless_source_holds_a_few_batches(
         self, detector: Detector, grey: Grey, batch_size: int
     ) -> None:
-        """Two batches wait to be taken, one picture is in hand, four batches wait for their canvas's batch to fill."""
+        """Two batches wait to be taken, one image is in hand, four batches wait for their canvas's batch to fill."""
         source, ahead, alive = Source(grey), [], []
         stream = detector.stream(source, batch_size=batch_size)
         for taken, found in enumerate(stream, 1):
@@ -124,7 +124,7 @@ class TestBound:
 
 
 class TestFailures:
-    """Each names the picture, comes after the answers before it, leaves no thread, and harms no later call."""
+    """Each names the image, comes after the answers before it, leaves no thread, and harms no later call."""
 
     @pytest.mark.parametrize("batch_size", [1, 3, 8])
     def test_a_network_that_fails(self, manifest_of: ManifestOf, grey: Grey, tmp_path: Path, batch_size: int) -> None:
@@ -147,7 +147,7 @@ class TestFailures:
     def test_answers_before_the_failed_batch_come_first(
         self, manifest_of: ManifestOf, grey: Grey, batch_size: int, expected: int
     ) -> None:
-        """The batch of the odd picture fails; the even one that came before it had not been submitted."""
+        """The batch of the odd image fails; the even one that came before it had not been submitted."""
         manifest = manifest_of()
         detector = Detector(HostBackend(Failing(5), manifest), manifest)
         images = [grey(level, *((60, 80), (80, 60))[level % 2]) for level in range(1, 12)]
@@ -160,7 +160,7 @@ class TestFailures:
             answers.extend(best(found) for found in detector.stream([grey(2, 60, 80), *images[4:]], batch_size=3))
         assert answers == [2]
 
-    def test_a_picture_that_raises_what_nobody_expects(self, detector: Detector, grey: Grey) -> None:
+    def test_an_image_that_raises_what_nobody_expects(self, detector: Detector, grey: Grey) -> None:
         class Broken:
             def __getattr__(self, name: str) -> Any:
                 raise RuntimeError(f"no {name} today")
@@ -180,15 +180,15 @@ class TestFailures:
             list(detector.stream(camera()))
         assert best(detector([grey(7)])[0]) == 7
 
-    def test_an_error_is_gone_with_its_pictures_as_soon_as_it_is_dropped(
+    def test_an_error_is_gone_with_its_images_as_soon_as_it_is_dropped(
         self, manifest_of: ManifestOf, grey: Grey
     ) -> None:
         manifest = manifest_of()
         detector, source = Detector(HostBackend(Failing(5), manifest), manifest), Source(grey)
 
         def unplugged() -> Iterator[object]:
-            for picture in source:
-                yield picture
+            for image in source:
+                yield image
                 if source.made == 4:
                     raise RuntimeError("unplugged")
 
@@ -213,7 +213,7 @@ class TestFailures:
 
 
 class TestClosing:
-    """However a stream ends early, its thread, its source and its pictures are gone."""
+    """However a stream ends early, its thread, its source and its images are gone."""
 
     @pytest.fixture
     def source(self, grey: Grey) -> Iterator[Source]:
@@ -230,7 +230,7 @@ class TestClosing:
         stream.close()
 
     def test_by_break(self, detector: Detector, source: Source) -> None:
-        for _ in detector.stream_pictures(source, batch_size=2):
+        for _ in detector.stream_images(source, batch_size=2):
             break
 
     def test_by_dropping_it(self, detector: Detector, source: Source) -> None:
@@ -279,8 +279,8 @@ class TestClosing:
         streams = []
 
         def dropping() -> Iterator[object]:
-            for picture in source:
-                yield picture
+            for image in source:
+                yield image
                 if source.made == 3:
                     streams.clear()
 
@@ -349,22 +349,22 @@ class TestThreads:
         assert inner == [101, 102, 103, 200]
 
     def test_eight_threads_get_the_bits_of_one(self, tiny_model: Path, tmp_path: Path) -> None:
-        arrays = mixed_pictures()
+        arrays = mixed_images()
         Image.fromarray(arrays[0]).save(tmp_path / "first.png")
-        pictures = [*arrays, tmp_path / "first.png", Image.fromarray(arrays[1])]
+        images = [*arrays, tmp_path / "first.png", Image.fromarray(arrays[1])]
         with Detector.load(tiny_model, threads=2) as detector:
-            expected = [bits(found) for found in detector(pictures)]
+            expected = [bits(found) for found in detector(images)]
             assert len(set(expected)) == len(arrays)
-            crowd = Crowd(detector, pictures, expected, 8)
+            crowd = Crowd(detector, images, expected, 8)
             crowd.run(2)
         assert crowd.wrong == []
         assert crowd.done > 100
 
     def test_a_wrong_answer_would_be_seen(self, tiny_model: Path) -> None:
-        pictures = mixed_pictures(3)
+        images = mixed_images(3)
         with Detector.load(tiny_model, threads=1) as detector:
-            expected = [bits(found) for found in detector(pictures)]
-            crowd = Crowd(detector, pictures, [expected[0], expected[2], expected[1]], 2)
+            expected = [bits(found) for found in detector(images)]
+            crowd = Crowd(detector, images, [expected[0], expected[2], expected[1]], 2)
             crowd.run(10)
         assert "not the bits of one thread alone" in crowd.wrong[0]
 
@@ -405,9 +405,9 @@ class TestFork:
         assert self.in_child(lambda: str(best(detector([grey(30)])[0]))) == "30"
 
     def test_a_file_is_read_though_a_thread_was_reading_one(
-        self, detector: Detector, picture_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+        self, detector: Detector, image_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        path, reading, real = picture_file("a.png", level=40), threading.Event(), Image.open
+        path, reading, real = image_file("a.png", level=40), threading.Event(), Image.open
 
         def slow(file: Path, **options: Any) -> Image.Image:
             reading.set()
@@ -448,16 +448,16 @@ class TestInterrupted:
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a generator's last breath
     def test_a_call_of_an_engine(self, device: FakeDevice, manifest_of: ManifestOf) -> None:
-        artifact, pictures, points = TinyArtifact(manifest_of()), mixed_pictures(3), iter(range(1, 5000, 7))
+        artifact, images, points = TinyArtifact(manifest_of()), mixed_images(3), iter(range(1, 5000, 7))
         with Detector(artifact.backend(device), artifact.manifest.source) as detector:
-            expected = [bits(found) for found in detector(pictures)]
+            expected = [bits(found) for found in detector(images)]
         device.is_open = True
 
         def was_interrupted(detector: Detector, point: int) -> bool:
-            detector(pictures, batch_size=2)
-            answer = self.interrupted_at(point, lambda: detector(pictures, batch_size=2))
+            detector(images, batch_size=2)
+            answer = self.interrupted_at(point, lambda: detector(images, batch_size=2))
             with ThreadPoolExecutor(1, initializer=device.activate) as pool:  # where a hang is seen
-                assert pool.submit(lambda: [bits(found) for found in detector(pictures)]).result(30) == expected
+                assert pool.submit(lambda: [bits(found) for found in detector(images)]).result(30) == expected
                 pool.submit(detector.close).result(30)
             assert device.left_open() == {}
             device.is_open = True

@@ -25,7 +25,7 @@ from support.hostile.worker import NOW, Job, Outcome
 __all__ = ["Total", "attack", "shared_out"]
 
 _JOB_INPUTS: Final = 1000
-_STARTING_SECONDS: Final = 300.0  # torch is imported, on a machine that may be busy
+_STARTING_SECONDS: Final = 300.0  # torch is imported, on a system that may be busy
 _HANGING_SECONDS: Final = 120.0
 
 

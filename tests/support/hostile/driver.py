@@ -72,7 +72,7 @@ def run_inputs(
     *,
     seed: int,
     now: Callable[[int], None] = lambda _: None,
-    most_faults: int = 20,
+    max_faults: int = 20,
 ) -> Tally:
     """Read the inputs with those numbers.
 
@@ -82,7 +82,7 @@ def run_inputs(
         numbers: which inputs.
         seed: chooses the inputs.
         now: told the number of each input before it is read.
-        most_faults: how many faults are kept; all are counted.
+        max_faults: how many faults are kept; all are counted.
     """
     path = folder / reader.file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def run_inputs(
             now(index)
             outcome = _outcome(reader, path, folder)
             is_fault = outcome.startswith("fault")
-            if is_fault and len(tally.faults) < most_faults:
+            if is_fault and len(tally.faults) < max_faults:
                 tally.faults.append(Fault(reader=reader.name, seed=seed, index=index, what=outcome))
             tally.outcomes["fault" if is_fault else outcome] += 1
     tally.seconds = time.perf_counter() - begin

@@ -38,7 +38,7 @@ def answering(
     labels: Sequence[int] = (1, 0),
     manifest: Manifest | None = None,
 ) -> onnx.ModelProto:
-    """Return a model that answers every batch of one picture as is said, whatever the picture.
+    """Return a model that answers every batch of one image as is said, whatever the image.
 
     Args:
         count: ``num_detections``.

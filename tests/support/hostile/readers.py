@@ -28,7 +28,7 @@ from frcnn.exporter.checkpoint.builder_arguments import parse_args
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
 from frcnn.exporter.checkpoint.layout import find_weights
 from frcnn.exporter.commands.checkpoint_options import read_labels
-from frcnn.runtime.images.image import Picture
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec import MANIFEST_KEY, Manifest
 from frcnn.spec.engine import EngineManifest
@@ -38,7 +38,7 @@ from support.hostile.pickles import HARMLESS, runs_code
 __all__ = ["MAX_PIXELS", "Reader", "readers", "tiny_onnx"]
 
 MAX_PIXELS: Final = 1 << 20
-"""The limit that pictures are read with, so that what a limit is for is seen with little memory."""
+"""The limit that images are read with, so that what a limit is for is seen with little memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +141,11 @@ def readers() -> list[Reader]:
         ),
         *(
             Reader(
-                name=f"picture, {kind}",
-                file=f"picture.{kind.lower()}",
-                seeds=_pictures(kind),
-                tokens=_PICTURE,
-                read=_read_picture,
+                name=f"image, {kind}",
+                file=f"image.{kind.lower()}",
+                seeds=_images(kind),
+                tokens=_IMAGE,
+                read=_read_image,
                 share=6,
             )
             for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
@@ -203,8 +203,8 @@ def _read_labels(path: Path) -> object:
 
 def _read_coco(path: Path) -> object:
     truth = read_coco(path)
-    assert len({picture.file_name for picture in truth.pictures}) == len(truth.pictures) > 0
-    for item in (item for picture in truth.pictures for item in picture.objects):
+    assert len({image.file_name for image in truth.images}) == len(truth.images) > 0
+    for item in (item for image in truth.images for item in image.objects):
         assert item.category in truth.categories
         assert np.isfinite([*item.box, item.area]).all()
         assert min(item.box[2:]) >= 0
@@ -212,9 +212,9 @@ def _read_coco(path: Path) -> object:
 
 
 def _read_voc(path: Path) -> object:
-    truth = read_voc(path.parent, path.parent / "pictures")
-    assert len(truth.pictures) == 1
-    for item in truth.pictures[0].objects:
+    truth = read_voc(path.parent, path.parent / "images")
+    assert len(truth.images) == 1
+    for item in truth.images[0].objects:
         assert item.category in truth.categories
         assert np.isfinite([*item.box, item.area]).all()
         assert min(item.box[2:]) > 0
@@ -267,13 +267,13 @@ def _require_harmless(value: object, depth: int) -> None:
         assert named or isinstance(value, (*_PLAIN, *_TORCH, Tensor, type)), type(value)
 
 
-def _read_picture(path: Path) -> object:
-    picture = Picture.open(path, max_pixels=MAX_PIXELS)
-    height, width = picture.size
-    assert picture.pixels.dtype == np.uint8
-    assert picture.pixels.shape == (height, width, 3)
+def _read_image(path: Path) -> object:
+    image = RGBImage.open(path, max_pixels=MAX_PIXELS)
+    height, width = image.size
+    assert image.pixels.dtype == np.uint8
+    assert image.pixels.shape == (height, width, 3)
     assert 0 < height * width <= MAX_PIXELS
-    return picture
+    return image
 
 
 # --- valid inputs
@@ -309,7 +309,7 @@ _PICKLE: Final = [
     ),
     *(b"Vx\n", b"\x8a\x08" + b"\xff" * 8, b"i", b"o", b"Q", b"P0\n", b"\x95" + b"\xff" * 8, b"cnumpy\ndtype\n"),
 ]
-_PICTURE: Final = [
+_IMAGE: Final = [
     *(b"IHDR", b"IDAT", b"IEND", b"PLTE", b"tRNS", b"eXIf", b"iCCP", b"acTL", b"\xff\xd8", b"\xff\xe1", b"\xff\xc0"),
     *(b"Exif\x00\x00", b"MM\x00*", b"II*\x00", b"RIFF", b"VP8 ", b"VP8L", b"VP8X", b"ANIM", b"P5", b"P6", b"65535"),
 ]
@@ -378,8 +378,8 @@ def _voc() -> bytes:
     )
 
 
-def _pictures(kind: str) -> list[bytes]:
-    """Return small pictures of a format in the modes it has, one of them turned by EXIF."""
+def _images(kind: str) -> list[bytes]:
+    """Return small images of a format in the modes it has, one of them turned by EXIF."""
     rng = np.random.default_rng(3)
     colour = Image.fromarray(rng.integers(0, 256, (9, 13, 3), dtype=np.uint8))
     modes: dict[str, tuple[str, ...]] = {
