@@ -14,7 +14,7 @@ OUT := out/demo
 # For whatever imports ONNX Runtime before frcnn, see src/frcnn/__init__.py.
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help demo check test test-full test-gpu soak soak-full train-demo bench-cpu bench-gpu performance lock audit clean
+.PHONY: help demo check test test-full test-gpu soak soak-full train-demo bench-cpu bench-gpu performance docs lock audit clean
 
 help:
 	@echo "make demo        checkpoint -> model.onnx -> annotated images -> table against eager"
@@ -28,6 +28,7 @@ help:
 	@echo "make bench-cpu   speed against eager and the naive export, full-size models"
 	@echo "make bench-gpu   the CUDA kernels against torchvision's CUDA operators"
 	@echo "make performance docs/performance.md and the README's table from benchmarks/results"
+	@echo "make docs        the documentation site, in out/docs"
 	@echo "make lock        the locks anew, after a bound in pyproject.toml changed; UPGRADE=--upgrade for newer versions"
 	@echo "make audit       known vulnerabilities of everything locked; needs a network"
 
@@ -89,6 +90,9 @@ bench-gpu: $(INSTALLED)
 
 performance: $(INSTALLED)
 	$(BIN)/python -m maintenance.performance_page
+
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet --builder html docs out/docs
 
 lock: export UV_CUSTOM_COMPILE_COMMAND = make lock
 lock: $(TOOLS_INSTALLED)

@@ -1,4 +1,4 @@
-"""CI runs the README's test command as on a new system, and with a browser."""
+"""CI runs the tests and builds the documentation as on a new system, and with a browser."""
 
 from __future__ import annotations
 
