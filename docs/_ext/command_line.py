@@ -20,7 +20,8 @@ __all__ = ["parser_of", "setup"]
 def parser_of(verb: str) -> argparse.ArgumentParser:
     """Return the parser of a verb, as ``frcnn.cli`` makes it."""
     module = importlib.import_module(VERBS[verb].module)
-    parser = argparse.ArgumentParser(prog=f"frcnn {verb}", description=module.__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=f"frcnn {verb}", description=module.__doc__, add_help=False)
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=96)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     module.add_arguments(parser)
     return parser
@@ -35,8 +36,8 @@ class Verb(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the description, the usage and a list of options for each group."""
         parser = parser_of(self.arguments[0])
-        usage = parser.format_usage().removeprefix("usage: ")
-        found: list[nodes.Node] = [*described(parser.description or ""), nodes.literal_block(usage, usage)]
+        usage = "\n".join(line[len("usage: ") :] for line in parser.format_usage().splitlines())
+        found = [*described(parser.description or ""), nodes.literal_block(usage, usage, language="text")]
         for group in parser._action_groups:
             actions = [action for action in group._group_actions if action.help is not argparse.SUPPRESS]
             if actions:
