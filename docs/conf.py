@@ -21,6 +21,7 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "command_line", "operators"]
 exclude_patterns = ["_ext"]
 suppress_warnings = ["myst.header"]  # generated pages put a fourth level under a second one
+smartquotes = False  # they turn the dashes of an option in a table into one
 nitpicky = True
 nitpick_ignore_regex = [
     # Other projects' names, which would need a network to be resolved, and types of annotations that are not public.
