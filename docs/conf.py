@@ -6,7 +6,9 @@ import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent / "src")]
@@ -36,6 +38,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the text states shape and type
 napoleon_use_rtype = False
 maximum_signature_line_length = 90
 
@@ -80,7 +83,15 @@ def link_inside_the_site(text: str, page: Path) -> str:
 
 
 def setup(app: Sphinx) -> None:
-    """Rewrite links of pages and of what they include."""
+    """Rewrite links of pages and of what they include, and set two details of Python's descriptions."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
+
+    def with_dashes(_app: Sphinx, document: nodes.document) -> None:
+        for text in document.findall(nodes.Text):
+            if text == " -- ":
+                text.parent.replace(text, nodes.Text(" – "))  # noqa: RUF001 -- between a parameter and its text
 
     def of_page(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] = link_inside_the_site(source[0], Path(app.env.doc2path(name)))
@@ -88,5 +99,6 @@ def setup(app: Sphinx) -> None:
     def of_included(app: Sphinx, path: Path, _parent: str, source: list[str]) -> None:
         source[0] = link_inside_the_site(source[0], DOCS / path)
 
+    app.connect("doctree-read", with_dashes)
     app.connect("source-read", of_page)
     app.connect("include-read", of_included)
