@@ -85,7 +85,7 @@ class BareArtifact:
         """
         pipeline = self._enqueue(self._placed(images))
         self.device.synchronize(self.stream)
-        return _copies(pipeline.answers)
+        return _copies(pipeline.outputs)
 
     def pipeline(self, images: Sequence[RGBImage]) -> Pipeline:
         """Return the pipeline of a batch, ready to be launched again: everything uploaded, and the graph captured."""

@@ -1,18 +1,14 @@
 """The runtime: a model file and images in, detections out. Never imports torch.
 
-One stage a module, in the order that data flows:
+Data flows through the rooms in this order:
 
-- ``decode``, ``images``: files, PIL images, arrays and tensors -> RGB
-- ``resize``, ``preprocess``: RGB -> what the network sees, equal to torchvision's own preprocessing
-- ``onnx_outline``, ``artifact``: which model a file is
-- ``loading``, ``backend``, ``canvases``: what executes it, and which sizes it takes
-- ``host_backend``, ``onnxruntime_backend``: on arrays of the host
-- ``device``, ``engine_program``, ``memory_plan``, ``pipeline``, ``worker``, ``worker_pool``, ``running``,
-  ``engine_backend``: engines on a GPU, from one shape bound to many threads
-- ``device_images``, ``device_output``: images and answers in device memory
-- ``given_images``, ``prefetch``, ``batches``, ``answers``, ``streaming``, ``detector``: many images, in order
-- ``detections``: the answer, and its conversions
-- ``draw``, ``video``: the answer on the image
+- ``model_files`` reads the manifest of a file; ``loading`` chooses the ``backend`` that executes it
+- ``images`` decodes what callers hand in, resizes, normalises and pads it onto a canvas, by torchvision's rules
+- ``streaming`` reads ahead, batches images that share a canvas, and keeps their order
+- ``host`` runs networks in host memory (ONNX Runtime); ``gpu`` runs the whole detector on a GPU, with ``engines`` of
+  TensorRT or TensorRT-RTX
+- ``results`` scales boxes back to the original images, draws them and writes JSON
+- ``doctor`` checks what this system can run; ``commands`` are the verbs of ``frcnn``
 """
 
 import warnings

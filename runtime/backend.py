@@ -1,7 +1,8 @@
-"""What a detector asks of whatever executes its network."""
+"""The interface between a detector and what executes its network."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
@@ -9,27 +10,37 @@ from typing import Generic, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from frcnn.errors import UsageError
 from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.preprocess import Placed
 
-__all__ = ["Backend", "Device", "Done", "Network", "NetworkOutput", "Pending"]
+__all__ = [
+    "Backend",
+    "Device",
+    "Done",
+    "Network",
+    "NetworkOutput",
+    "Pending",
+    "available_cpus",
+    "closed_error",
+]
 
 Device = Literal["cpu", "cuda"]
 
-Answer = TypeVar("Answer")
-AnswerOut = TypeVar("AnswerOut", covariant=True)
+Result = TypeVar("Result")
+ResultOut = TypeVar("ResultOut", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NetworkOutput:
-    """Detections of a batch, padded to K rows; rows past an image's count mean nothing.
+    """Detections of a batch, padded to K rows; rows past an image's count are undefined.
 
     Attributes:
-        num_detections: (N,) int32, how many rows are detections.
-        boxes: (N, K, 4) float32, x1, y1, x2, y2 in canvas pixels.
-        scores: (N, K) float32, descending.
-        labels: (N, K) int32 class indices.
+        num_detections: ``(N,)`` int32, the valid rows of each image.
+        boxes: ``(N, K, 4)`` float32 ``(x1, y1, x2, y2)`` in canvas pixels.
+        scores: ``(N, K)`` float32, descending.
+        labels: ``(N, K)`` int32 class indices.
     """
 
     num_detections: NDArray[np.int32]
@@ -38,11 +49,11 @@ class NetworkOutput:
     labels: NDArray[np.int32]
 
 
-class Pending(Protocol[AnswerOut]):
-    """Work that was begun."""
+class Pending(Protocol[ResultOut]):
+    """Work in progress."""
 
-    def result(self) -> AnswerOut:
-        """Wait for the work and return what came of it.
+    def result(self) -> ResultOut:
+        """Wait for the work and return its result.
 
         Raises:
             ArtifactError: the network failed.
@@ -50,36 +61,32 @@ class Pending(Protocol[AnswerOut]):
         ...
 
     def close(self) -> None:
-        """Let the work end and release what it holds; nothing is raised for work that failed."""
+        """Let the work end and release what it holds; failed work raises nothing here."""
 
 
-class Done(Generic[Answer]):
-    """Work that is done already.
+class Done(Generic[Result]):
+    """Work that is done already; a ``Pending``."""
 
-    Args:
-        answer: what came of it.
-    """
+    def __init__(self, result: Result) -> None:
+        self._result = result
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    def result(self) -> Answer:
-        """Return the answer."""
-        return self._answer
+    def result(self) -> Result:
+        """Return the result."""
+        return self._result
 
     def close(self) -> None:
         """Release nothing."""
 
 
 class Network(Protocol):
-    """Executes one network on arrays of the host; safe to call from several threads at once."""
+    """Executes one network on arrays in host memory; several threads may call it at once."""
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
         """Detect.
 
         Args:
-            images: (N, 3, H, W) float32, normalised, padded with zeros at the right and bottom.
-            image_sizes: (N, 2) int32, (height, width) of each resized image inside the canvas.
+            images: ``(N, 3, H, W)`` float32, normalised, padded with zeros at the right and bottom.
+            image_sizes: ``(N, 2)`` int32, (height, width) of each resized image inside the canvas.
 
         Raises:
             ArtifactError: the network failed.
@@ -87,52 +94,51 @@ class Network(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what the network holds; it is not called again."""
-        ...
+        """Release the network; it is not called again."""
 
 
 class Backend(Protocol):
-    """Prepares images its own way and detects in them; safe to call from several threads at once.
+    """Prepares images its own way and detects in them; several threads may call it at once.
 
     Attributes:
-        canvases: what it takes.
-        batches_in_flight: how many batches are worth submitting before the first one's answer is asked for.
+        canvases: the canvases it takes.
+        batches_in_flight: how many batches are worth submitting before the first result is fetched.
     """
 
     canvases: Canvases
     batches_in_flight: int
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Placed:
-        """Turn what a caller handed in into an image on a canvas.
+        """Decode an image and choose its canvas.
 
         Args:
             image: see ``Detector``.
-            name: what messages call it.
+            name: its name in messages.
             max_pixels: limit for files and PIL images.
-            ahead: whether the caller goes on before the image is submitted, and may write over an array.
+            ahead: whether the caller may write over an array before the image is submitted.
 
         Raises:
-            ImageError: an image that cannot be used.
+            ImageError: the image cannot be used.
             UsageError: the backend is closed.
         """
         ...
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Pending[NetworkOutput]:
-        """Begin to detect in images of one canvas, no more than the canvases allow, prepared alike.
+        """Begin to detect in images of one canvas, no more than it takes at once, prepared alike.
 
         Args:
-            batch: what :meth:`place` returned.
-            stream: the caller's stream, which orders images in device memory; None: the one that each names.
+            batch: results of :meth:`place`.
+            stream: the caller's stream, which orders images in device memory; None: the stream that each one names.
 
         Raises:
             ArtifactError: the network failed.
-            ImageError: an image in memory that cannot be reached.
+            ImageError: an image in device memory cannot be reached.
             UsageError: the backend is closed, or has no streams.
         """
         ...
 
     def submit_to_device(self, batch: Sequence[Placed], *, stream: int | None = None) -> list[DeviceDetections]:
-        """Detect as :meth:`submit` does, and leave the answers in device memory, without waiting.
+        """Detect as :meth:`submit` does and leave the detections in device memory, without waiting.
 
         Raises:
             ArtifactError: see :meth:`submit`.
@@ -142,5 +148,15 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Wait for what runs and release everything; more than once does nothing."""
-        ...
+        """Wait for work in progress and release everything; a second call does nothing."""
+
+
+def closed_error() -> UsageError:
+    """Return the error of a call on a closed detector."""
+    return UsageError("the detector is closed", hint="load it again with Detector.load")
+
+
+def available_cpus() -> int:
+    """Return the number of processors this process may use (a container's share, not the whole system)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

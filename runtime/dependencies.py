@@ -1,7 +1,7 @@
 """The one place where the runtime imports heavy or optional packages.
 
-``import frcnn.runtime`` touches none of them: each accessor imports its package on first use and, where the package
-is missing, says which extra of frcnn brings it.
+``import frcnn.runtime`` imports none of them. Each accessor imports its package on first use and raises
+``MissingDependencyError``, which names the extra of frcnn that installs it, where it is missing or does not load.
 """
 
 from __future__ import annotations
@@ -32,66 +32,38 @@ _TENSORRT: Final[dict[Target, tuple[str, str, str]]] = {
 def _imported(module: str, *, package: str, extra: str, why: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: one of its libraries is missing or not for this system
         absent = isinstance(error, ModuleNotFoundError) and error.name == module
         reason = "" if absent else f" ({' '.join(str(error).split())})"
         raise MissingDependencyError(package, extra=extra, why=why + reason) from error
 
 
 def import_onnxruntime() -> ModuleType:
-    """Return the module ``onnxruntime``.
-
-    Raises:
-        MissingDependencyError: it is not installed or does not load.
-    """
+    """Return the module ``onnxruntime``."""
     return _imported("onnxruntime", package="onnxruntime", extra="cpu", why="running model.onnx")
 
 
 def import_opencv() -> ModuleType:
-    """Return the module ``cv2``.
-
-    Raises:
-        MissingDependencyError: it is not installed or does not load.
-    """
+    """Return the module ``cv2``."""
     return _imported("cv2", package="opencv-python-headless", extra="cpu", why="reading and writing videos")
 
 
 def import_onnx() -> ModuleType:
-    """Return the module ``onnx``.
-
-    Raises:
-        MissingDependencyError: it is not installed or does not load.
-    """
+    """Return the module ``onnx``."""
     return _imported("onnx", package="onnx", extra="cpu", why="listing a model's operators")
 
 
 def import_supervision() -> ModuleType:
-    """Return the module ``supervision``.
-
-    Raises:
-        MissingDependencyError: it is not installed or does not load.
-    """
+    """Return the module ``supervision``."""
     return _imported("supervision", package="supervision", extra="bench", why="Detections.to_supervision()")
 
 
 def import_cuda_driver() -> ModuleType:
-    """Return the module ``cuda.bindings.driver``; the driver itself is looked for when it is first called.
-
-    Raises:
-        MissingDependencyError: it is not installed or does not load.
-    """
+    """Return the module ``cuda.bindings.driver``, which loads the driver itself on the first call."""
     return _imported("cuda.bindings.driver", package="cuda-bindings", extra="cuda", why="running on an NVIDIA GPU")
 
 
 def import_tensorrt(target: Target) -> ModuleType:
-    """Return the module that runs a target's artifacts: ``tensorrt_rtx`` or ``tensorrt``, which have one interface.
-
-    Raises:
-        MissingDependencyError: it is not installed or does not load.
-    """
+    """Return the module that runs a target's artifacts: ``tensorrt_rtx`` or ``tensorrt``, which share one interface."""
     module, package, extra = _TENSORRT[target]
-    try:
-        return _imported(module, package=package, extra=extra, why=f"running a {target} artifact")
-    except OSError as error:  # one of its libraries is missing or not for this system
-        reason = " ".join(str(error).split())
-        raise MissingDependencyError(package, extra=extra, why=f"running a {target} artifact ({reason})") from error
+    return _imported(module, package=package, extra=extra, why=f"running a {target} artifact")

@@ -1,4 +1,4 @@
-"""What was found in one image."""
+"""Detections of one image."""
 
 from __future__ import annotations
 
@@ -22,16 +22,26 @@ ClassFilter = Iterable[str | int]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Detections:
-    """The objects found in one image, best first. The arrays are read-only copies.
+    """The objects detected in one image, in descending order of score. The arrays are read-only copies.
 
     Attributes:
-        boxes: (M, 4) float32, x1, y1, x2, y2 in the image's own pixels; 0 is the left or top edge of the first
-            pixel, and x2, y2 lie on the right and bottom edge.
-        scores: (M,) float32 in [0, 1], descending.
-        labels: (M,) int64 class indices; 0 is the background and never occurs.
-        image_size: (height, width) of the image in pixels.
-        source: the image's path, or None where it was no file.
-        label_names: the names of all classes of the model, index 0 the background; None where they have no names.
+        boxes: ``(M, 4)`` float32 ``(x1, y1, x2, y2)`` in pixels of the original image. The origin is the upper left
+            corner of the first pixel, not its centre; ``x2`` and ``y2`` are the right and bottom edges.
+        scores: ``(M,)`` float32 in [0, 1].
+        labels: ``(M,)`` int64 class indices. 0 is the background and never occurs.
+        image_size: ``(height, width)`` of the original image in pixels.
+        source: The path of the image, or None if it was not a file.
+        label_names: The names of all classes of the model, index 0 the background, or None if it has no names.
+
+    Raises:
+        UsageError: The arrays' shapes do not match.
+
+    Example:
+        >>> detections = detector(["street.jpg"])[0]
+        >>> len(detections), detections.class_names
+        (2, ['car', 'person'])
+        >>> people = detections.filter(score=0.7, classes=["person"])
+        >>> x1, y1, x2, y2 = people.boxes[0]
     """
 
     boxes: NDArray[np.float32]
@@ -60,15 +70,19 @@ class Detections:
 
     @property
     def class_names(self) -> list[str]:
-        """The name of each object's class (its index as text where classes have no names)."""
+        """The class name of each object; the index as text if the model has no names."""
         names = self.label_names
         return [str(label) if names is None else names[label] for label in self.labels.tolist()]
 
     def filter(self, *, score: float | None = None, classes: ClassFilter | None = None) -> Detections:
-        """Return the objects that score ``score`` or more and are of ``classes``; None filters nothing.
+        """Return the objects with at least a score and of given classes.
+
+        Args:
+            score: Minimum score in [0, 1]; None keeps all.
+            classes: Class names or indices; None keeps all.
 
         Raises:
-            UsageError: a class that the model does not know; a score outside [0, 1].
+            UsageError: The model has no such class, or the score is outside [0, 1].
         """
         keep = np.ones(len(self), bool)
         if score is not None:
@@ -86,7 +100,7 @@ class Detections:
         )
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one dictionary an object: ``box`` [x1, y1, x2, y2], ``score``, ``label``, ``class_name``."""
+        """Return a dictionary per object: ``box`` [x1, y1, x2, y2], ``score``, ``label`` and ``class_name``."""
         columns = zip(self.boxes, self.scores, self.labels.tolist(), self.class_names, strict=True)
         return [
             {"box": [_shortest(side) for side in box], "score": _shortest(score), "label": label, "class_name": name}
@@ -97,7 +111,7 @@ class Detections:
         """Return COCO results: ``image_id``, ``category_id`` (the label), ``bbox`` [x, y, width, height], ``score``.
 
         Args:
-            image_id: the image's number in the data set.
+            image_id: The image's number in the data set.
         """
         corners = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
         return [
@@ -111,10 +125,10 @@ class Detections:
         ]
 
     def to_supervision(self) -> Any:
-        """Return ``supervision.Detections`` with the names under ``data["class_name"]``.
+        """Return ``supervision.Detections`` with the class names under ``data["class_name"]``.
 
         Raises:
-            MissingDependencyError: the package ``supervision`` is not installed.
+            MissingDependencyError: The package ``supervision`` is not installed.
         """
         supervision = import_supervision()
         return supervision.Detections(
@@ -126,27 +140,23 @@ class Detections:
 
 
 def checked_score(score: float) -> float:
-    """Return a score threshold.
-
-    Raises:
-        UsageError: it is outside [0, 1].
-    """
+    """Return a score threshold; raise ``UsageError`` outside [0, 1]."""
     if not 0 <= score <= 1:
         raise UsageError(f"score: expected a number from 0 to 1, got {score}")
     return score
 
 
 def resolve_classes(classes: ClassFilter, label_names: Sequence[str] | None) -> frozenset[int]:
-    """Return the class indices that names or indices stand for.
+    """Return the class indices of class names or indices.
 
-    A name stands for every class that has it; digits that are no class's name are an index.
+    A name selects every class that has it; digits that are not a class name are an index.
 
     Args:
         classes: names or indices.
         label_names: the model's names, index 0 the background, or None.
 
     Raises:
-        UsageError: a name or an index the model does not have, or one text where a list belongs.
+        UsageError: the model has no such name or index, or ``classes`` is a single string.
     """
     if isinstance(classes, str):
         raise UsageError(f"classes: expected a list of names or indices, got the text {classes!r}")
@@ -174,5 +184,5 @@ def _indices(wanted: str | int, label_names: Sequence[str] | None) -> list[int]:
 
 
 def _shortest(value: np.float32) -> float:
-    """Return the shortest decimal that is this float32 (0.3, not 0.30000001192092896)."""
+    """Return the shortest decimal that rounds to this float32 (0.3, not 0.30000001192092896)."""
     return float(str(value))

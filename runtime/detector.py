@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from frcnn.errors import KernelError, UsageError
@@ -15,19 +14,18 @@ from frcnn.runtime.detections import ClassFilter, Detections, checked_score, res
 from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.host.onnxruntime_providers import Provider
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
-from frcnn.runtime.images.given import listed
-from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.image import RGBImage, image_list
 from frcnn.runtime.images.preprocess import Placed
 from frcnn.runtime.loading import load_backend
-from frcnn.runtime.results.outputs import PendingDetections, Wanted
+from frcnn.runtime.results.outputs import DetectionFilter, PendingDetections
 from frcnn.runtime.streaming.batches import naming_images
 from frcnn.runtime.streaming.stream import (
     OnError,
     Streams,
     Submit,
-    answered,
+    detect_in_batches,
     on_one_canvas,
-    placed_in_turn,
+    place_each,
     with_images,
     without_images,
 )
@@ -35,27 +33,35 @@ from frcnn.spec import Manifest
 
 __all__ = ["Detector", "OnError"]
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class Detector:
-    """Finds objects in images with a model file; made by ``Detector.load``.
+    """A Faster R-CNN loaded from a model file; see :meth:`load`.
 
-    An image is a path, a PIL image, a NumPy array (H, W, 3) or (H, W) uint8 RGB or grey, a NumPy array (3, H, W)
-    float32 RGB in [0, 1], or a torch tensor (3, H, W), uint8 or floating in [0, 1]. Files are turned upright by
-    their EXIF orientation; a PIL image is taken as it stands. Boxes are in that image's own pixels.
+    An image is one of
 
-    With an engine an image may also be an array in device memory (PyTorch, CuPy, PyCUDA, Numba, DLPack): (H, W, 3) or
-    (H, W) uint8, of any strides; a torch tensor whose first side is 3 is (3, H, W). It is read where it lies, after
-    what is on its stream (the legacy default stream where it names none), and must stay as it is until its answer is
-    there. Floating images are prepared on the CPU.
+    - a path; the file is turned upright by its EXIF orientation;
+    - a PIL image, taken as it stands;
+    - a NumPy array ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8, or ``(3, H, W)`` RGB, float32 in [0, 1];
+    - a torch tensor ``(3, H, W)`` RGB, uint8 or floating in [0, 1];
+    - an :class:`RGBImage`;
+    - with an engine, an array in device memory (PyTorch, CuPy, PyCUDA, Numba, DLPack): ``(H, W, 3)`` or ``(H, W)``,
+      uint8, of any strides, or a torch tensor ``(3, H, W)``. It is read in place after the work on its stream (the
+      legacy default stream if it names none) and must not change before its detections are there.
 
-    One detector may be called from several threads at once, and within its own streams; a stream is for one thread at
-    a time. After an error or Ctrl-C it goes on as before. One with an engine does not survive a fork, and no stream
-    does.
+    The detector resizes, normalises and pads images itself, by torchvision's rules, and returns boxes in pixels of the
+    original image. Several threads may call one detector at once; a stream belongs to one thread at a time. After an
+    error or Ctrl-C it can be used as before. A detector with an engine does not survive a fork, and no stream does.
 
     Attributes:
-        manifest: what the model says of itself.
+        manifest: The description of the model in its file.
+
+    Example:
+        >>> with Detector.load("model.onnx") as detector:
+        ...     detections = detector(["street.jpg"], score=0.5)[0]
+        >>> detections.boxes.shape, detections.class_names
+        ((2, 4), ['car', 'person'])
     """
 
     def __init__(self, backend: Backend, manifest: Manifest, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
@@ -81,28 +87,27 @@ class Detector:
         workers: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> Self:
-        """Load a model file, told by its content, not its name.
+        """Load a model file, recognised by its content, not its name.
 
-        An engine artifact holds serialized engines, and those are code: whoever made one can run what they like here.
-        Load only what comes from where you trust; ``trusted_hashes`` pins it. A ``model.onnx`` is data.
+        An engine artifact holds serialized engines, and those are code: its author can run anything on this system.
+        Load artifacts from sources you trust only; ``trusted_hashes`` pins them. A ``model.onnx`` is data.
 
         Args:
-            path: a ``model.onnx`` made by ``frcnn export``, or a ``*.frcnn`` made by ``frcnn build``.
-            device: ``"cpu"`` or ``"cuda"``; None: what the file is for, the processor for a ``model.onnx`` and the GPU
-                for an engine.
-            provider: what ONNX Runtime runs a ``model.onnx`` with: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``; the
-                device's own by default.
-            threads: processor threads of a ``model.onnx``; all that this process may use by default.
+            path: A ``model.onnx`` made by ``frcnn export``, or a ``*.frcnn`` made by ``frcnn build``.
+            device: ``"cpu"`` or ``"cuda"``. Default: the CPU for a ``model.onnx``, the GPU for an engine.
+            provider: The provider of ONNX Runtime that runs a ``model.onnx``: ``"cpu"``, ``"cuda"`` or
+                ``"tensorrt"``. Default: the device's own.
+            threads: CPU threads of a ``model.onnx``. Default: all that this process may use.
             trusted_hashes: SHA-256 of the engine artifacts that may be loaded, as ``sha256sum`` prints them; None
-                trusts any. All parts' own hashes are checked either way.
-            workers: batches that an engine runs at once, in several threads or one after another in a list or stream;
-                2 by default. Each takes the activations' memory again.
-            max_pixels: larger image files and PIL images are refused before they are decoded.
+                trusts any. The hashes inside the artifact are checked either way.
+            workers: Batches that an engine runs at once, in several threads or one after another in a list or stream.
+                Default: 2. Each needs the memory of the activations again.
+            max_pixels: Larger image files and PIL images are refused before they are decoded.
 
         Raises:
-            ArtifactError: no model of frcnn's, a damaged one, one that is not trusted, or one that does not run here.
-            MissingDependencyError: the package that runs it is not installed.
-            UsageError: an option that makes no sense.
+            ArtifactError: The file is no model of frcnn's, is damaged, is not trusted, or does not run here.
+            MissingDependencyError: The package that runs it is not installed.
+            UsageError: An option makes no sense, or does not apply to the file.
         """
         _checked_max_pixels(max_pixels)
         backend, manifest = load_backend(
@@ -117,7 +122,7 @@ class Detector:
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """The names of all classes, index 0 the background; None where they have no names."""
+        """The names of all classes, index 0 the background; None if they have no names."""
         return self.manifest.model.labels
 
     @overload
@@ -155,37 +160,37 @@ class Detector:
         stream: Any = None,
         device_output: bool = False,
     ) -> list[Detections] | list[DeviceDetections]:
-        """Detect in a list of images.
+        """Detect objects in a list of images.
 
-        The answer for an image does not depend on the others: only images that share a canvas run in one batch.
+        The detections of an image do not depend on the other images: only images that share a canvas run in a batch.
 
         Args:
-            images: the images.
-            score: keep what scores this much or more (the model has its own threshold below that).
-            classes: keep these classes, names or indices; None keeps all.
-            batch_size: the most images the network takes at a time. More than 1 gains nothing on a CPU.
-            same_canvas: pad all images to the canvas of the largest, as torchvision does with a list; then each
-                answer depends on the others' sizes, and all images are in memory at once.
-            stream: with an engine, the caller's CUDA stream (of PyTorch, CuPy, PyCUDA or cuda.core, or a CUstream as an
-                int): images in device memory are read after what is on it now, and with ``device_output`` what comes
-                on it later finds the answers.
-            device_output: with an engine, leave the answers in device memory, without waiting for them. There is
-                nothing to filter by then.
+            images: The images.
+            score: Minimum score. The model has its own threshold below that.
+            classes: Class names or indices to keep; None keeps all.
+            batch_size: Maximum images that the network takes at a time. More than 1 gains nothing on a CPU.
+            same_canvas: Pad all images to the canvas of the largest, as torchvision does with a list. The detections
+                then depend on the other images' sizes, and all images are in memory at once.
+            stream: With an engine, the caller's CUDA stream (of PyTorch, CuPy, PyCUDA or cuda.core, or a CUstream as
+                an int). Images in device memory are read after the work on it now; with ``device_output``, later work
+                on it finds the detections complete.
+            device_output: With an engine, leave the detections in device memory, without waiting for them. They are
+                not filtered by ``score`` or ``classes``.
 
         Returns:
-            One ``Detections`` (with ``device_output`` one ``DeviceDetections``) an image, in order.
+            A ``Detections`` (with ``device_output`` a ``DeviceDetections``) per image, in order.
 
         Raises:
-            ArtifactError: the network failed.
-            ImageError: an image that cannot be used; the message names it.
-            UsageError: an option that makes no sense, or a single image where a list belongs.
+            ArtifactError: The network failed.
+            ImageError: An image cannot be used; the message names it.
+            UsageError: An option makes no sense, or ``images`` is a single image.
         """
-        wanted = self._wanted(score, classes)
+        keep = self._filter(score, classes)
         handle = _stream_handle(stream)
         size = self._checked_batch_size(batch_size)
-        if device_output and wanted.filters:
+        if device_output and not keep.keeps_all:
             raise UsageError(
-                "device_output: answers in device memory are not filtered by score or classes",
+                "device_output: detections in device memory are not filtered by score or classes",
                 hint="filter what DeviceDetections.to_host() returns",
             )
         placed: Iterable[Placed] = self._placed(images, ahead=False)
@@ -194,8 +199,8 @@ class Detector:
         elif isinstance(images, list | tuple) and len(images) == 1:
             placed = list(placed)
         if device_output:
-            return self._answers(placed, lambda batch: self._submit_to_device(batch, handle), size)
-        return self._answers(placed, lambda batch: self._submit(batch, wanted, handle), size)
+            return self._run(placed, lambda batch: self._submit_to_device(batch, handle), size)
+        return self._run(placed, lambda batch: self._submit(batch, keep, handle), size)
 
     def stream(
         self,
@@ -206,31 +211,36 @@ class Detector:
         classes: ClassFilter | None = None,
         on_error: OnError | None = None,
     ) -> Generator[Detections]:
-        """Detect in images as they come, reading ahead in a thread while the network works.
+        """Detect objects in images as they come, reading ahead in a thread while the network works.
 
-        An exception of the iterable, an unusable image and a batch that fails are raised after the images before
-        them are answered, with a note of the image where the message does not name it. About six batches are held at
-        most, however slow the consumer. Closing the generator, or the detector, stops the thread after the image in
-        hand; one that an iterable blocks for more than 5 s is left behind until that returns.
+        An exception of the iterable, an unusable image and a failed batch are raised after the detections of the
+        images before them, with a note that names the image. About six batches are held at most, however slow the
+        consumer. Closing the generator, or the detector, stops the thread after the current image; a thread that the
+        iterable blocks for more than 5 s is left behind until the iterable returns.
 
         Args:
-            images: the images; only the thread iterates over it.
-            batch_size: the most images (of one canvas) the network takes at a time.
-            score: keep what scores this much or more.
-            classes: keep these classes, names or indices; None keeps all.
-            on_error: called, in the thread, with the position of an image that cannot be used and its error; the
-                image is then skipped.
+            images: The images; only the thread iterates over them.
+            batch_size: Maximum images (of one canvas) that the network takes at a time.
+            score: Minimum score.
+            classes: Class names or indices to keep; None keeps all.
+            on_error: Called in the thread with the position and the error of an image that cannot be used, which is
+                then skipped. None raises the error.
 
         Yields:
-            One ``Detections`` an image, in order.
+            A ``Detections`` per image, in order.
 
         Raises:
-            ImageError: an image that cannot be used, without ``on_error``; the message names it.
-            UsageError: an option that makes no sense, or a single image where an iterable belongs.
+            ArtifactError: The network failed.
+            ImageError: An image cannot be used and ``on_error`` is None; the message names it.
+            UsageError: An option makes no sense, or ``images`` is a single image.
+
+        Example:
+            >>> for detections in detector.stream(sorted(Path("frames").glob("*.jpg")), batch_size=8):
+            ...     print(detections.source, len(detections))
         """
-        wanted = self._wanted(score, classes)
+        keep = self._filter(score, classes)
         size = self._checked_batch_size(batch_size)
-        return without_images(self._stream(self._placed(images, ahead=True, on_error=on_error), wanted, size))
+        return without_images(self._stream(self._placed(images, ahead=True, on_error=on_error), keep, size))
 
     def stream_images(
         self,
@@ -241,21 +251,21 @@ class Detector:
         classes: ClassFilter | None = None,
         on_error: OnError | None = None,
     ) -> Generator[tuple[RGBImage, Detections]]:
-        """Do as ``stream`` does, and yield each image, decoded and upright, with what was found in it.
+        """Detect as :meth:`stream` does, and yield each image, decoded and upright, with its detections.
 
         Raises:
-            ImageError: see ``stream``.
-            UsageError: likewise; or an image in device memory, which is not brought back.
+            ArtifactError: See :meth:`stream`.
+            ImageError: Likewise.
+            UsageError: Likewise; or an image is in device memory, which is not copied back.
         """
-        wanted = self._wanted(score, classes)
+        keep = self._filter(score, classes)
         size = self._checked_batch_size(batch_size)
-        return with_images(self._stream(self._placed(images, ahead=True, on_error=on_error), wanted, size))
+        return with_images(self._stream(self._placed(images, ahead=True, on_error=on_error), keep, size))
 
     def close(self) -> None:
         """Stop all streams and release the network; the detector cannot be used afterwards.
 
-        A call that runs in another thread ends first; whoever goes on with a stream is told that the detector is
-        closed.
+        A call in another thread ends first; the next item of an open stream raises that the detector is closed.
         """
         self._streams.close()
         self._backend.close()
@@ -264,32 +274,30 @@ class Detector:
         """Return the detector; it is closed at the end of the block."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the detector."""
         self.close()
 
     def _stream(
-        self, placed: Iterator[Placed], wanted: Wanted, batch_size: int
+        self, placed: Iterator[Placed], keep: DetectionFilter, batch_size: int
     ) -> Generator[tuple[Placed, Detections]]:
-        return self._streams.stream(placed, lambda batch: self._submit(batch, wanted, None), batch_size)
+        return self._streams.stream(placed, lambda batch: self._submit(batch, keep, None), batch_size)
 
-    def _answers(self, placed: Iterable[Placed], submit: Submit[Answer], batch_size: int) -> list[Answer]:
-        if isinstance(placed, list):  # one image: no order to keep, and no time to lose
+    def _run(self, placed: Iterable[Placed], submit: Submit[Result], batch_size: int) -> list[Result]:
+        if isinstance(placed, list):  # one image: skip the bookkeeping of order
             with naming_images(placed):
                 return submit(placed).result()
-        with closing(answered(self._backend, placed, submit, batch_size)) as pairs:
+        with closing(detect_in_batches(self._backend, placed, submit, batch_size)) as pairs:
             return [found for _, found in pairs]
 
     def _placed(self, images: Iterable[object], *, ahead: bool, on_error: OnError | None = None) -> Iterator[Placed]:
-        return placed_in_turn(
-            self._backend, listed(images), max_pixels=self._max_pixels, ahead=ahead, on_error=on_error
+        return place_each(
+            self._backend, image_list(images), max_pixels=self._max_pixels, ahead=ahead, on_error=on_error
         )
 
-    def _wanted(self, score: float, classes: ClassFilter | None) -> Wanted:
+    def _filter(self, score: float, classes: ClassFilter | None) -> DetectionFilter:
         labels = None if classes is None else resolve_classes(classes, self.labels)
-        return Wanted(score=checked_score(score), labels=labels)
+        return DetectionFilter(score=checked_score(score), labels=labels)
 
     def _checked_batch_size(self, batch_size: int) -> int:
         if batch_size < 1:
@@ -297,8 +305,8 @@ class Detector:
         self._backend.canvases.check_batch_size(batch_size)
         return batch_size
 
-    def _submit(self, batch: list[Placed], wanted: Wanted, stream: int | None) -> Pending[list[Detections]]:
-        return PendingDetections(self._backend.submit(batch, stream=stream), batch, wanted, self.labels)
+    def _submit(self, batch: list[Placed], keep: DetectionFilter, stream: int | None) -> Pending[list[Detections]]:
+        return PendingDetections(self._backend.submit(batch, stream=stream), batch, keep, self.labels)
 
     def _submit_to_device(self, batch: list[Placed], stream: int | None) -> Pending[list[DeviceDetections]]:
         return Done(self._backend.submit_to_device(batch, stream=stream))

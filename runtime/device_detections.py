@@ -1,7 +1,8 @@
-"""Detections that stay in device memory: arrays that PyTorch, CuPy, Numba and PyCUDA read where they lie."""
+"""Detections that stay in device memory: arrays that PyTorch, CuPy, Numba and PyCUDA read in place."""
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -21,37 +22,36 @@ from frcnn.spec import Size
 
 __all__ = ["DeviceArray", "DeviceDetections", "DeviceKeeper", "DeviceOutput", "Field"]
 
-_LEGACY_STREAM: Final = 1  # what the CUDA array interface calls stream 0
+_LEGACY_STREAM: Final = 1  # the CUDA array interface's name of stream 0
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An array in a piece of memory.
-
-    Attributes:
-        offset: where it begins, in bytes.
-        shape: its shape.
-        dtype: its type.
-    """
+    """An array in a block of memory, ``offset`` bytes from its beginning."""
 
     offset: int
     shape: Shape
     dtype: np.dtype[Any]
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 class DeviceKeeper:
     """Keeps a device open until its last output is released.
 
-    Memory of a released output is freed at the next call, not at once: the collector of garbage may come at a moment
-    when CUDA must not be called, as in the middle of a capture.
+    The memory of a released output is freed at the next call, not at once: Python may collect garbage while CUDA must
+    not be called, as in the middle of a capture.
 
     Args:
-        device: what is closed at the end.
+        device: closed at the end.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self._lock = threading.RLock()  # the collector may release an output while this thread is in here
+        self._lock = threading.RLock()  # the garbage collector may release an output while this thread holds the lock
         self._process = os.getpid()
         self._discarded: deque[Memory] = deque()
         self._outputs = 0
@@ -71,7 +71,7 @@ class DeviceKeeper:
             return memory
 
     def discard(self, memory: Memory) -> None:
-        """Take an output's memory back. In a process forked off, do nothing: the memory is the parent's."""
+        """Take an output's memory back; in a forked process do nothing: the memory is the parent's."""
         if os.getpid() != self._process:
             return
         self._discarded.append(memory)
@@ -99,14 +99,14 @@ class DeviceKeeper:
 
 
 class DeviceOutput:
-    """The answers to a batch in device memory of their own, which lives as long as anything of them does.
+    """The network's output for a batch in device memory of its own, freed after the last array of it is gone.
 
     Args:
         keeper: of the device.
-        memory: where they lie.
-        fields: the arrays in it.
-        arrays: waits until they are there, and returns them in host memory, where they came down to as well.
-        stream: the stream on which they are there in order; 0 is the legacy default stream.
+        memory: where the arrays are.
+        fields: the arrays by name.
+        on_host: waits for the network and returns the same arrays in host memory.
+        stream: the stream whose later work finds the arrays complete; 0 is the legacy default stream.
     """
 
     def __init__(
@@ -115,34 +115,22 @@ class DeviceOutput:
         memory: Memory,
         fields: Mapping[str, Field],
         *,
-        arrays: Callable[[], Mapping[str, NDArray[Any]]],
+        on_host: Callable[[], Mapping[str, NDArray[Any]]],
         stream: int,
     ) -> None:
         self._memory = memory
         self._fields = fields
-        self._arrays = arrays
+        self.on_host = on_host
         self.stream = stream
-        # nothing is freed at exit: the process gives all back, and the driver may be gone before
+        # not at exit: the process returns all memory, and the driver may be gone before
         weakref.finalize(self, keeper.discard, memory).atexit = False
 
     def row(self, name: str, index: int) -> DeviceArray:
-        """Return an image's part of an array."""
-        place = self._fields[name]
-        step = int(np.prod(place.shape[1:], dtype=np.int64)) * place.dtype.itemsize
-        return DeviceArray(
-            pointer=self._memory.pointer + place.offset + index * step,
-            shape=place.shape[1:] or (1,),
-            dtype=place.dtype,
-            owner=self,
-        )
-
-    def on_host(self) -> Mapping[str, NDArray[Any]]:
-        """Wait for the answers of the batch and return them in host memory.
-
-        Raises:
-            ArtifactError: the network failed.
-        """
-        return self._arrays()
+        """Return one image's part of an array."""
+        whole = self._fields[name]
+        row = Field(whole.offset, whole.shape[1:] or (1,), whole.dtype)
+        pointer = self._memory.pointer + whole.offset + index * row.size_bytes
+        return DeviceArray(pointer=pointer, shape=row.shape, dtype=row.dtype, owner=self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -150,10 +138,10 @@ class DeviceArray:
     """An array in device memory, C order; read it by ``torch.as_tensor(array)`` or ``cupy.asarray(array)``.
 
     Attributes:
-        pointer: its address, for ``pycuda.gpuarray.GPUArray(array.shape, array.dtype, gpudata=array.pointer)``.
-        shape: its shape.
-        dtype: its NumPy type.
-        owner: keeps the memory alive.
+        pointer: Its address, for ``pycuda.gpuarray.GPUArray(array.shape, array.dtype, gpudata=array.pointer)``.
+        shape: Its shape.
+        dtype: Its NumPy type.
+        owner: Keeps the memory alive.
     """
 
     pointer: int
@@ -163,7 +151,7 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """Version 3, with the stream on which the array is there in order."""
+        """Version 3, with the stream whose later work finds the array complete."""
         return {
             "version": 3,
             "shape": self.shape,
@@ -176,21 +164,27 @@ class DeviceArray:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DeviceDetections:
-    """The objects found in one image, in device memory, K rows of which the first ``num_detections`` are meant.
+    """The objects detected in one image, in device memory: K rows, of which the first ``num_detections`` are valid.
 
-    The arrays are there for work that is put on the stream of the call (the legacy default stream where none was
-    given) or waits for it. The memory is freed after the last of these objects is gone; keep one until the work that
-    reads it is done.
+    Work on the stream of the call (the legacy default stream if none was given), or on a stream that waits for it,
+    finds the arrays complete. Their memory is freed after the last of these objects is gone: keep one until the work
+    that reads it is done.
 
     Attributes:
-        num_detections: (1,) int32.
-        boxes: (K, 4) float32, x1, y1, x2, y2 in *canvas* pixels: multiply by ``to_image``.
-        scores: (K,) float32 in [0, 1], descending.
-        labels: (K,) int32 class indices; 0 is the background and never occurs.
-        to_image: (4,) float32 in host memory: factors of x1, y1, x2, y2 to the image's own pixels.
-        image_size: (height, width) of the image in pixels.
-        source: the image's path, or None where it was no file.
-        label_names: see ``Detections``.
+        num_detections: ``(1,)`` int32.
+        boxes: ``(K, 4)`` float32 ``(x1, y1, x2, y2)`` in *canvas* pixels; multiply by ``to_image``.
+        scores: ``(K,)`` float32 in [0, 1], descending.
+        labels: ``(K,)`` int32 class indices. 0 is the background and never occurs.
+        to_image: ``(4,)`` float32 in host memory, the factors of x1, y1, x2, y2 to pixels of the original image.
+        image_size: ``(height, width)`` of the original image in pixels.
+        source: The path of the image, or None if it was not a file.
+        label_names: See ``Detections``.
+
+    Example:
+        >>> found = detector([frame], device_output=True, stream=torch.cuda.current_stream())[0]
+        >>> boxes = torch.as_tensor(found.boxes) * torch.tensor(found.to_image, device="cuda")
+        >>> found.to_host().class_names
+        ['person']
     """
 
     num_detections: DeviceArray
@@ -214,7 +208,7 @@ class DeviceDetections:
         source: str | None,
         label_names: tuple[str, ...] | None,
     ) -> DeviceDetections:
-        """Return an image's part of a batch's answers."""
+        """Return one image's part of a batch."""
         return cls(
             num_detections=output.row("num_detections", index),
             boxes=output.row("boxes", index),
@@ -228,12 +222,12 @@ class DeviceDetections:
         )
 
     def to_host(self) -> Detections:
-        """Wait for the answer and return it in host memory, boxes in the image's own pixels.
+        """Wait for the network and return the detections in host memory, boxes in pixels of the original image.
 
-        What was written into the arrays since is not seen.
+        What was written into the device arrays since is not seen.
 
         Raises:
-            ArtifactError: the network failed.
+            ArtifactError: The network failed.
         """
         arrays = self.boxes.owner.on_host()
         rows = slice(int(arrays["num_detections"][self._index]))

@@ -196,8 +196,8 @@ class _Runner:
     def _post_ms(self, run: int, pipeline: Pipeline) -> float:
         started = time.perf_counter()
         for row, index in enumerate(self._inputs.batch(run, self._batch)):
-            count = int(pipeline.answers["num_detections"][row])
-            boxes_in_image(pipeline.answers["boxes"][row, :count], self._inputs.placed[index])
+            count = int(pipeline.outputs["num_detections"][row])
+            boxes_in_image(pipeline.outputs["boxes"][row, :count], self._inputs.placed[index])
         return (time.perf_counter() - started) * 1e3
 
 

@@ -14,8 +14,7 @@ from frcnn.console import say, show_table
 from frcnn.errors import UsageError
 
 if TYPE_CHECKING:
-    from frcnn.runtime.model_files.artifact import OnnxArtifact
-    from frcnn.runtime.model_files.network_facts import Network
+    from frcnn.runtime.model_files.artifact import Network, OnnxArtifact
 
 __all__ = ["add_arguments", "run"]
 
@@ -31,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn inspect``."""
     from frcnn.runtime.commands.inspect_engine import engine_as_json, show_engine
-    from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
-    from frcnn.runtime.model_files.network_facts import read_network
+    from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact, read_network
 
     artifact = open_artifact(arguments.model)
     if isinstance(artifact, OnnxArtifact):

@@ -4,4 +4,4 @@ In: installed packages, drivers and devices.
 Out: one ``Check`` for each, with how to mend what is missing.
 """
 
-__all__ = ["check", "cuda", "system"]
+__all__ = ["cuda", "system"]

@@ -1,93 +1,112 @@
-"""What CUDA there is: the kernel compiler, the driver with its GPUs, and what TensorRT can do with them.
+"""Checks of CUDA: the compiler, the driver, the GPUs, and what they allow a TensorRT to do. None of them ever fails.
 
-Nothing here makes a context or compiles, and nothing raises: a broken installation is what is looked for.
+The driver is asked directly, not through the runtime's own GPU code: a broken installation is what these look for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 from frcnn.errors import MissingDependencyError
 from frcnn.plugins.cuda.compiler import compiler_version, supported_architectures
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver
-from frcnn.runtime.doctor.check import Check, Status
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import other_ways, serves
 
-__all__ = ["find_cuda_driver", "find_kernel_compiler", "with_abilities"]
+__all__ = ["Check", "Status", "find_cuda_driver", "find_kernel_compiler", "one_line", "with_abilities"]
+
+Status = Literal["ok", "missing", "broken"]
 
 _MAX_CHARACTERS: Final = 200
 _INSTALL: Final = "pip install 'frcnn[cuda]'"
 _DRIVER_FIX: Final = "NVIDIA's driver, r580 or later for CUDA 13 (nvidia.com/drivers), and a GPU that it sees"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that frcnn can use.
+
+    Attributes:
+        name: what it is.
+        status: ``ok``, ``missing``, or ``broken``: installed but not usable.
+        purpose: what frcnn needs it for.
+        detail: its version, or what is wrong.
+        fix: how to install it, or an alternative; empty if nothing is missing.
+        essential: whether detection needs it.
+    """
+
+    name: str
+    status: Status
+    purpose: str
+    detail: str
+    fix: str = ""
+    essential: bool = False
+
+
 class _CallError(Exception):
-    """A call of the driver answered an error, named in the message."""
+    """A call of the driver failed; the message names the status."""
 
 
 def find_kernel_compiler() -> Check:
-    """Say whether kernels can be compiled here, which needs no GPU, and for which architectures."""
+    """Check whether kernels can be compiled here, which needs no GPU, and for which architectures."""
 
-    def finding(status: Status, detail: str, fix: str = "") -> Check:
+    def check(status: Status, detail: str, fix: str = "") -> Check:
         return Check(name="NVRTC", status=status, purpose="compiling CUDA kernels", detail=detail, fix=fix)
 
     try:
         version, architectures = compiler_version(), supported_architectures()
     except MissingDependencyError as error:
-        return finding("missing", f"{error.package} is not installed", _INSTALL)
+        return check("missing", f"{error.package} is not installed", _INSTALL)
     except Exception as error:  # a broken installation may raise anything
-        return finding("broken", _line(error), _INSTALL)
+        return check("broken", one_line(error), _INSTALL)
     if not architectures:
-        return finding("broken", "it knows no architecture", _INSTALL)
+        return check("broken", "it knows no architecture", _INSTALL)
     known = f"{architectures[0]} to {architectures[-1]}"
-    return finding("ok", f"{version[0]}.{version[1]}, compiles here without a GPU, {known} and PTX")
+    return check("ok", f"{version[0]}.{version[1]}, compiles here without a GPU, {known} and PTX")
 
 
 def find_cuda_driver() -> tuple[Check, tuple[str, ...]]:
-    """Say which CUDA the driver serves and which GPUs it sees; return that and their compute capabilities."""
+    """Check which CUDA the driver serves and which GPUs it sees; also return their compute capabilities."""
 
-    def finding(
-        status: Status, detail: str, fix: str = "", capabilities: tuple[str, ...] = ()
-    ) -> tuple[Check, tuple[str, ...]]:
-        purpose = "CUDA kernels, TensorRT"
-        return Check(name="CUDA driver", status=status, purpose=purpose, detail=detail, fix=fix), capabilities
+    def check(status: Status, detail: str, fix: str = _DRIVER_FIX) -> Check:
+        return Check(name="CUDA driver", status=status, purpose="CUDA kernels, TensorRT", detail=detail, fix=fix)
 
     try:
         import_driver()
     except MissingDependencyError:
-        return finding("missing", "cuda-bindings, which asks it, is not installed", _INSTALL)
+        return check("missing", "cuda-bindings, which asks it, is not installed", _INSTALL), ()
     except Exception as error:
-        return finding("broken", _line(error), _INSTALL)
+        return check("broken", one_line(error), _INSTALL), ()
     try:
         number = int(_ask("cuDriverGetVersion"))
     except _CallError as error:
-        return finding("broken", _line(error), _DRIVER_FIX)
+        return check("broken", one_line(error)), ()
     except Exception:  # there is no libcuda, or it is not one
-        return finding("missing", "no driver", _DRIVER_FIX)
-    serves_cuda = f"CUDA {number // 1000}.{number % 1000 // 10}"
+        return check("missing", "no driver"), ()
+    version = f"CUDA {number // 1000}.{number % 1000 // 10}"
     try:
         gpus = _gpus()
     except Exception as error:
-        status: Status = "missing" if "NO_DEVICE" in str(error) else "broken"
-        detail = "sees no GPU" if status == "missing" else _line(error)
-        return finding(status, f"{serves_cuda}, {detail}", _DRIVER_FIX)
+        if "NO_DEVICE" not in str(error):
+            return check("broken", f"{version}, {one_line(error)}"), ()
+        gpus = ()
     if not gpus:
-        return finding("missing", f"{serves_cuda}, sees no GPU", _DRIVER_FIX)
+        return check("missing", f"{version}, sees no GPU"), ()
     seen = "; ".join(f"{index} {name}, compute capability {number}" for index, (name, number) in enumerate(gpus))
-    return finding("ok", f"{serves_cuda}: {seen}", capabilities=tuple(number for _name, number in gpus))
+    return check("ok", f"{version}: {seen}", fix=""), tuple(number for _name, number in gpus)
 
 
 def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequence[str]) -> Check:
-    """Add to the finding of a TensorRT what it allows on this system: to build artifacts, to run them.
+    """Add to the check of a TensorRT whether it can build artifacts here and run them.
 
     Args:
         package: TensorRT or TensorRT-RTX.
         driver: whether CUDA sees a GPU.
         compiler: NVRTC.
-        gpus: compute capabilities of the GPUs that are there.
+        gpus: compute capabilities of the GPUs here.
     """
     target: Target = "tensorrt-rtx" if package.name == "tensorrt_rtx" else "tensorrt"
     unserved = tuple(dict.fromkeys(gpu for gpu in gpus if not serves(target, gpu)))
@@ -98,9 +117,7 @@ def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequenc
         fix = f"{other_ways(unserved[0])}; to build for other GPUs {package.fix}"
         return replace(package, detail=f"{package.detail}, {not_here}", fix=fix)
     has_gpu, can_compile = driver.status == "ok", compiler.status == "ok"
-    if target == "tensorrt-rtx":
-        builds = "builds artifacts here" if can_compile else "builds none here: no NVRTC"
-    elif has_gpu and can_compile:
+    if can_compile and (has_gpu or target == "tensorrt-rtx"):
         builds = "builds artifacts here"
     else:
         builds = "builds none here: no GPU" if can_compile else "builds none here: no NVRTC"
@@ -109,6 +126,11 @@ def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequenc
         return replace(package, detail=f"{package.detail}, {builds}, {runs} {not_here}", fix=other_ways(unserved[0]))
     runs = "runs them here" if has_gpu else "runs none here: no GPU"
     return replace(package, detail=f"{package.detail}, {builds}, {runs}")
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says on one short line."""
+    return " ".join(str(error).split())[:_MAX_CHARACTERS] or type(error).__name__
 
 
 def _gpus() -> Sequence[tuple[str, str]]:
@@ -128,9 +150,5 @@ def _gpus() -> Sequence[tuple[str, str]]:
 def _ask(name: str, *arguments: Any) -> Any:
     status, results = ask_driver(name, *arguments)
     if status != "CUDA_SUCCESS":
-        raise _CallError(f"{name} answered {status}")
+        raise _CallError(f"{name} returned {status}")
     return results[0] if results else None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:_MAX_CHARACTERS] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What this system has of what frcnn can use. Looks, but imports nothing heavy and never fails."""
+"""Checks of this system: packages, providers, GPUs. They import nothing heavy and never fail."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
-from typing import Final
+from typing import Final, NamedTuple
 
-from frcnn.runtime.doctor.check import Check, Status
-from frcnn.runtime.doctor.cuda import find_cuda_driver, find_kernel_compiler, with_abilities
-from frcnn.runtime.host.onnxruntime_backend import available_cpus
+from frcnn.runtime.backend import available_cpus
+from frcnn.runtime.doctor.cuda import Check, Status, find_cuda_driver, find_kernel_compiler, one_line, with_abilities
 
 __all__ = ["Check", "Status", "can_detect", "look_around"]
 
@@ -26,146 +24,119 @@ _MIN_PYTHON: Final = (3, 11)
 _GPU_FIX: Final = "an NVIDIA GPU and its driver (nvidia.com/drivers); frcnn detects on the CPU without"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Package:
-    """A Python package: its module, the distributions that bring it, and the extra of frcnn that installs one."""
+class _Package(NamedTuple):
+    """A Python package.
+
+    Attributes:
+        name: of the check.
+        purpose: what frcnn needs it for.
+        extra: of frcnn that installs it.
+        module: its module; ``name`` if empty.
+        distributions: that bring it; ``name`` alone if empty.
+        essential: whether detection needs it.
+    """
 
     name: str
-    module: str
-    distributions: tuple[str, ...]
     purpose: str
     extra: str
+    module: str = ""
+    distributions: tuple[str, ...] = ()
     essential: bool = False
 
 
+_OPENCV: Final = tuple(f"opencv-{kind}python{end}" for end in ("-headless", "") for kind in ("", "contrib-"))
 _BASE: Final = (
-    _Package(name="numpy", module="numpy", distributions=("numpy",), purpose="everything", extra="cpu", essential=True),
-    _Package(
-        name="pillow", module="PIL", distributions=("pillow",), purpose="reading images", extra="cpu", essential=True
-    ),
-    _Package(
-        name="opencv",
-        module="cv2",
-        distributions=(
-            "opencv-python-headless",
-            "opencv-python",
-            "opencv-contrib-python-headless",
-            "opencv-contrib-python",
-        ),
-        purpose="videos",
-        extra="cpu",
-    ),
-    _Package(name="onnx", module="onnx", distributions=("onnx",), purpose="export, inspect", extra="cpu"),
+    _Package("numpy", "everything", "cpu", essential=True),
+    _Package("pillow", "reading images", "cpu", module="PIL", essential=True),
+    _Package("opencv", "videos", "cpu", module="cv2", distributions=_OPENCV),
+    _Package("onnx", "export, inspect", "cpu"),
 )
-_EXPORT: Final = tuple(
-    _Package(name=name, module=name, distributions=(name,), purpose="export, compare", extra="export")
-    for name in ("torch", "torchvision", "onnxscript")
-)
+_EXPORT: Final = tuple(_Package(name, "export, compare", "export") for name in ("torch", "torchvision", "onnxscript"))
 _TENSORRT: Final = (
     _Package(
-        name="tensorrt",
-        module="tensorrt",
+        "tensorrt",
+        "TensorRT artifacts",
+        "tensorrt",
         distributions=("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-        purpose="TensorRT artifacts",
-        extra="tensorrt",
     ),
     _Package(
-        name="tensorrt_rtx",
-        module="tensorrt_rtx",
+        "tensorrt_rtx",
+        "TensorRT-RTX artifacts",
+        "rtx",
         distributions=("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-        purpose="TensorRT-RTX artifacts",
-        extra="rtx",
     ),
 )
-_GPU: Final = (
+_MORE: Final = (
     _Package(
-        name="cuda-bindings",
+        "cuda-bindings",
+        "CUDA kernels, graphs",
+        "rtx",
         module="cuda.bindings",
         distributions=("cuda-bindings", "cuda-python"),
-        purpose="CUDA kernels, graphs",
-        extra="rtx",
     ),
-    _Package(
-        name="cuda-core", module="cuda.core", distributions=("cuda-core",), purpose="CUDA kernels, graphs", extra="rtx"
-    ),
-    _Package(name="pycuda", module="pycuda", distributions=("pycuda",), purpose="PyCUDA interface", extra="pycuda"),
-)
-_BENCH: Final = (
-    _Package(
-        name="supervision",
-        module="supervision",
-        distributions=("supervision",),
-        purpose="Detections.to_supervision",
-        extra="bench",
-    ),
+    _Package("cuda-core", "CUDA kernels, graphs", "rtx", module="cuda.core"),
+    _Package("pycuda", "PyCUDA interface", "pycuda"),
+    _Package("supervision", "Detections.to_supervision", "bench"),
 )
 
 
 def look_around() -> list[Check]:
-    """Return what is here and what is missing, in the order that a reader wants it."""
+    """Return the checks of everything that frcnn can use, the most important first."""
     compiler = find_kernel_compiler()
     driver, seen = find_cuda_driver()
-    gpu, told = _nvidia_gpu()
+    gpu, listed = _nvidia_gpu()
     return [
         _system(),
         _python(),
-        *(_package(package) for package in _BASE),
+        *map(_package, _BASE),
         _onnxruntime(),
         _onnxruntime_cuda(),
-        *(_package(package) for package in _EXPORT),
-        *(with_abilities(_package(package), driver, compiler, seen or told) for package in _TENSORRT),
-        *(_package(package) for package in (*_GPU, *_BENCH)),
+        *map(_package, _EXPORT),
+        *(with_abilities(_package(package), driver, compiler, seen or listed) for package in _TENSORRT),
+        *map(_package, _MORE),
         compiler,
         driver,
         gpu,
     ]
 
 
-def can_detect(findings: Sequence[Check]) -> bool:
-    """Say whether ``frcnn detect`` works here."""
-    return all(finding.status == "ok" for finding in findings if finding.essential)
+def can_detect(checks: Sequence[Check]) -> bool:
+    """Return whether ``frcnn detect`` works here."""
+    return all(check.status == "ok" for check in checks if check.essential)
 
 
 def _system() -> Check:
-    detail = (
-        f"{platform.system()} {platform.release()} {platform.system()}, {available_cpus()} of {os.cpu_count()} CPUs"
-    )
+    name = f"{platform.system()} {platform.release()} {platform.machine()}"
+    detail = f"{name}, {available_cpus()} of {os.cpu_count()} CPUs"
     return Check(name="system", status="ok", purpose="everything", detail=detail)
 
 
 def _python() -> Check:
-    version = platform.python_version()
-    if sys.version_info[:2] < _MIN_PYTHON:
-        return Check(
-            name="python",
-            status="broken",
-            purpose="everything",
-            detail=version,
-            fix="Python 3.11 or newer",
-            essential=True,
-        )
-    return Check(name="python", status="ok", purpose="everything", detail=version, essential=True)
+    status: Status = "ok" if sys.version_info[:2] >= _MIN_PYTHON else "broken"
+    return Check(
+        name="python",
+        status=status,
+        purpose="everything",
+        detail=platform.python_version(),
+        fix="" if status == "ok" else "Python 3.11 or newer",
+        essential=True,
+    )
 
 
 def _package(package: _Package) -> Check:
-    """Look for a package without importing it."""
-    there = _has_module(package.module)
-    version = next(filter(None, map(_version, package.distributions)), "")
+    """Check for a package without importing it."""
+    module = package.module or package.name
+    version = next(filter(None, map(_version, package.distributions or (package.name,))), "")
     fix = f"pip install 'frcnn[{package.extra}]'"
-    if there:
+    if _has_module(module):
         status: Status = "ok"
         detail, fix = version or "installed, version unknown", ""
     elif version:
-        status, detail = "broken", f"{version} is installed, but there is no module {package.module}"
+        status, detail = "broken", f"{version} is installed, but there is no module {module}"
     else:
         status, detail = "missing", "not installed"
     return Check(
-        name=package.name,
-        status=status,
-        purpose=package.purpose,
-        detail=detail,
-        fix=fix,
-        essential=package.essential,
+        name=package.name, status=status, purpose=package.purpose, detail=detail, fix=fix, essential=package.essential
     )
 
 
@@ -184,58 +155,52 @@ def _version(distribution: str) -> str:
 
 
 def _onnxruntime_providers() -> tuple[list[str], str]:
-    """Return ONNX Runtime's providers, or none and why not."""
+    """Return ONNX Runtime's providers, or none and the reason."""
     try:
         module = importlib.import_module("onnxruntime")
         return list(module.get_available_providers()), ""
     except Exception as error:  # a broken installation may raise anything
-        return [], " ".join(str(error).split())[:200]
+        return [], one_line(error)
 
 
 def _onnxruntime() -> Check:
-    fix = "pip install 'frcnn[cpu]'"
-    purpose = "detection"
+    def check(status: Status, detail: str, fix: str = "pip install 'frcnn[cpu]'") -> Check:
+        return Check(name="onnxruntime", status=status, purpose="detection", detail=detail, fix=fix, essential=True)
+
     if not _has_module("onnxruntime"):
-        return Check(
-            name="onnxruntime", status="missing", purpose=purpose, detail="not installed", fix=fix, essential=True
-        )
+        return check("missing", "not installed")
     providers, problem = _onnxruntime_providers()
     version = _version("onnxruntime") or _version("onnxruntime-gpu") or "version unknown"
     if "CPUExecutionProvider" not in providers:
-        detail = f"{version} does not load: {problem or 'no CPU provider'}"
-        return Check(name="onnxruntime", status="broken", purpose=purpose, detail=detail, fix=fix, essential=True)
+        return check("broken", f"{version} does not load: {problem or 'no CPU provider'}")
     names = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
-    return Check(
-        name="onnxruntime", status="ok", purpose=purpose, detail=f"{version}, providers: {names}", essential=True
-    )
+    return check("ok", f"{version}, providers: {names}", fix="")
 
 
 def _onnxruntime_cuda() -> Check:
     purpose = "detection on a GPU by ONNX Runtime"
     if "CUDAExecutionProvider" in _onnxruntime_providers()[0]:
         return Check(name="onnxruntime-gpu", status="ok", purpose=purpose, detail="CUDA provider present")
-    fix = (
-        "pip uninstall onnxruntime; pip install 'frcnn[gpu]'" if _version("onnxruntime") else "pip install 'frcnn[gpu]'"
-    )
+    fix = ("pip uninstall onnxruntime; " if _version("onnxruntime") else "") + "pip install 'frcnn[gpu]'"
     return Check(name="onnxruntime-gpu", status="missing", purpose=purpose, detail="no CUDA provider", fix=fix)
 
 
 def _nvidia_gpu() -> tuple[Check, tuple[str, ...]]:
-    """Ask nvidia-smi, where there is one; return also the compute capabilities that it tells."""
+    """Ask nvidia-smi, if there is one; also return the compute capabilities that it lists."""
 
-    def finding(status: Status, detail: str, fix: str = _GPU_FIX) -> Check:
+    def check(status: Status, detail: str, fix: str = _GPU_FIX) -> Check:
         return Check(name="NVIDIA GPU", status=status, purpose="TensorRT, CUDA", detail=detail, fix=fix)
 
     program = shutil.which("nvidia-smi")
     if program is None:
-        return finding("missing", "no nvidia-smi"), ()
+        return check("missing", "no nvidia-smi"), ()
     query = [program, "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=False)
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=False)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
-        return finding("broken", f"nvidia-smi: {error}"), ()
-    said = "; ".join(line.strip() for line in (answer.stdout or answer.stderr).splitlines() if line.strip())
-    if answer.returncode != 0 or not answer.stdout.strip():
-        return finding("broken", f"nvidia-smi says: {said or f'nothing, exit code {answer.returncode}'}"), ()
-    told = re.findall(r", ([1-9][0-9]?\.[0-9])\s*$", answer.stdout, flags=re.MULTILINE)
-    return finding("ok", f"{said} (name, driver, compute capability)", fix=""), tuple(told)
+        return check("broken", f"nvidia-smi: {error}"), ()
+    text = "; ".join(line.strip() for line in (done.stdout or done.stderr).splitlines() if line.strip())
+    if done.returncode != 0 or not done.stdout.strip():
+        return check("broken", f"nvidia-smi says: {text or f'nothing, exit code {done.returncode}'}"), ()
+    capabilities = re.findall(r", ([1-9][0-9]?\.[0-9])\s*$", done.stdout, flags=re.MULTILINE)
+    return check("ok", f"{text} (name, driver, compute capability)", fix=""), tuple(capabilities)

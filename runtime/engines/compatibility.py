@@ -1,14 +1,17 @@
-"""Whether an engine artifact can run here, asked before TensorRT sees any of it.
+"""Checks that an engine artifact can run here, before TensorRT loads it.
 
-All is told by plain values, so it is tried without a GPU. Every refusal is one line, and its hint the command that
-builds an artifact that would not be refused or, on a GPU that TensorRT-RTX does not serve, what does.
+Every refusal is one line. Its hint is the command that builds an artifact that would not be refused or, on a GPU that
+TensorRT-RTX does not serve, the alternatives.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from frcnn.errors import ArtifactError
+from frcnn.runtime.engines.tensorrt_log import FailureLog
+from frcnn.runtime.gpu.device import Device
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec.engine import Range, Target
 from frcnn.spec.supported_gpus import (
@@ -21,15 +24,26 @@ from frcnn.spec.supported_gpus import (
     serves,
 )
 
-__all__ = ["check_gpu", "check_runs_here"]
+__all__ = ["check_gpu", "check_runs_here", "check_validity"]
 
 _NAMES: Final[dict[Target, str]] = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
 _DRIVERS: Final = {12: "r525", 13: "r580"}  # CUDA release -> the first driver that serves it
 _MIB: Final = 1 << 20
 
+_INVALID: Final[Mapping[str, str]] = {
+    "VERSION_MISMATCH": "it was built by another TensorRT-RTX",
+    "UNSUPPORTED_CC": "TensorRT-RTX does not run it on a GPU of this compute capability",
+    "OLD_CUDA_DRIVER": "the CUDA driver is too old for it",
+    "OLD_CUDA_RUNTIME": "the CUDA runtime is too old for it",
+    "INSUFFICIENT_GPU_MEMORY": "there is not enough free GPU memory for it",
+    "MALFORMED_ENGINE": "it is damaged or no engine",
+    "CUDA_ERROR": "CUDA does not work here",
+}
+"""The diagnostics of TensorRT-RTX."""
+
 
 def check_gpu(artifact: EngineArtifact, compute_capability: str) -> None:
-    """Refuse an artifact whose engines are not for a GPU; TensorRT need not be installed for that.
+    """Refuse an artifact whose engines are not for a GPU; TensorRT need not be installed.
 
     Args:
         artifact: the file.
@@ -43,7 +57,7 @@ def check_gpu(artifact: EngineArtifact, compute_capability: str) -> None:
         raise ArtifactError(f"{artifact.path}: {refusal(compute_capability)}", hint=other_ways(compute_capability))
     if runs_on(target, built_for, compute_capability):
         return
-    # a GPU that TensorRT-RTX has no name for is served by engines built for no GPU in particular
+    # TensorRT-RTX has no name for newer GPUs, which run engines built for any GPU
     wanted = (*built_for, compute_capability) if compute_capability in RTX_COMPUTE_CAPABILITIES else ()
     here = "" if target == "tensorrt-rtx" else "on this system: "
     raise ArtifactError(
@@ -61,23 +75,58 @@ def check_runs_here(
     driver_cuda_version: str,
     free_bytes: int,
 ) -> None:
-    """Refuse an artifact that cannot run on this system; whether its engines are for the GPU, :func:`check_gpu` says.
+    """Refuse an artifact that cannot run on this system; :func:`check_gpu` comes first.
 
     Args:
         artifact: the file.
-        target_version: version of the installed TensorRT or TensorRT-RTX, whichever the artifact is for.
+        target_version: of the installed library that the artifact is for.
         compute_capability: of the GPU, like ``"8.9"``.
         driver_cuda_version: the CUDA release that the driver serves, like ``"13.0"``.
         free_bytes: free memory of the GPU.
 
     Raises:
-        ArtifactError: the first thing that does not fit.
+        ArtifactError: the first requirement that is not met.
     """
     rebuild = artifact.manifest.build_command(artifact.path)
     _check_version(artifact, target_version, rebuild)
     _check_driver(artifact, driver_cuda_version, rebuild)
     _check_kernels(artifact, compute_capability, rebuild)
     _check_memory(artifact, free_bytes)
+
+
+def check_validity(trt: Any, runtime: Any, data: bytes, *, device: Device, log: FailureLog) -> None:
+    """Ask TensorRT-RTX whether it can run an engine here, before it is loaded.
+
+    Args:
+        trt: the module ``tensorrt_rtx``.
+        runtime: its ``Runtime``.
+        data: the serialized engine.
+        device: current on this thread.
+        log: of the runtime.
+
+    Raises:
+        ArtifactError: it cannot; the message has every reason that TensorRT-RTX gives.
+    """
+    validity, diagnostics = runtime.get_engine_validity(data)
+    if validity != trt.EngineValidity.INVALID:
+        return
+    found = [name for name in _INVALID if int(diagnostics) & int(getattr(trt.EngineInvalidityDiagnostics, name))]
+    if "UNSUPPORTED_CC" in found:
+        hint = (
+            "frcnn build model.onnx -o model.frcnn --target tensorrt, on a system with this GPU; "
+            "or Detector.load('model.onnx', device='cuda')"
+        )
+    elif "INSUFFICIENT_GPU_MEMORY" in found:
+        hint = "close what else uses the GPU (nvidia-smi)"
+    elif not found or set(found) & {"OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "CUDA_ERROR"}:
+        hint = "frcnn doctor reports the CUDA that is here; TensorRT-RTX for CUDA 13 needs driver r580 or later"
+    else:
+        hint = "frcnn build model.onnx -o model.frcnn --target tensorrt-rtx"
+    raise ArtifactError(
+        f"{device.name} (compute capability {device.compute_capability}): TensorRT-RTX {trt.__version__} refuses the "
+        f"engine: {'; '.join(_INVALID[name] for name in found) or log.reason()}",
+        hint=hint,
+    )
 
 
 def _check_version(artifact: EngineArtifact, version: str, rebuild: str) -> None:
@@ -102,7 +151,7 @@ def _check_driver(artifact: EngineArtifact, driver_cuda_version: str, rebuild: s
 
 
 def _check_kernels(artifact: EngineArtifact, compute_capability: str, rebuild: str) -> None:
-    """Ask for machine code of this very GPU, or PTX that its driver compiles."""
+    """Require machine code for this GPU, or PTX that its driver compiles."""
     architectures = artifact.manifest.architectures
     own = architecture_of(compute_capability)
     oldest = int(own.removeprefix("sm_"))

@@ -1,8 +1,8 @@
-"""TensorRT-RTX's just-in-time compiled kernels on disk: only the first load of an artifact on a system compiles them.
+"""A disk cache of TensorRT-RTX's just-in-time compiled kernels: only the first load on a system compiles them.
 
-One file holds what one engine needed on one kind of GPU. It begins with its SHA-256, is replaced as a whole, and is
-only a cache: where it is damaged, of another system or cannot be written, kernels are compiled anew. Of several
-processes the last to write wins; what another one added is then compiled once more at most.
+A file holds the kernels of one engine on one kind of GPU, begins with their SHA-256 and is replaced as a whole. If it
+is damaged, of another system or cannot be written, kernels are compiled again. Of several processes the last to write
+wins; the kernels of another one are then compiled once more at most.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ _MAX_BYTES: Final = 1 << 30
 
 
 def default_folder() -> Path | None:
-    """Return the folder of the user's cache that is for TensorRT-RTX's, beside the one for kernels; None without one.
-
-    See :func:`frcnn.plugins.cuda.kernel_cache.default_cache`.
-    """
+    """Return the folder for TensorRT-RTX's kernels in the user's cache, or None; see ``default_cache``."""
     kernels = default_cache().folder
     return None if kernels is None else kernels.parent / "tensorrt-rtx"
 
@@ -38,7 +35,7 @@ def default_folder() -> Path | None:
 def cache_key(
     engine: bytes, *, gpu: str, compute_capability: str, driver_cuda_version: str, tensorrt_version: str
 ) -> str:
-    """Return what tells one cache from another, as 64 hexadecimal digits.
+    """Return the key of a cache, 64 hexadecimal digits.
 
     Args:
         engine: the serialized engine.
@@ -47,25 +44,19 @@ def cache_key(
         driver_cuda_version: the CUDA release that the driver serves; TensorRT checks the driver itself, more closely.
         tensorrt_version: of the library that compiles.
     """
-    parts = (
-        _SCHEMA,
-        gpu,
-        compute_capability,
-        driver_cuda_version,
-        tensorrt_version,
-        hashlib.sha256(engine).hexdigest(),
-    )
+    digest = hashlib.sha256(engine).hexdigest()
+    parts = (_SCHEMA, gpu, compute_capability, driver_cuda_version, tensorrt_version, digest)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 @dataclass(slots=True)
 class RuntimeCache:
-    """The file of one key.
+    """The cache file of one key.
 
     Args:
-        folder: made when something is first written.
-        key: what :func:`cache_key` returns.
-        max_bytes: all files of the folder together; those unused for longest go first.
+        folder: made on the first write.
+        key: of :func:`cache_key`.
+        max_bytes: of all files in the folder; the least recently used are removed first.
     """
 
     folder: Path
@@ -79,18 +70,18 @@ class RuntimeCache:
         return self.folder / f"{self.key}{_SUFFIX}"
 
     def read(self) -> bytes | None:
-        """Return what was written last, or None where there is nothing or it is damaged."""
+        """Return what was written last, or None if there is nothing or it is damaged."""
         with suppress(OSError):
             stored = self.path.read_bytes()
             content, digest = stored[_DIGEST_BYTES:], stored[:_DIGEST_BYTES]
             if hashlib.sha256(content).digest() == digest:
                 self._digest = digest
-                os.utime(self.path)  # used just now: others go first
+                os.utime(self.path)  # the least recently used are removed first
                 return content
         return None
 
     def write(self, content: bytes) -> None:
-        """Keep this, where it can be written and is not what was read or written last."""
+        """Write the content if it can be written and differs from what was read or written last."""
         digest = hashlib.sha256(content).digest()
         if digest == self._digest:
             return
@@ -105,7 +96,7 @@ class RuntimeCache:
             self._evict()
 
     def _evict(self) -> None:
-        """Remove the files unused for longest until the rest is within bounds; ours stays."""
+        """Remove the least recently used files until the rest is within bounds; ours stays."""
         files = []
         for path in self.folder.glob(f"*{_SUFFIX}"):
             with suppress(OSError):  # another process has just removed it

@@ -1,7 +1,7 @@
-"""Engines of TensorRT-RTX and TensorRT: deserialise, bind to shapes, enqueue. The two have one Python interface.
+"""Engines of TensorRT-RTX and TensorRT, which share one Python interface: deserialise, bind to shapes, enqueue.
 
 A context gets all its memory from the caller and is captured into the caller's CUDA graph; TensorRT allocates nothing
-while it runs. A serialized engine is code: whoever calls this has checked where it is from.
+while it runs. A serialized engine is code: the caller has checked its origin.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from frcnn.errors import ArtifactError
 from frcnn.runtime.dependencies import import_tensorrt
+from frcnn.runtime.engines.compatibility import check_validity
 from frcnn.runtime.engines.runtime_cache import RuntimeCache, cache_key
 from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
-from frcnn.runtime.engines.validity import check_validity
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version, is_capturing
 from frcnn.runtime.gpu.device import Device, LayerReport, Shape
 from frcnn.spec.engine import EngineTensor, Target
@@ -31,7 +31,7 @@ _ELEMENTS: Final[Mapping[str, str]] = {
     "BOOL": "bool",
 }
 _CHANNELS_LAST: Final[Mapping[str, int]] = {"HWC": 1, "HWC8": 8, "HWC16": 16}
-"""Layouts that are (N, H, W, C), and what C must be a multiple of so that there are no gaps."""
+"""Layouts that are (N, H, W, C) without gaps if C is a multiple of this."""
 
 _REBUILD: Final = "build the artifact again: frcnn build model.onnx"
 
@@ -51,8 +51,6 @@ class TensorRTContext:
 
     def bind(self, profile: int, input_shapes: Mapping[str, Shape], stream: int) -> Mapping[str, Shape]:
         """Set the profile and the inputs' shapes and return the outputs' shapes.
-
-        Work on other streams than this one must wait for it before it enqueues.
 
         Raises:
             ArtifactError: shapes outside the profile, or not those of the engine's inputs.
@@ -84,11 +82,7 @@ class TensorRTContext:
         return self._workspace_bytes
 
     def enqueue(self, pointers: Mapping[str, int], workspace: int, stream: int) -> None:
-        """Put the engine's work on a stream; see :class:`~frcnn.runtime.gpu.device.EngineContext`.
-
-        Raises:
-            ArtifactError: TensorRT refuses.
-        """
+        """Put the engine's work on a stream."""
         context = self._context
         self._log.clear()
         for name, pointer in pointers.items():
@@ -108,21 +102,21 @@ class TensorRTContext:
                 self._engine.save_cache()
 
     def report_layers(self, report: LayerReport) -> None:
-        """Report every layer of every :meth:`enqueue` from now on, which then waits for its work and is slower."""
-        self._profiler = _profiler_class(self._engine.trt)(report)  # kept here: TensorRT only points at it
+        """Report every layer of every later :meth:`enqueue`."""
+        self._profiler = _profiler_class(self._engine.trt)(report)  # kept here: TensorRT only points to it
         self._context.profiler = self._profiler
 
     def is_capturable(self, stream: int) -> bool:
         """Return whether :meth:`enqueue` may be captured in a graph.
 
-        TensorRT proper has no such question: without data-dependent shapes, which our engines do not have, its work
-        may be captured.
+        TensorRT proper cannot be asked: without data-dependent shapes, which our engines do not have, its work may be
+        captured.
         """
         ask = getattr(self._context, "is_stream_capturable", None)
         return True if ask is None else bool(ask(stream))
 
     def close(self) -> None:
-        """Release it; its work must be done. A second call does nothing."""
+        """Release it; a second call does nothing."""
         if self._context is not None:
             self._engine.device.activate()
             self._context = self._profiler = None
@@ -132,7 +126,7 @@ class TensorRTContext:
 
 
 def _profiler_class(trt: Any) -> Any:
-    """Return a class of profilers that hand every layer to a function."""
+    """Return a class of profilers that pass every layer to a function."""
 
     class Profiler(trt.IProfiler):  # type: ignore[misc] # TensorRT has no type information
         def __init__(self, report: LayerReport) -> None:
@@ -149,12 +143,13 @@ class TensorRTEngine:
     """A deserialised engine; see :class:`~frcnn.runtime.gpu.device.Engine`.
 
     Attributes:
-        device: where it lies.
-        log: what TensorRT says.
-        trt: its module.
+        device: the GPU.
+        log: TensorRT's errors.
+        trt: the library's module.
+        raw: the library's ``ICudaEngine``.
         names: of its inputs and outputs.
         outputs: names of its outputs.
-        has_new_kernels: whether it ran shapes for the first time since its cache was saved.
+        has_new_kernels: whether new shapes ran since the cache was saved.
     """
 
     def __init__(
@@ -164,7 +159,7 @@ class TensorRTEngine:
         self.log = log
         self.trt = trt
         self._runtime = runtime
-        self._raw = raw
+        self.raw = raw
         self._cache = cache
         self._lock = threading.Lock()
         names = [raw.get_tensor_name(index) for index in range(raw.num_io_tensors)]
@@ -172,30 +167,25 @@ class TensorRTEngine:
         self.names = tuple(names)
         self.has_new_kernels = False
         self._compiled: Any = None
-        self._how = self._way_to_run()
-
-    @property
-    def raw(self) -> Any:
-        """TensorRT's own ``ICudaEngine``."""
-        return self._raw
+        self._config = self._context_config()
 
     def create_context(self) -> TensorRTContext:
-        """Return a context, without any device memory of its own.
+        """Return a context, without device memory of its own.
 
         Raises:
             ArtifactError: TensorRT refuses, or the engine is closed.
         """
         with self._lock:
-            if self._raw is None:
+            if self.raw is None:
                 raise ArtifactError("the engine was closed", hint="load the detector again")
             self.log.clear()
-            context = self._raw.create_execution_context(self._how)
+            context = self.raw.create_execution_context(self._config)
             if context is None:
                 raise ArtifactError(f"TensorRT cannot make an execution context: {self.log.reason()}")
             return TensorRTContext(self, context)
 
     def save_cache(self) -> None:
-        """Keep what was compiled since the last time on disk, where that is wanted and possible."""
+        """Write the kernels that were compiled since the last time to disk, if there is a cache."""
         with self._lock:
             if self._cache is None or self._compiled is None or not self.has_new_kernels:
                 return
@@ -206,20 +196,20 @@ class TensorRTEngine:
 
     def close(self) -> None:
         """Release it, after its contexts. A second call does nothing."""
-        if self._raw is None:
+        if self.raw is None:
             return
         self.device.activate()
         self.save_cache()
         with self._lock:
-            self._how = self._compiled = self._raw = self._runtime = None
+            self._config = self._compiled = self.raw = self._runtime = None
 
     def check_tensors(self, tensors: Mapping[str, EngineTensor]) -> None:
-        """Compare the engine's inputs and outputs with what a manifest says of them.
+        """Compare the engine's inputs and outputs with a manifest.
 
         Raises:
-            ArtifactError: a tensor that the manifest does not have, or one of another type, layout or place.
+            ArtifactError: a tensor that the manifest does not have, or one of another type, layout or location.
         """
-        engine = self._raw
+        engine = self.raw
         for name in self.names:
             if name not in tensors:
                 raise ArtifactError(
@@ -239,31 +229,31 @@ class TensorRTEngine:
                     )
 
     def _layout_of(self, name: str, profile: int) -> str:
-        """Return ``planar``, ``channels_last``, or TensorRT's name of a layout that is neither."""
-        layout = self._raw.get_tensor_format(name, profile).name
+        """Return ``planar``, ``channels_last``, or TensorRT's name of another layout."""
+        layout = self.raw.get_tensor_format(name, profile).name
         if layout == "LINEAR":
             return "planar"
-        multiple, shape = _CHANNELS_LAST.get(layout), tuple(self._raw.get_tensor_shape(name))
+        multiple, shape = _CHANNELS_LAST.get(layout), tuple(self.raw.get_tensor_shape(name))
         if multiple and len(shape) == 4 and shape[1] > 0 and shape[1] % multiple == 0:
             return "channels_last"
         return str(layout)
 
-    def _way_to_run(self) -> Any:
-        """Say how contexts run: in the caller's memory and graph, with kernels for the very shapes, kept on disk."""
+    def _context_config(self) -> Any:
+        """Return the configuration of contexts: the caller's memory and graph, exact kernels, a disk cache."""
         trt = self.trt
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if not hasattr(trt, "CudaGraphStrategy"):  # TensorRT proper compiles nothing at run time
             return strategy
-        config = self._raw.create_runtime_config()
+        config = self.raw.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
         config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
-        # by default a slower kernel runs until the right one is compiled; a graph would keep it for ever
+        # by default a slower kernel runs until the right one is compiled; a graph would keep the slower one
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if self._cache is not None:
             self._compiled = config.create_runtime_cache()
             kept = self._cache.read()
             if kept is not None:
-                self._compiled.deserialize(kept)  # what does not fit this system is refused and compiled anew
+                self._compiled.deserialize(kept)  # kernels of another system are refused and compiled again
             config.set_runtime_cache(self._compiled)
         return config
 
@@ -279,15 +269,15 @@ def load_engine(
     """Deserialise an engine on a GPU.
 
     Args:
-        data: the serialized engine; it is code, so it must come from where one trusts.
-        target: whose engine it is.
-        device: where; its context becomes current on this thread.
-        cache_folder: where TensorRT-RTX's compiled kernels are kept; None keeps none.
-        tensors: what the manifest says of its inputs and outputs; None checks nothing.
+        data: the serialized engine; it is code, so its source must be trusted.
+        target: the library that it is for.
+        device: the GPU; its context becomes current on this thread.
+        cache_folder: of TensorRT-RTX's compiled kernels; None keeps none.
+        tensors: inputs and outputs in the manifest; None checks nothing.
 
     Raises:
-        ArtifactError: TensorRT refuses it, or it is not what the manifest says.
-        MissingDependencyError: that TensorRT is not installed.
+        ArtifactError: TensorRT refuses it, or it does not match the manifest.
+        MissingDependencyError: the library is not installed.
     """
     trt = import_tensorrt(target)
     log = failure_log(target)

@@ -1,6 +1,6 @@
-"""What TensorRT says while it works, kept until someone must explain a failure.
+"""The errors that TensorRT logs, kept to explain a failure.
 
-TensorRT answers None or False and gives its reasons to a logger, which must outlive all that was made with it; so there
+TensorRT returns None or False and passes the reasons to a logger, which must outlive all objects made with it; so there
 is one per library and process. Messages of different threads are kept apart.
 """
 
@@ -28,7 +28,7 @@ class FailureLog:
     """The errors of one TensorRT.
 
     Attributes:
-        logger: what TensorRT is given, a ``trt.ILogger``.
+        logger: a ``trt.ILogger`` for TensorRT.
     """
 
     def __init__(self, trt: Any) -> None:
@@ -37,16 +37,16 @@ class FailureLog:
         self.logger = _logger_class(trt)(self._keep)
 
     def clear(self) -> None:
-        """Begin anew on this thread."""
+        """Forget the messages of this thread."""
         self._own.messages = deque(maxlen=_MAX_MESSAGES)
 
     def reason(self) -> str:
-        """Return what was said since this thread's ``clear``, on one line, the first message first, and forget it."""
-        said: list[str] = []
+        """Return the messages since this thread's ``clear`` on one line, the first one first, and forget them."""
+        found: list[str] = []
         for messages in (getattr(self._own, "messages", ()), self._of_others):
             while messages:
-                said.append(messages.popleft())
-        line = "; ".join(dict.fromkeys(filter(None, map(_plain, said))))
+                found.append(messages.popleft())
+        line = "; ".join(dict.fromkeys(filter(None, map(_plain, found))))
         if len(line) > _MAX_CHARACTERS:
             line = line[: _MAX_CHARACTERS - 3] + "..."
         return line or "TensorRT gives no reason"
@@ -56,7 +56,7 @@ class FailureLog:
 
 
 def _logger_class(trt: Any) -> Any:
-    """Return a class of loggers that hand errors to a function, which must not raise: TensorRT calls it."""
+    """Return a class of loggers that pass errors to a function, which must not raise: TensorRT calls it."""
     errors = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
 
     class Logger(trt.ILogger):  # type: ignore[misc] # TensorRT has no type information
@@ -72,15 +72,11 @@ def _logger_class(trt: Any) -> Any:
 
 
 def _plain(message: str) -> str:
-    """Return a message without where in TensorRT's own source it was made."""
+    """Return a message without the place in TensorRT's own source."""
     return " ".join(_CODE.sub("", _PLACE.sub("", message)).split())
 
 
 @cache
 def failure_log(target: Target) -> FailureLog:
-    """Return the log of a TensorRT, one per process.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """Return the log of a TensorRT, one per process."""
     return FailureLog(import_tensorrt(target))

@@ -12,7 +12,7 @@ __all__ = [
     "memory_plan",
     "pipeline",
     "program",
-    "running",
+    "staging",
     "worker",
     "worker_pool",
 ]

@@ -1,4 +1,4 @@
-"""Run an engine artifact on a GPU: any thread may call, batches may overlap, answers may stay on the device."""
+"""Run an engine artifact on a GPU: any thread may call, batches may overlap, detections may stay on the device."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from frcnn.errors import FrcnnError, UsageError
+from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.log import remark
+from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.device_detections import DeviceDetections, DeviceKeeper, DeviceOutput
 from frcnn.runtime.gpu.device import Device, Engine
 from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey
 from frcnn.runtime.gpu.program import load_program
-from frcnn.runtime.gpu.running import RunningBatch
 from frcnn.runtime.gpu.worker import Worker
-from frcnn.runtime.gpu.worker_pool import WorkerPool, closed_error, forked_error
+from frcnn.runtime.gpu.worker_pool import WorkerPool
 from frcnn.runtime.images.canvases import Canvases, EngineCanvases
-from frcnn.runtime.images.device_images import DeviceImage, device_image, is_device_array
-from frcnn.runtime.images.image import RGBImage, as_image, is_tensor
+from frcnn.runtime.images.image import DeviceImage, RGBImage, as_device_image, as_image, is_device_array, is_tensor
 from frcnn.runtime.images.preprocess import Placed, Prepared, factors_to_image, place, with_pixels
 from frcnn.spec.engine import EngineManifest
 
-__all__ = ["DEFAULT_WORKERS", "EngineBackend"]
+__all__ = ["DEFAULT_WORKERS", "EngineBackend", "RunningBatch"]
 
 DEFAULT_WORKERS: Final = 2
 """Batches that may be on the GPU at once. Two overlap one's copies with the other's work; each further one costs an
@@ -35,14 +35,14 @@ arena and engine contexts again, and gains where batches are too small to fill t
 class EngineBackend:
     """A ``Backend`` on an engine artifact.
 
-    It owns the device and the engines from here on, also where the constructor fails.
+    It owns the device and the engines from here on, also if the constructor fails.
 
     Args:
-        manifest: what the artifact says of itself.
+        manifest: of the artifact.
         read_part: returns a part of it.
-        device: what it runs on.
+        device: the GPU.
         engines: its engines, by part.
-        workers: the most batches that run at once; see :data:`DEFAULT_WORKERS`.
+        workers: the maximum batches that run at once; see :data:`DEFAULT_WORKERS`.
 
     Raises:
         ArtifactError: the artifact's kernels are not those of this frcnn.
@@ -81,15 +81,15 @@ class EngineBackend:
             raise
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Placed:
-        """Turn what a caller handed in into an image on a canvas; see ``Backend.place``.
+        """Decode an image and choose its canvas; see ``Backend.place``.
 
-        Images of bytes are left as they are, for the GPU to resize; floating ones are prepared here, on the CPU.
+        The GPU resizes uint8 images; floating ones are prepared here, on the CPU.
         """
         self._check()
         transform = self._manifest.source.model.transform
-        raw_image = _image(image, name, max_pixels, ahead=ahead)
-        placed = place(raw_image, transform, self.canvases)
-        if isinstance(raw_image, RGBImage) and raw_image.pixels.dtype != np.uint8:
+        decoded = _decoded(image, name, max_pixels, ahead=ahead)
+        placed = place(decoded, transform, self.canvases)
+        if isinstance(decoded, RGBImage) and decoded.pixels.dtype != np.uint8:
             return with_pixels(placed, transform)
         return placed
 
@@ -98,13 +98,12 @@ class EngineBackend:
         return self._submit(batch, stream)
 
     def submit_to_device(self, batch: Sequence[Placed], *, stream: int | None = None) -> list[DeviceDetections]:
-        """Detect and leave the answers in device memory; see ``Backend.submit_to_device``.
+        """Detect and leave the detections in device memory; see ``Backend.submit_to_device``.
 
-        Their memory is allocated here, and the caller's stream (the legacy default stream where there is none) is made
-        to wait for the work.
+        Their memory is allocated here, and the caller's stream (the legacy default stream if there is none) waits for
+        the work.
         """
-        running = self._submit(batch, stream, on_device=True)
-        output = running.output
+        output = self._submit(batch, stream, on_device=True).output
         assert output is not None
         return [
             DeviceDetections.of(
@@ -119,13 +118,13 @@ class EngineBackend:
         ]
 
     def close(self) -> None:
-        """Wait for what runs, then release everything; more than once does nothing.
+        """Wait for work in progress, then release everything; a second call does nothing.
 
-        Answers that are still on the device stay valid, and keep the device open, until they are released. In a
-        process forked off nothing happens: all belongs to the parent.
+        Detections on the device stay valid, and keep the device open, until they are released. In a forked process
+        nothing happens: everything belongs to the parent.
 
         Raises:
-            ArtifactError: something could not be released cleanly; the rest was nevertheless.
+            ArtifactError: something could not be released cleanly; the rest was.
         """
         if os.getpid() != self._process:
             return
@@ -153,10 +152,10 @@ class EngineBackend:
             raise
         running: RunningBatch | None = None
         try:
-            pipeline = worker.enqueue(key, profile, batch, _waits(batch, stream))
+            pipeline = worker.enqueue(key, profile, batch, _streams_of(batch, stream))
             running = RunningBatch(self._device, self._pool, worker, pipeline, batch)
             if on_device:
-                running.output = self._kept(running, worker, pipeline, stream or 0)
+                running.output = self._device_output(running, worker, pipeline, stream or 0)
             self._pool.submitted(running)
         except BaseException:
             if running is None or not self._pool.is_in_flight(running):
@@ -164,16 +163,16 @@ class EngineBackend:
             raise
         return running
 
-    def _kept(self, running: RunningBatch, worker: Worker, pipeline: Pipeline, stream: int) -> DeviceOutput:
-        """Copy the answers to memory of their own, before the worker writes over them."""
-        memory = self._keeper.allocate(pipeline.answers_bytes)
-        output = DeviceOutput(self._keeper, memory, pipeline.fields, arrays=running.arrays, stream=stream)
-        self._device.copy(memory.pointer, pipeline.answers_pointer, pipeline.answers_bytes, worker.stream)
+    def _device_output(self, running: RunningBatch, worker: Worker, pipeline: Pipeline, stream: int) -> DeviceOutput:
+        """Copy the outputs to memory of their own, before the worker writes over them."""
+        memory = self._keeper.allocate(pipeline.output_bytes)
+        output = DeviceOutput(self._keeper, memory, pipeline.fields, on_host=running.arrays, stream=stream)
+        self._device.copy(memory.pointer, pipeline.output_pointer, pipeline.output_bytes, worker.stream)
         self._device.wait_for(stream, worker.stream)
         return output
 
     def _recover(self, worker: Worker) -> None:
-        """Free a worker after a failed call, or do without it where its stream does not come to rest."""
+        """Free a worker after a failed call, or discard it if its stream does not come to rest."""
         try:
             self._device.synchronize(worker.stream)
         except BaseException:
@@ -190,27 +189,116 @@ class EngineBackend:
         if self._closed:
             raise closed_error()
         if os.getpid() != self._process:
-            raise forked_error()
+            raise _forked_error()
 
 
-def _waits(batch: Sequence[Placed], stream: int | None) -> Iterable[int]:
-    """Return the streams that make the images in device memory."""
+class RunningBatch:
+    """A batch on a worker's stream, fetched once, by whoever needs it or the worker; a ``Pending``.
+
+    Args:
+        device: where it runs.
+        pool: takes the worker back.
+        worker: what it runs on.
+        pipeline: holds the outputs when the stream is done.
+        batch: the images; those in device memory are kept alive until they were read.
+
+    Attributes:
+        output: the outputs' own memory on the device, kept until they are there.
+    """
+
+    def __init__(
+        self, device: Device, pool: WorkerPool, worker: Worker, pipeline: Pipeline, batch: Sequence[Placed]
+    ) -> None:
+        self._process = os.getpid()
+        self._device = device
+        self._pool = pool
+        self._bound: tuple[Worker, Pipeline] | None = (worker, pipeline)
+        self._batch: Sequence[Placed] = batch
+        self._count = len(batch)
+        self._lock = threading.Lock()
+        self._outputs: Mapping[str, NDArray[Any]] | None = None
+        self._error: FrcnnError | None = None
+        self.output: DeviceOutput | None = None
+
+    def result(self) -> NetworkOutput:
+        """Wait for the outputs and return the rows of the batch's images.
+
+        Raises:
+            ArtifactError: the network failed.
+        """
+        return NetworkOutput(**{name: array[: self._count] for name, array in self.arrays().items()})
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """Wait for the outputs and return them by name, with the padding of the batch.
+
+        Raises:
+            ArtifactError: the network failed.
+        """
+        self.fetch()
+        if self._error is not None:
+            raise self._error
+        assert self._outputs is not None
+        return self._outputs
+
+    def close(self) -> None:
+        """Let the work end and free the worker."""
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Wait for the stream, keep the outputs and free the worker, unless that was done; keep a failure, too.
+
+        Raises:
+            UsageError: this process was forked off since.
+        """
+        if os.getpid() != self._process:
+            raise _forked_error()
+        with self._lock:
+            if self._bound is None:
+                return
+            worker, pipeline = self._bound
+            try:
+                if self._outputs is None:  # or Ctrl-C came after they were there
+                    self._device.activate()
+                    self._device.synchronize(worker.stream)
+                    self._outputs = {name: array.copy() for name, array in pipeline.outputs.items()}
+            except FrcnnError as error:
+                self._error = error
+            finally:
+                self._batch, self.output = (), None
+                if self._outputs is not None:
+                    self._pool.give_back(worker, self)
+                    self._bound = None
+                else:
+                    self._bound = None
+                    self._error = self._error or ArtifactError("the detections were not fetched: interrupted")
+                    with suppress(FrcnnError):
+                        self._pool.discard(worker, self)
+
+
+def _forked_error() -> UsageError:
+    return UsageError(
+        "the detector was loaded before this process was forked off, and CUDA does not survive that",
+        hint="load it in each process, or start them by multiprocessing.get_context('spawn')",
+    )
+
+
+def _streams_of(batch: Sequence[Placed], stream: int | None) -> Iterable[int]:
+    """Return the streams that produce the images in device memory."""
     images = [item.image for item in batch if isinstance(item.image, DeviceImage)]
     if not images or stream is None:
         return {image.stream for image in images}
     return {stream, *(image.stream for image in images if image.stream)}
 
 
-def _image(image: object, name: str, max_pixels: int, *, ahead: bool) -> RGBImage | DeviceImage:
-    """Turn what a caller handed in into an image, without a copy where one can be avoided."""
+def _decoded(image: object, name: str, max_pixels: int, *, ahead: bool) -> RGBImage | DeviceImage:
+    """Return what a caller handed in as an image, without a copy where one can be avoided."""
     if isinstance(image, DeviceImage):
         return image
     tensor: Any = image if is_tensor(image) else None
     if is_device_array(image) and (tensor is None or not tensor.is_floating_point()):
-        return device_image(image, name=name)
+        return as_device_image(image, name=name)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        kept = image.copy(order="K") if ahead else image
-        if kept.ndim == 2 and kept.size:
-            return RGBImage(pixels=np.broadcast_to(kept[:, :, None], (*kept.shape, 3)), name=name)
-        return as_image(kept, name=name, max_pixels=max_pixels)
+        image = image.copy(order="K") if ahead else image
+        if image.ndim == 2 and image.size:
+            return RGBImage(pixels=np.broadcast_to(image[:, :, None], (*image.shape, 3)), name=name)
     return as_image(image, name=name, max_pixels=max_pixels)

@@ -1,4 +1,4 @@
-"""Calls of NVIDIA's driver, each checked, with what to do about the errors that users meet."""
+"""Checked calls of the CUDA driver, with hints for the errors that users meet."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _GONE: Final = _STICKY | {
     "CUDA_ERROR_INVALID_CONTEXT",
     "CUDA_ERROR_NOT_INITIALIZED",
 }
-"""Where releasing answers one of these, what was to be released went with its context."""
+"""If a release returns one of these, the resource is gone with its context."""
 
 _HINTS: Final = {
     "CUDA_ERROR_NO_DEVICE": "nvidia-smi lists the GPUs; CUDA_VISIBLE_DEVICES and the container must let one through",
@@ -67,15 +67,15 @@ _HINTS: Final = {
 
 
 def cuda_hint(status: str) -> str:
-    """Return how to fix what a status of the driver means; empty where there is nothing to add."""
+    """Return how to fix what a status of the driver means; empty if there is nothing to add."""
     return _HINTS.get(status, "")
 
 
 def call_cuda(name: str, *arguments: Any) -> Any:
-    """Call a function of the driver; every call of this room goes through here.
+    """Call a function of the driver.
 
     Returns:
-        Its result; several as a tuple; None where it has none.
+        Its result; several as a tuple; None if it has none.
 
     Raises:
         ArtifactError: it fails, or there is no driver.
@@ -86,7 +86,7 @@ def call_cuda(name: str, *arguments: Any) -> Any:
     except KernelError as error:  # no driver, or one that is too old
         raise ArtifactError(error.message, hint=error.hint) from error
     if status != _OK:
-        raise ArtifactError(f"CUDA's {name} answered {status}", hint=cuda_hint(status))
+        raise ArtifactError(f"CUDA's {name} returned {status}", hint=cuda_hint(status))
     return results[0] if len(results) == 1 else (results or None)
 
 
@@ -112,11 +112,11 @@ def is_capturing(stream: int) -> bool:
 
 
 def release_cuda(name: str, handle: Any) -> None:
-    """Free or destroy something; where its context is gone or dead there is nothing left to do.
+    """Free or destroy something, unless its context is gone or dead.
 
     Raises:
         ArtifactError: the driver refuses for another reason.
     """
     status, _results = ask_driver(name, handle)
     if status != _OK and status not in _GONE:
-        raise ArtifactError(f"CUDA's {name} answered {status}", hint=cuda_hint(status))
+        raise ArtifactError(f"CUDA's {name} returned {status}", hint=cuda_hint(status))

@@ -1,8 +1,8 @@
-"""One NVIDIA GPU, through the driver's own interface: memory, streams, copies and graphs.
+"""One NVIDIA GPU through the driver API: memory, streams, copies and graphs.
 
-The context is the one that PyTorch, CuPy, TensorRT and ``pycuda.autoprimaryctx`` share, the device's primary one;
-unless another is current on the thread that makes the device, like that of ``pycuda.autoinit``: then it is that one.
-A context that we did not make is never destroyed. Importing this module initialises nothing.
+The context is the device's primary one, which PyTorch, CuPy, TensorRT and ``pycuda.autoprimaryctx`` share; unless
+another is current on the thread that makes the device, like that of ``pycuda.autoinit``: then it is that one. A context
+of somebody else is never destroyed. Importing this module initialises nothing.
 """
 
 from __future__ import annotations
@@ -26,91 +26,93 @@ _OK: Final = "CUDA_SUCCESS"
 _OUT_OF_MEMORY: Final = "CUDA_ERROR_OUT_OF_MEMORY"
 
 
-class _DeviceMemory:
-    """Device memory; the driver aligns it to 256 bytes at least."""
+class _Resource:
+    """Something of the driver's, released once."""
 
-    def __init__(self, device: CudaDevice, size_bytes: int) -> None:
+    _release: str
+
+    def __init__(self, device: CudaDevice, handle: Any) -> None:
         self._device = device
-        self.size_bytes = size_bytes
-        self.pointer = int(device.call_for_memory("cuMemAlloc", size_bytes))
+        self._handle = handle
 
     def close(self) -> None:
-        if self.pointer:
-            pointer, self.pointer = self.pointer, 0
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
             self._device.activate()
-            release_cuda("cuMemFree", pointer)
+            release_cuda(self._release, handle)
 
 
-class _PinnedMemory:
-    """Page-locked host memory, usable in every context."""
+class _DeviceMemory(_Resource):
+    """Device memory; the driver aligns it to 256 bytes at least."""
+
+    _release = "cuMemFree"
 
     def __init__(self, device: CudaDevice, size_bytes: int) -> None:
-        self._device = device
+        self.size_bytes = size_bytes
+        self.pointer = int(device.call_for_memory("cuMemAlloc", size_bytes))
+        super().__init__(device, self.pointer)
+
+    def close(self) -> None:
+        self.pointer = 0
+        super().close()
+
+
+class _PinnedMemory(_Resource):
+    """Page-locked host memory, usable in every context."""
+
+    _release = "cuMemFreeHost"
+
+    def __init__(self, device: CudaDevice, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         portable = import_cuda_driver().CU_MEMHOSTALLOC_PORTABLE
         self.pointer = int(device.call_for_memory("cuMemHostAlloc", size_bytes, portable))
         self.array: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(self.pointer))
+        super().__init__(device, self.pointer)
 
     def close(self) -> None:
-        if self.pointer:
-            pointer, self.pointer = self.pointer, 0
-            self.array = np.empty(0, np.uint8)
-            self._device.activate()
-            release_cuda("cuMemFreeHost", pointer)
+        self.pointer, self.array = 0, np.empty(0, np.uint8)
+        super().close()
 
 
-class _CudaGraph:
+class _CudaGraph(_Resource):
     """An instantiated graph."""
 
-    def __init__(self, device: CudaDevice, executable: Any) -> None:
-        self._device = device
-        self._executable = executable
+    _release = "cuGraphExecDestroy"
 
     def launch(self, stream: int) -> None:
-        call_cuda("cuGraphLaunch", self._executable, stream)
-
-    def close(self) -> None:
-        if self._executable is not None:
-            executable, self._executable = self._executable, None
-            self._device.activate()
-            release_cuda("cuGraphExecDestroy", executable)
+        call_cuda("cuGraphLaunch", self._handle, stream)
 
 
-class _CudaEvent:
-    """A moment in a stream's work."""
+class _CudaEvent(_Resource):
+    """A point in a stream's work."""
+
+    _release = "cuEventDestroy"
 
     def __init__(self, device: CudaDevice) -> None:
-        self._device = device
-        self._event = call_cuda("cuEventCreate", int(import_cuda_driver().CUevent_flags.CU_EVENT_DEFAULT))
+        super().__init__(device, call_cuda("cuEventCreate", int(import_cuda_driver().CUevent_flags.CU_EVENT_DEFAULT)))
 
     def record(self, stream: int) -> None:
-        call_cuda("cuEventRecord", self._event, stream)
+        call_cuda("cuEventRecord", self._handle, stream)
 
     def ms_since(self, earlier: _CudaEvent) -> float:
-        return float(call_cuda("cuEventElapsedTime", earlier._event, self._event))
-
-    def close(self) -> None:
-        if self._event is not None:
-            event, self._event = self._event, None
-            self._device.activate()
-            release_cuda("cuEventDestroy", event)
+        return float(call_cuda("cuEventElapsedTime", earlier._handle, self._handle))
 
 
 class CudaDevice:
     """A GPU; see :class:`~frcnn.runtime.gpu.device.Device`.
 
     Args:
-        index: which, in the order of ``CUDA_VISIBLE_DEVICES``.
+        index: its number, in the order of ``CUDA_VISIBLE_DEVICES``.
 
     Attributes:
-        index: which.
+        index: its number.
         name: the product's name.
         architecture: ``sm_NN``.
         compute_capability: ``"N.N"``.
         driver: launches kernels on it.
 
     Raises:
-        ArtifactError: no driver, no such GPU, or one that cannot be used.
+        ArtifactError: no driver, no such GPU, or an unusable one.
         MissingDependencyError: ``cuda-bindings`` is not installed.
     """
 
@@ -155,7 +157,7 @@ class CudaDevice:
         return call_cuda("cuDevicePrimaryCtxRetain", self._handle), True
 
     def activate(self) -> None:
-        """Make its context current on the calling thread, where it is not current already.
+        """Make its context current on the calling thread, unless it is.
 
         Raises:
             ArtifactError: the device is closed, or the context was destroyed by its owner.
@@ -166,11 +168,11 @@ class CudaDevice:
             call_cuda("cuCtxSetCurrent", self._context)
 
     def free_bytes(self) -> int:
-        """Return how much device memory is free."""
+        """Return the bytes of free device memory."""
         return int(call_cuda("cuMemGetInfo")[0])
 
     def call_for_memory(self, name: str, size_bytes: int, *more: Any) -> Any:
-        """Call a function that allocates, and say how much was asked for where there is not enough.
+        """Call a function that allocates; name the bytes that were needed if there is not enough.
 
         Raises:
             ArtifactError: there is not enough, or the driver refuses.
@@ -192,19 +194,11 @@ class CudaDevice:
             ) from error
 
     def allocate(self, size_bytes: int) -> _DeviceMemory:
-        """Allocate device memory.
-
-        Raises:
-            ArtifactError: there is not enough.
-        """
+        """Allocate device memory."""
         return _DeviceMemory(self, size_bytes)
 
     def allocate_pinned(self, size_bytes: int) -> _PinnedMemory:
-        """Allocate pinned host memory; its ``array`` must not be used after ``close``.
-
-        Raises:
-            ArtifactError: there is not enough.
-        """
+        """Allocate pinned host memory."""
         return _PinnedMemory(self, size_bytes)
 
     def create_stream(self) -> int:
@@ -212,11 +206,11 @@ class CudaDevice:
         return int(call_cuda("cuStreamCreate", int(import_cuda_driver().CUstream_flags.CU_STREAM_NON_BLOCKING)))
 
     def destroy_stream(self, stream: int) -> None:
-        """Destroy a stream that :meth:`create_stream` made; its work must be done."""
+        """Destroy a stream of :meth:`create_stream`."""
         release_cuda("cuStreamDestroy", stream)
 
     def copy(self, destination: int, source: int, size_bytes: int, stream: int) -> None:
-        """Copy between any two of pinned host memory and device memory, in the stream's order."""
+        """Enqueue a copy between any two of pinned host memory and device memory."""
         if size_bytes:
             call_cuda("cuMemcpyAsync", destination, source, size_bytes, stream)
 
@@ -225,10 +219,10 @@ class CudaDevice:
         return _CudaEvent(self)
 
     def wait_for(self, stream: int, other: int) -> None:
-        """Let what comes on ``stream`` wait for all that is on ``other`` now; 0 is the legacy default stream."""
+        """Let later work on ``stream`` wait for the work that is on ``other`` now."""
         if stream == other:
             return
-        # a wait holds on to what was recorded when it was made, so an event is free again at once
+        # a wait refers to what was recorded when it was made, so the event can be reused at once
         try:
             event = self._idle_events.pop()
         except IndexError:
@@ -241,17 +235,13 @@ class CudaDevice:
             self._idle_events.append(event)
 
     def synchronize(self, stream: int) -> None:
-        """Wait until a stream's work is done.
-
-        Raises:
-            ArtifactError: the work failed.
-        """
+        """Wait until a stream's work is done; raise if it failed."""
         call_cuda("cuStreamSynchronize", stream)
 
     def capture(self, stream: int, work: Callable[[], None]) -> _CudaGraph:
-        """Capture what ``work`` puts on the stream, without running it, and send the graph to the GPU.
+        """Capture what ``work`` enqueues, without running it, and send the graph to the GPU.
 
-        Other threads may go on with what a capture forbids, like allocating. An exception of ``work`` ends the
+        Meanwhile other threads may do what a capture forbids, like allocating. An exception of ``work`` ends the
         capture and is raised.
 
         Raises:
@@ -278,7 +268,7 @@ class CudaDevice:
         return captured
 
     def _abandon_capture(self, stream: int) -> None:
-        """End a capture whose work failed; the stream can be used again, and nothing is left of the graph."""
+        """End a capture whose work failed, so that the stream can be used again, and destroy the graph."""
         status, results = ask_driver("cuStreamEndCapture", stream)
         if status == _OK and results and int(results[0]):
             ask_driver("cuGraphDestroy", results[0])
@@ -297,4 +287,4 @@ class CudaDevice:
         release_cuda("cuDevicePrimaryCtxRelease", self._handle)
         _flags, is_active = call_cuda("cuDevicePrimaryCtxGetState", self._handle)
         if not is_active and int(call_cuda("cuCtxGetCurrent")) == int(self._context):
-            call_cuda("cuCtxSetCurrent", 0)  # it is gone: leave no dead context current
+            call_cuda("cuCtxSetCurrent", 0)  # leave no dead context current

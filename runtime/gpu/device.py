@@ -1,8 +1,8 @@
 """What running an engine artifact asks of a GPU: memory, streams, graphs, and deserialised engines.
 
-``cuda_device`` and ``tensorrt_engine`` are the real ones. Whoever runs an artifact knows only these, so that order,
-lifetimes and graphs can be tried where there is no GPU. Addresses and streams are integers, as in
-:mod:`frcnn.plugins.cuda.driver`.
+``cuda_device`` and ``engines.tensorrt_engine`` implement these protocols on a GPU; tests implement them without one.
+Addresses and streams are integers, as in :mod:`frcnn.plugins.cuda.driver`. Every call raises ``ArtifactError`` if CUDA
+or TensorRT refuses it or memory is short.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Device", "Engine", "EngineContext", "Event", "Graph", "LayerReport",
 Shape = tuple[int, ...]
 
 LayerReport = Callable[[str, float], None]
-"""Takes a layer's name and how long it took in milliseconds; must not raise."""
+"""Takes a layer's name and its time in milliseconds; must not raise."""
 
 
 class Memory(Protocol):
@@ -37,24 +37,20 @@ class PinnedMemory(Memory, Protocol):
     """Host memory that the GPU copies from and to without staging.
 
     Attributes:
-        array: (size_bytes,) uint8, the same memory.
+        array: ``(size_bytes,)`` uint8, the same memory; not to be used after ``close``.
     """
 
     array: NDArray[np.uint8]
 
 
 class Event(Protocol):
-    """A moment in a stream's work."""
+    """A point in a stream's work."""
 
     def record(self, stream: int) -> None:
-        """Set it behind all that is on the stream now."""
+        """Set it behind the work that is on the stream now."""
 
     def ms_since(self, earlier: Self) -> float:
-        """Return the milliseconds of the device between two moments; both streams must be done.
-
-        Raises:
-            ArtifactError: one was not recorded, or has not come yet.
-        """
+        """Return the milliseconds of the device since another event; both streams must be done."""
         ...
 
     def close(self) -> None:
@@ -65,7 +61,7 @@ class Graph(Protocol):
     """Captured work that is launched as one."""
 
     def launch(self, stream: int) -> None:
-        """Launch it; a graph must not be launched again before it is done."""
+        """Launch it; the launch before must be done."""
 
     def close(self) -> None:
         """Release it; its work must be done."""
@@ -86,30 +82,22 @@ class Device(Protocol):
 
     @property
     def driver(self) -> Driver:
-        """What launches kernels on it."""
+        """Launches kernels on it."""
         ...
 
     def activate(self) -> None:
-        """Make its context current on the calling thread; every thread does this before anything else here."""
+        """Make its context current on the calling thread; every thread does this before any other call."""
 
     def free_bytes(self) -> int:
-        """Return how much device memory is free."""
+        """Return the bytes of free device memory."""
         ...
 
     def allocate(self, size_bytes: int) -> Memory:
-        """Allocate device memory.
-
-        Raises:
-            ArtifactError: there is not enough.
-        """
+        """Allocate device memory."""
         ...
 
     def allocate_pinned(self, size_bytes: int) -> PinnedMemory:
-        """Allocate pinned host memory.
-
-        Raises:
-            ArtifactError: there is not enough.
-        """
+        """Allocate pinned host memory."""
         ...
 
     def create_stream(self) -> int:
@@ -117,41 +105,36 @@ class Device(Protocol):
         ...
 
     def destroy_stream(self, stream: int) -> None:
-        """Destroy a stream that :meth:`create_stream` made; its work must be done."""
+        """Destroy a stream of :meth:`create_stream`; its work must be done."""
 
     def copy(self, destination: int, source: int, size_bytes: int, stream: int) -> None:
-        """Copy between any two of pinned host memory and device memory, in the stream's order."""
+        """Enqueue a copy between any two of pinned host memory and device memory."""
 
     def create_event(self) -> Event:
         """Return an event that measures time."""
         ...
 
     def wait_for(self, stream: int, other: int) -> None:
-        """Let what comes on ``stream`` wait for all that is on ``other`` now; 0 is the legacy default stream."""
+        """Let later work on ``stream`` wait for the work that is on ``other`` now; 0 is the legacy default stream."""
 
     def synchronize(self, stream: int) -> None:
-        """Wait until a stream's work is done.
-
-        Raises:
-            ArtifactError: the work failed.
-        """
+        """Wait until a stream's work is done; raise if it failed."""
 
     def capture(self, stream: int, work: Callable[[], None]) -> Graph:
-        """Capture what ``work`` puts on the stream, without running it.
-
-        An exception of ``work`` ends the capture and is raised.
-        """
+        """Capture what ``work`` enqueues, without running it; an exception of ``work`` ends the capture."""
         ...
 
     def close(self) -> None:
-        """Release the device; nothing of it is used afterwards."""
+        """Release the device; memory, graphs and streams were closed before."""
 
 
 class EngineContext(Protocol):
-    """One engine bound to shapes; belongs to one worker, captured graphs stay valid while it is open."""
+    """One engine bound to shapes; belongs to one worker. Captured graphs stay valid while it is open."""
 
     def bind(self, profile: int, input_shapes: Mapping[str, Shape], stream: int) -> Mapping[str, Shape]:
         """Set the profile and the inputs' shapes, once, and return the outputs' shapes.
+
+        Work on other streams than ``stream`` must wait for it before it enqueues.
 
         Raises:
             ArtifactError: shapes outside the profile.
@@ -168,15 +151,12 @@ class EngineContext(Protocol):
 
         Args:
             pointers: address of every input and output by name.
-            workspace: address of ``workspace_bytes`` bytes; may be shared with engines that run before or after.
-            stream: where.
-
-        Raises:
-            ArtifactError: TensorRT refuses.
+            workspace: address of ``workspace_bytes`` bytes; engines that run before or after may share it.
+            stream: the stream.
         """
 
     def report_layers(self, report: LayerReport) -> None:
-        """Report every layer of every :meth:`enqueue` from now on, which then waits for its work and is slower."""
+        """Report every layer of every later :meth:`enqueue`, which then waits for its work and is slower."""
 
     def is_capturable(self, stream: int) -> bool:
         """Return whether :meth:`enqueue` may be captured in a graph."""
@@ -187,10 +167,10 @@ class EngineContext(Protocol):
 
 
 class Engine(Protocol):
-    """A deserialised engine; may be used from several threads."""
+    """A deserialised engine; several threads may use it."""
 
     def create_context(self) -> EngineContext:
-        """Return a context, without any device memory of its own."""
+        """Return a context, without device memory of its own."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where tensors lie in one piece of memory: those that are never needed at the same time share it."""
+"""A memory plan: tensors that are never needed at the same time share memory."""
 
 from __future__ import annotations
 
@@ -9,19 +9,12 @@ from typing import Final
 __all__ = ["ALIGNMENT_BYTES", "Block", "aligned", "lay_out"]
 
 ALIGNMENT_BYTES: Final = 256
-"""Every block begins at a multiple of this, as TensorRT and our kernels want it."""
+"""Every block begins at a multiple of this, which TensorRT and our kernels need."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Memory that is needed for a while.
-
-    Attributes:
-        name: whose.
-        size_bytes: how much.
-        first: the step before which it is needed by nobody.
-        last: the last step that needs it.
-    """
+    """Memory that is needed from step ``first`` to step ``last``, both included."""
 
     name: str
     size_bytes: int
@@ -37,14 +30,14 @@ def aligned(size_bytes: int) -> int:
 def lay_out(blocks: Iterable[Block]) -> tuple[dict[str, int], int]:
     """Place blocks so that those needed at the same step do not overlap.
 
-    The largest is placed first, each at the lowest place that is free while it is needed ("greedy by size",
-    arXiv:2001.03288). A network of convolutions comes within a few percent of its largest step by that.
+    The largest is placed first, each at the lowest offset that is free while it is needed ("greedy by size",
+    arXiv:2001.03288). A convolutional network comes within a few percent of its largest step.
 
     Args:
         blocks: with different names.
 
     Returns:
-        Name -> offset, and the bytes of the whole.
+        Name -> offset, and the total bytes.
     """
     placed: list[tuple[int, int, Block]] = []
     for block in sorted(blocks, key=lambda block: (-block.size_bytes, block.first, block.name)):

@@ -1,13 +1,11 @@
-"""One shape of a detection, bound: contexts, addresses and launches, made once and put on a stream many times.
+"""One detection of fixed shape: contexts, addresses and launches, made once and enqueued many times.
 
-Everything between the upload of the images' table and the download of the answers is fixed, so that it can be
-captured in one CUDA graph. Only the pixels themselves are not in it: their sizes differ, and the table says where they
-are.
+Everything between the upload of the images' table and the download of the outputs is fixed, so one CUDA graph holds
+it. Only the pixels are outside: their sizes differ, and the table holds their addresses.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -29,15 +27,15 @@ from frcnn.spec.engine import OUTPUTS, EngineStep
 __all__ = ["Launched", "Pipeline", "PipelineKey"]
 
 Launch = Callable[[int], None]
-Say = Callable[[str], None]
+Warn = Callable[[str], None]
 
 
 class Launched(NamedTuple):
-    """One thing that a detection puts on its stream.
+    """One step of a detection on its stream.
 
     Attributes:
         kind: what it is.
-        name: which of its kind: the input, the kernel, the engine's part, the operator's node in ``model.onnx``.
+        name: the input, the kernel, the engine's part, or the operator's node in ``model.onnx``.
     """
 
     kind: Literal["upload", "preprocess", "engine", "operator", "download"]
@@ -45,12 +43,12 @@ class Launched(NamedTuple):
 
 
 class PipelineKey(NamedTuple):
-    """What a pipeline is made for.
+    """The shape of a pipeline.
 
     Attributes:
         batch: images.
         canvas: (height, width) in pixels.
-        from_pixels: whether images come as bytes, and the kernel makes ``images`` of them; else ``images`` come.
+        from_pixels: whether the preprocessing kernel makes ``images`` from bytes; otherwise the CPU prepared them.
     """
 
     batch: int
@@ -61,30 +59,29 @@ class PipelineKey(NamedTuple):
 class Pipeline:
     """A detection of one shape; belongs to one worker.
 
-    Made in two steps: the constructor binds the engines, which tells how much memory they need; :meth:`place_in`
-    gives them that memory.
+    The constructor binds the engines, which tells how much memory they need; :meth:`place_in` gives them that memory.
 
     Args:
-        program: what a detection does.
-        device: where.
+        program: the steps of a detection.
+        device: the GPU.
         key: the shape.
         profile: the engines' profile that holds it.
-        stream: where it is warmed up.
+        stream: the worker's.
 
     Attributes:
-        key: see above.
+        key: the shape.
         arena_bytes: device memory it needs.
-        sizes: (N, 2) int32 in pinned memory, to be filled before :meth:`launch`: images' resized (height, width).
-        table: (N, 8) int64 in pinned memory, likewise; see ``IMAGE_COLUMNS``. Where ``key.from_pixels``.
-        images: (N, 3, H, W) in pinned memory, likewise, bfloat16 as its bits. Where not.
-        answers: the outputs by name, in pinned memory, there once the stream is done.
-        answers_pointer: address of the outputs on the device.
-        answers_bytes: their size.
+        sizes: ``(N, 2)`` int32 in pinned memory, to be filled before :meth:`launch`: images' resized (height, width).
+        table: ``(N, 8)`` int64, likewise, if ``key.from_pixels``; see ``IMAGE_COLUMNS``.
+        images: ``(N, 3, H, W)``, likewise, otherwise; bfloat16 as its bits.
+        outputs: the outputs by name, in pinned memory, complete when the stream is done.
+        output_pointer: address of the outputs on the device.
+        output_bytes: their size.
         fields: where each of them lies there.
 
     Raises:
         ArtifactError: an engine refuses the shape, or memory is short.
-        KernelError: a kernel does.
+        KernelError: a kernel refuses the shape.
     """
 
     def __init__(self, program: Program, device: Device, key: PipelineKey, profile: int, stream: int) -> None:
@@ -113,8 +110,8 @@ class Pipeline:
         """
         at = {name: arena + offset for name, offset in self._offsets.items()}
         for name, place in self.fields.items():
-            at[name] = at["answers"] + place.offset
-        self.answers_pointer = at["answers"]
+            at[name] = at["outputs"] + place.offset
+        self.output_pointer = at["outputs"]
         self._launches = [*self._uploads(at), *self._preprocess(at)]
         contexts = iter(self._contexts)
         for index, step in enumerate(self._program.steps):
@@ -124,35 +121,35 @@ class Pipeline:
                 self._launches.append((Launched("engine", step.part), enqueue))
             else:
                 self._launches += self._operator(step, self._plans[index], at, at[f"workspace {index}"])
-        pinned = self._taken().pointer + self._answers_at
-        download = partial(self._device.copy, pinned, self.answers_pointer, self.answers_bytes)
-        self._launches.append((Launched("download", "answers"), download))
+        pinned = self._taken().pointer + self._outputs_at
+        download = partial(self._device.copy, pinned, self.output_pointer, self.output_bytes)
+        self._launches.append((Launched("download", "outputs"), download))
 
-    def launch(self, stream: int, say: Say) -> None:
-        """Put everything on a stream: plainly the first time, which warms the engines up, then as one graph.
+    def launch(self, stream: int, warn: Warn) -> None:
+        """Enqueue everything: plainly the first time, which warms the engines up, then as one graph.
 
         Args:
-            stream: the worker's; what was put on it before must be done but for what this call needs.
-            say: is told why there is no graph, where there is none.
+            stream: the worker's; earlier work on it must be done, except what this call needs.
+            warn: called with the reason if there is no graph.
 
         Raises:
             ArtifactError: TensorRT or CUDA refuse.
             KernelError: CUDA refuses a launch.
         """
         if self._is_warm and self._may_capture:
-            self._capture(stream, say)
+            self._capture(stream, warn)
         if self._graph is not None:
             self._graph.launch(stream)
         else:
             self._enqueue(stream)
-            self._is_warm = True  # only now: a launch that failed has not warmed up what comes after it
+            self._is_warm = True  # only now: a failed launch has not warmed up the steps after it
 
     def launch_in_steps(self, stream: int, after: Callable[[Launched], None]) -> None:
-        """Put everything on a stream plainly, whether there is a graph or not, and tell each part once it is there.
+        """Enqueue everything plainly, whether there is a graph or not, with a call after each step.
 
         Args:
             stream: see :meth:`launch`.
-            after: called with each part, behind which the caller may put something of its own.
+            after: called with each step when it was enqueued; may enqueue more.
 
         Raises:
             ArtifactError: TensorRT or CUDA refuse.
@@ -174,7 +171,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Release everything; the work must be done."""
-        with ExitStack() as stack:  # each is released, whatever becomes of the others
+        with ExitStack() as stack:  # releases each, even if another fails
             for context in self._contexts:
                 stack.callback(context.close)
             if self._pinned is not None:
@@ -184,7 +181,7 @@ class Pipeline:
             self._contexts, self._pinned, self._graph, self._launches = [], None, None, []
 
     def _bind(self, profile: int, stream: int) -> tuple[dict[str, Shape], dict[int, OperatorPlan]]:
-        """Bind the engines, step by step, and return all tensors' shapes and the operators' plans."""
+        """Bind the engines in order and return all tensors' shapes and the operators' plans."""
         batch, canvas, _ = self.key
         shapes: dict[str, Shape] = {"images": (batch, 3, *canvas), "image_sizes": (batch, 2)}
         plans = {}
@@ -223,53 +220,43 @@ class Pipeline:
                 else self._plans[number - 2].scratch_bytes
             )
             workspaces.append(Block(f"workspace {number - 2}", needed, number, number))
-        self.fields, self.answers_bytes = self._fields()
+        self.fields, self.output_bytes = self._fields()
         blocks = [
-            Block(name, self._bytes_of(name), first[name], last[name]) for name in first if name not in self.fields
+            Block(name, self._field(name).size_bytes, first[name], last[name])
+            for name in first
+            if name not in self.fields
         ]
         end = 2 + len(self._program.steps)
-        blocks.append(Block("answers", self.answers_bytes, min(first[name] for name in OUTPUTS), end))
+        blocks.append(Block("outputs", self.output_bytes, min(first[name] for name in OUTPUTS), end))
         if self.key.from_pixels:
             blocks.append(Block("table", self.key.batch * len(IMAGE_COLUMNS) * 8, 0, 1))
         self._offsets, self.arena_bytes = lay_out([*blocks, *workspaces])
 
     def _fields(self) -> tuple[dict[str, Field], int]:
-        """Return where the outputs lie in one block, so that they come down in one copy."""
+        """Return the outputs' places in one block, which one copy downloads."""
         fields, end = {}, 0
         for name in OUTPUTS:
-            shape = self._shapes[name]
-            fields[name] = Field(end, shape, ELEMENT_DTYPES[self._program.manifest.tensors[name].element])
-            end += aligned(self._bytes_of(name))
+            fields[name] = self._field(name, end)
+            end += aligned(fields[name].size_bytes)
         return fields, end
 
-    def _bytes_of(self, name: str) -> int:
-        element = ELEMENT_DTYPES[self._program.manifest.tensors[name].element]
-        return math.prod(self._shapes[name]) * element.itemsize
+    def _field(self, name: str, offset: int = 0) -> Field:
+        return Field(offset, self._shapes[name], ELEMENT_DTYPES[self._program.manifest.tensors[name].element])
 
     def _take_pinned(self) -> None:
-        batch = self.key.batch
-        inputs: dict[str, tuple[np.dtype[Any], Shape]] = {"image_sizes": (np.dtype(np.int32), (batch, 2))}
+        sizes = Field(0, (self.key.batch, 2), np.dtype(np.int32))
+        begin = aligned(sizes.size_bytes)
         if self.key.from_pixels:
-            inputs["table"] = (np.dtype(np.int64), (batch, len(IMAGE_COLUMNS)))
+            name, pixels = "table", Field(begin, (self.key.batch, len(IMAGE_COLUMNS)), np.dtype(np.int64))
         else:
-            inputs["images"] = (
-                ELEMENT_DTYPES[self._program.manifest.tensors["images"].element],
-                self._shapes["images"],
-            )
-        places, end = {}, 0
-        for name, (dtype, shape) in inputs.items():
-            places[name] = Field(end, shape, dtype)
-            end += aligned(math.prod(shape) * dtype.itemsize)
-        self._answers_at, self._inputs = end, places
-        self._pinned = self._device.allocate_pinned(end + self.answers_bytes)
+            name, pixels = "images", self._field("images", begin)
+        self._inputs = {"image_sizes": sizes, name: pixels}
+        self._outputs_at = begin + aligned(pixels.size_bytes)
+        self._pinned = self._device.allocate_pinned(self._outputs_at + self.output_bytes)
         memory = self._pinned.array
-        self.answers = {name: _view(memory[end:], place) for name, place in self.fields.items()}
-        self.sizes = self._input("image_sizes", memory)
-        self.table = self._input("table", memory)
-        self.images = self._input("images", memory)
-
-    def _input(self, name: str, memory: NDArray[np.uint8]) -> NDArray[Any]:
-        return _view(memory, self._inputs.get(name, Field(0, (0,), np.dtype(np.uint8))))
+        self.outputs = {name: _view(memory[self._outputs_at :], place) for name, place in self.fields.items()}
+        self.sizes = _view(memory, sizes)
+        self.table = self.images = _view(memory, pixels)
 
     def _taken(self) -> PinnedMemory:
         assert self._pinned is not None
@@ -278,12 +265,7 @@ class Pipeline:
     def _uploads(self, at: Mapping[str, int]) -> list[tuple[Launched, Launch]]:
         pinned = self._taken().pointer
         return [
-            (
-                Launched("upload", name),
-                partial(
-                    self._device.copy, at[name], pinned + place.offset, math.prod(place.shape) * place.dtype.itemsize
-                ),
-            )
+            (Launched("upload", name), partial(self._device.copy, at[name], pinned + place.offset, place.size_bytes))
             for name, place in self._inputs.items()
         ]
 
@@ -313,16 +295,16 @@ class Pipeline:
         for _, launch in self._launches:
             launch(stream)
 
-    def _capture(self, stream: int, say: Say) -> None:
-        """Capture the graph, once; where that is impossible the launches stay plain for ever."""
+    def _capture(self, stream: int, warn: Warn) -> None:
+        """Capture the graph, once; if that is impossible, the launches stay plain."""
         self._may_capture = False
         if not all(context.is_capturable(stream) for context in self._contexts):
-            say("an engine cannot be captured in a CUDA graph; its layers are launched one by one, which is slower")
+            warn("an engine cannot be captured in a CUDA graph; its layers are launched one by one, which is slower")
             return
         try:
             self._graph = self._device.capture(stream, lambda: self._enqueue(stream))
         except (ArtifactError, KernelError) as error:
-            say(f"capturing a CUDA graph failed; layers are launched one by one, which is slower: {error.message}")
+            warn(f"capturing a CUDA graph failed; layers are launched one by one, which is slower: {error.message}")
 
 
 def _view(memory: NDArray[np.uint8], place: Field) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""An artifact's steps with everything loaded that all workers share: engines, and kernels ready to be launched."""
+"""The steps of an artifact with what all workers share: engines, and loaded kernels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from frcnn.plugins.operator_kernels import kernels_of
 from frcnn.plugins.operator_plan import OperatorWiring
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.runtime.gpu.device import Device, Engine
-from frcnn.spec.engine import EngineManifest, EngineStep, EngineTensor, OperatorStep, kernel_part
+from frcnn.spec.engine import EngineManifest, EngineStep, OperatorStep, kernel_part
 
 __all__ = ["ELEMENT_DTYPES", "LoadedOperator", "Program", "load_program"]
 
@@ -28,17 +28,25 @@ ELEMENT_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "int64": np.dtype(np.int64),
     "bool": np.dtype(np.bool_),
 }
-_OUTPUT_ELEMENTS: Final = {"num_detections": "int32", "boxes": "float32", "scores": "float32", "labels": "int32"}
+_ELEMENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "images": ("float32", "float16", "bfloat16"),
+    "image_sizes": ("int32",),
+    "num_detections": ("int32",),
+    "boxes": ("float32",),
+    "scores": ("float32",),
+    "labels": ("int32",),
+}
+"""The types that each input and output of a detector may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoadedOperator:
-    """An operator's step, its kernels loaded.
+    """An operator's step with its loaded kernels.
 
     Attributes:
-        step: what the manifest says of it.
-        wiring: how the kernels hang together.
-        kernels: in the order in which they run.
+        step: from the manifest.
+        wiring: of the kernels.
+        kernels: in order of execution.
     """
 
     step: OperatorStep
@@ -48,12 +56,12 @@ class LoadedOperator:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Program:
-    """What a detection does, ready to be bound to shapes.
+    """The steps of a detection, ready to be bound to shapes.
 
     Attributes:
-        manifest: what the artifact says of itself.
+        manifest: of the artifact.
         engines: by part.
-        preprocess: the kernel that turns images into ``images``.
+        preprocess: the kernel that makes ``images`` from pixels.
         steps: in order.
     """
 
@@ -69,13 +77,13 @@ def load_program(
     """Load an artifact's kernels; the device must be active on this thread.
 
     Args:
-        manifest: what the artifact says of itself.
+        manifest: of the artifact.
         read_part: returns a part of it.
         engines: its engines by part.
-        device: what the kernels are loaded on.
+        device: where the kernels are loaded.
 
     Raises:
-        ArtifactError: a kernel is not in the artifact as this frcnn has it, or tensors are not a detector's.
+        ArtifactError: the artifact does not hold the kernels of this frcnn, or its tensors are not a detector's.
         KernelError: the driver refuses a kernel.
     """
     _check_tensors(manifest)
@@ -84,24 +92,24 @@ def load_program(
         code = read_part(_part_of(kernel, manifest, device.architecture))
         return LoadedKernel(kernel=kernel, handle=device.driver.load(kernel, code), driver=device.driver)
 
+    images: Any = manifest.tensors["images"].element  # a kernel refuses what it cannot take
     transform = manifest.source.model.transform
-    (preprocess,) = preprocess_kernels(
-        element=_element(manifest.tensors["images"]), image_mean=transform.image_mean, image_std=transform.image_std
-    )
+    (preprocess,) = preprocess_kernels(element=images, image_mean=transform.image_mean, image_std=transform.image_std)
     steps: list[EngineStep | LoadedOperator] = []
     for step in manifest.steps:
         if isinstance(step, EngineStep):
             steps.append(step)
             continue
-        maps = manifest.tensors[step.inputs[-1]]  # of suppression the scores, which have no say in it
-        kernels = kernels_of(step.operator, step.attributes, element=_element(maps), layout=maps.layout)
+        maps = manifest.tensors[step.inputs[-1]]  # of NMS these are the scores, whose type does not matter
+        element: Any = maps.element
+        kernels = kernels_of(step.operator, step.attributes, element=element, layout=maps.layout)
         loaded = tuple(load(kernel) for kernel in kernels)
         steps.append(LoadedOperator(step=step, wiring=OperatorWiring(kernels), kernels=loaded))
     return Program(manifest=manifest, engines=engines, preprocess=load(preprocess), steps=tuple(steps))
 
 
 def _part_of(kernel: Kernel, manifest: EngineManifest, architecture: str) -> str:
-    """Return the part with a kernel's code for an architecture: its own machine code, else the newest PTX it takes."""
+    """Return the part with a kernel's code for an architecture: machine code, or the newest PTX that it accepts."""
     version = fingerprint(kernel)
     ptx = [
         name
@@ -128,28 +136,12 @@ def _number(architecture: str) -> int:
     return int("".join(filter(str.isdigit, architecture)) or 0)
 
 
-def _element(tensor: EngineTensor) -> Any:
-    """Return a tensor's type for a kernel, which refuses what it cannot take."""
-    return tensor.element
-
-
 def _check_tensors(manifest: EngineManifest) -> None:
-    """Refuse an artifact whose inputs and outputs are not a detector's.
-
-    Raises:
-        ArtifactError: they are not.
-    """
-    expected = {"image_sizes": "int32", **_OUTPUT_ELEMENTS}
-    for name, element in expected.items():
+    """Refuse an artifact whose inputs and outputs are not a detector's."""
+    for name, elements in _ELEMENTS.items():
         found = manifest.tensors[name]
-        if found.element != element or found.layout != "planar":
+        if found.element not in elements or found.layout != "planar":
             raise ArtifactError(
-                f"the tensor {name} must be {element} and planar, got {found.element} and {found.layout}",
+                f"the tensor {name} must be {' or '.join(elements)} and planar, got {found.element} and {found.layout}",
                 hint=manifest.build_command("model.frcnn"),
             )
-    images = manifest.tensors["images"]
-    if images.element not in ("float32", "float16", "bfloat16") or images.layout != "planar":
-        raise ArtifactError(
-            f"the tensor images must be floating and planar, got {images.element} and {images.layout}",
-            hint=manifest.build_command("model.frcnn"),
-        )

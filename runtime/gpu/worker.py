@@ -1,7 +1,7 @@
-"""A stream with what it needs to itself: an arena of device memory, staging for pixels, and the shapes it has bound.
+"""A stream with its own arena of device memory, staging for pixels, and bound shapes.
 
-A worker does one batch at a time and is used by one thread at a time. Nothing is allocated for a shape that it has
-bound, as long as the shape is among the last few and the images are no larger than before.
+A worker runs one batch at a time for one thread at a time. It allocates nothing for a shape that is among its last few,
+unless the images are larger than before.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from frcnn.errors import ImageError
 from frcnn.runtime.bfloat16 import bfloat16_bits
 from frcnn.runtime.gpu.device import Device, Memory, PinnedMemory
 from frcnn.runtime.gpu.memory_plan import aligned
-from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey, Say
+from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey, Warn
 from frcnn.runtime.gpu.program import Program
-from frcnn.runtime.images.device_images import DeviceImage, staged
-from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.gpu.staging import staged
+from frcnn.runtime.images.image import DeviceImage
 from frcnn.runtime.images.preprocess import Placed, Prepared
 
 __all__ = ["MAX_PIPELINES", "Worker"]
@@ -36,19 +36,19 @@ class Worker:
     """Runs batches on a stream of its own.
 
     Args:
-        program: what a detection does.
-        device: where.
-        say: is told what users should know.
+        program: the steps of a detection.
+        device: the GPU.
+        warn: called with what users should know.
 
     Attributes:
         stream: its stream.
         pipelines: bound shapes, the one used last at the end.
     """
 
-    def __init__(self, program: Program, device: Device, say: Say) -> None:
+    def __init__(self, program: Program, device: Device, warn: Warn) -> None:
         self._program = program
         self._device = device
-        self._say = say
+        self._warn = warn
         self._arena: Memory | None = None
         self._pinned_pixels: PinnedMemory | None = None
         self._device_pixels: Memory | None = None
@@ -56,10 +56,10 @@ class Worker:
         self.stream = device.create_stream()
 
     def enqueue(self, key: PipelineKey, profile: int, batch: Sequence[Placed], waits: Iterable[int]) -> Pipeline:
-        """Put a batch on the stream: :meth:`upload` and the pipeline's launch.
+        """Enqueue a batch: :meth:`upload` and the pipeline's launch.
 
         Returns:
-            What holds the answers when the stream is done, until the next batch.
+            The pipeline, which holds the outputs when the stream is done, until the next batch.
 
         Raises:
             ArtifactError: memory is short, or TensorRT or CUDA refuse.
@@ -67,17 +67,17 @@ class Worker:
             KernelError: CUDA refuses a launch.
         """
         pipeline = self.upload(key, profile, batch, waits)
-        pipeline.launch(self.stream, self._say)
+        pipeline.launch(self.stream, self._warn)
         return pipeline
 
     def upload(self, key: PipelineKey, profile: int, batch: Sequence[Placed], waits: Iterable[int]) -> Pipeline:
-        """Fill the pipeline of a shape with a batch, for a launch to come; what was on the stream must be done.
+        """Fill the pipeline of a shape with a batch; earlier work on the stream must be done.
 
         Args:
-            key: the shape to run them with: their canvas, at least so many.
+            key: the shape: the images' canvas, and a batch of their number or more.
             profile: the engines' profile that holds it.
             batch: images of one canvas, prepared alike. Those in host memory are copied before this returns, those
-                in device memory must live and stay as they are until the stream is done.
+                in device memory must live and not change until the stream is done.
             waits: streams to wait for.
 
         Raises:
@@ -91,7 +91,7 @@ class Worker:
             self._fill_table(pipeline, batch)
         else:
             _fill_images(pipeline.images, batch)
-        for row in range(key.batch):  # what a profile wants beyond the images repeats the first
+        for row in range(key.batch):  # rows beyond the images repeat the first
             pipeline.sizes[row] = batch[row if row < len(batch) else 0].resized
         return pipeline
 
@@ -99,7 +99,7 @@ class Worker:
         """Wait for the stream and release everything.
 
         Raises:
-            ArtifactError: something failed; everything else was released nevertheless.
+            ArtifactError: something failed; everything else was released.
         """
         with ExitStack() as stack:
             stack.callback(self._device.destroy_stream, self.stream)
@@ -132,18 +132,18 @@ class Worker:
         return pipeline
 
     def _arena_of(self, size_bytes: int) -> int:
-        """Return the arena's address, growing it first if it is smaller: all that is bound to the old one goes."""
+        """Return the arena's address, growing it if necessary, which drops everything bound to the old one."""
         if self._arena is None or self._arena.size_bytes < size_bytes:
             while self.pipelines:
                 self.pipelines.popitem()[1].close()
-            old, self._arena = self._arena, None  # forgotten first: what fails to be freed must not be used again
+            old, self._arena = self._arena, None  # forgotten first: memory that cannot be freed must not be used again
             if old is not None:
                 old.close()
             self._arena = self._device.allocate(size_bytes)
         return self._arena.pointer
 
     def _fill_table(self, pipeline: Pipeline, batch: Sequence[Placed]) -> None:
-        """Upload the images of host memory, and say in the table where all of them are."""
+        """Upload the images in host memory, and write the addresses of all into the table."""
         table, on_host, end = pipeline.table, [], 0
         for row, item in enumerate(batch):
             image = item.image
@@ -155,7 +155,7 @@ class Worker:
                     )
                 table[row] = (image.pointer, *image.size, *image.strides, *item.resized)
             else:
-                stage = staged(_bytes_of(image))
+                stage = staged(image.uint8())
                 on_host.append((row, item, stage, end))
                 end += aligned(stage.pixels.size)
         if on_host:
@@ -169,7 +169,7 @@ class Worker:
         table[len(batch) :] = table[0]
 
     def _staging(self, size_bytes: int) -> tuple[PinnedMemory, Memory]:
-        """Return pinned and device memory for pixels, at least so much of each."""
+        """Return pinned and device memory for pixels, at least ``size_bytes`` of each."""
         if self._device_pixels is None or self._device_pixels.size_bytes < size_bytes:
             old, self._pinned_pixels, self._device_pixels = (self._pinned_pixels, self._device_pixels), None, None
             with ExitStack() as stack:
@@ -183,17 +183,9 @@ class Worker:
         return self._pinned_pixels, self._device_pixels
 
 
-def _bytes_of(image: RGBImage | DeviceImage) -> NDArray[np.uint8]:
-    assert isinstance(image, RGBImage)
-    return image.uint8()
-
-
 def _fill_images(images: NDArray[np.generic], batch: Sequence[Placed]) -> None:
-    """Write images that were prepared on the CPU in the type of the network's input."""
+    """Write images that the CPU prepared in the type of the network's input."""
     for row in range(len(images)):
         item = batch[row if row < len(batch) else 0]
         assert isinstance(item, Prepared)
-        if images.dtype == np.uint16:
-            images[row] = bfloat16_bits(item.pixels)
-        else:
-            images[row] = item.pixels
+        images[row] = bfloat16_bits(item.pixels) if images.dtype == np.uint16 else item.pixels

@@ -1,11 +1,11 @@
-"""Who may use which worker: any thread may ask, and none waits for another thread's good will.
+"""Workers shared by threads, none of which waits for another thread to fetch its results.
 
-A batch that was submitted holds its worker until its answers are fetched. The thread that asked for it may take its
-time about that, or be this very thread, so whoever finds no free worker fetches the oldest answers in its stead.
+A submitted batch holds its worker until its outputs are fetched. The thread that submitted it may do so late, or be
+the same thread, so a thread that finds no free worker fetches the oldest outputs itself.
 
-Ctrl-C may come at any call in here, and no worker may be lost by it, or be with two. Python looks for signals where a
-function is entered and where a call returns, so what belongs together is written without calls in between, and the
-lock is entered as it is: a condition's own ``with`` is written in Python.
+Ctrl-C may come at any call in here, and must neither lose a worker nor give it to two threads. Python handles signals
+where a function is entered and where a call returns, so steps that belong together have no calls in between, and the
+lock is entered directly: a condition's own ``with`` is written in Python.
 """
 
 from __future__ import annotations
@@ -14,35 +14,21 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from frcnn.errors import UsageError
+from frcnn.runtime.backend import closed_error
 from frcnn.runtime.gpu.pipeline import PipelineKey
 from frcnn.runtime.gpu.worker import Worker
 
-__all__ = ["Fetchable", "WorkerPool", "closed_error", "forked_error"]
-
+__all__ = ["Fetchable", "WorkerPool"]
 
 _RECHECK_SECONDS: Final = 1.0
-"""Where Ctrl-C took the word from whoever was to say that something changed."""
+"""For the case that Ctrl-C interrupted a thread before it could notify the others."""
 
 
 class Fetchable(Protocol):
     """A batch in flight."""
 
     def fetch(self) -> None:
-        """Wait for its answers, keep them, and give its worker back; once, whoever calls."""
-
-
-def closed_error() -> UsageError:
-    """Return the error of a call on a closed detector."""
-    return UsageError("the detector is closed", hint="load it again with Detector.load")
-
-
-def forked_error() -> UsageError:
-    """Return the error of a call in a process that was forked off after the detector was loaded."""
-    return UsageError(
-        "the detector was loaded before this process was forked off, and CUDA does not survive that",
-        hint="load it in each process, or start them by multiprocessing.get_context('spawn')",
-    )
+        """Wait for its outputs, keep them, and give its worker back; once, whoever calls."""
 
 
 class WorkerPool:
@@ -50,7 +36,7 @@ class WorkerPool:
 
     Args:
         make: makes a worker.
-        most: how many there may be.
+        maximum: how many there may be.
     """
 
     def __init__(self, make: Callable[[], Worker], maximum: int) -> None:
@@ -67,7 +53,7 @@ class WorkerPool:
         """Take a worker: a free one, a new one, or the first that can be freed.
 
         Args:
-            key: a shape; a worker that has bound it suits better than the others.
+            key: a shape; a worker that has bound it is preferred.
 
         Raises:
             ArtifactError: no worker can be made.
@@ -91,7 +77,7 @@ class WorkerPool:
                         self._made += 1
                     else:
                         oldest = next(iter(self._in_flight), None)
-                        if oldest is None:  # each is with a thread that is submitting, which waits for nobody
+                        if oldest is None:  # each is in a thread that submits, which waits for no other
                             self._changed.wait(_RECHECK_SECONDS)
                 if new:
                     return self._make()
@@ -105,17 +91,17 @@ class WorkerPool:
             raise
 
     def submitted(self, batch: Fetchable) -> None:
-        """Note a batch in flight, whose worker may be asked back."""
+        """Register a batch in flight, so that other threads may fetch it."""
         with self._lock:
             self._in_flight[batch] = None
             self._changed.notify_all()
 
     def is_in_flight(self, batch: Fetchable) -> bool:
-        """Whether a batch was noted and holds its worker still."""
+        """Return whether a batch is registered and still holds its worker."""
         return batch in self._in_flight
 
     def give_back(self, worker: Worker, batch: Fetchable | None = None) -> None:
-        """Free a worker whose stream is done; once, where it is with a batch, however often that is tried."""
+        """Free a worker whose stream is done; for a batch, only the first call does so."""
         with self._lock:
             if batch is not None:
                 if batch not in self._in_flight:
@@ -125,7 +111,7 @@ class WorkerPool:
             self._changed.notify_all()
 
     def discard(self, worker: Worker, batch: Fetchable | None = None) -> None:
-        """Close a worker that failed; another may be made in its place.
+        """Close a worker that failed; another may replace it.
 
         Raises:
             ArtifactError: it cannot be closed cleanly.
@@ -136,10 +122,10 @@ class WorkerPool:
             self._forget(batch)
 
     def close(self) -> None:
-        """Refuse new calls, wait for those that run, and close all workers; from any number of threads.
+        """Refuse new calls, wait for those in progress, and close all workers; several threads may call it.
 
         Raises:
-            ArtifactError: a worker cannot be closed cleanly; all were closed nevertheless.
+            ArtifactError: a worker cannot be closed cleanly; the others were closed.
         """
         failure: Exception | None = None
         while True:
@@ -157,13 +143,13 @@ class WorkerPool:
                     self.discard(worker)
                 elif oldest is not None:
                     oldest.fetch()
-            except Exception as error:  # the others must be closed all the same
+            except Exception as error:  # close the others nevertheless
                 failure = failure or error
         if failure is not None:
             raise failure
 
     def _forget(self, batch: Fetchable | None = None) -> None:
-        """Count a worker as gone."""
+        """Remove a worker from the count."""
         with self._lock:
             if batch in self._in_flight:
                 del self._in_flight[batch]

@@ -1,4 +1,4 @@
-"""A backend that prepares images on the CPU and hands a network arrays of the host."""
+"""A backend that prepares images on the CPU and runs a network in host memory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ENGINES_ONLY: Final = "build an engine: frcnn build model.onnx -o model.frcnn"
 
 
 class HostBackend:
-    """A ``Backend`` on a network that takes arrays of the host, such as ONNX Runtime's.
+    """A ``Backend`` on a network that takes arrays in host memory, such as ONNX Runtime's.
 
     Args:
-        network: what executes it.
-        manifest: the model's.
+        network: executes the model.
+        manifest: of the model.
     """
 
     batches_in_flight = 1
@@ -36,7 +36,7 @@ class HostBackend:
         self._manifest = manifest
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Prepared:
-        """Decode, resize, normalise and pad; see ``Backend.place``. Nothing of the caller's is kept."""
+        """Decode, resize, normalise and pad; see ``Backend.place``. The caller's array is not kept."""
         return prepare(as_image(image, name=name, max_pixels=max_pixels), self._manifest)
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
@@ -47,18 +47,18 @@ class HostBackend:
             UsageError: a stream was given.
         """
         if stream is not None:
-            raise UsageError("stream: a model.onnx is not run on the caller's streams", hint=_ENGINES_ONLY)
+            raise UsageError("stream: a model.onnx does not run on the caller's streams", hint=_ENGINES_ONLY)
         pixels = [item.pixels for item in batch if isinstance(item, Prepared)]
         images = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
         return Done(self._network.run(images, np.array([item.resized for item in batch], np.int32)))
 
     def submit_to_device(self, batch: Sequence[Placed], *, stream: int | None = None) -> list[DeviceDetections]:
-        """Refuse: the answers come in host memory.
+        """Refuse: the detections are in host memory.
 
         Raises:
             UsageError: always.
         """
-        raise UsageError("device_output: a model.onnx gives its answers in host memory", hint=_ENGINES_ONLY)
+        raise UsageError("device_output: the detections of a model.onnx are in host memory", hint=_ENGINES_ONLY)
 
     def close(self) -> None:
         """Release the network."""

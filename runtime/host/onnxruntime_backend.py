@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
-from frcnn.runtime.backend import Device, NetworkOutput
+from frcnn.runtime.backend import Device, NetworkOutput, available_cpus, closed_error
 from frcnn.runtime.bfloat16 import bfloat16_bits
 from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.host.onnxruntime_providers import (
@@ -43,29 +43,23 @@ _REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
 _UPGRADE: Final = "upgrade onnxruntime-gpu, which learnt bf16 bit by bit, or build an engine: frcnn build model.onnx"
 
 
-def available_cpus() -> int:
-    """Return the number of processors this process may use (a container's share, not the whole system)."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
 class OnnxRuntimeBackend:
     """A ``Network`` on ONNX Runtime.
 
     Args:
         path: the model.
         device: ``"cpu"``, or ``"cuda"`` where onnxruntime-gpu and its CUDA libraries are installed.
-        provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``, which needs TensorRT's libraries too, builds engines on the
-            first image of a size and keeps them in the user's cache (see ``$FRCNN_CACHE_DIR``); None: the device's
-            own. CUDA computes in float32 where the file says so; TensorRT uses TF32 there unless the environment has
+        provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``; None: the device's own. TensorRT needs its libraries, builds
+            engines on the first image of a size and keeps them in the user's cache (see ``$FRCNN_CACHE_DIR``). CUDA
+            computes the float32 layers in float32; TensorRT uses TF32 for them unless the environment has
             ``NVIDIA_TF32_OVERRIDE=0``.
-        threads: threads of one operator; all processors this process may use by default.
+        threads: threads of one operator; default: all processors this process may use.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load the model, its inputs and outputs are not a detector's, it is bf16 and
             the device a CPU, or the provider does not start.
-        MissingDependencyError: ONNX Runtime, or its form for the provider, is not installed.
-        UsageError: an unknown device or provider, two that do not go together, or less than one thread.
+        MissingDependencyError: ONNX Runtime, or its package for the provider, is not installed.
+        UsageError: an unknown device or provider, a provider of another device, or less than one thread.
     """
 
     def __init__(
@@ -76,7 +70,7 @@ class OnnxRuntimeBackend:
             raise UsageError(f"threads: expected 1 or more, got {threads}")
         onnxruntime = import_onnxruntime()
         precision = _precision(path)
-        if precision == "bf16" and chosen == "cpu":  # it would complain of the first node that it has no kernel for
+        if precision == "bf16" and chosen == "cpu":  # its own error names the first node without a kernel
             raise ArtifactError(
                 f"{path} is bf16, which ONNX Runtime has no CPU kernels for",
                 hint=f"build it for a GPU: frcnn build {path} --target tensorrt-rtx; or export with --precision fp32",
@@ -90,9 +84,9 @@ class OnnxRuntimeBackend:
         """Detect; see ``Network.run``."""
         session = self._session
         if session is None:
-            raise UsageError("the detector is closed", hint="load it again with Detector.load")
+            raise closed_error()
         try:
-            count, boxes, scores, labels = self._answers(session, images, image_sizes)
+            count, boxes, scores, labels = self._outputs(session, images, image_sizes)
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
             batch, _, height, width = images.shape
             raise ArtifactError(
@@ -100,20 +94,20 @@ class OnnxRuntimeBackend:
                 f"{_one_line(error)}",
                 hint="give fewer images at a time or smaller ones where memory ran out; otherwise report it",
             ) from error
-        _require_detections((count, boxes, scores, labels), len(images), self._path)
+        _check_shapes((count, boxes, scores, labels), len(images), self._path)
         return NetworkOutput(num_detections=count, boxes=boxes, scores=scores, labels=labels)
 
     def close(self) -> None:
         """Release the session."""
         self._session = None
 
-    def _answers(self, session: Any, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> list[NDArray[Any]]:
+    def _outputs(self, session: Any, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> list[NDArray[Any]]:
         if self._image_type != "tensor(bfloat16)":
             dtype = np.float16 if self._image_type == "tensor(float16)" else np.float32
             feeds = {"images": images.astype(dtype, copy=False), "image_sizes": image_sizes}
-            answers: list[NDArray[Any]] = session.run(list(_OUTPUTS), feeds)
-            return answers
-        bits = bfloat16_bits(images)  # named: the value below only points at it
+            outputs: list[NDArray[Any]] = session.run(list(_OUTPUTS), feeds)
+            return outputs
+        bits = bfloat16_bits(images)  # named: the value below only points to it
         values = {
             "images": self._ort_value.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16),
             "image_sizes": self._ort_value.ortvalue_from_numpy(image_sizes),
@@ -122,7 +116,7 @@ class OnnxRuntimeBackend:
 
 
 def _precision(path: Path) -> Precision | None:
-    """Return what the manifest says of a model that has one."""
+    """Return the precision of a model that has a manifest."""
     manifest = read_outline(path).metadata.get(MANIFEST_KEY)
     return None if manifest is None else Manifest.from_json(manifest, source=os.fspath(path)).precision
 
@@ -161,7 +155,7 @@ def _session(onnxruntime: ModuleType, path: Path, provider: Provider, precision:
 def _load_cuda_libraries(onnxruntime: ModuleType) -> None:
     """Load the CUDA and cuDNN libraries of NVIDIA's wheels, where the system's loader does not look.
 
-    What cannot be found is printed, not raised; whether the provider starts is what counts, and is seen afterwards.
+    ONNX Runtime prints, not raises, what it cannot find; whether the provider starts is checked afterwards.
     """
     preload = getattr(onnxruntime, "preload_dlls", None)
     if preload is not None:
@@ -170,7 +164,7 @@ def _load_cuda_libraries(onnxruntime: ModuleType) -> None:
 
 
 def _image_type(session: Any, path: Path) -> str:
-    """Return the type of ``images``, after checking that the model takes and gives what a detector does."""
+    """Return the type of ``images``, after checking that inputs and outputs are a detector's."""
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value.type for value in session.get_outputs()}
     if set(inputs) != set(_INPUTS) or outputs != _OUTPUTS:
@@ -183,13 +177,13 @@ def _image_type(session: Any, path: Path) -> str:
     return kind
 
 
-def _require_detections(answers: Sequence[NDArray[Any]], batch: int, path: Path) -> None:
-    """Refuse answers of other shapes than a detector's, whatever the file declares them to be."""
-    rows = answers[1].shape[1:2]
-    got = [answer.shape for answer in answers]
+def _check_shapes(outputs: Sequence[NDArray[Any]], batch: int, path: Path) -> None:
+    """Refuse outputs of other shapes than a detector's, whatever the file declares."""
+    rows = outputs[1].shape[1:2]
+    got = [output.shape for output in outputs]
     if len(rows) != 1 or got != [(batch,), (batch, *rows, 4), (batch, *rows), (batch, *rows)]:
         shapes = ", ".join(f"{name} {shape}" for name, shape in zip(_OUTPUTS, got, strict=True))
-        raise ArtifactError(f"{path}: expected the answers of a detector, got {shapes}", hint=_REMAKE)
+        raise ArtifactError(f"{path}: expected the outputs of a detector, got {shapes}", hint=_REMAKE)
 
 
 def _one_line(error: Exception) -> str:

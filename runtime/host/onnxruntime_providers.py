@@ -1,7 +1,7 @@
-"""Which of ONNX Runtime's execution providers runs a model, and with which options.
+"""The execution provider of ONNX Runtime that runs a model, and its options.
 
-The operators of the domain ``frcnn`` reach every provider as standard operators: ONNX Runtime inlines their function
-bodies before it hands out nodes. What a GPU's provider has no kernel for runs on the CPU between the others.
+Every provider sees the operators of the domain ``frcnn`` as standard operators: ONNX Runtime inlines their function
+bodies first. Nodes that a GPU's provider has no kernel for run on the CPU.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ PROVIDERS: Final[tuple[Provider, ...]] = ("cpu", "cuda", "tensorrt")
 Options = dict[str, str]
 
 _DEVICES: Final[dict[Provider, Device]] = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
-_USUAL: Final[dict[Device, Provider]] = {"cpu": "cpu", "cuda": "cuda"}
+_DEFAULTS: Final[dict[Device, Provider]] = {"cpu": "cpu", "cuda": "cuda"}
 _NAMES: Final[dict[Provider, tuple[str, ...]]] = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider",),
-    # what TensorRT does not take (NonMaxSuppression, RoiAlign, NonZero) is CUDA's
+    # CUDA runs what TensorRT does not take (NonMaxSuppression, RoiAlign, NonZero)
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
 
 _CUDA_OPTIONS: Final[Options] = {
     # float32 is float32: TF32 has 10 bits of mantissa, as many as float16
     "use_tf32": "0",
-    # the default, EXHAUSTIVE, times every algorithm anew for every shape of input, and the fastest of today may not be
-    # that of tomorrow: answers would differ in their last bits from load to load
+    # the default, EXHAUSTIVE, times every algorithm for every input shape and may choose another one next time: outputs
+    # would differ in their last bits from load to load
     "cudnn_conv_algo_search": "HEURISTIC",
 }
-# The file says what each layer computes in; a flag would let TensorRT choose less for the float32 ones too.
+# The file sets the precision of each layer; a flag would let TensorRT lower that of the float32 layers.
 _TENSORRT_OPTIONS: Final[Options] = {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
 
 
@@ -48,38 +48,38 @@ def chosen_provider(device: Device, provider: Provider | None) -> Provider:
 
     Args:
         device: where to run.
-        provider: what was asked for; None: ``"cuda"`` on a GPU, ``"cpu"`` otherwise.
+        provider: the caller's choice; None: ``"cuda"`` on a GPU, ``"cpu"`` otherwise.
 
     Raises:
         UsageError: there is no such device or provider, or the provider does not run on the device.
     """
-    if device not in _USUAL:
-        raise UsageError(f"device: expected one of {', '.join(_USUAL)}, got {device!r}")
+    if device not in _DEFAULTS:
+        raise UsageError(f"device: expected one of {', '.join(_DEFAULTS)}, got {device!r}")
     if provider is None:
-        return _USUAL[device]
+        return _DEFAULTS[device]
     if provider not in _DEVICES:
         raise UsageError(f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}")
     if _DEVICES[provider] != device:
         raise UsageError(
             f"provider: {provider!r} runs on device {_DEVICES[provider]!r}, got device {device!r}",
-            hint=f"give device {_DEVICES[provider]!r}, or provider {_USUAL[device]!r}",
+            hint=f"give device {_DEVICES[provider]!r}, or provider {_DEFAULTS[device]!r}",
         )
     return provider
 
 
 def provider_names(provider: Provider) -> tuple[str, ...]:
-    """Return ONNX Runtime's names of what must be there, the one that is asked first to begin with."""
+    """Return ONNX Runtime's names of the providers that must be there, in order of preference."""
     return _NAMES[provider]
 
 
 def execution_providers(provider: Provider, model: Path, *, cache: Path | None) -> list[tuple[str, Options]]:
-    """Return what ``onnxruntime.InferenceSession`` takes as ``providers``.
+    """Return the ``providers`` of ``onnxruntime.InferenceSession``.
 
     TensorRT builds engines whenever a canvas or a batch is larger or smaller than any before, which takes long, and
     keeps them in the cache.
 
     Args:
-        provider: which one.
+        provider: the first provider.
         model: the model file.
         cache: folder for TensorRT's engines; None keeps none.
     """
@@ -94,10 +94,7 @@ def execution_providers(provider: Provider, model: Path, *, cache: Path | None) 
 
 
 def default_folder() -> Path | None:
-    """Return the folder of the user's cache that is for ONNX Runtime's TensorRT engines; None without one.
-
-    See :func:`frcnn.plugins.cuda.kernel_cache.default_cache`.
-    """
+    """Return the folder for ONNX Runtime's TensorRT engines in the user's cache, or None; see ``default_cache``."""
     kernels = default_cache().folder
     return None if kernels is None else kernels.parent / "onnxruntime-tensorrt"
 
@@ -119,10 +116,10 @@ def _kept_in(folder: Path) -> Options:
 
 
 def _content_key(model: Path) -> str:
-    """Return what tells one model's engines from another's.
+    """Return a key of the model's content.
 
-    ONNX Runtime names an engine after the file's name and the graph, not after the weights: two checkpoints of one
-    architecture would find each other's engines.
+    ONNX Runtime names an engine after the file and the graph, not the weights: two checkpoints of one architecture
+    would find each other's engines.
     """
     with model.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]

@@ -1,41 +1,63 @@
-"""A decoded image, and what callers may hand in as one."""
+"""Images as callers hand them in: decoded, or in device memory already, where they are read in place."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from frcnn.errors import ImageError
+from frcnn.errors import ImageError, KernelError, UsageError
+from frcnn.plugins.cuda.arrays import view_of
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS, decode_file, decode_image
 from frcnn.spec import Size
 
-__all__ = ["ACCEPTED", "Image", "as_image"]
+__all__ = [
+    "DeviceImage",
+    "RGBImage",
+    "as_device_image",
+    "as_image",
+    "image_list",
+    "image_name",
+    "is_device_array",
+    "is_tensor",
+    "noting_position",
+]
 
-Layout = Literal["hwc", "chw"]
-
-ACCEPTED = (
+_ACCEPTED: Final = (
     "a path, a PIL image, a NumPy array (H, W, 3) or (H, W) uint8 or (3, H, W) float32 in [0, 1], "
     "or a torch tensor (3, H, W) uint8 or floating in [0, 1]"
 )
+_ACCEPTED_ON_DEVICE: Final = "(H, W, 3) or (H, W) uint8, or a torch tensor (3, H, W) uint8"
+_BATCH: Final = "a batch is a list of images: list({})"
+_ALPHA: Final = "drop the alpha channel: array[:, :, :3]"
 
-_TOLERANCE = 1 / 255
+_TOLERANCE: Final = 1 / 255
 """How far outside [0, 1] a floating image may be: interpolation overshoots a little."""
+
+_CUDA_DEVICES: Final = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+_LEGACY_STREAM: Final = 1  # the CUDA array interface's name of stream 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RGBImage:
-    """A decoded RGB image.
+    """A decoded RGB image in host memory.
 
     Attributes:
-        pixels: (H, W, 3) uint8, or (H, W, 3) float32 in [0, 1] (a floating image keeps its full precision).
-        name: what messages call it: a path, or ``images[3]``.
-        source: where it came from (a path, ``clip.mp4#12`` for a video's frame), or None; results carry it.
+        pixels: ``(H, W, 3)`` uint8, or ``(H, W, 3)`` float32 in [0, 1] (a floating image keeps its full precision).
+        name: The image's name in messages: a path, or ``images[3]``.
+        source: The path of the file, ``clip.mp4#12`` for a video frame, or None. ``Detections.source`` repeats it.
+
+    Example:
+        >>> image = RGBImage.open("street.jpg")
+        >>> image.size
+        (480, 640)
+        >>> detections = detector([image])[0]
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.float32]
@@ -49,17 +71,21 @@ class RGBImage:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RGBImage:
-        """Read an image file upright, as 8-bit RGB.
+        """Read an image file as 8-bit RGB, turned upright by its EXIF orientation.
+
+        Args:
+            path: JPEG, PNG, WebP, TIFF, BMP, GIF (first frame) or PPM.
+            max_pixels: Larger files are refused before they are decoded.
 
         Raises:
-            ImageError: it is missing or cannot be decoded.
-            ImageSizeError: it has more than ``max_pixels`` pixels.
+            ImageError: The file is missing or cannot be decoded.
+            ImageSizeError: It has more than ``max_pixels`` pixels.
         """
         name = os.fspath(path)
         return cls(pixels=decode_file(Path(path), max_pixels=max_pixels), name=name, source=name)
 
     def uint8(self) -> NDArray[np.uint8]:
-        """Return the image as (H, W, 3) uint8, rounding a floating one."""
+        """Return the pixels as ``(H, W, 3)`` uint8, rounding a floating image."""
         if self.pixels.dtype == np.uint8:
             return self.pixels.astype(np.uint8, copy=False)
         white = np.clip(self.pixels.astype(np.float32, copy=False), 0, 1) * np.float32(255)
@@ -67,20 +93,42 @@ class RGBImage:
         return rounded
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DeviceImage:
+    """An image in device memory.
+
+    Attributes:
+        pointer: address of the red byte of the first pixel.
+        size: (height, width) in pixels.
+        strides: bytes from a row, a column and a channel to the next; of any sign.
+        stream: the stream that must be waited for before the image is read; 0 is the legacy default stream.
+        array: the caller's array, kept alive.
+        name: the image's name in messages.
+        source: None; results carry it.
+    """
+
+    pointer: int
+    size: Size
+    strides: tuple[int, int, int]
+    stream: int
+    array: Any = field(repr=False)
+    name: str
+    source: str | None = None
+
+
 def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> RGBImage:
-    """Turn what a caller handed in into an image.
+    """Decode an image of any accepted kind; alpha is dropped.
 
     A file is turned upright by its EXIF orientation. A PIL image is taken as it stands, so that boxes are in its own
-    pixels (``PIL.ImageOps.exif_transpose`` turns it upright). Alpha is dropped.
+    pixels (``PIL.ImageOps.exif_transpose`` turns it upright). PyTorch tensors are recognised by their methods.
 
     Args:
-        image: one of ``ACCEPTED``, or a ``Image``. PyTorch tensors are known by their methods; torch is not
-            imported.
-        name: what messages call it; a file is called by its path instead.
+        image: see ``Detector``.
+        name: the image's name in messages; a file is called by its path instead.
         max_pixels: limit for files and PIL images, checked before decoding.
 
     Raises:
-        ImageError: anything else; the message says expected and got.
+        ImageError: anything else.
     """
     if isinstance(image, RGBImage):
         return _checked(image, name)
@@ -95,24 +143,99 @@ def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) 
     raise _refused(name, f"a {type(image).__qualname__}")
 
 
+def as_device_image(array: Any, *, name: str) -> DeviceImage:
+    """Take an array in device memory as an image, without a copy.
+
+    Args:
+        array: ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8, with any strides. A torch tensor whose first side is 3 is
+            ``(3, H, W)``, as everywhere in torchvision.
+        name: the image's name in messages.
+
+    Raises:
+        ImageError: another type or shape, or an array that exposes no usable interface.
+        MissingDependencyError: it speaks DLPack alone and ``cuda-core`` is not installed, or is older than 1.0.
+    """
+    try:
+        view = view_of(array, name)
+    except KernelError as error:
+        raise ImageError(error.message, hint=error.hint) from error
+    shape, expected = view.shape, f"{name}: expected {_ACCEPTED_ON_DEVICE}; got a device array"
+    if view.element not in ("uint8", "|u1") or 0 in shape or not view.on_device:
+        raise ImageError(f"{expected} {shape} {view.element}", hint="convert it to RGB in 0 to 255, uint8")
+    planar = is_tensor(array) and len(shape) == 3 and shape[0] == 3
+    rows, columns, channels = (1, 2, 0) if planar else (0, 1, 2)
+    if len(shape) != 2 and (len(shape) != 3 or shape[channels] != 3):
+        raise ImageError(f"{expected} {shape} {view.element}", hint=_device_shape_hint(shape))
+    return DeviceImage(
+        pointer=view.pointer,
+        size=(shape[rows], shape[columns]),
+        strides=(view.strides[rows], view.strides[columns], 0 if len(shape) == 2 else view.strides[channels]),
+        stream=_stream_of(array),
+        array=array,
+        name=name,
+    )
+
+
+def is_tensor(image: object) -> bool:
+    """Return whether an object looks like a PyTorch tensor."""
+    return all(callable(getattr(image, method, None)) for method in ("detach", "cpu", "numpy", "is_floating_point"))
+
+
+def is_device_array(image: object) -> bool:
+    """Return whether an object is an array in a GPU's memory, by its protocols."""
+    if hasattr(image, "__cuda_array_interface__"):
+        return True
+    device = getattr(image, "__dlpack_device__", None)
+    return callable(device) and device()[0] in _CUDA_DEVICES
+
+
+def image_list(images: Iterable[object]) -> Iterable[object]:
+    """Return the images.
+
+    Raises:
+        UsageError: a single image where a list of them belongs.
+    """
+    if isinstance(images, list | tuple):
+        return images
+    single = isinstance(images, str | bytes | os.PathLike | Image.Image | np.ndarray | RGBImage | DeviceImage)
+    if single or is_tensor(images) or is_device_array(images) or not isinstance(images, Iterable):
+        raise UsageError(
+            f"images: expected a list (or another iterable) of images, got one {type(images).__qualname__}",
+            hint="put a single image in a list: detector([image])[0]",
+        )
+    return images
+
+
+def image_name(image: object, index: int) -> str:
+    """Return an image's name in messages: its path, or its position."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"images[{index}]"
+
+
+def noting_position(images: Iterable[object]) -> Iterator[object]:
+    """Yield the images; add the position to an exception of the iterable itself."""
+    count = 0
+    try:
+        for image in images:
+            yield image
+            count += 1
+    except Exception as error:
+        error.add_note(f"raised by the iterable of images, at images[{count}]")
+        raise
+
+
+def _refused(name: str, got: str, hint: str = "") -> ImageError:
+    return ImageError(f"{name}: expected {_ACCEPTED}; got {got}", hint=hint)
+
+
 def _checked(image: RGBImage, name: str) -> RGBImage:
-    """Refuse a ``Image`` that its maker put something else into."""
+    """Refuse an ``RGBImage`` whose pixels are not what the class says."""
     pixels = image.pixels
-    got = f"a Image of {pixels.shape} {pixels.dtype}"
+    got = f"an RGBImage of {pixels.shape} {pixels.dtype}"
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype not in (np.uint8, np.float32):
         raise _refused(name, got)
     if pixels.dtype == np.float32:
         _checked_floats(pixels.astype(np.float32, copy=False), name, got)
     return image
-
-
-def is_tensor(image: object) -> bool:
-    """Say whether an object looks like a PyTorch tensor."""
-    return all(callable(getattr(image, method, None)) for method in ("detach", "cpu", "numpy", "is_floating_point"))
-
-
-def _refused(name: str, got: str, hint: str = "") -> ImageError:
-    return ImageError(f"{name}: expected {ACCEPTED}; got {got}", hint=hint)
 
 
 def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[np.float32]:
@@ -121,7 +244,7 @@ def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[n
         return np.repeat(array[:, :, None], 3, axis=2)
     if has_pixels and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
         return array
-    got = f"a NumPy array {array.shape} {array.dtype}"  # costs more than all else here: not for what is taken as it is
+    got = f"a NumPy array {array.shape} {array.dtype}"  # slow: made only for arrays that are not taken as they are
     if not has_pixels:
         raise _refused(name, f"{got} without pixels")
     if array.dtype == np.float32 and array.ndim == 3 and array.shape[0] == 3:
@@ -131,21 +254,19 @@ def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[n
 
 def _array_hint(array: NDArray[Any]) -> str:
     if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 4:
-        return "drop the alpha channel: array[:, :, :3]"
+        return _ALPHA
     if array.dtype == np.uint8 and array.ndim == 3 and array.shape[0] == 3:
         return "uint8 arrays are (H, W, 3): array.transpose(1, 2, 0)"
     if array.ndim == 3 and array.shape[0] == 3 and array.dtype.kind == "f":
         return "array.astype(numpy.float32)"
-    if array.ndim == 4:
-        return "a batch is a list of images: list(array)"
-    return ""
+    return _BATCH.format("array") if array.ndim == 4 else ""
 
 
 def _from_tensor(tensor: Any, name: str) -> NDArray[np.uint8] | NDArray[np.float32]:
-    got = f"a tensor {tuple(tensor.shape)} {tensor.dtype}"
-    if len(tensor.shape) != 3 or tensor.shape[0] != 3 or 0 in tuple(tensor.shape):
-        hint = "a batch is a list of images: list(tensor)" if len(tensor.shape) == 4 else ""
-        raise _refused(name, got, hint)
+    shape = tuple(tensor.shape)
+    got = f"a tensor {shape} {tensor.dtype}"
+    if len(shape) != 3 or shape[0] != 3 or 0 in shape:
+        raise _refused(name, got, _BATCH.format("tensor") if len(shape) == 4 else "")
     plain = tensor.detach().cpu()
     if plain.is_floating_point():
         array = np.asarray(plain.float().numpy(), dtype=np.float32)
@@ -165,3 +286,20 @@ def _checked_floats(pixels: NDArray[np.float32], name: str, got: str) -> NDArray
             "give RGB in [0, 1], not normalised by mean and std: the detector does that",
         )
     return pixels
+
+
+def _device_shape_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) == 4:
+        return _BATCH.format("array")
+    if len(shape) == 3 and shape[2] == 4:
+        return _ALPHA
+    if len(shape) == 3 and shape[0] == 3:
+        return "arrays other than torch tensors are (H, W, 3): array.transpose(1, 2, 0)"
+    return ""
+
+
+def _stream_of(array: Any) -> int:
+    """Return the stream of an array's interface; the legacy default stream where it names none."""
+    interface = getattr(array, "__cuda_array_interface__", None) or {}
+    stream = interface.get("stream")
+    return 0 if stream in (None, _LEGACY_STREAM) else int(stream)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
-from frcnn.runtime.images.device_images import DeviceImage
-from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.image import DeviceImage, RGBImage
 from frcnn.runtime.images.resize import resize_affine
 from frcnn.spec import Manifest, Size, TransformSpec
 
@@ -29,10 +28,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Placed:
-    """An image with its place on a canvas.
+    """An image, the size it is resized to, and the canvas it is padded to.
 
     Attributes:
-        image: where it came from.
+        image: the original.
         resized: (height, width) in pixels after resizing.
         canvas: (height, width) in pixels after padding.
     """
@@ -47,27 +46,28 @@ class Prepared(Placed):
     """An image as the network sees it.
 
     Attributes:
-        pixels: (3, canvas height, canvas width) float32, normalised, zero right of and below the resized image.
+        pixels: ``(3, canvas height, canvas width)`` float32, normalised, zero right of and below the resized image.
     """
 
     pixels: NDArray[np.float32]
 
 
 def place(image: RGBImage | DeviceImage, transform: TransformSpec, canvases: Canvases) -> Placed:
-    """Find the size that an image is resized to, and the smallest canvas that holds it then.
+    """Choose the size that an image is resized to and the smallest canvas that holds it.
 
     Raises:
         ImageSizeError: the resized image fits none of the model's canvases.
     """
     resized = transform.resized_size(*image.size)
-    canvas = canvases.canvas_of(resized, name=f"{image.name} ({_by(image.size)})")
+    height, width = image.size
+    canvas = canvases.canvas_of(resized, name=f"{image.name} ({height}x{width})")
     return Placed(image=image, resized=resized, canvas=canvas)
 
 
 def with_pixels(placed: Placed, transform: TransformSpec) -> Prepared:
     """Resize, normalise and pad an image in host memory, on the CPU.
 
-    Torchvision normalises first and resizes then; both are linear, so the order does not matter beyond rounding.
+    Torchvision normalises first; both steps are linear, so the order matters in the rounding only.
     """
     image = placed.image
     assert isinstance(image, RGBImage)
@@ -75,7 +75,9 @@ def with_pixels(placed: Placed, transform: TransformSpec) -> Prepared:
     height, width = placed.resized
     pixels[:, height:] = 0
     pixels[:, :height, width:] = 0
-    scale, bias = normalisation(transform, 255 if image.pixels.dtype == np.uint8 else 1)
+    mean, std = np.asarray(transform.image_mean), np.asarray(transform.image_std)
+    scale = (1 / ((255 if image.pixels.dtype == np.uint8 else 1) * std)).astype(np.float32)
+    bias = (-mean / std).astype(np.float32)
     resize_affine(image.pixels, pixels[:, :height, :width], scale=scale, bias=bias)
     return Prepared(image=image, resized=placed.resized, canvas=placed.canvas, pixels=pixels)
 
@@ -90,14 +92,8 @@ def prepare(image: RGBImage, manifest: Manifest) -> Prepared:
     return with_pixels(place(image, transform, OnnxCanvases(manifest)), transform)
 
 
-def normalisation(transform: TransformSpec, white: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return (3,) float32 factors and summands that take values in [0, ``white``] to normalised ones."""
-    mean, std = np.asarray(transform.image_mean), np.asarray(transform.image_std)
-    return (1 / (white * std)).astype(np.float32), (-mean / std).astype(np.float32)
-
-
 def common_canvas(placed: Sequence[Placed], canvases: Canvases) -> Size:
-    """Return the one canvas that torchvision would pad all these images to.
+    """Return the canvas that torchvision would pad all images to.
 
     Raises:
         ImageSizeError: the largest height and width together fit no canvas of the model.
@@ -119,7 +115,7 @@ def onto_canvas(placed: Placed, canvas: Size) -> Placed:
 
 
 def factors_to_image(placed: Placed) -> NDArray[np.float32]:
-    """Return (4,) float32: what x1, y1, x2, y2 in canvas pixels are multiplied with to be in the image's own."""
+    """Return ``(4,)`` float32 factors that scale x1, y1, x2, y2 from canvas pixels to image pixels."""
     (height, width), (resized_height, resized_width) = placed.image.size, placed.resized
     factors: NDArray[np.float32] = np.array([width, height, width, height], np.float32)
     factors /= np.array([resized_width, resized_height, resized_width, resized_height], np.float32)
@@ -130,14 +126,10 @@ def boxes_in_image(boxes: NDArray[np.float32], placed: Placed) -> NDArray[np.flo
     """Scale boxes back as torchvision's ``resize_boxes`` does: by one float32 ratio per axis.
 
     Args:
-        boxes: (M, 4) float32 x1, y1, x2, y2 in canvas pixels.
-        placed: the image they were found in.
+        boxes: ``(M, 4)`` float32 ``(x1, y1, x2, y2)`` in canvas pixels.
+        placed: the image.
 
     Returns:
-        (M, 4) float32 x1, y1, x2, y2 in the image's own pixels.
+        ``(M, 4)`` float32 ``(x1, y1, x2, y2)`` in pixels of the original image.
     """
     return boxes * factors_to_image(placed)
-
-
-def _by(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

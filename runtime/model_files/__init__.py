@@ -1,7 +1,7 @@
 """Which model a file is, read without executing it.
 
 In: ``model.onnx`` or ``*.frcnn``.
-Out: manifest, spec, labels, and the parts of an artifact.
+Out: manifest, spec, labels, the graph's operators, and the parts of an artifact.
 """
 
-__all__ = ["artifact", "engine_artifact", "network_facts", "onnx_outline"]
+__all__ = ["artifact", "engine_artifact", "onnx_outline"]

@@ -1,18 +1,22 @@
-"""Tell model files apart by their content and read their manifest."""
+"""Model files: recognised by their content, their manifest, and the graph of a ``model.onnx``."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from frcnn.errors import ArtifactError
 from frcnn.files.archive import is_archive
+from frcnn.runtime.dependencies import import_onnx
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact, open_engine_artifact
 from frcnn.runtime.model_files.onnx_outline import Outline, read_outline
 from frcnn.spec import MANIFEST_KEY, Manifest
 
-__all__ = ["Artifact", "OnnxArtifact", "open_artifact"]
+__all__ = ["Artifact", "Network", "OnnxArtifact", "Value", "open_artifact", "read_network"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +25,7 @@ class OnnxArtifact:
 
     Attributes:
         path: the file.
-        manifest: what it says of itself.
+        manifest: the description of the model.
         outline: the file without its weights.
     """
 
@@ -31,11 +35,49 @@ class OnnxArtifact:
 
 
 Artifact = OnnxArtifact | EngineArtifact
-"""A model file: what ``frcnn export`` or what ``frcnn build`` made."""
+"""A model file made by ``frcnn export`` or ``frcnn build``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """An input or output of a graph.
+
+    Attributes:
+        name: its name.
+        dtype: its type, as ONNX names it (``FLOAT``).
+        shape: each dimension, a number or a name.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The contents of a graph.
+
+    Attributes:
+        opsets: operator domain -> version.
+        inputs: of the graph.
+        outputs: of the graph.
+        operators: operator -> its count in the graph and its sub-graphs, most frequent first.
+        functions: operator with a function body in the file -> the operators in the body, counted.
+    """
+
+    opsets: dict[str, int]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    operators: dict[str, int]
+    functions: dict[str, dict[str, int]]
 
 
 def open_artifact(path: str | os.PathLike[str]) -> Artifact:
-    """Read what a model file is, whatever its name, without loading its weights.
+    """Read the manifest of a model file, whatever its name, without loading its weights.
 
     Raises:
         ArtifactError: it is missing, empty, a folder, truncated, neither an engine artifact nor an ONNX model, an ONNX
@@ -53,3 +95,53 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
         )
     manifest = Manifest.from_json(outline.metadata[MANIFEST_KEY], source=os.fspath(path))
     return OnnxArtifact(path=Path(path), manifest=manifest, outline=outline)
+
+
+def read_network(artifact: OnnxArtifact) -> Network:
+    """Read the graph of a model file, without its weights.
+
+    Raises:
+        ArtifactError: the graph is damaged.
+        MissingDependencyError: the package ``onnx`` is not installed.
+    """
+    onnx = import_onnx()
+    try:
+        model = onnx.ModelProto.FromString(artifact.outline.model)
+    except Exception as error:  # protobuf's DecodeError, whichever protobuf that is
+        raise ArtifactError(f"{artifact.path}: the graph is damaged: {error}", hint="export the model again") from error
+    return Network(
+        opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        inputs=tuple(_value(value, onnx) for value in model.graph.input),
+        outputs=tuple(_value(value, onnx) for value in model.graph.output),
+        operators=_counted(model.graph.node),
+        functions={
+            _operator(function.domain, f"{function.name}:{function.overload}".rstrip(":")): _counted(function.node)
+            for function in model.functions
+        },
+    )
+
+
+def _value(value: Any, onnx: Any) -> Value:
+    tensor = value.type.tensor_type
+    shape = tuple(
+        dimension.dim_param or (str(dimension.dim_value) if dimension.HasField("dim_value") else "?")
+        for dimension in tensor.shape.dim
+    )
+    return Value(name=value.name, dtype=onnx.TensorProto.DataType.Name(tensor.elem_type), shape=shape)
+
+
+def _counted(nodes: Iterable[Any]) -> dict[str, int]:
+    return dict(Counter(_operator(node.domain, node.op_type) for node in _all_nodes(nodes)).most_common())
+
+
+def _operator(domain: str, name: str) -> str:
+    return f"{domain}::{name}" if domain not in ("", "ai.onnx") else name
+
+
+def _all_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield nodes and those of their sub-graphs (branches and loop bodies)."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _all_nodes(graph.node)

@@ -1,4 +1,4 @@
-"""From a network's output to the detections that a call wants."""
+"""The network's output becomes the detections that a call keeps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from frcnn.runtime.backend import NetworkOutput, Pending
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.images.preprocess import Placed, boxes_in_image
 
-__all__ = ["PendingDetections", "Wanted"]
+__all__ = ["DetectionFilter", "PendingDetections"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DetectionFilter:
     """Which detections a call keeps.
 
     Attributes:
-        score: least score; 0 keeps all that the model gives.
+        score: minimum score; 0 keeps all.
         labels: class indices, or None for all.
     """
 
@@ -27,18 +27,18 @@ class Wanted:
     labels: frozenset[int] | None
 
     @property
-    def filters(self) -> bool:
-        """Whether it leaves anything out."""
-        return self.score > 0 or self.labels is not None
+    def keeps_all(self) -> bool:
+        """Whether nothing is filtered out."""
+        return self.score == 0 and self.labels is None
 
 
 class PendingDetections:
-    """Detections that come of a network's output; a ``Pending``.
+    """Detections of a batch that the network works on; a ``Pending``.
 
     Args:
-        output: the network's.
+        output: the network's output.
         batch: the images.
-        wanted: which to keep.
+        keep: which detections to keep.
         label_names: of the model.
     """
 
@@ -46,19 +46,19 @@ class PendingDetections:
         self,
         output: Pending[NetworkOutput],
         batch: list[Placed],
-        wanted: Wanted,
+        keep: DetectionFilter,
         label_names: tuple[str, ...] | None,
     ) -> None:
         self._output = output
         self._batch = batch
-        self._wanted = wanted
+        self._keep = keep
         self._label_names = label_names
 
     def result(self) -> list[Detections]:
-        """Wait for the output and return one ``Detections`` an image.
+        """Wait for the output and return a ``Detections`` per image.
 
         Raises:
-            ArtifactError: the network failed, or its answer is none: NaN, or classes that the model has not.
+            ArtifactError: the network failed, or its output is invalid: NaN, or classes that the model does not have.
         """
         output = self._output.result()
         return [self._detections(output, index, item) for index, item in enumerate(self._batch)]
@@ -72,7 +72,7 @@ class PendingDetections:
         fault = _fault(output, index, self._label_names)
         if fault is not None:
             raise ArtifactError(
-                f"the model's answer for {item.image.name} is none: {fault}",
+                f"{item.image.name}: the model's output is invalid: {fault}",
                 hint="its weights are damaged or overflow its precision; export it again, in fp32 where it was fp16",
             )
         found = Detections(
@@ -83,11 +83,11 @@ class PendingDetections:
             source=item.image.source,
             label_names=self._label_names,
         )
-        return found.filter(score=self._wanted.score, classes=self._wanted.labels) if self._wanted.filters else found
+        return found if self._keep.keeps_all else found.filter(score=self._keep.score, classes=self._keep.labels)
 
 
 def _fault(output: NetworkOutput, index: int, label_names: tuple[str, ...] | None) -> str | None:
-    """Say what in an answer cannot be, which a damaged or hostile model may give; None: nothing."""
+    """Return what is impossible in an output, which a damaged or hostile model may give; None: nothing."""
     count, maximum = int(output.num_detections[index]), output.boxes.shape[1]
     if not 0 <= count <= maximum:
         return f"{count} detections, expected 0 to {maximum}"
@@ -95,4 +95,4 @@ def _fault(output: NetworkOutput, index: int, label_names: tuple[str, ...] | Non
         return "boxes or scores that are NaN or infinite"
     labels = output.labels[index, :count]
     unknown = (labels < 1) | (labels >= len(label_names)) if label_names is not None else labels < 1
-    return f"the class {labels[unknown][0]}, which it has not" if unknown.any() else None
+    return f"class {labels[unknown][0]}, which the model does not have" if unknown.any() else None

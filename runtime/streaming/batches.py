@@ -1,4 +1,4 @@
-"""Put images that share a canvas into batches and hand the answers back in order."""
+"""Batch images that share a canvas, and yield the results in the order of the images."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from typing import Generic, TypeVar
 
 from frcnn.runtime.backend import Pending
 from frcnn.runtime.images.preprocess import Placed, Prepared
-from frcnn.runtime.streaming.prefetch import Pause
+from frcnn.runtime.streaming.prefetch import NotReady
 from frcnn.spec import Size
 
-__all__ = ["answers_in_order", "naming_images"]
+__all__ = ["naming_images", "results_in_order"]
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Group = tuple[Size, bool]
 
 _PATIENCE = 4
-"""Batches' worth of images that may wait for their canvas's batch to fill."""
+"""Batches' worth of images that may wait for the batch of their canvas to fill."""
 
 
-def answers_in_order(
-    placed: Iterable[Placed | Pause],
-    submit: Callable[[list[Placed]], Pending[list[Answer]]],
+def results_in_order(
+    placed: Iterable[Placed | NotReady],
+    submit: Callable[[list[Placed]], Pending[list[Result]]],
     *,
     batch_size: int,
-    maximum: Callable[[Size, int], int] | None = None,
+    max_at_once: Callable[[Size, int], int] | None = None,
     in_flight: int = 1,
-) -> Generator[tuple[Placed, Answer]]:
-    """Run images in batches of one canvas each, and yield every image with its answer, in the order they came.
+) -> Generator[tuple[Placed, Result]]:
+    """Run images in batches of one canvas each, and yield every image with its result, in the order they came.
 
-    A batch is submitted when it is full, when the images end, or when too many images wait. Where the iterable or
-    a batch fails, no further image is taken, and those before the failure are answered first. Where the iterable
-    pauses, batches in flight are waited for rather than the next image.
+    A batch is submitted when it is full, when the images end, or when too many images wait. If the iterable or a
+    batch fails, no further image is taken, and the results of the images before the failure come first. While the
+    next image is not ready, batches in flight are fetched instead.
 
     Args:
         placed: the images.
-        submit: begins to answer a batch of images of one canvas, all prepared on the CPU or none.
-        batch_size: the most images in a batch.
-        maximum: (canvas, batch size) -> how many of them its canvas allows; None: as many.
-        in_flight: how many batches there may be of which the answers are not there yet.
+        submit: begins a batch of images of one canvas, prepared alike.
+        batch_size: the maximum images in a batch.
+        max_at_once: (canvas, batch size) -> how many of them the canvas allows; None: all.
+        in_flight: the maximum batches in flight.
     """
-    waiting: _Waiting[Answer] = _Waiting(submit, in_flight)
+    waiting: _Waiting[Result] = _Waiting(submit, in_flight)
     failure: Exception | None = None
     source = iter(placed)
     try:
@@ -53,12 +53,12 @@ def answers_in_order(
                 failure, item = error, None
             if item is None:
                 break
-            if isinstance(item, Pause):
+            if isinstance(item, NotReady):
                 waiting.settle(0)
                 yield from waiting.ready()
                 continue
             group = waiting.add(item)
-            if waiting.count(group) >= (batch_size if maximum is None else maximum(item.canvas, batch_size)):
+            if waiting.count(group) >= (batch_size if max_at_once is None else max_at_once(item.canvas, batch_size)):
                 waiting.run(group)
             elif len(waiting) >= _PATIENCE * batch_size:
                 waiting.run_oldest()
@@ -75,7 +75,7 @@ def answers_in_order(
 
 @contextmanager
 def naming_images(placed: Sequence[Placed]) -> Iterator[None]:
-    """Note on an exception of the block which images it is about."""
+    """Add the images' names to an exception of the block."""
     try:
         yield
     except Exception as error:
@@ -83,37 +83,37 @@ def naming_images(placed: Sequence[Placed]) -> Iterator[None]:
         raise
 
 
-class _Slot(Generic[Answer]):
-    """An image and, once it is there, its answer or what went wrong."""
+class _Slot(Generic[Result]):
+    """An image and, later, its result or the error of its batch."""
 
-    __slots__ = ("answer", "error", "placed")
+    __slots__ = ("error", "placed", "result")
 
     def __init__(self, placed: Placed) -> None:
         self.placed = placed
-        self.answer: Answer | None = None
+        self.result: Result | None = None
         self.error: Exception | None = None
 
 
-class _Waiting(Generic[Answer]):
-    """Images in order of arrival, those not yet submitted by group, and batches in flight.
+class _Waiting(Generic[Result]):
+    """Images in order of arrival, those not submitted yet by group, and batches in flight.
 
     Attributes:
-        has_failed: whether a batch did; :meth:`ready` raises why when its first image's turn comes.
+        has_failed: whether a batch failed; :meth:`ready` raises its error in its first image's turn.
     """
 
-    def __init__(self, submit: Callable[[list[Placed]], Pending[list[Answer]]], in_flight: int) -> None:
+    def __init__(self, submit: Callable[[list[Placed]], Pending[list[Result]]], in_flight: int) -> None:
         self._submit = submit
         self._max_in_flight = in_flight
-        self._order: deque[_Slot[Answer]] = deque()
-        self._groups: dict[Group, list[_Slot[Answer]]] = {}
-        self._in_flight: deque[tuple[list[_Slot[Answer]], Pending[list[Answer]]]] = deque()
+        self._order: deque[_Slot[Result]] = deque()
+        self._groups: dict[Group, list[_Slot[Result]]] = {}
+        self._in_flight: deque[tuple[list[_Slot[Result]], Pending[list[Result]]]] = deque()
         self.has_failed = False
 
     def __len__(self) -> int:
         return len(self._order)
 
     def add(self, placed: Placed) -> Group:
-        slot: _Slot[Answer] = _Slot(placed)
+        slot: _Slot[Result] = _Slot(placed)
         self._order.append(slot)
         group = _group_of(placed)
         self._groups.setdefault(group, []).append(slot)
@@ -129,7 +129,7 @@ class _Waiting(Generic[Answer]):
         self.settle(self._max_in_flight - 1)
 
     def run_oldest(self) -> None:
-        """Run the batch of the image that has waited longest, or wait for it where it is in flight."""
+        """Run the batch of the oldest image, or wait for it if it is in flight."""
         oldest = self._order[0]
         group = _group_of(oldest.placed)
         if self._groups.get(group, [None])[0] is oldest:
@@ -143,38 +143,38 @@ class _Waiting(Generic[Answer]):
             slots, pending = self._in_flight.popleft()
             with self._keeping_failure(slots):
                 try:
-                    answers = pending.result()
+                    results = pending.result()
                 finally:
                     pending.close()
-                for slot, answer in zip(slots, answers, strict=True):
-                    slot.answer = answer
+                for slot, result in zip(slots, results, strict=True):
+                    slot.result = result
 
-    def ready(self) -> Iterator[tuple[Placed, Answer]]:
-        """Yield the images whose turn it is and that are answered; raise what went wrong with the next."""
+    def ready(self) -> Iterator[tuple[Placed, Result]]:
+        """Yield the leading images that have results; raise the error of the next one."""
         while self._order:
             slot = self._order[0]
             if slot.error is not None:
                 try:
                     raise slot.error
                 finally:
-                    del slot  # see answers_in_order
-            if slot.answer is None:
+                    del slot  # see results_in_order
+            if slot.result is None:
                 return
             self._order.popleft()
-            yield slot.placed, slot.answer
+            yield slot.placed, slot.result
 
     def close(self) -> None:
-        """Let what is in flight end, whatever becomes of it, and forget everything."""
+        """Let the batches in flight end, whatever their outcome, and forget everything."""
         while self._in_flight:
             self._in_flight.popleft()[1].close()
         for slot in self._order:
-            slot.error = None  # see answers_in_order
+            slot.error = None  # see results_in_order
         self._order.clear()
         self._groups.clear()
 
     @contextmanager
-    def _keeping_failure(self, slots: list[_Slot[Answer]]) -> Iterator[list[Placed]]:
-        """Give the images; an exception of the block is kept as what became of each."""
+    def _keeping_failure(self, slots: list[_Slot[Result]]) -> Iterator[list[Placed]]:
+        """Yield the images of the slots; keep an exception of the block as the error of each."""
         batch = [slot.placed for slot in slots]
         try:
             with naming_images(batch):

@@ -1,4 +1,4 @@
-"""Do the work of an iterator ahead of its consumer, in one thread."""
+"""Run an iterator ahead of its consumer, in one thread."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, Final, Generic, TypeVar
 
 from frcnn.errors import UsageError
 
-__all__ = ["Ahead", "Pause"]
+__all__ = ["Ahead", "NotReady"]
 
 T = TypeVar("T")
 
 _POLL_SECONDS: Final = 0.05
 _JOIN_SECONDS: Final = 5.0
-_EXIT_SECONDS: Final = 1.0  # an image is decoded by then; one that does not come blocks harmlessly
+_EXIT_SECONDS: Final = 1.0  # an image is decoded by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +29,19 @@ class _End:
     error: BaseException | None
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Said where the next item is not there yet: a moment to do what would otherwise wait for it."""
+class NotReady:
+    """Yielded before a wait for the next item: the consumer may do other work first."""
 
 
 class Ahead(Generic[T]):
-    """Items that a thread makes before they are asked for.
+    """Items that a thread makes before they are needed.
 
-    The thread starts with the first item asked for. It ends with the iterable, when the consumer closes the generator
-    or fails, by :meth:`end`, and at the interpreter's exit: a thread that is still in a decoder then would abort the
-    process. Ctrl-C does not wait for it. An iterable that is a generator is closed by the thread.
+    The thread starts with the first item. It ends with the iterable, when the consumer closes the generator or fails,
+    by :meth:`end`, and at the interpreter's exit: a thread that is in a decoder then would abort the process. Ctrl-C
+    does not wait for it. The thread closes an iterable that is a generator.
 
     Args:
-        items: what to iterate over; only the thread touches it from then on.
+        items: the iterable; only the thread uses it.
         depth: bound of the queue.
     """
 
@@ -52,13 +51,13 @@ class Ahead(Generic[T]):
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, args=(items,), name="frcnn-prefetch", daemon=True)
 
-    def entries(self) -> Generator[T | Pause]:
-        """Yield the items in order, and a :class:`Pause` before each wait for one.
+    def entries(self) -> Generator[T | NotReady]:
+        """Yield the items in order, and a :class:`NotReady` before each wait for one.
 
         An exception of the iterable is raised here, after the items before it.
 
         Raises:
-            UsageError: this process was forked off since: the thread stayed in the parent.
+            UsageError: this process was forked off since; the thread stayed in the parent.
         """
         _running.add(self)
         self._thread.start()
@@ -67,7 +66,7 @@ class Ahead(Generic[T]):
             while True:
                 self._check_not_forked()
                 if self._ready.empty():
-                    yield Pause()
+                    yield NotReady()
                     self._check_not_forked()
                 entry = self._ready.get()
                 if isinstance(entry, _End):
@@ -88,9 +87,9 @@ class Ahead(Generic[T]):
             self._ready.queue.clear()  # without its lock, which a thread of before a fork may hold for ever
 
     def end(self, error: BaseException) -> None:
-        """Stop the thread, drop what it made, and let the consumer find an error in its place.
+        """Stop the thread, drop its items, and raise an error in the consumer instead.
 
-        In a process forked off nothing happens: the thread is the parent's.
+        In a forked process nothing happens: the thread is the parent's.
         """
         if os.getpid() != self._process:
             return

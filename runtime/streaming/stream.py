@@ -1,4 +1,4 @@
-"""Images in, pairs of images and answers out, in order: now, or read ahead while the network works."""
+"""Pairs of images and results, in order: in the calling thread, or read ahead while the network works."""
 
 from __future__ import annotations
 
@@ -7,49 +7,46 @@ from contextlib import closing
 from typing import TypeVar
 
 from frcnn.errors import ImageError, UsageError
-from frcnn.runtime.backend import Backend, Pending
-from frcnn.runtime.gpu.worker_pool import closed_error
+from frcnn.runtime.backend import Backend, Pending, closed_error
 from frcnn.runtime.images.canvases import Canvases
-from frcnn.runtime.images.device_images import DeviceImage
-from frcnn.runtime.images.given import named, noting_position
-from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.image import DeviceImage, RGBImage, image_name, noting_position
 from frcnn.runtime.images.preprocess import Placed, common_canvas, onto_canvas
-from frcnn.runtime.streaming.batches import answers_in_order
-from frcnn.runtime.streaming.prefetch import Ahead, Pause
+from frcnn.runtime.streaming.batches import results_in_order
+from frcnn.runtime.streaming.prefetch import Ahead, NotReady
 
 __all__ = [
     "OnError",
     "Streams",
     "Submit",
-    "answered",
+    "detect_in_batches",
     "on_one_canvas",
-    "placed_in_turn",
+    "place_each",
     "with_images",
     "without_images",
 ]
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 OnError = Callable[[int, ImageError], None]
-"""Takes the position (from 0) of an image that cannot be used, and why."""
+"""Takes the position (from 0) and the error of an image that cannot be used."""
 
-Submit = Callable[[list[Placed]], Pending[list[Answer]]]
+Submit = Callable[[list[Placed]], Pending[list[Result]]]
 
 
-def placed_in_turn(
+def place_each(
     backend: Backend, images: Iterable[object], *, max_pixels: int, ahead: bool, on_error: OnError | None = None
 ) -> Iterator[Placed]:
-    """Put what a caller handed in onto canvases, one after the other; an exception is noted with its image.
+    """Place images on canvases one after the other; an exception names its image.
 
     Args:
         backend: prepares them.
         images: the images.
         max_pixels: limit for files and PIL images.
         ahead: see ``Backend.place``.
-        on_error: takes those that cannot be used, which are skipped; None: they are raised.
+        on_error: takes the unusable images, which are skipped; None: their errors are raised.
 
     Raises:
-        ImageError: an image that cannot be used.
+        ImageError: an image cannot be used.
     """
     for index, image in enumerate(noting_position(images)):
         try:
@@ -59,7 +56,7 @@ def placed_in_turn(
                 raise
             on_error(index, error)
         except Exception as error:
-            error.add_note(f"while preparing {named(image, index)}")
+            error.add_note(f"while preparing {image_name(image, index)}")
             raise
         else:
             yield item
@@ -73,24 +70,24 @@ def on_one_canvas(placed: Sequence[Placed], canvases: Canvases) -> Iterator[Plac
             yield onto_canvas(item, canvas)
 
 
-def answered(
-    backend: Backend, placed: Iterable[Placed | Pause], submit: Submit[Answer], batch_size: int
-) -> Generator[tuple[Placed, Answer]]:
-    """Answer images in batches, as many at once as are worth it; see ``answers_in_order``."""
-    return answers_in_order(
+def detect_in_batches(
+    backend: Backend, placed: Iterable[Placed | NotReady], submit: Submit[Result], batch_size: int
+) -> Generator[tuple[Placed, Result]]:
+    """Yield images with their results, within the limits of a backend; see ``results_in_order``."""
+    return results_in_order(
         placed,
         submit,
         batch_size=batch_size,
-        maximum=backend.canvases.max_at_once,
+        max_at_once=backend.canvases.max_at_once,
         in_flight=backend.batches_in_flight,
     )
 
 
 class Streams:
-    """The streams of a detector that are open: each reads ahead in a thread.
+    """The open streams of a detector, each of which reads ahead in a thread.
 
     Args:
-        backend: answers.
+        backend: detects.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -98,38 +95,38 @@ class Streams:
         self._open: set[Ahead[Placed]] = set()
 
     def stream(
-        self, placed: Iterator[Placed], submit: Submit[Answer], batch_size: int
-    ) -> Generator[tuple[Placed, Answer]]:
-        """Yield images with their answers; two batches' worth of images are made ahead."""
+        self, placed: Iterator[Placed], submit: Submit[Result], batch_size: int
+    ) -> Generator[tuple[Placed, Result]]:
+        """Yield images with their results; two batches' worth of images are prepared ahead."""
         ahead = Ahead(placed, depth=2 * batch_size)
         self._open.add(ahead)
         try:
             with (
                 closing(ahead.entries()) as entries,
-                closing(answered(self._backend, entries, submit, batch_size)) as pairs,
+                closing(detect_in_batches(self._backend, entries, submit, batch_size)) as pairs,
             ):
                 yield from pairs
         finally:
             self._open.discard(ahead)
 
     def close(self) -> None:
-        """Stop all threads; whoever goes on with a stream is told that the detector is closed."""
+        """Stop all threads; the next item of an open stream raises that the detector is closed."""
         for ahead in tuple(self._open):
             ahead.end(closed_error())
 
 
-def without_images(pairs: Generator[tuple[Placed, Answer]]) -> Generator[Answer]:
-    """Yield the answers alone."""
+def without_images(pairs: Generator[tuple[Placed, Result]]) -> Generator[Result]:
+    """Yield the results alone."""
     with closing(pairs):
         for _, found in pairs:
             yield found
 
 
-def with_images(pairs: Generator[tuple[Placed, Answer]]) -> Generator[tuple[RGBImage, Answer]]:
-    """Yield each image, decoded and upright, with its answer.
+def with_images(pairs: Generator[tuple[Placed, Result]]) -> Generator[tuple[RGBImage, Result]]:
+    """Yield each image, decoded and upright, with its result.
 
     Raises:
-        UsageError: an image in device memory, which is not brought back.
+        UsageError: an image in device memory, which is not copied back.
     """
     with closing(pairs):
         for item, found in pairs:

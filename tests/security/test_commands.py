@@ -98,7 +98,7 @@ def test_a_weird_answer_of_a_model_is_an_error_and_leaves_no_results(work, capfd
     (work / "model.onnx").write_bytes(answering(scores=(float("nan"), 0)).SerializeToString())
     out = work / "out"
     line = refused(work, capfd, "detect", "model.onnx", "photo.png", "-o", out, "--json", out / "a.json")
-    assert line.startswith("error: the model's answer for photo.png is none: boxes or scores that are NaN or infinite")
+    assert line.startswith("error: photo.png: the model's output is invalid: boxes or scores that are NaN or infinite")
     assert not list(out.glob("*.json")) and not list(out.glob("*.png"))
 
 

@@ -147,9 +147,9 @@ WRONG = {
     "a score of NaN": ({"scores": (NAN, 0)}, "boxes or scores that are NaN or infinite"),
     "more detections than rows": ({"count": 3}, "3 detections, expected 0 to 2"),
     "fewer than none": ({"count": -1}, "-1 detections, expected 0 to 2"),
-    "a class that it has not": ({"labels": (9, 0)}, "the class 9, which it has not"),
-    "the background": ({"labels": (0, 0)}, "the class 0, which it has not"),
-    "a negative class": ({"labels": (-2, 0)}, "the class -2, which it has not"),
+    "a class that it has not": ({"labels": (9, 0)}, "class 9, which the model does not have"),
+    "the background": ({"labels": (0, 0)}, "class 0, which the model does not have"),
+    "a negative class": ({"labels": (-2, 0)}, "class -2, which the model does not have"),
 }
 
 
@@ -158,7 +158,7 @@ def test_an_answer_that_is_none_is_refused_and_names_the_image(tmp_path, what):
     changes, message = WRONG[what]
     with Detector.load(saved(tmp_path, answering(**changes))) as detector, pytest.raises(ArtifactError) as raised:
         detector([GREY])
-    assert raised.value.message == f"the model's answer for images[0] is none: {message}"
+    assert raised.value.message == f"images[0]: the model's output is invalid: {message}"
 
 
 def test_what_lies_beyond_the_count_means_nothing(tmp_path):
@@ -197,7 +197,7 @@ def test_damaged_weights_of_a_whole_detector_give_no_box_that_is_none(exports, t
 def test_answers_of_other_shapes_are_refused(tmp_path, changes):
     with (
         Detector.load(saved(tmp_path, answering(**changes))) as detector,
-        pytest.raises(ArtifactError, match=r"expected the answers of a detector, got num_detections \(1,\), boxes"),
+        pytest.raises(ArtifactError, match=r"expected the outputs of a detector, got num_detections \(1,\), boxes"),
     ):
         detector([GREY])
 

@@ -42,10 +42,10 @@ def network_input(model: torch.nn.Module, spec: ModelSpec, shape: Size) -> tuple
     torchvision's own transform makes it. Two of the images are a little smaller than their canvas allows, so that the
     sizes in a batch differ.
     """
-    raw_images = [tensor(image) for image in photographs(shape)]
-    raw_images[1] = raw_images[1][:, : shape[0] - 3, : shape[1] - 4]
-    raw_images[3] = raw_images[3][:, : shape[0] - 1, :]
-    images, _ = model.transform(raw_images)
+    tensors = [tensor(image) for image in photographs(shape)]
+    tensors[1] = tensors[1][:, : shape[0] - 3, : shape[1] - 4]
+    tensors[3] = tensors[3][:, : shape[0] - 1, :]
+    images, _ = model.transform(tensors)
     assert images.tensors.shape[2:] == spec.transform.canvas_size(*spec.transform.resized_size(*shape))
     return images.tensors, [(int(height), int(width)) for height, width in images.image_sizes]
 

@@ -35,7 +35,7 @@ from frcnn.spec.engine import (
 from support.fake_device import FakeDevice, code_of
 from support.fake_engine import FakeEngine
 
-__all__ = ["DYNAMIC", "TinyArtifact", "profile", "tiny_answers"]
+__all__ = ["DYNAMIC", "TinyArtifact", "profile", "tiny_outputs"]
 
 K = 5
 IOU = 0.5
@@ -110,7 +110,7 @@ def select(arrays: Arrays) -> Arrays:
     }
 
 
-def tiny_answers(images: np.ndarray, image_sizes: np.ndarray) -> Arrays:
+def tiny_outputs(images: np.ndarray, image_sizes: np.ndarray) -> Arrays:
     """Return what the artifact answers, without any of the runtime."""
     arrays: Arrays = {"images": images, "image_sizes": image_sizes}
     arrays |= propose(arrays)

@@ -20,8 +20,7 @@ from frcnn.errors import KernelError, MissingDependencyError
 from frcnn.plugins.cuda.compiler import supported_architectures
 from frcnn.runtime.doctor import cuda as system_cuda
 from frcnn.runtime.doctor import system as system
-from frcnn.runtime.doctor.check import Check
-from frcnn.runtime.doctor.cuda import find_cuda_driver, find_kernel_compiler, with_abilities
+from frcnn.runtime.doctor.cuda import Check, find_cuda_driver, find_kernel_compiler, with_abilities
 from frcnn.runtime.doctor.system import can_detect, look_around
 
 Captured = pytest.CaptureFixture[str]
@@ -196,7 +195,7 @@ def test_the_gpus_that_the_driver_sees(tmp_path: Path) -> None:
         ["9.0", "9.0"],
     ]
     assert none == ["missing", "CUDA 13.0, sees no GPU", []]
-    assert mismatch == ["broken", "CUDA 13.0, cuInit answered CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", []]
+    assert mismatch == ["broken", "CUDA 13.0, cuInit returned CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", []]
     assert live.endswith("contexts=0")
 
 

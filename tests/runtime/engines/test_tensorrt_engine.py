@@ -1,4 +1,4 @@
-"""Engines: what is said to TensorRT and in which order, and what users are told when it refuses."""
+"""Engines: the calls of TensorRT and their order, and the errors that users see when it refuses."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tensorrt_rtx
 from support import fake_tensorrt
+from support.engine_layers import inspect_engine
 from support.fake_tensorrt import FakeTensorRT, blob
 from support.tensorrt_contract import Contract, make_libraries
 
 from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.runtime import dependencies
 from frcnn.runtime.engines import tensorrt_engine
-from frcnn.runtime.engines.layers import inspect_engine, layer_precisions
-from frcnn.runtime.engines.tensorrt_engine import TensorRTContext, TensorRTEngine, load_engine
+from frcnn.runtime.engines.tensorrt_engine import TensorRTEngine, load_engine
 from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
-from frcnn.runtime.gpu.device import Engine, EngineContext
 from frcnn.spec.engine import EngineTensor
 
 STREAM = 77
@@ -89,13 +90,7 @@ def system(is_rtx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 only_rtx = pytest.mark.parametrize("is_rtx", [True], ids=["tensorrt-rtx"], indirect=False)
 
 
-def test_they_are_what_the_runtime_asks_for() -> None:
-    engine: type[Engine] = TensorRTEngine  # mypy compares them
-    context: type[EngineContext] = TensorRTContext
-    assert (engine.__name__, context.__name__) == ("TensorRTEngine", "TensorRTContext")
-
-
-def test_the_order_of_a_run(system: System) -> None:
+def test_binding_and_enqueueing_call_tensorrt_in_order(system: System) -> None:
     engine = system.load(tensors=TENSORS)
     context = engine.create_context()
     system.trt.calls.clear()
@@ -114,7 +109,7 @@ def test_the_order_of_a_run(system: System) -> None:
     ]
 
 
-def test_what_has_not_changed_is_not_said_again(system: System) -> None:
+def test_unchanged_addresses_and_memory_are_not_set_again(system: System) -> None:
     context = system.load().create_context()
     context.bind(0, SHAPES, STREAM)
     context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
@@ -129,7 +124,7 @@ def test_what_has_not_changed_is_not_said_again(system: System) -> None:
     assert {call[0] for call in system.trt.calls} >= {"address", "memory", "run"}
 
 
-def test_contexts_bring_no_memory_of_their_own(system: System, is_rtx: bool) -> None:
+def test_contexts_use_the_callers_memory_and_graph(system: System, is_rtx: bool) -> None:
     system.load().create_context()
     ((how,),) = system.named("context")
     strategy = how.strategy if is_rtx else how
@@ -140,7 +135,7 @@ def test_contexts_bring_no_memory_of_their_own(system: System, is_rtx: bool) -> 
         assert how.dynamic_shapes_kernel_specialization_strategy is specialisation.EAGER
 
 
-def test_whether_it_can_be_captured(system: System, is_rtx: bool) -> None:
+def test_a_context_tells_whether_it_can_be_captured(system: System, is_rtx: bool) -> None:
     context = system.load().create_context()
     assert context.is_capturable(STREAM) is True
     system.trt.faults["capturable"] = False
@@ -157,7 +152,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("call", "fault", "message"), FAULTS)
-def test_shapes_that_it_does_not_take(system: System, call: str, fault: Any, message: str) -> None:
+def test_refused_shapes_are_explained(system: System, call: str, fault: Any, message: str) -> None:
     context = system.load().create_context()
     system.trt.faults[call], system.trt.says[call] = fault, "[a.cpp::b::3] Error X"
     with pytest.raises(ArtifactError, match=re.escape(message) + "$"):
@@ -168,18 +163,18 @@ def test_shapes_that_it_does_not_take(system: System, call: str, fault: Any, mes
     ("call", "message"),
     [("address", "TensorRT does not take the address of x"), ("run", "TensorRT cannot run the engine")],
 )
-def test_work_that_it_refuses(system: System, call: str, message: str) -> None:
+def test_refused_work_is_explained(system: System, call: str, message: str) -> None:
     context = system.load().create_context()
     context.bind(0, SHAPES, STREAM)
     system.trt.faults[call] = False
     with pytest.raises(ArtifactError, match=f"{message}: TensorRT gives no reason"):
         context.enqueue({"x": 256, "y": 512}, 1024, STREAM)
     del system.trt.faults[call]
-    context.enqueue({"x": 256, "y": 512}, 1024, STREAM)  # an address that was refused is said again
+    context.enqueue({"x": 256, "y": 512}, 1024, STREAM)  # a refused address is set again
     assert system.named("address")[-2:] == [("x", 256), ("y", 512)]
 
 
-def test_an_engine_that_it_cannot_load_is_explained_on_one_line(system: System, is_rtx: bool) -> None:
+def test_an_engine_that_cannot_be_loaded_is_explained_on_one_line(system: System, is_rtx: bool) -> None:
     system.trt.faults["deserialize"] = None
     system.trt.says["deserialize"] = "IRuntime::deserialize: Error Code 1: Magic tag\n  does not match"
     with pytest.raises(ArtifactError) as caught:
@@ -191,7 +186,7 @@ def test_an_engine_that_it_cannot_load_is_explained_on_one_line(system: System, 
     assert caught.value.hint == f"frcnn build model.onnx -o model.frcnn --target {target}"
 
 
-def test_a_context_that_it_cannot_make(system: System) -> None:
+def test_a_context_that_cannot_be_made_is_explained(system: System) -> None:
     engine = system.load()
     system.trt.faults["context"] = None
     with pytest.raises(ArtifactError, match="cannot make an execution context: TensorRT gives no reason"):
@@ -237,37 +232,38 @@ MANIFESTS = [
 
 
 @pytest.mark.parametrize(("tensors", "message"), MANIFESTS)
-def test_a_manifest_that_says_otherwise(system: System, tensors: Any, message: str) -> None:
+def test_a_manifest_that_does_not_match_is_refused(system: System, tensors: Any, message: str) -> None:
     with pytest.raises(ArtifactError, match=message) as caught:
         system.load(tensors=tensors)
     assert "frcnn build" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("tensor", "element", "layout"),
+    ("tensor", "found"),
     [
-        ("in BF16 HWC8 16", "bfloat16", "channels_last"),
-        ("in FLOAT HWC 3", "float32", "channels_last"),
-        ("in INT32 LINEAR 1", "int32", "planar"),
-        ("in INT64 LINEAR 1", "int64", "planar"),
-        ("in BOOL LINEAR 1", "bool", "planar"),
+        ("in BF16 HWC8 16", "bfloat16 channels_last"),
+        ("in HALF HWC16 32", "float16 channels_last"),
+        ("in FLOAT HWC 3", "float32 channels_last"),
+        ("in INT32 LINEAR 1", "int32 planar"),
+        ("in INT64 LINEAR 1", "int64 planar"),
+        ("in BOOL LINEAR 1", "bool planar"),
+        ("in HALF HWC8 12", "float16 HWC8"),  # 12 channels leave gaps: this is not (N, H, W, C)
+        ("in HALF CHW32 32", "float16 CHW32"),
+        ("in INT8 LINEAR 8", "INT8 planar"),
     ],
 )
-def test_types_and_layouts(system: System, tensor: str, element: Any, layout: Any) -> None:
-    system.load(blob(x=tensor), tensors={"x": EngineTensor(element=element, layout=layout)})
+def test_the_type_and_layout_of_a_tensor_must_match_the_manifest(system: System, tensor: str, found: str) -> None:
+    element, layout = found.split()
+    matching, other = SimpleNamespace(element=element, layout=layout), TENSORS["x"]
+    system.load(blob(x=tensor), tensors={"x": matching})
+    if found != "float16 channels_last":
+        with pytest.raises(ArtifactError, match=f"'x' is {found}, the manifest says float16 channels_last"):
+            system.load(blob(x=tensor), tensors={"x": other})
+    with pytest.raises(ArtifactError, match=f"'x' is {found}, the manifest says {element} elsewhere"):
+        system.load(blob(x=tensor), tensors={"x": SimpleNamespace(element=element, layout="elsewhere")})
 
 
-@pytest.mark.parametrize(
-    ("tensor", "found"),
-    [("in HALF HWC8 12", "float16 HWC8"), ("in HALF CHW32 32", "float16 CHW32"), ("in INT8 LINEAR 8", "INT8 planar")],
-)
-def test_layouts_and_types_that_we_do_not_have(system: System, tensor: str, found: str) -> None:
-    """HWC8 of 12 channels has gaps: it is not (N, H, W, C)."""
-    with pytest.raises(ArtifactError, match=f"'x' is {found}, the manifest says float16 channels_last"):
-        system.load(blob(x=tensor), tensors=TENSORS)
-
-
-def test_a_tensor_that_belongs_in_host_memory(system: System) -> None:
+def test_a_tensor_in_host_memory_is_refused(system: System) -> None:
     system.trt.faults["location"] = fake_tensorrt.TensorLocation.HOST
     with pytest.raises(ArtifactError, match="wants 'x' in host memory"):
         system.load(tensors=TENSORS)
@@ -352,7 +348,7 @@ def test_without_a_folder_nothing_is_kept(system: System) -> None:
 # ---- layers and their times
 
 
-def test_layers_are_reported_from_when_it_is_asked_for(system: System) -> None:
+def test_layers_are_reported_from_report_layers_on(system: System) -> None:
     system.trt.layer_times = [("conv + relu", 1.5), ("reshape", 0.25)]
     context = system.load().create_context()
     context.bind(0, SHAPES, STREAM)
@@ -368,7 +364,7 @@ def test_layers_are_reported_from_when_it_is_asked_for(system: System) -> None:
 # ---- lifetimes
 
 
-def test_closing_twice_and_using_what_is_closed(system: System) -> None:
+def test_closing_twice_is_allowed_and_a_closed_engine_makes_no_context(system: System) -> None:
     engine = system.load()
     context = engine.create_context()
     for _ in range(2):
@@ -402,10 +398,10 @@ def test_many_threads_make_and_run_contexts(system: System) -> None:
     assert len(system.named("run")) == 8 * 19
 
 
-# ---- what TensorRT says
+# ---- the log of TensorRT
 
 
-def test_each_thread_hears_what_it_caused() -> None:
+def test_each_thread_reads_its_own_errors_and_those_of_tensorrts_threads() -> None:
     log = FailureLog(FakeTensorRT())
     log.clear()
 
@@ -447,39 +443,39 @@ DETAILED = {
 }
 
 
-def test_precision_of_layers(system: System) -> None:
-    system.trt.layers = json.dumps(DETAILED)
-    assert inspect_engine(system.load()) == [
-        ("backbone/conv1 + relu", "float16"),
-        ("box_head/fc6", "bfloat16"),
-        ("decode", "float32"),
-        ("count", "int32"),
-        ("signal", "unknown"),
-    ]
+@pytest.mark.parametrize(
+    ("answer", "layers"),
+    [
+        (
+            DETAILED,
+            [
+                ("backbone/conv1 + relu", "float16"),
+                ("box_head/fc6", "bfloat16"),
+                ("decode", "float32"),
+                ("count", "int32"),
+                ("signal", "unknown"),
+            ],
+        ),
+        ({"Layers": ["conv", "fc"]}, [("conv", "unknown"), ("fc", "unknown")]),
+    ],
+)
+def test_the_inspector_lists_the_precision_of_layers(
+    system: System, answer: Any, layers: list[tuple[str, str]]
+) -> None:
+    system.trt.layers = json.dumps(answer)
+    assert inspect_engine(system.load()) == layers
 
 
-def test_engines_that_name_their_layers_only() -> None:
-    assert layer_precisions('{"Layers": ["conv", "fc"]}') == [("conv", "unknown"), ("fc", "unknown")]
-
-
-CLASSES = ("ILogger", "IProfiler", "Runtime", "ICudaEngine", "EngineInspector", "IRuntimeConfig", "IExecutionContext")
-
-
-@pytest.mark.parametrize("answer", ["no JSON", "[]", '{"Bindings": []}'])
-def test_an_inspector_that_answers_otherwise(answer: str) -> None:
-    with pytest.raises(ArtifactError, match="the engine inspector's answer is not what is expected"):
-        layer_precisions(answer)
-
-
-def test_an_inspector_that_answers_nothing(system: System) -> None:
-    system.trt.layers = ""
-    with pytest.raises(ArtifactError, match="the engine inspector gives nothing"):
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"Bindings": []}'])
+def test_an_inspection_of_another_form_is_an_error(system: System, text: str) -> None:
+    system.trt.layers = text
+    with pytest.raises(msgspec.DecodeError):
         inspect_engine(system.load())
 
 
 # ---- the real TensorRTs
 
-CLASSES = ("ILogger", "Runtime", "ICudaEngine", "EngineInspector", "IRuntimeConfig", "IExecutionContext")
+CLASSES = ("ILogger", "IProfiler", "Runtime", "ICudaEngine", "EngineInspector", "IRuntimeConfig", "IExecutionContext")
 ENUMS = ("ExecutionContextAllocationStrategy", "TensorIOMode", "TensorLocation", "LayerInformationFormat")
 RTX_CLASSES = {"IRuntimeCache": "IRuntimeCache", "RTXRuntime": "Runtime", "RTXContext": "IExecutionContext"}
 RTX_ENUMS = (
@@ -506,7 +502,7 @@ def names_used() -> dict[str, dict[str, int]]:
     return used
 
 
-def test_the_fake_has_nothing_that_tensorrt_rtx_has_not() -> None:
+def test_the_fake_has_only_what_tensorrt_rtx_has() -> None:
     """So what the code asks of the fake in these tests, it may ask of the real one."""
     for kind, names in names_used().items():
         for name, count in names.items():
@@ -523,7 +519,7 @@ def test_the_fake_has_nothing_that_tensorrt_rtx_has_not() -> None:
         assert {member.name for member in getattr(fake_tensorrt, name)} <= set(getattr(tensorrt_rtx, name).__members__)
 
 
-def test_the_fake_has_nothing_that_tensorrt_has_not(tmp_path: Path) -> None:
+def test_the_fake_has_only_what_tensorrt_has(tmp_path: Path) -> None:
     """NVIDIA's bindings of TensorRT 11, without TensorRT."""
     names = {
         kind: [name for name in found if kind != "IRuntimeCache" and name not in ONLY_RTX | {"get_engine_validity"}]
@@ -587,7 +583,7 @@ def _small_engine() -> bytes:
 
 @pytest.mark.parametrize(("target", "extra"), [("tensorrt-rtx", "rtx"), ("tensorrt", "tensorrt")])
 @pytest.mark.parametrize("error", [ModuleNotFoundError("none"), OSError("libnvinfer.so.11: wrong ELF class")])
-def test_a_tensorrt_that_is_not_there(target: Any, extra: str, error: Exception, monkeypatch: Any) -> None:
+def test_a_missing_tensorrt_names_its_extra(target: Any, extra: str, error: Exception, monkeypatch: Any) -> None:
     def refuse(name: str) -> None:
         raise error
 

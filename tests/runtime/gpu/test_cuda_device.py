@@ -197,10 +197,10 @@ def test_work_that_cannot_be_captured_is_named(said: Any) -> None:
         done(waits, hidden, instantiate, upload, driver.live())
         """
     )
-    assert waits.startswith("CUDA's cuStreamSynchronize answered CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED (something in")
-    assert hidden.startswith("CUDA's cuStreamEndCapture answered CUDA_ERROR_STREAM_CAPTURE_INVALIDATED (something in")
-    assert instantiate == "CUDA's cuGraphInstantiate answered CUDA_ERROR_OUT_OF_MEMORY"
-    assert upload == "CUDA's cuGraphUpload answered CUDA_ERROR_OUT_OF_MEMORY"
+    assert waits.startswith("CUDA's cuStreamSynchronize returned CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED (something in")
+    assert hidden.startswith("CUDA's cuStreamEndCapture returned CUDA_ERROR_STREAM_CAPTURE_INVALIDATED (something in")
+    assert instantiate == "CUDA's cuGraphInstantiate returned CUDA_ERROR_OUT_OF_MEMORY"
+    assert upload == "CUDA's cuGraphUpload returned CUDA_ERROR_OUT_OF_MEMORY"
     assert "graphs=0 executables=0" in live
 
 
@@ -232,7 +232,7 @@ def test_events_measure_time_and_are_released(said: Any) -> None:
         "cuEventRecord 0xe2 1",
         "cuEventElapsedTime 0xe1 0xe2",
     ]
-    assert early == "CUDA's cuEventElapsedTime answered CUDA_ERROR_NOT_READY"
+    assert early == "CUDA's cuEventElapsedTime returned CUDA_ERROR_NOT_READY"
     assert "events=0" in live
 
 
@@ -317,7 +317,7 @@ def test_a_dead_context_is_said_to_be_dead_and_can_be_closed(said: Any, status: 
         done(failed, driver.take_log()[-2])
         """
     )
-    assert failed.startswith(f"CUDA's cuStreamSynchronize answered CUDA_ERROR_{name} (every later CUDA call of this")
+    assert failed.startswith(f"CUDA's cuStreamSynchronize returned CUDA_ERROR_{name} (every later CUDA call of this")
     assert closed.startswith("cuDevicePrimaryCtxRelease")
 
 
@@ -330,7 +330,7 @@ def test_freeing_what_is_not_ours_is_an_error(said: Any) -> None:
         done(refused(memory.close))
         """
     )
-    assert refusal == "CUDA's cuMemFree answered CUDA_ERROR_INVALID_VALUE"
+    assert refusal == "CUDA's cuMemFree returned CUDA_ERROR_INVALID_VALUE"
 
 
 def test_another_owners_context_on_this_gpu_is_used_and_never_released(said: Any) -> None:
@@ -430,7 +430,7 @@ def test_gpus_that_there_are_not(said: Any) -> None:
         done(none, refused(lambda: CudaDevice(3)), refused(lambda: CudaDevice(-1)))
         """
     )
-    assert none.startswith("CUDA's cuInit answered CUDA_ERROR_NO_DEVICE (nvidia-smi lists the GPUs")
+    assert none.startswith("CUDA's cuInit returned CUDA_ERROR_NO_DEVICE (nvidia-smi lists the GPUs")
     assert beyond.startswith("there is no GPU 3; CUDA sees 1 (nvidia-smi lists")
     assert negative.startswith("there is no GPU -1; CUDA sees 1")
 

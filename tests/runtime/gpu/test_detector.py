@@ -17,7 +17,7 @@ from support.engine_files import write_engine_file
 from support.exports import Exports
 from support.fake_device import DeviceArray, FakeDevice
 from support.images import SHAPES, photographs
-from support.tiny_artifact import TinyArtifact, profile, tiny_answers
+from support.tiny_artifact import TinyArtifact, profile, tiny_outputs
 
 from frcnn.benchmarks.parity.matching import match
 from frcnn.errors import ArtifactError, ImageError, ImageSizeError, UsageError
@@ -33,7 +33,7 @@ class TinyNetwork:
     """The tiny artifact as a network on the host."""
 
     def run(self, images: np.ndarray, image_sizes: np.ndarray) -> NetworkOutput:
-        return NetworkOutput(**tiny_answers(images, image_sizes))  # type: ignore[arg-type]
+        return NetworkOutput(**tiny_outputs(images, image_sizes))  # type: ignore[arg-type]
 
     def close(self) -> None: ...
 
@@ -278,7 +278,7 @@ def test_the_host_overhead_of_a_call_is_small(manifest_of: ManifestOf) -> None:
         (worker,) = detector._backend._pool._free  # type: ignore[attr-defined]
         for pipeline in worker.pipelines.values():
             for name, value in (("num_detections", 5), ("boxes", 0), ("scores", 0), ("labels", 1)):
-                pipeline.answers[name][:] = value
+                pipeline.outputs[name][:] = value
             if pipeline.has_graph:
                 pipeline._graph.in_flight = False
                 pipeline._graph.launch = lambda stream: None

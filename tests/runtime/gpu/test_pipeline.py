@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from support.fake_device import FakeDevice
-from support.tiny_artifact import TinyArtifact, tiny_answers
+from support.tiny_artifact import TinyArtifact, tiny_outputs
 
 from frcnn.errors import ArtifactError
 from frcnn.runtime.gpu.memory_plan import aligned
@@ -38,7 +38,7 @@ class Bound:
     def launch(self) -> dict[str, np.ndarray]:
         self.pipeline.launch(self.stream, self.said.append)
         self.device.synchronize(self.stream)
-        return {name: array.copy() for name, array in self.pipeline.answers.items()}
+        return {name: array.copy() for name, array in self.pipeline.outputs.items()}
 
     def close(self) -> None:
         self.pipeline.close()
@@ -61,7 +61,7 @@ def test_plain_and_replayed_answers_are_those_of_the_parts(device: FakeDevice, m
     for seed in range(4):
         bound.pipeline.images[...] = images(seed)
         bound.pipeline.sizes[...] = SIZES
-        expected = tiny_answers(images(seed), SIZES)
+        expected = tiny_outputs(images(seed), SIZES)
         for name, array in bound.launch().items():
             np.testing.assert_array_equal(array, expected[name])
         assert bound.pipeline.has_graph == (seed > 0)
@@ -78,7 +78,7 @@ def test_images_of_bytes_are_prepared_by_the_kernel(device: FakeDevice, manifest
     address = memory.__cuda_array_interface__["data"][0]
     bound.pipeline.table[0] = (address, 64, 96, 3 * 96, 3, 1, 64, 96)
     bound.pipeline.sizes[0] = (64, 96)
-    expected = tiny_answers((pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32), np.array([CANVAS]))
+    expected = tiny_outputs((pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32), np.array([CANVAS]))
     for _ in range(2):
         found = bound.launch()
         np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
@@ -95,9 +95,9 @@ def test_answers_are_garbage_until_the_stream_is_done(device: FakeDevice, manife
     bound.launch()
     for _ in range(2):
         bound.pipeline.launch(bound.stream, bound.said.append)
-        assert (bound.pipeline.answers["num_detections"].view(np.uint8) == 0xA5).all()
+        assert (bound.pipeline.outputs["num_detections"].view(np.uint8) == 0xA5).all()
         device.synchronize(bound.stream)
-        np.testing.assert_array_equal(bound.pipeline.answers["scores"], tiny_answers(images(0), SIZES)["scores"])
+        np.testing.assert_array_equal(bound.pipeline.outputs["scores"], tiny_outputs(images(0), SIZES)["scores"])
     bound.close()
 
 
@@ -107,7 +107,7 @@ def test_what_is_uploaded_is_read_when_the_stream_runs(device: FakeDevice, manif
     bound.pipeline.launch(bound.stream, bound.said.append)
     bound.pipeline.images[...] = images(5)  # too early for the next call: this one has not run
     device.synchronize(bound.stream)
-    np.testing.assert_array_equal(bound.pipeline.answers["scores"], tiny_answers(images(5), SIZES)["scores"])
+    np.testing.assert_array_equal(bound.pipeline.outputs["scores"], tiny_outputs(images(5), SIZES)["scores"])
     bound.close()
 
 
@@ -133,7 +133,7 @@ def test_an_engine_that_cannot_be_captured_stays_plain_and_says_so_once(
     for seed in range(4):
         bound.pipeline.images[...] = images(seed)
         bound.pipeline.sizes[...] = SIZES
-        np.testing.assert_array_equal(bound.launch()["scores"], tiny_answers(images(seed), SIZES)["scores"])
+        np.testing.assert_array_equal(bound.launch()["scores"], tiny_outputs(images(seed), SIZES)["scores"])
     assert device.calls["capture"] == 0
     assert len(bound.said) == 1
     assert "cannot be captured" in bound.said[0]
@@ -147,7 +147,7 @@ def test_a_capture_that_fails_falls_back_to_plain_launches(device: FakeDevice, m
     bound.launch()
     device.fail_at = device.calls.total() + 5  # is_capturable twice, capture, and the second launch in it
     for _ in range(3):
-        np.testing.assert_array_equal(bound.launch()["scores"], tiny_answers(images(0), SIZES)["scores"])
+        np.testing.assert_array_equal(bound.launch()["scores"], tiny_outputs(images(0), SIZES)["scores"])
     assert len(bound.said) == 1
     assert "injected" in bound.said[0]
     assert not bound.pipeline.has_graph
@@ -220,27 +220,29 @@ class TestKernels:
             load_program(changed, artifact.read_part, artifact.engines(device), device)
 
 
-def test_steps_are_told_one_by_one_and_answer_as_the_graph_does(device: FakeDevice, manifest_of: ManifestOf) -> None:
+def test_launching_in_steps_reports_each_step_and_gives_the_graphs_outputs(
+    device: FakeDevice, manifest_of: ManifestOf
+) -> None:
     bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
     bound.pipeline.images[:] = images(3)
     bound.pipeline.sizes[:] = SIZES
     expected = [bound.launch() for _ in range(3)][-1]
     assert bound.pipeline.has_graph
     launches = device.calls["graph launch"]
-    bound.pipeline.answers["boxes"][:] = 0
-    told: list[Launched] = []
-    bound.pipeline.launch_in_steps(bound.stream, told.append)
+    bound.pipeline.outputs["boxes"][:] = 0
+    steps: list[Launched] = []
+    bound.pipeline.launch_in_steps(bound.stream, steps.append)
     device.synchronize(bound.stream)
     assert device.calls["graph launch"] == launches
-    assert all(np.array_equal(bound.pipeline.answers[name], expected[name]) for name in expected)
-    assert [(step.kind, step.name) for step in told] == [
+    assert all(np.array_equal(bound.pipeline.outputs[name], expected[name]) for name in expected)
+    assert [(step.kind, step.name) for step in steps] == [
         ("upload", "image_sizes"),
         ("upload", "images"),
         ("engine", "engines/0.plan"),
         ("operator", "nms (grouped_nms_mask)"),
         ("operator", "nms (grouped_nms_resolve)"),
         ("engine", "engines/1.plan"),
-        ("download", "answers"),
+        ("download", "outputs"),
     ]
     bound.close()
 

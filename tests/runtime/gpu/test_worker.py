@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 from support.fake_device import DeviceArray, FakeDevice
-from support.tiny_artifact import TinyArtifact, tiny_answers
+from support.tiny_artifact import TinyArtifact, tiny_outputs
 
 from frcnn.errors import ArtifactError, ImageError
 from frcnn.runtime.gpu.pipeline import PipelineKey
 from frcnn.runtime.gpu.program import load_program
 from frcnn.runtime.gpu.worker import MAX_PIPELINES, Worker
 from frcnn.runtime.images.canvases import EngineCanvases
-from frcnn.runtime.images.device_images import device_image
-from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.image import RGBImage, as_device_image
 from frcnn.runtime.images.preprocess import Placed, Prepared, place, prepare, with_pixels
 from frcnn.spec import Manifest
 
@@ -43,11 +42,11 @@ class Bench:
         key = PipelineKey(size, canvas, not isinstance(batch[0], Prepared))
         pipeline = self.worker.enqueue(key, profile, batch, waits)
         self.device.synchronize(self.worker.stream)
-        return {name: array.copy() for name, array in pipeline.answers.items()}
+        return {name: array.copy() for name, array in pipeline.outputs.items()}
 
     def expected(self, batch: Sequence[Placed]) -> dict[str, np.ndarray]:
         images = np.stack([with_pixels(item, self.manifest.model.transform).pixels for item in batch])
-        return tiny_answers(images, np.array([item.resized for item in batch], np.int32))
+        return tiny_outputs(images, np.array([item.resized for item in batch], np.int32))
 
 
 @pytest.fixture
@@ -146,7 +145,7 @@ def test_images_in_device_memory_are_not_copied(bench: Bench) -> None:
     bench.run([bench.placed(image) for image in pixels])
     arrays = [bench.device.array(image) for image in pixels]
     transform = bench.manifest.model.transform
-    batch = [place(device_image(array, name="it"), transform, bench.canvases) for array in arrays]
+    batch = [place(as_device_image(array, name="it"), transform, bench.canvases) for array in arrays]
     bench.device.calls.clear()
     found = bench.run(batch)
     same(found, bench.expected([bench.placed(image) for image in pixels]))
@@ -156,7 +155,7 @@ def test_images_in_device_memory_are_not_copied(bench: Bench) -> None:
 
 
 def test_another_devices_memory_is_refused(bench: Bench) -> None:
-    elsewhere = device_image(DeviceArray(noise(60, 80)), name="images[0]")
+    elsewhere = as_device_image(DeviceArray(noise(60, 80)), name="images[0]")
     with pytest.raises(ImageError, match=r"images\[0\]: the array lies in memory that the detector's GPU cannot reach"):
         bench.run([place(elsewhere, bench.manifest.model.transform, bench.canvases)])
 
@@ -166,7 +165,7 @@ def test_what_makes_an_image_is_waited_for(bench: Bench) -> None:
     array = bench.device.array(np.zeros_like(pixels))
     stream = bench.device.caller_stream()
     bench.device.later(stream, lambda: np.copyto(array.array, pixels))
-    batch = [place(device_image(array, name="it"), bench.manifest.model.transform, bench.canvases)]
+    batch = [place(as_device_image(array, name="it"), bench.manifest.model.transform, bench.canvases)]
     same(bench.run(batch, waits=(stream,)), bench.expected([bench.placed(pixels)]))
 
 
@@ -174,7 +173,7 @@ def test_a_missing_wait_would_be_seen(bench: Bench) -> None:
     """The test above can fail: without the wait the answer is that of the black image."""
     array = bench.device.array(np.zeros((60, 80, 3), np.uint8))
     bench.device.later(bench.device.caller_stream(), lambda: np.copyto(array.array, 255))
-    batch = [place(device_image(array, name="it"), bench.manifest.model.transform, bench.canvases)]
+    batch = [place(as_device_image(array, name="it"), bench.manifest.model.transform, bench.canvases)]
     assert bench.run(batch)["num_detections"].tolist() == [0]
 
 

@@ -1,4 +1,4 @@
-"""frcnn.runtime.images.image: what a caller may hand in."""
+"""frcnn.runtime.images.image: the accepted kinds of images, in host and device memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.fake_device import DeviceArray
+from support.strided import BASE, VIEWS
 
 from frcnn.errors import ImageError
 from frcnn.runtime import RGBImage
-from frcnn.runtime.images.image import as_image
+from frcnn.runtime.images.image import DeviceImage, as_device_image, as_image, is_device_array
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 FLOATS = PIXELS.astype(np.float32) / 255
@@ -28,9 +30,9 @@ def test_every_accepted_kind_gives_the_same_image(tmp_path: Path) -> None:
         torch.from_numpy(PIXELS).permute(2, 0, 1),
         RGBImage(pixels=PIXELS, name="it"),
     ):
-        raw_image = as_image(image, name="it")
-        assert raw_image.size == (5, 7)
-        np.testing.assert_array_equal(raw_image.pixels, PIXELS)
+        decoded = as_image(image, name="it")
+        assert decoded.size == (5, 7)
+        np.testing.assert_array_equal(decoded.pixels, PIXELS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -84,8 +86,78 @@ def test_names(image_file: Callable[..., Path]) -> None:
         (np.full((3, 5, 7), np.inf, np.float32), "values from inf to inf"),
     ],
 )
-def test_everything_else_is_refused_in_one_line(image: object, got: str) -> None:
+def test_everything_else_is_refused_on_one_line(image: object, got: str) -> None:
     with pytest.raises(ImageError, match=got) as raised:
         as_image(image, name="images[3]")
     assert raised.value.message.startswith("images[3]: expected a path")
     assert "\n" not in str(raised.value)
+
+
+def array_at(image: DeviceImage) -> np.ndarray:
+    """Return the pixels that the kernel would read."""
+    height, width = image.size
+    rows, columns, channels = np.ogrid[:height, :width, :3]
+    where = rows * image.strides[0] + columns * image.strides[1] + channels * image.strides[2]
+    low, high = int(where.min()), int(where.max())
+    memory = np.ctypeslib.as_array((np.ctypeslib.ctypes.c_uint8 * (high - low + 1)).from_address(image.pointer + low))
+    return memory[where - low]
+
+
+@pytest.mark.parametrize("name", [name for name in VIEWS if not name.startswith("grey")])
+def test_a_device_array_is_read_in_place(name: str) -> None:
+    pixels = VIEWS[name]()
+    image = as_device_image(DeviceArray(pixels), name="it")
+    assert image.size == pixels.shape[:2]
+    np.testing.assert_array_equal(array_at(image), pixels)
+
+
+def test_a_grey_device_array_repeats_its_channel() -> None:
+    image = as_device_image(DeviceArray(BASE[:, ::2, 1]), name="it")
+    np.testing.assert_array_equal(array_at(image), np.repeat(BASE[:, ::2, 1, None], 3, axis=2))
+
+
+class Tensor(DeviceArray):
+    """Looks like a torch tensor."""
+
+    detach = cpu = numpy = lambda self: self
+
+    def is_floating_point(self) -> bool:
+        return self.array.dtype.kind == "f"
+
+
+def test_a_device_tensor_is_planar_if_its_first_side_is_3() -> None:
+    for tensor in (Tensor(BASE.transpose(2, 0, 1)), Tensor(BASE)):
+        np.testing.assert_array_equal(array_at(as_device_image(tensor, name="it")), BASE)
+    both = Tensor(BASE[:3].transpose(2, 0, 1)[:, :, :3])
+    np.testing.assert_array_equal(array_at(as_device_image(both, name="it")), BASE[:3, :3])
+
+
+@pytest.mark.parametrize(
+    ("array", "hint"),
+    [
+        (DeviceArray(np.zeros((3, 8, 9), np.uint8)), "array.transpose"),
+        (Tensor(np.zeros((4, 8, 9), np.uint8)), ""),
+        (DeviceArray(np.zeros((8, 9, 4), np.uint8)), "alpha"),
+        (DeviceArray(np.zeros((2, 8, 9, 3), np.uint8)), "list"),
+        (DeviceArray(np.zeros((8, 9, 3), np.float32)), "uint8"),
+        (DeviceArray(np.zeros((0, 9, 3), np.uint8)), ""),
+        (DeviceArray(np.zeros((8, 9, 3), np.uint8), mask=True), ""),
+    ],
+)
+def test_other_device_arrays_are_refused(array: DeviceArray, hint: str) -> None:
+    with pytest.raises(ImageError, match="it") as raised:
+        as_device_image(array, name="it")
+    assert hint in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"), [({}, 0), ({"stream": None}, 0), ({"stream": 1}, 0), ({"stream": 77}, 77)]
+)
+def test_the_stream_of_a_device_array_comes_from_its_interface(stream: dict[str, int], expected: int) -> None:
+    assert as_device_image(DeviceArray(BASE, **stream), name="it").stream == expected
+
+
+def test_only_device_arrays_are_recognised_as_such() -> None:
+    assert not is_device_array(BASE)
+    assert not is_device_array("a.jpg")
+    assert is_device_array(DeviceArray(BASE))

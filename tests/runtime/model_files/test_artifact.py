@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frcnn.errors import ArtifactError
-from frcnn.runtime.model_files.artifact import open_artifact
-from frcnn.runtime.model_files.network_facts import read_network
+from frcnn.runtime.model_files.artifact import open_artifact, read_network
 from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.spec import MANIFEST_KEY, Manifest
 

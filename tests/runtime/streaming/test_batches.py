@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from frcnn.runtime.backend import Done
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import Placed, Prepared
-from frcnn.runtime.streaming.batches import answers_in_order
-from frcnn.runtime.streaming.prefetch import Pause
+from frcnn.runtime.streaming.batches import results_in_order
+from frcnn.runtime.streaming.prefetch import NotReady
 
 
 def item(number: int, canvas: int) -> Prepared:
@@ -36,7 +36,7 @@ class Recorder:
 def test_order_canvas_and_size_hold(canvases: list[int], batch_size: int) -> None:
     run = Recorder()
     items = [item(number, canvas) for number, canvas in enumerate(canvases)]
-    pairs = list(answers_in_order(items, run, batch_size=batch_size))
+    pairs = list(results_in_order(items, run, batch_size=batch_size))
     assert [prepared for prepared, _ in pairs] == items
     assert [answer for _, answer in pairs] == [f"answer to {number}" for number in range(len(items))]
     assert all(len({prepared.canvas for prepared in batch}) == 1 for batch in run.batches)
@@ -45,7 +45,7 @@ def test_order_canvas_and_size_hold(canvases: list[int], batch_size: int) -> Non
 
 def test_images_of_one_canvas_fill_batches() -> None:
     run = Recorder()
-    list(answers_in_order([item(number, number % 2) for number in range(16)], run, batch_size=4))
+    list(results_in_order([item(number, number % 2) for number in range(16)], run, batch_size=4))
     assert [len(batch) for batch in run.batches] == [4, 4, 4, 4]
 
 
@@ -58,7 +58,7 @@ def test_an_odd_image_does_not_wait_for_ever() -> None:
             taken += 1
             yield item(number, 1 if number == 0 else 2)
 
-    next(answers_in_order(source(), Recorder(), batch_size=4))
+    next(results_in_order(source(), Recorder(), batch_size=4))
     assert taken <= 4 * 4 + 1
 
 
@@ -68,7 +68,7 @@ def test_images_before_a_failure_are_answered() -> None:
         yield item(1, 2)
         raise RuntimeError("the camera is gone")
 
-    pairs = answers_in_order(source(), Recorder(), batch_size=4)
+    pairs = results_in_order(source(), Recorder(), batch_size=4)
     assert [next(pairs)[1], next(pairs)[1]] == ["answer to 0", "answer to 1"]
     with pytest.raises(RuntimeError, match="the camera is gone"):
         next(pairs)
@@ -110,7 +110,7 @@ class Flight:
 def test_batches_in_flight_keep_order_and_bound(canvases: list[int], batch_size: int, in_flight: int) -> None:
     flights = Flights()
     items = [item(number, canvas) for number, canvas in enumerate(canvases)]
-    pairs = list(answers_in_order(items, flights, batch_size=batch_size, in_flight=in_flight))
+    pairs = list(results_in_order(items, flights, batch_size=batch_size, in_flight=in_flight))
     assert [answer for _, answer in pairs] == [f"answer to {number}" for number in range(len(items))]
     assert flights.max <= in_flight
     assert flights.open == []
@@ -118,7 +118,7 @@ def test_batches_in_flight_keep_order_and_bound(canvases: list[int], batch_size:
 
 def test_the_next_batch_is_submitted_before_the_answers_are_waited_for() -> None:
     flights = Flights()
-    pairs = answers_in_order([item(number, 1) for number in range(6)], flights, batch_size=1, in_flight=2)
+    pairs = results_in_order([item(number, 1) for number in range(6)], flights, batch_size=1, in_flight=2)
     assert next(pairs)[1] == "answer to 0"
     assert flights.begun == 2
     assert len(flights.open) == 1
@@ -129,17 +129,17 @@ def test_the_next_batch_is_submitted_before_the_answers_are_waited_for() -> None
 def test_a_pause_brings_the_answers() -> None:
     flights = Flights()
 
-    def source() -> Iterator[Placed | Pause]:
+    def source() -> Iterator[Placed | NotReady]:
         yield item(0, 1)
-        yield Pause()
+        yield NotReady()
         raise AssertionError("the next image was asked for before the answer was given")
 
-    assert next(answers_in_order(source(), flights, batch_size=1, in_flight=2))[1] == "answer to 0"
+    assert next(results_in_order(source(), flights, batch_size=1, in_flight=2))[1] == "answer to 0"
 
 
 def test_a_failure_leaves_nothing_in_flight() -> None:
     flights = Flights(fails=2)
-    pairs = answers_in_order([item(number, 1) for number in range(9)], flights, batch_size=1, in_flight=3)
+    pairs = results_in_order([item(number, 1) for number in range(9)], flights, batch_size=1, in_flight=3)
     assert next(pairs)[1] == "answer to 0"
     with pytest.raises(RuntimeError, match="the network failed"):
         list(pairs)
@@ -149,7 +149,7 @@ def test_a_failure_leaves_nothing_in_flight() -> None:
 def test_a_canvas_may_allow_fewer() -> None:
     run = Recorder()
     items = [item(number, 1 + number % 2) for number in range(8)]
-    list(answers_in_order(items, run, batch_size=4, maximum=lambda canvas, wanted: min(wanted, canvas[0])))
+    list(results_in_order(items, run, batch_size=4, max_at_once=lambda canvas, wanted: min(wanted, canvas[0])))
     assert sorted((batch[0].canvas[0], len(batch)) for batch in run.batches) == [(1, 1)] * 4 + [(2, 2)] * 2
 
 
@@ -157,6 +157,6 @@ def test_what_was_prepared_on_the_cpu_has_batches_of_its_own() -> None:
     run = Recorder()
     bare = [Placed(image=item(n, 1).image, resized=(1, 1), canvas=(1, 1)) for n in range(2)]
     ready = [item(n, 1) for n in range(2, 4)]
-    list(answers_in_order([bare[0], ready[0], bare[1], ready[1]], run, batch_size=4))
+    list(results_in_order([bare[0], ready[0], bare[1], ready[1]], run, batch_size=4))
     assert sorted(len(batch) for batch in run.batches) == [2, 2]
     assert all(len({type(placed) for placed in batch}) == 1 for batch in run.batches)

@@ -9,13 +9,13 @@ from contextlib import closing
 
 import pytest
 
-from frcnn.runtime.streaming.prefetch import Ahead, Pause
+from frcnn.runtime.streaming.prefetch import Ahead, NotReady
 
 
 def prefetched(items: Iterable[int], *, depth: int) -> Generator[int]:
     with closing(Ahead(items, depth=depth).entries()) as entries:
         for entry in entries:
-            if not isinstance(entry, Pause):
+            if not isinstance(entry, NotReady):
                 yield entry
 
 
@@ -113,7 +113,7 @@ def test_a_pause_is_said_where_the_next_item_is_not_there() -> None:
     given = [next(ahead)]
     while given[-1] != 1:
         given.append(next(ahead))
-    assert isinstance(next(ahead), Pause)
+    assert isinstance(next(ahead), NotReady)
     gate.set()
     rest = list(ahead)
-    assert [entry for entry in rest if not isinstance(entry, Pause)] == [2]
+    assert [entry for entry in rest if not isinstance(entry, NotReady)] == [2]
