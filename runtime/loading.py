@@ -1,4 +1,4 @@
-"""From a model file to what executes it."""
+"""Load a model file: choose and open the backend that executes it."""
 
 from __future__ import annotations
 
@@ -35,16 +35,7 @@ def load_backend(
     trusted_hashes: Collection[str] | None,
     workers: int | None,
 ) -> tuple[Backend, Manifest]:
-    """Load a model file; the arguments are those of ``Detector.load``.
-
-    Returns:
-        What executes it, and the model's manifest.
-
-    Raises:
-        ArtifactError: see ``Detector.load``.
-        MissingDependencyError: likewise.
-        UsageError: an option that the file has no use for is given, or makes no sense.
-    """
+    """Return the backend of a model file and the model's manifest; arguments and errors as ``Detector.load``."""
     artifact = open_artifact(path)
     if isinstance(artifact, EngineArtifact):
         check_engine_options(path, device=device, provider=provider, threads=threads)
@@ -63,7 +54,7 @@ def load_backend(
 def check_engine_options(
     path: str | os.PathLike[str], *, device: Device | None, provider: Provider | None, threads: int | None
 ) -> None:
-    """Refuse what an engine artifact has no use for.
+    """Refuse options that do not apply to an engine artifact.
 
     Raises:
         UsageError: such an option is given.
@@ -79,7 +70,7 @@ def check_engine_options(
 def open_engines(
     artifact: EngineArtifact, *, trusted_hashes: Collection[str] | None
 ) -> tuple[CudaDevice, dict[str, TensorRTEngine]]:
-    """Check an artifact as far as it can be checked, then deserialise its engines: they are code.
+    """Check an artifact in every way, then deserialise its engines: they are code.
 
     Args:
         artifact: the file.
@@ -98,7 +89,7 @@ def open_engines(
     gpu = CudaDevice()
     engines: dict[str, TensorRTEngine] = {}
     try:
-        check_gpu(artifact, gpu.compute_capability)  # before a TensorRT is asked for that would not serve it
+        check_gpu(artifact, gpu.compute_capability)  # before a TensorRT is imported that would not serve it
         check_runs_here(
             artifact,
             target_version=import_tensorrt(manifest.target).__version__,

@@ -1,7 +1,7 @@
-"""Which canvas a resized image goes on, and how many images of a canvas may be run at once.
+"""The canvas of a resized image, and how many images of a canvas run at once.
 
-A ``model.onnx`` names its canvases or takes any; an engine artifact takes what its profiles hold. Either way an image
-goes on the smallest canvas that holds it, whatever the batch, so that its answer does not depend on the others.
+A ``model.onnx`` lists its canvases or takes any; an engine artifact takes those within its profiles. An image goes on
+the smallest canvas that holds it, whatever the batch, so its detections do not depend on the other images.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from frcnn.spec.engine import EngineManifest, Profile, Range
 __all__ = ["Canvases", "EngineCanvases", "OnnxCanvases"]
 
 _MAX_PIXELS: Final = 1 << 26
-"""Of a canvas: 0.8 GB of numbers, many times what any detector is made for; a hostile model may ask for any size."""
+"""Of a canvas: 0.8 GB, many times what any detector needs; a hostile model may ask for any size."""
 
-_REMEMBERED: Final = 1024  # sizes of images for which the canvas need not be found again
+_REMEMBERED: Final = 1024  # image sizes whose canvas is kept
 
 
 class Canvases(Protocol):
@@ -29,32 +29,27 @@ class Canvases(Protocol):
 
         Args:
             resized: its (height, width) in pixels.
-            name: what the message calls the image.
+            name: the image's name in messages.
 
         Raises:
-            ImageSizeError: no canvas holds it, or that canvas is larger than any is meant to be.
+            ImageSizeError: no canvas holds it, or the canvas is too large for any detector.
         """
         ...
 
     def max_at_once(self, canvas: Size, batch_size: int) -> int:
-        """Return how many images on a canvas may be run at once, at most ``batch_size``."""
+        """Return how many images of a canvas may run at once, at most ``batch_size``."""
         ...
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Refuse a batch size that the model can make no use of.
+        """Refuse a batch size that no canvas takes.
 
         Raises:
-            UsageError: it is beyond what any canvas takes at once.
+            UsageError: no canvas does.
         """
-        ...
 
 
 class OnnxCanvases:
-    """Those of a ``model.onnx``.
-
-    Args:
-        manifest: what the model says of itself.
-    """
+    """The canvases of a ``model.onnx``."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
@@ -86,11 +81,7 @@ class OnnxCanvases:
 
 
 class EngineCanvases:
-    """Those that the profiles of an engine artifact hold.
-
-    Args:
-        manifest: what the artifact says of itself.
-    """
+    """The canvases within the profiles of an engine artifact."""
 
     def __init__(self, manifest: EngineManifest) -> None:
         self._manifest = manifest
@@ -102,8 +93,8 @@ class EngineCanvases:
     def canvas_of(self, resized: Size, *, name: str) -> Size:
         """Return the smallest canvas that holds a resized image; see :class:`Canvases`.
 
-        A dynamic profile takes the canvas that the model itself would choose, raised to the profile's least height and
-        width; a static one has its own.
+        A dynamic profile takes the canvas that the model itself would choose, raised to the profile's minimum height
+        and width; a static one has its own.
         """
         canvas = self._canvases.get(resized)
         if canvas is None:
@@ -117,19 +108,18 @@ class EngineCanvases:
         return canvas
 
     def max_at_once(self, canvas: Size, batch_size: int) -> int:
-        """Return how many images on a canvas may be run at once, at most ``batch_size``."""
+        """Return how many images of a canvas may run at once, at most ``batch_size``."""
         maximum = self._max.get(canvas)
         if maximum is None:
-            holding = [profile for profile in self._manifest.profiles if _holds(profile, canvas)]
-            maximum = self._max[canvas] = max(profile.batch.max for profile in holding)
+            maximum = self._max[canvas] = max(
+                profile.batch.max
+                for profile in self._manifest.profiles
+                if canvas[0] in profile.height and canvas[1] in profile.width
+            )
         return min(batch_size, maximum)
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Refuse a batch size beyond that of every profile.
-
-        Raises:
-            UsageError: it is.
-        """
+        """Refuse a batch size beyond that of every profile."""
         maximum = max(profile.batch.max for profile in self._manifest.profiles)
         if batch_size > maximum:
             raise UsageError(
@@ -138,11 +128,11 @@ class EngineCanvases:
             )
 
     def batch_to_run(self, count: int, canvas: Size) -> tuple[int, int]:
-        """Return the profile that images are run with, and the batch: more than ``count`` where it must be padded.
+        """Return the profile for a number of images and the batch to run, which may have to be padded.
 
         Args:
-            count: images, no more than :meth:`max_at_once` says.
-            canvas: theirs.
+            count: images, no more than :meth:`max_at_once`.
+            canvas: of the images.
 
         Raises:
             UsageError: no profile holds so many.
@@ -177,7 +167,7 @@ class EngineCanvases:
         )
 
     def _command(self, batch: int) -> str:
-        """Return the command that builds the artifact for so many images at a time."""
+        """Return the command that builds the artifact for a larger batch."""
         minimum, opt = (min(getattr(p.batch, end) for p in self._manifest.profiles) for end in ("min", "opt"))
         return self._manifest.build_command("model.frcnn", batch=Range(min=minimum, opt=opt, max=batch))
 
@@ -192,10 +182,6 @@ def _side(taken: Range, resized: int, needed: int, divisor: int) -> int | None:
         return taken.min if resized <= taken.min else None
     side = max(needed, -(-taken.min // divisor) * divisor)
     return side if side <= taken.max else None
-
-
-def _holds(profile: Profile, canvas: Size) -> bool:
-    return canvas[0] in profile.height and canvas[1] in profile.width
 
 
 def _by(size: Size) -> str:

@@ -1,8 +1,7 @@
-"""Image files and PIL images to upright 8-bit RGB arrays.
+"""Decode image files and PIL images to upright 8-bit RGB arrays.
 
-Pillow reads the header first, so an image's size and orientation are known, and limited, before its pixels are
-decoded. Only the formats in ``FORMATS`` are tried: Pillow knows others, and one of them starts a program (EPS,
-Ghostscript). How the less common kinds are turned into RGB:
+Pillow reads the header first, so the size is checked before the pixels are decoded. Only the formats in ``FORMATS`` are
+tried: Pillow knows others, one of which starts a program (EPS, Ghostscript). Less common kinds become RGB as follows:
 
 - alpha (RGBA, LA, a transparent palette entry) is dropped, not blended;
 - 16-bit grey is scaled by 255 / 65535 and rounded (Pillow's own conversion clips at 255);
@@ -27,25 +26,25 @@ from frcnn.errors import ImageError, ImageSizeError
 __all__ = ["DEFAULT_MAX_PIXELS", "FORMATS", "decode_file", "decode_image"]
 
 DEFAULT_MAX_PIXELS: Final = 178_956_970
-"""Where Pillow itself refuses an image as a decompression bomb: 1 GiB of RGB values / 3, twice over."""
+"""Pillow's own limit for decompression bombs: 1 GiB of RGB values / 3, twice over."""
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-"""What is read, as Pillow calls it."""
+"""The formats that are read, by Pillow's names."""
 
 _BOMB_LIMIT = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a stream's thread may hold it just then, and there is no such thread in the child
+if hasattr(os, "register_at_fork"):  # a stream's thread may hold it during a fork
     os.register_at_fork(
         before=_BOMB_LIMIT.acquire, after_in_parent=_BOMB_LIMIT.release, after_in_child=_BOMB_LIMIT.release
     )
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of damaged files is said by our errors
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # our errors report what it logs of damaged files
 
 
 def decode_file(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read an image file upright.
+    """Read an image file, turned upright by its EXIF orientation.
 
     Returns:
-        (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+        ``(H, W, 3)`` uint8 RGB.
 
     Raises:
         ImageError: it is missing or cannot be decoded.
@@ -58,10 +57,10 @@ def decode_file(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[
 
 
 def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
-    """Turn a PIL image as it stands into an array.
+    """Convert a PIL image as it stands.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        ``(H, W, 3)`` uint8 RGB.
 
     Raises:
         ImageError: it cannot be decoded.
@@ -74,8 +73,8 @@ def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX
 def _open(path: Path) -> Image.Image:
     """Read an image's header.
 
-    Pillow's own pixel limit is a global that warns and raises; it is lifted while the header is read, because the
-    limit here is an option, checked right after.
+    Pillow's own pixel limit is a global; it is lifted while the header is read, because ours is an option, checked
+    right after.
     """
     if path.is_dir():
         raise ImageError(f"{path}: expected an image, got a folder")
@@ -88,7 +87,7 @@ def _open(path: Path) -> Image.Image:
             raise ImageError(f"{path}: {what}", hint=f"{', '.join(FORMATS)} are read") from error
         except FileNotFoundError as error:
             raise ImageError(f"{path}: no such file") from error
-        except Exception as error:  # whatever Pillow's readers come to on a damaged or hostile file
+        except Exception as error:  # Pillow may raise anything on a damaged or hostile file
             raise _damaged(str(path), error) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
@@ -115,7 +114,7 @@ def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
         return _converted(image, name)
     except ImageError:
         raise
-    except Exception as error:  # whatever Pillow's readers come to on a damaged or hostile file
+    except Exception as error:  # Pillow may raise anything on a damaged or hostile file
         raise _damaged(name, error) from error
 
 
@@ -124,7 +123,7 @@ def _converted(image: Image.Image, name: str) -> NDArray[np.uint8]:
         return _grey16(np.asarray(image).astype(np.uint32))
     if image.mode in ("I", "F"):
         return _deep_grey(np.asarray(image), name)
-    if image.mode == "P":  # by way of RGBA: Pillow warns about transparent entries otherwise
+    if image.mode == "P":  # through RGBA: Pillow warns about transparent entries otherwise
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
@@ -145,16 +144,16 @@ def _grey16(values: NDArray[np.uint32]) -> NDArray[np.uint8]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 (upright) where there is none or the EXIF block is damaged."""
+    """Return the EXIF orientation; 1 (upright) if there is none or the EXIF block is damaged."""
     try:
         value = image.getexif().get(0x0112, 1)
-    except Exception:  # likewise
+    except Exception:  # Pillow may raise anything on a damaged or hostile file
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn and mirror (H, W, 3) pixels as an EXIF orientation says."""
+    """Turn and mirror ``(H, W, 3)`` pixels by an EXIF orientation."""
     if orientation >= 5:  # 5 transposed, 6 turned right, 7 transversed, 8 turned left
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

@@ -1,15 +1,15 @@
 """Bilinear resizing by PyTorch's rule, in NumPy.
 
 ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` without antialiasing, which is what
-torchvision's detectors resize with. OpenCV and Pillow place their samples by other rules, and that alone moves boxes
-by more than a pixel, so neither is used.
+torchvision's detectors resize with. OpenCV and Pillow place their samples by other rules, which moves boxes by more
+than a pixel.
 
 PyTorch's source index (``area_pixel_compute_source_index`` in ATen's ``UpSample.h``) is computed in float32 with a
 fused multiply-add: ``max(0, scale * (i + 0.5) - 0.5)`` rounded once. The product of two float32 numbers is exact in
-float64, so the same single rounding is had here by computing in float64 and converting.
+float64, so computing in float64 and converting rounds the same.
 
-Both axes are interpolated one after the other, in blocks of rows that stay in the processor's cache, and the axis
-that leaves fewer pixels to the other goes first.
+The axes are interpolated one after the other, first the one that leaves fewer pixels to the other, in blocks of rows
+that stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _BLOCK_ELEMENTS = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """Where the samples of one axis come from.
+    """The samples of one axis.
 
     Attributes:
-        before: (out,) int64, the source index at or before each sample.
-        after: (out,) int64, the source index after it (the same one at the last).
-        weight: (out,) float32 in [0, 1], how much of ``after`` goes into the sample.
+        before: ``(out,)`` int64, the source index at or before each sample.
+        after: ``(out,)`` int64, the source index after it (the same one at the end).
+        weight: ``(out,)`` float32 in [0, 1] of ``after``.
     """
 
     before: NDArray[np.int64]
@@ -56,20 +56,14 @@ class Axis:
         return cls(before=before, after=np.minimum(before + 1, source - 1), weight=weight)
 
 
-def resize_affine(
-    source: Pixels,
-    out: Float32Array,
-    *,
-    scale: Float32Array,
-    bias: Float32Array,
-) -> None:
+def resize_affine(source: Pixels, out: Float32Array, *, scale: Float32Array, bias: Float32Array) -> None:
     """Write ``resize(source) * scale + bias`` into ``out``.
 
     Args:
-        source: (h, w, C) uint8 or float32, an image with interleaved channels.
-        out: (C, H, W) float32, the resized image with planar channels; may be a view of a larger canvas.
-        scale: (C,) float32 factor of each channel.
-        bias: (C,) float32 summand of each channel.
+        source: ``(h, w, C)`` uint8 or float32, an image with interleaved channels.
+        out: ``(C, H, W)`` float32, the resized image with planar channels; may be a view of a larger canvas.
+        scale: ``(C,)`` float32 factor of each channel.
+        bias: ``(C,)`` float32 summand of each channel.
     """
     height, width, channels = source.shape
     rows = source.reshape(height, width * channels)
@@ -83,16 +77,14 @@ def resize_affine(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Columns:
-    """One gather that interpolates a row and separates its channels.
-
-    The elements of an interleaved row ``x0c0 x0c1 x0c2 x1c0 …`` are taken in the order of planar channels.
+    """One gather that interpolates an interleaved row ``x0c0 x0c1 x0c2 x1c0 …`` and separates its channels.
 
     Attributes:
-        before: (C * W,) int64, elements of an interleaved row.
-        after: (C * W,) int64, likewise.
-        weight: (C * W,) float32 weight of ``after``.
-        scale: (C * W,) float32 factor.
-        bias: (C * W,) float32 summand.
+        before: ``(C * W,)`` int64, elements of an interleaved row.
+        after: ``(C * W,)`` int64, likewise.
+        weight: ``(C * W,)`` float32 weight of ``after``.
+        scale: ``(C * W,)`` float32 factor.
+        bias: ``(C * W,)`` float32 summand.
     """
 
     before: NDArray[np.int64]
@@ -114,7 +106,7 @@ class _Columns:
         )
 
     def interpolate(self, rows: Float32Array, out: Float32Array, spare: Float32Array) -> None:
-        """Write the interpolated, scaled and shifted rows into ``out``; all are (n, …) float32."""
+        """Write the interpolated, scaled and shifted rows into ``out``; all are ``(n, …)`` float32."""
         np.take(rows, self.before, axis=1, out=out, mode="clip")
         np.take(rows, self.after, axis=1, out=spare, mode="clip")
         _blend(out, spare, self.weight)

@@ -1,4 +1,4 @@
-"""Which files a user meant, and what the annotated copies are called."""
+"""Input files of paths and folders, and names of their annotated copies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _JPEG_SUFFIXES: Final = frozenset({".jpe", ".jpeg", ".jpg"})
 
 
 def is_video(path: Path) -> bool:
-    """Say whether a file is taken as a video: by its suffix; everything else is taken as an image."""
+    """Return whether a file is a video, by its suffix; all other files are images."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def files_in_folder(folder: Path) -> list[Path]:
-    """Return the image and video files of a folder, sorted by name; sub-folders and hidden files are left out.
+    """Return the image and video files of a folder, sorted by name, without sub-folders and hidden files.
 
     Raises:
         ImageError: there are none, or the folder cannot be read.
@@ -37,13 +37,13 @@ def files_in_folder(folder: Path) -> list[Path]:
     if not files:
         raise ImageError(
             f"{folder}: expected images or videos, the folder has none",
-            hint=f"files ending in {', '.join(sorted(known))} are taken; folders inside it are not searched",
+            hint=f"files ending in {', '.join(sorted(known))} are read; folders inside it are not searched",
         )
     return files
 
 
 def files_of(arguments: Iterable[str]) -> tuple[list[Path], dict[str, ImageError]]:
-    """Return the files that paths and folders stand for, each once, in order; and what is wrong with the others."""
+    """Return the files of paths and folders, each once, in order; and the errors of the unusable arguments."""
     files: dict[Path, Path] = {}
     errors: dict[str, ImageError] = {}
     for argument in arguments:
@@ -61,10 +61,9 @@ def files_of(arguments: Iterable[str]) -> tuple[list[Path], dict[str, ImageError
 
 
 def output_names(files: Iterable[Path]) -> dict[Path, str]:
-    """Return what the annotated copy of each file is called.
+    """Return the name of each file's annotated copy.
 
-    JPEG stays JPEG, every other image becomes PNG, every video becomes .mp4. Of several copies with one name all
-    but the first are numbered: ``photo.jpg``, ``photo-2.jpg``.
+    JPEG stays JPEG, other images become PNG, videos .mp4. Equal names are numbered: ``photo.jpg``, ``photo-2.jpg``.
     """
     taken: set[str] = set()
     names: dict[Path, str] = {}
@@ -80,7 +79,7 @@ def output_names(files: Iterable[Path]) -> dict[Path, str]:
 
 
 def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse to write over what is read.
+    """Refuse to overwrite an input.
 
     Raises:
         UsageError: an output is one of the inputs.

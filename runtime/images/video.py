@@ -1,6 +1,6 @@
-"""Videos by OpenCV: frames in, annotated frames out. Sound is not carried over.
+"""Read and write videos with OpenCV, without sound.
 
-FFmpeg also plays lists of other files and streams off the network. Opened here is one file, of a video's format.
+FFmpeg also plays lists of other files and network streams; here it opens one file of a video's format.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpe
 _FALLBACK_FPS: Final = 25.0
 _FFMPEG_QUIET: Final = "-8"
 _FFMPEG_FORMATS: Final = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegvideo,mpegts,asf"
-_IMAGES: Final = "CV_IMAGES"  # takes a name with %d in it as those of many files
+_IMAGES: Final = "CV_IMAGES"  # reads many files for a name with %d in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,8 @@ class Video:
 
     Attributes:
         path: the file.
-        fps: frames per second; 25 where the file does not say.
-        frame_count: how many frames its header promises, or None where it does not say.
+        fps: frames per second; 25 if the file has none.
+        frame_count: the frame count in its header, or None if it has none.
     """
 
     path: Path
@@ -97,7 +97,7 @@ def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
 
 
 class VideoWriter:
-    """Writes frames to an .mp4 file; the first frame settles its size.
+    """Writes frames to an .mp4 file of the first frame's size.
 
     Args:
         path: the file.
@@ -114,7 +114,7 @@ class VideoWriter:
         """Append a frame.
 
         Args:
-            frame: (H, W, 3) uint8 RGB; an odd last row or column is dropped, because the codec takes even sizes.
+            frame: ``(H, W, 3)`` uint8 RGB; an odd last row or column is dropped, because the codec takes even sizes.
 
         Raises:
             OutputError: OpenCV cannot write the file.
@@ -136,15 +136,16 @@ class VideoWriter:
             self._writer.release()
 
     def require_whole(self) -> None:
-        """Check a finished file; OpenCV tells of no failed write, such as on a full disk.
+        """Check a finished file; OpenCV reports no failed write, such as on a full disk.
 
         Raises:
             OutputError: the file does not have all frames.
         """
         if self._writer is None:
             return
-        capture = import_opencv().VideoCapture(str(self._path))
-        there = int(capture.get(import_opencv().CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        cv2 = import_opencv()
+        capture = cv2.VideoCapture(str(self._path))
+        there = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
         if there != self._count:
             raise OutputError(
@@ -155,7 +156,7 @@ class VideoWriter:
 
 @contextmanager
 def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
-    """Give a ``VideoWriter`` that is closed at the end of the block, and checked where the block succeeds.
+    """Yield a ``VideoWriter`` that is closed at the end of the block, and checked if the block succeeds.
 
     Raises:
         OutputError: the file does not have all frames.
@@ -169,9 +170,9 @@ def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
 
 
 def _silence(cv2: Any) -> None:
-    """Keep OpenCV's and FFmpeg's own messages off standard error; ours say the same in one line.
+    """Keep OpenCV's and FFmpeg's own messages off standard error: our errors report the same on one line.
 
-    FFmpeg's level is read from the environment when the first video is opened; a level the user set is kept.
+    FFmpeg reads its level from the environment when the first video is opened; a level the user set is kept.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _FFMPEG_QUIET)
     logging = getattr(getattr(cv2, "utils", None), "logging", None)

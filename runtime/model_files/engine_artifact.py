@@ -1,8 +1,7 @@
 """A ``*.frcnn`` file: its manifest, and its parts on demand.
 
-A serialized engine is code: whoever makes one can run what they like on the system that loads it. The checks here
-find damage, and with ``check_trusted`` everything that somebody else made; the manifest's own hashes alone do not tell
-who made the file.
+A serialized engine is code: its author can run anything on the system that loads it. The hashes in the manifest detect
+damage, not who made the file; ``check_trusted`` refuses every file that the caller does not name.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class EngineArtifact:
 
     Attributes:
         path: the file.
-        manifest: what it says of itself.
+        manifest: its description.
         archive: the parts.
     """
 
@@ -63,7 +62,7 @@ class EngineArtifact:
                 pass
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file: what ``sha256sum`` says, and ``frcnn inspect``.
+        """Return the SHA-256 of the file, as ``sha256sum`` and ``frcnn inspect`` print it.
 
         Raises:
             ArtifactError: the file can no longer be read, or was changed since it was opened.
@@ -71,10 +70,10 @@ class EngineArtifact:
         return self.archive.sha256()
 
     def check_trusted(self, trusted_hashes: Collection[str] | None) -> None:
-        """Refuse the file unless its SHA-256 is among those that the caller trusts.
+        """Refuse the file unless the caller trusts its SHA-256.
 
-        The rule of ``Detector.load(trusted_hashes=)``. The hash is that of the whole file, so it vouches for the
-        manifest and through it for every engine and kernel, whose own hashes are checked when they are read.
+        The hash covers the whole file, so the manifest, and through it every engine and kernel, whose own hashes are
+        checked when they are read.
 
         Args:
             trusted_hashes: SHA-256 of files, 64 hexadecimal digits each; None trusts every file.
@@ -101,10 +100,10 @@ class EngineArtifact:
             )
 
     def read_precision(self) -> tuple[PrecisionRecord, ...]:
-        """Return the precision of every layer, or nothing where the artifact does not tell.
+        """Return the precision of every layer; empty if the artifact does not list it.
 
         Raises:
-            ArtifactError: the part that tells is damaged.
+            ArtifactError: the part that lists it is damaged.
         """
         if PRECISION_PART not in self.manifest.parts:
             return ()
@@ -115,7 +114,7 @@ class EngineArtifact:
 
 
 def open_engine_artifact(path: str | os.PathLike[str]) -> EngineArtifact:
-    """Read what an artifact says of itself; its parts must be those that it lists, and are not read yet.
+    """Read the manifest of an artifact, whose parts must be those that it lists; they are not read yet.
 
     Raises:
         ArtifactError: the file cannot be read, is damaged, is no engine artifact, or one of another schema version.

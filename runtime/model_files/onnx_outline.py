@@ -1,9 +1,8 @@
 """Read an ONNX file without its weights.
 
-An ONNX file is one protobuf message. Walking its fields and stepping over the weights' bytes finds the manifest in
-a fraction of a millisecond, whatever the model weighs, needs no package, and notices a truncated file or one that
-is no ONNX before a runtime prints pages about it. What is left after dropping the weights is an ordinary
-``ModelProto`` for the package ``onnx`` to read.
+An ONNX file is one protobuf message. Walking its fields and skipping the weights finds the manifest in a fraction of a
+millisecond, whatever the model's size, needs no package, and detects a truncated file or one that is no ONNX before a
+runtime prints pages about it. Without the weights it is an ordinary ``ModelProto`` for the package ``onnx``.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _MAX_BYTES: Final = 64 << 20  # besides the weights; those of real models are be
 
 
 class _Field(NamedTuple):
-    """One protobuf field in a file: its number, wire type, where it begins, and where its payload begins and ends."""
+    """One protobuf field in a file: its number, wire type, begin, and its payload's begin and end."""
 
     number: int
     wire: int
@@ -48,10 +47,10 @@ class _NotOnnxError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """What an ONNX file says of itself, without its weights.
+    """An ONNX file without its weights.
 
     Attributes:
-        producer: the program that made it; empty where it does not say.
+        producer: the program that made it; empty if the file does not name it.
         metadata: ``metadata_props``.
         model: a serialized ``ModelProto`` whose larger initializers have no values.
         weight_bytes: bytes of the values that were left out.
@@ -69,8 +68,8 @@ def read_outline(path: str | os.PathLike[str]) -> Outline:
     """Read an ONNX file without its weights.
 
     Raises:
-        ArtifactError: it is missing, empty, a folder, truncated, or no ONNX file; it is not whole but has values in
-            other files; or it is larger besides its weights than any of ours.
+        ArtifactError: it is missing, empty, a folder, truncated, or no ONNX file; it has values in other files; or it
+            has too many bytes besides its weights.
     """
     file_path = Path(path)
     make_one = "make one with: frcnn export CHECKPOINT -o model.onnx"
@@ -99,7 +98,7 @@ def _outline(file: BinaryIO, size: int) -> Outline:
         seen.add(field.number)
         if field.number == _MODEL_GRAPH:
             graph, dropped = _without_weights(file, field)
-            kept += _key(field.number) + _varint(len(graph)) + graph
+            kept += _message(field.number, graph)
             weight_bytes += dropped
         else:
             _keep(kept, file, field.begin, field.end)
@@ -130,12 +129,12 @@ def _without_weights(file: BinaryIO, graph: _Field) -> tuple[bytes, int]:
                 dropped += part.end - part.payload
             else:
                 _keep(tensor, file, part.begin, part.end)
-        kept += _key(_GRAPH_INITIALIZER) + _varint(len(tensor)) + tensor
+        kept += _message(_GRAPH_INITIALIZER, tensor)
     return bytes(kept), dropped
 
 
 def _keep(kept: bytearray, file: BinaryIO, begin: int, end: int) -> None:
-    """Append bytes of the file, as long as there is not more of them than a model of ours has."""
+    """Append bytes of the file, up to the limit."""
     if len(kept) + end - begin > _MAX_BYTES:
         raise _NotOnnxError(f"one with more than {_MAX_BYTES:,} bytes besides its weights")
     kept += _read(file, begin, end)
@@ -156,17 +155,15 @@ def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[_Field]:
     while position < end:
         key, payload = _read_varint(file, position, end)
         number, wire = key >> 3, key & 7
+        if number == 0 or wire not in (_VARINT, _BYTES, *_FIXED_BYTES):
+            raise _NotOnnxError(_guess(file))
         if wire == _VARINT:
             stop = _read_varint(file, payload, end)[1]
         elif wire == _BYTES:
             length, payload = _read_varint(file, payload, end)
             stop = payload + length
-        elif wire in _FIXED_BYTES:
-            stop = payload + _FIXED_BYTES[wire]
         else:
-            raise _NotOnnxError(_guess(file))
-        if number == 0:
-            raise _NotOnnxError(_guess(file))
+            stop = payload + _FIXED_BYTES[wire]
         if stop > end:
             known = begin > 0 or number in _MODEL_FIELDS
             raise _NotOnnxError(f"a truncated one ({stop - end:,} bytes are missing)" if known else _guess(file))
@@ -199,8 +196,9 @@ def _text(file: BinaryIO, field: _Field) -> str:
         raise _NotOnnxError("a damaged one: its metadata is no UTF-8 text") from error
 
 
-def _key(number: int) -> bytes:
-    return _varint(number << 3 | _BYTES)
+def _message(number: int, content: bytes | bytearray) -> bytes:
+    """Return a field that holds a message."""
+    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
@@ -208,12 +206,11 @@ def _varint(value: int) -> bytes:
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return bytes((*encoded, value))
 
 
 def _guess(file: BinaryIO) -> str:
-    """Say what a file that is no ONNX looks like, from its first bytes."""
+    """Return what a file that is no ONNX looks like, from its first bytes."""
     start = _read(file, 0, 16)
     if start.startswith(b"PK\x03\x04"):
         return "a zip archive (a PyTorch checkpoint?)"

@@ -1,8 +1,8 @@
-"""Draw detections on an image so that they can be read, whatever the image's size.
+"""Draw detections on an image, readable at every size.
 
-Line width and text size follow the image's size; an image too small to carry text is enlarged by a whole factor.
-Each class has one colour of the Okabe-Ito palette, which colour-blind people can tell apart; outlines have dark
-edges, and names stand on plates of their class's colour in black or white, whichever contrasts more.
+Line width and text size follow the image's size; an image too small for text is enlarged by a whole factor. Each class
+has a colour of the Okabe-Ito palette, which colour-blind people can tell apart. Outlines have dark edges; names are on
+plates of the class's colour, in black or white, whichever contrasts more.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MIN_FONT_PX: Final = 12
 _FONT_SHARE: Final = 0.021
 _LINE_SHARE: Final = 0.003
 _SMALL_PLATES: Final = 3
-"""A box of less than so many plates is small: a plate on it would hide what it shows."""
+"""A box smaller than so many plates is small: a plate on it would hide the object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class _Object:
 
 
 def class_colour(label: int) -> Colour:
-    """Return the (red, green, blue) colour of a class; the same one always."""
+    """Return the (red, green, blue) colour of a class."""
     return PALETTE[(label - 1) % len(PALETTE)]
 
 
@@ -81,17 +81,16 @@ def annotate(
 ) -> NDArray[np.uint8]:
     """Return an image with boxes, names and scores.
 
-    Boxes are drawn from the worst score to the best, so that the best lie on top. Plates are placed from the best to
-    the worst, each where it covers no better one if there is such a place.
+    The best scores are drawn last, on top. Plates are placed from the best score to the worst, each where it covers no
+    better one if there is such a place.
 
     Args:
-        pixels: (H, W, 3) uint8 RGB; not changed.
+        pixels: ``(H, W, 3)`` uint8 RGB; not changed.
         detections: in pixels of that image.
-        colours: one a detection; None: their classes' colours.
+        colours: one per detection; None: their classes' colours.
 
     Returns:
-        (f * H, f * W, 3) uint8 RGB; f is 1, or for images with less than 320 pixels on their long side the
-        smallest whole number that reaches them.
+        ``(f * H, f * W, 3)`` uint8 RGB; f is the smallest whole number that makes the long side 320 pixels or more.
     """
     height, width = pixels.shape[:2]
     factor = max(1, math.ceil(_READABLE_SIDE_PX / max(height, width)))
@@ -126,7 +125,7 @@ def _object(
 
 
 def _draw_box(canvas: ImageDraw.ImageDraw, item: _Object, style: _Style) -> None:
-    """Draw an outline inside the box: a dark edge on either side of a coloured line."""
+    """Draw an outline inside the box: a coloured line between two dark edges."""
     x1, y1, x2, y2 = item.box
     room = min(x2 - x1, y2 - y1) // 2
     edge = style.edge_px if room > style.line_px + 2 * style.edge_px else 0
@@ -147,9 +146,9 @@ def _draw_plate(canvas: ImageDraw.ImageDraw, item: _Object, plate: Rectangle, st
 
 
 def _placed(objects: list[_Object], style: _Style, frame: tuple[int, int]) -> list[tuple[_Object, Rectangle]]:
-    """Choose where the plates go; an object whose plate is higher than the frame has none.
+    """Place the plates where they cover least; a plate that is higher than the frame is left out.
 
-    Of the candidates the first that covers least is taken: other plates count fully, small boxes a quarter.
+    Covered plates count fully, covered small boxes a quarter.
     """
     placed: list[tuple[_Object, Rectangle]] = []
     for item in objects:
@@ -174,7 +173,7 @@ def _plate_size(text: str, style: _Style) -> tuple[int, int]:
 
 
 def _candidates(box: Rectangle, width: int, height: int) -> list[tuple[int, int]]:
-    """Return where a plate's upper left corner may go, best first: above the box, inside it, below it, beside it."""
+    """Return places of a plate's upper left corner, best first: above the box, inside it, below it, beside it."""
     x1, y1, x2, y2 = box
     return [
         (x1, y1 - height),
@@ -189,7 +188,7 @@ def _candidates(box: Rectangle, width: int, height: int) -> list[tuple[int, int]
 
 
 def _inside(x: int, y: int, width: int, height: int, frame: tuple[int, int]) -> Rectangle:
-    """Return the plate, moved into the frame; one wider than the frame begins at its left edge."""
+    """Return the plate, moved into the frame; a wider one begins at the frame's left edge."""
     x = max(0, min(x, frame[0] - width))
     y = max(0, min(y, frame[1] - height))
     return x, y, x + width, y + height

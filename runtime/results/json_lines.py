@@ -1,7 +1,6 @@
-"""Results as JSON Lines while the work goes on: one line an image or frame, out of our hands as soon as it is done.
+"""Results as JSON Lines: one line per image or frame, written and flushed as soon as it is done.
 
-The file is valid at every moment. A process that is killed loses no image whose line was written; a last line without
-its end is the one that was being written.
+The file is valid at every moment. If the process is killed, only the line being written is incomplete.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ STANDARD_OUTPUT: Final = "-"
 
 
 def partial_path(path: str | os.PathLike[str]) -> Path:
-    """Return where the lines are kept while the file at ``path`` is not there yet: ``r.json.partial.jsonl``."""
+    """Return the file of the lines while the one at ``path`` does not exist yet: ``r.json.partial.jsonl``."""
     return Path(f"{os.fspath(path)}.partial.jsonl")
 
 
 class ResultLines:
-    """A file of JSON Lines, begun anew.
+    """A new file of JSON Lines.
 
-    Where there was one it is removed, not emptied: another process that still writes to it keeps its own.
+    An old one is removed, not emptied: another process that still writes to it keeps its own.
 
     Args:
         path: the file, or ``"-"`` for standard output.

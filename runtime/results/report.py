@@ -1,4 +1,4 @@
-"""What ``frcnn detect`` tells: COCO results, the list of images, a table; and line by line while it runs."""
+"""The results of ``frcnn detect``: COCO results, the list of images, a table, and lines while it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Report"]
 
 @dataclass(slots=True, kw_only=True)
 class _File:
-    """What was found in one file so far."""
+    """The detections in one file so far."""
 
     size: str
     images: int = 0
@@ -31,13 +31,13 @@ class Report:
 
     Args:
         label_names: the model's class names, index 0 the background, or None.
-        lines: where each image or frame is written as soon as it is added: its entry of ``images`` with its entries
-            of ``results`` under ``results``.
+        lines: files that get each image or frame as soon as it is added: its entry of ``images`` with its entries of
+            ``results`` under ``results``.
 
     Attributes:
-        images: COCO ``images``: one dictionary an image or frame, with ``id``, ``file_name``, ``height``, ``width``
-            and, of a video, ``frame`` (from 0).
-        results: COCO results: one dictionary an object, with ``file_name`` and ``frame`` besides.
+        images: COCO ``images``: a dictionary per image or frame, with ``id``, ``file_name``, ``height``, ``width`` and,
+            of a video, ``frame`` (from 0).
+        results: COCO results: a dictionary per object, with ``file_name`` and ``frame`` in addition.
     """
 
     def __init__(self, label_names: tuple[str, ...] | None, *, lines: Sequence[ResultLines] = ()) -> None:
@@ -49,11 +49,11 @@ class Report:
 
     @property
     def without_objects(self) -> list[str]:
-        """The files in which nothing was found."""
+        """The files without detections."""
         return [name for name, file in self._files.items() if not file.classes]
 
     def add(self, image_id: int, file_name: str, found: Detections, *, frame: int | None = None) -> None:
-        """Take note of an image or frame.
+        """Add an image or frame.
 
         Raises:
             OutputError: its line cannot be written.
@@ -91,7 +91,7 @@ class Report:
         _write(path, {"images": self.images, "annotations": [], "categories": categories})
 
     def show(self) -> None:
-        """Print a table with one row a file."""
+        """Print a table with a row per file."""
         rows = []
         for name, file in self._files.items():
             counts = ", ".join(f"{count} {label}" for label, count in file.classes.most_common())

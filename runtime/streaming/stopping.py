@@ -1,22 +1,22 @@
-"""Ctrl-C and SIGTERM as a request to stop after the image in hand."""
+"""Ctrl-C and SIGTERM as a request to stop after the current image."""
 
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Final, Self
 
 __all__ = ["Stop"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _OF_A_SIGNAL: Final = 128
-"""What shells add to a signal's number for the exit code of what it ended."""
+"""Shells add this to a signal's number for the exit code of the program that it ended."""
 
 
 class Stop:
-    """While entered, notes the first of the signals; the second one does what it did before, which is to end at once.
+    """While entered, records the first signal; a second one has its former effect, which is to end at once.
 
-    A signal that is ignored (Ctrl-C of a program that a shell started in the background) stays ignored.
+    An ignored signal (Ctrl-C of a program that a shell started in the background) stays ignored.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class Stop:
 
     @property
     def reason(self) -> str:
-        """What asked for it, for messages."""
+        """The name of the signal for messages."""
         return "Ctrl-C" if self._signal == signal.SIGINT else "SIGTERM"
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C and 143 for SIGTERM; 0 while neither came."""
+        """130 for Ctrl-C, 143 for SIGTERM, 0 without a signal."""
         return 0 if self._signal is None else _OF_A_SIGNAL + self._signal
 
     def __enter__(self) -> Self:
@@ -47,9 +47,7 @@ class Stop:
                 signal.signal(number, self._ask)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give the signals back."""
         self._give_back()
 
