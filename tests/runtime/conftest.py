@@ -1,7 +1,7 @@
-"""A stand-in model for the plumbing: fixed boxes, and a score that tells which image it saw.
+"""A stand-in model: fixed boxes, and a score that identifies the image.
 
-It has the inputs, outputs and manifest of a model made by ``frcnn export`` and nothing of a network. Parity with
-torchvision is tested elsewhere, with real exported models.
+It has the inputs, outputs and manifest of an exported model, but no network. Parity with torchvision is tested
+elsewhere, with real exported models.
 """
 
 from __future__ import annotations
@@ -13,23 +13,15 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from PIL import Image
+from support.engine_files import source_manifest
 from support.fake_device import FakeDevice
 from support.simt import require_compiler
 
 from frcnn.runtime import Detector
-from frcnn.spec import (
-    MANIFEST_KEY,
-    Manifest,
-    ModelSpec,
-    PoolerSpec,
-    Precision,
-    RoIHeadsSpec,
-    RPNSpec,
-    Size,
-    TransformSpec,
-)
+from frcnn.spec import MANIFEST_KEY, Manifest, Precision, Size, TransformSpec
 
 LABELS = ("__background__", "cat", "dog", "teddy bear")
 
@@ -73,17 +65,12 @@ def make_manifest(
     precision: Precision = "fp32",
 ) -> Manifest:
     """Return a manifest; by default images are not normalised, so that a grey level survives to the output."""
-    pooler = PoolerSpec(
-        kind="align",
-        feature_names=("0",),
-        spatial_scales=(0.0625,),
-        level_thresholds=(),
-        output_size=(7, 7),
-        sampling_ratio=2,
-    )
-    model = ModelSpec(
+    base = source_manifest(precision=precision, canvases=canvases)
+    heads = base.model.roi_heads
+    pooler = replace(heads.pooler, feature_names=("0",), spatial_scales=(0.0625,), level_thresholds=())
+    model = replace(
+        base.model,
         architecture="fake",
-        num_classes=4,
         labels=labels,
         transform=TransformSpec(
             min_size=min_size,
@@ -93,30 +80,14 @@ def make_manifest(
             image_mean=mean,
             image_std=std,
         ),
-        rpn=RPNSpec(
-            num_levels=1,
-            anchors_per_location=(3,),
-            pre_nms_top_n=10,
-            post_nms_top_n=10,
-            nms_thresh=0.7,
-            score_thresh=0.0,
-        ),
-        roi_heads=RoIHeadsSpec(pooler=pooler, score_thresh=0.05, nms_thresh=0.5, detections_per_img=3),
+        rpn=replace(base.model.rpn, num_levels=1, anchors_per_location=(3,), pre_nms_top_n=10, post_nms_top_n=10),
+        roi_heads=replace(heads, pooler=pooler, detections_per_img=3),
     )
-    return Manifest(
-        schema_version=1,
-        model=model,
-        precision=precision,
-        canvases=canvases,
-        opset=20,
-        versions={"torch": "2.14.1"},
-        source_sha256=None,
-        assumptions=("min_size=64 (the builder's default)",),
-    )
+    return replace(base, model=model, assumptions=("min_size=64 (the builder's default)",))
 
 
 def make_model(path: Path, manifest: Manifest | None, *, dtype: str = "float") -> Path:
-    """Write a stand-in model; without a manifest it is somebody else's ONNX."""
+    """Write a stand-in model; without a manifest it is an ONNX file of another program."""
     model = onnx.parser.parse_model(GRAPH.format(dtype=dtype))
     weights = onnx.numpy_helper.from_array(np.arange(1024, dtype=np.float32), "weights")
     for index, tensor in enumerate(model.graph.initializer):
@@ -185,7 +156,7 @@ def image_file(tmp_path: Path, grey: Callable[..., NDArray[np.uint8]]) -> Callab
 
 @pytest.fixture
 def device() -> Iterator[FakeDevice]:
-    """A fake GPU, active on this thread; whatever was done wrong with it fails the test."""
+    """A fake GPU, active on this thread; any misuse fails the test."""
     require_compiler()
     made = FakeDevice()
     made.activate()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from frcnn.errors import ArtifactError, FrcnnError, ImageError, ImageSizeError, UsageError
+from frcnn.errors import ImageError, ImageSizeError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.runtime.host.backend import HostBackend
@@ -164,13 +162,6 @@ def test_a_static_model_refuses_what_does_not_fit(
         static([grey(9, 80, 60)])
 
 
-def test_stream_answers_what_came_before_a_bad_image(detector: Detector, grey: Grey, tmp_path: Path) -> None:
-    stream = detector.stream([grey(10), grey(20, 80, 60), tmp_path / "missing.jpg", grey(30)], batch_size=4)
-    assert [best(next(stream)), best(next(stream))] == [10, 20]
-    with pytest.raises(ImageError, match=r"missing\.jpg: no such file"):
-        next(stream)
-
-
 def test_stream_notes_where_the_iterable_failed(detector: Detector, grey: Grey) -> None:
     def camera() -> Iterator[object]:
         yield grey(10)
@@ -193,30 +184,12 @@ def test_stream_can_skip_bad_images(detector: Detector, grey: Grey, tmp_path: Pa
     assert skipped == [(1, "ImageError"), (3, "ImageError")]
 
 
-def test_closing_a_stream_stops_its_thread(detector: Detector, grey: Grey) -> None:
-    def endless() -> Iterator[object]:
-        while True:
-            yield grey(10)
-
-    stream = detector.stream(endless())
-    next(stream)
-    stream.close()
-    assert [thread for thread in threading.enumerate() if thread.name == "frcnn-prefetch"] == []
-
-
 def test_stream_gives_the_images_too(detector: Detector, grey: Grey, image_file: Callable[..., Path]) -> None:
     path = image_file("a.png", level=40)
     pairs = list(detector.stream_images([path, grey(50)]))
     assert [image.name for image, _ in pairs] == [str(path), "images[1]"]
     assert [int(image.pixels[0, 0, 0]) for image, _ in pairs] == [40, 50]
     assert [best(found) for _, found in pairs] == [40, 50]
-
-
-def test_one_detector_serves_several_threads(detector: Detector, grey: Grey) -> None:
-    levels = list(range(1, 81))
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda level: best(detector([grey(level, 40 + level, 60)])[0]), levels))
-    assert answers == levels
 
 
 def test_close_and_context_manager(model_path: Path, manifest_of: Callable[..., Manifest], grey: Grey) -> None:
@@ -234,13 +207,3 @@ def test_close_and_context_manager(model_path: Path, manifest_of: Callable[..., 
 def test_the_manifest_and_labels_are_there(detector: Detector, manifest_of: Callable[..., Manifest]) -> None:
     assert detector.manifest == manifest_of()
     assert detector.labels == ("__background__", "cat", "dog", "teddy bear")
-
-
-def test_load_refuses_what_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no such file"):
-        Detector.load(tmp_path / "model.onnx")
-
-
-def test_errors_are_one_family() -> None:
-    assert issubclass(ImageSizeError, ImageError)
-    assert issubclass(ImageError, FrcnnError)

@@ -7,8 +7,6 @@ import pkgutil
 import subprocess
 import sys
 
-import pytest
-
 import frcnn.runtime
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "cv2", "supervision", "tensorrt", "tensorrt_rtx", "pycuda")
@@ -25,15 +23,3 @@ def test_no_module_of_the_room_needs_a_heavy_package() -> None:
     blocked = f"import sys, importlib; sys.modules.update(dict.fromkeys({HEAVY!r}))"
     done = run(f"{blocked}\nfor name in {MODULES!r}: importlib.import_module(name)")
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("verb", ["detect", "inspect", "doctor"])
-def test_help_needs_no_heavy_package(verb: str) -> None:
-    blocked = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))"
-    done = run(f"{blocked}\nfrom frcnn.cli import main\nsys.exit(main([{verb!r}, '--help']))")
-    assert done.returncode == 0, done.stderr
-    assert f"usage: frcnn {verb}" in done.stdout
-
-
-def test_the_public_names() -> None:
-    assert frcnn.runtime.__all__ == ["Detections", "Detector", "RGBImage"]

@@ -15,11 +15,12 @@ from support.tiny_artifact import TinyArtifact
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.files.archive import write_archive
 from frcnn.runtime import Detector, loading
+from frcnn.runtime.model_files.engine_artifact import open_engine_artifact
 from frcnn.spec import Manifest
 
 
 class System:
-    """A system with a GPU that is fake: notes which engines it was asked to deserialise."""
+    """A system with a fake GPU; records the engines that are deserialised."""
 
     def __init__(self, device: FakeDevice) -> None:
         self.device = device
@@ -45,8 +46,6 @@ def system(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> System:
 
 def damaged(path: Path, part: str) -> Path:
     """Flip a bit in the middle of a part."""
-    from frcnn.runtime.model_files.engine_artifact import open_engine_artifact
-
     content = open_engine_artifact(path).read_part(part)
     data = bytearray(path.read_bytes())
     data[data.index(content) + len(content) // 2] ^= 1
@@ -65,26 +64,26 @@ def test_a_damaged_part_is_found_before_any_engine_is_loaded(tmp_path: Path, sys
 
 
 @pytest.mark.parametrize(
-    ("differs", "said"),
+    ("differs", "text"),
     [
         ({"version": "1.6.0"}, f"TensorRT-RTX {RTX_VERSION}"),
         ({"driver": "12.8"}, "CUDA 12.8"),
     ],
 )
-def test_what_does_not_fit_this_system_is_said_before_any_engine_is_loaded(
-    tmp_path: Path, system: System, differs: dict[str, str], said: str
+def test_an_artifact_of_another_system_is_refused_before_any_engine_is_loaded(
+    tmp_path: Path, system: System, differs: dict[str, str], text: str
 ) -> None:
     vars(system).update(differs)
     with pytest.raises(ArtifactError) as raised:
         Detector.load(write_engine_file(tmp_path / "model.frcnn"))
-    assert said in raised.value.message
+    assert text in raised.value.message
     assert "frcnn build model.onnx -o " in raised.value.hint
     assert system.loaded == []
     assert not system.device.is_open
 
 
 @pytest.mark.parametrize("architecture", ["sm_90", "sm_100", "sm_103", "sm_110"])
-def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_said_before_it_is_asked_for(
+def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_refused_before_it_is_imported(
     tmp_path: Path, system: System, monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
     system.device = FakeDevice(architecture=architecture)
@@ -99,13 +98,15 @@ def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_said_before_it_is_asked_for(
 
 
 def test_a_file_that_is_not_trusted_is_not_loaded(tmp_path: Path, system: System) -> None:
-    with pytest.raises(ArtifactError, match="is not among trusted_hashes"):
-        Detector.load(write_engine_file(tmp_path / "model.frcnn"), trusted_hashes=["0" * 64])
+    with pytest.raises(ArtifactError, match=r"is not among trusted_hashes, and its engines .* are code"):
+        Detector.load(
+            write_engine_file(tmp_path / "model.onnx"), trusted_hashes=["0" * 64]
+        )  # recognised by its content
     assert system.loaded == []
 
 
 @pytest.mark.parametrize("option", [{"threads": 2}, {"provider": "cuda"}, {"device": "cpu"}, {"workers": 0}])
-def test_options_that_an_engine_has_no_use_for_are_refused(
+def test_options_that_do_not_apply_to_an_engine_are_refused(
     tmp_path: Path, system: System, option: dict[str, Any]
 ) -> None:
     with pytest.raises(UsageError, match=next(iter(option))):
@@ -113,35 +114,33 @@ def test_options_that_an_engine_has_no_use_for_are_refused(
     assert system.loaded == []
 
 
-def test_a_loaded_detector_closes_all(tmp_path: Path, system: System, manifest_of: Callable[..., Manifest]) -> None:
-    tiny = TinyArtifact(manifest_of())
-    path = tmp_path / "model.frcnn"
-    write_archive(path, tiny.manifest.to_json(), tiny.parts.items())
-    system.version = tiny.manifest.target_version
-    system.engines = {tiny.parts[name]: engine for name, engine in tiny.engines(system.device).items()}
-    with Detector.load(path) as detector:
+@pytest.fixture
+def tiny(tmp_path: Path, system: System, manifest_of: Callable[..., Manifest]) -> TinyArtifact:
+    """A whole artifact in ``model.frcnn``, whose engines the system can load."""
+    made = TinyArtifact(manifest_of())
+    write_archive(tmp_path / "model.frcnn", made.manifest.to_json(), made.parts.items())
+    system.version = made.manifest.target_version
+    system.engines = {made.parts[name]: engine for name, engine in made.engines(system.device).items()}
+    return made
+
+
+def test_a_loaded_detector_closes_everything(tmp_path: Path, system: System, tiny: TinyArtifact) -> None:
+    with Detector.load(tmp_path / "model.frcnn") as detector:
         assert detector.manifest == tiny.manifest.source
         assert system.loaded == [b"first", b"second"]
     assert system.device.left_open() == {}
 
 
-def test_an_engine_that_does_not_load_leaves_nothing_open(
-    tmp_path: Path, system: System, manifest_of: Callable[..., Manifest]
-) -> None:
-    tiny = TinyArtifact(manifest_of())
-    path = tmp_path / "model.frcnn"
-    write_archive(path, tiny.manifest.to_json(), tiny.parts.items())
-    system.version = tiny.manifest.target_version
-    engines = tiny.engines(system.device)
-    system.engines = {b"first": engines["engines/0.plan"]}
-    engines["engines/1.plan"].close()
+@pytest.mark.usefixtures("tiny")
+def test_an_engine_that_does_not_load_leaves_nothing_open(tmp_path: Path, system: System) -> None:
+    system.engines.pop(b"second").close()
     with pytest.raises(KeyError):
-        Detector.load(path)
+        Detector.load(tmp_path / "model.frcnn")
     assert system.loaded == [b"first", b"second"]
     assert system.device.left_open() == {}
 
 
-def test_without_a_gpu_it_is_one_line(tmp_path: Path) -> None:
+def test_without_a_gpu_the_error_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FrcnnError) as raised:
         Detector.load(write_engine_file(tmp_path / "model.frcnn"))
     assert "\n" not in raised.value.message

@@ -187,5 +187,5 @@ def test_a_float_that_is_no_brightness_is_refused_wherever_it_is(tmp_path, value
 def test_an_image_of_something_else_is_refused(tmp_path, pixels):
     path = tmp_path / "model.onnx"
     path.write_bytes(answering().SerializeToString())
-    with Detector.load(path) as detector, pytest.raises(ImageError, match="got a Image of"):
+    with Detector.load(path) as detector, pytest.raises(ImageError, match="got an RGBImage of"):
         detector([RGBImage(pixels=pixels, name="it")])

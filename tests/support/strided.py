@@ -1,4 +1,4 @@
-"""Views of one image whose pixels lie in memory in every order that callers hand in."""
+"""Random images, and views of one whose pixels lie in memory in every order that callers hand in."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["BASE", "VIEWS"]
+__all__ = ["BASE", "VIEWS", "noise"]
 
-BASE = np.random.default_rng(1).integers(0, 256, (12, 14, 3), dtype=np.uint8)
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Return a random image (H, W, 3) uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+BASE = noise(12, 14, 1)
 
 VIEWS: dict[str, Callable[[], np.ndarray]] = {
     "as written": lambda: BASE,

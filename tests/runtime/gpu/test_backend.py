@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from support.fake_device import FakeDevice
+from support.strided import noise
 from support.tiny_artifact import TinyArtifact, profile
 
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
@@ -35,10 +36,6 @@ def backend(device: FakeDevice, artifact: TinyArtifact) -> Iterator[EngineBacken
     yield made
     made.close()
     assert device.left_open() == {}
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def placed(backend: EngineBackend, *images: object) -> list[Placed]:

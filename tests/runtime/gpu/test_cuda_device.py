@@ -13,9 +13,6 @@ import pytest
 from support.libcuda import build_stand_in, run_with_stand_in
 
 from frcnn.errors import ArtifactError
-from frcnn.plugins.cuda.driver import Driver
-from frcnn.runtime.gpu.cuda_device import CudaDevice
-from frcnn.runtime.gpu.device import Device
 
 pytestmark = pytest.mark.slow
 
@@ -56,11 +53,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def said(folder: Path) -> Any:
     """Give a function that runs code with the stand-in and returns what it says it has done."""
     return lambda code: json.loads(run_with_stand_in(PRELUDE + textwrap.dedent(code), folder))
-
-
-def test_it_is_what_the_runtime_asks_for() -> None:
-    held: type[Device] = CudaDevice  # mypy compares the two
-    assert held.__name__ == "CudaDevice"
 
 
 def test_what_it_says_of_the_gpu(said: Any) -> None:
@@ -436,9 +428,7 @@ def test_gpus_that_there_are_not(said: Any) -> None:
 
 
 def test_kernels_launch_through_the_same_driver(said: Any) -> None:
-    (architecture,) = said("gpu = CudaDevice()\ndone(gpu.driver.architecture())")
-    assert architecture == "sm_90"
-    assert isinstance(Driver, type)
+    assert said("gpu = CudaDevice()\ndone(gpu.driver.architecture())") == ["sm_90"]
 
 
 def test_without_a_driver_it_says_so_on_one_line(tmp_path: Path) -> None:

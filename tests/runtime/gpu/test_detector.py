@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 from support.cut_artifact import CutArtifact
-from support.engine_files import write_engine_file
 from support.exports import Exports
 from support.fake_device import DeviceArray, FakeDevice
 from support.images import SHAPES, photographs
+from support.strided import noise
 from support.tiny_artifact import TinyArtifact, profile, tiny_outputs
 
 from frcnn.benchmarks.parity.matching import match
@@ -50,10 +50,6 @@ def detector(device: FakeDevice, manifest_of: ManifestOf) -> Iterator[Detector]:
 def on_host(manifest_of: ManifestOf) -> Detector:
     network: Network = TinyNetwork()
     return Detector(HostBackend(network, manifest_of()), manifest_of())
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def same(found: Detections, expected: Detections, *, px: float = 1e-3, score: float = 1e-5) -> None:
@@ -170,12 +166,6 @@ class TestStream:
             for found, wanted in zip(detector.stream(camera(), batch_size=batch_size), on_host(frames), strict=True):
                 same(found, wanted)
 
-    def test_the_next_batch_is_on_the_gpu_before_an_answer_is_waited_for(
-        self, detector: Detector, device: FakeDevice
-    ) -> None:
-        detector([noise(60, 80, seed) for seed in range(9)])
-        assert device.calls["create_stream"] == 2
-
     def test_a_live_source_gets_its_answer_before_the_next_image(self, detector: Detector) -> None:
         answered = []
 
@@ -209,12 +199,6 @@ class TestStream:
             for found in answers:
                 same(found, frame)
             assert len(detector([frames[0]])[0]) == 5
-
-    def test_answers_before_a_bad_image_come_first(self, detector: Detector, tmp_path: Path) -> None:
-        stream = detector.stream([noise(60, 80), tmp_path / "missing.jpg"])
-        next(stream)
-        with pytest.raises(ImageError, match=r"missing\.jpg"):
-            next(stream)
 
     def test_images_of_a_device_do_not_come_back(self, detector: Detector, device: FakeDevice) -> None:
         with pytest.raises(UsageError, match=r"stream_images: .* lies in device memory"):
@@ -314,28 +298,13 @@ def test_a_whole_model_detects_what_onnx_runtime_detects(
     assert device.left_open() == {}
 
 
-class TestLoading:
-    """What is refused before a GPU is looked for."""
+class TestLoadingAModelOnnx:
+    @pytest.mark.parametrize("option", [{"workers": 2}, {"trusted_hashes": ["0" * 64]}])
+    def test_options_of_an_engine_are_refused(self, model_path: Path, option: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match=f"{next(iter(option))}: a model.onnx holds no engines"):
+            Detector.load(model_path, **option)
 
-    @pytest.fixture
-    def path(self, tmp_path: Path) -> Path:
-        return write_engine_file(tmp_path / "model.onnx")  # told by its content, not its name
-
-    def test_options_of_the_other_kind_of_file(self, path: Path, model_path: Path) -> None:
-        options: list[dict[str, Any]] = [{"device": "cpu"}, {"threads": 2}, {"provider": "cuda"}, {"workers": 0}]
-        for given in options:
-            with pytest.raises(UsageError, match=next(iter(given))):
-                Detector.load(path, **given)
-        for given in ({"workers": 2}, {"trusted_hashes": ["0" * 64]}):
-            with pytest.raises(UsageError, match=f"{next(iter(given))}: a model.onnx holds no engines"):
-                Detector.load(model_path, **given)
-
-    def test_a_file_that_is_not_trusted(self, path: Path) -> None:
-        with pytest.raises(ArtifactError, match="is not among trusted_hashes") as raised:
-            Detector.load(path, trusted_hashes=["0" * 64])
-        assert "code" in raised.value.message
-
-    def test_a_model_onnx_goes_where_it_is_for(self, model_path: Path) -> None:
+    def test_it_runs_on_the_cpu_by_default(self, model_path: Path) -> None:
         for device in (None, "cpu"):
             with Detector.load(model_path, device=device, threads=1) as detector:  # type: ignore[arg-type]
                 assert len(detector([np.full((60, 80, 3), 200, np.uint8)])[0]) == 2

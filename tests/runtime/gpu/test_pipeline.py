@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -33,12 +33,16 @@ class Bound:
         self.pipeline = Pipeline(self.program, device, key, 0, self.stream)
         self.arena = device.allocate(self.pipeline.arena_bytes)
         self.pipeline.place_in(self.arena.pointer)
-        self.said: list[str] = []
+        self.warnings: list[str] = []
 
     def launch(self) -> dict[str, np.ndarray]:
-        self.pipeline.launch(self.stream, self.said.append)
+        self.pipeline.launch(self.stream, self.warnings.append)
         self.device.synchronize(self.stream)
         return {name: array.copy() for name, array in self.pipeline.outputs.items()}
+
+    def fill(self, seed: int) -> None:
+        self.pipeline.images[...] = images(seed)
+        self.pipeline.sizes[...] = SIZES
 
     def close(self) -> None:
         self.pipeline.close()
@@ -46,6 +50,25 @@ class Bound:
         self.device.destroy_stream(self.stream)
         for engine in self.engines.values():
             engine.close()
+
+
+Bind = Callable[..., Bound]
+
+
+@pytest.fixture
+def bind(device: FakeDevice, manifest_of: ManifestOf) -> Iterator[Bind]:
+    """Bind the tiny artifact to a batch; everything is released at the end."""
+    made: list[Bound] = []
+
+    def make(batch: int = 2, *, from_pixels: bool = False, images: Any = "float32", **options: Any) -> Bound:
+        artifact = TinyArtifact(manifest_of(), images=images)
+        made.append(Bound(device, artifact, PipelineKey(batch, CANVAS, from_pixels), **options))
+        return made[-1]
+
+    yield make
+    for bound in made:
+        bound.close()
+    assert device.left_open() == {"devices": 1}
 
 
 def images(seed: int, batch: int = 2) -> np.ndarray:
@@ -56,23 +79,20 @@ SIZES = np.array([[60, 90], [64, 70]], np.int32)
 
 
 @pytest.mark.slow
-def test_plain_and_replayed_answers_are_those_of_the_parts(device: FakeDevice, manifest_of: ManifestOf) -> None:
-    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
+def test_plain_and_replayed_launches_give_the_outputs_of_the_parts(bind: Bind, device: FakeDevice) -> None:
+    bound = bind()
     for seed in range(4):
-        bound.pipeline.images[...] = images(seed)
-        bound.pipeline.sizes[...] = SIZES
+        bound.fill(seed)
         expected = tiny_outputs(images(seed), SIZES)
         for name, array in bound.launch().items():
             np.testing.assert_array_equal(array, expected[name])
         assert bound.pipeline.has_graph == (seed > 0)
     assert device.calls["capture"] == 1
     assert device.calls["graph launch"] == 3
-    bound.close()
-    assert device.left_open() == {"devices": 1}
 
 
-def test_images_of_bytes_are_prepared_by_the_kernel(device: FakeDevice, manifest_of: ManifestOf) -> None:
-    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(1, CANVAS, True))
+def test_images_of_bytes_are_prepared_by_the_kernel(bind: Bind, device: FakeDevice) -> None:
+    bound = bind(1, from_pixels=True)
     pixels = np.random.default_rng(3).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     memory = device.array(pixels)
     address = memory.__cuda_array_interface__["data"][0]
@@ -84,75 +104,62 @@ def test_images_of_bytes_are_prepared_by_the_kernel(device: FakeDevice, manifest
         np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
         np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-4)
         np.testing.assert_array_equal(found["labels"], expected["labels"])
-    bound.close()
 
 
-def test_answers_are_garbage_until_the_stream_is_done(device: FakeDevice, manifest_of: ManifestOf) -> None:
+def test_outputs_are_garbage_until_the_stream_is_done(bind: Bind, device: FakeDevice) -> None:
     """The fake device shows what a missing wait would read, also when a graph is replayed."""
-    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
-    bound.pipeline.images[...] = images(0)
-    bound.pipeline.sizes[...] = SIZES
+    bound = bind()
+    bound.fill(0)
     bound.launch()
     for _ in range(2):
-        bound.pipeline.launch(bound.stream, bound.said.append)
+        bound.pipeline.launch(bound.stream, bound.warnings.append)
         assert (bound.pipeline.outputs["num_detections"].view(np.uint8) == 0xA5).all()
         device.synchronize(bound.stream)
         np.testing.assert_array_equal(bound.pipeline.outputs["scores"], tiny_outputs(images(0), SIZES)["scores"])
-    bound.close()
 
 
-def test_what_is_uploaded_is_read_when_the_stream_runs(device: FakeDevice, manifest_of: ManifestOf) -> None:
-    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
+def test_inputs_are_read_when_the_stream_runs(bind: Bind, device: FakeDevice) -> None:
+    bound = bind()
     bound.pipeline.sizes[...] = SIZES
-    bound.pipeline.launch(bound.stream, bound.said.append)
+    bound.pipeline.launch(bound.stream, bound.warnings.append)
     bound.pipeline.images[...] = images(5)  # too early for the next call: this one has not run
     device.synchronize(bound.stream)
     np.testing.assert_array_equal(bound.pipeline.outputs["scores"], tiny_outputs(images(5), SIZES)["scores"])
-    bound.close()
 
 
-def test_dead_tensors_share_memory(device: FakeDevice, manifest_of: ManifestOf) -> None:
-    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False), workspace_bytes=200_000)
+def test_dead_tensors_share_memory(bind: Bind) -> None:
+    bound = bind(workspace_bytes=200_000)
     image_bytes = aligned(images(0).nbytes)
     assert image_bytes + 200_000 <= bound.pipeline.arena_bytes  # both are needed while the first engine runs
     assert bound.pipeline.arena_bytes < image_bytes + 2 * 200_000  # the second engine's workspace lies where they were
-    bound.close()
 
 
 @pytest.mark.parametrize("element", ["float16", "bfloat16"])
-def test_images_are_typed_as_the_network_wants_them(device: FakeDevice, manifest_of: ManifestOf, element: str) -> None:
-    bound = Bound(device, TinyArtifact(manifest_of(), images=element), PipelineKey(1, CANVAS, False))
+def test_images_have_the_type_of_the_networks_input(bind: Bind, element: str) -> None:
+    bound = bind(1, images=element)
     assert bound.pipeline.images.dtype == (np.float16 if element == "float16" else np.uint16)
-    bound.close()
 
 
-def test_an_engine_that_cannot_be_captured_stays_plain_and_says_so_once(
-    device: FakeDevice, manifest_of: ManifestOf
-) -> None:
-    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False), capturable=False)
+def test_an_engine_that_cannot_be_captured_warns_once(bind: Bind, device: FakeDevice) -> None:
+    bound = bind(capturable=False)
     for seed in range(4):
-        bound.pipeline.images[...] = images(seed)
-        bound.pipeline.sizes[...] = SIZES
+        bound.fill(seed)
         np.testing.assert_array_equal(bound.launch()["scores"], tiny_outputs(images(seed), SIZES)["scores"])
     assert device.calls["capture"] == 0
-    assert len(bound.said) == 1
-    assert "cannot be captured" in bound.said[0]
-    bound.close()
+    assert len(bound.warnings) == 1
+    assert "cannot be captured" in bound.warnings[0]
 
 
-def test_a_capture_that_fails_falls_back_to_plain_launches(device: FakeDevice, manifest_of: ManifestOf) -> None:
-    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
-    bound.pipeline.images[...] = images(0)
-    bound.pipeline.sizes[...] = SIZES
+def test_a_failed_capture_falls_back_to_plain_launches(bind: Bind, device: FakeDevice) -> None:
+    bound = bind()
+    bound.fill(0)
     bound.launch()
     device.fail_at = device.calls.total() + 5  # is_capturable twice, capture, and the second launch in it
     for _ in range(3):
         np.testing.assert_array_equal(bound.launch()["scores"], tiny_outputs(images(0), SIZES)["scores"])
-    assert len(bound.said) == 1
-    assert "injected" in bound.said[0]
+    assert len(bound.warnings) == 1
+    assert "injected" in bound.warnings[0]
     assert not bound.pipeline.has_graph
-    bound.close()
-    assert device.left_open() == {"devices": 1}
 
 
 def test_a_shape_outside_the_profile_leaves_nothing_open(device: FakeDevice, manifest_of: ManifestOf) -> None:
@@ -220,12 +227,9 @@ class TestKernels:
             load_program(changed, artifact.read_part, artifact.engines(device), device)
 
 
-def test_launching_in_steps_reports_each_step_and_gives_the_graphs_outputs(
-    device: FakeDevice, manifest_of: ManifestOf
-) -> None:
-    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(2, CANVAS, False))
-    bound.pipeline.images[:] = images(3)
-    bound.pipeline.sizes[:] = SIZES
+def test_launching_in_steps_gives_the_graphs_outputs(bind: Bind, device: FakeDevice) -> None:
+    bound = bind()
+    bound.fill(3)
     expected = [bound.launch() for _ in range(3)][-1]
     assert bound.pipeline.has_graph
     launches = device.calls["graph launch"]
@@ -244,11 +248,10 @@ def test_launching_in_steps_reports_each_step_and_gives_the_graphs_outputs(
         ("engine", "engines/1.plan"),
         ("download", "outputs"),
     ]
-    bound.close()
 
 
-def test_layers_are_reported_with_the_step_that_ran_them(device: FakeDevice, manifest_of: ManifestOf) -> None:
-    bound = Bound(device, TinyArtifact(manifest_of()), PipelineKey(1, CANVAS, True), layers=(("a", 1.0), ("b", 2.0)))
+def test_layers_are_reported_with_the_step_that_ran_them(bind: Bind, device: FakeDevice) -> None:
+    bound = bind(1, from_pixels=True, layers=(("a", 1.0), ("b", 2.0)))
     image = device.array(np.zeros((*CANVAS, 3), np.uint8))
     pointer = image.__cuda_array_interface__["data"][0]
     bound.pipeline.table[:] = (pointer, *CANVAS, *image.array.strides, *CANVAS)
@@ -260,4 +263,3 @@ def test_layers_are_reported_with_the_step_that_ran_them(device: FakeDevice, man
     engine = ["a 1.0", "b 2.0", "engine"]
     uploads = ["upload", "upload", "preprocess"]
     assert reported == [*uploads, *engine, "operator", "operator", *engine, "download"]
-    bound.close()

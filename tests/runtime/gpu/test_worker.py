@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 from support.fake_device import DeviceArray, FakeDevice
+from support.strided import noise
 from support.tiny_artifact import TinyArtifact, tiny_outputs
 
 from frcnn.errors import ArtifactError, ImageError
@@ -57,10 +58,6 @@ def bench(device: FakeDevice, manifest_of: ManifestOf) -> Iterator[Bench]:
     for engine in made.engines.values():
         engine.close()
     assert device.left_open() == {"devices": 1}
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
