@@ -54,7 +54,7 @@ def test_mismatched_arrays_are_refused() -> None:
         Detections(boxes=np.zeros((1, 4)), scores=np.zeros(2), labels=np.zeros(2), image_size=(1, 1))
 
 
-def test_filter() -> None:
+def test_filter_by_score_and_class() -> None:
     found = make()
     assert found.filter(score=0.5).scores.tolist() == [np.float32(0.9), 0.5]  # 0.5 itself stays
     assert found.filter(classes=["cat"]).labels.tolist() == [1, 3]  # both classes of that name

@@ -55,17 +55,17 @@ def test_every_kind_of_image(detector: Detector, grey: Grey, image_file: Callabl
     pixels = grey(200)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     images = [image_file("a.png"), Image.fromarray(pixels), pixels, tensor, tensor.float() / 255]
-    answers = detector(images)
-    assert len(answers) == 5
-    for found in answers:
+    results = detector(images)
+    assert len(results) == 5
+    for found in results:
         np.testing.assert_allclose(found.boxes, [[8, 12, 40, 36], [40, 30, 80, 60]], rtol=1e-6)
         np.testing.assert_allclose(found.scores, [200 / 255, 100 / 255], rtol=1e-6)
         assert found.labels.tolist() == [1, 2]
         assert found.class_names == ["cat", "dog"]
         assert found.image_size == (60, 80)
-    assert answers[0].source is not None
-    assert answers[0].source.endswith("a.png")
-    assert [found.source for found in answers[1:]] == [None] * 4
+    assert results[0].source is not None
+    assert results[0].source.endswith("a.png")
+    assert [found.source for found in results[1:]] == [None] * 4
 
 
 def test_boxes_are_in_each_images_own_pixels(detector: Detector, grey: Grey) -> None:
@@ -95,10 +95,10 @@ def test_only_images_of_one_canvas_share_a_batch(manifest_of: Callable[..., Mani
 
 def test_same_canvas_is_that_of_the_largest(manifest_of: Callable[..., Manifest], grey: Grey) -> None:
     spy = Spy()
-    answers = around(spy, manifest_of())([grey(9, 60, 80), grey(8, 80, 60)], batch_size=4, same_canvas=True)
+    results = around(spy, manifest_of())([grey(9, 60, 80), grey(8, 80, 60)], batch_size=4, same_canvas=True)
     assert spy.shapes == [(2, 3, 96, 96)]
     assert spy.sizes == [[[64, 85], [85, 64]]]
-    assert [best(found) for found in answers] == [9, 8]
+    assert [best(found) for found in results] == [9, 8]
     assert around(spy, manifest_of())([], same_canvas=True) == []
 
 
@@ -160,6 +160,13 @@ def test_a_static_model_refuses_what_does_not_fit(
     assert len(static([grey(9, 60, 80)])) == 1
     with pytest.raises(ImageSizeError, match=r"images\[0\] \(80x60\)"):
         static([grey(9, 80, 60)])
+
+
+def test_a_bad_image_is_raised_after_the_detections_before_it(detector: Detector, grey: Grey, tmp_path: Path) -> None:
+    stream = detector.stream([grey(10), grey(20, 80, 60), tmp_path / "missing.jpg", grey(30)], batch_size=4)
+    assert [best(next(stream)), best(next(stream))] == [10, 20]
+    with pytest.raises(ImageError, match=r"missing\.jpg: no such file"):
+        next(stream)
 
 
 def test_stream_notes_where_the_iterable_failed(detector: Detector, grey: Grey) -> None:

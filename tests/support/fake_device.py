@@ -1,7 +1,7 @@
-"""A GPU that is none: real memory of this process, streams that run when they must, and every misuse told.
+"""A fake GPU: memory of this process, streams that run when something waits for them, and checks of every call.
 
-What is put on a stream runs when something waits for it, in order, so that a missing wait or an answer read too early
-is seen: memory that a copy will write holds garbage until then. Addresses are those of this process, and what a piece
+Work runs in order when something waits for its stream, so that a missing wait or an output read too early is
+detected: memory that a copy will write holds garbage until then. Addresses are those of this process, and what a piece
 of work touches must be alive when it runs. Freed memory is filled with garbage and never used again, so no address
 means two things. Any call can be made to fail, and any piece of work.
 """
@@ -31,7 +31,7 @@ _ALIGNMENT = 256
 
 
 class MisuseError(AssertionError):
-    """What a real device would answer with garbage, now or later."""
+    """A call that gives garbage on a real device, now or later."""
 
 
 @dataclass(eq=False)
@@ -310,7 +310,7 @@ class FakeDevice:
     def put(self, stream: int, work: Work) -> None:
         """Put work on a stream, or into the graph that is captured there."""
         if stream not in self._streams:
-            raise self.misused(f"{work.name} on a stream that is none")
+            raise self.misused(f"{work.name} on a unknown stream")
         if stream in self._capturing:
             self._capturing[stream].append(work)
             return
@@ -424,7 +424,7 @@ class FakeDevice:
 
 
 class DeviceArray:
-    """An array of somebody else: what PyCUDA's and CuPy's arrays say of themselves."""
+    """An array of another library, with the interface of PyCUDA's and CuPy's."""
 
     def __init__(self, array: np.ndarray, **interface: Any) -> None:
         self.array = array

@@ -32,7 +32,7 @@ class FakeEngine:
         run: computes it.
         shapes: outputs' shapes from inputs' shapes.
         profiles: how many it has.
-        capturable: whether it says that it can be captured.
+        capturable: whether it reports that it can be captured.
         workspace_bytes: what it scribbles over while it runs.
         name: of its work on the device; where layers are reported, "name, reported".
         layers: what it reports of a run: names and milliseconds.

@@ -1,7 +1,7 @@
 """A TensorRT that deserialises and runs without a GPU, for order and faults. It does no arithmetic.
 
-Its classes have the names of the real ones and nothing that those have not: a test compares the two. What is asked of
-it is noted in ``calls``; what it answers is set in ``faults``.
+Its classes have names of the real ones only: a test compares the two. ``calls`` records the calls; ``faults`` sets
+their results.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ TensorFormat = Enum("TensorFormat", "LINEAR HWC HWC8 HWC16 CHW32")
 
 def blob(**tensors: str) -> bytes:
     """Return an "engine" of tensors, as ``in FLOAT LINEAR 8`` (mode, type, layout, channels)."""
-    return ";".join(f"{name} {said}" for name, said in tensors.items()).encode()
+    return ";".join(f"{name} {text}" for name, text in tensors.items()).encode()
 
 
 class FakeTensorRT:
@@ -104,11 +104,11 @@ class FakeTensorRT:
         is_rtx: TensorRT-RTX, or TensorRT proper.
 
     Attributes:
-        calls: what was asked, as (what, arguments).
-        faults: name of a call -> what it answers instead.
-        says: name of a call -> what it logs as an error.
-        layers: what the inspector says.
-        layer_times: what a profiler is told of every run.
+        calls: (name, arguments).
+        faults: name of a call -> its result instead.
+        logs: name of a call -> the error that it logs.
+        layers: the inspector's JSON.
+        layer_times: reported to a profiler on every run.
         compiled: what the runtime cache serialises to; every first run of shapes adds to it.
     """
 
@@ -117,7 +117,7 @@ class FakeTensorRT:
     def __init__(self, *, is_rtx: bool = True) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.faults: dict[str, Any] = {}
-        self.says: dict[str, str] = {}
+        self.logs: dict[str, str] = {}
         self.compiled = b""
         self.layers = "{}"
         self.layer_times: list[tuple[str, float]] = []
@@ -139,11 +139,11 @@ class FakeTensorRT:
         assert logger.is_ready, "the base class was not initialised"
         return (RTXRuntime if self.is_rtx else Runtime)(self, logger)
 
-    def answer(self, logger: ILogger, name: str, opt: Any, *arguments: Any) -> Any:
+    def respond(self, logger: ILogger, name: str, opt: Any, *arguments: Any) -> Any:
         self.calls.append((name, *arguments))
-        if name in self.says:
+        if name in self.logs:
             logger.log(Severity.WARNING, "a warning that nobody needs")
-            logger.log(Severity.ERROR, self.says[name])
+            logger.log(Severity.ERROR, self.logs[name])
         return self.faults.get(name, opt)
 
 
@@ -153,12 +153,12 @@ class Runtime:
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
         engine = ICudaEngine(self._trt, self._logger, serialized_engine)
-        return self._trt.answer(self._logger, "deserialize", engine, bytes(serialized_engine))
+        return self._trt.respond(self._logger, "deserialize", engine, bytes(serialized_engine))
 
 
 class RTXRuntime(Runtime):
     def get_engine_validity(self, buffer: bytes) -> tuple[EngineValidity, int]:
-        return self._trt.answer(self._logger, "validity", (EngineValidity.VALID, 0))
+        return self._trt.respond(self._logger, "validity", (EngineValidity.VALID, 0))
 
 
 class ICudaEngine:
@@ -192,7 +192,7 @@ class ICudaEngine:
         return self._tensors[name].shape
 
     def get_tensor_location(self, name: str) -> TensorLocation:
-        return self._trt.answer(self._logger, "location", TensorLocation.DEVICE, name)
+        return self._trt.respond(self._logger, "location", TensorLocation.DEVICE, name)
 
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig(self._trt, self._logger)
@@ -201,7 +201,7 @@ class ICudaEngine:
         context = (RTXContext if self._trt.is_rtx else IExecutionContext)(self._trt, self._logger)
         if isinstance(runtime_config, IRuntimeConfig):
             context.cache = runtime_config.cache
-        return self._trt.answer(self._logger, "context", context, runtime_config)
+        return self._trt.respond(self._logger, "context", context, runtime_config)
 
     def create_engine_inspector(self) -> EngineInspector:
         return EngineInspector(self._trt)
@@ -221,13 +221,13 @@ class IRuntimeCache:
         self._trt, self._logger = trt, logger
 
     def deserialize(self, blob: bytes) -> bool:
-        if self._trt.answer(self._logger, "cache read", True, blob):
+        if self._trt.respond(self._logger, "cache read", True, blob):
             self._trt.compiled = blob
             return True
         return False
 
     def serialize(self) -> Any:
-        return self._trt.answer(self._logger, "cache", self._trt.compiled)
+        return self._trt.respond(self._logger, "cache", self._trt.compiled)
 
 
 class IRuntimeConfig:
@@ -258,18 +258,18 @@ class IExecutionContext:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.cache: IRuntimeCache | None = None
 
-    def _answer(self, name: str, opt: Any, *arguments: Any) -> Any:
-        return self._trt.answer(self._logger, name, opt, *arguments)
+    def _respond(self, name: str, opt: Any, *arguments: Any) -> Any:
+        return self._trt.respond(self._logger, name, opt, *arguments)
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        return self._answer("profile", True, profile_index, stream_handle)
+        return self._respond("profile", True, profile_index, stream_handle)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shapes[name] = shape
-        return self._answer("shape", True, name, shape)
+        return self._respond("shape", True, name, shape)
 
     def infer_shapes(self) -> list[str]:
-        found = self._answer("infer", [])
+        found = self._respond("infer", [])
         if isinstance(found, Exception):
             raise found
         return found
@@ -278,13 +278,13 @@ class IExecutionContext:
         return (next(iter(self._shapes.values()))[0], 4)
 
     def update_device_memory_size_for_shapes(self) -> int:
-        return self._answer("memory needed", 4096)
+        return self._respond("memory needed", 4096)
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        self._answer("memory", None, memory, size)
+        self._respond("memory", None, memory, size)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
-        return self._answer("address", True, name, memory)
+        return self._respond("address", True, name, memory)
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         kernels = repr(sorted(self._shapes.items())).encode()
@@ -294,9 +294,9 @@ class IExecutionContext:
             assert self.profiler.is_ready, "the base class was not initialised"
             for layer, ms in self._trt.layer_times:
                 self.profiler.report_layer_time(layer, ms)
-        return self._answer("run", True, stream_handle)
+        return self._respond("run", True, stream_handle)
 
 
 class RTXContext(IExecutionContext):
     def is_stream_capturable(self, stream: int) -> bool:
-        return self._answer("capturable", True, stream)
+        return self._respond("capturable", True, stream)

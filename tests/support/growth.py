@@ -116,7 +116,7 @@ class Growth:
         return found
 
     def figures(self) -> dict[str, object]:
-        """Return what a report says of it."""
+        """Return the figures of a report."""
         samples = self.samples
         return {
             "samples": len(samples),

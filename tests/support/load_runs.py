@@ -41,7 +41,7 @@ def many_threads(model: Path, threads: int, seconds: float, warm_up: float) -> F
         expected = [bits(found) for found in detector(images)]
         for batch_size in (1, 2, 4):  # one thread gives the same bits again, whoever the neighbours are
             assert [bits(found) for found in detector(images, batch_size=batch_size)] == expected
-        assert len(set(expected)) == len(arrays)  # a mixed up answer would be seen
+        assert len(set(expected)) == len(arrays)  # a mixed up result would be detected
         list(detector.stream(images))
         idle = _seconds_of_calls(detector, images[0], 2000)
         crowd, growth = Crowd(detector, images, expected, threads), Growth()

@@ -1,7 +1,6 @@
-"""An artifact as small as can be: an engine, suppression, another engine, with Python functions for engines.
+"""The smallest artifact: an engine, NMS, another engine, with Python functions for engines.
 
-Its answers depend on every pixel, on the image's size and on nothing else, so that images or batches that get mixed
-up are seen.
+Its outputs depend on every pixel and the image's size only, so that mixed up images or batches are detected.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def profile(batch: tuple[int, int], height: tuple[int, int], width: tuple[int, int]) -> Profile:
-    """Return a profile from (least, most) of each size."""
+    """Return a profile from (minimum, maximum) of each size."""
     ranges = (Range(min=minimum, opt=maximum, max=maximum) for minimum, maximum in (batch, height, width))
     return Profile(**dict(zip(("batch", "height", "width"), ranges, strict=True)))
 
@@ -111,7 +110,7 @@ def select(arrays: Arrays) -> Arrays:
 
 
 def tiny_outputs(images: np.ndarray, image_sizes: np.ndarray) -> Arrays:
-    """Return what the artifact answers, without any of the runtime."""
+    """Return what the artifact results, without any of the runtime."""
     arrays: Arrays = {"images": images, "image_sizes": image_sizes}
     arrays |= propose(arrays)
     boxes, scores = (torch.from_numpy(arrays[name]) for name in ("candidates", "candidate_scores"))
@@ -178,11 +177,11 @@ class TinyArtifact:
             count = 2 * (h // CELL) * (w // CELL)
             return {"candidates": (n, count, 4), "candidate_scores": (n, count)}
 
-        def answers(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        def detections(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
             n = shapes["kept"][0]
             return {"num_detections": (n,), "boxes": (n, K, 4), "scores": (n, K), "labels": (n, K)}
 
-        makers: tuple[tuple[Callable[[Arrays], Arrays], Any], ...] = ((propose, candidates), (select, answers))
+        makers: tuple[tuple[Callable[[Arrays], Arrays], Any], ...] = ((propose, candidates), (select, detections))
         return {
             step.part: FakeEngine(
                 device,

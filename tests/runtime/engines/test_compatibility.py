@@ -75,13 +75,13 @@ def one_line(error: FrcnnError, artifact: EngineArtifact) -> Any:
 
 
 @pytest.mark.parametrize("capability", ["8.0", "8.6", "8.9", "12.0", "12.1", "13.0"])
-def test_the_gpus_that_engines_for_tensorrt_rtx_run_on_by_default(artifact_of: ArtifactOf, capability: str) -> None:
+def test_tensorrt_rtx_serves_these_gpus_by_default(artifact_of: ArtifactOf, capability: str) -> None:
     check_gpu(artifact_of(), capability)
     check_runs_here(artifact_of(), **HERE | {"compute_capability": capability})
 
 
 @pytest.mark.parametrize("capability", ["8.7", "9.0", "10.0", "10.3", "11.0"])
-def test_the_gpus_that_tensorrt_rtx_never_serves(artifact_of: ArtifactOf, capability: str) -> None:
+def test_tensorrt_rtx_never_serves_these_gpus(artifact_of: ArtifactOf, capability: str) -> None:
     for built_for in ((), (capability,)):
         error = gpu_refusal(artifact_of(compute_capabilities=built_for), capability)
         served = "7.5, 8.0, 8.6, 8.9, 12.0, 12.1 and later"
@@ -97,7 +97,7 @@ def test_a_newer_driver_serves_older_kernels(artifact_of: ArtifactOf) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.7.2.1", "1.7.1.117", "1.7.1", "2.0.0.0", ""])
-def test_another_tensorrt_version(artifact_of: ArtifactOf, version: str) -> None:
+def test_another_tensorrt_version_is_refused(artifact_of: ArtifactOf, version: str) -> None:
     error = refusal(artifact_of(profiles=STATIC), target_version=version)
     assert (
         f"its engines are for TensorRT-RTX {RTX_VERSION} and run on no other version, here is {version}"
@@ -108,7 +108,7 @@ def test_another_tensorrt_version(artifact_of: ArtifactOf, version: str) -> None
     assert error.hint.endswith(f"pip install 'tensorrt-rtx-cu13=={RTX_VERSION}'")
 
 
-def test_an_older_driver(artifact_of: ArtifactOf) -> None:
+def test_an_older_driver_is_refused(artifact_of: ArtifactOf) -> None:
     error = refusal(artifact_of(), driver_cuda_version="12.8")
     assert "its kernels are for CUDA 13, the driver here serves CUDA 12.8" in error.message
     assert "NVIDIA's driver r580 or later" in error.hint
@@ -116,7 +116,7 @@ def test_an_older_driver(artifact_of: ArtifactOf) -> None:
     assert "a newer NVIDIA driver" in refusal(artifact_of(cuda_major=15)).hint
 
 
-def test_turing_must_be_asked_for(artifact_of: ArtifactOf) -> None:
+def test_turing_needs_an_explicit_target(artifact_of: ArtifactOf) -> None:
     error = gpu_refusal(artifact_of(), "7.5")
     assert "for GPUs of compute capability 8.0, 8.6, 8.9, 12.0, 12.1 and later, this one has 7.5" in error.message
     (command,) = commands(error.hint)
@@ -124,13 +124,13 @@ def test_turing_must_be_asked_for(artifact_of: ArtifactOf) -> None:
     check_gpu(artifact_of(compute_capabilities=("7.5",)), "7.5")
 
 
-def test_a_gpu_that_is_too_old_for_any_target(artifact_of: ArtifactOf) -> None:
+def test_a_gpu_that_no_target_serves_is_refused(artifact_of: ArtifactOf) -> None:
     error = gpu_refusal(artifact_of(), "6.1")
     assert error.message.endswith(" and later, not 6.1")
     assert error.hint.endswith("run model.onnx on the processor: Detector.load('model.onnx')")
 
 
-def test_a_gpu_that_the_engines_are_not_for(artifact_of: ArtifactOf) -> None:
+def test_a_gpu_that_the_engines_were_not_built_for_is_refused(artifact_of: ArtifactOf) -> None:
     artifact = artifact_of(compute_capabilities=("8.9", "12.0"))
     error = gpu_refusal(artifact, "8.6")
     assert "for GPUs of compute capability 8.9, 12.0, this one has 8.6" in error.message
@@ -163,7 +163,7 @@ def test_a_tensorrt_plan_of_another_gpu_is_built_on_this_system(artifact_of: Art
         ((), False),
     ],
 )
-def test_kernels_for_this_gpu_or_ptx_that_its_driver_compiles(
+def test_kernels_must_be_for_this_gpu_or_ptx_for_an_older_one(
     artifact_of: ArtifactOf, architectures: tuple[str, ...], *, runs: bool
 ) -> None:
     artifact = artifact_of(architectures=architectures)
@@ -180,7 +180,7 @@ def test_three_digit_architectures_are_compared_as_numbers(artifact_of: Artifact
     refusal(artifact_of(architectures=("compute_120",)), compute_capability="9.0")
 
 
-def test_too_little_memory(artifact_of: ArtifactOf) -> None:
+def test_too_little_memory_is_refused(artifact_of: ArtifactOf) -> None:
     memory = MemoryNeeds(weights_bytes=100 << 20, tensors_bytes=50 << 20, workspace_bytes=1)
     artifact = artifact_of(memory=memory)
     check_runs_here(artifact, **HERE | {"free_bytes": (150 << 20) + 1})

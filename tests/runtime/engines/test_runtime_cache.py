@@ -38,7 +38,7 @@ def test_every_part_of_the_key_counts() -> None:
     assert {len(found) for found in keys} == {64}
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_the_written_content_is_read(tmp_path: Path) -> None:
     cache = RuntimeCache(tmp_path / "new", KEY)
     assert cache.read() is None
     cache.write(b"kernels")
@@ -56,7 +56,7 @@ def test_a_damaged_file_is_nothing_and_is_replaced(tmp_path: Path, damage: bytes
     assert cache.read() == b"kernels"
 
 
-def test_one_flipped_bit_is_seen(tmp_path: Path) -> None:
+def test_one_flipped_bit_is_detected(tmp_path: Path) -> None:
     cache = RuntimeCache(tmp_path, KEY)
     cache.write(bytes(1000))
     stored = bytearray(cache.path.read_bytes())
@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pyt
     ]
 
 
-def test_those_unused_for_longest_go_first_and_ours_stays(tmp_path: Path) -> None:
+def test_the_least_recently_used_files_are_removed_first(tmp_path: Path) -> None:
     caches = [RuntimeCache(tmp_path, str(number) * 64, max_bytes=3000) for number in range(4)]
     for age, cache in zip((400, 300, 200), caches[:3], strict=True):
         cache.write(bytes(900))
@@ -123,6 +123,6 @@ def test_processes_never_read_half_of_a_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_it_lies_beside_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_beside_that_of_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRCNN_CACHE_DIR", str(tmp_path))
     assert default_folder() == tmp_path / "tensorrt-rtx"

@@ -154,7 +154,7 @@ FAULTS = [
 @pytest.mark.parametrize(("call", "fault", "message"), FAULTS)
 def test_refused_shapes_are_explained(system: System, call: str, fault: Any, message: str) -> None:
     context = system.load().create_context()
-    system.trt.faults[call], system.trt.says[call] = fault, "[a.cpp::b::3] Error X"
+    system.trt.faults[call], system.trt.logs[call] = fault, "[a.cpp::b::3] Error X"
     with pytest.raises(ArtifactError, match=re.escape(message) + "$"):
         context.bind(0, SHAPES, STREAM)
 
@@ -176,7 +176,7 @@ def test_refused_work_is_explained(system: System, call: str, message: str) -> N
 
 def test_an_engine_that_cannot_be_loaded_is_explained_on_one_line(system: System, is_rtx: bool) -> None:
     system.trt.faults["deserialize"] = None
-    system.trt.says["deserialize"] = "IRuntime::deserialize: Error Code 1: Magic tag\n  does not match"
+    system.trt.logs["deserialize"] = "IRuntime::deserialize: Error Code 1: Magic tag\n  does not match"
     with pytest.raises(ArtifactError) as caught:
         system.load()
     target = "tensorrt-rtx" if is_rtx else "tensorrt"
@@ -206,9 +206,11 @@ VALIDITY = [
 
 @only_rtx
 @pytest.mark.parametrize(("diagnostics", "message", "hint"), VALIDITY)
-def test_rtx_is_asked_before_it_loads(system: System, diagnostics: int, message: str, hint: str) -> None:
+def test_tensorrt_rtx_checks_an_engine_before_it_is_loaded(
+    system: System, diagnostics: int, message: str, hint: str
+) -> None:
     system.trt.faults["validity"] = (fake_tensorrt.EngineValidity.INVALID, diagnostics)
-    system.trt.says["validity"] = "no device"
+    system.trt.logs["validity"] = "no device"
     with pytest.raises(ArtifactError) as caught:
         system.load()
     assert caught.value.message.startswith("A GPU (compute capability 8.9): TensorRT-RTX 1.7.1.116 refuses the engine")
@@ -444,7 +446,7 @@ DETAILED = {
 
 
 @pytest.mark.parametrize(
-    ("answer", "layers"),
+    ("inspection", "layers"),
     [
         (
             DETAILED,
@@ -460,9 +462,9 @@ DETAILED = {
     ],
 )
 def test_the_inspector_lists_the_precision_of_layers(
-    system: System, answer: Any, layers: list[tuple[str, str]]
+    system: System, inspection: Any, layers: list[tuple[str, str]]
 ) -> None:
-    system.trt.layers = json.dumps(answer)
+    system.trt.layers = json.dumps(inspection)
     assert inspect_engine(system.load()) == layers
 
 
@@ -535,7 +537,7 @@ for kind, found in members.items():
     result += [kind + "." + n for n, value in found.items() if int(getattr(getattr(trt, kind), n)) != value]
 result += [name for name in absent if hasattr(trt, name)]
 """
-    absent = ["CudaGraphStrategy", "EngineValidity"]  # by these TensorRT-RTX is told from TensorRT
+    absent = ["CudaGraphStrategy", "EngineValidity"]  # these distinguish TensorRT-RTX from TensorRT
     assert Contract(make_libraries(tmp_path))(code, [names, members, absent]) == []
 
 

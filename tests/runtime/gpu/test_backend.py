@@ -51,7 +51,9 @@ def same(a: NetworkOutput, b: NetworkOutput) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
-def test_a_batch_below_the_least_is_padded_and_the_rest_dropped(device: FakeDevice, manifest_of: ManifestOf) -> None:
+def test_a_batch_below_the_minimum_is_padded_and_the_padding_dropped(
+    device: FakeDevice, manifest_of: ManifestOf
+) -> None:
     static = TinyArtifact(manifest_of(), profiles=(profile((4, 4), (64, 128), (64, 128)),)).backend(device)
     dynamic = TinyArtifact(manifest_of()).backend(device)
     images = [noise(60, 80, seed) for seed in range(3)]
@@ -67,13 +69,13 @@ def test_two_batches_are_in_flight_on_two_streams(device: FakeDevice, backend: E
     pending = [backend.submit(batch) for batch in batches]
     assert device.works_done == 0  # nothing was waited for
     assert device.calls["create_stream"] == 2
-    answers = [one.result() for one in reversed(pending)]
-    same(answers[0], run(backend, noise(60, 80, 1)))
-    same(answers[1], run(backend, noise(60, 80, 0)))
+    results = [one.result() for one in reversed(pending)]
+    same(results[0], run(backend, noise(60, 80, 1)))
+    same(results[1], run(backend, noise(60, 80, 0)))
     assert device.calls["create_stream"] == 2
 
 
-def test_a_call_without_a_free_worker_fetches_the_oldest_answers(backend: EngineBackend) -> None:
+def test_a_call_without_a_free_worker_fetches_the_oldest_batch(backend: EngineBackend) -> None:
     """Otherwise one thread that submits thrice before it asks would wait for itself."""
     pending = [backend.submit(placed(backend, noise(60, 80, seed))) for seed in range(7)]
     for seed, one in enumerate(pending):
@@ -91,32 +93,32 @@ def test_a_worker_that_has_bound_the_shape_is_preferred(device: FakeDevice, back
     assert device.calls["create_context"] == bound == 4
 
 
-def test_threads_get_the_answers_of_one_thread(artifact: TinyArtifact, device: FakeDevice) -> None:
+def test_threads_get_the_results_of_one_thread(artifact: TinyArtifact, device: FakeDevice) -> None:
     sizes = [(60, 80), (80, 60), (64, 64), (100, 100), (120, 70)]
     jobs = [(sizes[seed % 5], 1 + seed % 3, seed) for seed in range(64)]
 
-    def answer(backend: EngineBackend, job: tuple[tuple[int, int], int, int]) -> NetworkOutput:
+    def detect(backend: EngineBackend, job: tuple[tuple[int, int], int, int]) -> NetworkOutput:
         size, count, seed = job
         return run(backend, *(noise(*size, seed + i) for i in range(count)))
 
     alone = artifact.backend(device, workers=1)
-    expected = [answer(alone, job) for job in jobs]
+    expected = [detect(alone, job) for job in jobs]
     shared = TinyArtifact(artifact.manifest.source).backend(device, workers=3)
     with ThreadPoolExecutor(8) as pool:
-        for found, wanted in zip(pool.map(lambda job: answer(shared, job), jobs), expected, strict=True):
+        for found, wanted in zip(pool.map(lambda job: detect(shared, job), jobs), expected, strict=True):
             same(found, wanted)
     alone._pool.close()
     shared._pool.close()
     assert {kind: n for kind, n in device.left_open().items() if kind not in ("engines", "devices")} == {}
 
 
-def test_a_remark_is_made_once(artifact: TinyArtifact, device: FakeDevice, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_is_logged_once(artifact: TinyArtifact, device: FakeDevice, caplog: pytest.LogCaptureFixture) -> None:
     backend = artifact.backend(device, capturable=False)
     for size in ((60, 80), (80, 60)):
         for _ in range(3):
             run(backend, noise(*size))
-    (said,) = caplog.messages
-    assert said.endswith("launched one by one, which is slower")
+    (message,) = caplog.messages
+    assert message.endswith("launched one by one, which is slower")
     backend.close()
 
 
@@ -132,10 +134,10 @@ def fails(call: Callable[[], object]) -> bool:
 
 
 class TestFaults:
-    """Every call of the device fails once; after it the backend works, or says what is wrong, and closes."""
+    """Every call of the device fails once; after it the backend works, or reports the fault, and closes."""
 
     def scenario(self, backend: EngineBackend, device: FakeDevice) -> list[NetworkOutput]:
-        """Do what there is: bind, capture, replay, grow, two in flight, answers on the device."""
+        """Do everything: bind, capture, replay, grow, two in flight, results on the device."""
         done = [run(backend, noise(60, 80)) for _ in range(3)]
         done += [one.result() for one in [backend.submit(placed(backend, noise(120, 120, s))) for s in range(2)]]
         kept = backend.submit_to_device(placed(backend, device.array(noise(60, 80))))
@@ -147,11 +149,11 @@ class TestFaults:
         device.activate()
         backend = artifact.backend(device)
         before = device.calls.total()
-        answers = self.scenario(backend, device)
-        return before, device.calls.total(), answers
+        results = self.scenario(backend, device)
+        return before, device.calls.total(), results
 
     @pytest.mark.slow
-    def test_every_call(self, artifact: TinyArtifact, device: FakeDevice) -> None:
+    def test_every_call_may_fail(self, artifact: TinyArtifact, device: FakeDevice) -> None:
         first, last, expected = self.calls_of_the_scenario(artifact)
         assert last - first > 90
         failed = 0
@@ -161,20 +163,20 @@ class TestFaults:
             backend = artifact.backend(device)
             device.fail_at = at
             failed += fails(lambda backend=backend, device=device: self.scenario(backend, device))
-            answers = [run(backend, noise(60, 80)) for _ in range(3)]
-            for found in answers:
+            results = [run(backend, noise(60, 80)) for _ in range(3)]
+            for found in results:
                 same(found, expected[0])
             backend.close()
             assert device.misuses == []
             if device.left_open():
-                gc.collect()  # an exception's traceback holds answers on the device
+                gc.collect()  # an exception's traceback holds results on the device
             left = device.left_open()
             assert "devices" not in left
             assert "engines" not in left
         assert failed > 0.7 * (last - first)
 
     @pytest.mark.slow
-    def test_every_piece_of_work(self, artifact: TinyArtifact) -> None:
+    def test_every_piece_of_work_may_fail(self, artifact: TinyArtifact) -> None:
         device = FakeDevice()
         device.activate()
         backend = artifact.backend(device)
@@ -194,7 +196,7 @@ class TestFaults:
                 gc.collect()
             assert device.left_open() == {}
 
-    def test_every_call_of_loading(self, artifact: TinyArtifact) -> None:
+    def test_every_call_of_loading_may_fail(self, artifact: TinyArtifact) -> None:
         for call in ("activate", "load"):
             device = FakeDevice()
             device.activate()
@@ -204,7 +206,7 @@ class TestFaults:
                 EngineBackend(artifact.manifest, artifact.read_part, device, engines)
             assert device.left_open() == {}
 
-    def test_every_call_of_closing(self, artifact: TinyArtifact) -> None:
+    def test_every_call_of_closing_may_fail(self, artifact: TinyArtifact) -> None:
         for call in ("free", "graph close", "context close", "destroy_stream", "engine close", "synchronize"):
             device = FakeDevice()
             device.activate()
@@ -270,7 +272,7 @@ class TestEnd:
             assert device.left_open() == {}
             list(calls)
 
-    def test_a_closed_backend_says_so(self, artifact: TinyArtifact, device: FakeDevice) -> None:
+    def test_a_closed_backend_refuses_calls(self, artifact: TinyArtifact, device: FakeDevice) -> None:
         backend = artifact.backend(device)
         batch = placed(backend, noise(60, 80))
         backend.close()
@@ -293,16 +295,16 @@ class TestEnd:
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
             child = os.fork()
         if child == 0:
-            said = []
+            lines = []
             calls = device.calls.total()
             for call in (lambda: backend.submit(batch), kept[0].to_host, pending.result):
                 try:
                     call()
                 except UsageError as error:
-                    said.append(f"{error.message} ({error.hint})")
+                    lines.append(f"{error.message} ({error.hint})")
             backend.close()
-            said.append(str(device.calls.total() - calls))
-            os.write(write, "\n".join(said).encode())
+            lines.append(str(device.calls.total() - calls))
+            os.write(write, "\n".join(lines).encode())
             os._exit(0)
         os.waitpid(child, 0)
         lines = os.read(read, 10_000).decode().split("\n")
@@ -310,7 +312,7 @@ class TestEnd:
         os.close(write)
         assert len(lines) == 4
         assert all("forked" in line and "spawn" in line for line in lines[:3])
-        assert lines[3] == "0"  # the child asked nothing of the device
+        assert lines[3] == "0"  # the child did not call the device
         pending.result()
         kept[0].to_host()
         del kept
@@ -324,7 +326,7 @@ class TestEnd:
 
 
 class TestDeviceOutput:
-    def test_it_is_what_comes_to_the_host(self, device: FakeDevice, backend: EngineBackend) -> None:
+    def test_device_and_host_detections_are_equal(self, device: FakeDevice, backend: EngineBackend) -> None:
         images = [noise(60, 80, seed) for seed in range(3)]
         expected = run(backend, *images)
         kept = backend.submit_to_device(placed(backend, *images))
@@ -374,7 +376,7 @@ class TestDeviceOutput:
         device.run_all(stream)
         np.testing.assert_array_equal(seen[0], expected.scores[0])
 
-    def test_later_calls_do_not_write_over_it(self, device: FakeDevice, backend: EngineBackend) -> None:
+    def test_later_calls_do_not_overwrite_it(self, device: FakeDevice, backend: EngineBackend) -> None:
         images = [noise(60, 80, seed) for seed in range(12)]
         kept = [backend.submit_to_device(placed(backend, image))[0] for image in images]
         expected = [run(backend, image) for image in images]
@@ -397,9 +399,7 @@ class TestDeviceOutput:
         backend.submit_to_device(batch)[0].to_host()
         device.read(boxes.pointer, boxes.shape, boxes.dtype)
 
-    def test_one_that_is_dropped_before_it_is_there_does_no_harm(
-        self, device: FakeDevice, backend: EngineBackend
-    ) -> None:
+    def test_it_may_be_dropped_before_it_is_complete(self, device: FakeDevice, backend: EngineBackend) -> None:
         for _ in range(5):
             backend.submit_to_device(placed(backend, noise(60, 80)))
         run(backend, noise(60, 80))

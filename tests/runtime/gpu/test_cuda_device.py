@@ -50,13 +50,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def said(folder: Path) -> Any:
-    """Give a function that runs code with the stand-in and returns what it says it has done."""
+def run(folder: Path) -> Any:
+    """Return a function that runs code with the stand-in and returns the values it passes to ``done``."""
     return lambda code: json.loads(run_with_stand_in(PRELUDE + textwrap.dedent(code), folder))
 
 
-def test_what_it_says_of_the_gpu(said: Any) -> None:
-    name, architecture, capability, free, cuda, index = said(
+def test_the_device_describes_the_gpu(run: Any) -> None:
+    name, architecture, capability, free, cuda, index = run(
         """
         driver.set_devices(2)
         gpu = CudaDevice(1)
@@ -68,8 +68,8 @@ def test_what_it_says_of_the_gpu(said: Any) -> None:
     assert cuda == "13.0"
 
 
-def test_everything_is_released_once(said: Any) -> None:
-    during, after, log, aligned = said(
+def test_everything_is_released_once(run: Any) -> None:
+    during, after, log, aligned = run(
         """
         gpu = CudaDevice()
         memory, pinned = gpu.allocate(1000), gpu.allocate_pinned(500)
@@ -104,8 +104,8 @@ def test_everything_is_released_once(said: Any) -> None:
     ]
 
 
-def test_a_captured_copy_runs_when_the_graph_is_launched(said: Any) -> None:
-    before, after, again, log, was_capturing, is_still = said(
+def test_a_captured_copy_runs_when_the_graph_is_launched(run: Any) -> None:
+    before, after, again, log, was_capturing, is_still = run(
         """
         gpu = CudaDevice()
         memory, source, target = gpu.allocate(64), gpu.allocate_pinned(64), gpu.allocate_pinned(64)
@@ -149,8 +149,8 @@ def test_a_captured_copy_runs_when_the_graph_is_launched(said: Any) -> None:
     ]
 
 
-def test_an_exception_ends_the_capture_and_leaves_nothing(said: Any) -> None:
-    caught, capturing, live, works = said(
+def test_an_exception_ends_the_capture_and_leaves_nothing(run: Any) -> None:
+    caught, capturing, live, works = run(
         """
         gpu = CudaDevice()
         stream = gpu.create_stream()
@@ -171,15 +171,15 @@ def test_an_exception_ends_the_capture_and_leaves_nothing(said: Any) -> None:
     assert live == works == "memory=0 pinned=0 streams=1 events=0 graphs=0 executables=0 contexts=1"
 
 
-def test_work_that_cannot_be_captured_is_named(said: Any) -> None:
-    waits, hidden, instantiate, upload, live = said(
+def test_work_that_cannot_be_captured_is_named(run: Any) -> None:
+    waits, hidden, instantiate, upload, live = run(
         """
         gpu = CudaDevice()
         stream = gpu.create_stream()
         waits = refused(lambda: gpu.capture(stream, lambda: gpu.synchronize(stream)))
 
         def work():
-            refused(lambda: gpu.synchronize(stream))  # the capture is broken, but nobody says so
+            refused(lambda: gpu.synchronize(stream))  # the capture is broken, but not reported
 
         hidden = refused(lambda: gpu.capture(stream, work))
         driver.fail("cuGraphInstantiateWithFlags", 2)
@@ -196,8 +196,8 @@ def test_work_that_cannot_be_captured_is_named(said: Any) -> None:
     assert "graphs=0 executables=0" in live
 
 
-def test_events_measure_time_and_are_released(said: Any) -> None:
-    ms, log, early, live = said(
+def test_events_measure_time_and_are_released(run: Any) -> None:
+    ms, log, early, live = run(
         """
         gpu = CudaDevice()
         stream = gpu.create_stream()
@@ -228,8 +228,8 @@ def test_events_measure_time_and_are_released(said: Any) -> None:
     assert "events=0" in live
 
 
-def test_streams_wait_for_each_other_with_one_event(said: Any) -> None:
-    log, both, live = said(
+def test_streams_wait_for_each_other_with_one_event(run: Any) -> None:
+    log, both, live = run(
         """
         gpu = CudaDevice()
         first, second = gpu.create_stream(), gpu.create_stream()
@@ -259,8 +259,8 @@ def test_streams_wait_for_each_other_with_one_event(said: Any) -> None:
     assert "events=1" in live
 
 
-def test_streams_and_pinned_memory_are_of_the_right_kind(said: Any) -> None:
-    (log,) = said(
+def test_streams_and_pinned_memory_are_of_the_right_kind(run: Any) -> None:
+    (log,) = run(
         """
         gpu = CudaDevice()
         driver.take_log()
@@ -273,8 +273,8 @@ def test_streams_and_pinned_memory_are_of_the_right_kind(said: Any) -> None:
     assert log == [f"cuStreamCreate {non_blocking}", f"cuMemHostAlloc 10 {portable}"]
 
 
-def test_too_little_memory_says_how_much(said: Any) -> None:
-    device, pinned, nothing, live = said(
+def test_the_error_of_too_little_memory_names_the_bytes(run: Any) -> None:
+    device, pinned, nothing, live = run(
         """
         driver.set_memory(3000)
         gpu = CudaDevice()
@@ -294,8 +294,8 @@ def test_too_little_memory_says_how_much(said: Any) -> None:
 @pytest.mark.parametrize(
     ("status", "name"), [(700, "ILLEGAL_ADDRESS"), (719, "LAUNCH_FAILED"), (214, "ECC_UNCORRECTABLE")]
 )
-def test_a_dead_context_is_said_to_be_dead_and_can_be_closed(said: Any, status: int, name: str) -> None:
-    failed, closed = said(
+def test_a_dead_context_is_reported_and_can_be_closed(run: Any, status: int, name: str) -> None:
+    failed, closed = run(
         f"""
         gpu = CudaDevice()
         memory, stream = gpu.allocate(10), gpu.create_stream()
@@ -313,8 +313,8 @@ def test_a_dead_context_is_said_to_be_dead_and_can_be_closed(said: Any, status: 
     assert closed.startswith("cuDevicePrimaryCtxRelease")
 
 
-def test_freeing_what_is_not_ours_is_an_error(said: Any) -> None:
-    (refusal,) = said(
+def test_an_invalid_free_is_an_error(run: Any) -> None:
+    (refusal,) = run(
         """
         gpu = CudaDevice()
         memory = gpu.allocate(10)
@@ -325,8 +325,8 @@ def test_freeing_what_is_not_ours_is_an_error(said: Any) -> None:
     assert refusal == "CUDA's cuMemFree returned CUDA_ERROR_INVALID_VALUE"
 
 
-def test_another_owners_context_on_this_gpu_is_used_and_never_released(said: Any) -> None:
-    used, log, still, live = said(
+def test_another_owners_context_on_this_gpu_is_used_and_never_released(run: Any) -> None:
+    used, log, still, live = run(
         """
         driver.set_context(0xABC)
         gpu = CudaDevice()
@@ -341,8 +341,8 @@ def test_another_owners_context_on_this_gpu_is_used_and_never_released(said: Any
     assert live == NOTHING
 
 
-def test_a_context_of_another_owner_beside_an_active_primary_one(said: Any) -> None:
-    used, log, live = said(
+def test_a_context_of_another_owner_beside_an_active_primary_one(run: Any) -> None:
+    used, log, live = run(
         """
         call_cuda("cuInit", 0)
         call_cuda("cuDevicePrimaryCtxRetain", 0)  # as PyTorch does
@@ -358,8 +358,8 @@ def test_a_context_of_another_owner_beside_an_active_primary_one(said: Any) -> N
     assert live.endswith("contexts=1")
 
 
-def test_the_primary_context_is_shared_and_outlives_us_where_others_hold_it(said: Any) -> None:
-    held, after, still = said(
+def test_the_primary_context_is_shared_and_outlives_us_where_others_hold_it(run: Any) -> None:
+    held, after, still = run(
         """
         call_cuda("cuInit", 0)
         primary = call_cuda("cuDevicePrimaryCtxRetain", 0)
@@ -375,8 +375,8 @@ def test_the_primary_context_is_shared_and_outlives_us_where_others_hold_it(said
     assert still is True
 
 
-def test_a_context_of_another_gpu_is_not_taken(said: Any) -> None:
-    (used,) = said(
+def test_a_context_of_another_gpu_is_not_taken(run: Any) -> None:
+    (used,) = run(
         """
         driver.set_devices(2)
         driver.set_context(0xABC, device=1)
@@ -387,8 +387,8 @@ def test_a_context_of_another_gpu_is_not_taken(said: Any) -> None:
     assert used == 0xD0  # the primary context of device 0
 
 
-def test_every_thread_gets_the_context_once(said: Any) -> None:
-    before, after, log, closed = said(
+def test_every_thread_gets_the_context_once(run: Any) -> None:
+    before, after, log, closed = run(
         """
         gpu = CudaDevice()
         driver.take_log()
@@ -413,8 +413,8 @@ def test_every_thread_gets_the_context_once(said: Any) -> None:
     assert closed == "the GPU was closed (load the detector again)"
 
 
-def test_gpus_that_there_are_not(said: Any) -> None:
-    none, beyond, negative = said(
+def test_missing_gpus_are_reported(run: Any) -> None:
+    none, beyond, negative = run(
         """
         driver.set_devices(0)
         none = refused(CudaDevice)
@@ -427,11 +427,11 @@ def test_gpus_that_there_are_not(said: Any) -> None:
     assert negative.startswith("there is no GPU -1; CUDA sees 1")
 
 
-def test_kernels_launch_through_the_same_driver(said: Any) -> None:
-    assert said("gpu = CudaDevice()\ndone(gpu.driver.architecture())") == ["sm_90"]
+def test_kernels_launch_through_the_same_driver(run: Any) -> None:
+    assert run("gpu = CudaDevice()\ndone(gpu.driver.architecture())") == ["sm_90"]
 
 
-def test_without_a_driver_it_says_so_on_one_line(tmp_path: Path) -> None:
+def test_a_missing_driver_is_reported_on_one_line(tmp_path: Path) -> None:
     """In a process of its own, so that a driver that is here after all is not initialised in the tests' process."""
     code = """
 from frcnn.errors import ArtifactError
@@ -456,5 +456,5 @@ except ArtifactError as error:
     assert done.stdout.strip() == str(expected)
 
 
-def test_importing_initialises_nothing(said: Any) -> None:
-    assert said("done(driver.take_log())") == [[]]
+def test_importing_initialises_nothing(run: Any) -> None:
+    assert run("done(driver.take_log())") == [[]]

@@ -103,16 +103,16 @@ def test_order_is_kept_for_any_mixture_of_sizes_kinds_and_batches(
         device.array(image) if seed % 3 == 0 and image.dtype == np.uint8 else image for seed, image in enumerate(images)
     ]
     for batch_size in (1, 3, 4):
-        for answers in (
+        for results in (
             detector(images, batch_size=batch_size),
             detector(on_both, batch_size=batch_size),
             list(detector.stream(iter(on_both), batch_size=batch_size)),
         ):
-            for found, wanted in zip(answers, expected, strict=True):
+            for found, wanted in zip(results, expected, strict=True):
                 same(found, wanted)
 
 
-def test_same_canvas_and_filters(detector: Detector, on_host: Detector) -> None:
+def test_same_canvas_and_filters_work_as_on_the_host(detector: Detector, on_host: Detector) -> None:
     images = [noise(60, 80), noise(80, 60, 1)]
     for options in ({"same_canvas": True, "batch_size": 2}, {"score": 0.45}, {"classes": ["dog"]}):
         for found, wanted in zip(detector(images, **options), on_host(images, **options), strict=True):  # type: ignore[call-overload]
@@ -166,19 +166,19 @@ class TestStream:
             for found, wanted in zip(detector.stream(camera(), batch_size=batch_size), on_host(frames), strict=True):
                 same(found, wanted)
 
-    def test_a_live_source_gets_its_answer_before_the_next_image(self, detector: Detector) -> None:
-        answered = []
+    def test_a_live_source_gets_its_detections_before_the_next_image(self, detector: Detector) -> None:
+        received = []
 
         def camera() -> Iterator[np.ndarray]:
             for seed in range(3):
                 yield noise(60, 80, seed)
                 until = time.monotonic() + 10
-                while len(answered) <= seed and time.monotonic() < until:
+                while len(received) <= seed and time.monotonic() < until:
                     time.sleep(0.001)
-                assert len(answered) == seed + 1
+                assert len(received) == seed + 1
 
-        answered.extend(detector.stream(camera()))
-        assert len(answered) == 3
+        received.extend(detector.stream(camera()))
+        assert len(received) == 3
 
     def test_closing_early_leaves_nothing_in_flight(self, detector: Detector, device: FakeDevice) -> None:
         def endless() -> Iterator[object]:
@@ -190,17 +190,15 @@ class TestStream:
         stream.close()
         assert len(detector([noise(60, 80)])[0]) == 5
 
-    def test_several_streams_and_a_call_between_them_do_not_wait_for_each_other(
-        self, detector: Detector, on_host: Detector
-    ) -> None:
+    def test_streams_and_calls_do_not_wait_for_each_other(self, detector: Detector, on_host: Detector) -> None:
         frames = [noise(60, 80, seed) for seed in range(6)]
         streams = [detector.stream(frames) for _ in range(4)]
-        for frame, answers in zip(on_host(frames), zip(*streams, strict=True), strict=True):
-            for found in answers:
+        for frame, results in zip(on_host(frames), zip(*streams, strict=True), strict=True):
+            for found in results:
                 same(found, frame)
             assert len(detector([frames[0]])[0]) == 5
 
-    def test_images_of_a_device_do_not_come_back(self, detector: Detector, device: FakeDevice) -> None:
+    def test_images_in_device_memory_are_not_copied_back(self, detector: Detector, device: FakeDevice) -> None:
         with pytest.raises(UsageError, match=r"stream_images: .* lies in device memory"):
             list(detector.stream_images([device.array(noise(60, 80))]))
         ((image, found),) = detector.stream_images([noise(60, 80)])
@@ -224,15 +222,15 @@ class TestDeviceArrays:
         device.later(stream, lambda: np.copyto(array.array, pixels))
         same(detector([array], stream=stream)[0], on_host([pixels])[0])
 
-    def test_an_array_elsewhere_is_refused_and_named(self, detector: Detector) -> None:
+    def test_an_array_in_other_memory_is_refused_by_name(self, detector: Detector) -> None:
         with pytest.raises(ImageError, match=r"images\[0\]: the array lies in memory"):
             detector([DeviceArray(noise(60, 80))])
 
-    def test_what_is_no_stream_is_refused(self, detector: Detector) -> None:
+    def test_an_object_that_is_no_stream_is_refused(self, detector: Detector) -> None:
         with pytest.raises(UsageError, match="stream must be a CUDA stream"):
             detector([noise(60, 80)], stream="default")
 
-    def test_answers_may_stay_on_the_device(self, detector: Detector, device: FakeDevice) -> None:
+    def test_detections_may_stay_on_the_device(self, detector: Detector, device: FakeDevice) -> None:
         images = [noise(60, 80), device.array(noise(80, 60, 1)), noise(60, 80, 2)]
         expected = detector(images)
         kept = detector(images, device_output=True, batch_size=2)
@@ -257,7 +255,7 @@ def test_the_host_overhead_of_a_call_is_small(manifest_of: ManifestOf) -> None:
     detector = Detector(artifact.backend(device), artifact.manifest.source)
     images = [noise(60, 80)]
     for _ in range(3):
-        with suppress(ArtifactError):  # an idle device answers with whatever is in its memory
+        with suppress(ArtifactError):  # an idle device results with whatever is in its memory
             detector(images)
         (worker,) = detector._backend._pool._free  # type: ignore[attr-defined]
         for pipeline in worker.pipelines.values():

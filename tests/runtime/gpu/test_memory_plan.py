@@ -18,7 +18,7 @@ BLOCKS = st.lists(
 
 
 @given(BLOCKS)
-def test_what_is_needed_together_lies_apart(drawn: list[tuple[int, int, int]]) -> None:
+def test_blocks_needed_together_do_not_overlap(drawn: list[tuple[int, int, int]]) -> None:
     blocks = [Block(str(i), *entry) for i, entry in enumerate(drawn)]
     offsets, total = lay_out(blocks)
     assert set(offsets) == {block.name for block in blocks}
@@ -32,7 +32,7 @@ def test_what_is_needed_together_lies_apart(drawn: list[tuple[int, int, int]]) -
 
 
 @given(BLOCKS)
-def test_it_is_no_larger_than_without_sharing_and_no_smaller_than_any_step(drawn: list[tuple[int, int, int]]) -> None:
+def test_the_total_is_between_the_largest_step_and_the_sum(drawn: list[tuple[int, int, int]]) -> None:
     blocks = [Block(str(i), *entry) for i, entry in enumerate(drawn)]
     _, total = lay_out(blocks)
     assert total <= sum(aligned(block.size_bytes) for block in blocks)
@@ -46,5 +46,5 @@ def test_a_chain_takes_no_more_than_its_largest_pair() -> None:
     assert lay_out(blocks)[1] == aligned(4000) * 2
 
 
-def test_nothing_needs_nothing() -> None:
+def test_an_empty_plan_needs_no_memory() -> None:
     assert lay_out([]) == ({}, 0)

@@ -91,7 +91,7 @@ def test_plain_and_replayed_launches_give_the_outputs_of_the_parts(bind: Bind, d
     assert device.calls["graph launch"] == 3
 
 
-def test_images_of_bytes_are_prepared_by_the_kernel(bind: Bind, device: FakeDevice) -> None:
+def test_the_kernel_prepares_uint8_images(bind: Bind, device: FakeDevice) -> None:
     bound = bind(1, from_pixels=True)
     pixels = np.random.default_rng(3).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     memory = device.array(pixels)
@@ -198,7 +198,7 @@ class TestKernels:
     def test_machine_code_of_the_gpu_is_preferred(self, device: FakeDevice, manifest_of: ManifestOf) -> None:
         assert self.load(device, TinyArtifact(manifest_of())) == ["sm_89"] * 3
 
-    def test_otherwise_ptx(self, manifest_of: ManifestOf) -> None:
+    def test_ptx_is_loaded_without_machine_code_of_the_gpu(self, manifest_of: ManifestOf) -> None:
         device = FakeDevice(architecture="sm_120")
         device.activate()
         assert self.load(device, TinyArtifact(manifest_of())) == ["compute_75"] * 3

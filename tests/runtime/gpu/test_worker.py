@@ -82,7 +82,7 @@ def test_any_layout_of_bytes_is_uploaded_once(bench: Bench) -> None:
         bench.device.calls.clear()
         batch = [bench.placed(view)]
         same(bench.run(batch), bench.expected(batch))
-        assert bench.device.calls["copy"] <= 1 + 3  # pixels; sizes, table and answers where there is no graph yet
+        assert bench.device.calls["copy"] <= 1 + 3  # pixels; sizes, table and outputs without a graph
 
 
 def test_images_prepared_on_the_cpu_are_uploaded_as_they_are(bench: Bench) -> None:
@@ -146,7 +146,7 @@ def test_images_in_device_memory_are_not_copied(bench: Bench) -> None:
     bench.device.calls.clear()
     found = bench.run(batch)
     same(found, bench.expected([bench.placed(image) for image in pixels]))
-    assert bench.device.calls["copy"] == 3  # what the capture holds: sizes, table, answers
+    assert bench.device.calls["copy"] == 3  # what the capture holds: sizes, table, outputs
     mixed = [batch[0], bench.placed(pixels[1]), batch[2]]
     same(bench.run(mixed), bench.expected([bench.placed(image) for image in pixels]))
 
@@ -157,7 +157,7 @@ def test_another_devices_memory_is_refused(bench: Bench) -> None:
         bench.run([place(elsewhere, bench.manifest.model.transform, bench.canvases)])
 
 
-def test_what_makes_an_image_is_waited_for(bench: Bench) -> None:
+def test_the_stream_that_produces_an_image_is_waited_for(bench: Bench) -> None:
     pixels = noise(60, 80)
     array = bench.device.array(np.zeros_like(pixels))
     stream = bench.device.caller_stream()
@@ -166,15 +166,15 @@ def test_what_makes_an_image_is_waited_for(bench: Bench) -> None:
     same(bench.run(batch, waits=(stream,)), bench.expected([bench.placed(pixels)]))
 
 
-def test_a_missing_wait_would_be_seen(bench: Bench) -> None:
-    """The test above can fail: without the wait the answer is that of the black image."""
+def test_a_missing_wait_is_detected(bench: Bench) -> None:
+    """The test above can fail: without the wait the result is that of the black image."""
     array = bench.device.array(np.zeros((60, 80, 3), np.uint8))
     bench.device.later(bench.device.caller_stream(), lambda: np.copyto(array.array, 255))
     batch = [place(as_device_image(array, name="it"), bench.manifest.model.transform, bench.canvases)]
     assert bench.run(batch)["num_detections"].tolist() == [0]
 
 
-def test_memory_that_cannot_be_had_is_an_error_and_the_worker_goes_on(bench: Bench) -> None:
+def test_after_a_failed_allocation_the_worker_can_be_used(bench: Bench) -> None:
     batch = [bench.placed(noise(60, 80))]
     for call in ("allocate", "allocate_pinned", "bind", "create_context"):
         bench.device.fail_next(call)

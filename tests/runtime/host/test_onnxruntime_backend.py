@@ -21,7 +21,7 @@ SIZES = np.array([[32, 64], [16, 32]], np.int32)
 IMAGES = np.stack([np.full((3, 32, 64), level, np.float32) for level in (0.5, 1.0)])
 
 
-def test_runs_a_batch(model_path: Path) -> None:
+def test_it_runs_a_batch(model_path: Path) -> None:
     output = OnnxRuntimeBackend(model_path, threads=1).run(IMAGES, SIZES)
     assert output.num_detections.tolist() == [2, 2]
     np.testing.assert_allclose(output.scores[:, 0], [0.5, 1.0])
@@ -55,7 +55,7 @@ def test_a_bf16_model_is_refused_on_the_cpu_in_one_line(
         assert "--precision fp32" in raised.value.hint
 
 
-def test_bf16_images_are_given_rounded(model_of: Callable[..., Path], manifest_of: Callable[..., Manifest]) -> None:
+def test_bf16_images_are_rounded(model_of: Callable[..., Path], manifest_of: Callable[..., Manifest]) -> None:
     """The stand-in model only casts its input, which the CPU can; its manifest says fp32, or it would be refused."""
     path = model_of(manifest_of(), dtype="bfloat16")
     level = np.float32(0.7231)
@@ -131,7 +131,7 @@ def test_without_onnxruntime_the_extra_is_named(model_path: Path, monkeypatch: p
         OnnxRuntimeBackend(model_path)
 
 
-def test_a_closed_backend_says_so(model_path: Path) -> None:
+def test_a_closed_backend_refuses_calls(model_path: Path) -> None:
     backend = OnnxRuntimeBackend(model_path, threads=1)
     backend.close()
     with pytest.raises(UsageError, match="closed"):

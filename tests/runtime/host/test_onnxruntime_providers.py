@@ -54,7 +54,7 @@ def test_a_device_has_its_providers(device: Any, provider: Any, expected: str) -
         ("gpu", None, "device: expected one of cpu, cuda, got 'gpu'"),
     ],
 )
-def test_what_does_not_go_together_is_refused(device: Any, provider: Any, message: str) -> None:
+def test_a_provider_of_another_device_is_refused(device: Any, provider: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         chosen_provider(device, provider)
 
@@ -64,7 +64,7 @@ def test_the_names_are_onnxruntimes() -> None:
     assert names <= set(onnxruntime.get_all_providers())
 
 
-def test_options_of_the_cpu_and_cuda(model_path: Path, tmp_path: Path) -> None:
+def test_provider_options_of_the_cpu_and_cuda(model_path: Path, tmp_path: Path) -> None:
     assert execution_providers("cpu", model_path, cache=tmp_path) == [(CPU, {})]
     assert execution_providers("cuda", model_path, cache=tmp_path) == [(CUDA, CUDA_OPTIONS)]
     assert not any(tmp_path.iterdir())
@@ -95,8 +95,8 @@ def test_with_a_cache_that_cannot_be_written_tensorrt_keeps_nothing(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     (_, options), _ = execution_providers("tensorrt", model_path, cache=tmp_path / "file")
-    (said,) = caplog.messages
-    assert said.startswith(f"frcnn: nothing is kept in the cache {tmp_path / 'file'}/")
+    (message,) = caplog.messages
+    assert message.startswith(f"frcnn: nothing is kept in the cache {tmp_path / 'file'}/")
     assert options == {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
 
 

@@ -56,7 +56,7 @@ def test_static_profiles_have_their_own_and_the_smallest_is_taken(canvases_of: C
     assert canvases.batch_to_run(1, (128, 64)) == (2, 1)
 
 
-def test_a_least_that_is_no_multiple_is_raised_to_one(canvases_of: Callable[..., EngineCanvases]) -> None:
+def test_a_minimum_is_raised_to_a_multiple_of_the_divisor(canvases_of: Callable[..., EngineCanvases]) -> None:
     assert canvases_of(profile((1, 1), (50, 128), (64, 128))).canvas_of((20, 20), name="it") == (64, 64)
 
 
@@ -83,7 +83,7 @@ def test_the_canvas_is_held_by_a_profile_and_holds_the_image(height: int, width:
             assert needed[0] > one.height.max or needed[1] > one.width.max
 
 
-def test_what_fits_none_is_refused_with_the_command_that_would_hold_it(
+def test_an_image_that_fits_no_profile_is_refused_with_the_command_for_it(
     canvases_of: Callable[..., EngineCanvases],
 ) -> None:
     canvases = canvases_of(profile((1, 2), (64, 64), (128, 128)), profile((1, 1), (64, 96), (64, 96)))
@@ -96,7 +96,7 @@ def test_what_fits_none_is_refused_with_the_command_that_would_hold_it(
     assert "--size 64x128,64x64:96x96:96x96,128x64" in raised.value.hint
 
 
-def test_a_static_source_must_be_exported_anew(canvases_of: Callable[..., EngineCanvases]) -> None:
+def test_a_static_source_must_be_exported_again(canvases_of: Callable[..., EngineCanvases]) -> None:
     canvases = canvases_of(profile((1, 1), (64, 64), (128, 128)), canvases=((64, 128),))
     with pytest.raises(ImageSizeError) as raised:
         canvases.canvas_of((128, 60), name="it")
@@ -111,7 +111,7 @@ def test_batches_beyond_the_profiles_are_refused(canvases_of: Callable[..., Engi
     assert "--batch 1:4:5" in raised.value.hint
 
 
-def test_a_batch_below_the_least_is_padded(canvases_of: Callable[..., EngineCanvases]) -> None:
+def test_a_batch_below_the_minimum_is_padded(canvases_of: Callable[..., EngineCanvases]) -> None:
     canvases = canvases_of(profile((4, 4), (64, 64), (64, 64)), profile((2, 2), (64, 64), (64, 64)))
     assert canvases.batch_to_run(1, (64, 64)) == (1, 2)
     assert canvases.batch_to_run(3, (64, 64)) == (0, 4)

@@ -128,7 +128,7 @@ def test_no_damage_escapes_as_another_error(tmp_path: Path, suffix: str) -> None
     ("content", "message"),
     [(b"", "the file is empty"), (b"not an image at all", "not an image"), (None, "no such file")],
 )
-def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_no_image_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "a.jpg"
     if content is not None:
         path.write_bytes(content)

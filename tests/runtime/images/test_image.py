@@ -54,7 +54,7 @@ def test_grey_arrays_are_repeated() -> None:
     assert (image.pixels == PIXELS[:, :, :1]).all()
 
 
-def test_names(image_file: Callable[..., Path]) -> None:
+def test_an_image_is_named_by_its_path_or_position(image_file: Callable[..., Path]) -> None:
     path = image_file("a.png")
     assert as_image(path, name="images[0]").name == str(path)
     assert as_image(path, name="images[0]").source == str(path)

@@ -57,7 +57,7 @@ def test_inputs_are_never_overwritten(tmp_path: Path) -> None:
         refuse_overwriting([tmp_path / "deeper" / ".." / "a.jpg"], [image])
 
 
-def test_videos_are_told_by_their_suffix() -> None:
+def test_videos_are_recognised_by_their_suffix() -> None:
     assert is_video(Path("a.MP4"))
     assert not is_video(Path("a.gif"))
     assert not is_video(Path("mp4"))

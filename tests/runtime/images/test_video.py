@@ -41,7 +41,9 @@ def test_an_odd_row_and_column_are_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video", None])
-def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes | None, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_video_is_refused(
+    tmp_path: Path, content: bytes | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "clip.mp4"
     if content is not None:
         path.write_bytes(content)
@@ -57,7 +59,7 @@ def test_a_truncated_video_is_refused(tmp_path: Path) -> None:
         open_video(path)
 
 
-def test_frames_that_did_not_arrive_are_an_error(tmp_path: Path) -> None:
+def test_lost_frames_are_an_error(tmp_path: Path) -> None:
     """As on a full disk: OpenCV says nothing of it."""
     path = tmp_path / "clip.mp4"
     failure = f"cannot write the video to {tmp_path}: 0 of 20 frames arrived"

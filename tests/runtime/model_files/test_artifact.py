@@ -45,7 +45,7 @@ def test_the_suffix_does_not_matter(model_path: Path, tmp_path: Path) -> None:
     assert open_artifact(other).manifest == open_artifact(model_path).manifest
 
 
-def test_an_onnx_of_somebody_else_is_refused(model_of: ModelOf) -> None:
+def test_an_onnx_file_of_another_program_is_refused(model_of: ModelOf) -> None:
     path = model_of(None)
     with pytest.raises(ArtifactError) as raised:
         open_artifact(path)
@@ -95,7 +95,7 @@ CONTENT: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", CONTENT)
-def test_what_is_no_onnx_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_file_that_is_no_onnx_model_is_refused(tmp_path: Path, kind: str) -> None:
     write, message = CONTENT[kind]
     path = tmp_path / "model.onnx"
     write(path)

@@ -1,4 +1,4 @@
-"""frcnn.runtime.model_files.engine_artifact: an artifact is told by its content and held to its hashes."""
+"""frcnn.runtime.model_files.engine_artifact: an artifact is recognised by its content and checked by its hashes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_parts_must_be_those_that_the_manifest_lists(tmp_path: Path) -> None:
         open_artifact(path)
 
 
-def test_asking_for_a_part_that_is_not_there(path: Path) -> None:
+def test_a_part_that_does_not_exist_is_an_error(path: Path) -> None:
     with pytest.raises(ArtifactError, match="the engine artifact has no part kernels/x") as raised:
         open_engine_artifact(path).read_part("kernels/x")
     assert raised.value.hint == REBUILD
@@ -116,14 +116,14 @@ def test_a_checkpoint_is_no_artifact_though_it_is_a_zip(tmp_path: Path) -> None:
         open_artifact(path)
 
 
-def test_a_truncated_artifact_is_told_from_a_checkpoint(path: Path) -> None:
+def test_a_truncated_artifact_is_not_taken_for_a_checkpoint(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ArtifactError, match="the engine artifact is damaged: no readable zip directory") as raised:
         open_artifact(path)
     assert raised.value.hint == REBUILD
 
 
-def test_an_artifact_need_not_tell_its_precision(tmp_path: Path) -> None:
+def test_an_artifact_need_not_list_its_precision(tmp_path: Path) -> None:
     parts = {name: data for name, data in engine_parts().items() if name != "precision.json"}
     assert open_engine_artifact(write_engine_file(tmp_path / "a", parts=parts)).read_precision() == ()
 
@@ -148,7 +148,7 @@ def test_a_trusted_hash_is_that_of_the_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("trusted", [[], ["0" * 64], {"ab" * 32}])
-def test_a_file_that_nobody_vouches_for_is_refused(path: Path, trusted: list[str]) -> None:
+def test_a_file_with_an_untrusted_hash_is_refused(path: Path, trusted: list[str]) -> None:
     artifact = open_engine_artifact(path)
     with pytest.raises(ArtifactError) as raised:
         artifact.check_trusted(trusted)
@@ -163,13 +163,13 @@ def test_hashes_of_parts_are_not_hashes_of_the_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("trusted", ["0" * 64, ["abc"], [b"0" * 64], ["0" * 64, "0x" + "0" * 62]])
-def test_what_is_no_hash_is_a_usage_error(path: Path, trusted: object) -> None:
+def test_an_invalid_hash_is_a_usage_error(path: Path, trusted: object) -> None:
     with pytest.raises(UsageError, match="trusted_hashes: expected") as raised:
         open_engine_artifact(path).check_trusted(trusted)  # type: ignore[arg-type]
     assert "sha256sum" in raised.value.hint
 
 
-def test_a_file_put_in_place_of_the_opened_one_is_not_vouched_for(path: Path, tmp_path: Path) -> None:
+def test_a_file_that_replaces_the_opened_one_is_not_trusted(path: Path, tmp_path: Path) -> None:
     """The manifest that was read and the bytes that are hashed must be of one file."""
     trusted = hashlib.sha256(path.read_bytes()).hexdigest()
     good = path.read_bytes()

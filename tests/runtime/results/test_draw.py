@@ -81,7 +81,7 @@ def test_any_box_on_any_image_is_drawn_inside_the_frame(height: int, width: int,
 
 
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (1, 1)])
-def test_extreme_shapes(size: tuple[int, int]) -> None:
+def test_images_of_extreme_shapes_are_drawn(size: tuple[int, int]) -> None:
     assert annotate(canvas(*size), found([[0, 0, size[1], size[0]]], *size)).dtype == np.uint8
 
 

@@ -101,7 +101,7 @@ def test_an_exception_of_the_consumer_stops_the_thread() -> None:
     assert eventually(lambda: prefetch_threads() == [])
 
 
-def test_a_pause_is_said_where_the_next_item_is_not_there() -> None:
+def test_a_wait_for_the_next_item_is_announced() -> None:
     gate = threading.Event()
 
     def source() -> Iterator[int]:

@@ -14,6 +14,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -81,7 +82,7 @@ class Source:
 
 
 class Failing:
-    """A network that answers as the stand-in does, until it meets an image of one grey level."""
+    """A network that results as the stand-in does, until it meets an image of one grey level."""
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -120,23 +121,25 @@ class TestBound:
                 break
         stream.close()
         assert 2 * batch_size <= max(ahead) <= 6 * batch_size + 2
-        assert max(alive) <= 7 * batch_size + 3  # and the batch that was answered last
+        assert max(alive) <= 7 * batch_size + 3  # and the batch that was received last
 
 
 class TestFailures:
-    """Each names the image, comes after the answers before it, leaves no thread, and harms no later call."""
+    """Each names the image, comes after the results before it, leaves no thread, and harms no later call."""
 
     @pytest.mark.parametrize("batch_size", [1, 3, 8])
-    def test_a_network_that_fails(self, manifest_of: ManifestOf, grey: Grey, tmp_path: Path, batch_size: int) -> None:
+    def test_a_failed_network_names_its_images(
+        self, manifest_of: ManifestOf, grey: Grey, tmp_path: Path, batch_size: int
+    ) -> None:
         manifest = manifest_of()
         detector = Detector(HostBackend(Failing(5), manifest), manifest)
         Image.fromarray(grey(5)).save(tmp_path / "five.png")
         images: list[object] = [grey(level, *((60, 80), (80, 60))[level % 2]) for level in range(1, 12)]
         for there, name in ((images[4], r"images\[4\]"), (tmp_path / "five.png", r"five\.png")):
             images[4] = there
-            stream, answers = detector.stream(images, batch_size=batch_size), []
+            stream, results = detector.stream(images, batch_size=batch_size), []
             with pytest.raises(ArtifactError, match=f"the network failed\nwhile detecting in .*{name}"):
-                answers.extend(best(found) for found in stream)
+                results.extend(best(found) for found in stream)
             with pytest.raises(ArtifactError, match=name):
                 detector(images, batch_size=batch_size)
             with pytest.raises(ArtifactError, match=name if isinstance(there, Path) else r"images\[0\]"):
@@ -144,23 +147,23 @@ class TestFailures:
         assert [best(found) for found in detector(images[:4])] == [1, 2, 3, 4]
 
     @pytest.mark.parametrize(("batch_size", "expected"), [(1, 4), (3, 0), (8, 0)])
-    def test_answers_before_the_failed_batch_come_first(
+    def test_detections_before_the_failed_batch_come_first(
         self, manifest_of: ManifestOf, grey: Grey, batch_size: int, expected: int
     ) -> None:
         """The batch of the odd image fails; the even one that came before it had not been submitted."""
         manifest = manifest_of()
         detector = Detector(HostBackend(Failing(5), manifest), manifest)
         images = [grey(level, *((60, 80), (80, 60))[level % 2]) for level in range(1, 12)]
-        answers = []
+        results = []
         with pytest.raises(ArtifactError):
-            answers.extend(best(found) for found in detector.stream(images, batch_size=batch_size))
-        assert answers == list(range(1, expected + 1))
-        answers.clear()
+            results.extend(best(found) for found in detector.stream(images, batch_size=batch_size))
+        assert results == list(range(1, expected + 1))
+        results.clear()
         with pytest.raises(ArtifactError):
-            answers.extend(best(found) for found in detector.stream([grey(2, 60, 80), *images[4:]], batch_size=3))
-        assert answers == [2]
+            results.extend(best(found) for found in detector.stream([grey(2, 60, 80), *images[4:]], batch_size=3))
+        assert results == [2]
 
-    def test_an_image_that_raises_what_nobody_expects(self, detector: Detector, grey: Grey) -> None:
+    def test_an_unexpected_error_of_an_image_names_it(self, detector: Detector, grey: Grey) -> None:
         class Broken:
             def __getattr__(self, name: str) -> Any:
                 raise RuntimeError(f"no {name} today")
@@ -171,7 +174,9 @@ class TestFailures:
             next(stream)
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, StopAsyncIteration])
-    def test_an_iterable_that_raises_anything(self, detector: Detector, grey: Grey, error: type[BaseException]) -> None:
+    def test_any_exception_of_the_iterable_is_raised(
+        self, detector: Detector, grey: Grey, error: type[BaseException]
+    ) -> None:
         def camera() -> Iterator[object]:
             yield grey(1)
             raise error("unplugged")
@@ -180,9 +185,7 @@ class TestFailures:
             list(detector.stream(camera()))
         assert best(detector([grey(7)])[0]) == 7
 
-    def test_an_error_is_gone_with_its_images_as_soon_as_it_is_dropped(
-        self, manifest_of: ManifestOf, grey: Grey
-    ) -> None:
+    def test_a_dropped_error_keeps_no_image_alive(self, manifest_of: ManifestOf, grey: Grey) -> None:
         manifest = manifest_of()
         detector, source = Detector(HostBackend(Failing(5), manifest), manifest), Source(grey)
 
@@ -224,26 +227,22 @@ class TestClosing:
         gc.enable()
         assert eventually(lambda: made.closed and made.alive == 0 and streams_threads() == [])
 
-    def test_by_close(self, detector: Detector, source: Source) -> None:
-        stream = detector.stream(source, batch_size=2)
-        next(stream)
-        stream.close()
-
-    def test_by_break(self, detector: Detector, source: Source) -> None:
-        for _ in detector.stream_images(source, batch_size=2):
-            break
-
-    def test_by_dropping_it(self, detector: Detector, source: Source) -> None:
-        stream = detector.stream(source, batch_size=2)
-        next(stream)
-        del stream
-
-    def test_by_an_exception_of_the_consumer(self, detector: Detector, source: Source) -> None:
+    @pytest.mark.parametrize("call", ["stream", "stream_images"])
+    @pytest.mark.parametrize("how", ["close", "break", "drop", "exception"])
+    def test_by_its_consumer(self, detector: Detector, source: Source, call: str, how: str) -> None:
         def consume() -> None:
-            for _ in detector.stream(source, batch_size=2):
-                raise ZeroDivisionError
+            stream = getattr(detector, call)(source, batch_size=2)
+            for _ in stream:
+                if how == "close":
+                    stream.close()
+                if how == "exception":
+                    raise ZeroDivisionError
+                if how == "break":
+                    break
+                if how == "drop":
+                    return
 
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError) if how == "exception" else nullcontext():
             consume()
 
     def test_by_closing_the_detector(self, model_path: Path, source: Source) -> None:
@@ -287,7 +286,7 @@ class TestClosing:
         streams.append(detector.stream(dropping()))
         next(streams[0])
 
-    def test_a_video_file(self, detector: Detector, grey: Grey, tmp_path: Path) -> None:
+    def test_closing_a_stream_closes_its_video_file(self, detector: Detector, grey: Grey, tmp_path: Path) -> None:
         path = tmp_path / "clip.mp4"
         with writing_video(path, 25.0) as writer:
             for level in range(40):
@@ -304,7 +303,7 @@ class TestClosing:
 
 
 class TestThreads:
-    def test_a_stream_each(self, detector: Detector, grey: Grey) -> None:
+    def test_eight_threads_may_have_a_stream_each(self, detector: Detector, grey: Grey) -> None:
         def levels(first: int) -> list[int]:
             images = [grey(level, 60 + level % 2 * 20, 80) for level in range(first, first + 20)]
             return [best(found) for found in detector.stream(images, batch_size=3)]
@@ -360,7 +359,7 @@ class TestThreads:
         assert crowd.wrong == []
         assert crowd.done > 100
 
-    def test_a_wrong_answer_would_be_seen(self, tiny_model: Path) -> None:
+    def test_a_wrong_result_is_detected(self, tiny_model: Path) -> None:
         images = mixed_images(3)
         with Detector.load(tiny_model, threads=1) as detector:
             expected = [bits(found) for found in detector(images)]
@@ -378,14 +377,14 @@ class TestFork:
             warnings.simplefilter("ignore", DeprecationWarning)  # of forks where there are threads
             child = os.fork()
         if child == 0:
-            signal.alarm(20)  # a child that hangs says nothing
+            signal.alarm(20)  # ends a child that hangs
             os.write(write, work().encode())
             os._exit(0)
         os.close(write)
         os.waitpid(child, 0)
-        said = os.read(read, 10_000).decode()
+        text = os.read(read, 10_000).decode()
         os.close(read)
-        return said
+        return text
 
     def test_a_stream_is_refused_and_closes(self, detector: Detector, grey: Grey) -> None:
         def work() -> str:
@@ -447,7 +446,7 @@ class TestInterrupted:
         return False
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a generator's last breath
-    def test_a_call_of_an_engine(self, device: FakeDevice, manifest_of: ManifestOf) -> None:
+    def test_a_call_of_an_engine_can_be_interrupted_anywhere(self, device: FakeDevice, manifest_of: ManifestOf) -> None:
         artifact, images, points = TinyArtifact(manifest_of()), mixed_images(3), iter(range(1, 5000, 7))
         with Detector(artifact.backend(device), artifact.manifest.source) as detector:
             expected = [bits(found) for found in detector(images)]
@@ -455,13 +454,13 @@ class TestInterrupted:
 
         def was_interrupted(detector: Detector, point: int) -> bool:
             detector(images, batch_size=2)
-            answer = self.interrupted_at(point, lambda: detector(images, batch_size=2))
+            interrupted = self.interrupted_at(point, lambda: detector(images, batch_size=2))
             with ThreadPoolExecutor(1, initializer=device.activate) as pool:  # where a hang is seen
                 assert pool.submit(lambda: [bits(found) for found in detector(images)]).result(30) == expected
                 pool.submit(detector.close).result(30)
             assert device.left_open() == {}
             device.is_open = True
-            return answer
+            return interrupted
 
         while was_interrupted(Detector(artifact.backend(device), artifact.manifest.source), next(points)):
             pass
