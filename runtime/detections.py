@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ class Detections:
         return [str(label) if names is None else names[label] for label in self.labels.tolist()]
 
     def filter(self, *, score: float | None = None, classes: ClassFilter | None = None) -> Detections:
-        """Return the objects with at least a score and of given classes.
+        """Return the objects of given classes with a minimum score.
 
         Args:
             score: Minimum score in [0, 1]; None keeps all.
@@ -90,14 +90,7 @@ class Detections:
         if classes is not None:
             wanted = resolve_classes(classes, self.label_names)
             keep &= np.isin(self.labels, np.array(sorted(wanted), np.int64))
-        return Detections(
-            boxes=self.boxes[keep],
-            scores=self.scores[keep],
-            labels=self.labels[keep],
-            image_size=self.image_size,
-            source=self.source,
-            label_names=self.label_names,
-        )
+        return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return a dictionary per object: ``box`` [x1, y1, x2, y2], ``score``, ``label`` and ``class_name``."""

@@ -238,9 +238,7 @@ class Detector:
             >>> for detections in detector.stream(sorted(Path("frames").glob("*.jpg")), batch_size=8):
             ...     print(detections.source, len(detections))
         """
-        keep = self._filter(score, classes)
-        size = self._checked_batch_size(batch_size)
-        return without_images(self._stream(self._placed(images, ahead=True, on_error=on_error), keep, size))
+        return without_images(self._stream(images, batch_size, score, classes, on_error))
 
     def stream_images(
         self,
@@ -258,9 +256,7 @@ class Detector:
             ImageError: Likewise.
             UsageError: Likewise; or an image is in device memory, which is not copied back.
         """
-        keep = self._filter(score, classes)
-        size = self._checked_batch_size(batch_size)
-        return with_images(self._stream(self._placed(images, ahead=True, on_error=on_error), keep, size))
+        return with_images(self._stream(images, batch_size, score, classes, on_error))
 
     def close(self) -> None:
         """Stop all streams and release the network; the detector cannot be used afterwards.
@@ -279,9 +275,16 @@ class Detector:
         self.close()
 
     def _stream(
-        self, placed: Iterator[Placed], keep: DetectionFilter, batch_size: int
+        self,
+        images: Iterable[object],
+        batch_size: int,
+        score: float,
+        classes: ClassFilter | None,
+        on_error: OnError | None,
     ) -> Generator[tuple[Placed, Detections]]:
-        return self._streams.stream(placed, lambda batch: self._submit(batch, keep, None), batch_size)
+        keep, size = self._filter(score, classes), self._checked_batch_size(batch_size)
+        placed = self._placed(images, ahead=True, on_error=on_error)
+        return self._streams.stream(placed, lambda batch: self._submit(batch, keep, None), size)
 
     def _run(self, placed: Iterable[Placed], submit: Submit[Result], batch_size: int) -> list[Result]:
         if isinstance(placed, list):  # one image: skip the bookkeeping of order

@@ -129,7 +129,7 @@ def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequenc
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says on one short line."""
+    """Return the message of an error on one short line."""
     return " ".join(str(error).split())[:_MAX_CHARACTERS] or type(error).__name__
 
 

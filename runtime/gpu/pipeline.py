@@ -77,7 +77,7 @@ class Pipeline:
         outputs: the outputs by name, in pinned memory, complete when the stream is done.
         output_pointer: address of the outputs on the device.
         output_bytes: their size.
-        fields: where each of them lies there.
+        fields: the outputs' places there.
 
     Raises:
         ArtifactError: an engine refuses the shape, or memory is short.

@@ -1,7 +1,7 @@
-"""How images in host memory go to the GPU: their bytes as they lie.
+"""Images in host memory as one plain copy to the GPU, in the order of their bytes.
 
 The preprocessing kernel reads pixels by strides of any sign, so BGR, planar and grey images, crops and mirrored ones
-are one plain copy.
+need no conversion.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ def _refused(name: str, got: str, hint: str = "") -> ImageError:
 
 
 def _checked(image: RGBImage, name: str) -> RGBImage:
-    """Refuse an ``RGBImage`` whose pixels are not what the class says."""
+    """Refuse an ``RGBImage`` whose pixels have another shape or type."""
     pixels = image.pixels
     got = f"an RGBImage of {pixels.shape} {pixels.dtype}"
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype not in (np.uint8, np.float32):

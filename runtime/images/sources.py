@@ -70,7 +70,7 @@ def output_names(files: Iterable[Path]) -> dict[Path, str]:
     for file in files:
         suffix = _output_suffix(file)
         name, number = f"{file.stem}{suffix}", 1
-        while name.lower() in taken:  # some file systems do not tell upper from lower case
+        while name.lower() in taken:  # some file systems ignore case
             number += 1
             name = f"{file.stem}-{number}{suffix}"
         taken.add(name.lower())

@@ -42,7 +42,7 @@ class _Field(NamedTuple):
 
 
 class _NotOnnxError(Exception):
-    """The bytes are not the expected protobuf; the message says why."""
+    """The bytes are not the expected protobuf; the message names the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

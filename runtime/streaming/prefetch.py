@@ -79,12 +79,12 @@ class Ahead(Generic[T]):
                 yield entry
         except (Exception, GeneratorExit):
             raise
-        except BaseException:  # Ctrl-C, SIGTERM: end at once, whatever file does not come
+        except BaseException:  # Ctrl-C, SIGTERM: end at once, even if the iterable blocks
             patience_s = 0
             raise
         finally:
             self._halt(patience_s)
-            self._ready.queue.clear()  # without its lock, which a thread of before a fork may hold for ever
+            self._ready.queue.clear()  # without its lock, which a thread may have held during a fork
 
     def end(self, error: BaseException) -> None:
         """Stop the thread, drop its items, and raise an error in the consumer instead.
@@ -95,7 +95,7 @@ class Ahead(Generic[T]):
             return
         self._halt(_JOIN_SECONDS)
         self._ready.queue.clear()
-        with suppress(queue.Full):  # only where somebody else ends it, too: the thread puts nothing any more
+        with suppress(queue.Full):  # if another thread ends it, too: ours puts nothing any more
             self._ready.put_nowait(_End(error))
 
     def _check_not_forked(self) -> None:
@@ -139,12 +139,12 @@ def _produce(items: Iterable[T], ready: queue.Queue[T | _End], stop: threading.E
         for item in iterator:
             if not _put(ready, item, stop):
                 break
-    except BaseException as error:  # whatever it is, the consumer has to see it
+    except BaseException as error:  # the consumer must see every exception
         end = _End(error)
     finally:
         close = getattr(iterator, "close", None)
         if callable(close):
-            with suppress(BaseException):  # the consumer waits for the end, whatever happens here
+            with suppress(BaseException):  # the consumer waits for the end in any case
                 close()
         _put(ready, end, stop)
         del end  # see Ahead.entries
