@@ -15,16 +15,7 @@ from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.preprocess import Placed
 
-__all__ = [
-    "Backend",
-    "Device",
-    "Done",
-    "Network",
-    "NetworkOutput",
-    "Pending",
-    "available_cpus",
-    "closed_error",
-]
+__all__ = ["Backend", "Device", "Done", "Network", "NetworkOutput", "Pending", "available_cpus", "closed_error"]
 
 Device = Literal["cpu", "cuda"]
 

@@ -54,10 +54,7 @@ _BASE: Final = (
 _EXPORT: Final = tuple(_Package(name, "export, compare", "export") for name in ("torch", "torchvision", "onnxscript"))
 _TENSORRT: Final = (
     _Package(
-        "tensorrt",
-        "TensorRT artifacts",
-        "tensorrt",
-        distributions=("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+        "tensorrt", "TensorRT artifacts", "tensorrt", distributions=("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
     ),
     _Package(
         "tensorrt_rtx",
