@@ -51,8 +51,10 @@ class Detector:
       legacy default stream if it names none) and must not change before its detections are there.
 
     The detector resizes, normalises and pads images itself, by torchvision's rules (on the GPU with an engine, unless
-    the image is floating), and returns boxes in pixels of the original image. Several threads may call one detector at once; a stream belongs to one thread at a time. After an
-    error or Ctrl-C it can be used as before. A detector with an engine does not survive a fork, and no stream does.
+    the image is floating), and returns boxes in pixels of the original image.
+
+    Several threads may call one detector at once; a stream belongs to one thread at a time. After an error or Ctrl-C it
+    can be used as before. A detector with an engine does not survive a fork, and no stream does.
 
     Attributes:
         manifest: The description of the model in its file.
