@@ -11,10 +11,7 @@ __all__ = [
     "builder_arguments",
     "builders",
     "file",
-    "foreign_models",
     "layout",
     "load",
     "published",
-    "state_dict_fit",
-    "weights",
 ]

@@ -22,7 +22,7 @@ from frcnn.errors import CheckpointError, FrcnnError, UsageError
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, Builder
 from frcnn.exporter.checkpoint.builder_arguments import check_values, refuse_unknown
 
-__all__ = ["accepted_arguments", "build_model", "importable", "resolve_builder", "short_name"]
+__all__ = ["accepted_arguments", "build_model", "importable", "one_line", "resolve_builder", "short_name"]
 
 _CUSTOM_HINT = "for another one, --arch mypkg.models:build or --arch path/to/models.py:build"
 
@@ -78,7 +78,7 @@ def _import(arch: str, where: str, load: Callable[[], ModuleType], folder: Path)
         raise CheckpointError(f"--arch {arch}: {where} needs the module {error.name!r}", hint="install it") from error
     except (Exception, SystemExit) as error:
         raise CheckpointError(
-            f"--arch {arch}: importing {where} failed: {_one_line(error)}", hint="--debug shows the traceback"
+            f"--arch {arch}: importing {where} failed: {one_line(error)}", hint="--debug shows the traceback"
         ) from error
 
 
@@ -169,7 +169,7 @@ def build_model(
         unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unexpected and unexpected[1] in keywords:
             raise UsageError(
-                f"{arch} takes no argument {unexpected[1]!r}: {_one_line(error)}", hint="--debug shows the traceback"
+                f"{arch} takes no argument {unexpected[1]!r}: {one_line(error)}", hint="--debug shows the traceback"
             ) from error
         raise _failed(arch, error) from error
     except (Exception, SystemExit) as error:
@@ -206,9 +206,10 @@ def _strict_transform() -> Iterator[None]:
 
 
 def _failed(arch: str, error: BaseException) -> CheckpointError:
-    return CheckpointError(f"{arch} failed: {_one_line(error)}", hint="check --arg; --debug shows the traceback")
+    return CheckpointError(f"{arch} failed: {one_line(error)}", hint="check --arg; --debug shows the traceback")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return the type and the text of an error, short enough for a message."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

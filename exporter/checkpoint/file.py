@@ -21,12 +21,11 @@ import numpy as np
 import torch
 
 from frcnn.errors import CheckpointError, MissingDependencyError
-from frcnn.exporter.checkpoint.builders import importable
+from frcnn.exporter.checkpoint.builders import importable, one_line
 from frcnn.files.archive_directory import open_bounded
 
 __all__ = ["CheckpointFile", "read_checkpoint_file"]
 
-_CHUNK_BYTES: Final = 1 << 20
 _MAX_DIRECTORY_BYTES: Final = 16 << 20  # of a zip; that of a large model is below 1 MB
 _EXPECTED: Final = "expected a PyTorch checkpoint (.pth, .pt, .ckpt) or .safetensors"
 
@@ -110,13 +109,10 @@ def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> Checkpoin
 
 def _scan(path: Path) -> tuple[bytes, str, int]:
     """Return the first bytes, the SHA-256 and the size of a file, without holding it in memory."""
-    digest, head, size = hashlib.sha256(), b"", 0
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            head = head or chunk[:64]
-            size += len(chunk)
-            digest.update(chunk)
-    return head, digest.hexdigest(), size
+        head = stream.read(64)
+        stream.seek(0)
+        return head, hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -134,7 +130,7 @@ def _read_safetensors(path: Path) -> dict[str, object]:
             content: dict[str, object] = {"model": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118  # not a mapping
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no safetensors file: {_one_line(error)}", hint="copy or save it again"
+            f"{path} is damaged or no safetensors file: {one_line(error)}", hint="copy or save it again"
         ) from error
     for key, text in metadata.items():  # safetensors keeps text only; lists are stored as JSON
         try:
@@ -188,7 +184,7 @@ def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
         raise CheckpointError(f"{path} is no checkpoint, or damaged; {_EXPECTED}") from error
     except Exception as error:  # whatever unpickling a damaged or hostile file comes to
         raise CheckpointError(
-            f"{path} is damaged, cut short or no checkpoint: {_one_line(error)}", hint=f"copy it again; {_EXPECTED}"
+            f"{path} is damaged, cut short or no checkpoint: {one_line(error)}", hint=f"copy it again; {_EXPECTED}"
         ) from error
 
 
@@ -213,8 +209,3 @@ def _untrusted(path: Path, refused: str) -> CheckpointError:
         hint="save model.state_dict() instead; or, only if you trust whoever made the file with your system,"
         " --trust-pickle (trust_pickle=True) runs it",
     )
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__

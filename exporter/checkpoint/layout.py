@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,9 +12,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn.errors import CheckpointError
-from frcnn.exporter.checkpoint.foreign_models import recognise
 
-__all__ = ["FoundWeights", "find_weights"]
+__all__ = ["FoundWeights", "find_weights", "other_detector"]
 
 _MARK: Final = "roi_heads."  # every Faster R-CNN of torchvision has keys with it, whatever its parts are
 _COMPILED: Final = "_orig_mod."  # torch.compile puts it anywhere
@@ -22,6 +22,25 @@ _MAX_REPEATED_BYTES: Final = 64 << 20
 _SAVE: Final = "save torch.save(model.state_dict(), 'my.pth')"
 _LABEL_ENTRIES: Final = ("labels", "CLASSES", "classes", "class_names")
 _NAME_ENTRIES: Final = ("arch", "architecture", "model_name")
+
+_ONLY = "frcnn exports torchvision's Faster R-CNN only"
+
+# (a pattern one of the keys has, what it is, what to do); the first that fits.
+_FAMILIES: Final[tuple[tuple[str, str, str], ...]] = (
+    (r"(^|\.)roi_heads\.mask_(head|predictor)\.", "a Mask R-CNN", f"{_ONLY}; masks have no deployable form here"),
+    (r"(^|\.)roi_heads\.keypoint_", "a Keypoint R-CNN", f"{_ONLY}; keypoints have no deployable form here"),
+    (r"(^|\.)head\.regression_head\.bbox_ctrness\.", "a torchvision FCOS", _ONLY),
+    (r"(^|\.)head\.classification_head\.module_list\.", "a torchvision SSD", _ONLY),
+    (r"(^|\.)head\.classification_head\.", "a torchvision RetinaNet", _ONLY),
+    (r"(^|\.)proposal_generator\.|(^|\.)backbone\.bottom_up\.", "a Detectron2 model", f"{_ONLY}, not Detectron2's"),
+    (r"(^|\.)roi_head\.bbox_head\.|(^|\.)rpn_head\.rpn_conv\.", "an MMDetection model", f"{_ONLY}, not MMDetection's"),
+    (r"(^|\.)transformer\.encoder\..*|(^|\.)class_embed\.", "a DETR-like model", _ONLY),
+    (r"(^|\.)\d+\.(conv|cv\d)\.|(^|\.)dfl\.conv\.|(^|\.)module_list\.\d+\.", "a YOLO model", _ONLY),
+    (r"^(module\.|model\.)?(fc|classifier|heads?)\.(\d+\.)?weight$", "an image classifier", "train a detector with it"),
+    (r"(^|\.)(layer1|features|stages|blocks)\.\d+\.", "a backbone without a detector", "save the whole detector"),
+)
+
+_WITH_ROI_HEADS = ("a Mask R-CNN", "a Keypoint R-CNN", "a Detectron2 model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +136,8 @@ def _require_plain(state: Mapping[str, Tensor], source: str) -> None:
 
 def _walk(value: object, entry: str, depth: int, seen: set[tuple[int, int]]) -> Iterator[_Candidate]:
     if isinstance(value, nn.Module):
-        detectors = [m for m in value.modules() if isinstance(m, GeneralizedRCNN)]
-        for module in detectors:
-            yield _Candidate(entry, {}, 0, module, _is_averaged(entry))
+        detectors = (m for m in value.modules() if isinstance(m, GeneralizedRCNN))
+        yield from (_Candidate(entry, {}, 0, module, _is_averaged(entry)) for module in detectors)
         return
     if not isinstance(value, Mapping) or (id(value), depth) in seen:  # a pickle may hold one mapping many times
         return
@@ -151,7 +169,7 @@ def _is_averaged(entry: str) -> bool:
 def _nothing_found(content: object, source: str) -> CheckpointError:
     tensors = _largest_mapping_of_tensors(content, _DEPTH, set())
     if tensors:
-        what, hint = recognise(tensors)
+        what, hint = _recognise(tensors)
         return CheckpointError(f"{source} holds {what}, expected a torchvision Faster R-CNN", hint=hint)
     if isinstance(content, nn.Module):
         found = f"a {type(content).__module__}.{type(content).__qualname__}"
@@ -160,10 +178,8 @@ def _nothing_found(content: object, source: str) -> CheckpointError:
         found = f"a dictionary with {', '.join(keys) or 'nothing in it'}"
     else:
         found = f"a {type(content).__name__}"
-    return CheckpointError(
-        f"{source} holds no weights of a Faster R-CNN: expected a state_dict, found {found}",
-        hint=_SAVE,
-    )
+    message = f"{source} holds no weights of a Faster R-CNN: expected a state_dict, found {found}"
+    return CheckpointError(message, hint=_SAVE)
 
 
 def _largest_mapping_of_tensors(value: object, depth: int, seen: set[tuple[int, int]]) -> Mapping[str, Tensor]:
@@ -175,27 +191,36 @@ def _largest_mapping_of_tensors(value: object, depth: int, seen: set[tuple[int, 
     return max([own, *inner], key=len)
 
 
-def _containers(content: object) -> Iterator[Mapping[Any, Any]]:
+def _stored(content: object, entries: tuple[str, ...]) -> Iterator[Any]:
+    """Yield what a checkpoint, or its entry ``data``, has under some keys."""
     if isinstance(content, Mapping):
-        yield content
-        data = content.get("data")
-        if isinstance(data, Mapping):
-            yield data
+        for container in (content, content.get("data")):
+            if isinstance(container, Mapping):
+                yield from (container[entry] for entry in entries if entry in container)
 
 
 def _labels(content: object) -> tuple[str, ...] | None:
-    for container in _containers(content):
-        for entry in _LABEL_ENTRIES:
-            names = container.get(entry)
-            if isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names):
-                return tuple(names)
+    for names in _stored(content, _LABEL_ENTRIES):
+        if isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names):
+            return tuple(names)
     return None
 
 
 def _name(content: object) -> str | None:
-    for container in _containers(content):
-        for entry in _NAME_ENTRIES:
-            name = container.get(entry)
-            if isinstance(name, str) and name:
-                return name
-    return None
+    return next((name for name in _stored(content, _NAME_ENTRIES) if isinstance(name, str) and name), None)
+
+
+def other_detector(keys: Iterable[str]) -> tuple[str, str] | None:
+    """Return what a state_dict is, and what to do, where it has ``roi_heads`` but is no Faster R-CNN; else None."""
+    what, hint = _recognise(keys)
+    return (what, hint) if what in _WITH_ROI_HEADS else None
+
+
+def _recognise(keys: Iterable[str]) -> tuple[str, str]:
+    """Return what a state_dict is by its keys, and what to do about it."""
+    names = list(keys)
+    for pattern, what, hint in _FAMILIES:
+        if any(re.search(pattern, name) for name in names):
+            return what, hint
+    shown = ", ".join(repr(name) for name in names[:3])
+    return f"{len(names)} tensors ({shown}, ...)", "save model.state_dict() of a torchvision FasterRCNN"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import torch
@@ -18,29 +18,26 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from frcnn.errors import CheckpointError, UsageError
-from frcnn.exporter.checkpoint.architecture_match import choose_norm, infer_architecture
-from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, DEFAULT_NORM_EPS
-from frcnn.exporter.checkpoint.assumptions import NO_LABELS, assumptions_of, facts_of
-from frcnn.exporter.checkpoint.builder_arguments import parse_args
-from frcnn.exporter.checkpoint.builders import build_model, resolve_builder, short_name
-from frcnn.exporter.checkpoint.file import read_checkpoint_file
-from frcnn.exporter.checkpoint.foreign_models import impostor
-from frcnn.exporter.checkpoint.layout import FoundWeights, find_weights
-from frcnn.exporter.checkpoint.published import published_weights
-from frcnn.exporter.checkpoint.state_dict_fit import (
+from frcnn.exporter.checkpoint.architecture_match import (
     CLASS_SCORES,
+    choose_norm,
     compare,
     floating_dtypes,
-    modernised,
+    infer_architecture,
     non_finite,
     read_num_classes,
+    with_current_names,
 )
+from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, DEFAULT_NORM_EPS
+from frcnn.exporter.checkpoint.assumptions import NO_LABELS, assumptions_of, facts_of
+from frcnn.exporter.checkpoint.builders import build_model, one_line, resolve_builder, short_name
+from frcnn.exporter.checkpoint.file import read_checkpoint_file
+from frcnn.exporter.checkpoint.layout import FoundWeights, find_weights, other_detector
+from frcnn.exporter.checkpoint.published import download, parse_weights, published_weights
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.spec import ModelSpec, full_labels
 
-__all__ = ["LoadedCheckpoint", "load_checkpoint", "parse_args", "read_checkpoint"]
-
-_DIVERGED: Final = "the training diverged; take an earlier checkpoint"
+__all__ = ["LoadedCheckpoint", "load_checkpoint", "load_pretrained", "read_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +68,53 @@ def load_checkpoint(
     trust_pickle: bool = False,
     state_key: str | None = None,
 ) -> tuple[FasterRCNN, ModelSpec]:
-    """Load a trained detector; see ``read_checkpoint`` for the arguments and errors.
+    """Load a trained torchvision Faster R-CNN from a checkpoint file.
+
+    The architecture and the number of classes are read from the names and shapes of the weights. No code in the file
+    is run unless ``trust_pickle`` is set.
+
+    Args:
+        path: a file written by ``torch.save`` (a state_dict, bare or inside a dictionary) or a ``.safetensors`` file.
+        arch: a known architecture name, ``"pkg.module:function"`` or ``"file.py:function"``. Default: the only
+            architecture that has the names and shapes of the weights.
+        args: keyword arguments for the function that builds the model, such as ``{"min_size": 640}``. Default: the
+            architecture's own values.
+        labels: class names, either ``num_classes`` with the background at index 0, or ``num_classes - 1`` without
+            it. Default: the names stored in the checkpoint, if any.
+        trust_pickle: also read pickled objects, which **runs code from the file**. Set it only for files from people
+            you trust with your system. A whole pickled model is used with its own settings.
+        state_key: name of the entry that holds the weights, for files with several.
 
     Returns:
         The model in eval mode, float32, on the CPU, and its description.
+
+    Raises:
+        CheckpointError: the file cannot be read, holds something else, or does not fit the architecture.
+        UsageError: an argument, label or architecture name is not valid.
+        UnsupportedModelError: a part of the model cannot be exported.
+        MissingDependencyError: the file is a safetensors file, and the package safetensors is not installed.
     """
     loaded = read_checkpoint(path, arch=arch, args=args, labels=labels, trust_pickle=trust_pickle, state_key=state_key)
     return loaded.model, loaded.spec
+
+
+def load_pretrained(
+    text: str, *, args: Mapping[str, object] | None = None, labels: Sequence[str] | None = None
+) -> LoadedCheckpoint:
+    """Load weights that torchvision publishes, downloading them unless ``torch.hub`` has them already.
+
+    Args:
+        text: ``NAME=WEIGHTS``, like ``fasterrcnn_resnet50_fpn_v2=COCO_V1``.
+        args: keyword arguments for the architecture.
+        labels: class names. Default: those that torchvision publishes with the weights.
+
+    Raises:
+        UsageError: there is no such name, weights or argument.
+        CheckpointError: the download fails, or the SHA-256 of the file is not the published one.
+    """
+    name, weights = parse_weights(text)
+    categories = weights.meta["categories"] if labels is None else labels
+    return read_checkpoint(download(name, weights), arch=name, args=args, labels=categories)
 
 
 def read_checkpoint(
@@ -89,25 +126,7 @@ def read_checkpoint(
     trust_pickle: bool = False,
     state_key: str | None = None,
 ) -> LoadedCheckpoint:
-    """Load a trained detector and say what was read and what was assumed.
-
-    Args:
-        path: a file of ``torch.save`` (a state_dict, bare or inside a dictionary) or safetensors.
-        arch: a name of ``ARCHITECTURES``, ``pkg.module:function`` or ``file.py:function``; by default the one
-            architecture whose names and shapes the weights have.
-        args: keyword arguments for the function that builds the model.
-        labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1``; by default those kept in
-            the checkpoint.
-        trust_pickle: also read pickled objects, which **runs code from the file**: only for files whose makers you
-            trust with your system. A whole pickled model is then taken as it is, with its own settings.
-        state_key: the entry that holds the weights, where the file has several.
-
-    Raises:
-        CheckpointError: the file cannot be read, is of another kind, or does not fit the architecture.
-        UsageError: an argument, label or architecture name that makes no sense.
-        UnsupportedModelError: the model is read, but a part of it cannot be exported.
-        MissingDependencyError: a safetensors file, and the package safetensors is not installed.
-    """
+    """Load a detector and report what was read and what was assumed; see ``load_checkpoint``."""
     source, given = Path(path), dict(args or {})
     if isinstance(labels, str):
         raise UsageError(f"labels: expected a sequence of names, got the text {labels!r}", hint="pass a list")
@@ -136,7 +155,7 @@ def read_checkpoint(
     norms, norm_facts, assumptions = _norms(arch, state, given, published is not None and published[0] == arch)
     model = build_model(arch, builder, num_classes=num_classes, args=given | norms)
     _load(model.to("cpu", torch.float32).eval(), state, source=source, arch=arch)
-    spec = read_model_spec(model, architecture=short_name(arch), labels=None)
+    spec = read_model_spec(model, architecture=short_name(arch))
     official = tuple(published[1].meta["categories"]) if published and found.labels is None else None
     spec, label_fact = _with_labels(spec, labels, found.labels or official, source)
     assumptions += assumptions_of(model, spec, given=given.keys(), known=arch in ARCHITECTURES)
@@ -159,7 +178,7 @@ def _from_module(found: FoundWeights, source: Path, labels: Sequence[str] | None
     model = found.module.to("cpu", torch.float32).eval()
     _require_finite(model, source)
     name = type(model).__name__
-    spec = read_model_spec(model, architecture=name, labels=None)
+    spec = read_model_spec(model, architecture=name)
     spec, label_fact = _with_labels(spec, labels, found.labels, source)
     return LoadedCheckpoint(
         model=model,
@@ -182,8 +201,7 @@ def _check_classes(
     state: Mapping[str, Tensor], source: Path, arch: str | None, given: Mapping[str, object]
 ) -> int | None:
     """Return the number of classes in the weights; refuse other models and another number given by the user."""
-    other = impostor(state) if arch is None or arch in ARCHITECTURES else None
-    if other is not None:
+    if (arch is None or arch in ARCHITECTURES) and (other := other_detector(state)):
         raise CheckpointError(f"{source} holds {other[0]}, expected a torchvision Faster R-CNN", hint=other[1])
     num_classes = read_num_classes(state)
     wanted = given.get("num_classes", num_classes)
@@ -218,9 +236,9 @@ def _norms(
 
 
 def _load(model: FasterRCNN, state: Mapping[str, Tensor], *, source: Path, arch: str) -> None:
-    """Load weights into a model, all of them or none that anyone sees."""
+    """Load weights into a model."""
     expected = model.state_dict()
-    renamed = modernised(state, expected)
+    renamed = with_current_names(state, expected)
     misfit = compare(renamed, expected)
     if any(line.startswith(f"{CLASS_SCORES} ") for line in misfit.misshaped):
         theirs, ours = (side[CLASS_SCORES].shape[0] for side in (renamed, expected))
@@ -234,20 +252,19 @@ def _load(model: FasterRCNN, state: Mapping[str, Tensor], *, source: Path, arch:
     try:  # where names differ a model's own loading hooks may still know what to do
         model.load_state_dict(renamed, strict=misfit.count > 0)
     except Exception as error:
-        raise _does_not_fit(source, arch, misfit.describe() or " ".join(str(error).split())[:300]) from error
+        raise _does_not_fit(source, arch, misfit.describe() or one_line(error)) from error
     _require_finite(model, source)
 
 
 def _does_not_fit(source: Path, arch: str, how: str) -> CheckpointError:
-    return CheckpointError(
-        f"the weights in {source} do not fit {arch}: {how}", hint="leave --arch out to see what they fit"
-    )
+    message = f"the weights in {source} do not fit {arch}: {how}"
+    return CheckpointError(message, hint="leave --arch out to see what they fit")
 
 
 def _require_finite(model: FasterRCNN, source: Path) -> None:
     bad = non_finite(model.state_dict())
     if bad:
-        raise CheckpointError(f"{source}: {bad}", hint=_DIVERGED)
+        raise CheckpointError(f"{source}: {bad}", hint="the training diverged; take an earlier checkpoint")
 
 
 def _with_labels(

@@ -106,7 +106,7 @@ def load_from_options(arguments: argparse.Namespace) -> LoadedCheckpoint:
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), extra="export", why="reading a checkpoint") from error
     if weights is not None:
-        from frcnn.exporter.checkpoint.weights import load_pretrained
+        from frcnn.exporter.checkpoint.load import load_pretrained
 
         return load_pretrained(weights, args=args, labels=labels)
     from frcnn.exporter.checkpoint.load import read_checkpoint

@@ -106,7 +106,7 @@ def test_state_key_and_trust_pickle_reach_the_loader(monkeypatch: pytest.MonkeyP
 def test_weights_reach_the_downloader(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(
-        "frcnn.exporter.checkpoint.weights.load_pretrained", lambda text, **options: seen.append((text, options))
+        "frcnn.exporter.checkpoint.load.load_pretrained", lambda text, **options: seen.append((text, options))
     )
     load_from_options(parse("--weights", "a=B", "--arg", "min_size=3"))
     assert seen == [("a=B", {"args": {"min_size": 3}, "labels": None})]

@@ -20,11 +20,16 @@ import torch
 from torchvision.models import get_model_weights
 
 from frcnn.errors import CheckpointError, UsageError
-from frcnn.exporter.checkpoint import published, weights
+from frcnn.exporter.checkpoint import load, published
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
 from frcnn.exporter.checkpoint.builders import build_model
-from frcnn.exporter.checkpoint.published import TORCHVISION_NAMES, published_sha256, published_weights
-from frcnn.exporter.checkpoint.weights import load_pretrained, parse_weights
+from frcnn.exporter.checkpoint.load import load_pretrained
+from frcnn.exporter.checkpoint.published import (
+    TORCHVISION_NAMES,
+    parse_weights,
+    published_sha256,
+    published_weights,
+)
 
 NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
 FILE = "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth"
@@ -45,7 +50,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
         port = listener.getsockname()[1]
         meta = get_model_weights(NAME)["COCO_V1"].meta
         there = SimpleNamespace(url=f"http://127.0.0.1:{port}/{FILE}", meta=meta)
-        monkeypatch.setattr(weights, "parse_weights", lambda _text: (NAME, there))
+        monkeypatch.setattr(load, "parse_weights", lambda _text: (NAME, there))
         listener.settimeout(60)
 
         def answer_one(answer: bytes) -> None:
