@@ -8,8 +8,6 @@ __all__ = [
     "bfloat16_fallback",
     "cut",
     "cut_flow",
-    "cut_pieces",
-    "cut_shapes",
     "cut_types",
     "export",
     "finish",

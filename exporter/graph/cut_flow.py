@@ -1,26 +1,22 @@
-"""How values flow through a graph that is cut: the stage each belongs to, and which are computed again where needed."""
+"""The stage of each value of a graph that is cut, and which values each piece computes for itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import onnx
 
 from frcnn.errors import ExportError
-from frcnn.exporter.graph.nodes import all_nodes, read_values, subgraph_nodes, title
+from frcnn.exporter.graph.nodes import IsCut, all_nodes, is_standard, read_values, refuse_in_subgraphs, title
 
-__all__ = ["Constant", "Flow", "Functions", "IsCut", "Placed", "is_measure", "read_flow"]
+__all__ = ["Flow", "Placed", "is_shape_query", "read_flow"]
 
-IsCut = Callable[[onnx.NodeProto], bool]
-Constant = onnx.TensorProto | onnx.SparseTensorProto
 Role = Literal["cut", "once", "repeated"]
-"""A cut node; a node that is in one piece; a node that is in every piece that uses what it makes."""
+"""A node to cut at; a node in exactly one piece; a node repeated in every piece that needs its outputs."""
 
-_STANDARD: Final = ("", "ai.onnx")
-_MEASURES: Final = ("Shape", "Size")
-_RANDOM: Final = (  # they make other values each time, so what they make is made once and passed on
+_SHAPE_QUERIES: Final = ("Shape", "Size")
+_RANDOM: Final = (  # their outputs differ each time, so they are computed once and passed on
     "Bernoulli",
     "Dropout",
     "Multinomial",
@@ -31,39 +27,16 @@ _RANDOM: Final = (  # they make other values each time, so what they make is mad
 )
 
 
-class Functions:
-    """The functions of a model, found as ONNX finds them: by domain, name and overload of a node."""
-
-    def __init__(self, functions: Iterable[onnx.FunctionProto]) -> None:
-        self._table = {(_domain(f.domain), f.name, f.overload): f for f in functions}
-
-    def of(self, node: onnx.NodeProto) -> onnx.FunctionProto | None:
-        """Return the function that a node calls, or None."""
-        return self._table.get((_domain(node.domain), node.op_type, node.overload))
-
-    def called_by(self, nodes: Iterable[onnx.NodeProto]) -> list[onnx.FunctionProto]:
-        """Return the functions that nodes, their subgraphs and these functions call, in the model's order."""
-        called: dict[int, onnx.FunctionProto] = {}
-        todo = list(nodes)
-        while todo:
-            for node in all_nodes([todo.pop()]):
-                function = self.of(node)
-                if function is not None and id(function) not in called:
-                    called[id(function)] = function
-                    todo.extend(function.node)
-        return [function for function in self._table.values() if id(function) in called]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Placed:
-    """A node that a model's outputs depend on.
+    """A node that the model's outputs depend on.
 
     Attributes:
-        index: its place among the model's nodes.
+        index: position among the model's nodes.
         node: the node.
-        reads: the values that it reads, captures of its subgraphs among them.
-        role: whether it is a cut, in one piece, or in every piece that needs it.
-        stage: the most cut nodes on a path to it, itself left out.
+        reads: values it reads, including those its subgraphs capture.
+        role: how it is distributed over the pieces.
+        stage: largest number of cut nodes on a path to it, excluding itself.
     """
 
     index: int
@@ -79,74 +52,70 @@ class Flow:
 
     Attributes:
         nodes: in the model's order.
-        makers: value -> the node that makes it.
-        inputs: the model's inputs that are no constants.
+        producers: value -> the node that produces it.
+        inputs: the model's inputs, without initializers.
         constants: initializers by name.
-        stages: value -> the stage from which it is there.
-        functions: of the model.
+        stages: value -> the first stage at which it is available.
     """
 
     nodes: list[Placed] = field(default_factory=list)
-    makers: dict[str, Placed] = field(default_factory=dict)
+    producers: dict[str, Placed] = field(default_factory=dict)
     inputs: tuple[str, ...]
-    constants: dict[str, Constant]
+    constants: dict[str, onnx.TensorProto]
     stages: dict[str, int]
-    functions: Functions
 
     def is_repeated(self, value: str) -> bool:
-        """Return whether a value depends on constants and shapes alone, so that each piece computes it for itself."""
-        maker = self.makers.get(value)
-        return value in self.constants or (maker is not None and maker.role == "repeated")
+        """Return whether a value depends on constants and shapes only, so that each piece computes it for itself."""
+        producer = self.producers.get(value)
+        return value in self.constants or (producer is not None and producer.role == "repeated")
+
+    def is_made_in(self, value: str, stage: int) -> bool:
+        """Return whether the piece of a stage computes a value itself."""
+        producer = self.producers.get(value)
+        return self.is_repeated(value) or (producer is not None and (producer.role, producer.stage) == ("once", stage))
 
     def order(self, value: str) -> tuple[int, int]:
-        """Return a key that sorts values as the model has them: inputs, constants, and what nodes make."""
-        if value in self.makers:
-            maker = self.makers[value]
-            return maker.index, list(maker.node.output).index(value)
+        """Return a sort key for the model's order: inputs, constants, then outputs of nodes."""
+        if value in self.producers:
+            producer = self.producers[value]
+            return producer.index, list(producer.node.output).index(value)
         return (-1, list(self.constants).index(value)) if value in self.constants else (-2, self.inputs.index(value))
 
 
-def is_measure(node: onnx.NodeProto, functions: Functions) -> bool:
-    """Return whether a node looks at nothing but the shape of its input."""
-    return _domain(node.domain) == "" and node.op_type in _MEASURES and functions.of(node) is None
+def is_shape_query(node: onnx.NodeProto) -> bool:
+    """Return whether a node depends on the shape of its input only."""
+    return is_standard(node.domain) and node.op_type in _SHAPE_QUERIES
 
 
 def read_flow(model: onnx.ModelProto, is_cut: IsCut) -> Flow:
-    """Find what the outputs depend on, and the stage of each node: the earliest that its inputs allow.
+    """Find what the outputs depend on, and the earliest stage of each node.
 
     Raises:
-        ExportError: a value is read before it is made or made twice, or a node to cut at is not in the main graph.
+        ExportError: a value is read before it is made, or made twice, or a node to cut at is in a subgraph.
     """
     graph = model.graph
-    constants: dict[str, Constant] = {tensor.name: tensor for tensor in graph.initializer}
-    constants |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     inputs = tuple(value.name for value in graph.input if value.name not in constants)
-    functions = Functions(model.functions)
-    flow = Flow(inputs=inputs, constants=constants, stages=dict.fromkeys([*inputs, *constants], 0), functions=functions)
+    flow = Flow(inputs=inputs, constants=constants, stages=dict.fromkeys([*inputs, *constants], 0))
     for index, node, reads in _live_nodes(graph):
         for name in reads:
             if name not in flow.stages:
                 raise ExportError(
                     f"{title(node)} reads {name!r}, which nothing before it makes",
-                    hint="sort the nodes in the order in which they run: onnx.checker.check_model says which are not",
+                    hint="sort the nodes topologically; onnx.checker.check_model reports those that are not",
                 )
-        placed = Placed(
-            index=index,
-            node=node,
-            reads=reads,
-            role=_role(node, reads, flow, is_cut),
-            stage=max((flow.stages[name] for name in reads), default=0),
-        )
+        stage = max((flow.stages[name] for name in reads), default=0)
+        placed = Placed(index=index, node=node, reads=reads, role=_role(node, reads, flow, is_cut), stage=stage)
         flow.nodes.append(placed)
         for name in filter(None, node.output):
             if name in flow.stages:
                 raise ExportError(f"{title(node)} makes {name!r}, which is made already")
-            flow.makers[name] = placed
-            flow.stages[name] = placed.stage + (placed.role == "cut")
+            flow.producers[name] = placed
+            flow.stages[name] = stage + (placed.role == "cut")
     for value in graph.output:
         if value.name not in flow.stages:
             raise ExportError(f"nothing makes the model's output {value.name!r}")
-    _refuse_inner_cuts(flow, is_cut)
+    refuse_in_subgraphs((placed.node for placed in flow.nodes if placed.role != "cut"), is_cut)
     return flow
 
 
@@ -165,30 +134,7 @@ def _live_nodes(graph: onnx.GraphProto) -> list[tuple[int, onnx.NodeProto, tuple
 def _role(node: onnx.NodeProto, reads: tuple[str, ...], flow: Flow, is_cut: IsCut) -> Role:
     if is_cut(node):
         return "cut"
-    if is_measure(node, flow.functions):
+    if is_shape_query(node):
         return "repeated"
-    return "repeated" if all(map(flow.is_repeated, reads)) and _is_repeatable(node, flow.functions) else "once"
-
-
-def _is_repeatable(node: onnx.NodeProto, functions: Functions) -> bool:
-    """Return whether a node is known to make the same of the same each time, all within it included."""
-    bodies = (inner for function in functions.called_by([node]) for inner in all_nodes(function.node))
-    return all(
-        functions.of(inner) is not None or (_domain(inner.domain) == "" and inner.op_type not in _RANDOM)
-        for inner in (*all_nodes([node]), *bodies)
-    )
-
-
-def _refuse_inner_cuts(flow: Flow, is_cut: IsCut) -> None:
-    nodes = [placed.node for placed in flow.nodes if placed.role != "cut"]
-    bodies = (node for function in flow.functions.called_by(nodes) for node in all_nodes(function.node))
-    for node in (*subgraph_nodes(nodes), *bodies):
-        if is_cut(node):
-            raise ExportError(
-                f"{title(node)} is in a subgraph or function; expected nodes to cut at in the main graph only",
-                hint="inline the model's functions and conditions first",
-            )
-
-
-def _domain(name: str) -> str:
-    return "" if name in _STANDARD else name
+    is_deterministic = all(is_standard(inner.domain) and inner.op_type not in _RANDOM for inner in all_nodes([node]))
+    return "repeated" if is_deterministic and all(map(flow.is_repeated, reads)) else "once"

@@ -1,8 +1,9 @@
-"""The types of the values that cross a cut: as the model states them, else as ONNX infers them."""
+"""Types and shapes of the values of a graph that is cut: as the model states them, else as ONNX infers them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 import onnx
@@ -10,19 +11,20 @@ import onnx.shape_inference
 
 from frcnn.errors import ExportError
 from frcnn.exporter.graph.cut_flow import Flow
-from frcnn.exporter.graph.nodes import title
+from frcnn.exporter.graph.nodes import is_standard, title
 from frcnn.plugins import DOMAIN, OPERATORS
 
-__all__ = ["CONSTANTS_ARE_NO_INPUTS", "Dim", "ValueTypes"]
+__all__ = ["MIN_IR_VERSION", "ValueTypes"]
 
-CONSTANTS_ARE_NO_INPUTS: Final = 4
-"""The IR version since which an initializer need not be an input as well."""
+MIN_IR_VERSION: Final = 4
+"""From this IR version on, an initializer need not be an input as well."""
 
 Dim = int | str | None
-"""A size, a symbol that stands for one throughout the model, or unknown."""
+"""A size, a symbol with one value throughout the model, or unknown."""
 
-_LARGEST_SKETCHED: Final = 1024  # elements; shapes, axes and the like are smaller, weights are not
-_MADE_UP: Final = "unk__"  # how inference begins the symbols that it makes up; they say nothing
+_MAX_KEPT_ELEMENTS: Final = 1024  # inference needs the values of shapes and axes, which are smaller than weights
+_GENERATED_SYMBOL: Final = "unk__"  # prefix of the symbols that inference generates
+_SHAPE_RANGE_OPSET: Final = 15  # the opset in which Shape got start and end
 _ELEMENTS: Final = {
     "float32": onnx.TensorProto.FLOAT,
     "int32": onnx.TensorProto.INT32,
@@ -33,7 +35,7 @@ _ELEMENTS: Final = {
 
 
 class ValueTypes:
-    """The types of a model's values; inference is run when the first is asked for that the model does not state."""
+    """Types of a model's values; inference runs on the first request for a type that the model does not state."""
 
     def __init__(self, model: onnx.ModelProto, flow: Flow) -> None:
         self._model, self._flow = model, flow
@@ -48,14 +50,13 @@ class ValueTypes:
         Raises:
             ExportError: its element type or number of dimensions is not known.
         """
-        constant = self._flow.constants.get(name)
-        if constant is not None:
-            return _type_of(constant)
+        if name in self._flow.constants:
+            return _type_of(self._flow.constants[name])
         if name not in self._types and not self._inferred:
             self._infer()
         if name not in self._types:
-            maker = self._flow.makers.get(name)
-            where = f"input {name!r}" if maker is None else f"output {name!r} of {title(maker.node)}"
+            producer = self._flow.producers.get(name)
+            where = f"input {name!r}" if producer is None else f"output {name!r} of {title(producer.node)}"
             raise ExportError(
                 f"the element type or the number of dimensions of the {where} is not known",
                 hint="state it in the model's value_info, which onnx.shape_inference.infer_shapes fills in",
@@ -69,51 +70,83 @@ class ValueTypes:
             return None
         return _dims(self._types[name])
 
-    def _infer(self) -> None:
-        """Run ONNX's inference over a sketch of the model: no weights, and no bodies of nodes that are cut.
+    def with_cheapest_source(self, node: onnx.NodeProto, inputs: Iterable[str]) -> onnx.NodeProto:
+        """Return a ``Shape`` or ``Size`` node that reads a value which the piece has anyway, if there is one.
 
-        A cut node of ours is unknown to ONNX; what its spec says of its outputs is told to the next round.
+        A symbol has one value throughout a model, so another value serves if its stated shape has the same sizes and
+        symbols in a row.
+
+        Args:
+            node: the node; is not changed, and is returned itself if no other value is known to serve.
+            inputs: values that the piece reads for other reasons.
+        """
+        measured, inputs, model_inputs = node.input[0], list(inputs), self._flow.inputs
+        if measured in inputs:
+            return node
+        candidates = [*inputs, *(() if measured in model_inputs else model_inputs)]
+        return next((other for name in candidates if (other := self._with_source(node, name))), node)
+
+    def _with_source(self, node: onnx.NodeProto, name: str) -> onnx.NodeProto | None:
+        """Return a node that gives the same from the shape of another value, or None if none is known to."""
+        own, dims = self.shape(node.input[0]), self.shape(name)
+        if own is None or dims is None:
+            return None
+        sizes = own[_dims_queried(node, len(own))]
+        if not sizes or None in sizes:
+            return None
+        starts = range(len(dims) - len(sizes) + 1)
+        start = next((start for start in starts if dims[start : start + len(sizes)] == sizes), None)
+        if start is None:
+            return None
+        if len(sizes) == len(dims):
+            return onnx.helper.make_node(node.op_type, [name], node.output, node.name, domain=node.domain)
+        opset = max(opset.version for opset in self._model.opset_import if is_standard(opset.domain))
+        if node.op_type != "Shape" or opset < _SHAPE_RANGE_OPSET:
+            return None
+        return onnx.helper.make_node("Shape", [name], node.output, node.name, start=start, end=start + len(sizes))
+
+    def _infer(self) -> None:
+        """Run ONNX's shape inference on the model without its weights and functions.
+
+        ONNX does not know the operators of the domain ``frcnn``. Their outputs get the types of their specs, and
+        inference runs again until it finds no more.
         """
         self._inferred = True
-        ours = [p.node for p in self._flow.nodes if p.role == "cut" and p.node.domain == DOMAIN]
+        ours = [placed.node for placed in self._flow.nodes if placed.node.domain == DOMAIN]
         while True:
             before = len(self._types)
             try:
-                inferred = onnx.shape_inference.infer_shapes(self._sketch(), data_prop=False)
+                inferred = onnx.shape_inference.infer_shapes(self._without_weights(), data_prop=False)
             except onnx.shape_inference.InferenceError as error:
                 first = str(error).strip().splitlines()[0]
                 raise ExportError(f"ONNX cannot infer the types in the graph: {first}") from error
             for value in (*inferred.graph.value_info, *inferred.graph.output):
                 if value.name not in self._types and _is_known(value.type):
-                    self._types[value.name] = _without_made_up(value.type)
+                    self._types[value.name] = _without_generated_symbols(value.type)
             for node in ours:
-                self._types |= {
-                    name: kind for name, kind in self._by_spec(node).items() if name and name not in self._types
-                }
+                self._types = self._by_spec(node) | self._types
             if len(self._types) == before:
                 return
 
-    def _sketch(self) -> onnx.ModelProto:
-        model, flow = self._model, self._flow
-        nodes = [placed.node for placed in flow.nodes]
-        sketch = onnx.ModelProto(
-            ir_version=max(model.ir_version, CONSTANTS_ARE_NO_INPUTS), opset_import=model.opset_import
-        )
-        sketch.functions.extend(flow.functions.called_by(placed.node for placed in flow.nodes if placed.role != "cut"))
-        sketch.graph.name = model.graph.name
-        sketch.graph.node.extend(nodes)
+    def _without_weights(self) -> onnx.ModelProto:
+        flow, version = self._flow, max(self._model.ir_version, MIN_IR_VERSION)
+        bare = onnx.ModelProto(ir_version=version, opset_import=self._model.opset_import)
+        graph = bare.graph
+        graph.name = self._model.graph.name
+        graph.node.extend(placed.node for placed in flow.nodes)
         stated: dict[str, onnx.TypeProto] = {name: self._types[name] for name in flow.inputs if name in self._types}
         for name, constant in flow.constants.items():
-            if isinstance(constant, onnx.TensorProto) and _is_sketched(constant):
-                sketch.graph.initializer.append(constant)
+            if _is_kept(constant):
+                graph.initializer.append(constant)
             else:
                 stated[name] = _type_of(constant)
-        sketch.graph.input.extend(_value(name, kind) for name, kind in stated.items())
-        sketch.graph.value_info.extend(_value(name, self._types[name]) for name in flow.makers if name in self._types)
-        return sketch
+        known = [name for name in flow.producers if name in self._types]
+        graph.input.extend(onnx.ValueInfoProto(name=name, type=kind) for name, kind in stated.items())
+        graph.value_info.extend(onnx.ValueInfoProto(name=name, type=self._types[name]) for name in known)
+        return bare
 
     def _by_spec(self, node: onnx.NodeProto) -> dict[str, onnx.TypeProto]:
-        """Return what the spec of an operator of ours says of a node's outputs; sizes that need sums are left open."""
+        """Return the types of an operator's outputs by its spec; sizes that the spec computes are left open."""
         spec = OPERATORS.get(node.op_type)
         if spec is None:
             return {}
@@ -129,7 +162,7 @@ class ValueTypes:
         types = {}
         for tensor, name in zip(spec.outputs, node.output, strict=False):
             element = features if tensor.element == "features" else _ELEMENTS[tensor.element]
-            if element is not None:
+            if name and element is not None:
                 dims = tuple(int(size) if size.isdigit() else sizes.get(size) for size in tensor.shape)
                 types[name] = onnx.helper.make_tensor_type_proto(element, dims)
         return types
@@ -148,24 +181,23 @@ def _dims(kind: onnx.TypeProto) -> tuple[Dim, ...]:
     )
 
 
-def _without_made_up(kind: onnx.TypeProto) -> onnx.TypeProto:
+def _without_generated_symbols(kind: onnx.TypeProto) -> onnx.TypeProto:
     for dim in kind.tensor_type.shape.dim if kind.HasField("tensor_type") else ():
-        if dim.dim_param.startswith(_MADE_UP):
+        if dim.dim_param.startswith(_GENERATED_SYMBOL):
             dim.Clear()
     return kind
 
 
-def _type_of(constant: onnx.TensorProto | onnx.SparseTensorProto) -> onnx.TypeProto:
-    dims = list(constant.dims)
-    if isinstance(constant, onnx.SparseTensorProto):
-        return onnx.helper.make_tensor_type_proto(constant.values.data_type, dims)
-    return onnx.helper.make_tensor_type_proto(constant.data_type, dims)
+def _type_of(constant: onnx.TensorProto) -> onnx.TypeProto:
+    return onnx.helper.make_tensor_type_proto(constant.data_type, list(constant.dims))
 
 
-def _value(name: str, kind: onnx.TypeProto) -> onnx.ValueInfoProto:
-    return onnx.ValueInfoProto(name=name, type=kind)
+def _is_kept(constant: onnx.TensorProto) -> bool:
+    """Return whether inference may need the values of a constant, and has them."""
+    return math.prod(constant.dims) <= _MAX_KEPT_ELEMENTS and constant.data_location != onnx.TensorProto.EXTERNAL
 
 
-def _is_sketched(constant: onnx.TensorProto) -> bool:
-    """Return whether inference may need the values, and has them."""
-    return math.prod(constant.dims) <= _LARGEST_SKETCHED and constant.data_location != onnx.TensorProto.EXTERNAL
+def _dims_queried(node: onnx.NodeProto, rank: int) -> slice:
+    """Return the dimensions that a ``Shape`` node returns, by its attributes ``start`` and ``end``."""
+    given = {attribute.name: attribute.i for attribute in node.attribute}
+    return slice(*slice(given.get("start", 0), given.get("end", rank)).indices(rank)[:2])

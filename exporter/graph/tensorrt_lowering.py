@@ -13,7 +13,7 @@ from typing import Final
 import onnx
 
 from frcnn.errors import ExportError
-from frcnn.exporter.graph.nodes import all_nodes, subgraph_nodes, title, unique_name
+from frcnn.exporter.graph.nodes import all_nodes, inline_functions, refuse_in_subgraphs, title, unique_name
 from frcnn.plugins import DOMAIN, OPERATORS
 from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION, PLUGINS_OF, Plugin
 
@@ -23,35 +23,25 @@ PLUGIN_DOMAIN: Final = "trt.plugins"
 
 
 def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model in which every operator of ours is its plugins' nodes, in the order in which they run.
+    """Return a model in which plugin nodes, in execution order, replace every operator of the domain ``frcnn``.
 
-    The operators' function bodies are dropped; all else is as it was, so lowering twice is lowering once. Plugin nodes,
-    and what flows between those of one operator, are named after its node: ``rpn/GroupedNMS/order``.
+    Functions are inlined and those of the operators dropped. Lowering a lowered model changes nothing. Plugin nodes,
+    and the values between the plugins of one operator, are named after its node: ``rpn/GroupedNMS/order``.
 
     Args:
-        model: left as it is.
+        model: is not changed.
 
     Raises:
-        ExportError: a node of our domain that is no operator of ours, has other inputs, outputs or attributes than the
-            operator, or lies in a subgraph or function.
+        ExportError: a node of the domain is not a known operator, has other inputs, outputs or attributes than the
+            operator, or is in a subgraph.
     """
-    functions = [function for function in model.functions if function.domain != DOMAIN]
-    inner = [
-        *subgraph_nodes(model.graph.node),
-        *(node for function in functions for node in all_nodes(function.node)),
-    ]
-    for node in inner:
-        if node.domain == DOMAIN:
-            raise ExportError(
-                f"{title(node)} is in a subgraph or function; expected {DOMAIN} operators in the main graph only",
-                hint="inline the model's functions and conditions first",
-            )
-
-    taken = {name for node in (*model.graph.node, *inner) for name in (node.name, *node.input, *node.output)}
+    model = inline_functions(model, _is_ours)
+    refuse_in_subgraphs(model.graph.node, _is_ours)
+    taken = {name for node in all_nodes(model.graph.node) for name in (node.name, *node.input, *node.output)}
     taken |= {value.name for value in (*model.graph.input, *model.graph.initializer)}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        nodes.extend(_plugin_nodes(node, taken) if node.domain == DOMAIN else [node])
+        nodes.extend(_plugin_nodes(node, taken) if _is_ours(node) else [node])
 
     opsets = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, PLUGIN_DOMAIN)]
     if any(node.domain == PLUGIN_DOMAIN for node in nodes):
@@ -60,7 +50,6 @@ def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     lowered = onnx.ModelProto()
     lowered.CopyFrom(model)
     lowered.ClearField("functions")
-    lowered.functions.extend(functions)
     lowered.ClearField("opset_import")
     lowered.opset_import.extend(opsets)
     lowered.graph.ClearField("node")
@@ -68,8 +57,12 @@ def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     return lowered
 
 
+def _is_ours(node: onnx.NodeProto) -> bool:
+    return node.domain == DOMAIN
+
+
 def _plugin_nodes(node: onnx.NodeProto, taken: set[str]) -> list[onnx.NodeProto]:
-    """Return the nodes of an operator's plugins; the names that they add become taken."""
+    """Return the nodes of an operator's plugins, and add their new names to ``taken``."""
     plugins = _plugins_of(node)
     spec = OPERATORS[node.op_type]
     attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -98,7 +91,7 @@ def _plugin_nodes(node: onnx.NodeProto, taken: set[str]) -> list[onnx.NodeProto]
 
 
 def _plugins_of(node: onnx.NodeProto) -> tuple[Plugin, ...]:
-    """Return the plugins of a node that is what the operator's spec says."""
+    """Return the plugins of a node, checked against the operator's spec."""
     spec = OPERATORS.get(node.op_type)
     if spec is None:
         raise ExportError(

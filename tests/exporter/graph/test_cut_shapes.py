@@ -1,4 +1,4 @@
-"""What depends on shapes alone does not cross a cut; types of what does cross are the model's, or inferred."""
+"""Values that depend on shapes only do not cross a cut; the types of those that do are stated or inferred."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ARITHMETIC = """(float[N,3,M] x) => (float[N,P] y, float[N,P] z)
   z = Reshape(a, to) }"""
 
 
-def test_sizes_are_computed_again_in_each_piece_that_uses_them():
+def test_sizes_are_computed_in_each_piece_that_uses_them():
     model = parse(ARITHMETIC)
     steps = cut_relu(model)
     sums = "Shape, Gather, Unsqueeze, Concat"
@@ -113,7 +113,7 @@ def measures(piece: Piece) -> str:
 
 
 @pytest.mark.parametrize("case", MEASURED)
-def test_a_piece_measures(case):
+def test_a_piece_takes_a_shape_from_the_cheapest_value(case):
     value, stated, options, expected, reads = MEASURED[case]
     model = shape_of(value, stated=stated, **options)
     steps = cut_relu(model)
@@ -125,7 +125,7 @@ def test_a_piece_measures(case):
 
 
 @pytest.mark.parametrize(("opset", "expected"), [(13, "Shape(x) Shape(b)"), (15, "Shape<1:3>(b) Shape(b)")])
-def test_where_shape_takes_no_range_only_a_whole_shape_stands_in(opset, expected):
+def test_before_opset_15_only_a_whole_shape_can_replace_another(opset, expected):
     model = parse(
         """(float[N,3] x) => (float[N,3] y) <float[1,N,3] a, float[1,N,3] b, int64[1] front = {0}>
         { a = Unsqueeze(x, front) b = Relu(a) s = Shape(x) r = Shape(a) c = Expand(b, r) y = Reshape(c, s) }""",
@@ -136,7 +136,7 @@ def test_where_shape_takes_no_range_only_a_whole_shape_stands_in(opset, expected
     assert_computes_the_same(model, steps)
 
 
-def test_the_number_of_elements_is_taken_of_a_whole_shape_only():
+def test_size_is_taken_from_a_whole_shape_only():
     body = """(float[N,3] x, float[3,N,2] z) => (float[N,3] y) <float[3,N] t, float[N,3] u, float[3,N] b>
     { t = Transpose(x) b = Relu(t) n = Size(t) k = Size(z) m = Add(n, k) c = Cast <to = 1> (m) d = Mul(b, c)
       y = Transpose(d) }"""
@@ -146,7 +146,7 @@ def test_the_number_of_elements_is_taken_of_a_whole_shape_only():
     assert_computes_the_same(model, steps)
 
 
-def test_what_a_cut_node_or_the_user_wants_to_know_of_shapes_is_emitted_once():
+def test_a_shape_that_a_cut_node_or_an_output_needs_is_emitted_once():
     model = parse(
         """(float[N,3] x) => (int64[2] s, float[N,3] y)
         { a = Neg(x) s = Shape(a) b = Expand(a, s) c = Relu(b) y = Expand(c, s) }"""
@@ -157,7 +157,7 @@ def test_what_a_cut_node_or_the_user_wants_to_know_of_shapes_is_emitted_once():
     assert_computes_the_same(model, steps)
 
 
-def test_a_cut_node_whose_shape_alone_was_wanted_is_left_out_where_another_value_has_it():
+def test_a_cut_node_is_dropped_if_only_its_shape_is_needed_and_another_value_has_it():
     model = parse(
         """(float[N,3] x, float[N,3] z) => (float[N,3] y) <float[N,3] a, float[N,3] b>
         { a = Relu(x) b = Relu(z) s = Shape(a) y = Expand(b, s) }"""
@@ -167,7 +167,7 @@ def test_a_cut_node_whose_shape_alone_was_wanted_is_left_out_where_another_value
     assert_computes_the_same(model, steps)
 
 
-def test_no_cut_node_is_left_out_whose_shape_is_wanted_once_others_are_left_out():
+def test_a_cut_node_is_kept_if_its_shape_is_needed_after_others_are_dropped():
     """``f`` reads ``y``, whose shape stands in for that of ``u``. But ``f`` is for ``c``, whose shape ``k`` has."""
     model = parse(
         """(float[N,3] x, float[N,3] z) => (float[N,3] out)
@@ -194,7 +194,7 @@ def test_floating_point_sums_of_sizes_do_not_cross_either():
     assert_computes_the_same(model, steps)
 
 
-def test_what_is_random_is_made_once():
+def test_a_random_value_is_made_once():
     model = parse(
         """(float[N,3] x) => (float[N,3] y)
         { r = RandomUniform <shape = [3]> () n = Neg(r) a = Mul(x, n) b = Relu(a) y = Add(b, n) }"""
@@ -204,19 +204,19 @@ def test_what_is_random_is_made_once():
     assert flows(steps) == [("x", "n a"), ("a", "b"), ("n b", "y")]
 
 
-@pytest.mark.parametrize(("body", "is_repeated"), [("Neg(a)", True), ("RandomNormalLike(a)", False)])
-def test_a_function_is_computed_again_where_its_body_may_be(body, is_repeated):
+@pytest.mark.parametrize(("op", "is_repeated"), [("Neg", True), ("RandomNormalLike", False)])
+def test_a_function_is_repeated_if_its_nodes_are_deterministic(op, is_repeated):
     model = parse(
         "(float[N,3] x) => (float[N,3] y) <float[3] w = {2, 3, 5}> "
         "{ v = own.Like(w) a = Mul(x, v) b = Relu(a) y = Add(b, v) }",
         extra=', "own" : 1',
-        functions=f'<domain: "own", opset_import: ["" : 20]> Like (a) => (b) {{ b = {body} }}',
+        functions=f'<domain: "own", opset_import: ["" : 20]> Like (a) => (b) {{ b = {op}(a) }}',
     )
     model.graph.value_info.append(onnx.helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, [3]))
-    assert outline(cut_relu(model)) == ("Like, Mul | Relu | Like, Add" if is_repeated else "Like, Mul | Relu | Add")
+    assert outline(cut_relu(model)) == f"{op}, Mul | Relu | " + f"{op}, " * is_repeated + "Add"
 
 
-def test_what_nobody_knows_may_be_random_too():
+def test_an_unknown_operator_is_not_repeated():
     model = parse(
         "(float[N,3] x) => (float[N,3] y) <float[3] v, float[3] w = {2, 3, 5}> "
         "{ v = own.Like(w) a = Mul(x, v) b = Relu(a) y = Add(b, v) }",

@@ -1,4 +1,4 @@
-"""Our operators as plugin nodes: wired as the kernels want it, with nothing else touched."""
+"""Operators lowered to plugin nodes: connected as the kernels expect, with the rest of the graph unchanged."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def assert_values_are_made_before_they_are_used(model: onnx.ModelProto) -> None:
     assert {value.name for value in graph.output} <= set(made)
 
 
-def test_suppression_becomes_a_mask_and_a_resolve_node():
+def test_nms_becomes_a_mask_and_a_resolve_node():
     model = nms_model()
     model.graph.node[0].name = "rpn/GroupedNMS"
     mask, resolve = lower_to_plugins(model).graph.node
@@ -88,7 +88,7 @@ def test_pooling_becomes_the_plugin_of_its_number_of_levels(levels):
     assert attributes(node) == before | {"plugin_namespace": b"frcnn", "plugin_version": b"1"}
 
 
-def test_bodies_and_domain_go_and_the_model_stays_valid():
+def test_functions_and_domain_are_dropped_and_the_model_is_valid():
     model = align_model(2)
     text = model.SerializeToString()
     lowered = lower_to_plugins(model)
@@ -98,20 +98,20 @@ def test_bodies_and_domain_go_and_the_model_stays_valid():
     onnx.checker.check_model(lowered, full_check=True)
 
 
-def test_lowering_twice_is_lowering_once():
+def test_lowering_a_lowered_model_changes_nothing():
     lowered = lower_to_plugins(nms_model())
     assert lower_to_plugins(lowered) == lowered
 
 
 @pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn"])
-def test_a_whole_model_keeps_all_but_our_operators(family, exports):
+def test_only_the_operators_of_a_whole_model_change(family, exports):
     model = onnx.load(exports(family).path)
     lowered = lower_to_plugins(model)
     onnx.checker.check_model(lowered)
     assert_values_are_made_before_they_are_used(lowered)
     pooling = {"vgg16": "MultiscaleRoIPool1", "resnet50_fpn": "MultiscaleRoIAlign4"}[family]
-    suppression = ["GroupedNMSMask", "GroupedNMSResolve"]
-    assert [node.op_type for node in plugin_nodes(lowered)] == [*suppression, pooling, *suppression]
+    nms = ["GroupedNMSMask", "GroupedNMSResolve"]
+    assert [node.op_type for node in plugin_nodes(lowered)] == [*nms, pooling, *nms]
     names = [node.name for node in lowered.graph.node]
     assert len(names) == len(set(names))
 
@@ -123,7 +123,7 @@ def test_a_whole_model_keeps_all_but_our_operators(family, exports):
     assert lowered.ir_version == model.ir_version
 
 
-def two_suppressions(name: str) -> onnx.ModelProto:
+def two_nms(name: str) -> onnx.ModelProto:
     model = nms_model()
     graph = model.graph
     graph.node[0].name = name
@@ -134,8 +134,8 @@ def two_suppressions(name: str) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("name", ["", "both"])
-def test_names_are_unique_even_where_those_of_the_nodes_are_not(name):
-    lowered = lower_to_plugins(two_suppressions(name))
+def test_names_are_unique_even_if_those_of_the_nodes_are_not(name):
+    lowered = lower_to_plugins(two_nms(name))
     onnx.checker.check_model(lowered)
     assert_values_are_made_before_they_are_used(lowered)
     names = [node.name for node in lowered.graph.node]
@@ -144,23 +144,12 @@ def test_names_are_unique_even_where_those_of_the_nodes_are_not(name):
     assert not set(first.output) & set(second.output)
 
 
-def test_a_name_in_use_is_left_to_its_owner():
+def test_a_new_name_is_not_one_in_use():
     model = nms_model()
     model.graph.node[0].name = "nms"
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1, np.int32), "nms/order"))
     mask, _ = lower_to_plugins(model).graph.node
     assert list(mask.output) == ["nms/order_2", "nms/overlaps"]
-
-
-def test_functions_of_other_domains_stay():
-    model = nms_model()
-    opsets = [onnx.helper.make_opsetid("", 20)]
-    identity = onnx.helper.make_node("Identity", ["x"], ["y"])
-    model.functions.append(onnx.helper.make_function("other", "Same", ["x"], ["y"], [identity], opsets))
-    model.opset_import.append(onnx.helper.make_opsetid("other", 1))
-    lowered = lower_to_plugins(model)
-    assert [(function.domain, function.name) for function in lowered.functions] == [("other", "Same")]
-    assert {opset.domain for opset in lowered.opset_import} == {"", "other", PLUGIN_DOMAIN}
 
 
 def in_a_branch() -> onnx.ModelProto:
@@ -172,12 +161,19 @@ def in_a_branch() -> onnx.ModelProto:
     return model
 
 
-def in_a_function() -> onnx.ModelProto:
+def test_an_operator_in_a_function_is_lowered_too():
     model = nms_model()
+    expected = [node.op_type for node in lower_to_plugins(model).graph.node]
     opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(DOMAIN, VERSION)]
     inner = onnx.helper.make_node("GroupedNMS", ["b", "s"], ["k"], name="inner", domain=DOMAIN, iou_threshold=0.5)
     model.functions.append(onnx.helper.make_function("other", "Wrapped", ["b", "s"], ["k"], [inner], opsets))
-    return model
+    model.opset_import.append(onnx.helper.make_opsetid("other", 1))
+    call = onnx.helper.make_node("Wrapped", ["boxes", "scores"], ["kept_scores"], domain="other")
+    del model.graph.node[:]
+    model.graph.node.append(call)
+    lowered = lower_to_plugins(model)
+    assert not lowered.functions
+    assert [node.op_type for node in lowered.graph.node] == expected
 
 
 def changed(levels: int = 0, **fields: Any) -> onnx.ModelProto:
@@ -219,17 +215,13 @@ REFUSED = {
     ),
     "a node in a branch": (
         in_a_branch,
-        "node 'kept_scores' is in a subgraph or function; expected frcnn operators in the main graph only",
-    ),
-    "a node in a function": (
-        in_a_function,
-        "node 'inner' is in a subgraph or function; expected frcnn operators in the main graph only",
+        "node 'kept_scores' is in a subgraph; expected it in the main graph",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_operator_of_ours_is_refused_in_one_line(case):
+def test_an_invalid_operator_node_is_refused(case):
     make, message = REFUSED[case]
     with pytest.raises(ExportError) as caught:
         lower_to_plugins(make())
@@ -237,7 +229,7 @@ def test_what_is_no_operator_of_ours_is_refused_in_one_line(case):
 
 
 @pytest.mark.slow
-def test_the_kernels_of_the_plugin_nodes_run_along_the_wires_are_the_operator():
+def test_the_kernels_of_the_plugin_nodes_compute_the_operator():
     require_compiler()
     rng = np.random.default_rng(5)
     corner = rng.uniform(0, 60, (3, 70, 2)).astype(np.float32)
