@@ -10,7 +10,7 @@ __all__ = [
     "cut_flow",
     "cut_types",
     "export",
-    "finish",
+    "finalize",
     "nodes",
     "source_model",
     "tensorrt_lowering",

@@ -1,6 +1,6 @@
-"""Operators that ONNX has in bfloat16 and TensorRT has not: they run in float32, between two casts.
+"""Run operators that TensorRT does not support in bfloat16 in float32, between two casts.
 
-PyTorch computes activations of bfloat16 tensors in float32, too, and rounds once at the end: the values are the same.
+PyTorch too computes activations of bfloat16 tensors in float32 and rounds once at the end, so the values are the same.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import Final
 import onnx
 from onnx import TensorProto
 
-__all__ = ["widen_bfloat16"]
+__all__ = ["add_bfloat16_fallback"]
 
-# Tried: every activation, normalisation, pooling and element-wise operator of opset 22 that TensorRT-RTX 1.7 builds in
-# float16 builds in bfloat16, these excepted.
+# TensorRT-RTX 1.7 builds every other activation, normalisation, pooling and elementwise operator of opset 22 in
+# bfloat16 that it builds in float16.
 _FLOAT32_ONLY: Final = frozenset({"HardSwish", "Mish", "LpNormalization"})
 
 
-def widen_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Cast round the nodes that TensorRT refuses in bfloat16; in place.
+def add_bfloat16_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Add casts around the bfloat16 nodes that TensorRT does not support, in place.
 
     Args:
         model: as PyTorch's exporter made it, with the types of all values.
@@ -33,17 +33,16 @@ def widen_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
             nodes.append(node)
             continue
         source, result = node.input[0], node.output[0]
-        wide_source, wide_result = f"{result}_wide_source", f"{result}_wide"
-        for name, like in ((wide_source, source), (wide_result, result)):
+        node.input[0], node.output[0] = f"{result}_float32_input", f"{result}_float32"
+        for name, like in ((node.input[0], source), (node.output[0], result)):
             value = graph.value_info.add()
             value.CopyFrom(values[like])
             value.name = name
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-        node.input[0], node.output[0] = wide_source, wide_result
-        before = onnx.helper.make_node("Cast", [source], [wide_source], to=TensorProto.FLOAT)
-        after = onnx.helper.make_node("Cast", [wide_result], [result], to=TensorProto.BFLOAT16)
+        before = onnx.helper.make_node("Cast", [source], [node.input[0]], to=TensorProto.FLOAT)
+        after = onnx.helper.make_node("Cast", [node.output[0]], [result], to=TensorProto.BFLOAT16)
         for cast in (before, after):
-            cast.metadata_props.extend(node.metadata_props)  # the module that it comes from, for its name
+            cast.metadata_props.extend(node.metadata_props)  # finalize names nodes after their modules by these
         nodes.extend((before, node, after))
     del graph.node[:]
     graph.node.extend(nodes)

@@ -17,8 +17,8 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn._version import __version__
 from frcnn.errors import ExportError, FrcnnError, MissingDependencyError, UsageError
-from frcnn.exporter.graph.bfloat16_fallback import widen_bfloat16
-from frcnn.exporter.graph.finish import finish_graph
+from frcnn.exporter.graph.bfloat16_fallback import add_bfloat16_fallback
+from frcnn.exporter.graph.finalize import finalize_graph
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.exporter.model.supported import require_supported
@@ -86,7 +86,7 @@ def export_onnx(
         assumptions=tuple(assumptions),
     )
     with replacing(path) as temporary:
-        proto = finish_graph(_trace(detector, spec, precision, canvases), spec, manifest)
+        proto = finalize_graph(_trace(detector, spec, precision, canvases), spec, manifest)
         onnx.save_model(proto, temporary)
     return manifest
 
@@ -125,7 +125,7 @@ def _trace(
             hint += "; a static canvas (--size HEIGHTxWIDTH) asks less of the model"
         raise ExportError(f"PyTorch could not export {spec.architecture}: {reason}", hint=hint) from error
     assert program is not None
-    return widen_bfloat16(program.model_proto) if precision == "bf16" else program.model_proto
+    return add_bfloat16_fallback(program.model_proto) if precision == "bf16" else program.model_proto
 
 
 def _opt_canvas(spec: ModelSpec) -> Size:

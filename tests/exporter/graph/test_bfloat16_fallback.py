@@ -1,4 +1,4 @@
-"""Operators that TensorRT has not in bfloat16."""
+"""Operators that TensorRT does not support in bfloat16."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from frcnn.exporter.graph.bfloat16_fallback import widen_bfloat16
+from frcnn.exporter.graph.bfloat16_fallback import add_bfloat16_fallback
 
 GRAPH = """
 <ir_version: 10, opset_import: ["" : 22]>
@@ -40,8 +40,8 @@ def element_type(model: onnx.ModelProto, name: str) -> int:
 @pytest.mark.parametrize(
     ("operator", "in_pytorch"), [("HardSwish", torch.nn.functional.hardswish), ("Mish", torch.nn.functional.mish)]
 )
-def test_the_values_are_pytorchs(operator: str, in_pytorch: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    model = widen_bfloat16(graph(operator))
+def test_the_values_equal_those_of_pytorch(operator: str, in_pytorch: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = add_bfloat16_fallback(graph(operator))
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     x = torch.linspace(-8, 8, 4000).reshape(-1, 4)
@@ -53,8 +53,8 @@ def test_the_values_are_pytorchs(operator: str, in_pytorch: Callable[[torch.Tens
 
 
 @pytest.mark.parametrize("operator", ["HardSwish", "Mish", "LpNormalization"])
-def test_the_node_runs_in_float32_between_casts_of_its_module(operator: str) -> None:
-    model = widen_bfloat16(graph(operator))
+def test_the_node_runs_in_float32_between_two_casts(operator: str) -> None:
+    model = add_bfloat16_fallback(graph(operator))
     before, node, after = model.graph.node[1:4]
     assert [n.op_type for n in (before, node, after)] == ["Cast", operator, "Cast"]
     assert (before.input[0], after.output[0]) == ("a", "b")
@@ -73,16 +73,16 @@ def test_the_node_runs_in_float32_between_casts_of_its_module(operator: str) -> 
     ],
     ids=["Relu", "Sigmoid", "float16", "float32"],
 )
-def test_all_else_is_left_as_it_is(model: onnx.ModelProto) -> None:
+def test_other_nodes_are_unchanged(model: onnx.ModelProto) -> None:
     before = model.SerializeToString()
-    assert widen_bfloat16(model).SerializeToString() == before
+    assert add_bfloat16_fallback(model).SerializeToString() == before
 
 
 @pytest.mark.parametrize("operator", ["HardSwish", "Mish", "LpNormalization"])
-def test_tensorrt_rtx_takes_it_then_and_not_before(operator: str) -> None:
+def test_tensorrt_rtx_parses_the_operator_with_the_fallback_only(operator: str) -> None:
     trt = pytest.importorskip("tensorrt_rtx")
-    assert not parses(trt, graph(operator)), "the list of exceptions is longer than it need be"
-    assert parses(trt, widen_bfloat16(graph(operator)))
+    assert not parses(trt, graph(operator)), "the fallback is not needed any more"
+    assert parses(trt, add_bfloat16_fallback(graph(operator)))
 
 
 def parses(trt: Any, model: onnx.ModelProto) -> bool:

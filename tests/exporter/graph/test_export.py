@@ -164,7 +164,7 @@ class BoomError(Exception):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, BoomError, MemoryError])
-@pytest.mark.parametrize("step", ["_trace", "finish_graph", "save"])
+@pytest.mark.parametrize("step", ["_trace", "finalize_graph", "save"])
 def test_an_interrupted_export_leaves_the_old_file_and_no_other(step, error, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the old model")
@@ -177,7 +177,7 @@ def test_an_interrupted_export_leaves_the_old_file_and_no_other(step, error, tmp
         raise error
 
     monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
-    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
     if step == "save":
         monkeypatch.setattr(onnx, "save_model", write_half)
     else:
@@ -251,14 +251,14 @@ def test_the_opset_is_the_lowest_that_has_the_types(precision, opset, tmp_path, 
     assert isinstance(caught.value.__cause__, StopError)
     assert asked == [opset]
     monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
-    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
     assert export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision).opset == opset
 
 
 @pytest.mark.parametrize(("precision", "warned"), [("bf16", True), ("fp16", False)])
 def test_the_command_says_where_bf16_runs(precision, warned, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
-    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
     checkpoint, output = tmp_path / "checkpoint.pth", tmp_path / "model.onnx"
     torch.save(build("vgg16").state_dict(), checkpoint)
     command = ["export", str(checkpoint), "--arch", f"{FAMILIES_FILE}:vgg16", "-o", str(output)]
@@ -270,7 +270,7 @@ def test_the_command_says_where_bf16_runs(precision, warned, tmp_path, monkeypat
 
 def test_all_that_is_given_is_in_the_manifest(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
-    monkeypatch.setattr(onnx_export, "finish_graph", lambda model, *args: model)
+    monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
     manifest = export_onnx(
         build("resnet18_fpn_max"),
         tmp_path / "model.onnx",

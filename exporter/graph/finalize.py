@@ -1,4 +1,4 @@
-"""What the exporter's graph still needs to become ``model.onnx``: function bodies, names and the manifest."""
+"""Finalize an exported graph: function bodies, node names and the manifest."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from frcnn.errors import ExportError
 from frcnn.plugins import DOMAIN, OPERATORS, VERSION, grouped_nms, multiscale_roi_align, multiscale_roi_pool
 from frcnn.spec import MANIFEST_KEY, Manifest, ModelSpec
 
-__all__ = ["finish_graph"]
+__all__ = ["finalize_graph"]
 
-_SCOPES: Final = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules a node comes from
+_SCOPES: Final = "pkg.torch.onnx.name_scopes"  # where PyTorch's exporter records the modules of a node
 
 
-def finish_graph(model: onnx.ModelProto, spec: ModelSpec, manifest: Manifest) -> onnx.ModelProto:
-    """Attach function bodies and manifest, name nodes after modules, drop traces of the exporting system, and check.
+def finalize_graph(model: onnx.ModelProto, spec: ModelSpec, manifest: Manifest) -> onnx.ModelProto:
+    """Add function bodies and the manifest, name nodes after modules, remove stack traces, and check the graph.
 
     Raises:
-        ExportError: the graph is not what it should be.
+        ExportError: the graph has other custom operators than expected, or is not valid ONNX.
     """
     _attach_functions(model, spec)
     _name_nodes(model)
-    _strip_traces(model)
+    _remove_stack_traces(model)
     onnx.helper.set_model_props(model, {MANIFEST_KEY: manifest.to_json()})
     model.producer_name, model.producer_version = "frcnn", manifest.versions["frcnn"]
     try:
@@ -51,35 +51,30 @@ def _attach_functions(model: onnx.ModelProto, spec: ModelSpec) -> None:
     if model.functions:
         raise ExportError(f"unexpected functions in the exported graph: {[f.name for f in model.functions]}")
     (opset,) = (entry.version for entry in model.opset_import if entry.domain == "")
-    model.functions.extend(_of_opset(bodies[name](), opset) for name in sorted(set(used)))
+    for function in (bodies[name]() for name in sorted(set(used))):
+        for entry in function.opset_import:
+            if entry.domain == "":  # a model has one opset; the body's operators only take more types from 20 to 22
+                entry.version = opset
+        model.functions.append(function)
     if not any(opset.domain == DOMAIN for opset in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
 
 
-def _of_opset(function: onnx.FunctionProto, version: int) -> onnx.FunctionProto:
-    """Give a body the opset of the model, which may not mix two; its operators only take more types from 20 to 22."""
-    for entry in function.opset_import:
-        if entry.domain == "":
-            entry.version = version
-    return function
-
-
 def _name_nodes(model: onnx.ModelProto) -> None:
-    """Name every node, and its results, after the module it comes from: ``backbone/body/layer1/0/conv1/Conv``.
+    """Name every node and its outputs after the module it comes from: ``backbone/body/layer1/0/conv1/Conv``.
 
-    Profiles and precision reports are read by people who know the model by its modules. ONNX Runtime and TensorRT
-    call a fused layer by its result.
+    Users know the model by its modules, and ONNX Runtime and TensorRT name a fused layer after its output.
     """
-    taken: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     renamed: dict[str, str] = {}
     fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
     for node in model.graph.node:
-        noted = {entry.key: entry.value for entry in node.metadata_props}
-        scopes = [scope for scope in ast.literal_eval(noted.get(_SCOPES, "[]"))[:-1] if not scope.startswith("_")]
+        metadata = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = [scope for scope in ast.literal_eval(metadata.get(_SCOPES, "[]"))[:-1] if not scope.startswith("_")]
         path = scopes[-1].replace(".", "/") if scopes and scopes[-1] else "graph"
         name = f"{path}/{node.op_type}"
-        taken[name] += 1
-        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+        counts[name] += 1
+        node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
         for index, old in enumerate(node.output):
             if old not in fixed:
                 renamed[old] = f"{node.name}:{index}"
@@ -90,12 +85,10 @@ def _name_nodes(model: onnx.ModelProto) -> None:
         value.name = renamed.get(value.name, value.name)
 
 
-def _strip_traces(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes of stack traces: paths of the exporting system, and half of a small file."""
-    del model.metadata_props[:]
+def _remove_stack_traces(model: onnx.ModelProto) -> None:
+    """Remove documentation and metadata: stack traces with local paths, which are half of a small file."""
     graph = model.graph
-    model.doc_string = graph.doc_string = ""
-    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del item.metadata_props[:]
-        item.doc_string = ""
-    del graph.metadata_props[:]
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for item in (model, graph, *graph.node, *values):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")

@@ -1,4 +1,4 @@
-"""The graph in ``model.onnx``: our operators with their bodies, types where they must be, nothing of the system."""
+"""The graph in ``model.onnx``: operators with their function bodies, element types, no trace of the system."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 import frcnn
 from frcnn.errors import ExportError
-from frcnn.exporter.graph.finish import finish_graph
+from frcnn.exporter.graph.finalize import finalize_graph
 from frcnn.plugins import DOMAIN, OPERATORS
 from frcnn.spec import MANIFEST_KEY, SCHEMA_VERSION, Manifest, ModelSpec
 
@@ -32,7 +32,7 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("family", POOLING)
-def test_a_graph_has_two_suppressions_and_one_pooling_with_their_bodies(family, exports):
+def test_a_graph_has_two_nms_and_one_pooling_node_with_their_functions(family, exports):
     model = onnx.load(exports(family).path)
     pooling, levels = POOLING[family]
     ours = Counter(node.op_type for node in model.graph.node if node.domain == DOMAIN)
@@ -62,7 +62,7 @@ def test_attributes_are_those_of_the_model(exports):
 
 
 @pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn"])
-def test_half_precision_is_typed_into_the_graph(family, exports):
+def test_half_precision_layers_have_float16_inputs(family, exports):
     model = onnx.load(exports(family, "fp16").path)
     types = element_types(model)
     inputs: dict[str, set[tuple[int, ...]]] = {}
@@ -79,31 +79,31 @@ def test_half_precision_is_typed_into_the_graph(family, exports):
 
 
 @pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn"])
-def test_what_suppression_keeps_is_sorted_in_float32(family, exports):
+def test_scores_after_nms_are_sorted_in_float32(family, exports):
     model = onnx.load(exports(family, "fp16").path)
     types = element_types(model)
     made_by = {name: node for node in model.graph.node for name in node.output}
 
-    def comes_from_suppression(name: str) -> bool:
+    def comes_from_nms(name: str) -> bool:
         while (node := made_by.get(name)) is not None and node.op_type in ("Reshape", "GroupedNMS"):
             if node.op_type == "GroupedNMS":
                 return True
             name = node.input[0]
         return False
 
-    sorted_after = [n for n in model.graph.node if n.op_type == "TopK" and comes_from_suppression(n.input[0])]
+    sorted_after = [n for n in model.graph.node if n.op_type == "TopK" and comes_from_nms(n.input[0])]
     assert len(sorted_after) == 2
     assert {types[node.input[0]] for node in sorted_after} == {FLOAT}
 
 
-def test_single_precision_graphs_hold_no_other_floating_type(exports):
+def test_a_float32_graph_has_no_other_floating_type(exports):
     types = element_types(onnx.load(exports("resnet18_fpn_max").path))
     floating = {FLOAT, HALF, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16}
     assert set(types.values()) & floating == {FLOAT}
 
 
 @pytest.mark.parametrize("family", POOLING)
-def test_a_file_tells_nothing_of_the_system_that_made_it(family, exports):
+def test_a_file_holds_no_trace_of_the_system(family, exports):
     export = exports(family)
     content = export.path.read_bytes()
     folders = {Path(frcnn.__file__).parents[1], Path(torch.__file__).parent, Path(tempfile.gettempdir()), export.path}
@@ -151,18 +151,18 @@ def manifest(spec: ModelSpec) -> Manifest:
     )
 
 
-def test_finishing_drops_notes_and_signs_the_graph(spec):
+def test_stack_traces_are_removed_and_the_manifest_is_added(spec):
     model = small_graph()
     model.metadata_props.add(key="pkg.torch.onnx", value="File somewhere.py, line 3")
     for item in (model.graph, *model.graph.node, *model.graph.input):
         item.doc_string = "File somewhere.py, line 3"
         item.metadata_props.add(key="trace", value="File somewhere.py, line 3")
-    finished = finish_graph(model, spec, manifest(spec))
-    assert b"somewhere" not in finished.SerializeToString() and b"secret" not in finished.SerializeToString()
-    assert (finished.producer_name, finished.producer_version) == ("frcnn", "1.2.3")
-    (entry,) = finished.metadata_props
+    finalized = finalize_graph(model, spec, manifest(spec))
+    assert b"somewhere" not in finalized.SerializeToString() and b"secret" not in finalized.SerializeToString()
+    assert (finalized.producer_name, finalized.producer_version) == ("frcnn", "1.2.3")
+    (entry,) = finalized.metadata_props
     assert Manifest.from_json(entry.value, source="test") == manifest(spec)
-    assert [f.name for f in finished.functions] == ["GroupedNMS", "MultiscaleRoIAlign"]
+    assert [f.name for f in finalized.functions] == ["GroupedNMS", "MultiscaleRoIAlign"]
 
 
 @pytest.mark.parametrize(
@@ -172,22 +172,22 @@ def test_finishing_drops_notes_and_signs_the_graph(spec):
         ("SoftNMS", ALIGN, r"\['GroupedNMS', 'SoftNMS', 'MultiscaleRoIAlign'\]"),
     ],
 )
-def test_a_graph_without_exactly_our_three_nodes_is_refused(second, pooling, got, spec):
+def test_a_graph_without_exactly_three_custom_nodes_is_refused(second, pooling, got, spec):
     with pytest.raises(ExportError, match=rf"expected two GroupedNMS nodes and one RoI pooling node, got {got}"):
-        finish_graph(small_graph(second, pooling), spec, manifest(spec))
+        finalize_graph(small_graph(second, pooling), spec, manifest(spec))
 
 
-def test_a_graph_that_brings_functions_of_its_own_is_refused(spec):
+def test_a_graph_with_other_functions_is_refused(spec):
     model = small_graph()
     model.functions.append(
         onnx.parser.parse_function('<domain: "x", opset_import: ["" : 20]> f (a) => (b) {b = Neg(a)}')
     )
     with pytest.raises(ExportError, match=r"unexpected functions in the exported graph: \['f'\]"):
-        finish_graph(model, spec, manifest(spec))
+        finalize_graph(model, spec, manifest(spec))
 
 
 def test_an_invalid_graph_is_refused(spec):
     model = small_graph()
     model.graph.node[0].input[0] = "nowhere"
     with pytest.raises(ExportError, match=r"not valid ONNX: .*nowhere"):
-        finish_graph(model, spec, manifest(spec))
+        finalize_graph(model, spec, manifest(spec))
