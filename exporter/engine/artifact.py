@@ -15,13 +15,11 @@ import onnx
 from frcnn._version import __version__
 from frcnn.errors import UsageError
 from frcnn.exporter.engine.build_gpu import refuse_unserved, require_gpu
-from frcnn.exporter.engine.builder import BuildSettings, build_serialized, check_compute_capabilities
-from frcnn.exporter.engine.dependencies import import_builder
+from frcnn.exporter.engine.builder import BuildSettings, build_serialized, check_compute_capabilities, import_builder
 from frcnn.exporter.engine.kernels import check_architectures, kernel_parts, needed_kernels
-from frcnn.exporter.engine.memory_needs import initializer_bytes, memory_needs
 from frcnn.exporter.engine.precision_proof import Layer, Proof, operator_layer, prove, read_layers
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH, make_profiles, static_canvases
-from frcnn.exporter.engine.shapes import shapes_of_profile
+from frcnn.exporter.engine.shapes import initializer_bytes, memory_needs, shapes_of_profile
 from frcnn.exporter.engine.steps import Steps, one_engine, steps_between_operators
 from frcnn.exporter.graph.source_model import SourceModel, is_onnx, read_source_model, require_precision
 from frcnn.files import temporary_folder, writable_folder

@@ -1,35 +1,39 @@
-"""The builder call, which TensorRT and TensorRT-RTX share: profiles, flags, progress, a way out, errors as one line."""
+"""Build an engine with TensorRT or TensorRT-RTX: profiles, flags, timing cache, progress, interruption, errors."""
 
 from __future__ import annotations
 
+import importlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Final
 
-from frcnn.errors import UsageError
+from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.engine.network import Network
 from frcnn.exporter.engine.shapes import ProfileShapes
 from frcnn.files import replacing
+from frcnn.plugins.tensorrt.library import load_tensorrt
+from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import gpus_text
 
-__all__ = ["BuildSettings", "Phases", "build_serialized", "check_compute_capabilities"]
+__all__ = ["BuildSettings", "Phases", "build_serialized", "check_compute_capabilities", "import_builder"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSettings:
-    """How engines are built, apart from their shapes.
+    """Settings of the builder, apart from shapes.
 
     Attributes:
-        compute_capabilities: ``"8.9"``; empty: the flavour's default, or the GPU that is there.
-        optimization_level: TensorRT's, 0 to 5; None: its default.
-        timing_cache: file that keeps what TensorRT measured, read and written; None: none.
+        compute_capabilities: of the GPUs that the engines are for, like ``"8.9"``. Default: TensorRT-RTX's default
+            GPUs, or for TensorRT the GPU in the system.
+        optimization_level: TensorRT's builder optimization level, 0 to 5. Default: TensorRT's default.
+        timing_cache: file for TensorRT's timing cache, read and updated. Default: no file.
     """
 
     compute_capabilities: tuple[str, ...] = ()
@@ -37,19 +41,35 @@ class BuildSettings:
     timing_cache: Path | None = None
 
 
+def import_builder(target: Target) -> ModuleType:
+    """Return the module that builds engines for a target: ``tensorrt_rtx`` or ``tensorrt``.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    if target == "tensorrt":
+        return load_tensorrt()
+    try:
+        return importlib.import_module("tensorrt_rtx")
+    except ImportError as error:
+        raise MissingDependencyError(
+            "tensorrt-rtx-cu13", extra="rtx", why="building an engine for TensorRT-RTX"
+        ) from error
+
+
 @dataclass(slots=True)
 class Phases:
-    """How far a build is, from what TensorRT's progress monitor reports: phases in phases, each of some steps."""
+    """Progress of a build from TensorRT's progress monitor, which reports nested phases of some steps each."""
 
     _open: list[list[Any]] = field(default_factory=list)  # name, steps, steps done; outermost first
     _max: float = 0.0
 
     def start(self, name: str, steps: int) -> None:
-        """Enter a phase."""
+        """Start a phase."""
         self._open.append([name, max(1, steps), 0])
 
     def step(self, name: str, step: int) -> float:
-        """Note a step as done and return the share of all work that is, which never falls."""
+        """Record a finished step and return the finished share of all work, which never decreases."""
         for phase in self._open:
             if phase[0] == name:
                 phase[2] = min(step + 1, phase[1])
@@ -61,7 +81,7 @@ class Phases:
         return self._max
 
     def finish(self, name: str) -> None:
-        """Leave a phase."""
+        """Finish a phase."""
         self._open = [phase for phase in self._open if phase[0] != name]
 
 
@@ -74,21 +94,21 @@ def build_serialized(
 ) -> bytes:
     """Build an engine.
 
-    Ctrl-C and SIGTERM are held back while TensorRT's C++ runs, stop it at its next step, and are then answered.
+    Ctrl-C and SIGTERM stop TensorRT at its next step and take effect after it has returned.
 
     Args:
-        network: the definition.
-        profiles: shapes of the inputs, one entry a profile.
-        settings: all else.
-        report: told the share of the work that is done, from threads of TensorRT's.
+        network: the network definition.
+        profiles: shapes of the inputs for each optimization profile.
+        settings: all other settings.
+        report: is called with the finished share of the work, 0 to 1, from threads of TensorRT.
 
     Returns:
-        the serialized engine.
+        The serialized engine.
 
     Raises:
-        ExportError: TensorRT fails; the message has its reason.
+        ExportError: TensorRT fails; the message includes its reason.
         UsageError: the timing cache cannot be used.
-        KernelError: a plugin of ours fails.
+        KernelError: a custom plugin fails.
     """
     config = network.builder.create_builder_config()
     _set_flags(network, config)
@@ -116,10 +136,10 @@ def build_serialized(
 
 
 def check_compute_capabilities(trt: Any, wanted: Sequence[str]) -> None:
-    """Refuse compute capabilities that TensorRT-RTX builds no engine for.
+    """Check that TensorRT-RTX can build engines for compute capabilities.
 
     Raises:
-        UsageError: one is, or is named twice.
+        UsageError: one is not supported, or is given twice.
     """
     known = _compute_capabilities(trt)
     for index, name in enumerate(wanted):
@@ -133,7 +153,7 @@ def check_compute_capabilities(trt: Any, wanted: Sequence[str]) -> None:
 
 
 def _compute_capabilities(trt: Any) -> dict[str, Any]:
-    """Return the compute capabilities that engines can be built for without their GPU, like ``{"8.9": SM89}``."""
+    """Return the compute capabilities that engines can be built for without a GPU, like ``{"8.9": SM89}``."""
     members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
     numbers = {name[2:]: member for name, member in members.items() if name.startswith("SM")}
     return {f"{number[:-1]}.{number[-1]}": member for number, member in numbers.items()}
@@ -141,12 +161,12 @@ def _compute_capabilities(trt: Any) -> dict[str, Any]:
 
 def _set_flags(network: Network, config: Any) -> None:
     trt = network.trt
-    # float32 layers are to be float32: TF32 keeps 10 bits of a product's factors
+    # TF32 would round the inputs of float32 products to 10 bits
     config.clear_flag(trt.BuilderFlag.TF32)
-    # TensorRT-RTX: without this an engine may allocate while it runs, and cannot be captured in a graph
+    # TensorRT-RTX: otherwise an engine may allocate while it runs, and cannot be captured in a CUDA graph
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector tells types and names by it
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the inspector: types and names
 
 
 def _set_compute_capabilities(network: Network, config: Any, wanted: Sequence[str]) -> None:
@@ -160,16 +180,16 @@ def _set_compute_capabilities(network: Network, config: Any, wanted: Sequence[st
 
 
 def _attach_timing_cache(network: Network, config: Any, path: Path | None) -> Any:
-    """Return the timing cache that the build uses, filled from the file; None without one."""
+    """Return the timing cache of the build, read from the file; None without a file."""
     if path is None:
         return None
     try:
-        kept = path.read_bytes()
+        stored = path.read_bytes()
     except FileNotFoundError:
-        kept = b""
+        stored = b""
     except OSError as error:
         raise UsageError(f"--timing-cache: cannot read {path}: {error.strerror}", hint="name another file") from error
-    cache = config.create_timing_cache(kept)
+    cache = config.create_timing_cache(stored)
     is_lost = cache is None or network.messages.is_cache_lost
     if is_lost or not config.set_timing_cache(cache, False):
         raise UsageError(
@@ -194,13 +214,13 @@ def _add_profile(network: Network, config: Any, shapes: ProfileShapes, index: in
 def _monitor(
     trt: Any, report: Callable[[float], None] | None, is_stopped: Callable[[], bool], faults: list[BaseException]
 ) -> Any:
-    """Return an ``IProgressMonitor``; None where the flavour has none.
+    """Return an ``IProgressMonitor``; None if the module has none.
 
     Args:
-        trt: the module.
-        report: told the share of the work that is done.
-        is_stopped: whether the build is to end.
-        faults: takes what ``report`` raises, which must not unwind through C++; the build ends then.
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        report: is called with the finished share of the work.
+        is_stopped: whether to stop the build.
+        faults: receives what ``report`` raises, which must not unwind through C++ and stops the build.
     """
     if not hasattr(trt, "IProgressMonitor"):
         return None
@@ -233,9 +253,9 @@ def _monitor(
 
 @contextmanager
 def _held_signals() -> Iterator[Callable[[], bool]]:
-    """Note signals instead of answering them, so that no exception unwinds through C++; answer the first at the end.
+    """Defer signals until the end of the block, so that no exception unwinds through C++.
 
-    Yields whether one has come. Elsewhere than on the main thread Python delivers none, and nothing is held.
+    Yields a function that returns whether a signal has arrived. Only the main thread receives signals.
     """
     caught: list[int] = []
     previous: dict[int, Any] = {}
@@ -244,7 +264,7 @@ def _held_signals() -> Iterator[Callable[[], bool]]:
         caught.append(number)
 
     if threading.current_thread() is threading.main_thread():
-        # None: set by C code, and not ours to put back
+        # a handler set by C code is None, and cannot be restored
         previous = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
     try:
         for number in previous:

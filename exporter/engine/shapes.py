@@ -1,25 +1,39 @@
-"""Which shapes flow between steps for a batch on a canvas, and so the shapes that each engine is built for."""
+"""Shapes of the tensors between steps for a batch and a canvas, and the device memory that they need."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+import onnx
 
 from frcnn.errors import ExportError
 from frcnn.exporter.engine.network import Shape
 from frcnn.exporter.engine.steps import Steps, kernels_of_step
+from frcnn.plugins.kernel import ELEMENT_BYTES
 from frcnn.plugins.operator_plan import OperatorWiring
 from frcnn.spec import Size
-from frcnn.spec.engine import EngineStep, Profile
+from frcnn.spec.engine import EngineStep, EngineTensor, MemoryNeeds, Profile
 
-__all__ = ["ALIGNMENT_BYTES", "ProfileShapes", "Trace", "padded_bytes", "shapes_of_profile", "trace"]
+__all__ = [
+    "_ALIGNMENT_BYTES",
+    "ProfileShapes",
+    "Trace",
+    "initializer_bytes",
+    "memory_needs",
+    "shapes_of_profile",
+    "trace",
+]
 
-ALIGNMENT_BYTES = 256
-"""Where a tensor may begin in device memory."""
+_ALIGNMENT_BYTES: Final = 256
+"""Alignment of tensors in device memory."""
 
 ProfileShapes = Mapping[str, tuple[Shape, Shape, Shape]]
 """Input of an engine -> its min, opt and max shape."""
+
+_ELEMENT_BYTES: Final[Mapping[str, int]] = {**ELEMENT_BYTES, "bool": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +42,7 @@ class Trace:
 
     Attributes:
         shapes: of every tensor that a step reads or writes.
-        scratch_bytes: what each operator step's kernels need between their launches, by node.
+        scratch_bytes: device memory that each operator step's kernels share between their launches, by node.
     """
 
     shapes: dict[str, Shape]
@@ -36,17 +50,17 @@ class Trace:
 
 
 def trace(steps: Steps, batch: int, canvas: Size) -> Trace:
-    """Follow the shapes of a batch of images on a canvas through the steps.
+    """Compute the shapes of a batch of images on a canvas through all steps.
 
     Raises:
-        ExportError: an engine does not take what comes to it.
-        KernelError: a kernel cannot hold it.
+        ExportError: an engine does not accept the shapes of its inputs.
+        KernelError: a kernel does not support the shapes.
     """
     shapes: dict[str, Shape] = {"images": (batch, 3, *canvas), "image_sizes": (batch, 2)}
     scratch: dict[str, int] = {}
     for step in steps.steps:
         if isinstance(step, EngineStep) and not steps.operators:
-            # plugins answer for shapes when the engine is built; the outputs' are known but for the batch
+            # plugins compute shapes during the build only; those of the outputs are known except for the batch
             declared = {name: tuple(tensor.shape) for name, tensor in steps.networks[step.part].outputs.items()}
             shapes |= {name: (batch, *shape[1:]) for name, shape in declared.items()}
         elif isinstance(step, EngineStep):
@@ -59,10 +73,10 @@ def trace(steps: Steps, batch: int, canvas: Size) -> Trace:
 
 
 def shapes_of_profile(steps: Steps, profile: Profile) -> tuple[dict[str, ProfileShapes], Trace]:
-    """Return the shapes of every engine's inputs in a profile, by the engine's part, and the trace of the largest.
+    """Return the input shapes of every engine in a profile, by the engine's part, and the trace of the largest.
 
     Raises:
-        ExportError: see :func:`trace`; or a size falls where the canvas grows.
+        ExportError: see :func:`trace`; or a dimension shrinks as the canvas grows.
         KernelError: see :func:`trace`.
     """
     batch, height, width = profile.batch, profile.height, profile.width
@@ -81,7 +95,30 @@ def shapes_of_profile(steps: Steps, profile: Profile) -> tuple[dict[str, Profile
     return found, maximum
 
 
-def padded_bytes(shape: Shape, element_bytes: int) -> int:
-    """Return the device memory that a tensor takes, up to where the next may begin."""
-    size = math.prod(shape) * element_bytes
-    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+def memory_needs(
+    traces: Sequence[Trace], tensors: Mapping[str, EngineTensor], weights_bytes: Iterable[int]
+) -> MemoryNeeds:
+    """Return the device memory for the largest shapes, as far as it is known without a GPU.
+
+    Args:
+        traces: the largest shapes of each profile.
+        tensors: every tensor that a step reads or writes.
+        weights_bytes: of each engine.
+    """
+
+    def padded_bytes(name: str, found: Trace) -> int:
+        size = math.prod(found.shapes[name]) * _ELEMENT_BYTES[tensors[name].element]
+        return -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+
+    return MemoryNeeds(
+        weights_bytes=sum(weights_bytes),
+        tensors_bytes=max(sum(padded_bytes(name, found) for name in tensors) for found in traces),
+        # operators run one after another and share the memory
+        workspace_bytes=max(max(found.scratch_bytes.values(), default=0) for found in traces),
+    )
+
+
+def initializer_bytes(model: onnx.ModelProto) -> int:
+    """Return the size of a model's weights."""
+    sizes = ((onnx.helper.tensor_dtype_to_np_dtype(t.data_type).itemsize, t.dims) for t in model.graph.initializer)
+    return sum(itemsize * math.prod(dims) for itemsize, dims in sizes)

@@ -21,9 +21,8 @@ from frcnn.exporter.engine import artifact as engine_artifact
 from frcnn.exporter.engine import build_gpu
 from frcnn.exporter.engine.artifact import Request, prepare
 from frcnn.exporter.engine.builder import BuildSettings
-from frcnn.exporter.engine.memory_needs import initializer_bytes, memory_needs
 from frcnn.exporter.engine.profiles import make_profiles
-from frcnn.exporter.engine.shapes import shapes_of_profile, trace
+from frcnn.exporter.engine.shapes import initializer_bytes, memory_needs, shapes_of_profile, trace
 from frcnn.exporter.engine.steps import kernels_of_step, steps_between_operators
 from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
@@ -374,7 +373,7 @@ def test_what_is_missing_is_named(exports, tmp_path, monkeypatch):
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("frcnn.exporter.engine.dependencies.importlib.import_module", absent)
+    monkeypatch.setattr("frcnn.exporter.engine.builder.importlib.import_module", absent)
     with pytest.raises(MissingDependencyError) as caught:
         build_quickly(exports("vgg16").path, tmp_path / "model.frcnn")
     assert caught.value.hint == "pip install 'frcnn[rtx]'"
