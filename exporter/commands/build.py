@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="(default: %(default)s)")
     group.add_argument(
-        "--batch", metavar="N|MIN:USUAL:MAX", default="1:1:8", help="images in a batch (default: %(default)s)"
+        "--batch", metavar="N|MIN:OPT:MAX", default="1:1:8", help="images in a batch (default: %(default)s)"
     )
     group.add_argument(
         "--size",

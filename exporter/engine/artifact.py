@@ -1,4 +1,4 @@
-"""``model.onnx`` or a live model -> an artifact that runs on a GPU: steps, proof, kernels, engines, one file."""
+"""Build an engine artifact from ``model.onnx`` or a live model: steps, precision proof, kernels, engines, one file."""
 
 from __future__ import annotations
 
@@ -47,23 +47,14 @@ if TYPE_CHECKING:
 __all__ = ["Built", "Progress", "Request", "build_artifact", "build_engine", "prepare"]
 
 Progress = Callable[[str, float], None]
-"""Told what goes on and the share of all work that is done, from other threads too."""
+"""Is called with the current task and the finished share of all work, 0 to 1, also from other threads."""
 
 _KERNELS_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What artifact to build.
-
-    Attributes:
-        target: which TensorRT it is for.
-        batch: ``N`` or ``MIN:USUAL:MAX``.
-        size: see :func:`~frcnn.exporter.engine.profiles.make_profiles`.
-        architectures: ``sm_NN`` that kernels are compiled for, besides PTX; None: those of ``compute_capabilities`` or,
-            where none are named, those of TensorRT-RTX's default.
-        settings: how the engines are built.
-    """
+    """Options of a build, see :func:`build_engine`; ``settings`` are those of the builder."""
 
     target: Target = "tensorrt-rtx"
     batch: str = DEFAULT_BATCH
@@ -89,12 +80,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What was built.
-
-    Attributes:
-        manifest: what the artifact says of itself.
-        proof: which types it computes in.
-    """
+    """A finished build: the manifest of the artifact, and the proof of its precision."""
 
     manifest: EngineManifest
     proof: Proof
@@ -115,37 +101,40 @@ def build_engine(
     timing_cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> EngineManifest:
-    """Build an artifact (``*.frcnn``) that :class:`frcnn.runtime.Detector` runs on an NVIDIA GPU.
+    """Build an engine artifact (``*.frcnn``) that :class:`frcnn.runtime.Detector` runs on an NVIDIA GPU.
 
-    For TensorRT-RTX no GPU is needed. The file is written whole or not at all.
+    The target ``"tensorrt-rtx"`` needs no GPU. The file is written completely or not at all.
 
     Args:
-        model: a ``model.onnx`` of :func:`~frcnn.exporter.export_onnx`, or a ``FasterRCNN`` in eval mode.
-        path: where to write.
-        target: ``"tensorrt-rtx"``, or ``"tensorrt"``, which is built on the GPU that it is for.
-        batch: images in a batch: a number, or ``"1:1:8"``: min, opt, max.
-        size: canvases, height x width in pixels, ``"800x1344,1344x800"``, or ranges of them, min, opt and max:
-            ``"320x320:800x1088:1344x1344"``. None: the file's own, or all that the model's resizing makes of images.
-        precision: that of the heavy layers; None: as the ``model.onnx`` is, or fp32 for a live model. Another than the
-            file's is refused.
-        labels: class names, for a live model.
-        architectures: ``sm_NN`` to compile our kernels for, besides PTX; None: the GPUs that the engines are for.
-        compute_capabilities: ``"8.9"``, GPUs that the engines are for; none: the target's default.
-        optimization_level: TensorRT's, 0 to 5; for ``"tensorrt"`` only.
-        timing_cache: a file that keeps what TensorRT measures; for ``"tensorrt"`` only.
-        progress: told what goes on and the share of all work that is done.
+        model: path of a ``model.onnx`` written by :func:`~frcnn.exporter.export_onnx`, or a ``FasterRCNN`` in eval
+            mode.
+        path: file to write.
+        target: ``"tensorrt-rtx"``, or ``"tensorrt"``, which builds on the GPU that the engine is for.
+        batch: images in a batch, either a number or min, opt and max like ``"1:1:8"``.
+        size: canvases, height x width in pixels, like ``"800x1344,1344x800"``, or ranges of them, min, opt and max,
+            like ``"320x320:800x1088:1344x1344"``. Default: the canvases of the file, or every size that the model's
+            resizing produces.
+        precision: of the convolutions and matrix products, ``"fp32"``, ``"fp16"`` or ``"bf16"``; must be that of the
+            ``model.onnx``. Default: that of the ``model.onnx``, or ``"fp32"`` for a live model.
+        labels: class names, for a live model only.
+        architectures: ``sm_NN`` names to compile the CUDA kernels for, in addition to PTX. Default: those of
+            ``compute_capabilities``.
+        compute_capabilities: of the GPUs that the engines are for, like ``"8.9"``. Default: the target's default.
+        optimization_level: TensorRT's builder optimization level, 0 to 5, for ``"tensorrt"`` only.
+        timing_cache: file for TensorRT's timing cache, for ``"tensorrt"`` only.
+        progress: is called with the current task and the finished share of all work, 0 to 1.
 
     Returns:
-        the manifest that the artifact carries.
+        The manifest of the artifact.
 
     Raises:
-        ArtifactError: the file is no ``model.onnx`` of frcnn's.
-        ExportError: TensorRT fails, or layers are not of the types they must be.
-        KernelError: there is no kernel for the model's operators.
+        ArtifactError: the file is not a ``model.onnx`` written by frcnn.
+        ExportError: TensorRT fails, or a layer has another type than ``precision`` requires.
+        KernelError: there is no kernel for an operator of the model.
         MissingDependencyError: TensorRT, the CUDA compiler or, for a live model, torch is not installed.
         OutputError: the artifact cannot be written.
-        UnsupportedModelError: a part of the live model has no deployable form.
-        UsageError: options that make no sense, or that the model does not take.
+        UnsupportedModelError: a part of the live model cannot be exported.
+        UsageError: an option is not valid, or not supported by the model.
     """
     request = Request(
         target=target,
@@ -168,7 +157,7 @@ def build_engine(
 def build_artifact(
     source: SourceModel, path: str | os.PathLike[str], request: Request, *, progress: Progress | None = None
 ) -> Built:
-    """Build an artifact from a ``model.onnx`` that was read; see :func:`build_engine`."""
+    """Build an artifact from a source model; see :func:`build_engine`."""
     writable_folder(Path(path).parent)
     report: Progress = progress or (lambda _what, _share: None)
     profiles = make_profiles(source.manifest, batch=request.batch, size=request.size)
@@ -200,7 +189,12 @@ def build_artifact(
             steps=steps.steps,
             parts=dict(listed),
             memory=memory,
-            versions=_versions(trt, request.target),
+            versions={
+                "frcnn": __version__,
+                "onnx": onnx.__version__,
+                request.target: str(trt.__version__),
+                "nvrtc": ".".join(map(str, compiler_version())),
+            },
         )
 
     report("writing", 1.0)
@@ -209,14 +203,14 @@ def build_artifact(
 
 
 def prepare(request: Request) -> tuple[ModuleType, tuple[str, ...], tuple[str, ...]]:
-    """Find what a build needs on this system, before anything that takes long.
+    """Check what a build needs on this system, before any step that takes long.
 
     Returns:
-        TensorRT's module, the compute capabilities that the engines are for, and what kernels are compiled for.
+        The TensorRT module, the compute capabilities of the engines, and the architectures of the kernels.
 
     Raises:
         MissingDependencyError: TensorRT or the CUDA compiler is not installed.
-        UsageError: there is no GPU where one is needed, or one is asked for that cannot be served.
+        UsageError: the target needs a GPU and there is none, or a requested GPU is not supported.
     """
     capabilities = request.settings.compute_capabilities
     if request.target == "tensorrt":
@@ -255,7 +249,7 @@ def _build_engines(
     settings: BuildSettings,
     report: Progress,
 ) -> tuple[dict[str, bytes], MemoryNeeds]:
-    """Build every engine and return the plans by part, and the memory that they need."""
+    """Build every engine and return the plans by part, and the device memory that they need."""
     found = [shapes_of_profile(steps, profile) for profile in profiles]
     work = {part: network.definition.num_layers for part, network in steps.networks.items()}
     plans: dict[str, bytes] = {}
@@ -263,14 +257,16 @@ def _build_engines(
     for index, (part, network) in enumerate(steps.networks.items()):
         what = f"building engine {index + 1} of {len(work)}"
 
-        def told(share: float, what: str = what, done: int = done, own: int = work[part]) -> None:
+        def report_part(share: float, what: str = what, done: int = done, own: int = work[part]) -> None:
             report(what, _KERNELS_SHARE + (1 - _KERNELS_SHARE) * (done + own * share) / sum(work.values()))
 
-        told(0.0)
-        plans[part] = build_serialized(network, [shapes[part] for shapes, _ in found], settings, report=told)
+        report_part(0.0)
+        plans[part] = build_serialized(network, [shapes[part] for shapes, _ in found], settings, report=report_part)
         done += work[part]
-    said = [network.messages.weights_bytes for network in steps.networks.values()]
-    weights = [size for size in said if size is not None] if None not in said else [initializer_bytes(model)]
+    reported = [network.messages.weights_bytes for network in steps.networks.values()]
+    weights = [size for size in reported if size is not None]
+    if len(weights) < len(reported):
+        weights = [initializer_bytes(model)]
     return plans, memory_needs([maximum for _, maximum in found], steps.tensors, weights)
 
 
@@ -296,8 +292,3 @@ def _source_of_live_model(
         exported = folder / "model.onnx"
         export_onnx(model, exported, labels=labels, size=static_canvases(request.size), precision=precision)
         return read_source_model(exported)
-
-
-def _versions(trt: ModuleType, target: Target) -> dict[str, str]:
-    nvrtc = ".".join(map(str, compiler_version()))
-    return {"frcnn": __version__, "onnx": onnx.__version__, target: str(trt.__version__), "nvrtc": nvrtc}

@@ -1,4 +1,4 @@
-"""The GPU that TensorRT builds on, and those that TensorRT-RTX, which needs none, builds nothing for."""
+"""The GPU that TensorRT builds on, and the GPUs that TensorRT-RTX, which needs none, does not support."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GPU: Final = re.compile(r"([1-9][0-9]?)\.([0-9])|sm_([1-9][0-9]?)([0-9])[af]?")
 
 
 def gpu_compute_capability() -> str | None:
-    """Return the compute capability, like ``"8.9"``, of the first GPU, on which TensorRT builds; None without one.
+    """Return the compute capability of the first GPU, like ``"8.9"``; None without a GPU.
 
     Raises:
         MissingDependencyError: ``cuda-bindings`` is not installed.
@@ -45,10 +45,10 @@ def require_gpu(wanted: tuple[str, ...]) -> str:
     """Return the compute capability of the GPU that TensorRT builds on.
 
     Args:
-        wanted: what the engine is to be for; empty: that GPU.
+        wanted: compute capability that the engine is for. Default: that of the GPU.
 
     Raises:
-        UsageError: there is none, or it is not what the engine is to be for.
+        UsageError: there is no GPU, or it has another compute capability.
         MissingDependencyError: ``cuda-bindings`` is not installed.
     """
     found = gpu_compute_capability()
@@ -67,16 +67,16 @@ def require_gpu(wanted: tuple[str, ...]) -> str:
 
 
 def refuse_unserved(compute_capabilities: Sequence[str], architectures: Sequence[str]) -> None:
-    """Refuse GPUs that TensorRT-RTX does not serve: neither engines nor kernels in its artifacts would ever run there.
+    """Refuse GPUs on which artifacts for TensorRT-RTX cannot run.
 
-    What is no GPU's name passes here; TensorRT-RTX and the kernel compiler list the names they know.
+    Unknown names pass: TensorRT-RTX and the kernel compiler refuse them later and list those they know.
 
     Args:
-        compute_capabilities: GPUs that engines are to be for, like ``"8.9"``.
-        architectures: what kernels are to be compiled for, like ``"sm_89"``.
+        compute_capabilities: of the GPUs that the engines are for, like ``"8.9"``.
+        architectures: that the kernels are compiled for, like ``"sm_89"``.
 
     Raises:
-        UsageError: one is not served.
+        UsageError: TensorRT-RTX does not support one of them.
     """
     named = [("--compute-capability", name) for name in compute_capabilities]
     named += [("--kernel-arch", name) for name in architectures]
@@ -86,7 +86,7 @@ def refuse_unserved(compute_capabilities: Sequence[str], architectures: Sequence
 
 
 def _unserved(name: str) -> str:
-    """Return the compute capability of a GPU named like ``"9.0"`` or ``"sm_90"`` if TensorRT-RTX does not serve it."""
+    """Return the compute capability of ``"9.0"`` or ``"sm_90"`` if TensorRT-RTX does not support it, else nothing."""
     numbers = _GPU.fullmatch(name)
     capability = ".".join(filter(None, numbers.groups())) if numbers else ""
     return capability if capability and not serves("tensorrt-rtx", capability) else ""

@@ -1,4 +1,4 @@
-"""Compile the kernels that an artifact carries: those of its operator steps, and the one that prepares images."""
+"""Compile the kernels of an artifact: those of its operator steps, and the one that preprocesses images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from frcnn.plugins.cuda.compiler import (
     fingerprint,
     supported_architectures,
 )
-from frcnn.plugins.kernel import Element, Kernel
+from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.spec import TransformSpec
-from frcnn.spec.engine import EngineTensor, kernel_part
+from frcnn.spec.engine import kernel_part
 from frcnn.spec.supported_gpus import RTX_DEFAULT, architecture_of
 
 __all__ = ["check_architectures", "kernel_parts", "needed_kernels"]
@@ -26,11 +26,10 @@ def check_architectures(wanted: Sequence[str] | None) -> tuple[str, ...]:
     """Return the architectures to compile for.
 
     Args:
-        wanted: ``sm_NN``; None: of the GPUs that TensorRT-RTX's engines are for by default, all that the compiler
-            knows. For others there is PTX, which the driver compiles at the first load.
+        wanted: ``sm_NN`` names. Default: the default GPUs of TensorRT-RTX, as far as the compiler supports them.
 
     Raises:
-        UsageError: the compiler does not know one of them.
+        UsageError: the compiler does not support one of them.
         MissingDependencyError: there is no compiler.
     """
     known = supported_architectures()
@@ -46,15 +45,16 @@ def check_architectures(wanted: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def needed_kernels(steps: Steps, transform: TransformSpec) -> tuple[Kernel, ...]:
-    """Return the kernels that a runtime launches for these steps, each once.
+    """Return the kernels that the steps and the preprocessing launch, without repeats.
 
     Raises:
-        KernelError: there is none for an operator's attributes and tensors.
+        KernelError: there is no kernel for the attributes and tensors of an operator.
     """
-    (preprocess,) = preprocess_kernels(
-        element=_element(steps.tensors["images"]), image_mean=transform.image_mean, image_std=transform.image_std
-    )
-    found = [preprocess]
+    images = steps.tensors["images"].element
+    if images not in ("float32", "float16", "bfloat16"):
+        raise KernelError(f"images must be float32, float16 or bfloat16, got {images}")
+    mean, std = transform.image_mean, transform.image_std
+    found = list(preprocess_kernels(element=images, image_mean=mean, image_std=std))
     for operator in steps.operators:
         found.extend(kernels_of_step(operator, steps.tensors))
     return tuple({(kernel.entry, fingerprint(kernel)): kernel for kernel in found}.values())
@@ -63,12 +63,12 @@ def needed_kernels(steps: Steps, transform: TransformSpec) -> tuple[Kernel, ...]
 def kernel_parts(
     kernels: Sequence[Kernel], architectures: Sequence[str], *, report: Callable[[float], None] | None = None
 ) -> dict[str, bytes]:
-    """Compile kernels and return the code by the name of its part: a cubin an architecture, and PTX.
+    """Compile kernels to a cubin per architecture and to PTX, and return the code by the name of its part.
 
     Args:
         kernels: what to compile.
-        architectures: ``sm_NN``.
-        report: told the share of the work that is done.
+        architectures: ``sm_NN`` names.
+        report: is called with the finished share of the work.
 
     Raises:
         KernelError: a kernel cannot be compiled.
@@ -82,9 +82,3 @@ def kernel_parts(
         if report is not None:
             report((index + 1) / len(kernels))
     return parts
-
-
-def _element(images: EngineTensor) -> Element:
-    if images.element not in ("float32", "float16", "bfloat16"):
-        raise KernelError(f"images must be float32, float16 or bfloat16, got {images.element}")
-    return images.element

@@ -1,7 +1,7 @@
-"""An ONNX model as a strongly typed TensorRT network definition, of TensorRT or TensorRT-RTX alike.
+"""Parse an ONNX model into a strongly typed network definition of TensorRT or TensorRT-RTX.
 
-Strongly typed: the types of the definition are the types of the engine. TensorRT infers shapes as a definition stands,
-so that the shapes between two engines are read off the definitions, by giving the inputs sizes and taking them back.
+The types of a strongly typed definition are those of the engine. TensorRT infers the shapes of a definition before it
+builds anything, so the shapes between two engines are read from the definitions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Messages", "Network", "Shape", "element_of", "parse_network"]
 
 Shape = tuple[int, ...]
 
-_CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # where a flavour has them
+_CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # of the flags that the module has
 _ELEMENTS: Final[Mapping[str, TensorElement]] = {
     "FLOAT": "float32",
     "HALF": "float16",
@@ -33,18 +33,18 @@ _ELEMENTS: Final[Mapping[str, TensorElement]] = {
 }
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
 _CACHE_LOST: Final = "Failed to deserialize timing cache"
-_PLACE: Final = re.compile(r"\s*In \S+ at \S+:\d+")  # a line of NVIDIA's source, which helps nobody
+_PLACE: Final = re.compile(r"\s*In \S+ at \S+:\d+")  # a line in NVIDIA's source code
 
 
 @dataclass(slots=True)
 class Messages:
-    """What TensorRT says, kept from the screen.
+    """Log messages of TensorRT, which are not printed.
 
     Attributes:
-        errors: what it calls an error, in order.
-        weights_bytes: device memory of the weights of the engine built last, where it says so.
-        is_cache_lost: whether a timing cache could not be read; TensorRT warns, and goes on with an empty one.
-        has_plugins: whether a plugin of ours may be what failed.
+        has_plugins: whether a custom plugin may have failed.
+        errors: error messages, in order.
+        weights_bytes: device memory of the weights of the engine built last, if TensorRT reported it.
+        is_cache_lost: whether a timing cache could not be read; TensorRT warns, and continues with an empty one.
     """
 
     has_plugins: bool = False
@@ -53,7 +53,7 @@ class Messages:
     is_cache_lost: bool = False
 
     def logger(self, trt: ModuleType) -> Any:
-        """Return an ``ILogger`` that puts what it is told here."""
+        """Return an ``ILogger`` that records messages here."""
 
         class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
@@ -70,13 +70,13 @@ class Messages:
         return Logger()
 
     def failure(self, what: str) -> FrcnnError:
-        """Return the error of a step that failed: a plugin's own, or what TensorRT said first."""
+        """Return the error of a failed step: that of a plugin, or the first one of TensorRT."""
         plugin = callback_error() if self.has_plugins else None
         if plugin is not None:
             return plugin
         error = ExportError(
             f"{what}: {next(iter(self.errors), 'TensorRT gives no reason')}",
-            hint="all that TensorRT said follows the traceback of --debug",
+            hint="--debug shows all messages of TensorRT after the traceback",
         )
         for line in self.errors:
             error.add_note(line)
@@ -85,16 +85,16 @@ class Messages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network definition and what must live as long as it.
+    """A network definition and the objects that must live as long as it.
 
     Attributes:
         name: of its step, for messages.
-        trt: the module that it is of.
-        messages: what TensorRT said.
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        messages: log messages.
         builder: ``IBuilder``.
         definition: ``INetworkDefinition``.
         parser: ``OnnxParser``, which owns the weights.
-        makers: value of the ONNX model -> name of the node that makes it.
+        producers: value of the ONNX model -> name of the node that produces it.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Network:
     builder: Any
     definition: Any
     parser: Any
-    makers: Mapping[str, str]
+    producers: Mapping[str, str]
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -116,10 +116,10 @@ class Network:
         return {t.name: t for t in map(self.definition.get_output, range(self.definition.num_outputs))}
 
     def output_shapes(self, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Return the outputs' shapes for shapes of the inputs; the definition is left as it was.
+        """Return the shapes of the outputs for shapes of the inputs; the definition is not changed.
 
         Raises:
-            ExportError: the network does not take these shapes, or a shape depends on data.
+            ExportError: the network does not accept these shapes, or a shape depends on data.
         """
         inputs = self.inputs
         declared = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
@@ -150,11 +150,11 @@ def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Netw
 
     Args:
         trt: the module ``tensorrt`` or ``tensorrt_rtx``.
-        model: without operators of ours, or with their plugins' nodes, registered.
+        model: without custom operators, or with nodes of registered plugins in their place.
         name: of its step, for messages.
 
     Raises:
-        ExportError: TensorRT cannot parse it; the message has TensorRT's reason.
+        ExportError: TensorRT cannot parse the model; the message includes its reason.
     """
     known = trt.NetworkDefinitionCreationFlag
     flags = [getattr(known, flag) for flag in _CREATION_FLAGS if hasattr(known, flag)]
@@ -175,7 +175,7 @@ def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Netw
         builder=builder,
         definition=definition,
         parser=parser,
-        makers={value: node.name for node in model.graph.node for value in node.output if node.name},
+        producers={value: node.name for node in model.graph.node for value in node.output if node.name},
     )
     for tensor in network.inputs.values():
         if tensor.is_shape_tensor:
@@ -184,10 +184,10 @@ def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Netw
 
 
 def element_of(data_type: Any) -> TensorElement:
-    """Return the element type of TensorRT's ``DataType``.
+    """Return the element type of a ``DataType`` of TensorRT.
 
     Raises:
-        ExportError: it is none that flows between steps.
+        ExportError: tensors between steps do not have this type.
     """
     if data_type.name not in _ELEMENTS:
         raise ExportError(f"expected elements of {', '.join(_ELEMENTS.values())}, got {data_type.name}")

@@ -1,9 +1,8 @@
-"""Which types an engine computes in, read off its network definition and held to what was asked for.
+"""Read the types that an engine computes in from its network definition, and check them against the precision.
 
-A strongly typed definition fixes the types of its engine, so this is known before anything is built. The heavy parts
-(backbone, RPN head, box head, predictor) run their convolutions and matrix products in the type that was asked for. All
-other arithmetic is on boxes and scores, which half precision would move: it is float32 always. Copies, gathers, TopK
-and the like compute nothing and may carry either.
+A strongly typed definition fixes the types of its engine before the build. The heavy parts (backbone, RPN head, box
+head, predictor) compute convolutions and matrix products in the requested precision. All other arithmetic is on boxes
+and scores and always in float32. Copies, gathers, TopK and similar layers compute nothing and may have any type.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ __all__ = ["ELEMENT_OF_PRECISION", "HEAVY_SCOPES", "Layer", "Proof", "operator_l
 ELEMENT_OF_PRECISION: Final[Mapping[Precision, str]] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 HEAVY_SCOPES: Final = ("backbone/", "rpn/head/", "roi_heads/box_head/", "roi_heads/box_predictor/")
-"""How the names of the heavy parts' nodes begin."""
+"""Prefixes of the names of nodes in the heavy parts."""
 
 _HEAVY_TYPES: Final = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM"})
 _MOVES: Final = frozenset(
@@ -52,13 +51,13 @@ _MOVES: Final = frozenset(
         "UNSQUEEZE",
     }
 )
-"""Layers that compute nothing; whatever is not named here counts as arithmetic."""
+"""Layers that compute nothing; all others count as arithmetic."""
 
 _PLUGINS: Final = frozenset({"PLUGIN", "PLUGIN_V2", "PLUGIN_V3"})
 _POOLING: Final = "MultiscaleRoI"
 _FLOATING: Final = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 _NODE: Final = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-_NAMED_AT_MOST: Final = 3
+_MAX_NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +65,11 @@ class Layer:
     """A layer of a network definition, or an operator between engines.
 
     Attributes:
-        step: index of the step that it is in.
-        node: the node of ``model.onnx`` that it comes from; its own name where it comes from none.
+        step: index of its step.
+        node: the node of ``model.onnx`` that it comes from, or its own name if there is none.
         kind: TensorRT's layer type, or the operator.
-        computed_in: element types of its floating tensors that are computed with, in order, each once.
-        element: element type of its first floating output, or of its first floating input where none is.
-        is_heavy: whether it is a convolution or matrix product of a heavy part.
-        is_free: whether it may compute in half precision, being of a heavy part.
-        is_arithmetic: whether it computes.
+        computed_in: element types of the floating-point tensors that it computes with, without repeats.
+        element: element type of its first floating-point output, or else input.
     """
 
     step: int
@@ -81,19 +77,31 @@ class Layer:
     kind: str
     computed_in: tuple[str, ...]
     element: str
-    is_heavy: bool
-    is_free: bool
-    is_arithmetic: bool
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it may compute in half precision, because it is in a heavy part."""
+        return self.node.startswith(HEAVY_SCOPES)
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether it is a convolution or matrix product of a heavy part."""
+        return self.is_free and self.kind in _HEAVY_TYPES
+
+    @property
+    def is_arithmetic(self) -> bool:
+        """Whether it computes anything."""
+        return self.kind not in _MOVES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What was proved.
+    """The proof that an engine computes in a precision.
 
     Attributes:
-        precision: what the heavy layers compute in, all of them.
-        heavy: how many there are.
-        layers: all layers with floating tensors.
+        precision: of all heavy layers.
+        heavy: number of heavy layers.
+        layers: all layers with floating-point tensors.
     """
 
     precision: Precision
@@ -102,11 +110,11 @@ class Proof:
 
     @property
     def summary(self) -> str:
-        """What was proved in a few words: ``80 of 80 convolutions and matrix products in fp16``."""
+        """One line: ``80 of 80 convolutions and matrix products in fp16``."""
         return f"{self.heavy} of {self.heavy} convolutions and matrix products in {self.precision}"
 
     def records(self) -> tuple[PrecisionRecord, ...]:
-        """Return the report: a record for every layer of an engine."""
+        """Return a record for every layer of an engine."""
         return tuple(
             PrecisionRecord(
                 step=layer.step, layer=layer.node, type=layer.kind, element=layer.element, heavy=layer.is_heavy
@@ -117,37 +125,26 @@ class Proof:
 
 
 def read_layers(network: Network, step: int) -> tuple[Layer, ...]:
-    """Read the layers with floating tensors off a network definition, that of a step by its index."""
+    """Read the layers with floating-point tensors from the network definition of a step."""
     definition = network.definition
     found = [definition.get_layer(index) for index in range(definition.num_layers)]
-    nodes = _nodes(found, network.makers)
+    nodes = _nodes(found, network.producers)
     layers = []
     for raw, node in zip(found, nodes, strict=True):
         inputs = [t for t in map(raw.get_input, range(raw.num_inputs)) if t is not None]
         outputs = list(map(raw.get_output, range(raw.num_outputs)))
         kind = raw.type.name
-        is_pooling = kind in _PLUGINS and _POOLING in raw.name  # maps may be half; the RoIs may not
+        is_pooling = kind in _PLUGINS and _POOLING in raw.name  # feature maps may be in half precision, RoIs may not
         computed_in = _floating(inputs[:1] if is_pooling else [*inputs, *outputs])
         if not computed_in:
             continue
-        is_free = node.startswith(HEAVY_SCOPES)
-        layers.append(
-            Layer(
-                step=step,
-                node=node,
-                kind=kind,
-                computed_in=computed_in,
-                element=next(iter((*_floating(outputs), *computed_in))),
-                is_heavy=is_free and kind in _HEAVY_TYPES,
-                is_free=is_free,
-                is_arithmetic=kind not in _MOVES,
-            )
-        )
+        element = next(iter((*_floating(outputs), *computed_in)))
+        layers.append(Layer(step=step, node=node, kind=kind, computed_in=computed_in, element=element))
     return tuple(layers)
 
 
 def operator_layer(operator: OperatorStep, step: int, tensors: Mapping[str, EngineTensor]) -> Layer:
-    """Return an operator between engines as a layer: suppression compares boxes and scores, pooling reads RoIs."""
+    """Return an operator between engines as a layer; of pooling, only the RoIs count as computed with."""
     compared = operator.inputs[:1] if operator.operator.startswith(_POOLING) else operator.inputs
     return Layer(
         step=step,
@@ -155,22 +152,18 @@ def operator_layer(operator: OperatorStep, step: int, tensors: Mapping[str, Engi
         kind=operator.operator,
         computed_in=tuple(dict.fromkeys(str(tensors[name].element) for name in compared)),
         element=tensors[operator.output].element,
-        is_heavy=False,
-        is_free=False,
-        is_arithmetic=True,
     )
 
 
 def prove(layers: Sequence[Layer], precision: Precision) -> Proof:
-    """Hold layers to a precision.
+    """Check that layers compute in a precision.
 
     Raises:
-        ExportError: a heavy layer computes in another type, or arithmetic on boxes and scores is not float32; the
-            message names them.
+        ExportError: a heavy layer computes in another type, or arithmetic on boxes and scores is not in float32.
     """
-    asked = ELEMENT_OF_PRECISION[precision]
+    requested = ELEMENT_OF_PRECISION[precision]
     heavy = [layer for layer in layers if layer.is_heavy]
-    wrong = [layer for layer in heavy if layer.computed_in != (asked,)]
+    wrong = [layer for layer in heavy if layer.computed_in != (requested,)]
     if wrong or not heavy:
         raise _failure(
             wrong,
@@ -182,7 +175,7 @@ def prove(layers: Sequence[Layer], precision: Precision) -> Proof:
     arithmetic = [layer for layer in layers if layer.is_arithmetic]
     for is_free, allowed, what in (
         (False, {"float32"}, "on boxes and scores in float32"),
-        (True, {"float32", asked}, f"of the heavy parts in {precision} or fp32"),
+        (True, {"float32", requested}, f"of the heavy parts in {precision} or fp32"),
     ):
         wrong = [layer for layer in arithmetic if layer.is_free == is_free and not set(layer.computed_in) <= allowed]
         if wrong:
@@ -194,13 +187,13 @@ def prove(layers: Sequence[Layer], precision: Precision) -> Proof:
     return Proof(precision=precision, heavy=len(heavy), layers=tuple(layers))
 
 
-def _nodes(layers: Sequence[Any], makers: Mapping[str, str]) -> list[str]:
+def _nodes(layers: Sequence[Any], producers: Mapping[str, str]) -> list[str]:
     """Return the node that each layer comes from.
 
-    The parser of TensorRT 10 tells it of few layers only. One that makes a node's value is that node's, as the sum of
-    product and bias is Gemm's; any other that the parser put in belongs to the first layer that reads it.
+    The parser of TensorRT 10 records it for few layers only. A layer that makes a node's value belongs to that node,
+    like the sum of a Gemm; any other layer that the parser inserted belongs to the first layer that reads it.
     """
-    named = [match[1] if (match := _NODE.search(layer.metadata)) else _made(layer, makers) for layer in layers]
+    named = [match[1] if (match := _NODE.search(layer.metadata)) else _made(layer, producers) for layer in layers]
     reader: dict[str, int] = {}
     for index, layer in enumerate(layers):
         for tensor in map(layer.get_input, range(layer.num_inputs)):
@@ -220,9 +213,9 @@ def _nodes(layers: Sequence[Any], makers: Mapping[str, str]) -> list[str]:
     return nodes
 
 
-def _made(layer: Any, makers: Mapping[str, str]) -> str | None:
+def _made(layer: Any, producers: Mapping[str, str]) -> str | None:
     values = (layer.get_output(index).name for index in range(layer.num_outputs))
-    return next((makers[value] for value in values if value in makers), None)
+    return next((producers[value] for value in values if value in producers), None)
 
 
 def _floating(tensors: Iterable[Any]) -> tuple[str, ...]:
@@ -237,6 +230,6 @@ def _failure(layers: Sequence[Layer], message: str, *, hint: str) -> ExportError
 
 
 def _list(layers: Sequence[Layer]) -> str:
-    named = ", ".join(f"{layer.node} ({'/'.join(layer.computed_in)})" for layer in layers[:_NAMED_AT_MOST])
-    rest = len(layers) - _NAMED_AT_MOST
+    named = ", ".join(f"{layer.node} ({'/'.join(layer.computed_in)})" for layer in layers[:_MAX_NAMED])
+    rest = len(layers) - _MAX_NAMED
     return f"{named} and {rest} more" if rest > 0 else named

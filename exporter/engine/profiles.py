@@ -1,9 +1,8 @@
-"""The shapes that an engine is made for: ``--batch`` and ``--size``, checked against the model.
+"""Optimization profiles of an engine from ``--batch`` and ``--size``, checked against the model.
 
-An engine takes what its profiles hold and is fastest at their usual sizes. Without ``--size`` they are all that the
-model's own resizing can make of an image: the short side ends at ``min_size`` or below, the long side at ``max_size``
-or below, so one profile for landscape and one for portrait hold every image, and take the memory of
-``min_size x max_size`` and not of ``max_size x max_size``.
+An engine accepts the shapes within its profiles and is fastest at their opt shapes. Without ``--size`` the profiles
+hold every size that the model's resizing produces: the short side is at most ``min_size`` and the long side at most
+``max_size``, so two profiles, landscape and portrait, need the memory of ``min_size x max_size`` only.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from frcnn.spec.engine import Profile, Range
 __all__ = ["DEFAULT_BATCH", "make_profiles", "parse_batch", "static_canvases"]
 
 DEFAULT_BATCH: Final = "1:1:8"
-_USUAL_ASPECT: Final = (3, 4)  # what most cameras take
+_OPT_ASPECT: Final = (3, 4)  # of most cameras
 _SIZE_HELP: Final = "for instance --size 800x1344,1344x800, or min, opt and max: --size 320x320:800x1088:1344x1344"
 
 
@@ -27,11 +26,11 @@ def parse_batch(text: str) -> Range:
     """Parse ``4`` or ``1:1:8``.
 
     Raises:
-        UsageError: it is neither, or not rising.
+        UsageError: the text is neither, or the numbers decrease.
     """
     hint = "for instance --batch 1:1:8: the min, opt and max images in a batch"
     if re.fullmatch(r"[0-9]{1,6}(:[0-9]{1,6}:[0-9]{1,6})?", text.strip()) is None:
-        raise UsageError(f"--batch: expected N or MIN:USUAL:MAX, got {text!r}", hint=hint)
+        raise UsageError(f"--batch: expected N or MIN:OPT:MAX, got {text!r}", hint=hint)
     numbers = [int(number) for number in text.split(":")]
     return _range("--batch", numbers * 3 if len(numbers) == 1 else numbers, text, hint)
 
@@ -41,12 +40,12 @@ def make_profiles(source: Manifest, *, batch: str = DEFAULT_BATCH, size: str | N
 
     Args:
         source: the manifest of the ``model.onnx``.
-        batch: ``N`` or ``MIN:USUAL:MAX``.
-        size: a comma between ``HxW`` or ``HxW:HxW:HxW`` (min, opt, max), height x width in pixels; None: the
-            file's own canvases or, where it takes any, all that its resizing makes of images.
+        batch: ``N`` or ``MIN:OPT:MAX``.
+        size: comma-separated ``HxW`` or ``HxW:HxW:HxW`` (min, opt, max), height x width in pixels. Default: the
+            canvases of the file, or every size that the model's resizing produces.
 
     Raises:
-        UsageError: an option cannot be read, or asks for what the model does not take.
+        UsageError: an option is not valid, or not supported by the model.
     """
     batches = parse_batch(batch)
     if size is not None:
@@ -63,10 +62,10 @@ def make_profiles(source: Manifest, *, batch: str = DEFAULT_BATCH, size: str | N
 
 
 def static_canvases(size: str | None) -> tuple[Size, ...] | None:
-    """Return the canvases that a ``--size`` without ranges names; None for any other: the model must take any size.
+    """Return the canvases of a ``--size`` without ranges; None for any other, which needs a model for any size.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the option is not valid.
     """
     if size is None:
         return None
@@ -77,15 +76,15 @@ def static_canvases(size: str | None) -> tuple[Size, ...] | None:
 
 
 def _of_resizing(transform: TransformSpec, batch: Range) -> tuple[Profile, ...]:
-    """Return profiles that hold every canvas an image can need; the usual one is that of a 3:4 image.
+    """Return profiles that hold the canvas of every image; opt is the canvas of a 3:4 image.
 
-    The least is one step in both directions: the resizing of a narrow image leaves few pixels of its short side.
+    Min is one step in both directions, because resizing a narrow image leaves few pixels of its short side.
     """
     if transform.fixed_size is not None:
         return (_static(transform.canvas_size(*transform.fixed_size), batch),)
     step = transform.size_divisible
     maximum = transform.canvas_size(min(transform.min_size, transform.max_size), transform.max_size)
-    resized = transform.resized_size(_USUAL_ASPECT[0] * transform.min_size, _USUAL_ASPECT[1] * transform.min_size)
+    resized = transform.resized_size(_OPT_ASPECT[0] * transform.min_size, _OPT_ASPECT[1] * transform.min_size)
     opt = transform.canvas_size(*resized)
     short = Range(min=step, opt=min(opt[0], maximum[0]), max=maximum[0])
     long = Range(min=step, opt=min(opt[1], maximum[1]), max=maximum[1])
@@ -108,7 +107,7 @@ def _parse_profile(text: str, batch: Range) -> Profile:
             raise UsageError(f"--size: expected HEIGHTxWIDTH in pixels, got {part!r}", hint=_SIZE_HELP)
         sizes.append(size)
     if len(sizes) not in (1, 3):
-        raise UsageError(f"--size: expected one size or MIN:USUAL:MAX, got {len(sizes)} in {text!r}", hint=_SIZE_HELP)
+        raise UsageError(f"--size: expected one size or MIN:OPT:MAX, got {len(sizes)} in {text!r}", hint=_SIZE_HELP)
     heights, widths = zip(*(sizes * 3 if len(sizes) == 1 else sizes), strict=True)
     return Profile(
         batch=batch,
@@ -120,12 +119,12 @@ def _parse_profile(text: str, batch: Range) -> Profile:
 def _range(what: str, numbers: Sequence[int], text: str, hint: str) -> Range:
     minimum, opt, maximum = numbers
     if not 1 <= minimum <= opt <= maximum:
-        raise UsageError(f"{what}: expected 1 <= MIN <= USUAL <= MAX, got {text!r}", hint=hint)
+        raise UsageError(f"{what}: expected 1 <= MIN <= OPT <= MAX, got {text!r}", hint=hint)
     return Range(min=minimum, opt=opt, max=maximum)
 
 
 def _check(profile: Profile, source: Manifest) -> None:
-    """Refuse sizes that the model's file does not take."""
+    """Refuse sizes that the model does not support."""
     step = source.model.transform.size_divisible
     sides = [(r.min, r.opt, r.max) for r in (profile.height, profile.width)]
     if any(side % step for side in (*sides[0], *sides[1])):

@@ -1,8 +1,8 @@
-"""A ``model.onnx`` as the steps of an artifact, each engine with its network definition, before anything is built.
+"""Split a ``model.onnx`` into the steps of an artifact, with a network definition for each engine.
 
-For TensorRT-RTX, and for a TensorRT older than ahead-of-time plugins, the graph is cut at our operators; the feature
-maps that RoI pooling reads cross the cut channels-last, as the pooling kernel reads them fastest and as convolutions on
-tensor cores write them. For a newer TensorRT it is one network with the operators as plugins.
+For TensorRT-RTX, and for TensorRT without ahead-of-time plugins, the graph is cut at the custom operators. The feature
+maps that RoI pooling reads are channels-last there, as tensor cores write them and the pooling kernel reads them
+fastest. For newer TensorRT it is one network with the operators as plugins.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from frcnn.spec.engine import INPUTS, OUTPUTS, EngineStep, EngineTensor, Operato
 __all__ = ["Steps", "kernels_of_step", "one_engine", "steps_between_operators"]
 
 _CHANNELS_LAST: Final[Mapping[str, str]] = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"}
-"""TensorRT's layout that is (N, H, W, C) without gaps; HWC8 is where C is a multiple of 8."""
+"""TensorRT's formats for (N, H, W, C); HWC8 is without gaps if C is a multiple of 8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """What a detection does, in order.
+    """The steps of a detection, in execution order.
 
     Attributes:
         steps: engines and operators.
-        networks: the definition of each engine by its part.
+        networks: the network definition of each engine, by its part.
         tensors: every tensor that a step reads or writes.
     """
 
@@ -50,10 +50,10 @@ class Steps:
 
 
 def steps_between_operators(trt: ModuleType, model: onnx.ModelProto) -> Steps:
-    """Cut a model at our operators.
+    """Cut a model at the custom operators.
 
     Raises:
-        ExportError: a piece is none that TensorRT takes.
+        ExportError: TensorRT cannot parse a piece.
     """
     steps: list[EngineStep | OperatorStep] = []
     networks: dict[str, Network] = {}
@@ -77,11 +77,11 @@ def steps_between_operators(trt: ModuleType, model: onnx.ModelProto) -> Steps:
 
 
 def one_engine(trt: ModuleType, model: onnx.ModelProto) -> Steps:
-    """Make one network of a model, its operators as plugins, which must be registered.
+    """Make one network of a model, with its custom operators as plugins, which must be registered.
 
     Raises:
-        ExportError: TensorRT cannot take it.
-        KernelError: a plugin of ours refuses.
+        ExportError: TensorRT cannot parse the model.
+        KernelError: a plugin fails.
     """
     part = "engines/model.plan"
     network = parse_network(trt, lower_to_plugins(model), name=part)
@@ -91,10 +91,10 @@ def one_engine(trt: ModuleType, model: onnx.ModelProto) -> Steps:
 
 
 def kernels_of_step(step: OperatorStep, tensors: Mapping[str, EngineTensor]) -> tuple[Kernel, ...]:
-    """Return the kernels that an operator step launches, in order, for its tensors' types and layouts.
+    """Return the kernels that an operator step launches, in order, for the types and layouts of its tensors.
 
     Raises:
-        KernelError: there is no kernel for them.
+        KernelError: there is no such kernel.
     """
     features = tensors[step.inputs[-1]]
     return kernels_of(step.operator, step.attributes, element=cast(Element, features.element), layout=features.layout)
@@ -119,7 +119,7 @@ def _operator_step(node: onnx.NodeProto) -> OperatorStep:
 
 
 def _add_tensors(network: Network, tensors: dict[str, EngineTensor]) -> None:
-    """Note the types of a network's inputs and outputs; an input is what another step made it."""
+    """Add the types of a network's inputs and outputs; inputs must have the type of the step that makes them."""
     for name, tensor in (network.inputs | network.outputs).items():
         found = EngineTensor(element=element_of(tensor.dtype))
         if tensors.setdefault(name, found) != found:
@@ -129,7 +129,7 @@ def _add_tensors(network: Network, tensors: dict[str, EngineTensor]) -> None:
 
 
 def _make_channels_last(operator: OperatorStep, made: Steps) -> None:
-    """Let the maps that an operator pools from be channels-last, all of them or none, where its kernel takes that."""
+    """Make the feature maps that an operator pools channels-last, all or none, if its kernel supports it."""
     (_rois, *maps) = operator.inputs
     spec = OPERATORS[operator.operator]
     element = cast(Element, made.tensors[operator.inputs[-1]].element)
