@@ -42,12 +42,12 @@ _COUNTER: Final = ".num_batches_tracked"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misfit:
-    """How weights and a model differ; nothing where they fit.
+    """Differences between weights and a model.
 
     Attributes:
-        missing: names the model has and the weights have not.
-        unexpected: names the weights have and the model has not.
-        misshaped: names of both with different shapes, or no floating-point numbers; with what and what not.
+        missing: names that only the model has.
+        unexpected: names that only the weights have.
+        misshaped: names of both whose shapes differ or whose values are not floating point, with both.
     """
 
     missing: tuple[str, ...]
@@ -56,23 +56,20 @@ class Misfit:
 
     @property
     def count(self) -> int:
-        """Return how many names do not fit."""
+        """The number of names that do not fit."""
         return len(self.missing) + len(self.unexpected) + len(self.misshaped)
 
     def describe(self, limit: int = 5) -> str:
-        """Return one line with the first ``limit`` names of each kind and how many there are."""
+        """Return one line with the number of names of each kind, and the first ``limit`` of them."""
         kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.misshaped))
-        return "; ".join(f"{len(names)} {kind}: {_listed(names, limit)}" for kind, names in kinds if names)
-
-
-def _listed(names: tuple[str, ...], limit: int) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+        listed = {kind: ", ".join(names[:limit]) + (", ..." if len(names) > limit else "") for kind, names in kinds}
+        return "; ".join(f"{len(names)} {kind}: {listed[kind]}" for kind, names in kinds if names)
 
 
 def with_current_names(state: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
-    """Return the weights under today's names where a model expects those and not the old ones.
+    """Rename weights from before torchvision 0.13 if a model expects the current names.
 
-    The rule of torchvision's own ``FeaturePyramidNetwork`` and ``RPNHead``.
+    Follows ``FeaturePyramidNetwork._load_from_state_dict`` and ``RPNHead._load_from_state_dict`` of torchvision.
     """
     wanted = frozenset(expected)
     renamed: dict[str, Tensor] = {}
@@ -85,7 +82,7 @@ def with_current_names(state: Mapping[str, Tensor], expected: Iterable[str]) -> 
 
 
 def compare(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Misfit:
-    """Compare weights (already ``with_current_names``) with a model's own ``state_dict()``, on any device."""
+    """Compare weights (after ``with_current_names``) with a model's own ``state_dict()``, on any device."""
     given = {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
     wanted = {name: tensor for name, tensor in expected.items() if not name.endswith(_COUNTER)}
     misshaped = []
@@ -103,7 +100,7 @@ def compare(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Misf
 
 
 def read_num_classes(state: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes with the background, or None where the box predictor is none of torchvision's."""
+    """Return the number of classes including the background; None if the box predictor is not torchvision's."""
     scores = state.get(CLASS_SCORES)
     return int(scores.shape[0]) if scores is not None and scores.ndim == 2 else None
 
@@ -118,7 +115,7 @@ def floating_dtypes(state: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def non_finite(state: Mapping[str, Tensor]) -> str | None:
-    """Return a line about the first tensor with NaN or infinity in it, or None."""
+    """Return one line about the first tensor that holds NaN or infinity, or None."""
     for name, tensor in state.items():
         if tensor.is_floating_point():
             bad = int((~torch.isfinite(tensor)).sum())
@@ -128,7 +125,7 @@ def non_finite(state: Mapping[str, Tensor]) -> str | None:
 
 
 class NormChoice(NamedTuple):
-    """Batch norms of the backbone: their kind and constant."""
+    """Kind and epsilon of the batch norms of a backbone."""
 
     norm: Norm
     eps: float
@@ -143,18 +140,18 @@ def infer_architecture(
     recorded: str | None,
     published: str | None,
 ) -> tuple[str, str]:
-    """Return the one architecture that weights fit, and a line that says why.
+    """Return the only architecture that fits the weights, and the reason as one line.
 
     Args:
-        state: names -> tensors.
-        source: the file's name, for messages.
-        num_classes: as read off the weights.
-        args: arguments that the user gave for the builder.
-        recorded: the name in the checkpoint; decides between architectures with the same names and shapes.
-        published: the architecture that torchvision publishes this very file for; likewise.
+        state: name -> tensor.
+        source: name of the file, for messages.
+        num_classes: number of classes in the weights.
+        args: arguments of the user for the builder.
+        recorded: architecture name in the checkpoint; selects among architectures with the same names and shapes.
+        published: architecture for which torchvision publishes this file; likewise.
 
     Raises:
-        CheckpointError: none fits, or several do.
+        CheckpointError: no architecture fits, or several do.
     """
     misfits = _misfits(state, num_classes, args)
     fitting = [name for name, misfit in misfits.items() if misfit.count == 0]
@@ -179,7 +176,7 @@ def _misfits(state: Mapping[str, Tensor], num_classes: int | None, args: Mapping
     for name, builder in ARCHITECTURES.items():
         try:
             model = build_model(name, builder, num_classes=num_classes, args=args, device="meta")
-        except CheckpointError as error:  # the user's arguments do not go with this one
+        except CheckpointError as error:  # this architecture does not accept the user's arguments
             refused = error
             continue
         expected = model.state_dict()
@@ -193,20 +190,20 @@ def _no_fit(
     misfits: Mapping[str, Misfit], source: str, num_classes: int | None, recorded: str | None
 ) -> CheckpointError:
     closest = min(misfits, key=lambda name: misfits[name].count)
-    said = f" (it says {recorded!r})" if recorded else ""
+    notes = f" (it says {recorded!r})" if recorded else ""
     if num_classes is None:
-        said += " (its box predictor is not torchvision's)"
+        notes += " (its box predictor is not torchvision's)"
     return CheckpointError(
-        f"{source} fits no known architecture{said}; the closest is {closest}, {misfits[closest].describe(3)}",
+        f"{source} fits no known architecture{notes}; the closest is {closest}, {misfits[closest].describe(3)}",
         hint=_OWN,
     )
 
 
 def choose_norm(arch: str, state: Mapping[str, Tensor]) -> NormChoice | None:
-    """Return the batch norms that weights of a known architecture were trained with; None where there are none.
+    """Return the batch norms with which weights of a known architecture were trained; None if it has none.
 
-    ``BatchNorm2d`` counts batches in the weights and ``FrozenBatchNorm2d`` does not. A variance of exactly zero
-    cannot have been trained with a constant of 0.0, which would divide by it.
+    The weights of ``BatchNorm2d`` include a counter of batches, those of ``FrozenBatchNorm2d`` do not. A variance of
+    exactly zero excludes an epsilon of 0.0, which would divide by zero.
     """
     backbone = {name: tensor for name, tensor in state.items() if name.startswith("backbone.")}
     variances = [tensor for name, tensor in backbone.items() if name.endswith(".running_var")]

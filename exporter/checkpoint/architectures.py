@@ -1,13 +1,13 @@
-"""The architectures a checkpoint is compared with: builders by name, none of which downloads anything.
+"""Builders of the known architectures, by name. None of them downloads anything.
 
-A builder returns a ``FasterRCNN`` with random weights. ``num_classes`` counts the background. All of them take
-every keyword of ``FasterRCNN`` and ``GeneralizedRCNNTransform``, and these four:
+A builder returns a ``FasterRCNN`` with random weights. ``num_classes`` includes the background. Builders accept every
+keyword of ``FasterRCNN`` and ``GeneralizedRCNNTransform``, and these four:
 
-- ``norm``: ``"batch"`` (``BatchNorm2d``) or ``"frozen"`` (``FrozenBatchNorm2d``) in the backbone. torchvision
-  builds the first from nothing and the second from pretrained weights; in eval mode they differ only in rounding.
-- ``norm_eps``: the constant under their square root. Weights do not hold it, see ``FROZEN_NORM_EPS``.
-- ``rpn_anchor_sizes``: a sequence of square roots of areas, in pixels of the resized image, per feature level.
-- ``rpn_aspect_ratios``: a sequence of height / width per feature level, or one for all of them.
+- ``norm``: ``"batch"`` (``BatchNorm2d``) or ``"frozen"`` (``FrozenBatchNorm2d``) in the backbone. torchvision uses the
+  second with pretrained weights; in eval mode they differ only in rounding.
+- ``norm_eps``: epsilon of the batch norms. Weights do not hold it, see ``FROZEN_NORM_EPS``.
+- ``rpn_anchor_sizes``: for each feature level, square roots of areas in pixels of the resized image.
+- ``rpn_aspect_ratios``: height / width for each feature level, or one sequence for all levels.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Norm = Literal["batch", "frozen"]
 DEFAULT_NORM_EPS: Final = 1e-5
 
 FROZEN_NORM_EPS: Final[dict[str, float]] = {"fasterrcnn_resnet50_fpn": 0.0}
-"""Constants of ``FrozenBatchNorm2d`` other than 1e-5, by architecture.
+"""Epsilons of ``FrozenBatchNorm2d`` other than 1e-5, by architecture.
 
 torchvision sets 0.0 (``overwrite_eps``) when it loads ``FasterRCNN_ResNet50_FPN_Weights.COCO_V1``, and for no other
-Faster R-CNN; whatever was fine-tuned from those weights was trained with 0.0, as was everything before
-pytorch/vision#2933 brought the constant. Training from ImageNet weights alone leaves 1e-5.
+Faster R-CNN. Models fine-tuned from those weights, or trained before pytorch/vision#2933, have 0.0; models trained
+from ImageNet weights have 1e-5.
 """
 
 _Sizes: TypeAlias = Sequence[Sequence[int]]
@@ -70,8 +70,8 @@ def _resnet_fpn(depth: int) -> Builder:
 def _bare_vgg16(num_classes: int, **kwargs: Any) -> FasterRCNN:
     """Build the network of arXiv:1506.01497: VGG16 to conv5_3 (stride 16), RoI max pooling, two layers of 4096.
 
-    Sizes (600, 1000), 300 proposals and three anchor sizes are the paper's; 1000 candidates before suppression
-    are torchvision's (the paper has 6000).
+    Sizes (600, 1000), 300 proposals and three anchor sizes are the paper's. It has 6000 candidates before NMS; here
+    they are 1000, as in torchvision.
     """
     features = vgg16(weights=None).features[:-1]  # without the last max pooling
     features.out_channels = 512
@@ -88,14 +88,14 @@ def _bare_vgg16(num_classes: int, **kwargs: Any) -> FasterRCNN:
 
 
 class ResNetStageHead(nn.Module):
-    """The last stage of a ResNet as a box head, the C4 form: 14x14 pooled cells, layer4, mean over the cells."""
+    """The last stage of a ResNet as box head (C4): layer4 on a 14x14 pooled grid, then the mean over the grid."""
 
     def __init__(self, layer4: nn.Module) -> None:
         super().__init__()
         self.layer4 = layer4
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """Turn pooled RoIs (K, 1024, 14, 14) into features (K, 2048)."""
+        """Compute features (K, 2048) of pooled RoIs (K, 1024, 14, 14)."""
         features: Tensor = self.layer4(pooled)
         return features.mean(dim=(2, 3))
 
@@ -119,7 +119,7 @@ def _resnet_c4(depth: int) -> Builder:
 
 
 def _named(name: str, bare: Builder) -> Builder:
-    """Give a builder the keywords that all of them share."""
+    """Add the keywords that all builders share."""
 
     def build(
         *,
@@ -141,7 +141,7 @@ def _named(name: str, bare: Builder) -> Builder:
 
 
 def _set_anchors(model: FasterRCNN, sizes: _Sizes | None, ratios: _Ratios | None) -> None:
-    """Change the anchors, and the RPN's head where their number at a location changes."""
+    """Change the anchors, and the RPN head if the number of anchors per location changes."""
     generator = model.rpn.anchor_generator
     level_sizes = generator.sizes if sizes is None else tuple(tuple(level) for level in sizes)
     if ratios is None:
@@ -165,7 +165,7 @@ def _set_anchors(model: FasterRCNN, sizes: _Sizes | None, ratios: _Ratios | None
 
 
 def _set_norms(model: FasterRCNN, norm: Norm, eps: float | None) -> None:
-    """Set the kind and the constant of the backbone's batch norms (and those of a ResNet stage as box head)."""
+    """Set kind and epsilon of the batch norms in the backbone, and in a box head that is a ResNet stage."""
     if norm not in ("batch", "frozen"):
         raise ValueError(f"norm: expected 'batch' or 'frozen', got {norm!r}")
     parts: list[nn.Module] = [getattr(model.backbone, "body", model.backbone)]  # not the FPN, as torchvision

@@ -1,4 +1,4 @@
-"""Say what a checkpoint's weights do not hold and was taken from the architecture, one line each."""
+"""Describe what was read from weights, and what was assumed because weights do not hold it, one line each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_LABELS: Final = "labels: none given, so label k is category id k (--labels)"
 
 
 def facts_of(spec: ModelSpec) -> tuple[str, ...]:
-    """Return what the shapes of the weights say."""
+    """Return what was read from the shapes of the weights."""
     anchors = spec.rpn.anchors_per_location
     return (
         f"classes: {spec.num_classes - 1} and the background (roi_heads.box_predictor)",
@@ -24,13 +24,13 @@ def facts_of(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def assumptions_of(model: FasterRCNN, spec: ModelSpec, *, given: Collection[str], known: bool) -> list[str]:
-    """Return what was taken from the builder; an argument that the user gave is no assumption.
+    """Return the settings that were taken from the builder and not given by the user.
 
     Args:
         model: the built model.
         spec: its description.
         given: names of the arguments that the user gave.
-        known: the builder takes ``FasterRCNN``'s arguments, so that a line can name the ``--arg`` that changes it.
+        known: whether the builder accepts ``FasterRCNN``'s arguments, so that lines can name the ``--arg`` to use.
     """
     transform, rpn, heads = spec.transform, spec.rpn, spec.roi_heads
     generator = model.rpn.anchor_generator
@@ -58,18 +58,18 @@ def assumptions_of(model: FasterRCNN, spec: ModelSpec, *, given: Collection[str]
             f"NMS at IoU {heads.nms_thresh:g}",
         ),
     )
-    said = []
+    assumed = []
     for names, text in lines:
-        open_names = [name for name in names if name not in given]
-        if not open_names or ("min_size" in names and "fixed_size" in given):
+        not_given = [name for name in names if name not in given]
+        if not not_given or ("min_size" in names and "fixed_size" in given):
             continue
-        how = f" (--arg {', '.join(open_names)})" if known else ""
-        said.append(f"{text}; as {spec.architecture} has it{how}")
+        how = f" (--arg {', '.join(not_given)})" if known else ""
+        assumed.append(f"{text}; as {spec.architecture} has it{how}")
     if spec.labels is None:
-        said.append(NO_LABELS)
-    return said
+        assumed.append(NO_LABELS)
+    return assumed
 
 
 def _per_level(values: tuple[tuple[float, ...], ...]) -> str:
-    """Write one tuple where all levels have the same, else one per level."""
+    """Format one tuple if it is the same for all levels, else one per level."""
     return str(values[0]) if len(set(values)) == 1 else ", ".join(map(str, values))

@@ -1,4 +1,4 @@
-"""``--arg KEY=VALUE``: what is passed to the function that builds the model. Imports no torch."""
+"""``--arg KEY=VALUE``: arguments for the function that builds the model. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_values", "parse_args", "refuse_unknown"]
 
 _EXAMPLE: Final = "write it as --arg min_size=640, once for each argument"
 
-# What FasterRCNN and its transform take as plain numbers, and the range each makes sense in.
+# the plain numbers among the arguments of FasterRCNN and its transform
 _COUNTS: Final = frozenset(
     {
         "min_size",
@@ -34,11 +34,10 @@ _FRACTIONS: Final = frozenset({"rpn_nms_thresh", "rpn_score_thresh", "box_nms_th
 def parse_args(items: Iterable[str]) -> dict[str, object]:
     """Parse repeated ``KEY=VALUE`` options.
 
-    A value that is a Python literal (``640``, ``0.1``, ``None``, ``((32,), (64,))``, ``'text'``) becomes that
-    object; any other is text.
+    A value is read as a Python literal (``640``, ``0.1``, ``None``, ``((32,), (64,))``, ``'text'``), else as text.
 
     Raises:
-        UsageError: an item has no ``=``, its key is no Python name, or a key is given twice.
+        UsageError: an item has no ``=``, its key is not a Python name, or a key is given twice.
     """
     parsed: dict[str, object] = {}
     for item in items:
@@ -61,10 +60,10 @@ def _literal(text: str) -> object:
 
 
 def refuse_unknown(args: Mapping[str, object], accepted: Iterable[str], *, builder: str) -> None:
-    """Refuse arguments that a builder does not take.
+    """Check that a builder accepts arguments.
 
     Raises:
-        UsageError: naming them and listing those it takes.
+        UsageError: it does not; the message lists those it accepts.
     """
     names = sorted(accepted)
     unknown = sorted(set(args).difference(names))
@@ -76,10 +75,10 @@ def refuse_unknown(args: Mapping[str, object], accepted: Iterable[str], *, build
 
 
 def check_values(args: Mapping[str, object]) -> None:
-    """Check the values of ``FasterRCNN``'s plain arguments, which it does not check itself.
+    """Check the plain numbers among ``FasterRCNN``'s arguments, which it does not check itself.
 
     Raises:
-        UsageError: a value of the wrong type or range.
+        UsageError: a value has the wrong type or range.
     """
     for key, value in args.items():
         if key in _COUNTS and not _is_count(value):

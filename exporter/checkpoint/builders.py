@@ -1,4 +1,4 @@
-"""From ``--arch`` to a live model: find the builder, call it, and say in one line what went wrong."""
+"""Build a live model from ``--arch``: find the builder and call it, with errors of one line."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def resolve_builder(arch: str) -> Builder:
     """Return the builder that ``--arch`` names.
 
     Args:
-        arch: a name of ``ARCHITECTURES``, ``pkg.module:function`` (found from the current folder too) or
+        arch: a name in ``ARCHITECTURES``, ``pkg.module:function`` (also searched in the current folder) or
             ``path/to/file.py:function``.
 
     Raises:
-        UsageError: no such name; no such file, module or function.
-        CheckpointError: the file or module fails while it is imported.
+        UsageError: there is no such architecture, file, module or function.
+        CheckpointError: importing the file or module fails.
     """
     if arch in ARCHITECTURES:
         return ARCHITECTURES[arch]
@@ -63,7 +63,7 @@ def resolve_builder(arch: str) -> Builder:
 
 
 def short_name(arch: str) -> str:
-    """Return ``arch`` for an artifact, which is given away: a file's name without its folders."""
+    """Return ``arch`` without folders, for artifacts."""
     where, _, name = arch.rpartition(":")
     return f"{Path(where).name}:{name}" if where.endswith(".py") else arch
 
@@ -88,7 +88,7 @@ def _module_of_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while they are made
+    sys.modules[name] = module  # dataclasses look up their module
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -99,7 +99,7 @@ def _module_of_file(path: Path) -> ModuleType:
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Let modules of ``folder`` be imported inside the block, as if a script in it were run."""
+    """Make modules of ``folder`` importable inside the block, as for a script in it."""
     entry = str(folder)
     sys.path.insert(0, entry)
     try:
@@ -110,7 +110,7 @@ def importable(folder: Path) -> Iterator[None]:
 
 
 def _calling_from(function: Builder, folder: Path) -> Builder:
-    """Keep ``folder`` importable while the builder runs: many import inside the function."""
+    """Keep ``folder`` importable while the builder runs, for imports inside the function."""
 
     @functools.wraps(function)
     def build(*args: Any, **kwargs: Any) -> FasterRCNN:
@@ -121,7 +121,7 @@ def _calling_from(function: Builder, folder: Path) -> Builder:
 
 
 def accepted_arguments(builder: Builder) -> frozenset[str] | None:
-    """Return the names of a builder's keywords, or None where it takes any (``**kwargs``) or does not say."""
+    """Return the names of a builder's keywords; None if it accepts any (``**kwargs``) or has no signature."""
     if builder in ARCHITECTURES.values():
         names: set[str] = set()
         for function in (builder, FasterRCNN.__init__, GeneralizedRCNNTransform.__init__):
@@ -139,18 +139,18 @@ def accepted_arguments(builder: Builder) -> frozenset[str] | None:
 def build_model(
     arch: str, builder: Builder, *, num_classes: int | None, args: Mapping[str, object], device: str = "cpu"
 ) -> FasterRCNN:
-    """Call a builder; torch's random numbers are as they were afterwards.
+    """Call a builder, without changing the state of torch's random number generator.
 
     Args:
-        arch: the builder's name, for messages.
-        builder: what ``resolve_builder`` returned.
-        num_classes: passed on where the builder takes it and ``args`` does not give it; None: not passed.
+        arch: name of the builder, for messages.
+        builder: from ``resolve_builder``.
+        num_classes: is passed on if it is not None, the builder accepts it, and ``args`` does not have it.
         args: keyword arguments.
         device: ``"cpu"``, or ``"meta"`` for shapes only.
 
     Raises:
-        UsageError: an argument the builder does not take or that makes no sense.
-        CheckpointError: the builder fails, or returns something else than a ``FasterRCNN``.
+        UsageError: the builder does not accept an argument, or its value is not valid.
+        CheckpointError: the builder fails, or does not return a ``FasterRCNN``.
     """
     accepted = accepted_arguments(builder)
     if accepted is not None:
@@ -186,8 +186,8 @@ def build_model(
 def _strict_transform() -> Iterator[None]:
     """Refuse unknown arguments inside the block.
 
-    ``FasterRCNN`` hands those it does not know to ``GeneralizedRCNNTransform``, which ignores them, so that a
-    misspelt argument of a builder with ``**kwargs`` would have no effect.
+    ``FasterRCNN`` passes those to ``GeneralizedRCNNTransform``, which ignores them, so that a misspelt argument of a
+    builder with ``**kwargs`` would have no effect.
     """
     original = GeneralizedRCNNTransform.__init__
     known = inspect.signature(original).parameters.keys() | {"_skip_resize"}

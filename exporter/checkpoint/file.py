@@ -1,4 +1,4 @@
-"""Read a checkpoint file into Python objects, running nothing that is in it unless that is asked for."""
+"""Read a checkpoint file into Python objects, without running code from it unless requested."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _NUMPY_SCALAR: Final[Any] = np.float64(0).__reduce__()[0]
 
 
 def _number(dtype: np.dtype[Any], data: object = None) -> Any:
-    """Unpickle a NumPy number, and nothing else: a scalar of another type has any size that the file says."""
+    """Unpickle a NumPy number and nothing else; scalars of other types may have any size."""
     if dtype.kind not in "biufc" or not isinstance(data, (bytes, str)):
         raise pickle.UnpicklingError(f"a NumPy scalar of the type {dtype!r}")
     return _NUMPY_SCALAR(dtype, data)
 
 
-# Harmless objects that training scripts keep beside the weights: torchvision's own references save their argparse
-# options, many save a metric as a NumPy number. None of these runs anything when it is unpickled.
+# Objects that training scripts save beside the weights, like argparse options (torchvision's references) and metrics as
+# NumPy numbers. Unpickling them runs no code.
 _HARMLESS: Final[tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...]] = (
     argparse.Namespace,
     np.dtype,
@@ -54,7 +54,7 @@ _HARMLESS: Final[tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...]
     pathlib.PureWindowsPath,
 )
 
-# How files that are no checkpoints begin.
+# first bytes of files that are not checkpoints
 _FOREIGN: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "run git lfs pull"),
     (b"<", "is a web page or XML, not a checkpoint", "the download went wrong; fetch the file itself"),
@@ -65,10 +65,10 @@ _FOREIGN: Final[tuple[tuple[bytes, str, str], ...]] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFile:
-    """What a file held.
+    """Content of a checkpoint file.
 
     Attributes:
-        content: whatever was saved; for safetensors a dictionary like ``{"model": tensors, "labels": [...]}``.
+        content: the saved object; for safetensors a dictionary like ``{"model": tensors, "labels": [...]}``.
         sha256: of the file, hexadecimal.
     """
 
@@ -77,15 +77,15 @@ class CheckpointFile:
 
 
 def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> CheckpointFile:
-    """Read a file made by ``torch.save`` or safetensors, onto the CPU.
+    """Read a file written by ``torch.save`` or safetensors to the CPU.
 
     Args:
         path: the file.
-        trust_pickle: also unpickle classes, which **runs code from the file**. Without it nothing in it is run.
+        trust_pickle: also unpickle classes, which **runs code from the file**. Without it no code in it is run.
 
     Raises:
-        CheckpointError: the file is missing, empty, cut short, of another kind, or needs ``trust_pickle``.
-        MissingDependencyError: a safetensors file, and the package safetensors is not installed.
+        CheckpointError: the file is missing, empty, truncated, of another kind, or needs ``trust_pickle``.
+        MissingDependencyError: the file is a safetensors file, and the package safetensors is not installed.
     """
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, expected a checkpoint file", hint="name the file inside it")
@@ -141,25 +141,24 @@ def _read_safetensors(path: Path) -> dict[str, object]:
 
 
 def _require_torch_zip(path: Path, size: int) -> None:
-    """Refuse zip files that ``torch.save`` did not write; it compresses nothing."""
+    """Refuse zip files that ``torch.save`` did not write, which are never compressed."""
     try:
         with open_bounded(path, _MAX_DIRECTORY_BYTES) as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
-    except Exception as error:  # whatever zipfile comes to on a damaged or hostile directory
+    except Exception as error:  # zipfile raises many types on a damaged or hostile directory
         raise CheckpointError(
             f"{path} is cut short or damaged: it has no readable zip directory at its end", hint="copy or save it again"
         ) from error
     names = {info.filename.partition("/")[2] or info.filename for info in infos}
-    if "constants.pkl" in names:
-        raise CheckpointError(
-            f"{path} is a TorchScript archive, which cannot be exported; {_EXPECTED}",
-            hint="save the original model's weights: torch.save(model.state_dict(), 'my.pth')",
-        )
-    if "archive_format" in names or "models/model.json" in names:
-        raise CheckpointError(
-            f"{path} is a torch.export program, which cannot be exported again; {_EXPECTED}",
-            hint="save the original model's weights: torch.save(model.state_dict(), 'my.pth')",
-        )
+    for what, marks in (
+        ("a TorchScript archive", {"constants.pkl"}),
+        ("a torch.export program", {"archive_format", "models/model.json"}),
+    ):
+        if marks & names:
+            raise CheckpointError(
+                f"{path} is {what}, which cannot be exported; {_EXPECTED}",
+                hint="save the original model's weights: torch.save(model.state_dict(), 'my.pth')",
+            )
     if "data.pkl" not in names:
         raise CheckpointError(f"{path} is a zip file that torch.save did not write; {_EXPECTED}")
     if sum(info.file_size for info in infos) > size or any(info.compress_type for info in infos):
@@ -169,7 +168,7 @@ def _require_torch_zip(path: Path, size: int) -> None:
 def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
     try:
         with warnings.catch_warnings(), _readable(trust_pickle):
-            warnings.simplefilter("ignore")  # torch's advice on how to load; it is ours to follow, not the user's
+            warnings.simplefilter("ignore")  # torch's advice on loading, on which users cannot act
             content: object = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
             return content
     except ModuleNotFoundError as error:
@@ -182,7 +181,7 @@ def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
         if refused and not trust_pickle:
             raise _untrusted(path, refused[1]) from error
         raise CheckpointError(f"{path} is no checkpoint, or damaged; {_EXPECTED}") from error
-    except Exception as error:  # whatever unpickling a damaged or hostile file comes to
+    except Exception as error:  # unpickling a damaged or hostile file raises many types
         raise CheckpointError(
             f"{path} is damaged, cut short or no checkpoint: {one_line(error)}", hint=f"copy it again; {_EXPECTED}"
         ) from error

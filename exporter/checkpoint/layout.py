@@ -1,4 +1,4 @@
-"""Find the weights in what a training script saved: which entry, which prefix, which names."""
+"""Find the weights in the content of a checkpoint: their entry, prefix and names."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from frcnn.errors import CheckpointError
 
 __all__ = ["FoundWeights", "find_weights", "other_detector"]
 
-_MARK: Final = "roi_heads."  # every Faster R-CNN of torchvision has keys with it, whatever its parts are
-_COMPILED: Final = "_orig_mod."  # torch.compile puts it anywhere
+_MARK: Final = "roi_heads."  # in the keys of every torchvision Faster R-CNN
+_COMPILED: Final = "_orig_mod."  # torch.compile inserts it at any place
 _DEPTH: Final = 3
 _MAX_REPEATED_BYTES: Final = 64 << 20
 _SAVE: Final = "save torch.save(model.state_dict(), 'my.pth')"
@@ -25,7 +25,7 @@ _NAME_ENTRIES: Final = ("arch", "architecture", "model_name")
 
 _ONLY = "frcnn exports torchvision's Faster R-CNN only"
 
-# (a pattern one of the keys has, what it is, what to do); the first that fits.
+# (pattern of a key, what the model is, what to do); the first match counts
 _FAMILIES: Final[tuple[tuple[str, str, str], ...]] = (
     (r"(^|\.)roi_heads\.mask_(head|predictor)\.", "a Mask R-CNN", f"{_ONLY}; masks have no deployable form here"),
     (r"(^|\.)roi_heads\.keypoint_", "a Keypoint R-CNN", f"{_ONLY}; keypoints have no deployable form here"),
@@ -48,13 +48,13 @@ class FoundWeights:
     """The weights in a checkpoint.
 
     Attributes:
-        state: name -> tensor, as a ``FasterRCNN`` names them; empty where ``module`` is set.
+        state: name -> tensor, with the names of a ``FasterRCNN``; empty if ``module`` is set.
         module: a whole pickled model.
-        entry: where it was, like ``model_state_dict`` or ``state_dict/ema.``; empty for a bare state_dict.
-        ignored: entries of the same dictionary that are not the detector's.
-        notes: what was chosen among several, one line each.
-        labels: class names kept in the checkpoint, or None.
-        name: the architecture's name kept in the checkpoint, or None.
+        entry: its place, like ``model_state_dict`` or ``state_dict/ema.``; empty for a bare state_dict.
+        ignored: number of tensors in the same dictionary that are not the detector's.
+        notes: choices among several, one line each.
+        labels: class names in the checkpoint.
+        name: name of the architecture in the checkpoint.
     """
 
     state: Mapping[str, Tensor]
@@ -76,18 +76,18 @@ class _Candidate:
 
 
 def find_weights(content: object, *, source: str, state_key: str | None = None) -> FoundWeights:
-    """Find the one detector in a checkpoint.
+    """Find the detector in a checkpoint.
 
-    Where there are two and one of them is a running average (EMA), that one is taken, and noted.
+    If there are several and only one is a running average (EMA), that one is used, with a note.
 
     Args:
-        content: what ``read_checkpoint_file`` returned.
-        source: the file's name, for messages.
-        state_key: the entry to take, where there are several.
+        content: from ``read_checkpoint_file``.
+        source: name of the file, for messages.
+        state_key: the entry to use if there are several.
 
     Raises:
-        CheckpointError: there is none, there are several and ``state_key`` names none of them, or a tensor of it is
-            of no plain kind.
+        CheckpointError: there is no detector, there are several and ``state_key`` names none of them, or a tensor is
+            not a plain one.
     """
     candidates = list(_walk(content, "", _DEPTH, set()))
     if not candidates:
@@ -121,7 +121,7 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
 
 
 def _require_plain(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse tensors that are not just numbers one after the other, or that a few numbers make larger than memory."""
+    """Refuse tensors that are not plain, or that expand a few stored numbers beyond the memory."""
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
             kind = f"{tensor.layout} {tensor.dtype} tensor on {tensor.device}".replace("torch.", "")
@@ -139,14 +139,14 @@ def _walk(value: object, entry: str, depth: int, seen: set[tuple[int, int]]) -> 
         detectors = (m for m in value.modules() if isinstance(m, GeneralizedRCNN))
         yield from (_Candidate(entry, {}, 0, module, _is_averaged(entry)) for module in detectors)
         return
-    if not isinstance(value, Mapping) or (id(value), depth) in seen:  # a pickle may hold one mapping many times
+    if not isinstance(value, Mapping) or (id(value), depth) in seen:  # a pickle may contain a mapping many times
         return
     tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
     cleaned = {k.replace(_COMPILED, ""): v for k, v in tensors.items()}
     prefixes = dict.fromkeys(k[: k.index(_MARK)] for k in cleaned if k.startswith(_MARK) or f".{_MARK}" in k)
     for prefix in prefixes:
         state = {k[len(prefix) :]: v for k, v in cleaned.items() if k.startswith(prefix)}
-        if prefix == "" and len(prefixes) > 1:  # the others' keys begin with nothing too
+        if prefix == "" and len(prefixes) > 1:  # the empty prefix matches the others' keys too
             state = {k: v for k, v in state.items() if not any(p and k.startswith(p) for p in prefixes)}
         name = "/".join(filter(None, (entry, prefix)))
         yield _Candidate(name, state, len(tensors) - len(state), None, _is_averaged(name))
@@ -157,7 +157,7 @@ def _walk(value: object, entry: str, depth: int, seen: set[tuple[int, int]]) -> 
 
 
 def _named(key: object) -> str:
-    """Return a key as text; one that is a nest of others may be endless when written out."""
+    """Return a key as text; the text of a nested key may be endless."""
     return str(key) if isinstance(key, (str, int)) else f"a {type(key).__name__}"
 
 
@@ -211,13 +211,13 @@ def _name(content: object) -> str | None:
 
 
 def other_detector(keys: Iterable[str]) -> tuple[str, str] | None:
-    """Return what a state_dict is, and what to do, where it has ``roi_heads`` but is no Faster R-CNN; else None."""
+    """Return what a state_dict with ``roi_heads`` is, and what to do, if it is not of a Faster R-CNN; else None."""
     what, hint = _recognise(keys)
     return (what, hint) if what in _WITH_ROI_HEADS else None
 
 
 def _recognise(keys: Iterable[str]) -> tuple[str, str]:
-    """Return what a state_dict is by its keys, and what to do about it."""
+    """Return what a state_dict is, by its keys, and what to do."""
     names = list(keys)
     for pattern, what, hint in _FAMILIES:
         if any(re.search(pattern, name) for name in names):

@@ -1,7 +1,7 @@
-"""From a checkpoint file to a live ``FasterRCNN`` and its description.
+"""Load a checkpoint file as a live ``FasterRCNN`` with its description.
 
-Weights hold names, shapes and numbers. They do not hold anchors, sizes, thresholds or the constants of batch
-norms, so ``read_checkpoint`` also returns what it read off the weights and what it assumed, line by line.
+Weights do not hold anchors, sizes, thresholds or the epsilons of batch norms, so ``read_checkpoint`` also returns what
+it read from the weights and what it assumed, line by line.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ __all__ = ["LoadedCheckpoint", "load_checkpoint", "load_pretrained", "read_check
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedCheckpoint:
-    """A model read from a file.
+    """A model from a checkpoint file.
 
     Attributes:
         model: in eval mode, float32, on the CPU.
-        spec: its description, with labels where there are any.
-        facts: what was read off the weights, one line each.
-        assumptions: what was not in them and was taken from the architecture, one line each.
+        spec: its description, with the labels if there are any.
+        facts: what was read from the weights, one line each.
+        assumptions: what was taken from the architecture instead, one line each.
         sha256: of the file, hexadecimal.
     """
 
@@ -170,7 +170,7 @@ def read_checkpoint(
 
 
 def _from_module(found: FoundWeights, source: Path, labels: Sequence[str] | None, sha256: str) -> LoadedCheckpoint:
-    """Take a whole pickled model as it is."""
+    """Use a whole pickled model with its own settings."""
     if not isinstance(found.module, FasterRCNN):
         raise CheckpointError(
             f"{source} holds a pickled {type(found.module).__qualname__}, expected a torchvision FasterRCNN"
@@ -200,7 +200,7 @@ def _where(found: FoundWeights, state: Mapping[str, Tensor]) -> str:
 def _check_classes(
     state: Mapping[str, Tensor], source: Path, arch: str | None, given: Mapping[str, object]
 ) -> int | None:
-    """Return the number of classes in the weights; refuse other models and another number given by the user."""
+    """Return the number of classes in the weights; refuse other models, and another number from the user."""
     if (arch is None or arch in ARCHITECTURES) and (other := other_detector(state)):
         raise CheckpointError(f"{source} holds {other[0]}, expected a torchvision Faster R-CNN", hint=other[1])
     num_classes = read_num_classes(state)
@@ -209,7 +209,7 @@ def _check_classes(
         raise UsageError(
             f"--arg num_classes={wanted!r}, but the weights in {source} are for {num_classes} classes"
             " (the background included)",
-            hint="leave num_classes out: it is read off the weights",
+            hint="leave num_classes out: it is read from the weights",
         )
     return num_classes
 
@@ -217,7 +217,7 @@ def _check_classes(
 def _norms(
     arch: str, state: Mapping[str, Tensor], given: Mapping[str, object], published: bool
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Return arguments for the backbone's batch norms, with lines for the facts and for the assumptions."""
+    """Return arguments for the backbone's batch norms, with lines for facts and assumptions."""
     choice = choose_norm(arch, state) if arch in ARCHITECTURES else None
     if choice is None:
         return {}, [], []
@@ -249,7 +249,7 @@ def _load(model: FasterRCNN, state: Mapping[str, Tensor], *, source: Path, arch:
             )
     if misfit.misshaped:
         raise _does_not_fit(source, arch, misfit.describe())
-    try:  # where names differ a model's own loading hooks may still know what to do
+    try:  # a model's own loading hooks may accept other names
         model.load_state_dict(renamed, strict=misfit.count > 0)
     except Exception as error:
         raise _does_not_fit(source, arch, misfit.describe() or one_line(error)) from error
@@ -270,7 +270,7 @@ def _require_finite(model: FasterRCNN, source: Path) -> None:
 def _with_labels(
     spec: ModelSpec, given: Sequence[str] | None, kept: Sequence[str] | None, source: Path
 ) -> tuple[ModelSpec, list[str]]:
-    """Return the description with labels: those the user gave, else those kept in the checkpoint."""
+    """Return the description with the labels of the user, or else of the checkpoint."""
     if given is not None:
         labels = full_labels(given, spec.num_classes)
         return msgspec.structs.replace(spec, labels=labels), [f"labels: {len(labels) - 1} names given"]

@@ -23,10 +23,10 @@ TORCHVISION_NAMES: Final = (
     "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
 )
-"""Those of ``ARCHITECTURES`` that torchvision publishes weights for."""
+"""Architectures for which torchvision publishes weights."""
 
-# torchvision gives the first eight digits only, as the end of a file's name. That finds damage; a file with the same
-# eight digits can be made in hours. The rest is what independent projects recorded of the same files, all alike.
+# torchvision publishes the first eight digits only, in the names of the files. They detect damage, but a file with the
+# same eight digits can be made in hours. Several independent projects recorded the whole hashes of the same files.
 _SHA256: Final = {
     "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth": "258fb6c638b15964ddcdd1ae0748c5eef1be9e732750120cc857feed3faac384",
     "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth": "dd69338a24b8d7381807e247652bdc356325bcbaf1cd3e092e00e0a1a58706bf",
@@ -40,12 +40,12 @@ _SHA256: Final = {
 
 
 def published_sha256(weights: WeightsEnum) -> str | None:
-    """Return the SHA-256 of the file of some weights, hexadecimal; None for a file that is not known here."""
+    """Return the SHA-256 of the file of weights, hexadecimal; None if it is not known here."""
     return _SHA256.get(str(weights.url).rpartition("/")[2])
 
 
 def published_weights(sha256: str) -> tuple[str, WeightsEnum] | None:
-    """Return the architecture and torchvision's name of a file that torchvision publishes, by its SHA-256."""
+    """Return the architecture and the weights that torchvision publishes with a SHA-256."""
     for name in TORCHVISION_NAMES:
         for weights in get_model_weights(name):
             if published_sha256(weights) == sha256:
@@ -57,7 +57,7 @@ def parse_weights(text: str) -> tuple[str, WeightsEnum]:
     """Return the architecture and the weights that ``NAME=WEIGHTS`` names.
 
     Raises:
-        UsageError: no such name or weights; the message lists those there are.
+        UsageError: there is no such name or weights; the message lists those there are.
     """
     name, equals, entry = text.partition("=")
     if not equals:
@@ -74,10 +74,12 @@ def parse_weights(text: str) -> tuple[str, WeightsEnum]:
 
 
 def download(name: str, weights: WeightsEnum) -> Path:
-    """Return the file of some weights in ``torch.hub``'s folder, where torchvision itself looks for it.
+    """Return the file of weights in ``torch.hub``'s folder, downloaded if it is not there.
 
-    Its SHA-256 is checked before anything reads it, whether it was there already or is downloaded now. A download that
-    has another is not kept.
+    Its SHA-256 is checked before the file is read. A download with another SHA-256 is deleted.
+
+    Raises:
+        CheckpointError: the download fails, or the SHA-256 is not the published one.
     """
     url, expected = str(weights.url), published_sha256(weights)
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]

@@ -1,7 +1,7 @@
 """A deployable module becomes an ONNX graph, and ONNX graphs are rewritten.
 
 In: a model with its spec, or ``model.onnx``.
-Out: ``model.onnx``, and the pieces of it that an engine builder takes; one pass a module.
+Out: ``model.onnx``, and the pieces of it from which engines are built; one pass per module.
 """
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Deployable module -> ``model.onnx``: one file that any ONNX Runtime executes and that says what it is."""
+"""Export a deployable module to ``model.onnx``: one file with its manifest that any ONNX Runtime executes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from frcnn.spec import PRECISIONS, SCHEMA_VERSION, Manifest, ModelSpec, Precisio
 __all__ = ["INPUT_NAMES", "OPSETS", "OUTPUT_NAMES", "export_onnx"]
 
 OPSETS: Final[dict[Precision, int]] = {"fp32": 20, "fp16": 20, "bf16": 22}
-"""Opset of the standard operators; Conv takes bfloat16 from 22 on, and fewer runtimes know 22 than 20."""
+"""Opset of the standard operators. More runtimes support 20 than 22; Conv supports bfloat16 from 22 on."""
 INPUT_NAMES = ("images", "image_sizes")
 OUTPUT_NAMES = ("num_detections", "boxes", "scores", "labels")
 
@@ -46,27 +46,35 @@ def export_onnx(
 ) -> Manifest:
     """Export a torchvision Faster R-CNN to ONNX.
 
-    The batch is dynamic always. The file is written whole or not at all.
+    The inputs of the graph are ``images`` (N, 3, H, W), normalised RGB of the type of ``precision``, padded with 0 on
+    the right and below, and ``image_sizes`` (N, 2) int32, (height, width) of each image on the canvas. The outputs are
+    ``num_detections`` (N) int32, ``boxes`` (N, K, 4) float32 as (x1, y1, x2, y2) in canvas pixels, ``scores`` (N, K)
+    float32, in descending order, and ``labels`` (N, K) int32, where K is the model's ``detections_per_img`` and rows
+    from ``num_detections`` on are 0. N is dynamic. The file is written completely or not at all.
+
+    The operators are those of torchvision's Faster R-CNN (Ren et al., arXiv:1506.01497), with a fixed number of padded
+    proposals and detections. Custom operators have ONNX function bodies, so that every runtime can execute the file.
 
     Args:
-        model: a ``FasterRCNN`` in eval mode; it is left as it is.
-        path: where to write.
-        labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1``.
-        size: None for any canvas (a multiple of the model's ``size_divisible``), one (height, width) for a static
-            canvas, or several: the graph is dynamic then, and the artifact takes just these.
-        precision: of the heavy layers: ``"fp32"``, ``"fp16"`` or ``"bf16"``; decoding, softmax, scores and IoU stay
-            float32. ONNX Runtime has no CPU kernels for bf16: such a file is for TensorRT and CUDA.
-        architecture: a name for people; the class's name by default.
-        source_sha256: SHA-256 of the checkpoint, for the manifest.
-        assumptions: what was not in the weights, for the manifest.
+        model: a ``FasterRCNN`` in eval mode; is not changed.
+        path: file to write.
+        labels: class names, either ``num_classes`` with the background at index 0, or ``num_classes - 1`` without it.
+        size: one (height, width) in pixels for a static canvas, or several that the file is limited to; multiples of
+            the model's ``size_divisible``. Default: H and W are dynamic.
+        precision: of backbone, FPN and heads, ``"fp32"``, ``"fp16"`` or ``"bf16"``. Decoding, softmax, scores and IoU
+            are always float32. ONNX Runtime has no CPU kernels for bf16.
+        architecture: name for the manifest. Default: the name of the model's class.
+        source_sha256: SHA-256 of the checkpoint, hexadecimal, for the manifest.
+        assumptions: settings that the weights do not hold, for the manifest.
 
     Returns:
-        the manifest that the file carries.
+        The manifest of the file.
 
     Raises:
-        UnsupportedModelError: a part of the model has no deployable form.
-        UsageError: labels, size or precision do not fit.
-        ExportError: the exporter failed.
+        UnsupportedModelError: a part of the model cannot be exported.
+        UsageError: labels, size or precision are not valid for the model.
+        ExportError: PyTorch's exporter fails, or the weights hold NaN or infinity.
+        MissingDependencyError: a package that the export needs is not installed.
         OutputError: the file cannot be written.
     """
     if precision not in PRECISIONS:
@@ -118,7 +126,7 @@ def _trace(
         raise
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), extra="export", why="exporting to ONNX") from error
-    except Exception as error:  # the exporter raises many kinds; --debug shows the whole chain
+    except Exception as error:  # the exporter raises many types; --debug shows the traceback
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hint = "a custom backbone or head may use operations that depend on data; see --debug"
         if not is_static:
@@ -129,10 +137,10 @@ def _trace(
 
 
 def _opt_canvas(spec: ModelSpec) -> Size:
-    """Return the canvas of a 4:3 image, at least two steps each way and not square.
+    """Return the canvas of a 4:3 image, at least two steps in each direction and not square.
 
-    A backbone may take another branch for small images (Swin does not shift windows that hold the whole map), and
-    tracing follows the branch of its example; so the example is what the model usually sees. It costs nothing.
+    Tracing follows the branches that its example takes, and a backbone may take others for small images: Swin does not
+    shift windows that hold the whole map.
     """
     step = spec.transform.size_divisible
     side = spec.transform.min_size
@@ -143,7 +151,7 @@ def _opt_canvas(spec: ModelSpec) -> Size:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's own warnings, which no user can act on, from the screen."""
+    """Suppress the warnings of PyTorch's exporter, on which no user can act."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -159,9 +167,9 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Let Python look for no garbage: tracing makes millions of objects, nearly all of which live until it ends.
+    """Disable garbage collection: tracing creates millions of objects that live until it ends.
 
-    R50-FPN's export takes 13 % less time for it, and 1 % more memory.
+    The export of R50-FPN takes 13 % less time and 1 % more memory.
     """
     was_enabled = gc.isenabled()
     gc.disable()

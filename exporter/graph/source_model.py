@@ -1,4 +1,4 @@
-"""The ``model.onnx`` that an engine is built from, read whole and checked."""
+"""Read and check the ``model.onnx`` from which an engine is built."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 
 __all__ = ["SourceModel", "is_onnx", "read_source_model", "require_precision"]
 
-_IR_VERSION_FIELD: Final = 0x08  # an ONNX file begins with the field ir_version
+_IR_VERSION_FIELD: Final = 0x08  # the first field of an ONNX file
 _MAKE_ONE: Final = "make one with: frcnn export CHECKPOINT -o model.onnx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceModel:
-    """A ``model.onnx`` made by ``frcnn export``.
+    """A ``model.onnx`` written by ``frcnn export``.
 
     Attributes:
-        model: the whole of it, weights too.
-        manifest: what it says of itself.
+        model: with all weights.
+        manifest: its description.
         sha256: of the file, hexadecimal.
     """
 
@@ -36,10 +36,10 @@ class SourceModel:
 
 
 def is_onnx(path: Path) -> bool:
-    """Return whether a file is an ONNX model by its content; what it is otherwise, its reader finds out.
+    """Return whether the content of a file is an ONNX model.
 
     Raises:
-        ArtifactError: it cannot be read, or it is an engine artifact, which is built already.
+        ArtifactError: the file cannot be read, or is an engine artifact.
     """
     try:
         with path.open("rb") as file:
@@ -55,7 +55,7 @@ def is_onnx(path: Path) -> bool:
             f"{path}: expected a model.onnx or a checkpoint, got an engine artifact",
             hint="it is built already; to build it otherwise, start from its model.onnx or checkpoint",
         )
-    # a safetensors file may begin with the same byte, of its header's length; its header begins at byte 8
+    # a safetensors file may start with the same byte, of its header's length; the header starts at byte 8
     return head[:1] == bytes([_IR_VERSION_FIELD]) and head[8:9] != b"{"
 
 
@@ -63,8 +63,8 @@ def read_source_model(path: Path) -> SourceModel:
     """Read a ``model.onnx`` with its weights.
 
     Raises:
-        ArtifactError: it cannot be read, is no ONNX model, is not whole but has values in other files, is not one of
-            frcnn's, or its manifest is damaged.
+        ArtifactError: the file cannot be read, is not an ONNX model, has weights in other files, was not written by
+            frcnn, or has a damaged manifest.
     """
     try:
         data = path.read_bytes()
@@ -73,7 +73,7 @@ def read_source_model(path: Path) -> SourceModel:
     try:
         model = onnx.load_model_from_string(data)
         external = external_tensor(data)
-    except Exception as error:  # protobuf's DecodeError, for whose module there are no types
+    except Exception as error:  # protobuf's DecodeError, whose module has no types
         raise ArtifactError(f"{path}: the ONNX model is damaged or cut short", hint=_MAKE_ONE) from error
     if external is not None:
         raise ArtifactError(
@@ -90,10 +90,10 @@ def read_source_model(path: Path) -> SourceModel:
 
 
 def require_precision(source: SourceModel, precision: Precision | None, path: Path) -> None:
-    """Refuse a precision that a ``model.onnx`` is not typed in.
+    """Check that a ``model.onnx`` has a precision.
 
     Raises:
-        UsageError: it is another.
+        UsageError: it has another.
     """
     if precision is not None and precision != source.manifest.precision:
         raise UsageError(

@@ -1,9 +1,9 @@
-"""Lower the operators of ``model.onnx`` to plugin nodes, as TensorRT's ONNX parser finds plugins.
+"""Lower the custom operators of ``model.onnx`` to plugin nodes for TensorRT's ONNX parser.
 
-The parser goes by a node's ``op_type`` alone: first among its own operators, then among the model's functions, then in
-the plugin registry under the string attributes ``plugin_namespace`` and ``plugin_version`` (onnx/onnx-tensorrt,
-``parseNode`` and ``FallbackPluginImporter``). It does not look at a node's domain; plugin nodes get ``trt.plugins``,
-the one that NVIDIA's Model Optimizer gives such nodes, so that the lowered model is valid ONNX.
+The parser looks up a node's ``op_type``: in its own operators, then in the model's functions, then in the plugin
+registry with the string attributes ``plugin_namespace`` and ``plugin_version`` (onnx/onnx-tensorrt, ``parseNode`` and
+``FallbackPluginImporter``). It ignores the domain. Plugin nodes get the domain ``trt.plugins``, like those of NVIDIA's
+Model Optimizer, so that the lowered model is valid ONNX.
 """
 
 from __future__ import annotations

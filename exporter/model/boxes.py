@@ -1,4 +1,4 @@
-"""Box arithmetic of torchvision (``detection/_utils.py``, ``ops/boxes.py``) on padded batches, in float32."""
+"""Box arithmetic on padded batches in float32, after torchvision's ``detection/_utils.py`` and ``ops/boxes.py``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["clip", "decode", "float32_floor", "is_larger"]
 
 
 def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float], max_log_scale: float) -> Tensor:
-    """Move and scale anchors by predicted deltas (``BoxCoder.decode_single``).
+    """Decode predicted deltas to boxes, like ``BoxCoder.decode_single``.
 
     Args:
-        deltas: (..., 4) float32, dx, dy, dw, dh.
-        anchors: (..., 4) float32, x1, y1, x2, y2; broadcasts against ``deltas``.
-        weights: what the four deltas are divided by.
-        max_log_scale: limit of dw and dh (``bbox_xform_clip``).
+        deltas: (..., 4) float32, as (dx, dy, dw, dh).
+        anchors: (..., 4) float32, as (x1, y1, x2, y2); broadcast with ``deltas``.
+        weights: divisors of the four deltas.
+        max_log_scale: upper limit of dw and dh (``bbox_xform_clip``).
 
     Returns:
-        (..., 4) float32, x1, y1, x2, y2.
+        (..., 4) float32, as (x1, y1, x2, y2).
     """
     top_left, bottom_right = anchors.split(2, dim=-1)
     sizes = bottom_right - top_left
@@ -34,11 +34,11 @@ def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float], max_log_sc
 
 
 def clip(boxes: Tensor, image_sizes: Tensor) -> Tensor:
-    """Clip boxes to their own image (``clip_boxes_to_image``).
+    """Clip boxes to their own image, like ``clip_boxes_to_image``.
 
     Args:
-        boxes: (N, ..., 4) float32, x1, y1, x2, y2.
-        image_sizes: (N, 2) float32, height and width of each resized image.
+        boxes: (N, ..., 4) float32, as (x1, y1, x2, y2).
+        image_sizes: (N, 2) float32, (height, width) of each resized image.
     """
     widths_heights = image_sizes.flip(1)
     limits = torch.cat([widths_heights, widths_heights], dim=1).reshape(-1, *[1] * (boxes.dim() - 2), 4)
@@ -46,7 +46,7 @@ def clip(boxes: Tensor, image_sizes: Tensor) -> Tensor:
 
 
 def is_larger(boxes: Tensor, min_size: float) -> Tensor:
-    """Return where both sides are at least ``min_size`` pixels (``remove_small_boxes``): (..., 4) to (...) bool."""
+    """Return whether both sides are >= ``min_size`` pixels, like ``remove_small_boxes``: (..., 4) to (...) bool."""
     top_left, bottom_right = boxes.split(2, dim=-1)
     shorter_side: Tensor = (bottom_right - top_left).amin(-1)
     return shorter_side >= min_size
@@ -55,7 +55,7 @@ def is_larger(boxes: Tensor, min_size: float) -> Tensor:
 def float32_floor(value: float) -> float:
     """Return the largest float32 that is <= ``value``.
 
-    torchvision compares a float32 IoU with a float64 threshold; comparing it with this one gives the same answer.
+    torchvision compares a float32 IoU with a float64 threshold; this threshold gives the same result in float32.
     """
     nearest = torch.tensor(value, dtype=torch.float32)
     if float(nearest) > value:

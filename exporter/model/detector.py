@@ -1,4 +1,4 @@
-"""The whole network: ``torchvision.models.detection.generalized_rcnn`` between preprocessing and postprocessing."""
+"""The whole network, after ``torchvision.models.detection.generalized_rcnn`` without its transform."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _DTYPES: Final[dict[Precision, torch.dtype]] = {
 
 
 class DeployableFasterRCNN(nn.Module):
-    """A Faster R-CNN that exports: tensors in, tensors of fixed shape out.
+    """A Faster R-CNN whose inputs and outputs are tensors of fixed shape, for export.
 
     Args:
-        model: the torchvision model, which is copied and left as it is.
+        model: the torchvision model, which is copied.
         spec: its description.
-        precision: type of backbone, FPN, RPN head, box head and predictor; decoding, softmax, scores and IoU are
-            float32 always.
+        precision: of backbone, FPN, RPN head, box head and predictor; decoding, softmax, scores and IoU are always
+            float32.
     """
 
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec, precision: Precision = "fp32") -> None:
         super().__init__()
-        # eval() again: a copy of one of torchvision's feature extractors falls back to its training graph
+        # eval() again: a copy of torchvision's feature extractor returns to its training graph
         model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
         fold_batchnorm(model, spec)
         self.backbone = model.backbone
@@ -48,12 +48,11 @@ class DeployableFasterRCNN(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor, image_sizes: Tensor) -> PaddedDetections:
-        """Detect.
+        """Detect objects.
 
         Args:
-            images: (N, 3, H, W) of the type that ``precision`` names; normalised, padded with 0 on the right and
-                below.
-            image_sizes: (N, 2) int32, height and width of each resized image on its canvas.
+            images: (N, 3, H, W) of the type of ``precision``, normalised, padded with 0 on the right and below.
+            image_sizes: (N, 2) int32, (height, width) of each resized image on its canvas.
         """
         maps = self.backbone(images)
         features: dict[str, Tensor] = {"0": maps} if isinstance(maps, Tensor) else maps

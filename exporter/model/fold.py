@@ -1,4 +1,4 @@
-"""Fold batch normalisation into the convolution before it, in float64: fewer nodes, and no second rounding in fp16."""
+"""Fold batch normalisation into the preceding convolution, in float64: fewer nodes, and one rounding less in fp16."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -20,13 +21,13 @@ __all__ = ["fold_batchnorm"]
 
 
 def fold_batchnorm(model: GeneralizedRCNN, spec: ModelSpec) -> int:
-    """Fold, in place, every batch normalisation of backbone and box head that follows a convolution directly.
+    """Fold every batch normalisation of backbone and box head that directly follows a convolution, in place.
 
-    Which follows which is seen, not guessed: one pass over tensors without data records what each convolution's
-    output is used for. A convolution is folded when every output of it is used once, by the same normalisation.
+    A forward pass with fake tensors records the uses of each convolution's output. A convolution is folded if every
+    output of it is used once, by the same normalisation.
 
     Returns:
-        how many were folded.
+        The number of folded normalisations.
     """
     side = 4 * spec.transform.size_divisible
     pooled_size = spec.roi_heads.pooler.output_size
@@ -40,15 +41,15 @@ def fold_batchnorm(model: GeneralizedRCNN, spec: ModelSpec) -> int:
 
 
 class _CountUses(TorchDispatchMode):
-    """Count how many operations take each tensor."""
+    """Count the operations that read each tensor."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses: Counter[int] = Counter()
-        self.alive: list[object] = []  # an id is only a name while its tensor lives
+        self.alive: list[object] = []  # an id is unique only while its tensor lives
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace != "prim":  # asking for a tensor's device is no use of it
+        if func.namespace != "prim":  # reading a tensor's device is not a use
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             self.alive.extend(inputs)
             self.uses.update({id(tensor) for tensor in inputs})
@@ -56,7 +57,7 @@ class _CountUses(TorchDispatchMode):
 
 
 def _follow(root: nn.Module, make_input: Callable[[], Tensor]) -> dict[nn.Module, nn.Conv2d]:
-    """Return normalisation -> the convolution it alone follows."""
+    """Return normalisation -> the convolution that only it follows."""
     made_by: dict[int, nn.Conv2d] = {}
     outputs: list[tuple[nn.Conv2d, Tensor]] = []
     inputs: list[tuple[nn.Module, Tensor]] = []
@@ -78,7 +79,7 @@ def _follow(root: nn.Module, make_input: Callable[[], Tensor]) -> dict[nn.Module
             example = make_input()
             with count:
                 results = root(example)
-            count.uses.update(id(leaf) for leaf in tree_leaves(results))  # to return a tensor is to use it
+            count.uses.update(id(leaf) for leaf in tree_leaves(results))  # returning a tensor is a use
     finally:
         for hook in hooks:
             hook.remove()
@@ -101,23 +102,17 @@ def _follow(root: nn.Module, make_input: Callable[[], Tensor]) -> dict[nn.Module
     return pairs
 
 
-def _fold(convolution: nn.Conv2d, normalisation: nn.Module) -> None:
-    n: Any = normalisation
-    scale = (n.running_var.double() + n.eps).rsqrt()
-    if n.weight is not None:
-        scale = scale * n.weight.double()
-    shift = -n.running_mean.double() * scale
-    if n.bias is not None:
-        shift = shift + n.bias.double()
-    weight = convolution.weight.double() * scale[:, None, None, None]
-    if convolution.bias is not None:
-        shift = shift + convolution.bias.double() * scale
-    convolution.weight = nn.Parameter(weight.float(), requires_grad=False)
-    convolution.bias = nn.Parameter(shift.float(), requires_grad=False)
+def _fold(convolution: nn.Conv2d, normalisation: Any) -> None:
+    n = normalisation
+    tensors = (convolution.weight, convolution.bias, n.running_mean, n.running_var, n.weight, n.bias)
+    doubles: list[Any] = [None if t is None else t.double() for t in tensors]
+    weight, bias, mean, variance, gamma, beta = doubles
+    fused = fuse_conv_bn_weights(weight, bias, mean, variance, n.eps, gamma, beta)
+    convolution.weight, convolution.bias = (nn.Parameter(t.detach().float(), requires_grad=False) for t in fused)
 
 
 def _replace(root: nn.Module, folded: set[nn.Module]) -> None:
     for parent in list(root.modules()):
-        for name, child in list(parent._modules.items()):  # named_children() leaves second names out
+        for name, child in list(parent._modules.items()):  # named_children() yields each module once only
             if child in folded:
                 setattr(parent, name, nn.Identity())

@@ -1,4 +1,4 @@
-"""The custom operators as functions: a node of the domain ``frcnn`` while exporting, the reference otherwise."""
+"""The custom operators as functions: nodes of the domain ``frcnn`` during export, else the references."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align as
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool as reference_roi_pool
 from frcnn.spec import PoolerSpec
 
-__all__ = ["divide", "pool_rois", "suppress"]
+__all__ = ["divide", "nms", "pool_rois"]
 
 
 def divide(index: Tensor, divisor: int) -> Tensor:
-    """Divide indices (int64, >= 0) by a size (an int, or a symbol while exporting), rounding down.
+    """Divide indices (int64, >= 0) by a size (an int, or a symbol during export), rounding down.
 
-    ONNX's Div does just that for integers, but PyTorch's exporter turns every form of integer division into six or
-    more nodes that handle signs, so the node is written directly.
+    PyTorch's exporter writes integer division as six or more nodes that handle signs; ONNX's Div does the same for
+    indices, so it is written directly.
     """
     if not torch.compiler.is_exporting():
         return index // divisor
@@ -29,8 +29,8 @@ def divide(index: Tensor, divisor: int) -> Tensor:
     return torch.onnx.ops.symbolic("Div", (index, size), dtype=index.dtype, shape=index.shape)
 
 
-def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Apply GroupedNMS: boxes (G, M, 4) and scores (G, M) float32 to kept scores (G, M), -1 where suppressed."""
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Apply GroupedNMS to boxes (G, M, 4) and scores (G, M), float32; return kept scores (G, M), -1 if suppressed."""
     if not torch.compiler.is_exporting():
         return reference_grouped_nms(boxes, scores, iou_threshold=iou_threshold)
     return torch.onnx.ops.symbolic(
@@ -44,7 +44,7 @@ def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def pool_rois(rois: Tensor, features: Sequence[Tensor], pooler: PoolerSpec) -> Tensor:
-    """Apply MultiscaleRoIAlign or MultiscaleRoIPool: rois (N, R, 4) float32 to (N*R, channels, height, width)."""
+    """Apply MultiscaleRoIAlign or MultiscaleRoIPool: RoIs (N, R, 4) float32 to (N * R, channels, height, width)."""
     height, width = pooler.output_size
     attributes: dict[str, Any] = {
         "output_height": height,

@@ -1,4 +1,4 @@
-"""RoI max pooling for torchvision's Faster R-CNN, as in the original papers."""
+"""RoI max pooling for torchvision's Faster R-CNN."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["MultiScaleRoIPool"]
 
 
 class MultiScaleRoIPool(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision is untyped
-    """Multi-scale RoI max pooling: ``torchvision.ops.RoIPool`` in the place of ``MultiScaleRoIAlign``.
+    """Multi-scale RoI max pooling, as in Fast R-CNN (arXiv:1504.08083) and Faster R-CNN (arXiv:1506.01497).
 
-    Give it to a ``FasterRCNN`` as ``box_roi_pool`` for the form of Fast and Faster R-CNN (arXiv:1504.08083,
-    arXiv:1506.01497), with one feature map or, with Feature Pyramid Networks' level rule, several. It is a
-    ``MultiScaleRoIAlign`` because ``FasterRCNN`` accepts nothing else; it has no weights.
+    Applies ``torchvision.ops.roi_pool`` to one feature map, or to the map that Eq. 1 of Feature Pyramid Networks
+    (arXiv:1612.03144) selects for each RoI. Pass it to a ``FasterRCNN`` as ``box_roi_pool``. It inherits from
+    ``MultiScaleRoIAlign`` because ``FasterRCNN`` accepts no other class. It has no weights.
 
     Args:
-        featmap_names: names of the backbone's maps to pool from, finest first.
+        featmap_names: names of the feature maps to pool from, finest first.
         output_size: side, or (height, width), of the pooled grid.
-        canonical_scale: RoI side in pixels that belongs to ``canonical_level``.
-        canonical_level: see ``canonical_scale``.
+        canonical_scale: side in pixels of the RoIs that ``canonical_level`` is for.
+        canonical_level: level of the RoIs with side ``canonical_scale``.
 
     Attributes:
-        scales: map size / image size, one per map; inferred from the first image, as torchvision does.
-        map_levels: the level rule, likewise.
+        scales: map size / image size for each map; inferred from the first images, as in torchvision.
+        map_levels: assigns RoIs to levels; set with ``scales``.
 
     Example::
 
@@ -59,11 +59,11 @@ class MultiScaleRoIPool(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvisio
 
         Args:
             x: feature maps by name, (N, C, Hᵢ, Wᵢ).
-            boxes: per image (R, 4) float32, x1, y1, x2, y2 in pixels of the resized image.
-            image_shapes: per image (height, width) after resizing.
+            boxes: for each image, (R, 4) float32 as (x1, y1, x2, y2) in pixels of the resized image.
+            image_shapes: for each image, (height, width) after resizing.
 
         Returns:
-            (sum of R, C, height, width), images in order.
+            (sum of R, C, height, width), of the type of the feature maps, in the order of the boxes.
         """
         maps: list[Tensor] = _filter_input(x, self.featmap_names)
         if self.scales is None or self.map_levels is None:

@@ -1,4 +1,4 @@
-"""Proposals: ``torchvision.models.detection.rpn`` and ``anchor_utils``, with a fixed number of padded proposals."""
+"""Region proposals, after ``torchvision.models.detection.rpn`` and ``anchor_utils``, padded to a fixed number."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from frcnn.exporter.model.boxes import clip, decode, float32_floor, is_larger
-from frcnn.exporter.model.operators import divide, suppress
+from frcnn.exporter.model.operators import divide, nms
 
 __all__ = ["ABSENT_ROI", "ProposalStage"]
 
 ABSENT_ROI = (0.0, 0.0, -1.0, -1.0)
-"""What pads a list of proposals: x2 < x1, which the pooling operators take as absent."""
+"""Padding of the proposals: x2 < x1, which the pooling operators skip."""
 
 
 class ProposalStage(nn.Module):
-    """Feature maps to the best R proposals of each image.
+    """Predict the best R proposals of each image from its feature maps.
 
-    Only the k best candidates of a level are ever decoded, and their anchors are computed from their index, so that
-    there is no table of all anchors and the canvas may have any size.
+    Only the k best candidates per level are decoded. Their anchors are computed from their indices, so there is no
+    table of all anchors and the canvas may have any size.
     """
 
     cell_anchors: list[Tensor]
@@ -41,15 +41,15 @@ class ProposalStage(nn.Module):
         self.min_size = float(rpn.min_size)
 
     def forward(self, features: Sequence[Tensor], canvas: tuple[int, int], image_sizes: Tensor) -> Tensor:
-        """Propose.
+        """Predict proposals.
 
         Args:
             features: L maps (N, channels, Hᵢ, Wᵢ).
             canvas: (H, W) of the padded images.
-            image_sizes: (N, 2) float32, height and width of each resized image.
+            image_sizes: (N, 2) float32, (height, width) of each resized image.
 
         Returns:
-            (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels, best first; padded with ``ABSENT_ROI``.
+            (N, R, 4) float32, as (x1, y1, x2, y2) in canvas pixels, best first; padded with ``ABSENT_ROI``.
         """
         objectness, deltas = self.head(list(features))
         levels = [self._candidates(level, objectness[level], deltas[level], canvas) for level in range(self.num_levels)]
@@ -61,7 +61,7 @@ class ProposalStage(nn.Module):
         is_candidate = is_larger(boxes, self.min_size) & (scores >= self.score_thresh)
         scores = torch.where(is_candidate, scores, -1.0)
 
-        kept = suppress(boxes.flatten(0, 1), scores.flatten(0, 1), self.iou_threshold)
+        kept = nms(boxes.flatten(0, 1), scores.flatten(0, 1), self.iou_threshold)
         kept = kept.reshape(-1, self.num_levels * maximum)
         best_scores, best = kept.topk(min(self.post_nms_top_n, self.num_levels * maximum), dim=1)
         proposals = _take(boxes.flatten(1, 2), best)
@@ -70,7 +70,7 @@ class ProposalStage(nn.Module):
     def _candidates(
         self, level: int, objectness: Tensor, deltas: Tensor, canvas: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Return the best candidates of one level: boxes (N, k, 4) and scores (N, k), both float32, score -1 padding.
+        """Return the best candidates of a level: boxes (N, k, 4) and scores (N, k), float32; padding has score -1.
 
         Args:
             level: level index.

@@ -1,4 +1,4 @@
-"""Read a ``ModelSpec`` off a live torchvision model. Nothing is keyed on a model's name."""
+"""Read a ``ModelSpec`` from a live torchvision model, independent of its name."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def read_model_spec(
 
     Args:
         model: a torchvision ``FasterRCNN`` in eval mode.
-        architecture: a name for people; the class's name by default.
-        labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1``; None for none.
+        architecture: name for the description. Default: the name of the model's class.
+        labels: class names, either ``num_classes`` with the background at index 0, or ``num_classes - 1``.
 
     Raises:
-        UnsupportedModelError: a part of the model has no deployable form; the message names it.
-        UsageError: the labels do not fit the number of classes.
+        UnsupportedModelError: a part of the model cannot be exported; the message names it.
+        UsageError: the labels do not match the number of classes.
     """
     detector = require_supported(model)
     transform, rpn, heads = detector.transform, detector.rpn, detector.roi_heads
@@ -70,7 +70,7 @@ def read_model_spec(
 
 
 def feature_maps(model: GeneralizedRCNN, canvas: Size) -> dict[str, Size]:
-    """Return the (height, width) of every feature map for a canvas, by name, without computing any."""
+    """Return the (height, width) of every feature map for a canvas, by name, without computing the maps."""
     with _without_data("backbone"):
         maps = model.backbone(_empty_like(model, 1, 3, *canvas))
     if isinstance(maps, Tensor):
@@ -85,7 +85,7 @@ def _without_data(part: str) -> Iterator[None]:
             yield
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise UnsupportedModelError(
-            f"{part}: what it computes next depends on values in the image ({error.func}), which no graph can hold",
+            f"{part}: the computation depends on values in the image ({error.func}), which no graph can express",
             hint="replace the branch or index by operations on whole tensors, such as torch.where",
         ) from error
 
@@ -123,7 +123,7 @@ def _read_pooler(model: GeneralizedRCNN) -> PoolerSpec:
             target = torch.floor(mapper.lvl0 + torch.log2(side_f32 / mapper.s0) + torch.tensor(mapper.eps))
             return int(target.clamp(mapper.k_min, mapper.k_max)) - int(mapper.k_min)
 
-        # Maps of equal stride share levels: MobileNetV3-FPN pools two maps of stride 32 with one level, always map 0.
+        # maps of equal stride share a level: MobileNetV3-FPN always pools the first of its two maps of stride 32
         thresholds = level_thresholds(level_of_side, coarsest_level=coarsest - finest)
         thresholds = (*thresholds, *[NEVER] * (len(maps) - 1 - len(thresholds)))[: len(maps) - 1]
     height, width = pooler.output_size

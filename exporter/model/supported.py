@@ -1,4 +1,4 @@
-"""Refuse what has no deployable form, saying which part and why."""
+"""Check that a model can be exported."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from frcnn.exporter.model.pooling import MultiScaleRoIPool
 
 __all__ = ["require_supported"]
 
-# What torchvision runs at inference, and the deployable module states anew. A subclass that changes one of these
-# computes something else; backbone, RPN head, box head and box predictor are run as they are and may be anything.
-_RESTATED: dict[type, tuple[str, ...]] = {
+# The methods of torchvision that the deployable module reimplements. A subclass that overrides one of these computes
+# something else; backbone, RPN head, box head and box predictor are used as they are and may be of any class.
+_REIMPLEMENTED: dict[type, tuple[str, ...]] = {
     GeneralizedRCNN: ("forward", "__call__"),
     GeneralizedRCNNTransform: ("forward", "normalize", "resize", "batch_images", "postprocess"),
     RegionProposalNetwork: ("forward", "filter_proposals", "_get_top_n_idx", "pre_nms_top_n", "post_nms_top_n"),
@@ -34,7 +34,7 @@ def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
     """Return the model if it can be exported.
 
     Raises:
-        UnsupportedModelError: it cannot; the message names the part and the reason.
+        UnsupportedModelError: it cannot be exported; the message names the part and the reason.
     """
     if not isinstance(model, GeneralizedRCNN):
         raise UnsupportedModelError(
@@ -67,10 +67,10 @@ def _require_unchanged(part: str, value: Any, base: type) -> None:
             f"{part}: expected torchvision's {base.__name__}, got {type(value).__name__}",
             hint="use torchvision's own class; a custom backbone, RPN head, box head or predictor is fine",
         )
-    for method in _RESTATED[base]:
+    for method in _REIMPLEMENTED[base]:
         if getattr(type(value), method) is not getattr(base, method) or method in vars(value):
             raise UnsupportedModelError(
-                f"{part}: {type(value).__name__} changes {base.__name__}.{method}(), which is restated for deployment",
+                f"{part}: {type(value).__name__} changes {base.__name__}.{method}(), which is reimplemented here",
                 hint="use torchvision's own method; a custom backbone, RPN head, box head or predictor is fine",
             )
 
