@@ -16,7 +16,7 @@ from frcnn._version import __version__
 from frcnn.errors import UsageError
 from frcnn.exporter.engine.build_gpu import refuse_unserved, require_gpu
 from frcnn.exporter.engine.builder import BuildSettings, build_serialized, check_compute_capabilities, import_builder
-from frcnn.exporter.engine.kernels import check_architectures, kernel_parts, needed_kernels
+from frcnn.exporter.engine.kernels import check_architectures, kernel_parts
 from frcnn.exporter.engine.precision_proof import Layer, Proof, operator_layer, prove, read_layers
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH, make_profiles, static_canvases
 from frcnn.exporter.engine.shapes import initializer_bytes, memory_needs, shapes_of_profile
@@ -165,9 +165,11 @@ def build_artifact(
     report("reading the graph", 0.0)
     steps = _steps(trt, source.model, request.target, capabilities)
     proof = _prove(steps, source.manifest.precision)
-    kernels = needed_kernels(steps, source.manifest.model.transform)
     codes = kernel_parts(
-        kernels, architectures, report=lambda share: report("compiling kernels", _KERNELS_SHARE * share)
+        steps,
+        source.manifest.model.transform,
+        architectures,
+        report=lambda share: report("compiling kernels", _KERNELS_SHARE * share),
     )
     plans, memory = _build_engines(steps, profiles, source.model, request.settings, report)
     precision = msgspec.json.format(msgspec.json.encode(proof.records()), indent=1)

@@ -110,11 +110,7 @@ def build_serialized(
         UsageError: the timing cache cannot be used.
         KernelError: a custom plugin fails.
     """
-    config = network.builder.create_builder_config()
-    _set_flags(network, config)
-    _set_compute_capabilities(network, config, settings.compute_capabilities)
-    if settings.optimization_level is not None:
-        config.builder_optimization_level = settings.optimization_level
+    config = _make_config(network, settings)
     cache = _attach_timing_cache(network, config, settings.timing_cache)
     for index, shapes in enumerate(profiles):
         _add_profile(network, config, shapes, index)
@@ -159,24 +155,23 @@ def _compute_capabilities(trt: Any) -> dict[str, Any]:
     return {f"{number[:-1]}.{number[-1]}": member for number, member in numbers.items()}
 
 
-def _set_flags(network: Network, config: Any) -> None:
-    trt = network.trt
+def _make_config(network: Network, settings: BuildSettings) -> Any:
+    trt, config = network.trt, network.builder.create_builder_config()
     # TF32 would round the inputs of float32 products to 10 bits
     config.clear_flag(trt.BuilderFlag.TF32)
     # TensorRT-RTX: otherwise an engine may allocate while it runs, and cannot be captured in a CUDA graph
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the inspector: types and names
-
-
-def _set_compute_capabilities(network: Network, config: Any, wanted: Sequence[str]) -> None:
-    known = _compute_capabilities(network.trt)
-    if not known or not wanted:
-        return
-    config.num_compute_capabilities = len(wanted)
-    for index, name in enumerate(wanted):
-        if not config.set_compute_capability(known[name], index):
-            raise network.messages.failure(f"TensorRT refuses the compute capability {name}")
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
+    known, wanted = _compute_capabilities(trt), settings.compute_capabilities
+    if known and wanted:
+        config.num_compute_capabilities = len(wanted)
+        for index, name in enumerate(wanted):
+            if not config.set_compute_capability(known[name], index):
+                raise network.messages.failure(f"TensorRT refuses the compute capability {name}")
+    return config
 
 
 def _attach_timing_cache(network: Network, config: Any, path: Path | None) -> Any:

@@ -13,13 +13,12 @@ from frcnn.plugins.cuda.compiler import (
     fingerprint,
     supported_architectures,
 )
-from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.spec import TransformSpec
 from frcnn.spec.engine import kernel_part
 from frcnn.spec.supported_gpus import RTX_DEFAULT, architecture_of
 
-__all__ = ["check_architectures", "kernel_parts", "needed_kernels"]
+__all__ = ["check_architectures", "kernel_parts"]
 
 
 def check_architectures(wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -44,41 +43,41 @@ def check_architectures(wanted: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def needed_kernels(steps: Steps, transform: TransformSpec) -> tuple[Kernel, ...]:
-    """Return the kernels that the steps and the preprocessing launch, without repeats.
+def kernel_parts(
+    steps: Steps,
+    transform: TransformSpec,
+    architectures: Sequence[str],
+    *,
+    report: Callable[[float], None] | None = None,
+) -> dict[str, bytes]:
+    """Compile the kernels of the steps and of the preprocessing to a cubin per architecture and to PTX.
+
+    Args:
+        steps: the steps of the artifact.
+        transform: the model's preprocessing.
+        architectures: ``sm_NN`` names.
+        report: is called with the finished share of the work, 0 to 1.
+
+    Returns:
+        The code by the name of its part.
 
     Raises:
-        KernelError: there is no kernel for the attributes and tensors of an operator.
+        KernelError: there is no kernel for an operator's attributes and tensors, or it cannot be compiled.
+        MissingDependencyError: there is no compiler.
     """
     images = steps.tensors["images"].element
     if images not in ("float32", "float16", "bfloat16"):
         raise KernelError(f"images must be float32, float16 or bfloat16, got {images}")
     mean, std = transform.image_mean, transform.image_std
-    found = list(preprocess_kernels(element=images, image_mean=mean, image_std=std))
+    needed = list(preprocess_kernels(element=images, image_mean=mean, image_std=std))
     for operator in steps.operators:
-        found.extend(kernels_of_step(operator, steps.tensors))
-    return tuple({(kernel.entry, fingerprint(kernel)): kernel for kernel in found}.values())
-
-
-def kernel_parts(
-    kernels: Sequence[Kernel], architectures: Sequence[str], *, report: Callable[[float], None] | None = None
-) -> dict[str, bytes]:
-    """Compile kernels to a cubin per architecture and to PTX, and return the code by the name of its part.
-
-    Args:
-        kernels: what to compile.
-        architectures: ``sm_NN`` names.
-        report: is called with the finished share of the work.
-
-    Raises:
-        KernelError: a kernel cannot be compiled.
-        MissingDependencyError: there is no compiler.
-    """
+        needed.extend(kernels_of_step(operator, steps.tensors))
+    kernels = {(kernel.entry, fingerprint(kernel)): kernel for kernel in needed}
     major, _minor = compiler_version()
     parts: dict[str, bytes] = {}
-    for index, kernel in enumerate(kernels):
+    for done, ((entry, code_id), kernel) in enumerate(kernels.items(), 1):
         for name, code in compile_kernels(kernel, architectures, cuda_major=major).items():
-            parts[kernel_part(kernel.entry, fingerprint(kernel), name)] = code.code
+            parts[kernel_part(entry, code_id, name)] = code.code
         if report is not None:
-            report((index + 1) / len(kernels))
+            report(done / len(kernels))
     return parts
