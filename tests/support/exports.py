@@ -1,4 +1,4 @@
-"""Exported narrowed families: an export takes long, so each is made once a run and shared by all tests."""
+"""Exports of the narrowed families, each made once per run and shared by all tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The known architectures, reading them off weights, and functions of the user's own."""
+"""Known architectures, how weights select one, and builder functions of users."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def infer(state: Mapping[str, Tensor], **options: Any) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
-def test_builder_is_a_faster_rcnn_of_that_many_classes(name: str) -> None:
+def test_builder_returns_a_faster_rcnn_with_the_number_of_classes(name: str) -> None:
     model = on_meta(name)
     assert type(model) is FasterRCNN
     assert ARCHITECTURES[name].__name__ == name
@@ -73,7 +73,7 @@ def test_builder_is_a_faster_rcnn_of_that_many_classes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TORCHVISION_NAMES)
-def test_torchvision_builders_keep_torchvisions_settings(name: str) -> None:
+def test_builders_of_torchvision_keep_its_settings(name: str) -> None:
     with torch.device("meta"):
         theirs = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=4)
     ours = on_meta(name)
@@ -94,7 +94,7 @@ def test_resnet_fpn_depths(depth: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "cells", "channels"), [("fasterrcnn_vgg16", 7, 512), (SINGLE_LEVEL[1], 14, 1024)])
-def test_single_level_forms_pool_the_maximum_at_stride_16(name: str, cells: int, channels: int) -> None:
+def test_single_level_architectures_use_max_pooling_at_stride_16(name: str, cells: int, channels: int) -> None:
     pooler = on_meta(name).roi_heads.box_roi_pool
     assert isinstance(pooler, MultiScaleRoIPool)
     assert pooler.output_size == (cells, cells)
@@ -149,14 +149,14 @@ def test_anchors_by_argument(name: str) -> None:
         build(rpn_anchor_sizes=((16,),) * (levels - 1) + ((16, 32),))
 
 
-def test_building_leaves_the_random_numbers_alone() -> None:
+def test_building_does_not_change_the_random_state() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     build_model("tiny", resolve_builder(f"{TINY}:build"), num_classes=2, args={})
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# --- reading the architecture off weights ---------------------------------------------------------------------------
+# --- selection by weights -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - TWINS))
@@ -166,7 +166,7 @@ def test_architecture_is_inferred(name: str) -> None:
     assert "the only known one" in why
 
 
-def test_same_names_and_shapes_are_listed_not_chosen_between() -> None:
+def test_architectures_with_the_same_names_and_shapes_are_listed() -> None:
     state = on_meta("fasterrcnn_mobilenet_v3_large_fpn").state_dict()
     with pytest.raises(CheckpointError) as caught:
         infer(state)
@@ -175,7 +175,7 @@ def test_same_names_and_shapes_are_listed_not_chosen_between() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TWINS))
-def test_ambiguity_is_settled_by_the_file(name: str) -> None:
+def test_the_file_selects_among_architectures_with_the_same_shapes(name: str) -> None:
     state = on_meta(name).state_dict()
     assert infer(state, recorded=name)[0] == name
     assert infer(state, recorded=name.replace("mobilenet_v3", "mobilenetv3"))[0] == name
@@ -184,13 +184,13 @@ def test_ambiguity_is_settled_by_the_file(name: str) -> None:
         infer(state, recorded="something else")
 
 
-def test_recorded_name_is_no_reason_to_load_what_does_not_fit() -> None:
+def test_a_recorded_name_that_does_not_fit_is_ignored() -> None:
     assert infer(on_meta("fasterrcnn_resnet18_fpn").state_dict(), recorded="fasterrcnn_vgg16")[0] == (
         "fasterrcnn_resnet18_fpn"
     )
 
 
-def test_old_names_are_known() -> None:
+def test_names_from_before_torchvision_0_13_are_accepted() -> None:
     """torchvision's COCO weights of fasterrcnn_resnet50_fpn still have the names from before 0.13."""
     old = {}
     for name, tensor in on_meta("fasterrcnn_resnet50_fpn").state_dict().items():
@@ -204,7 +204,7 @@ def test_old_names_are_known() -> None:
     assert infer(old)[0] == "fasterrcnn_resnet50_fpn"
 
 
-def test_no_fit_names_the_closest() -> None:
+def test_without_a_fit_the_closest_is_named() -> None:
     state = dict(on_meta("fasterrcnn_resnet34_fpn").state_dict())
     del state["roi_heads.box_head.fc6.bias"]
     state["backbone.attention.weight"] = torch.zeros(1)
@@ -219,7 +219,7 @@ def test_no_fit_names_the_closest() -> None:
 
 
 @pytest.mark.slow
-def test_arguments_take_part() -> None:
+def test_arguments_are_considered() -> None:
     args = {"rpn_aspect_ratios": (0.5, 1.0, 1.5, 2.0)}
     name = "fasterrcnn_resnet18_fpn"
     state = build_model(name, ARCHITECTURES[name], num_classes=4, args=args, device="meta").state_dict()
@@ -291,15 +291,15 @@ def test_published_file_is_loaded_as_torchvision_does(
         ("fasterrcnn_resnet50_fpn", {"norm_eps": 1e-5}, None),
     ],
 )
-def test_what_is_said_of_norms(arch: str, given: dict[str, object], assumed: str | None) -> None:
-    arguments, said, lines = _norms(arch, FROZEN, given, published=False)
-    assert not said
+def test_norms_are_reported(arch: str, given: dict[str, object], assumed: str | None) -> None:
+    arguments, facts, lines = _norms(arch, FROZEN, given, published=False)
+    assert not facts
     assert len(lines) == (assumed is not None)
     assert all(str(assumed) in line for line in lines)
-    assert not arguments.keys() & given.keys()  # the user's word stands
+    assert not arguments.keys() & given.keys()
 
 
-# --- functions of the user's own ------------------------------------------------------------------------------------
+# --- builder functions of users -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -376,7 +376,7 @@ def test_builder_that_does_not_import(text: str, expected: str, source: Callable
         ("LightningLike", r"returned a .*LightningLike, expected"),
     ],
 )
-def test_builder_that_builds_no_detector(name: str, expected: str) -> None:
+def test_builder_that_returns_no_detector(name: str, expected: str) -> None:
     arch = f"{TINY}:{name}"
     with pytest.raises(CheckpointError, match=expected):
         build_model(arch, resolve_builder(arch), num_classes=4, args={})
@@ -395,7 +395,7 @@ def test_builder_that_builds_no_detector(name: str, expected: str) -> None:
         ("fasterrcnn_vgg16", {"box_nms_thresh": float("nan")}, "expected a number from 0 to 1, got nan"),
     ],
 )
-def test_arguments_that_do_not_go(arch: str, args: dict[str, object], expected: str) -> None:
+def test_invalid_arguments(arch: str, args: dict[str, object], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         build_model(arch, resolve_builder(arch), num_classes=4, args=args, device="meta")
 

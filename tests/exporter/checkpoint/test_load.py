@@ -1,4 +1,4 @@
-"""Every layout that checkpoints come in, and every way in which one can be unusable."""
+"""Layouts of checkpoints, and files that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_layout_is_read(layout: str, model: FasterRCNN, save: Saver) -> None:
     assert loaded.spec.num_classes == 4
 
 
-def test_answers_are_those_of_the_saved_model(model: FasterRCNN, save: Saver) -> None:
+def test_detections_equal_those_of_the_saved_model(model: FasterRCNN, save: Saver) -> None:
     image = torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(1))
     loaded, _ = load_checkpoint(save(model.state_dict()), arch=ARCH, args={"box_score_thresh": 0.0})
     model.roi_heads.score_thresh = 0.0
@@ -168,7 +168,7 @@ def test_labels_kept_in_the_checkpoint(kept: list[str], where: str, model: Faste
     assert "labels: 3 names kept with the weights" in loaded.facts
 
 
-def test_given_labels_win(model: FasterRCNN, save: Saver) -> None:
+def test_given_labels_replace_those_in_the_checkpoint(model: FasterRCNN, save: Saver) -> None:
     path = save({"model": model.state_dict(), "labels": ["wrong", "number"]})
     with pytest.raises(CheckpointError, match=r"kept in it do not fit.*expected 3 names.*got 2.*--labels"):
         read(path)
@@ -208,7 +208,7 @@ def test_builder_without_num_classes(model: FasterRCNN, save: Saver) -> None:
     ],
     ids=["two entries", "two prefixes", "bare and prefix"],
 )
-def test_running_average_is_taken_and_said(content: Callable[..., object], model: FasterRCNN, save: Saver) -> None:
+def test_running_average_is_used_and_reported(content: Callable[..., object], model: FasterRCNN, save: Saver) -> None:
     raw = model.state_dict()
     ema = {k: v + 1 if v.is_floating_point() else v for k, v in raw.items()}
     path = save(content(raw, ema))
@@ -222,7 +222,7 @@ def test_running_average_is_taken_and_said(content: Callable[..., object], model
         read(path, state_key="other")
 
 
-def test_two_detectors_are_not_chosen_between(model: FasterRCNN, save: Saver) -> None:
+def test_two_detectors_are_refused(model: FasterRCNN, save: Saver) -> None:
     with pytest.raises(CheckpointError, match=r"2 detectors: 'best', 'last'.*state_key"):
         read(save({"best": model.state_dict(), "last": model.state_dict()}))
 
@@ -230,7 +230,7 @@ def test_two_detectors_are_not_chosen_between(model: FasterRCNN, save: Saver) ->
 # --- pickled modules ------------------------------------------------------------------------------------------------
 
 
-def test_pickled_module_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
+def test_pickled_module_is_refused_without_running_its_code(tmp_path: Path) -> None:
     flag = tmp_path / "ran"
 
     class Hostile:
@@ -246,7 +246,7 @@ def test_pickled_module_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrap", ["bare", "entry", "parallel", "lightning"])
-def test_trusted_module_is_taken_with_its_settings(wrap: str, save: Saver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trusted_module_keeps_its_settings(wrap: str, save: Saver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TINY.parent))
     import tiny_models  # type: ignore[import-not-found,unused-ignore]  # found on the path that was just set
 
@@ -394,7 +394,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 # --- weights that do not fit ----------------------------------------------------------------------------------------
 
 
-def test_names_and_shapes_that_do_not_fit_are_named(model: FasterRCNN, save: Saver) -> None:
+def test_names_and_shapes_that_do_not_fit_are_listed(model: FasterRCNN, save: Saver) -> None:
     state = model.state_dict()
     del state["rpn.head.bbox_pred.bias"]
     state["rpn.head.cls_logits.weight"] = torch.zeros(9, 8, 1, 1)

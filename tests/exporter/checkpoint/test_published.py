@@ -1,4 +1,4 @@
-"""``--weights NAME=WEIGHTS``: what is downloaded is checked whole. The server is one of this system."""
+"""``--weights NAME=WEIGHTS``: the whole hash of a download is checked. The server runs on this system."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
-    """``serve(answer)`` makes the weights' address one of this system, where the first to ask gets these bytes."""
+    """``serve(response)`` changes the weights' address to a server on this system that sends these bytes once."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         meta = get_model_weights(NAME)["COCO_V1"].meta
@@ -53,16 +53,16 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
         monkeypatch.setattr(load, "parse_weights", lambda _text: (NAME, there))
         listener.settimeout(60)
 
-        def answer_one(answer: bytes) -> None:
+        def respond(response: bytes) -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
-                connection.sendall(answer)
+                connection.sendall(response)
 
         threads: list[threading.Thread] = []
 
-        def start(answer: bytes) -> None:
-            threads.append(threading.Thread(target=answer_one, args=(answer,)))
+        def start(response: bytes) -> None:
+            threads.append(threading.Thread(target=respond, args=(response,)))
             threads[-1].start()
 
         yield start
@@ -116,7 +116,7 @@ def test_no_network(error: Exception, expected: str, hub: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("response", "expected"),
     [
         (OK + b"Content-Length: 8\r\n\r\ntampered", "is not the file that torchvision publishes: "),
         (
@@ -130,20 +130,18 @@ def test_no_network(error: Exception, expected: str, hub: Path, monkeypatch: pyt
     ],
     ids=["tampered", "cut short", "cut short in a chunk", "absent", "no HTTP", "hung up"],
 )
-def test_a_download_that_is_not_the_published_file_is_refused_and_not_kept(
-    answer: bytes, expected: str, hub: Path, serve: Callable[[bytes], None]
+def test_another_download_is_refused_and_deleted(
+    response: bytes, expected: str, hub: Path, serve: Callable[[bytes], None]
 ) -> None:
-    serve(answer)
+    serve(response)
     with pytest.raises(CheckpointError, match=expected) as caught:
         load_pretrained(f"{NAME}=COCO_V1")
     assert caught.value.message.isprintable()
     assert not list(hub.iterdir())
 
 
-def test_the_first_digits_of_the_hash_are_not_enough(
-    hub: Path, serve: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Eight digits, which torchvision checks, can be met by trying; so the other 56 must be looked at, too."""
+def test_the_whole_hash_is_compared(hub: Path, serve: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision checks eight digits, for which a matching file can be found by trying."""
     digest = hashlib.sha256(b"tampered").hexdigest()
     monkeypatch.setitem(published._SHA256, FILE, digest[:8] + 56 * "0")
     serve(OK + b"Content-Length: 8\r\n\r\ntampered")
@@ -152,7 +150,7 @@ def test_the_first_digits_of_the_hash_are_not_enough(
     assert not list(hub.iterdir())
 
 
-def test_a_kept_file_is_checked_before_it_is_read(hub: Path) -> None:
+def test_a_file_of_an_earlier_download_is_checked(hub: Path) -> None:
     hub.mkdir()
     (hub / FILE).write_bytes(b"tampered")
     with pytest.raises(CheckpointError, match=f"{FILE} is not the file that torchvision publishes: its SHA-256 is "):
@@ -163,7 +161,7 @@ def test_a_kept_file_is_checked_before_it_is_read(hub: Path) -> None:
         load_pretrained(f"{NAME}=COCO_V1")
 
 
-def test_weights_that_are_not_known_here_are_not_downloaded(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_without_a_known_hash_are_not_downloaded(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(published._SHA256, FILE)
     with pytest.raises(CheckpointError, match=f"the SHA-256 of .*/{FILE} is not known here") as caught:
         load_pretrained(f"{NAME}=COCO_V1")
@@ -172,7 +170,7 @@ def test_weights_that_are_not_known_here_are_not_downloaded(hub: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_download_is_kept_and_read_with_its_labels(
+def test_a_download_is_stored_and_loaded_with_its_labels(
     hub: Path, serve: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = build_model(NAME, ARCHITECTURES[NAME], num_classes=91, args={"norm": "frozen"})
@@ -191,7 +189,7 @@ def test_a_download_is_kept_and_read_with_its_labels(
         load_pretrained(f"{NAME}=COCO_V1", args={"min_sizes": 300})
 
 
-def test_every_published_file_is_known_by_the_whole_of_its_hash() -> None:
+def test_the_whole_hash_of_every_published_file_is_known() -> None:
     for name in TORCHVISION_NAMES:
         for entry in get_model_weights(name):
             sha256 = published_sha256(entry)

@@ -1,8 +1,8 @@
-"""Real artifacts of every narrowed family, built by TensorRT-RTX on the CPU, and what stops a build."""
+"""Artifacts of every narrowed family, built by TensorRT-RTX without a GPU, and builds that fail."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 import os
 import signal
@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from support import tiny_models
 from support.families import FAMILIES
 
 from frcnn.errors import ArtifactError, ExportError, MissingDependencyError, OutputError, UsageError
@@ -27,7 +28,7 @@ from frcnn.exporter.engine.steps import kernels_of_step, steps_between_operators
 from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.runtime.model_files.artifact import open_artifact
-from frcnn.spec.engine import OUTPUTS, EngineStep, OperatorStep, kernel_part
+from frcnn.spec.engine import OUTPUTS, EngineManifest, EngineStep, OperatorStep, kernel_part
 
 trt: Any = importlib.import_module("tensorrt_rtx")
 DYNAMIC = "64x64:160x224:288x288"
@@ -40,18 +41,15 @@ def build_quickly(model: Any, path: Path, **options: Any) -> Any:
     return build_engine(model, path, **{"batch": "1:1:2", "size": DYNAMIC, "architectures": ARCHITECTURES} | options)
 
 
-def importable_model() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "tiny_models", Path(__file__).parents[2] / "support" / "tiny_models.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.build()
-
-
 def names_of(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def vgg16_build(exports: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EngineManifest]:
+    """Build vgg16 in float32 once, for the tests that only look at the artifact."""
+    path = tmp_path_factory.mktemp("build") / "model.frcnn"
+    return path, build_quickly(exports("vgg16").path, path)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +86,7 @@ def test_every_family_builds_for_any_batch_and_size(family, precision, exports, 
     assert {record.element for record in heavy} == {element}
 
 
-def test_the_kernels_that_a_runtime_looks_for_are_there(exports, tmp_path):
+def test_the_artifact_has_every_kernel_that_the_runtime_launches(exports, tmp_path):
     manifest = build_quickly(exports("resnet18_fpn_max", "fp16").path, tmp_path / "model.frcnn")
     transform = manifest.source.model.transform
     wanted = [
@@ -109,7 +107,7 @@ def test_the_kernels_that_a_runtime_looks_for_are_there(exports, tmp_path):
 
 
 @pytest.mark.parametrize(("family", "precision"), [("vgg16", "fp32"), ("resnet18_fpn_max", "fp32"), ("vgg16", "fp16")])
-def test_the_shapes_between_steps_are_those_of_a_run(family, precision, exports):
+def test_the_shapes_between_steps_equal_those_of_onnxruntime(family, precision, exports):
     """Against ONNX Runtime running the whole graph, with what crosses the cuts among its outputs."""
     export = exports(family, precision)
     model = onnx.load(export.path)
@@ -130,7 +128,7 @@ def test_the_shapes_between_steps_are_those_of_a_run(family, precision, exports)
         assert traced["images"] == (batch, 3, *canvas)
 
 
-def test_memory_is_that_of_the_largest_shapes(exports):
+def test_memory_needs_are_those_of_the_largest_shapes(exports):
     export = exports("vgg16", "fp16")
     model = onnx.load(export.path)
     steps = steps_between_operators(trt, model)
@@ -154,13 +152,12 @@ def test_memory_is_that_of_the_largest_shapes(exports):
     assert needs.weights_bytes == 30
 
 
-def test_the_weights_that_tensorrt_counts_are_those_of_the_file(exports, tmp_path):
-    export = exports("vgg16", "fp32")
-    said = build_quickly(export.path, tmp_path / "model.frcnn").memory.weights_bytes
-    assert said == pytest.approx(initializer_bytes(onnx.load(export.path)), rel=0.02)
+def test_the_reported_size_of_the_weights_is_that_of_the_file(exports, vgg16_build):
+    reported = vgg16_build[1].memory.weights_bytes
+    assert reported == pytest.approx(initializer_bytes(onnx.load(exports("vgg16").path)), rel=0.02)
 
 
-def test_maps_that_have_no_channels_last_form_stay_planar(exports, tmp_path):
+def test_maps_without_a_channels_last_format_stay_planar(exports, tmp_path):
     """Of 64 channels three are left: no vector of 16 bytes, and HWC8 would pad them."""
     model = onnx.load(exports("vgg16", "fp16").path)
     (pooling,) = (node for node in model.graph.node if node.op_type == "MultiscaleRoIPool")
@@ -205,9 +202,9 @@ def test_a_static_file_builds_for_its_own_canvas(exports, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_live_model_is_exported_on_the_way(tmp_path):
+def test_a_live_model_is_exported_first(tmp_path):
     manifest = build_engine(
-        importable_model().eval(),
+        tiny_models.build().eval(),
         tmp_path / "model.frcnn",
         labels=["cat", "dog", "teddy"],
         precision="fp16",
@@ -220,24 +217,25 @@ def test_a_live_model_is_exported_on_the_way(tmp_path):
     assert names_of(tmp_path) == ["model.frcnn"]
 
 
-def test_progress_goes_from_nothing_to_all_and_never_back(exports, tmp_path):
-    told: list[tuple[str, float]] = []
-    build_quickly(exports("vgg16").path, tmp_path / "model.frcnn", progress=lambda *now: told.append(now))
-    shares = [share for _, share in told]
+def test_a_second_build_is_the_same_reports_progress_and_prints_nothing(exports, vgg16_build, tmp_path, capfd):
+    reports: list[tuple[str, float]] = []
+    second = build_quickly(
+        exports("vgg16").path, tmp_path / "model.frcnn", progress=lambda *report: reports.append(report)
+    )
+    assert capfd.readouterr() == ("", "")
+    shares = [share for _, share in reports]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.0, 1.0)
-    assert list(dict.fromkeys(what for what, _ in told)) == [
+    assert list(dict.fromkeys(what for what, _ in reports)) == [
         "reading the graph",
         "compiling kernels",
         *(f"building engine {i} of 4" for i in range(1, 5)),
         "writing",
     ]
-    assert len({share for what, share in told if what == "building engine 1 of 4"}) > 20
-
-
-def test_nothing_is_printed(exports, tmp_path, capfd):
-    build_quickly(exports("vgg16").path, tmp_path / "model.frcnn")
-    assert capfd.readouterr() == ("", "")
+    assert len({share for what, share in reports if what == "building engine 1 of 4"}) > 20
+    _, first = vgg16_build
+    assert (first.steps, first.tensors, first.memory) == (second.steps, second.tensors, second.memory)
+    assert list(first.parts) == list(second.parts)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -245,11 +243,11 @@ def test_a_signal_stops_the_build_and_leaves_nothing(number, exports, tmp_path):
     class Stopped(BaseException):
         pass
 
-    told: list[float] = []
+    shares: list[float] = []
     sent: list[int] = []
 
     def progress(what: str, share: float) -> None:
-        told.append(share)
+        shares.append(share)
         if what.startswith("building engine 1") and share > 0.2 and not sent:
             sent.append(number)
             os.kill(os.getpid(), number)
@@ -265,11 +263,11 @@ def test_a_signal_stops_the_build_and_leaves_nothing(number, exports, tmp_path):
     finally:
         signal.signal(number, previous)
     assert sent == [number]
-    assert told[-1] < 0.7  # the first engine takes most of the work
+    assert shares[-1] < 0.7  # the first engine takes most of the work
     assert names_of(tmp_path) == []
 
 
-def test_what_the_callers_progress_raises_comes_out(exports, tmp_path):
+def test_an_error_in_the_progress_callback_is_raised(exports, tmp_path):
     def progress(what: str, _share: float) -> None:
         if what.startswith("building engine 2"):
             raise RuntimeError("the caller's own")
@@ -280,16 +278,10 @@ def test_what_the_callers_progress_raises_comes_out(exports, tmp_path):
     assert (tmp_path / "model.frcnn").read_bytes() == b"before"
 
 
-def test_the_same_file_gives_the_same_description(exports, tmp_path):
-    first, second = (build_quickly(exports("vgg16").path, tmp_path / f"{i}.frcnn") for i in range(2))
-    assert (first.steps, first.tensors, first.memory) == (second.steps, second.tensors, second.memory)
-    assert list(first.parts) == list(second.parts)
-
-
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_another_precision_needs_the_checkpoint(exports, tmp_path):
+def test_another_precision_is_refused(exports, tmp_path):
     with pytest.raises(UsageError, match=r"is typed in fp16, which its engine keeps; got fp32") as caught:
         build_quickly(exports("vgg16", "fp16").path, tmp_path / "model.frcnn", precision="fp32")
     assert caught.value.hint.endswith("frcnn build CHECKPOINT --precision fp32")
@@ -312,7 +304,7 @@ def test_another_precision_needs_the_checkpoint(exports, tmp_path):
         ({"labels": ["cat"]}, "labels: a model.onnx has its class names already"),
     ],
 )
-def test_options_that_make_no_sense(options, message, exports, tmp_path):
+def test_invalid_options_are_refused(options, message, exports, tmp_path):
     with pytest.raises(UsageError) as caught:
         build_quickly(exports("vgg16").path, tmp_path / "model.frcnn", **options)
     assert message in caught.value.message
@@ -331,7 +323,7 @@ def test_options_that_make_no_sense(options, message, exports, tmp_path):
         ({"architectures": ["sm_103f"]}, "--kernel-arch sm_103f", "10.3"),
     ],
 )
-def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_refused_before_it_is_asked_for(
+def test_a_gpu_that_tensorrt_rtx_does_not_support_is_refused_before_tensorrt_is_imported(
     options, option, capability, exports, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: pytest.fail("TensorRT-RTX was asked for"))
@@ -346,7 +338,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_refused_before_it_is_asked_fo
     assert names_of(tmp_path) == []
 
 
-def test_kernels_are_compiled_for_the_gpus_that_the_engines_are_for(monkeypatch):
+def test_kernels_are_compiled_for_the_gpus_of_the_engines(monkeypatch):
     """All else that runs the artifact compiles the PTX; what no engine in it can run on has no machine code."""
     assert prepare(Request())[1:] == ((), ("sm_80", "sm_86", "sm_89", "sm_120", "sm_121"))
     turing = BuildSettings(compute_capabilities=("7.5", "12.0"))
@@ -357,7 +349,7 @@ def test_kernels_are_compiled_for_the_gpus_that_the_engines_are_for(monkeypatch)
         assert prepare(Request(target="tensorrt"))[1:] == ((found,), (architecture,))
 
 
-def test_tensorrt_proper_asks_for_a_gpu_first(exports, tmp_path, monkeypatch):
+def test_the_target_tensorrt_needs_a_gpu(exports, tmp_path, monkeypatch):
     monkeypatch.setattr(build_gpu, "gpu_compute_capability", lambda: None)
     with pytest.raises(UsageError, match="found none") as caught:
         build_quickly(exports("vgg16").path, tmp_path / "model.frcnn", target="tensorrt")
@@ -369,7 +361,7 @@ def test_tensorrt_proper_asks_for_a_gpu_first(exports, tmp_path, monkeypatch):
         assert ("--target tensorrt-rtx" in caught.value.hint) == elsewhere
 
 
-def test_what_is_missing_is_named(exports, tmp_path, monkeypatch):
+def test_a_missing_tensorrt_is_named(exports, tmp_path, monkeypatch):
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
@@ -388,7 +380,7 @@ def test_what_is_missing_is_named(exports, tmp_path, monkeypatch):
         (onnx.helper.make_model(onnx.GraphProto(name="g")).SerializeToString(), ArtifactError, "not one of frcnn's"),
     ],
 )
-def test_what_is_no_model_of_ours(content, error, message, tmp_path):
+def test_other_files_are_refused(content, error, message, tmp_path):
     path = tmp_path / "model.onnx"
     if content is not None:
         path.write_bytes(content)
@@ -396,23 +388,23 @@ def test_what_is_no_model_of_ours(content, error, message, tmp_path):
         build_engine(path, tmp_path / "model.frcnn")
 
 
-def test_an_artifact_is_not_built_again(exports, tmp_path):
-    built = tmp_path / "model.frcnn"
-    build_quickly(exports("vgg16").path, built)
+def test_an_artifact_is_not_built_again(vgg16_build, tmp_path):
     with pytest.raises(ArtifactError, match="got an engine artifact") as caught:
-        build_engine(built, tmp_path / "again.frcnn")
+        build_engine(vgg16_build[0], tmp_path / "again.frcnn")
     assert "start from its model.onnx" in caught.value.hint
 
 
-def test_a_folder_that_cannot_be_made_is_found_before_the_work(exports, tmp_path):
+def test_an_invalid_folder_is_refused_before_the_build(exports, tmp_path):
     (tmp_path / "file").write_text("")
-    told: list[str] = []
+    reports: list[str] = []
     with pytest.raises(OutputError):
-        build_quickly(exports("vgg16").path, tmp_path / "file" / "m.frcnn", progress=lambda what, _: told.append(what))
-    assert told == []
+        build_quickly(
+            exports("vgg16").path, tmp_path / "file" / "m.frcnn", progress=lambda what, _: reports.append(what)
+        )
+    assert reports == []
 
 
-def test_what_tensorrt_cannot_take_is_one_line_with_its_reason(exports, tmp_path, capfd):
+def test_a_graph_that_tensorrt_cannot_parse_is_refused_with_the_reason(exports, tmp_path, capfd):
     model = onnx.load(exports("vgg16").path)
     at = next(i for i, node in enumerate(model.graph.node) if node.name == "backbone/0/Conv")
     model.graph.node[at].op_type = "NoSuchOperator"

@@ -1,8 +1,8 @@
-"""The builder call for TensorRT proper, which cannot run here: every name that it uses is in NVIDIA's bindings.
+"""Builds for the target ``tensorrt``, which needs a GPU: every name that they use is in NVIDIA's bindings.
 
-The code is shared with TensorRT-RTX, so what it asks of the module is recorded in a real build and looked up in
-``tensorrt_cu13_bindings``. The one step that TensorRT alone has, a network with plugins, is tried with stand-ins for
-the plugins' nodes.
+The code is shared with TensorRT-RTX. The names that a build with TensorRT-RTX uses are recorded and looked up in
+``tensorrt_cu13_bindings``. A network with plugins, which TensorRT-RTX does not have, is
+built with standard nodes in their place.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def built(trt: object, path: Path, settings: BuildSettings) -> tuple[Steps, byte
     return steps, build_serialized(network, [shapes[part]], settings, report=lambda _share: None)
 
 
-def test_every_name_that_a_build_uses_is_in_tensorrts_bindings(exports, tmp_path, contract):
+def test_tensorrts_bindings_have_every_name_that_a_build_uses(exports, tmp_path, contract):
     trt, asked = record_tensorrt_rtx()
     settings = BuildSettings(
         compute_capabilities=("8.9",), optimization_level=1, timing_cache=tmp_path / "timing.cache"
@@ -85,14 +85,14 @@ result = {"missing": missing, "aot": hasattr(flags, "PREFER_AOT_PYTHON_PLUGINS")
     assert found["version"].startswith("11.")
 
 
-def test_a_timing_cache_is_written_whole_into_a_new_folder(exports, tmp_path):
+def test_a_timing_cache_is_written_into_a_new_folder(exports, tmp_path):
     cache = tmp_path / "caches" / "timing.cache"
     built(importlib.import_module("tensorrt_rtx"), exports("vgg16", "fp16").path, BuildSettings(timing_cache=cache))
     assert cache.stat().st_size > 0
     assert [path.name for path in cache.parent.iterdir()] == ["timing.cache"]
 
 
-def test_what_is_no_timing_cache_is_refused(exports, tmp_path):
+def test_an_invalid_timing_cache_is_refused(exports, tmp_path):
     cache = tmp_path / "timing.cache"
     cache.write_bytes(b"something else, and long enough to have a header in it")
     with pytest.raises(UsageError, match=r"is no timing cache of this TensorRT") as caught:
@@ -128,7 +128,7 @@ def without_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     return lowered
 
 
-def test_one_engine_with_everything_in_it(exports, tmp_path, monkeypatch):
+def test_tensorrt_with_plugins_builds_one_engine(exports, tmp_path, monkeypatch):
     registered: list[str] = []
     monkeypatch.setattr(engine_artifact, "require_gpu", lambda _wanted: "8.9")
     monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: importlib.import_module("tensorrt_rtx"))
@@ -163,7 +163,7 @@ def test_one_engine_with_everything_in_it(exports, tmp_path, monkeypatch):
     assert cache.stat().st_size > 0
 
 
-def test_a_tensorrt_older_than_plugins_gets_the_pieces_between_our_operators(exports, tmp_path, monkeypatch, capsys):
+def test_tensorrt_without_plugins_builds_the_pieces_between_operators(exports, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(engine_artifact, "require_gpu", lambda _wanted: "9.0")
     monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: importlib.import_module("tensorrt_rtx"))
     monkeypatch.setattr(engine_artifact, "load_tensorrt_plugins", lambda: None)
@@ -182,7 +182,7 @@ def test_a_tensorrt_older_than_plugins_gets_the_pieces_between_our_operators(exp
     assert "trtexec" not in capsys.readouterr().out
 
 
-def test_the_share_of_nested_phases_only_grows():
+def test_the_progress_of_nested_phases_never_decreases():
     phases = Phases()
     phases.start("all", 4)
     assert phases.step("all", 0) == 0.25

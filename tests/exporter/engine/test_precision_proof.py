@@ -1,4 +1,4 @@
-"""The types of real network definitions, and graphs with wrong ones in them, which must not become engines."""
+"""The types of exported models in network definitions, and graphs with wrong types, which are refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def layers_of(model: onnx.ModelProto) -> list[Layer]:
 
 
 class Nameless:
-    """A network definition whose layers say of what node they are only where they are one of two kinds."""
+    """A network definition in which only convolutions and matrix products name their node."""
 
     def __init__(self, definition: Any) -> None:
         self.definition = definition
@@ -48,7 +48,7 @@ class Nameless:
         return SimpleNamespace(metadata=metadata, **{name: getattr(layer, name) for name in names})
 
 
-def test_layers_that_tell_no_node_are_those_of_the_value_that_they_make(exports):
+def test_a_layer_without_a_node_belongs_to_the_node_whose_value_it_makes(exports):
     """TensorRT 10.6 names the product of a Gemm, not the sum with its bias, which the cast to float32 reads."""
     model = onnx.load(exports(FAMILY, "fp16").path)
     made = steps_between_operators(importlib.import_module("tensorrt_rtx"), model)
@@ -88,7 +88,7 @@ def compute_in(name: str, kind: int, back: int) -> Edit:
     return edit
 
 
-def half_scores_to_suppression(model: onnx.ModelProto) -> None:
+def half_scores_to_nms(model: onnx.ModelProto) -> None:
     graph = model.graph
     (at,) = (i for i, node in enumerate(graph.node) if node.name == "rpn/GroupedNMS")
     scores = graph.node[at].input[1]
@@ -102,7 +102,7 @@ def half_scores_to_suppression(model: onnx.ModelProto) -> None:
     ("family", "precision"),
     [("vgg16", "fp32"), ("vgg16", "fp16"), ("resnet50_fpn", "fp16"), ("convnext_fpn", "fp16"), ("swin_fpn", "fp16")],
 )
-def test_exported_models_are_typed_as_asked(family, precision, exports):
+def test_exported_models_have_the_requested_types(family, precision, exports):
     model = onnx.load(exports(family, precision).path)
     layers = layers_of(model)
     proof = prove(layers, precision)
@@ -124,7 +124,7 @@ def test_exported_models_are_typed_as_asked(family, precision, exports):
     assert not {record.type for record in records} & set(OPERATORS)
 
 
-def test_a_layer_that_the_parser_put_in_belongs_to_the_node_that_reads_it(exports):
+def test_a_layer_that_the_parser_inserted_belongs_to_the_node_that_reads_it(exports):
     layers = layers_of(onnx.load(exports(FAMILY, "fp16").path))
     moved = [layer for layer in layers if layer.element == "float16" and layer.kind in ("CONSTANT", "SHUFFLE")]
     assert any("box_predictor" in layer.node for layer in moved)
@@ -158,9 +158,9 @@ WRONG: dict[str, tuple[Precision, Edit, str]] = {
         compute_in("roi_heads/Softmax", TensorProto.FLOAT16, TensorProto.FLOAT),
         "got 1 of another type: roi_heads/Softmax (float16)",
     ),
-    "suppression of half scores": (
+    "NMS of half scores": (
         "fp16",
-        half_scores_to_suppression,
+        half_scores_to_nms,
         "got 1 of another type: rpn/GroupedNMS (float32/float16)",
     ),
     "a third type in a heavy part": (
@@ -173,7 +173,7 @@ WRONG: dict[str, tuple[Precision, Edit, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_type_is_refused_by_the_name_of_its_layer(case, exports):
+def test_a_wrong_type_is_refused_with_the_name_of_its_layer(case, exports):
     precision, edit, message = WRONG[case]
     model = onnx.load(exports(FAMILY, precision).path)
     prove(layers_of(model), precision)
@@ -185,20 +185,20 @@ def test_a_wrong_type_is_refused_by_the_name_of_its_layer(case, exports):
     assert "\n" not in caught.value.message
 
 
-def test_heavy_parts_may_compute_in_float32_beside_their_convolutions(exports):
+def test_other_layers_of_heavy_parts_may_compute_in_float32(exports):
     model = onnx.load(exports(FAMILY, "fp16").path)
     compute_in("backbone/1/Relu", TensorProto.FLOAT, TensorProto.FLOAT16)(model)
     assert prove(layers_of(model), "fp16").heavy == 17
 
 
-def test_a_file_that_is_not_what_it_says_is_refused_with_all_its_layers(exports):
+def test_another_precision_is_refused_with_all_layers(exports):
     layers = layers_of(onnx.load(exports(FAMILY).path))
     with pytest.raises(ExportError, match=r"in fp16, got 0; not backbone/\S+ \(float32\), .* and 14 more ") as caught:
         prove(layers, "fp16")
     assert len(caught.value.__notes__) == 17
 
 
-def test_a_model_without_heavy_layers_proves_nothing(exports):
+def test_a_model_without_heavy_layers_is_refused(exports):
     layers = [layer for layer in layers_of(onnx.load(exports(FAMILY).path)) if not layer.is_heavy]
     with pytest.raises(ExportError, match=r"expected all 0 convolutions"):
         prove(layers, "fp32")

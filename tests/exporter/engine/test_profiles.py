@@ -1,4 +1,4 @@
-"""``--batch`` and ``--size``: what they mean, what a model takes, and what is taken where nothing is said."""
+"""``--batch`` and ``--size``: their meaning, their limits and their defaults."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_batch_is_a_number_or_a_range(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "0", "1:8", "1:2:3:4", "8:1:1", "1:9:8", "-1", "a", "1,8", "0:1:2"])
-def test_another_batch_is_refused(text):
+def test_an_invalid_batch_is_refused(text):
     with pytest.raises(UsageError, match=r"--batch: expected .*, got ") as caught:
         parse_batch(text)
     assert "--batch 1:1:8" in caught.value.hint
@@ -52,7 +52,7 @@ def test_sizes_are_canvases_and_ranges():
     )
 
 
-def test_profiles_come_back_from_the_options_that_they_are_written_as():
+def test_profiles_written_as_options_give_the_same_profiles():
     for profiles in (make_profiles(ANY), make_profiles(TWO, batch="4"), make_profiles(ANY, size="32x64:64x64:96x128")):
         again = make_profiles(ANY, batch=str(profiles[0].batch), size=",".join(map(str, profiles)))
         assert again == profiles
@@ -80,21 +80,21 @@ def test_profiles_come_back_from_the_options_that_they_are_written_as():
         ("", "--size: expected HEIGHTxWIDTH in pixels, got ''", "--size 800x1344"),
     ],
 )
-def test_another_size_is_refused(size, message, hint):
+def test_an_invalid_size_is_refused(size, message, hint):
     with pytest.raises(UsageError) as caught:
         make_profiles(ANY, size=size)
     assert message in caught.value.message
     assert hint in caught.value.hint
 
 
-def test_a_file_of_fixed_canvases_is_built_for_these():
+def test_a_file_with_fixed_canvases_is_built_for_these():
     assert make_profiles(STATIC) == (fixed(800, 1344),)
     assert make_profiles(TWO) == (fixed(800, 1344), fixed(1344, 800))
     assert make_profiles(TWO, size="1344x800") == (fixed(1344, 800),)
 
 
 @pytest.mark.parametrize("size", ["832x1344", "800x1344:800x1344:832x1344", "1344x800"])
-def test_a_file_of_fixed_canvases_takes_no_other(size):
+def test_a_file_with_fixed_canvases_refuses_others(size):
     with pytest.raises(UsageError, match=r"this model.onnx takes the canvases 800x1344 only, got ") as caught:
         make_profiles(STATIC, size=size)
     assert "without --size" in caught.value.hint
@@ -137,7 +137,7 @@ def test_without_a_size_every_image_fits(min_size, max_size, step):
         assert any(found.holds(1, canvas) for found in profiles), (height, width, canvas)
 
 
-def test_without_a_size_a_profile_is_no_larger_than_images_get():
+def test_without_a_size_a_profile_is_no_larger_than_the_largest_canvas():
     for found, (height, width) in zip(make_profiles(ANY), ((800, 1333), (1333, 800)), strict=True):
         assert ANY.model.transform.canvas_size(height, width) == (found.height.max, found.width.max)
 
@@ -151,5 +151,5 @@ def test_without_a_size_a_profile_is_no_larger_than_images_get():
         ("800x1344,32x32:64x64:96x96", None),
     ],
 )
-def test_a_checkpoint_is_exported_for_the_canvases_that_are_named(size, expected):
+def test_static_canvases_are_those_of_a_size_without_ranges(size, expected):
     assert static_canvases(size) == expected

@@ -33,8 +33,8 @@ def cut_ours(model: onnx.ModelProto) -> tuple[Piece | CutNode, ...]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_steps_of_a_model_compute_what_the_model_does(family, exports):
-    """In float32. In half precision ONNX Runtime leaves out roundings inside the whole that a cut makes it do."""
+def test_the_steps_give_the_outputs_of_the_model(family, exports):
+    """In float32. In half precision ONNX Runtime omits roundings that a cut needs."""
     export = exports(family)
     model = onnx.load(export.path)
     steps = cut_ours(model)
@@ -50,7 +50,7 @@ def test_the_steps_of_a_model_compute_what_the_model_does(family, exports):
 
 
 @pytest.mark.parametrize(("family", "precision"), EXPORTED)
-def test_what_flows_between_the_steps_has_a_type_and_sizes_and_is_no_shape(family, precision, exports):
+def test_values_between_the_steps_have_types_and_sizes_and_are_not_shapes(family, precision, exports):
     steps = cut_ours(onnx.load(exports(family, precision).path))
     heavy = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.FLOAT
     pieces = [step for step in steps if isinstance(step, Piece)]
@@ -65,7 +65,7 @@ def test_what_flows_between_the_steps_has_a_type_and_sizes_and_is_no_shape(famil
     assert set(pooling.node.input[1:]) <= set(pieces[0].outputs)
 
 
-def test_every_weight_is_in_the_piece_that_uses_it_and_in_no_other(exports):
+def test_every_weight_is_in_one_piece(exports):
     model = onnx.load(exports("vgg16").path)
     pieces = [step for step in cut_ours(model) if isinstance(step, Piece)]
     weights = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) > 1}
@@ -84,7 +84,7 @@ def parse_by_rtx(model: onnx.ModelProto) -> tuple[Any, Any]:
     return network, builder
 
 
-def assert_is_read_as_it_is(piece: Piece) -> None:
+def assert_parses_with_the_same_types(piece: Piece) -> None:
     types = {
         tensorrt_rtx.DataType.FLOAT: onnx.TensorProto.FLOAT,
         tensorrt_rtx.DataType.HALF: onnx.TensorProto.FLOAT16,
@@ -104,15 +104,15 @@ def assert_is_read_as_it_is(piece: Piece) -> None:
 
 
 @pytest.mark.parametrize(("family", "precision"), EXPORTED)
-def test_tensorrt_rtx_reads_every_piece(family, precision, exports):
+def test_tensorrt_rtx_parses_every_piece(family, precision, exports):
     model = onnx.load(exports(family, precision).path)
     pieces = [step for step in cut_ours(model) if isinstance(step, Piece)]
     assert len(pieces) == 4
     for piece in pieces:
-        assert_is_read_as_it_is(piece)
+        assert_parses_with_the_same_types(piece)
 
 
-def test_tensorrt_rtx_reads_a_piece_that_emits_a_weight_and_one_that_computes_sizes_again():
+def test_tensorrt_rtx_parses_pieces_that_emit_a_weight_or_compute_sizes():
     model = parse(
         """(float[N,3] x) => (float[N,3] y) <float[N,3] a, float[N,3] b, float[3] w = {2, 3, 5}>
         { a = Neg(x) s = Shape(x) b = Sum(a, w) c = Reshape(b, s) d = Expand(w, s) y = Add(c, d) }"""
@@ -120,6 +120,6 @@ def test_tensorrt_rtx_reads_a_piece_that_emits_a_weight_and_one_that_computes_si
     steps = checked_cut(model, lambda node: node.op_type == "Sum")
     first, _, second = steps
     assert (first.outputs, second.inputs) == (("w", "a"), ("b",))
-    assert_is_read_as_it_is(first)
-    assert_is_read_as_it_is(second)
+    assert_parses_with_the_same_types(first)
+    assert_parses_with_the_same_types(second)
     assert_computes_the_same(model, steps)

@@ -1,4 +1,4 @@
-"""Random graphs, cut: the number of pieces by the longest chain of cuts, and the same results."""
+"""Random graphs, cut: the number of pieces follows from the longest chain of cuts, and the outputs are equal."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def models(*, with_constants: bool) -> st.SearchStrategy[onnx.ModelProto]:
 
 
 class Chains:
-    """How many cuts are on the longest way to a value, by the words of the definition."""
+    """The number of cuts on the longest path to a value, computed from its definition."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         makers = {name: node for node in model.graph.node for name in node.output}
@@ -129,7 +129,7 @@ class Chains:
 
 @settings(max_examples=150)
 @given(models(with_constants=False))
-def test_there_is_a_piece_for_each_number_of_cuts_that_work_waits_for_and_no_more(model):
+def test_there_is_one_piece_for_each_stage_with_nodes(model):
     steps = checked_cut(model, is_cut)
     chains = Chains(model)
     pieces = [step for step in steps if isinstance(step, Piece)]
@@ -141,7 +141,7 @@ def test_there_is_a_piece_for_each_number_of_cuts_that_work_waits_for_and_no_mor
 
 @settings(max_examples=150)
 @given(models(with_constants=True))
-def test_sizes_and_constants_change_no_result_and_sizes_do_not_cross(model):
+def test_sizes_do_not_cross_cuts_and_the_outputs_are_equal(model):
     steps = checked_cut(model, is_cut)
     pieces = [step for step in steps if isinstance(step, Piece)]
     assert len(pieces) <= Chains(model).longest + 1

@@ -1,4 +1,4 @@
-"""``export_onnx``: what it takes, what it refuses, what it writes and leaves alone."""
+"""``export_onnx``: its arguments, its errors, and the file it writes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ FAMILIES_FILE = Path(__file__).parents[2] / "support" / "families.py"
 TWO_SIZES = ((160, 224), (224, 160))
 
 
+def do_not_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export an empty graph instead of the model, for tests of other steps."""
+    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
+
+
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -46,21 +52,21 @@ def files(folder: Path) -> list[str]:
         (((160, 224), (160, 224)), r"size: 160x224 is given twice"),
     ],
 )
-def test_a_size_that_makes_no_sense_is_refused(size, message, tmp_path):
+def test_an_invalid_size_is_refused(size, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         export_onnx(build("vgg16"), tmp_path / "model.onnx", size=size)
     assert not files(tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["int8", "FP16", "", None])
-def test_an_unknown_precision_is_refused_and_the_known_listed(precision, tmp_path):
+def test_an_unknown_precision_is_refused(precision, tmp_path):
     with pytest.raises(UsageError, match="precision: expected one of fp32, fp16, bf16, got"):
         export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision)
     assert not files(tmp_path)
 
 
 @pytest.mark.parametrize("labels", [["cat"], ["c"] * 8, ["a", "b", "", "d", "e", "f"]])
-def test_labels_that_do_not_fit_are_refused(labels, tmp_path):
+def test_invalid_labels_are_refused(labels, tmp_path):
     with pytest.raises(UsageError, match="labels: "):
         export_onnx(build("vgg16"), tmp_path / "model.onnx", labels=labels)
     assert not files(tmp_path)
@@ -68,7 +74,7 @@ def test_labels_that_do_not_fit_are_refused(labels, tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("name", ["roi_heads.box_predictor.bbox_pred.bias", "backbone.body.bn1.running_var"])
-def test_weights_that_are_no_numbers_are_refused_by_name(name, value, tmp_path):
+def test_weights_with_nan_or_infinity_are_refused(name, value, tmp_path):
     model = build("resnet18_fpn_max")
     with torch.no_grad():
         model.state_dict()[name][1] = value
@@ -77,8 +83,8 @@ def test_weights_that_are_no_numbers_are_refused_by_name(name, value, tmp_path):
     assert not files(tmp_path)
 
 
-def test_a_folder_is_no_file_to_write(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "_trace", lambda *args: pytest.fail("traced for nothing"))
+def test_a_folder_as_output_is_refused_before_tracing(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "_trace", lambda *args: pytest.fail("the model was traced"))
     with pytest.raises(OutputError, match="it is a folder"):
         export_onnx(build("vgg16"), tmp_path)
 
@@ -125,7 +131,7 @@ def test_a_box_head_that_depends_on_data_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_pytorch_cannot_export_is_one_clear_error(tmp_path):
+def test_a_model_that_pytorch_cannot_export_is_refused(tmp_path):
     model = build("vgg16")
     model.backbone = HasNoOnnxForm(model.backbone)
     with pytest.raises(ExportError) as caught:
@@ -138,7 +144,7 @@ def test_what_pytorch_cannot_export_is_one_clear_error(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "asks_less"), [(None, True), ((160, 224), False)])
-def test_a_static_canvas_is_proposed_where_it_is_not_used_already(size, asks_less, tmp_path, monkeypatch):
+def test_a_static_canvas_is_suggested_if_the_canvas_is_dynamic(size, asks_less, tmp_path, monkeypatch):
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("\nno luck\nwith this")
 
@@ -149,7 +155,7 @@ def test_a_static_canvas_is_proposed_where_it_is_not_used_already(size, asks_les
     assert not files(tmp_path)
 
 
-def test_a_missing_package_of_the_exporter_is_named(tmp_path, monkeypatch):
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
     def fail(*args: Any, **kwargs: Any) -> None:
         raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
 
@@ -165,7 +171,7 @@ class BoomError(Exception):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, BoomError, MemoryError])
 @pytest.mark.parametrize("step", ["_trace", "finalize_graph", "save"])
-def test_an_interrupted_export_leaves_the_old_file_and_no_other(step, error, tmp_path, monkeypatch):
+def test_an_interrupted_export_leaves_the_old_file_only(step, error, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the old model")
 
@@ -176,8 +182,7 @@ def test_an_interrupted_export_leaves_the_old_file_and_no_other(step, error, tmp
         Path(target).write_bytes(b"half a mod")
         raise error
 
-    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
-    monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
+    do_not_trace(monkeypatch)
     if step == "save":
         monkeypatch.setattr(onnx, "save_model", write_half)
     else:
@@ -189,7 +194,7 @@ def test_an_interrupted_export_leaves_the_old_file_and_no_other(step, error, tmp
 
 
 @pytest.mark.parametrize("was_enabled", [True, False])
-def test_no_garbage_is_looked_for_while_pytorch_traces_and_then_as_before(was_enabled, tmp_path, monkeypatch):
+def test_garbage_collection_is_disabled_while_pytorch_traces(was_enabled, tmp_path, monkeypatch):
     seen = []
 
     def stop(*args, **options):
@@ -209,7 +214,7 @@ def test_no_garbage_is_looked_for_while_pytorch_traces_and_then_as_before(was_en
 
 
 @pytest.mark.parametrize("family", ["vgg16", "resnet18_fpn_max", "resnet50_fpn_v2"])
-def test_the_users_model_is_left_as_it_is(family, exports):
+def test_the_users_model_is_unchanged(family, exports):
     export = exports(family)
     after = export.model.state_dict()
     assert list(after) == list(export.weights_before)
@@ -220,7 +225,7 @@ def test_the_users_model_is_left_as_it_is(family, exports):
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in export.model.modules())
 
 
-def test_a_manifest_is_returned_and_carried_in_the_file(exports):
+def test_the_returned_manifest_is_in_the_file(exports):
     export = exports("resnet18_fpn_max")
     model = onnx.load(export.path)
     (entry,) = model.metadata_props
@@ -250,15 +255,13 @@ def test_the_opset_is_the_lowest_that_has_the_types(precision, opset, tmp_path, 
         export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision)
     assert isinstance(caught.value.__cause__, StopError)
     assert asked == [opset]
-    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
-    monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
+    do_not_trace(monkeypatch)
     assert export_onnx(build("vgg16"), tmp_path / "model.onnx", precision=precision).opset == opset
 
 
 @pytest.mark.parametrize(("precision", "warned"), [("bf16", True), ("fp16", False)])
-def test_the_command_says_where_bf16_runs(precision, warned, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
-    monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
+def test_the_command_reports_where_bf16_runs(precision, warned, tmp_path, monkeypatch, capsys):
+    do_not_trace(monkeypatch)
     checkpoint, output = tmp_path / "checkpoint.pth", tmp_path / "model.onnx"
     torch.save(build("vgg16").state_dict(), checkpoint)
     command = ["export", str(checkpoint), "--arch", f"{FAMILIES_FILE}:vgg16", "-o", str(output)]
@@ -268,9 +271,8 @@ def test_the_command_says_where_bf16_runs(precision, warned, tmp_path, monkeypat
     assert ("  runs:    with TensorRT and CUDA only" in printed) is warned
 
 
-def test_all_that_is_given_is_in_the_manifest(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
-    monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
+def test_the_arguments_are_in_the_manifest(tmp_path, monkeypatch):
+    do_not_trace(monkeypatch)
     manifest = export_onnx(
         build("resnet18_fpn_max"),
         tmp_path / "model.onnx",
@@ -317,7 +319,7 @@ def test_inputs_and_outputs(family, precision, size, shape, exports):
     ]
 
 
-def test_a_static_canvas_gives_the_answers_of_the_dynamic_graph(exports):
+def test_a_static_canvas_gives_the_detections_of_the_dynamic_graph(exports):
     dynamic, static = exports("vgg16"), exports("vgg16", size=(160, 224))
     assert static.manifest.canvases == ((160, 224),)
     images, sizes = network_input(dynamic.model, dynamic.spec, LANDSCAPE)
@@ -330,7 +332,7 @@ def test_a_static_canvas_gives_the_answers_of_the_dynamic_graph(exports):
         np.testing.assert_allclose(a.scores, b.scores, rtol=0, atol=1e-6)
 
 
-def test_several_sizes_give_the_answers_of_the_dynamic_graph_and_are_all_that_fits(exports):
+def test_several_sizes_give_the_detections_of_the_dynamic_graph(exports):
     dynamic, several = exports("resnet18_fpn_max"), exports("resnet18_fpn_max", size=TWO_SIZES)
     assert several.manifest.canvases == TWO_SIZES
     for shape in (LANDSCAPE, PORTRAIT):

@@ -19,7 +19,8 @@ from frcnn.exporter.graph.finalize import finalize_graph
 from frcnn.plugins import DOMAIN, OPERATORS
 from frcnn.spec import MANIFEST_KEY, SCHEMA_VERSION, Manifest, ModelSpec
 
-FLOAT, HALF, INT32 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT32
+FLOAT, HALF, BF16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
+INT32 = onnx.TensorProto.INT32
 
 POOLING = {"vgg16": ("MultiscaleRoIPool", 1), "resnet18_fpn_max": ("MultiscaleRoIPool", 3)}
 POOLING |= {"resnet50_fpn": ("MultiscaleRoIAlign", 4), "swin_fpn": ("MultiscaleRoIAlign", 2)}
@@ -61,21 +62,41 @@ def test_attributes_are_those_of_the_model(exports):
     assert values["level_thresholds"] == list(pooler.level_thresholds)
 
 
-@pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn"])
-def test_half_precision_layers_have_float16_inputs(family, exports):
-    model = onnx.load(exports(family, "fp16").path)
+@pytest.mark.parametrize(
+    ("family", "precision", "element"),
+    [
+        ("vgg16", "fp16", HALF),
+        ("resnet50_fpn", "fp16", HALF),
+        ("vgg16", "bf16", BF16),
+        ("mobilenet_v3_large_fpn", "bf16", BF16),
+    ],
+)
+def test_heavy_layers_have_the_precision_and_others_are_float32(family, precision, element, exports):
+    model = onnx.load(exports(family, precision).path)
     types = element_types(model)
     inputs: dict[str, set[tuple[int, ...]]] = {}
     for node in model.graph.node:
         inputs.setdefault(node.op_type, set()).add(tuple(types[name] for name in node.input if name))
     heavy = {kind for name in ("Conv", "Gemm", "MatMul") for row in inputs.get(name, ()) for kind in row}
-    assert heavy == {HALF}
+    assert heavy == {element}
     assert inputs["Conv"] and inputs["Gemm"]
     for name in ("Softmax", "Exp", "Sigmoid"):
         assert inputs[name] == {(FLOAT,)}, name
+    assert {row[0] for row in inputs["TopK"]} == {FLOAT}
     assert inputs["GroupedNMS"] == {(FLOAT, FLOAT)}
-    pooling, levels = POOLING[family]
-    assert inputs[pooling] == {(FLOAT, *[HALF] * levels)}
+    pooling, levels = POOLING.get(family, ("MultiscaleRoIAlign", 2))
+    assert inputs[pooling] == {(FLOAT, *[element] * levels)}
+    assert not {HALF, BF16} - {element} & set(types.values())
+    if precision == "bf16":
+        assert inputs.get("HardSwish", {(FLOAT,)}) == {(FLOAT,)}, "TensorRT does not support bfloat16"
+    assert {value.name: types[value.name] for value in (*model.graph.input, *model.graph.output)} == {
+        "images": element,
+        "image_sizes": INT32,
+        "num_detections": INT32,
+        "boxes": FLOAT,
+        "scores": FLOAT,
+        "labels": INT32,
+    }
 
 
 @pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn"])

@@ -27,31 +27,31 @@ from frcnn.spec import ModelSpec, Size
 
 MIN_PAIRS = 20
 MAX_UNMATCHED = 0.01
-TIMES_EAGERS_OWN = 2.0
+MAX_RELATIVE_ERROR = 2.0
 
 
-def eager_answers(model: Any, spec: ModelSpec, images: Tensor, sizes: list[Size]) -> list[list[Detections]]:
-    """Return what eager float32 says with oneDNN and without: both are right."""
+def eager_detections(model: Any, spec: ModelSpec, images: Tensor, sizes: list[Size]) -> list[list[Detections]]:
+    """Return the detections of eager float32 with oneDNN and without, which are both correct."""
     with warnings.catch_warnings():
-        # PyTorch warns of a setting of its own that the context manager touches.
         warnings.filterwarnings("ignore", message=".*TF32|.*tf32", category=UserWarning)
-        answers = []
+        found = []
         for enabled in (True, False):
             with torch.backends.mkldnn.flags(enabled=enabled):
-                answers.append(network_detections(model, spec, images, sizes))
-    return answers
+                found.append(network_detections(model, spec, images, sizes))
+    return found
 
 
 def assert_as_exact_as_eager(export: Exported, session: Any, images: Tensor, sizes: list[Size]) -> Noise:
     truth = network_detections(as_float64(export.model), export.spec, images, sizes)
     eager = [
-        noise_between(truth, answer, export.spec) for answer in eager_answers(export.model, export.spec, images, sizes)
+        noise_between(truth, output, export.spec)
+        for output in eager_detections(export.model, export.spec, images, sizes)
     ]
     found = noise_between(truth, detections(run_bare(session, images, sizes), sizes), export.spec)
     assert found.pairs > MIN_PAIRS
     assert found.unmatched <= max(MAX_UNMATCHED, *(noise.unmatched for noise in eager))
-    assert found.box_px_rms <= TIMES_EAGERS_OWN * max(noise.box_px_rms for noise in eager)
-    assert found.score_rms <= TIMES_EAGERS_OWN * max(noise.score_rms for noise in eager)
+    assert found.box_px_rms <= MAX_RELATIVE_ERROR * max(noise.box_px_rms for noise in eager)
+    assert found.score_rms <= MAX_RELATIVE_ERROR * max(noise.score_rms for noise in eager)
     return found
 
 
@@ -65,7 +65,7 @@ def test_a_batch_of_four_is_as_exact_as_eager(family, shape, exports):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_answer_for_an_image_is_the_same_alone_and_in_any_batch(family, exports):
+def test_an_image_gives_the_same_detections_alone_and_in_any_batch(family, exports):
     export = exports(family)
     session = exports.session(export)
     images, sizes = network_input(export.model, export.spec, LANDSCAPE)
@@ -98,7 +98,7 @@ def test_a_canvas_one_step_high_or_wide_is_as_exact_as_eager(family, canvas, exp
     assert_as_exact_as_eager(export, exports.session(export), tiny.contiguous(), sizes)
 
 
-def test_the_files_need_nothing_of_ours(exports, tmp_path):
+def test_onnxruntime_alone_runs_a_file(exports, tmp_path):
     export = exports("resnet18_fpn_max")
     images, sizes = network_input(export.model, export.spec, LANDSCAPE)
     np.savez(tmp_path / "input.npz", images=images.numpy(), image_sizes=np.array(sizes, np.int32))
@@ -126,7 +126,7 @@ assert not {"frcnn", "torch", "onnx"} & set(sys.modules), "something else was im
 
 
 @pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn"])
-def test_half_precision_backbones_and_heads_answer_as_in_pytorch(family, exports):
+def test_half_precision_detections_match_those_of_pytorch(family, exports):
     """The layers that are in half precision, on the same input, in both programs.
 
     Which proposals survive turns on last bits of half-precision scores, and random weights do not separate them, so
@@ -145,12 +145,12 @@ def test_half_precision_backbones_and_heads_answer_as_in_pytorch(family, exports
     own = noise_between(exact, in_pytorch, half.spec)
     found = noise_between(exact, in_onnxruntime, half.spec)
     assert found.pairs > MIN_PAIRS
-    assert found.unmatched <= TIMES_EAGERS_OWN * max(own.unmatched, MAX_UNMATCHED)
-    assert found.box_px_rms <= TIMES_EAGERS_OWN * own.box_px_rms
-    assert found.score_rms <= TIMES_EAGERS_OWN * own.score_rms
+    assert found.unmatched <= MAX_RELATIVE_ERROR * max(own.unmatched, MAX_UNMATCHED)
+    assert found.box_px_rms <= MAX_RELATIVE_ERROR * own.box_px_rms
+    assert found.score_rms <= MAX_RELATIVE_ERROR * own.score_rms
 
 
-def test_the_best_half_precision_detections_are_those_of_eager_float32(exports):
+def test_the_best_half_precision_detections_match_eager_float32(exports):
     """Not so with RoI max pooling, which rounds RoIs: half a last bit can move a pooled grid by a whole cell."""
     export = exports("resnet50_fpn", "fp16")
     for shape in SHAPES:

@@ -1,4 +1,4 @@
-"""The deployable module, stage by stage and whole, in eager PyTorch against torchvision."""
+"""The deployable module and its stages in eager PyTorch, compared with torchvision."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_float32_floor_is_the_largest_float32_that_is_not_greater(value):
 
 
 @pytest.mark.parametrize("value", [0.3, 0.5, 0.7, 0.45, 0.6, 0.05])
-def test_comparing_with_the_floor_is_comparing_with_the_float64_threshold(value):
+def test_the_floor_decides_as_the_float64_threshold(value):
     near = np.float32(value).view(np.int32) + np.arange(-50, 50, dtype=np.int32)
     overlaps = near.astype(np.int32).view(np.float32)
     expected = overlaps.astype(np.float64) > value
@@ -53,7 +53,7 @@ def random_boxes(count: int, *, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0), (8.0, 9.0, 4.0, 3.0)])
-def test_decode_is_torchvisions_to_the_last_bit(weights):
+def test_decode_equals_torchvision_exactly(weights):
     coder = BoxCoder(weights)
     anchors = random_boxes(500, seed=0)
     moves = torch.randn(500, 4, generator=torch.Generator().manual_seed(1)) * 3
@@ -63,7 +63,7 @@ def test_decode_is_torchvisions_to_the_last_bit(weights):
     assert (moves[:, 2:] > math.log(1000 / 16)).any()
 
 
-def test_clip_and_small_boxes_are_torchvisions_for_each_image():
+def test_clip_and_is_larger_equal_torchvision_for_each_image():
     boxes = torch.stack([random_boxes(200, seed=2), random_boxes(200, seed=3)])
     boxes[:, :20, 2:] = boxes[:, :20, :2] + 5e-3
     sizes = torch.tensor([[150.0, 220.0], [97.0, 131.0]])
@@ -75,7 +75,7 @@ def test_clip_and_small_boxes_are_torchvisions_for_each_image():
         assert torch.equal(torch.nonzero(is_larger(whole, 1e-2)).squeeze(1), kept)
 
 
-def test_clip_takes_boxes_by_class_too():
+def test_clip_accepts_boxes_per_class():
     boxes = random_boxes(60, seed=4).reshape(2, 3, 10, 4)
     sizes = torch.tensor([[150.0, 220.0], [97.0, 131.0]])
     expected = clip(boxes.flatten(1, 2), sizes).reshape(boxes.shape)
@@ -89,9 +89,9 @@ def test_divide_rounds_down(values, divisor):
 
 @pytest.fixture
 def per_class_nms(monkeypatch):
-    """Let torchvision suppress class by class and level by level, whatever the number of boxes.
+    """Make torchvision apply NMS per class and level for any number of boxes.
 
-    On few boxes it shifts the boxes of each class apart instead, whose rounding decides borderline overlaps otherwise.
+    For few boxes it shifts the boxes of each class apart instead, which rounds borderline overlaps differently.
     """
     monkeypatch.setattr(
         torchvision_boxes, "_batched_nms_coordinate_trick", torchvision_boxes._batched_nms_vanilla, raising=True
@@ -99,12 +99,12 @@ def per_class_nms(monkeypatch):
 
 
 def is_tied_for_the_last_place(found: Detections, maximum: int) -> np.ndarray:
-    """Return which detections of a full list another of the same score may have pushed out of it."""
+    """Return which detections of a full list compete with others of the same score for the last place."""
     return (found.scores == found.scores.min()) & (len(found) == maximum)
 
 
 def in_canonical_order(found: Detections, maximum: int) -> np.ndarray:
-    """Return rows of (score, label, box), those of equal score in the order of their labels and boxes."""
+    """Return rows of (score, label, box), with equal scores ordered by label and box."""
     rows = np.concatenate([found.scores[:, None], found.labels[:, None], found.boxes], axis=1).astype(np.float64)
     rows = rows[~is_tied_for_the_last_place(found, maximum)]
     return rows[np.lexsort((*rows.T[::-1][:-1], -rows[:, 0]))]
@@ -118,8 +118,8 @@ def folded(model: torch.nn.Module, spec) -> torch.nn.Module:
 
 @pytest.mark.usefixtures("per_class_nms")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_detections_are_torchvisions_to_the_last_bit(family, exports):
-    """With the same folded weights there is nothing left to round differently: labels, counts, scores, boxes."""
+def test_detections_equal_torchvision_exactly(family, exports):
+    """With the same folded weights both round alike: labels, counts, scores, boxes."""
     model, spec = exports.model(family), exports.spec(family)
     deployable, eager = DeployableFasterRCNN(model, spec), folded(model, spec)
     maximum = spec.roi_heads.detections_per_img
@@ -136,7 +136,7 @@ def test_detections_are_torchvisions_to_the_last_bit(family, exports):
 
 @pytest.mark.usefixtures("per_class_nms")
 @pytest.mark.parametrize("family", ["resnet50_fpn", "mobilenet_v3_large_fpn", "vgg16"])
-def test_proposals_are_torchvisions_to_the_last_bit_and_padded(family, exports):
+def test_proposals_equal_torchvision_exactly_and_are_padded(family, exports):
     model, spec = exports.model(family), exports.spec(family)
     images, sizes = network_input(model, spec, LANDSCAPE)
     deployable = DeployableFasterRCNN(model, spec)
@@ -153,7 +153,7 @@ def test_proposals_are_torchvisions_to_the_last_bit_and_padded(family, exports):
         assert (padded[len(boxes) :] == torch.tensor(ABSENT_ROI)).all()
 
 
-def test_an_absent_proposal_has_no_detections(exports):
+def test_a_padding_proposal_has_no_detections(exports):
     model, spec = exports.model("vgg16"), exports.spec("vgg16")
     images, sizes = network_input(model, spec, LANDSCAPE)
     deployable = DeployableFasterRCNN(model, spec)
@@ -176,7 +176,7 @@ def test_an_absent_proposal_has_no_detections(exports):
 
 
 @pytest.mark.parametrize(("family", "score_thresh"), [("vgg16", 0.3), ("resnet18_fpn_max", 0.2)])
-def test_rows_past_the_count_are_zero_and_the_others_fall(family, score_thresh, exports):
+def test_scores_decrease_and_rows_after_the_count_are_zero(family, score_thresh, exports):
     model, spec = exports.model(family), exports.spec(family)
     images, sizes = network_input(model, spec, LANDSCAPE)
     deployable = DeployableFasterRCNN(model, spec)
@@ -198,7 +198,7 @@ def test_rows_past_the_count_are_zero_and_the_others_fall(family, score_thresh, 
         assert not boxes[i, n:].any() and not scores[i, n:].any() and not labels[i, n:].any()
 
 
-def test_the_answer_for_an_image_does_not_depend_on_its_neighbours(exports):
+def test_detections_do_not_depend_on_the_other_images_of_the_batch(exports):
     model, spec = exports.model("resnet18_fpn_max"), exports.spec("resnet18_fpn_max")
     images, sizes = network_input(model, spec, LANDSCAPE)
     deployable = DeployableFasterRCNN(model, spec)
@@ -209,7 +209,7 @@ def test_the_answer_for_an_image_does_not_depend_on_its_neighbours(exports):
     assert all(torch.equal(a, b.flip(0)) for a, b in zip(together, backwards, strict=True))
 
 
-def test_half_precision_is_for_the_heavy_layers_only(exports):
+def test_only_heavy_layers_are_in_half_precision(exports):
     model, spec = exports.model("resnet50_fpn"), exports.spec("resnet50_fpn")
     deployable = DeployableFasterRCNN(model, spec, "fp16")
     assert {p.dtype for p in deployable.parameters()} == {torch.float16}

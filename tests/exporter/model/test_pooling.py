@@ -1,3 +1,5 @@
+"""``MultiScaleRoIPool`` compared with torchvision's ``roi_pool`` and the reference of the operator."""
+
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -29,7 +31,7 @@ def present_rois(levels: int) -> list[torch.Tensor]:
     return [r[(side >= 0).all(1) & side.prod(1).isfinite()] for r, side in zip(rois, sides, strict=True)]
 
 
-def test_one_map_is_torchvisions_roi_pool():
+def test_one_map_equals_torchvisions_roi_pool():
     rois = present_rois(1)
     features = feature_maps(1, stride=16)
     pooled = MultiScaleRoIPool(["0"], 7)(features, rois, [CANVAS] * 2)
@@ -37,7 +39,7 @@ def test_one_map_is_torchvisions_roi_pool():
     assert pooled.shape == (len(rois[0]) + len(rois[1]), 3, 7, 7)
 
 
-def test_each_roi_is_pooled_from_the_level_of_the_operators_reference():
+def test_several_maps_equal_the_reference_of_the_operator():
     levels, grid = 4, (5, 6)
     rois = present_rois(levels)
     features = feature_maps(levels)
@@ -54,7 +56,7 @@ def test_each_roi_is_pooled_from_the_level_of_the_operators_reference():
     assert torch.equal(found, torch.cat([expected[i, : len(r)] for i, r in enumerate(rois)]))
 
 
-def test_maps_that_are_not_named_are_left_out():
+def test_only_named_maps_are_pooled():
     features = feature_maps(2)
     pooler = MultiScaleRoIPool(["1"], 7)
     pooled = pooler(features, present_rois(1), [CANVAS] * 2)
@@ -62,7 +64,7 @@ def test_maps_that_are_not_named_are_left_out():
     assert torch.equal(pooled, roi_pool(features["1"], present_rois(1), (7, 7), 1 / 8))
 
 
-def test_an_image_without_rois_is_no_error():
+def test_an_image_may_have_no_rois():
     rois = [torch.zeros(0, 4), torch.tensor([[3.0, 3.0, 90.0, 90.0]])]
     assert MultiScaleRoIPool(["0", "1"], 7)(feature_maps(2), rois, [CANVAS] * 2).shape == (1, 3, 7, 7)
 
@@ -83,6 +85,6 @@ def test_gradients_flow_through_it():
 
 
 @pytest.mark.parametrize(("given", "grid"), [(7, (7, 7)), ((5, 6), (5, 6))])
-def test_its_text_names_maps_and_grid(given, grid):
+def test_repr_has_maps_and_grid(given, grid):
     pooler = MultiScaleRoIPool(["0", "1"], given)
     assert repr(pooler) == f"MultiScaleRoIPool(featmap_names=['0', '1'], output_size={grid})"

@@ -1,3 +1,5 @@
+"""The description that is read from a live model."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What differs between the families."""
+    """The parts of a description that differ between families."""
 
     scales: tuple[float, ...]
     thresholds: tuple[float, ...]
@@ -63,7 +65,7 @@ def test_every_family_has_an_expectation():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_is_read_off_the_live_model(family):
+def test_the_description_of_a_family(family):
     expected = EXPECTED[family]
     spec = read_model_spec(build(family))
     assert spec.architecture == "FasterRCNN"
@@ -89,7 +91,7 @@ def test_a_family_is_read_off_the_live_model(family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_pooler_is_what_torchvision_infers_from_an_image(family):
+def test_the_pooler_equals_what_torchvision_infers_from_an_image(family):
     model = build(family)
     model([tensor(photographs(LANDSCAPE)[0])])
     pooler = read_model_spec(model).roi_heads.pooler
@@ -103,7 +105,7 @@ def test_the_pooler_is_what_torchvision_infers_from_an_image(family):
 
 
 @pytest.mark.slow
-def test_thresholds_mean_and_sizes_are_the_models_own():
+def test_thresholds_mean_and_sizes_are_read_from_the_model():
     spec = read_model_spec(build("resnet18_fpn_max"))
     assert spec.transform == TransformSpec(
         min_size=160,
@@ -116,12 +118,12 @@ def test_thresholds_mean_and_sizes_are_the_models_own():
     assert spec.roi_heads == RoIHeadsSpec(
         pooler=spec.roi_heads.pooler, score_thresh=0.2, nms_thresh=0.3, detections_per_img=20
     )
-    opt = read_model_spec(build("vgg16"))
-    assert (opt.transform.image_mean, opt.transform.image_std) == IMAGENET
-    assert (opt.roi_heads.score_thresh, opt.roi_heads.nms_thresh) == (0.05, 0.5)
+    default = read_model_spec(build("vgg16"))
+    assert (default.transform.image_mean, default.transform.image_std) == IMAGENET
+    assert (default.roi_heads.score_thresh, default.roi_heads.nms_thresh) == (0.05, 0.5)
 
 
-def test_changes_to_the_live_model_are_seen():
+def test_changes_of_the_live_model_are_read():
     model = build("vgg16")
     model.roi_heads.score_thresh = 0.125
     model.rpn._pre_nms_top_n["testing"] = 77
@@ -154,7 +156,7 @@ def test_another_number_of_labels_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("canvas", [(160, 224), (32, 160)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_feature_maps_are_the_ones_the_backbone_makes(family, canvas):
+def test_feature_map_sizes_equal_those_of_the_backbone(family, canvas):
     model = build(family)
     with torch.no_grad():
         maps = model.backbone(torch.zeros(1, 3, *canvas))
