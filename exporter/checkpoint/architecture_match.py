@@ -87,11 +87,11 @@ def compare(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Misf
     wanted = {name: tensor for name, tensor in expected.items() if not name.endswith(_COUNTER)}
     misshaped = []
     for name in given.keys() & wanted.keys():
-        theirs, ours = given[name], wanted[name]
-        if theirs.shape != ours.shape:
-            misshaped.append(f"{name} is {tuple(theirs.shape)}, expected {tuple(ours.shape)}")
-        elif ours.is_floating_point() and not theirs.is_floating_point():
-            misshaped.append(f"{name} is {_dtype(theirs)}, expected floating point")
+        found, needed = given[name], wanted[name]
+        if found.shape != needed.shape:
+            misshaped.append(f"{name} is {tuple(found.shape)}, expected {tuple(needed.shape)}")
+        elif needed.is_floating_point() and not found.is_floating_point():
+            misshaped.append(f"{name} is {_dtype(found)}, expected floating point")
     return Misfit(
         missing=tuple(name for name in wanted if name not in given),
         unexpected=tuple(name for name in given if name not in wanted),
@@ -166,7 +166,7 @@ def infer_architecture(
             return name, f"architecture: {name}, named in the checkpoint; names and shapes fit"
     raise CheckpointError(
         f"{source} fits {len(fitting)} architectures with the same names and shapes: {', '.join(fitting)}",
-        hint=f"say which one it was trained as: {' or '.join(f'--arch {name}' for name in fitting)}",
+        hint=f"name the one it was trained as: {' or '.join(f'--arch {name}' for name in fitting)}",
     )
 
 

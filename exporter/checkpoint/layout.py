@@ -105,7 +105,7 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
             notes = (f"weights: {chosen[0].entry!r}, the running average, out of {listed} (--state-key takes another)",)
     if len(chosen) != 1:
         raise CheckpointError(
-            f"{source} holds {len(chosen)} detectors: {listed}", hint="say which with --state-key (state_key=...)"
+            f"{source} holds {len(chosen)} detectors: {listed}", hint="choose one with --state-key (state_key=...)"
         )
     one = chosen[0]
     _require_plain(one.state, source)

@@ -241,10 +241,10 @@ def _load(model: FasterRCNN, state: Mapping[str, Tensor], *, source: Path, arch:
     renamed = with_current_names(state, expected)
     misfit = compare(renamed, expected)
     if any(line.startswith(f"{CLASS_SCORES} ") for line in misfit.misshaped):
-        theirs, ours = (side[CLASS_SCORES].shape[0] for side in (renamed, expected))
-        if theirs != ours:
+        trained, built = (side[CLASS_SCORES].shape[0] for side in (renamed, expected))
+        if trained != built:
             raise CheckpointError(
-                f"the weights in {source} are for {theirs} classes (the background included), {arch} built {ours}",
+                f"the weights in {source} are for {trained} classes (the background included), {arch} built {built}",
                 hint="let the function take num_classes, or build as many classes as were trained",
             )
     if misfit.misshaped:

@@ -24,13 +24,12 @@ from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.exporter.model.supported import require_supported
 from frcnn.files import replacing
 from frcnn.spec import PRECISIONS, SCHEMA_VERSION, Manifest, ModelSpec, Precision, Size
+from frcnn.spec.engine import INPUTS, OUTPUTS
 
-__all__ = ["INPUT_NAMES", "OPSETS", "OUTPUT_NAMES", "export_onnx"]
+__all__ = ["OPSETS", "export_onnx"]
 
 OPSETS: Final[dict[Precision, int]] = {"fp32": 20, "fp16": 20, "bf16": 22}
 """Opset of the standard operators. More runtimes support 20 than 22; Conv supports bfloat16 from 22 on."""
-INPUT_NAMES = ("images", "image_sizes")
-OUTPUT_NAMES = ("num_detections", "boxes", "scores", "labels")
 
 
 def export_onnx(
@@ -117,8 +116,8 @@ def _trace(
                 (images, image_sizes),
                 dynamo=True,
                 opset_version=OPSETS[precision],
-                input_names=list(INPUT_NAMES),
-                output_names=list(OUTPUT_NAMES),
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
                 dynamic_shapes={"images": {0: batch, **canvas_dims}, "image_sizes": {0: batch}},
                 verbose=False,
             )
