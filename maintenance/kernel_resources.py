@@ -24,7 +24,7 @@ def survey(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[str, Any]:
     rows = []
     for label, kernel in every_kernel().items():
         for architecture in architectures:
-            code = compile_kernel(kernel, architecture, cache=KernelCache(None)).code
+            code = compile_kernel(kernel, architecture, cache=KernelCache(None))
             row = {"kernel": label, "architecture": architecture, "threads": kernel.block[0] * kernel.block[1]}
             rows.append(row | asdict(resource_usage(kernel, architecture)) | {"code_bytes": len(code)})
     return {"frcnn": __version__, "nvrtc": ".".join(map(str, compiler_version())), "rows": rows}

@@ -1,7 +1,7 @@
 """The custom operators of the ONNX domain ``frcnn``, version 1: one folder each, with all its faces.
 
-``spec`` says what an operator is, once; ``reference`` is its meaning in PyTorch; ``function`` is the ONNX function
-body in standard operators, which lets any ONNX runtime execute it. Importing this package imports no torch.
+``spec`` defines an operator; ``reference`` is its meaning in PyTorch; ``function`` is its ONNX function body, which any
+ONNX runtime can execute; ``kernel`` runs it on CUDA. Importing this package imports no torch.
 
 Letters: N images, R RoIs per image, C channels, H and W feature map size, L levels, G groups, M boxes a group.
 """

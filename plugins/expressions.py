@@ -1,50 +1,45 @@
-"""Sizes as text: ``"16*T*(T + 1)"``, read once and computed with integers or with TensorRT's symbolic ones.
+"""Sizes as text, like ``"16*T*(T + 1)"``, evaluated with integers or with TensorRT's symbolic ones.
 
-Shapes, launch grids and integer arguments of the kernels are stated in this little language: names, whole numbers,
-``+ - * //``, parentheses, ``min``, ``max`` and ``ceil_div``. One text then serves Python, TensorRT and a manifest.
+Shapes, launch grids and integer arguments of the kernels are such expressions: names, whole numbers, ``+ - * //``,
+parentheses, ``min``, ``max`` and ``ceil_div``. One text serves Python, TensorRT and a manifest.
 """
 
 from __future__ import annotations
 
 import ast
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["INTEGERS", "Arithmetic", "evaluate", "names_in"]
+__all__ = ["INTEGERS", "Arithmetic", "evaluate"]
 
 Value = TypeVar("Value")
+
+_OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arithmetic(Generic[Value]):
-    """How to compute: with plain integers, or with symbols that a builder keeps."""
+    """Arithmetic on plain integers, or on symbols that have Python's operators."""
 
     constant: Callable[[int], Value]
-    add: Callable[[Value, Value], Value]
-    subtract: Callable[[Value, Value], Value]
-    multiply: Callable[[Value, Value], Value]
-    floor_div: Callable[[Value, Value], Value]
     ceil_div: Callable[[Value, Value], Value]
     minimum: Callable[[Value, Value], Value]
     maximum: Callable[[Value, Value], Value]
 
 
-INTEGERS: Arithmetic[int] = Arithmetic(
-    constant=int,
-    add=lambda a, b: a + b,
-    subtract=lambda a, b: a - b,
-    multiply=lambda a, b: a * b,
-    floor_div=lambda a, b: a // b,
-    ceil_div=lambda a, b: -(-a // b),
-    minimum=min,
-    maximum=max,
-)
+INTEGERS: Arithmetic[int] = Arithmetic(constant=int, ceil_div=lambda a, b: -(-a // b), minimum=min, maximum=max)
 
 
 def evaluate(text: str, sizes: Mapping[str, Value], arithmetic: Arithmetic[Value]) -> Value:
-    """Compute an expression.
+    """Evaluate an expression.
 
     Args:
         text: the expression.
@@ -52,15 +47,25 @@ def evaluate(text: str, sizes: Mapping[str, Value], arithmetic: Arithmetic[Value
         arithmetic: how to compute.
 
     Raises:
-        ValueError: the text is no expression of this language, or a name has no value.
+        ValueError: the text is not an expression of this language, or a name has no value.
     """
-    return _evaluate(_parse(text), text, sizes, arithmetic)
+    functions = {"ceil_div": arithmetic.ceil_div, "min": arithmetic.minimum, "max": arithmetic.maximum}
 
+    def value(node: ast.expr) -> Value:
+        match node:
+            case ast.Constant(value=int(number)):
+                return arithmetic.constant(number)
+            case ast.Name(id=name) if name in sizes:
+                return sizes[name]
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                result: Value = _OPERATORS[type(op)](value(left), value(right))
+                return result
+            case ast.Call(func=ast.Name(id=name), args=[first, second], keywords=[]) if name in functions:
+                return functions[name](value(first), value(second))
+        known = ", ".join(sorted(sizes)) or "none"
+        raise ValueError(f"not a size: {ast.unparse(node)!r} in {text!r}; known names: {known}")
 
-def names_in(text: str) -> frozenset[str]:
-    """Return the names of sizes in an expression."""
-    functions = {id(node.func) for node in ast.walk(_parse(text)) if isinstance(node, ast.Call)}
-    return frozenset(n.id for n in ast.walk(_parse(text)) if isinstance(n, ast.Name) and id(n) not in functions)
+    return value(_parse(text))
 
 
 @cache
@@ -69,30 +74,3 @@ def _parse(text: str) -> ast.expr:
         return ast.parse(text, mode="eval").body
     except SyntaxError as error:
         raise ValueError(f"not a size: {text!r}") from error
-
-
-def _evaluate(node: ast.expr, text: str, sizes: Mapping[str, Value], arithmetic: Arithmetic[Value]) -> Value:
-    def inner(part: ast.expr) -> Value:
-        return _evaluate(part, text, sizes, arithmetic)
-
-    operations: dict[Any, Callable[[Value, Value], Value]] = {
-        ast.Add: arithmetic.add,
-        ast.Sub: arithmetic.subtract,
-        ast.Mult: arithmetic.multiply,
-        ast.FloorDiv: arithmetic.floor_div,
-        "ceil_div": arithmetic.ceil_div,
-        "min": arithmetic.minimum,
-        "max": arithmetic.maximum,
-    }
-    match node:
-        case ast.Constant(value=int(number)):
-            return arithmetic.constant(number)
-        case ast.Name(id=name) if name in sizes:
-            return sizes[name]
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in operations:
-            return operations[type(op)](inner(left), inner(right))
-        case ast.Call(func=ast.Name(id=name), args=[first, second], keywords=[]) if name in operations:
-            return operations[name](inner(first), inner(second))
-    raise ValueError(
-        f"not a size: {ast.unparse(node)!r} in {text!r}; known names: {', '.join(sorted(sizes)) or 'none'}"
-    )

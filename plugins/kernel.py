@@ -1,14 +1,14 @@
-"""What a CUDA kernel is: the one statement that compiling, launching, TensorRT and the tests all read.
+"""The description of a CUDA kernel that compiling, launching, TensorRT and the tests read.
 
-A :class:`Kernel` has everything fixed that a compiled one fixes: attributes, element type, layout. Its arguments are,
-in this order, the inputs' pointers, the integers (int32), the outputs' pointers: the order of TensorRT's ahead-of-time
-plugins. An operator that needs two launches has two kernels, wired by the names of their tensors.
+A :class:`Kernel` has fixed attributes, element type and layout. Its arguments are the inputs' pointers, the integers
+(int32) and the outputs' pointers, in the order of TensorRT's ahead-of-time plugins. An operator that needs two launches
+has two kernels, wired by the names of their tensors.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -17,7 +17,18 @@ from frcnn.errors import KernelError
 from frcnn.plugins.expressions import INTEGERS, evaluate
 from frcnn.plugins.operator import Tensor
 
-__all__ = ["ELEMENT_BYTES", "KERNEL_FOLDER", "Constant", "Element", "Kernel", "Launch", "Layout", "check_choice"]
+__all__ = [
+    "ELEMENT_BYTES",
+    "ELEMENT_NUMBERS",
+    "KERNEL_FOLDER",
+    "Constant",
+    "Element",
+    "Kernel",
+    "Launch",
+    "Layout",
+    "check_choice",
+    "read_sizes",
+]
 
 Element = Literal["float32", "float16", "bfloat16"]
 """Element type of feature maps, pooled features and network inputs."""
@@ -28,9 +39,15 @@ Layout = Literal["planar", "channels_last"]
 Constant = int | float | tuple[float, ...]
 
 KERNEL_FOLDER: Final = Path(__file__).parent
-"""Where ``source`` and the ``.cuh`` headers lie."""
+"""Folder of the sources and the ``.cuh`` headers."""
 
 ELEMENT_BYTES: Final[Mapping[str, int]] = {"float32": 4, "int32": 4, "int64": 8, "float16": 2, "bfloat16": 2}
+
+ELEMENT_NUMBERS: Final[Mapping[Element, int]] = {"float32": 0, "float16": 1, "bfloat16": 2}
+"""Value of the macro ``ELEMENT``, see ``cuda/element.cuh``."""
+
+_MAX_BLOCKS: Final = (2**31 - 1, 65535, 65535)
+_INT32_MAX: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +55,10 @@ class Launch:
     """A kernel bound to shapes.
 
     Attributes:
-        grid: blocks in x, y, z; a 0 among them means that there is nothing to do.
+        grid: blocks in x, y, z; a 0 means that there is nothing to do.
         block: threads in x, y, z.
         integers: the int32 arguments.
-        output_shapes: shape of each output.
+        output_shapes: one per output.
     """
 
     grid: tuple[int, int, int]
@@ -56,7 +73,7 @@ class Kernel:
 
     Attributes:
         entry: the name of the ``extern "C"`` function.
-        plugin: the name of its TensorRT plugin; it carries what a plugin's signature fixes.
+        plugin: the name of its TensorRT plugin.
         source: file under :data:`KERNEL_FOLDER`.
         constants: macros that the source is compiled with; floats are rounded to float32.
         inputs: pointers that it reads, with their shapes in letters.
@@ -65,8 +82,8 @@ class Kernel:
         grid: blocks in x, y, z as expressions over the letters.
         block: threads in x, y, z.
         layouts: tensor name -> layout, for the tensors that are not planar.
-        at_most: letter -> the most that the kernel can hold.
-        multiple_of: letter -> what it must be a multiple of.
+        at_most: letter -> its maximum.
+        multiple_of: letter -> a number that it must be a multiple of.
     """
 
     entry: str
@@ -87,28 +104,17 @@ class Kernel:
         return {name: _literal(value) for name, value in self.constants.items()}
 
     def sizes(self, input_shapes: Sequence[Sequence[int]]) -> dict[str, int]:
-        """Read the value of every letter off the inputs' shapes.
+        """Return the value of every letter in the inputs' shapes.
 
         Args:
             input_shapes: one per input.
 
         Raises:
-            KernelError: a shape of another rank, a letter with two values, or one beyond what the kernel can hold.
+            KernelError: a shape has another rank, or a letter has two values or one that the kernel cannot take.
         """
         if len(input_shapes) != len(self.inputs):
             raise KernelError(f"{self.entry} takes {len(self.inputs)} inputs, got {len(input_shapes)}")
-        sizes: dict[str, int] = {}
-        for tensor, shape in zip(self.inputs, input_shapes, strict=True):
-            if len(shape) != len(tensor.shape):
-                raise KernelError(
-                    f"{self.entry}: {tensor.name} must have the shape ({', '.join(tensor.shape)}), got {tuple(shape)}"
-                )
-            for letter, size in zip(tensor.shape, shape, strict=True):
-                expected = int(letter) if letter.isdigit() else sizes.setdefault(letter, int(size))
-                if size != expected:
-                    raise KernelError(
-                        f"{self.entry}: {letter} of {tensor.name} must be {expected}, got {size} in {tuple(shape)}"
-                    )
+        sizes = read_sizes(self.entry, self.inputs, input_shapes)
         self._check(sizes)
         return sizes
 
@@ -116,7 +122,7 @@ class Kernel:
         """Return the launch for the values of the letters, as :meth:`sizes` gives them.
 
         Raises:
-            KernelError: a letter is beyond what the kernel can hold.
+            KernelError: the kernel cannot take a letter's value, or the launch would be too large for CUDA.
         """
         self._check(sizes)
 
@@ -147,16 +153,27 @@ class Kernel:
                 )
 
 
-_MAX_BLOCKS: Final = (2**31 - 1, 65535, 65535)
-_INT32_MAX: Final = 2**31 - 1
-
-
-def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
-    """Refuse a value that is not among the choices.
+def read_sizes(owner: str, tensors: Sequence[Tensor], shapes: Sequence[Sequence[int | None]]) -> dict[str, int]:
+    """Return the value of every letter in the tensors' shapes; None is a size that is not known yet.
 
     Raises:
-        KernelError: it lists them.
+        KernelError: a shape has another rank, or a letter has two values.
     """
+    sizes: dict[str, int] = {}
+    for tensor, shape in zip(tensors, shapes, strict=True):
+        text = f"({', '.join('?' if size is None else str(size) for size in shape)})"
+        if len(shape) != len(tensor.shape):
+            raise KernelError(f"{owner}: {tensor.name} must have the shape ({', '.join(tensor.shape)}), got {text}")
+        for letter, size in zip(tensor.shape, shape, strict=True):
+            if size is not None:
+                expected = int(letter) if letter.isdigit() else sizes.setdefault(letter, int(size))
+                if size != expected:
+                    raise KernelError(f"{owner}: {letter} of {tensor.name} must be {expected}, got {size} in {text}")
+    return sizes
+
+
+def check_choice(what: str, value: str, choices: Collection[str]) -> None:
+    """Raise KernelError, which lists the choices, for a value that is not among them."""
     if value not in choices:
         raise KernelError(f"{what} must be one of {', '.join(choices)}, got {value!r}")
 

@@ -1,4 +1,4 @@
-"""What every face of a custom operator is checked against."""
+"""The specification of a custom operator; every face of it is checked against this."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ElementType = Literal["float32", "int32", "int64", "float16", "bfloat16", "featu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """An input or output: its name, element type and shape in the letters of the room's docstring.
+    """An input or output; its shape is in the letters of the room's docstring.
 
     Attributes:
-        name: the formal name; a variadic input's names are this with the level appended.
+        name: the formal name; a variadic input's names have the level appended.
         element: element type.
         shape: one letter or expression per dimension.
-        variadic: whether one tensor per feature level is meant.
+        variadic: whether there is one tensor per feature level.
     """
 
     name: str

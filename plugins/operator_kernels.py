@@ -1,23 +1,45 @@
-"""Which kernels an operator has, for callers that know it by its name."""
+"""The kernels of each operator, by its name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from frcnn.errors import KernelError
+from frcnn.plugins import OPERATORS
 from frcnn.plugins.grouped_nms.kernel import kernels as grouped_nms_kernels
 from frcnn.plugins.kernel import Element, Kernel, Layout, check_choice
 from frcnn.plugins.multiscale_roi_align.kernel import kernels as multiscale_roi_align_kernels
 from frcnn.plugins.multiscale_roi_pool.kernel import kernels as multiscale_roi_pool_kernels
 
-__all__ = ["KERNELS", "kernels_of"]
+__all__ = ["kernels_for", "kernels_of"]
 
-KERNELS: Final[Mapping[str, Callable[..., tuple[Kernel, ...]]]] = {
+_KERNELS: Final[Mapping[str, Callable[..., tuple[Kernel, ...]]]] = {
     "GroupedNMS": grouped_nms_kernels,
     "MultiscaleRoIAlign": multiscale_roi_align_kernels,
     "MultiscaleRoIPool": multiscale_roi_pool_kernels,
 }
-"""Operator -> the function that makes its kernels, in the order in which they run."""
+
+
+def kernels_for(operator: str, attributes: Mapping[str, Any]) -> tuple[Kernel, ...]:
+    """Return the kernels of an operator, in the order in which they run.
+
+    Args:
+        operator: ``GroupedNMS``, ``MultiscaleRoIAlign`` or ``MultiscaleRoIPool``.
+        attributes: the operator's attributes by name, and ``element``, ``layout`` and ``output_layout`` of RoI pooling.
+
+    Raises:
+        KernelError: an unknown operator, missing or unknown attributes, or no kernel has these values.
+    """
+    check_choice("operator", operator, sorted(_KERNELS))
+    required = [attribute.name for attribute in OPERATORS[operator].attributes]
+    known = required if operator == "GroupedNMS" else [*required, "element", "layout", "output_layout"]
+    missing = [name for name in required if name not in attributes]
+    unknown = [name for name in attributes if name not in known]
+    if missing or unknown:
+        what = f"needs the attribute {missing[0]!r}" if missing else f"has no attribute {unknown[0]!r}"
+        raise KernelError(f"{operator} {what}", hint=f"its attributes are {', '.join(known)}")
+    return _KERNELS[operator](**attributes)
 
 
 def kernels_of(
@@ -26,15 +48,13 @@ def kernels_of(
     """Return the kernels of an operator in a network; its output is planar.
 
     Args:
-        operator: ``GroupedNMS``, ``MultiscaleRoIAlign`` or ``MultiscaleRoIPool``.
+        operator: see :func:`kernels_for`.
         attributes: the operator's attributes by name.
-        element: type of the feature maps; suppression has none and leaves it aside, like the layout.
-        layout: how the feature maps lie in memory.
+        element: type of the feature maps; NMS has none and ignores it, like the layout.
+        layout: of the feature maps in memory.
 
     Raises:
-        KernelError: an unknown operator, or values that no kernel can be made for.
+        KernelError: see :func:`kernels_for`.
     """
-    check_choice("operator", operator, sorted(KERNELS))
-    if operator == "GroupedNMS":
-        return KERNELS[operator](**attributes)
-    return KERNELS[operator](element=element, layout=layout, **attributes)
+    form = {} if operator == "GroupedNMS" else {"element": element, "layout": layout}
+    return kernels_for(operator, {**attributes, **form})

@@ -1,6 +1,6 @@
-"""How the kernels of one operator are wired: which tensors they share, and what they need for given shapes.
+"""The wiring of an operator's kernels: the tensors they share by name, and launches and scratch memory for shapes.
 
-Kernels know their tensors by name. What one writes and another reads lies in scratch memory, which the caller gives.
+A tensor that one kernel writes and another reads lies in scratch memory, which the caller allocates.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class OperatorPlan:
     Attributes:
         launches: one per kernel, in order.
         output_shape: of the operator's output.
-        offsets: scratch tensor -> where it begins in the scratch memory.
-        scratch_bytes: how much of it there must be.
+        offsets: scratch tensor -> its offset in the scratch memory.
+        scratch_bytes: size of the scratch memory.
     """
 
     launches: tuple[Launch, ...]
@@ -40,15 +40,12 @@ class OperatorPlan:
 class OperatorWiring:
     """The kernels of an operator, wired by the names of their tensors.
 
-    Args:
-        kernels: in the order in which they run.
-
     Attributes:
-        kernels: see above.
-        inputs: what the operator reads, in order.
-        output: what it writes.
+        kernels: in the order in which they run.
+        inputs: the tensors that the operator reads, in order.
+        output: the tensor that it writes.
         layouts: tensor -> layout, for those that are not planar.
-        free: letters of the output's shape that no input has, such as a canvas's height -> their dimension.
+        free: letters of the output's shape that no input has, like a canvas's height -> their dimension.
     """
 
     def __init__(self, kernels: Sequence[Kernel]) -> None:
@@ -90,10 +87,10 @@ class OperatorWiring:
     def pointers(
         self, plan: OperatorPlan, inputs: Sequence[int], output: int, scratch: int
     ) -> tuple[tuple[int, ...], ...]:
-        """Return what each kernel is launched with: the addresses of its inputs, then of its outputs.
+        """Return the addresses that each kernel is launched with: its inputs', then its outputs'.
 
         Args:
-            plan: what :meth:`plan` returned.
+            plan: from :meth:`plan`.
             inputs: address of each input.
             output: address of the output.
             scratch: address of ``plan.scratch_bytes`` bytes; anything where that is 0.

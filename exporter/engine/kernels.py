@@ -77,7 +77,7 @@ def kernel_parts(
     parts: dict[str, bytes] = {}
     for done, ((entry, code_id), kernel) in enumerate(kernels.items(), 1):
         for name, code in compile_kernels(kernel, architectures, cuda_major=major).items():
-            parts[kernel_part(entry, code_id, name)] = code.code
+            parts[kernel_part(entry, code_id, name)] = code
         if report is not None:
             report(done / len(kernels))
     return parts

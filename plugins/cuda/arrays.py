@@ -1,7 +1,4 @@
-"""Arrays and streams of other libraries, seen without a copy: PyCUDA, CuPy, Numba, PyTorch and what speaks DLPack.
-
-Nothing here waits for a stream or makes one wait: the caller orders the work.
-"""
+"""Arrays and streams of PyCUDA, CuPy, Numba, PyTorch and every DLPack library, read without a copy or a wait."""
 
 from __future__ import annotations
 
@@ -11,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from frcnn.errors import KernelError
-from frcnn.plugins.cuda.dependencies import import_dlpack_reader
+from frcnn.plugins.cuda.dependencies import import_core_utility
 from frcnn.plugins.kernel import Layout
 
 __all__ = ["ALIGNMENT_BYTES", "ArrayView", "check_apart", "stream_handle", "view_of"]
 
 ALIGNMENT_BYTES: Final = 16
-"""Kernels load and store up to so many bytes at once."""
+"""Kernels load and store up to this many bytes at once."""
 
 _ELEMENT_OF: Final = {"<f4": "float32", "<f2": "float16", "<V2": "bfloat16", "<i4": "int32", "<i8": "int64"}
 _COPY: Final = "copy it to the GPU first: tensor.cuda(), cupy.asarray(array) or pycuda.gpuarray.to_gpu(array)"
-_LIE: Final = {
+_LAYOUTS: Final = {
     "planar": ("as written (C order)", "tensor.contiguous(), cupy.ascontiguousarray(array)"),
     "channels_last": (
         "channels-last: shape (N, C, H, W) over memory of (N, H, W, C)",
@@ -32,17 +29,17 @@ _LIE: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayView:
-    """Where an array lies.
+    """Location and layout of an array.
 
     Attributes:
-        what: how messages call it.
+        what: its name in messages.
         pointer: address of its first element; may be 0 when it has none.
-        shape: its shape.
+        shape: number of elements along each dimension.
         strides: bytes from an element to the next along each dimension.
-        element: ``float32``, …; a type that no kernel takes is named as its library names it.
-        element_bytes: of one element.
+        element: ``float32``, …; a type that no kernel takes has its library's name.
+        element_bytes: size of an element.
         read_only: whether it must not be written.
-        on_device: whether a GPU can reach it at all.
+        on_device: whether a GPU can access it.
     """
 
     what: str
@@ -60,44 +57,30 @@ class ArrayView:
         return math.prod(self.shape) * self.element_bytes
 
     def check(self, element: str, shape: Sequence[int], layout: Layout = "planar") -> None:
-        """Refuse an array that a kernel cannot take as it is.
-
-        Raises:
-            KernelError: another element type, shape, layout or kind of memory.
-        """
+        """Raise KernelError unless the array has this element type, shape and layout, in aligned device memory."""
         self.check_memory()
         if self.element != element:
             raise KernelError(f"{self.what} must be {element}, got {self.element}", hint="convert it, or load for it")
         if self.shape != tuple(shape):
             raise KernelError(f"{self.what} must have the shape {tuple(shape)}, got {self.shape}")
-        expected = _strides(self.shape, self.element_bytes, layout)
-        moved = (a != b for size, a, b in zip(self.shape, self.strides, expected, strict=True) if size > 1)
-        if self.size_bytes and any(moved):
-            how, fix = _LIE[layout]
+        if not self._is_contiguous(layout):
+            how, fix = _LAYOUTS[layout]
+            expected = _strides(self.shape, self.element_bytes, layout)
             raise KernelError(
                 f"{self.what} must lie {how}, so with strides of {expected} bytes, got {self.strides}", hint=fix
             )
 
     def check_bytes(self, minimum: int) -> None:
-        """Refuse an array that is not at least so many bytes in one piece, of whatever element type.
-
-        Raises:
-            KernelError: it is smaller, has gaps, or is not memory that a kernel may write.
-        """
+        """Raise KernelError unless the array is writable device memory in one piece, at least ``minimum`` bytes."""
         self.check_memory()
         self.check_writable()
         if self.size_bytes < minimum:
             raise KernelError(f"{self.what} must have at least {minimum} bytes, got {self.size_bytes}")
-        expected = _strides(self.shape, self.element_bytes, "planar")
-        if any(a != b for size, a, b in zip(self.shape, self.strides, expected, strict=True) if size > 1):
+        if not self._is_contiguous("planar"):
             raise KernelError(f"{self.what} must lie in one piece, got strides of {self.strides} bytes")
 
     def check_memory(self) -> None:
-        """Refuse memory of the host, and addresses that wide loads cannot take.
-
-        Raises:
-            KernelError: it is one of these.
-        """
+        """Raise KernelError for host memory, and for addresses that wide loads cannot take."""
         if not self.on_device:
             raise KernelError(f"{self.what} must lie in device memory, got host memory", hint=_COPY)
         if self.size_bytes and self.pointer % ALIGNMENT_BYTES:
@@ -107,26 +90,27 @@ class ArrayView:
             )
 
     def check_writable(self) -> None:
-        """Refuse an array that is read-only.
-
-        Raises:
-            KernelError: it is.
-        """
+        """Raise KernelError for an array that is read-only."""
         if self.read_only:
             raise KernelError(f"{self.what} is written, got a read-only array")
 
+    def _is_contiguous(self, layout: Layout) -> bool:
+        expected = _strides(self.shape, self.element_bytes, layout)
+        sizes = zip(self.shape, self.strides, expected, strict=True)
+        return self.size_bytes == 0 or all(found == wanted for size, found, wanted in sizes if size > 1)
+
 
 def view_of(array: Any, what: str) -> ArrayView:
-    """Return where an array lies, by ``__cuda_array_interface__`` or else by DLPack.
+    """Return a view of an array that has ``__cuda_array_interface__`` or else DLPack.
 
     Args:
-        array: PyCUDA's GPUArray, a CuPy or Numba array, a torch tensor, or anything else of either protocol. Void
-            elements of 2 bytes are bfloat16, as ``ml_dtypes`` and PyTorch have it.
-        what: how messages call it.
+        array: PyCUDA's GPUArray, a CuPy or Numba array, a torch tensor, or any other of either protocol. Void elements
+            of 2 bytes are bfloat16, as in ``ml_dtypes`` and PyTorch.
+        what: its name in messages.
 
     Raises:
-        KernelError: it speaks neither protocol, or refuses to tell.
-        MissingDependencyError: it speaks DLPack alone and ``cuda-core`` is not installed, or is older than 1.0.
+        KernelError: it has neither protocol, or cannot be exported.
+        MissingDependencyError: it has DLPack only and ``cuda-core`` is not installed, or is older than 1.0.
     """
     try:
         interface = getattr(array, "__cuda_array_interface__", None)
@@ -145,15 +129,7 @@ def view_of(array: Any, what: str) -> ArrayView:
 
 
 def check_apart(views: Sequence[ArrayView], written: int) -> None:
-    """Refuse arrays that are written and lie over others.
-
-    Args:
-        views: all arrays of a launch.
-        written: how many of them, the last ones, are written.
-
-    Raises:
-        KernelError: two overlap.
-    """
+    """Raise KernelError where one of the last ``written`` arrays of a launch overlaps another."""
     for i, view in enumerate(views[len(views) - written :], start=len(views) - written):
         for other in views[:i]:
             if view.pointer < other.pointer + other.size_bytes and other.pointer < view.pointer + view.size_bytes:
@@ -161,14 +137,14 @@ def check_apart(views: Sequence[ArrayView], written: int) -> None:
 
 
 def stream_handle(stream: Any) -> int:
-    """Return a stream's CUstream as a number.
+    """Return a stream's CUstream as an int.
 
     Args:
         stream: a CUstream as an int (0 is the legacy default stream), or a stream of cuda.core, PyTorch, CuPy or
             PyCUDA.
 
     Raises:
-        KernelError: it is none of these; None is not taken for the default stream.
+        KernelError: it is none of these; None does not mean the default stream.
     """
     if isinstance(stream, int) and not isinstance(stream, bool):
         return stream
@@ -186,21 +162,19 @@ def stream_handle(stream: Any) -> int:
 
 
 def _from_interface(interface: Mapping[str, Any], what: str) -> ArrayView:
-    """Read version 2 or 3 of the CUDA array interface."""
+    """Read version 2 or 3 of the CUDA array interface; PyCUDA's arrays have version 2, which cuda.core refuses."""
     if interface.get("mask") is not None:
         raise ValueError("it has a mask")
     pointer, read_only = interface["data"]
     typestr: str = interface["typestr"]
-    shape = tuple(int(size) for size in interface["shape"])
-    element = _ELEMENT_OF.get(typestr, typestr)
-    element_bytes = int(typestr[2:])
+    shape, element_bytes = tuple(map(int, interface["shape"])), int(typestr[2:])
     strides = interface.get("strides")
     return ArrayView(
         what=what,
         pointer=int(pointer or 0),
         shape=shape,
-        strides=_strides(shape, element_bytes, "planar") if strides is None else tuple(int(step) for step in strides),
-        element=element,
+        strides=_strides(shape, element_bytes, "planar") if strides is None else tuple(map(int, strides)),
+        element=_ELEMENT_OF.get(typestr, typestr),
         element_bytes=element_bytes,
         read_only=bool(read_only),
         on_device=True,
@@ -208,19 +182,16 @@ def _from_interface(interface: Mapping[str, Any], what: str) -> ArrayView:
 
 
 def _from_dlpack(array: Any, what: str) -> ArrayView:
-    view = import_dlpack_reader()(array, stream_ptr=-1)  # -1: no stream waits
-    element, element_bytes = str(view.dtype), int(view.dtype.itemsize)
-    shape = tuple(int(size) for size in view.shape)
-    steps = view.strides
+    read = import_core_utility("StridedMemoryView.from_dlpack", why="reading arrays by DLPack")
+    view = read(array, stream_ptr=-1)  # -1: no stream waits
+    shape, size = tuple(map(int, view.shape)), int(view.dtype.itemsize)
     return ArrayView(
         what=what,
         pointer=int(view.ptr),
         shape=shape,
-        strides=_strides(shape, element_bytes, "planar")
-        if steps is None
-        else tuple(int(step) * element_bytes for step in steps),
-        element=element,
-        element_bytes=element_bytes,
+        strides=_strides(shape, size, "planar") if view.strides is None else tuple(int(s) * size for s in view.strides),
+        element=str(view.dtype),
+        element_bytes=size,
         read_only=bool(view.readonly),
         on_device=bool(view.is_device_accessible),
     )
@@ -228,9 +199,7 @@ def _from_dlpack(array: Any, what: str) -> ArrayView:
 
 def _strides(shape: Sequence[int], element_bytes: int, layout: Layout) -> tuple[int, ...]:
     """Return the strides in bytes of an array in one piece; channels-last is of logical (N, C, H, W)."""
-    order = list(range(len(shape)))
-    if layout == "channels_last":
-        order = [0, 2, 3, 1]
+    order = [0, 2, 3, 1] if layout == "channels_last" else range(len(shape))
     strides, step = [0] * len(shape), element_bytes
     for dimension in reversed(order):
         strides[dimension] = step

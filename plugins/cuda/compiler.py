@@ -1,7 +1,7 @@
-"""Compile kernels by NVRTC: cubins for architectures, PTX for what comes after them.
+"""Compile kernels with NVRTC: cubins for known architectures, PTX for later ones.
 
-Needs neither a GPU nor a driver nor the CUDA toolkit: the compiler's library comes as a wheel (``frcnn[cuda]``), and
-the kernels include nothing but our own headers.
+No GPU, driver or CUDA toolkit is needed: NVRTC comes as a wheel (``frcnn[cuda]``), and the kernels include our own
+headers only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as memoised
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from frcnn.errors import KernelError
 from frcnn.plugins.cuda.dependencies import import_nvrtc
@@ -21,7 +21,6 @@ from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
 
 __all__ = [
     "OLDEST_PTX",
-    "CompiledKernel",
     "Resources",
     "compile_kernel",
     "compile_kernels",
@@ -32,43 +31,16 @@ __all__ = [
 ]
 
 OLDEST_PTX: Final = "compute_75"
-"""The architecture that PTX is made for: every GPU we serve can compile it in its driver."""
+"""The PTX architecture: the driver of every supported GPU can compile it."""
 
-_SCHEMA: Final = "frcnn kernel 1"  # changes when the key or the value of the cache means something else
+_SCHEMA: Final = "frcnn kernel 1"  # changes when the key or the value of the cache changes its meaning
 # Decisions must not depend on contraction: kernels write fmaf where they want it.
 _OPTIONS: Final = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledKernel:
-    """Machine code or PTX of a kernel.
-
-    Attributes:
-        kernel: what was compiled.
-        architecture: ``sm_NN`` or ``compute_NN``.
-        code: a cubin (ELF), or PTX as text that ends in a 0 byte.
-    """
-
-    kernel: Kernel
-    architecture: str
-    code: bytes
-
-    @property
-    def kind(self) -> Literal["cubin", "ptx"]:
-        """What ``code`` is."""
-        return "ptx" if self.architecture.startswith("compute_") else "cubin"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What a thread or block of a kernel takes, as the assembler reports it.
-
-    Attributes:
-        registers: per thread.
-        shared_bytes: per block, static.
-        stack_bytes: per thread.
-        spill_bytes: stored and loaded per thread because registers did not suffice.
-    """
+    """Resources of a kernel as the assembler reports them: per thread, static shared memory per block."""
 
     registers: int
     shared_bytes: int
@@ -77,21 +49,13 @@ class Resources:
 
 
 def compiler_version() -> tuple[int, int]:
-    """Return NVRTC's version: (major, minor) of the CUDA release.
-
-    Raises:
-        MissingDependencyError: there is no NVRTC.
-    """
+    """Return the CUDA release of NVRTC as (major, minor), or raise MissingDependencyError."""
     _status, major, minor = import_nvrtc().nvrtcVersion()
     return int(major), int(minor)
 
 
 def supported_architectures() -> tuple[str, ...]:
-    """Return the architectures that this NVRTC makes cubins for, oldest first, as ``sm_NN``.
-
-    Raises:
-        MissingDependencyError: there is no NVRTC.
-    """
+    """Return the architectures that NVRTC compiles cubins for, oldest first, as ``sm_NN``."""
     _status, numbers = import_nvrtc().nvrtcGetSupportedArchs()
     return tuple(f"sm_{number}" for number in sorted(numbers))
 
@@ -102,19 +66,19 @@ def compile_kernel(
     *,
     cuda_major: int | None = None,
     cache: KernelCache | None = None,
-) -> CompiledKernel:
-    """Compile a kernel, or take it from the cache.
+) -> bytes:
+    """Return a kernel's code, compiled or from the cache: a cubin (ELF), or PTX text that ends in a 0 byte.
 
     Args:
         kernel: what to compile.
         architecture: ``sm_NN`` for a cubin, ``compute_NN`` for PTX.
-        cuda_major: the CUDA major version that the code is for; an artifact for CUDA 12 needs NVRTC 12, whose code
-            older drivers take. None: that of the NVRTC at hand.
-        cache: where compiled kernels are kept; None: :func:`~frcnn.plugins.cuda.kernel_cache.default_cache`.
+        cuda_major: the CUDA major version that the code is for; None: that of the installed NVRTC. An artifact for
+            CUDA 12 needs NVRTC 12, whose code older drivers load.
+        cache: None: :func:`~frcnn.plugins.cuda.kernel_cache.default_cache`.
 
     Raises:
-        KernelError: NVRTC does not know the architecture, is of another CUDA major, or finds a fault; the compiler's
-            whole log is a note of the exception.
+        KernelError: NVRTC does not know the architecture, has another CUDA major, or reports an error; its log is a
+            note of the exception.
         MissingDependencyError: there is no NVRTC.
     """
     version = compiler_version()
@@ -130,7 +94,7 @@ def compile_kernel(
     if code is None:
         code, _log = _compile(kernel, architecture)
         store.write(key, code)
-    return CompiledKernel(kernel=kernel, architecture=architecture, code=code)
+    return code
 
 
 def compile_kernels(
@@ -139,56 +103,37 @@ def compile_kernels(
     *,
     cuda_major: int | None = None,
     cache: KernelCache | None = None,
-) -> dict[str, CompiledKernel]:
-    """Compile a kernel for several architectures: a cubin for each, and PTX for all others.
-
-    Args:
-        kernel: what to compile.
-        architectures: ``sm_NN``; none gives the PTX alone.
-        cuda_major: see :func:`compile_kernel`.
-        cache: likewise.
+) -> dict[str, bytes]:
+    """Compile a cubin for each architecture (``sm_NN``), and PTX for all others; see :func:`compile_kernel`.
 
     Returns:
         Architecture -> code; the PTX is under :data:`OLDEST_PTX`.
-
-    Raises:
-        KernelError: see :func:`compile_kernel`.
-        MissingDependencyError: there is no NVRTC.
     """
     wanted = (*dict.fromkeys(architectures), OLDEST_PTX)
     return {name: compile_kernel(kernel, name, cuda_major=cuda_major, cache=cache) for name in wanted}
 
 
 def fingerprint(kernel: Kernel) -> str:
-    """Return what a kernel's source, headers, constants and options hash to, as 16 hexadecimal digits.
+    """Return a hash of a kernel's source, headers, constants and options, as 16 hexadecimal digits.
 
-    Code that was compiled from one kernel may be launched by another if their fingerprints are one; no compiler is
-    needed to tell.
-
-    Raises:
-        KernelError: the source cannot be read.
+    Kernels with equal fingerprints may launch each other's code. No compiler is needed.
     """
     return _key(kernel, "", (0, 0)).hex()[:16]
 
 
 def resource_usage(kernel: Kernel, architecture: str) -> Resources:
-    """Compile a kernel for ``sm_NN``, past the cache, and return what the assembler says it takes.
-
-    Raises:
-        KernelError: see :func:`compile_kernel`.
-        MissingDependencyError: there is no NVRTC.
-    """
+    """Compile a kernel for ``sm_NN`` without the cache, and return its resources; errors as :func:`compile_kernel`."""
     _check_architecture(architecture)
     _code, log = _compile(kernel, architecture, "--ptxas-options=-v")
 
-    def said(pattern: str) -> int:
-        return sum(int(number) for number in re.findall(pattern, log))
+    def total(pattern: str) -> int:
+        return sum(map(int, re.findall(pattern, log)))
 
     return Resources(
-        registers=said(r"Used (\d+) registers"),
-        shared_bytes=said(r"(\d+) bytes smem"),
-        stack_bytes=said(r"(\d+) bytes stack frame"),
-        spill_bytes=said(r"(\d+) bytes spill"),
+        registers=total(r"Used (\d+) registers"),
+        shared_bytes=total(r"(\d+) bytes smem"),
+        stack_bytes=total(r"(\d+) bytes stack frame"),
+        spill_bytes=total(r"(\d+) bytes spill"),
     )
 
 
@@ -259,8 +204,8 @@ def _bytes_of(size_of: Any, fill: Any, program: Any) -> bytes:
 
 
 def _failure(kernel: Kernel, architecture: str, log: str) -> KernelError:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    first = next((line for line in lines if "error" in line), lines[0])
+    lines = log.strip().splitlines()
+    first = next((line for line in lines if "error" in line), lines[0]).strip()
     error = KernelError(
         f"{kernel.entry} ({kernel.source}) does not compile for {architecture}: {first}",
         hint="the compiler's log follows the traceback of --debug",

@@ -1,4 +1,4 @@
-"""The one place where this room imports CUDA's Python packages: on first use, with the extra that brings them."""
+"""Imports of CUDA's Python packages: on first use, with the extra that installs them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ from typing import Any, Final
 
 from frcnn.errors import MissingDependencyError
 
-__all__ = ["import_dlpack_reader", "import_driver", "import_nvrtc", "import_program_cache"]
+__all__ = ["import_core_utility", "import_driver", "import_nvrtc"]
 
 _CUDA_CORE: Final = "cuda-core>=1"
-
-
-def _imported(module: str, *, package: str, why: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingDependencyError(package, extra="cuda", why=why) from error
 
 
 def import_nvrtc() -> ModuleType:
@@ -36,7 +29,7 @@ def import_nvrtc() -> ModuleType:
 
 
 def import_driver() -> ModuleType:
-    """Return the module ``cuda.bindings.driver``; the driver itself is looked for when it is first called.
+    """Return the module ``cuda.bindings.driver``; the driver itself is loaded by its first call.
 
     Raises:
         MissingDependencyError: the bindings are not installed.
@@ -44,27 +37,21 @@ def import_driver() -> ModuleType:
     return _imported("cuda.bindings.driver", package="cuda-bindings", why="launching CUDA kernels")
 
 
-def import_program_cache() -> Any:
-    """Return the class ``cuda.core.utils.FileStreamProgramCache``.
+def import_core_utility(name: str, *, why: str) -> Any:
+    """Return ``cuda.core.utils.<name>``.
 
     Raises:
         MissingDependencyError: cuda-core is not installed, or is older than 1.0.
     """
-    return _core_utility("FileStreamProgramCache", why="keeping compiled kernels")
-
-
-def import_dlpack_reader() -> Any:
-    """Return the function ``cuda.core.utils.StridedMemoryView.from_dlpack``.
-
-    Raises:
-        MissingDependencyError: cuda-core is not installed, or is older than 1.0.
-    """
-    return _core_utility("StridedMemoryView.from_dlpack", why="reading arrays by DLPack")
-
-
-def _core_utility(name: str, *, why: str) -> Any:
     utils = _imported("cuda.core.utils", package=_CUDA_CORE, why=why)
     try:
         return attrgetter(name)(utils)
     except AttributeError as error:
         raise MissingDependencyError(_CUDA_CORE, extra="cuda", why=why) from error
+
+
+def _imported(module: str, *, package: str, why: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(package, extra="cuda", why=why) from error

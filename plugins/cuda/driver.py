@@ -1,8 +1,7 @@
-"""The CUDA driver as direct launches need it: load code, launch it, and nothing that waits or allocates.
+"""Loads and launches kernels with the CUDA driver, in the context that is current; nothing waits or allocates.
 
-Whatever context is current on the calling thread is used, whoever made it: PyCUDA's own, or the primary one of
-PyTorch and CuPy. None is ever made or switched here. Code is loaded as a context-independent library, so that one
-loaded kernel serves every context.
+The context may be PyCUDA's own, or the primary one of PyTorch and CuPy; none is created or switched here. Code is
+loaded as a context-independent library, so one loaded kernel serves every context.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ from functools import cache
 from typing import Any, Final, Protocol
 
 from frcnn.errors import KernelError
-from frcnn.plugins.cuda.compiler import CompiledKernel
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.kernel import Kernel, Launch
 
-__all__ = ["CudaDriver", "Driver", "LoadedKernel", "ask_driver", "cuda_driver", "load_kernel"]
+__all__ = ["CudaDriver", "Driver", "LoadedKernel", "ask_driver", "cuda_driver"]
 
 _NO_CONTEXT: Final = (
     "make one first: torch.cuda.init() and a tensor on the GPU, cupy.cuda.Device().use(), or "
@@ -36,7 +34,7 @@ _HINTS: Final = {
 
 
 class Driver(Protocol):
-    """What a direct launch asks of a driver."""
+    """The driver interface that launches need."""
 
     def architecture(self) -> str:
         """Return ``sm_NN`` of the current context's device."""
@@ -48,46 +46,32 @@ class Driver(Protocol):
         """Return a handle of the kernel in this machine code or PTX."""
 
     def launch(self, handle: Any, launch: Launch, pointers: Sequence[int], stream: int) -> None:
-        """Launch a loaded kernel: inputs' pointers, then outputs', the launch's integers between them.
+        """Launch what :meth:`load` returned.
 
         Args:
-            handle: what :meth:`load` returned.
+            handle: the kernel.
             launch: geometry and integers; no 0 in its grid.
-            pointers: inputs, then outputs.
+            pointers: inputs, then outputs; the integers are passed between them.
             stream: a CUstream.
         """
 
 
 class CudaDriver:
-    """NVIDIA's driver, through ``cuda.bindings``; looked for when first used."""
+    """NVIDIA's driver, through ``cuda.bindings``; loaded on first use. Methods without a context raise KernelError."""
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[str, bytes], Any] = {}
 
     def architecture(self) -> str:
-        """Return ``sm_NN`` of the current context's device.
-
-        Raises:
-            KernelError: no context is current on this thread.
-            MissingDependencyError: ``cuda-bindings`` is not installed.
-        """
+        """Return ``sm_NN`` of the current context's device."""
         attributes = import_driver().CUdevice_attribute
         device = self._device()
-        major, minor = (
-            _call("cuDeviceGetAttribute", attribute, device)
-            for attribute in (
-                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-            )
-        )
+        major = _call("cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
+        minor = _call("cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
         return f"sm_{major}{minor}"
 
     def is_reachable(self, pointer: int) -> bool:
-        """Return whether an address is memory of the current context's device; managed memory is, too.
-
-        Raises:
-            KernelError: no context is current on this thread.
-        """
+        """Return whether an address is memory of the current context's device, managed memory included."""
         driver = import_driver()
         status, device = driver.cuPointerGetAttribute(
             driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, pointer
@@ -95,12 +79,9 @@ class CudaDriver:
         return bool(status == driver.CUresult.CUDA_SUCCESS and int(device) == int(self._device()))
 
     def load(self, kernel: Kernel, code: bytes) -> Any:
-        """Return a handle of the kernel in this code; it is loaded once a process.
+        """Return a handle of the kernel in this code, loaded once a process.
 
-        The kernel is also made ready in the current context, so that its first launch there can be captured.
-
-        Raises:
-            KernelError: no context is current, or the driver refuses the code.
+        The kernel is also loaded into the current context, so that its first launch there can be captured.
         """
         self._device()
         key = (kernel.entry, code)
@@ -112,17 +93,13 @@ class CudaDriver:
         return handle
 
     def launch(self, handle: Any, launch: Launch, pointers: Sequence[int], stream: int) -> None:
-        """Launch a loaded kernel in the current context; see :class:`Driver`.
-
-        Raises:
-            KernelError: the driver refuses, or reports what an earlier launch did.
-        """
+        """Launch a loaded kernel in the current context; the driver may also report an error of an earlier launch."""
         count = len(pointers) - len(launch.output_shapes)
         values: list[Any] = [ctypes.c_void_p(pointer) for pointer in pointers[:count]]
         values += [ctypes.c_int32(number) for number in launch.integers]
         values += [ctypes.c_void_p(pointer) for pointer in pointers[count:]]
         addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        # a CUkernel may stand where a CUfunction is asked for: it is then that of the current context
+        # the driver takes a CUkernel for a CUfunction, and means the one of the current context
         function = import_driver().CUfunction(int(handle))
         _call("cuLaunchKernel", function, *launch.grid, *launch.block, 0, stream, ctypes.addressof(addresses), 0)
 
@@ -134,26 +111,18 @@ class CudaDriver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedKernel:
-    """A kernel that can be launched.
-
-    Attributes:
-        kernel: what it is.
-        handle: the driver's name for it.
-        driver: who launches it.
-    """
+    """A kernel that can be launched: the driver that loaded it, and the driver's handle for it."""
 
     kernel: Kernel
     handle: Any
     driver: Driver
 
     def launch(self, launch: Launch, pointers: Sequence[int], stream: int) -> None:
-        """Launch it in the current context.
-
-        Nothing is checked but the number of pointers, nothing allocated, nothing waited for.
+        """Launch it in the current context; only the number of pointers is checked.
 
         Args:
             launch: what ``kernel.bind`` returns for the shapes.
-            pointers: device addresses of the inputs, then of the outputs, each a multiple of 16 bytes.
+            pointers: device addresses of the inputs, then of the outputs, multiples of 16 bytes.
             stream: a CUstream; 0 is the legacy default stream.
 
         Raises:
@@ -168,27 +137,12 @@ class LoadedKernel:
 
 @cache
 def cuda_driver() -> CudaDriver:
-    """Return the one driver of this process; nothing is initialised by that."""
+    """Return the one driver of this process, without initialising it."""
     return CudaDriver()
 
 
-def load_kernel(compiled: CompiledKernel, *, driver: Driver | None = None) -> LoadedKernel:
-    """Load a compiled kernel, once a process, and make it ready in the current context.
-
-    Args:
-        compiled: for the current device, or PTX.
-        driver: None: NVIDIA's.
-
-    Raises:
-        KernelError: no context is current, or the driver refuses the code.
-        MissingDependencyError: ``cuda-bindings`` is not installed.
-    """
-    chosen = cuda_driver() if driver is None else driver
-    return LoadedKernel(kernel=compiled.kernel, handle=chosen.load(compiled.kernel, compiled.code), driver=chosen)
-
-
 def ask_driver(name: str, *arguments: Any) -> tuple[str, tuple[Any, ...]]:
-    """Call a function of the driver and return its status by name and its results.
+    """Call a driver function; return the name of its status, and its results.
 
     Raises:
         KernelError: there is no driver, or it is too old for this function.
@@ -206,12 +160,8 @@ def ask_driver(name: str, *arguments: Any) -> tuple[str, tuple[Any, ...]]:
 
 
 def _call(name: str, *arguments: Any) -> Any:
-    """Call a function of the driver and return its one result, if it has one.
-
-    Raises:
-        KernelError: it fails, or there is no driver.
-    """
+    """Call a driver function and return its result, if it has one; raise KernelError where it fails."""
     status, results = ask_driver(name, *arguments)
     if status != "CUDA_SUCCESS":
-        raise KernelError(f"the CUDA driver's {name} answered {status}", hint=_HINTS.get(status, ""))
+        raise KernelError(f"the CUDA driver's {name} returned {status}", hint=_HINTS.get(status, ""))
     return results[0] if results else None

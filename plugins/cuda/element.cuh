@@ -1,6 +1,5 @@
-// Feature maps hold ELEMENT 0: float32, 1: float16, 2: bfloat16; arithmetic is float32 everywhere.
-//
-// No header of the CUDA toolkit is included: the compiler library alone builds every kernel.
+// ELEMENT is the type of feature maps, 0: float32, 1: float16, 2: bfloat16; arithmetic is float32. No header of the CUDA
+// toolkit is included, so that the compiler library alone builds every kernel.
 #pragma once
 
 #if ELEMENT == 0

@@ -1,8 +1,8 @@
 """Compiled kernels on disk, shared by processes.
 
-``cuda.core``'s file cache writes atomically and evicts what was not read for longest. What it stores is raw bytes, so
-each entry begins with its SHA-256 here: a damaged one is compiled anew and replaced, never used. A cache that cannot be
-read or written, or ``cuda.core`` without one, is no error, only slower; a remark says so, once.
+``cuda.core``'s file cache writes atomically and evicts what was read least recently. It stores raw bytes, so each entry
+begins with its SHA-256: a damaged one is compiled anew and replaced. A cache that cannot be used costs time only; one
+warning says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from frcnn.errors import MissingDependencyError
 from frcnn.log import remark
-from frcnn.plugins.cuda.dependencies import import_program_cache
+from frcnn.plugins.cuda.dependencies import import_core_utility
 
 __all__ = ["KernelCache", "default_cache", "remark_not_kept"]
 
@@ -29,7 +29,7 @@ class KernelCache:
     """A folder of compiled kernels.
 
     Args:
-        folder: made when something is first written; None keeps nothing.
+        folder: created by the first write; None keeps nothing.
     """
 
     folder: Path | None
@@ -37,11 +37,10 @@ class KernelCache:
     def read(self, key: bytes) -> bytes | None:
         """Return what was written under a key, or None where there is nothing or it is damaged."""
         with suppress(Exception):  # whatever is wrong with a cache, the kernel can be compiled
-            if self.folder is None or not self.folder.is_dir():
-                return None
-            stored: bytes | None = self._open().get(key)
-            if stored is not None and hashlib.sha256(stored[_DIGEST_BYTES:]).digest() == stored[:_DIGEST_BYTES]:
-                return stored[_DIGEST_BYTES:]
+            if self.folder is not None and self.folder.is_dir():
+                stored: bytes = self._open()[key]
+                if hashlib.sha256(stored[_DIGEST_BYTES:]).digest() == stored[:_DIGEST_BYTES]:
+                    return stored[_DIGEST_BYTES:]
         return None
 
     def write(self, key: bytes, code: bytes) -> None:
@@ -57,23 +56,23 @@ class KernelCache:
                 remark_not_kept(self.folder, f"{type(error).__name__}: {error}")
 
     def _open(self) -> Any:
-        return import_program_cache()(self.folder, max_size_bytes=_MAX_BYTES)
+        cache = import_core_utility("FileStreamProgramCache", why="keeping compiled kernels")
+        return cache(self.folder, max_size_bytes=_MAX_BYTES)
 
 
 def remark_not_kept(folder: Path, reason: object, *, hint: str = "FRCNN_CACHE_DIR names another folder") -> None:
-    """Say, once a process, that a cache keeps nothing, why, and how to change that."""
+    """Warn, once a process, that a cache keeps nothing, why, and how to change that."""
     remark(f"nothing is kept in the cache {folder}: {reason}; {hint}")
 
 
 def default_cache() -> KernelCache:
-    """Return the user's cache: ``$FRCNN_CACHE_DIR``, ``$XDG_CACHE_HOME/frcnn`` or ``~/.cache/frcnn``, in ``kernels``.
+    """Return the user's cache: ``kernels`` in ``$FRCNN_CACHE_DIR``, ``$XDG_CACHE_HOME/frcnn`` or ``~/.cache/frcnn``.
 
     Without a home folder nothing is kept.
     """
-    chosen, xdg = os.environ.get("FRCNN_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    if chosen:
+    if chosen := os.environ.get("FRCNN_CACHE_DIR"):
         return KernelCache(Path(chosen) / "kernels")
-    if xdg:
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
         return KernelCache(Path(xdg) / "frcnn" / "kernels")
     try:
         return KernelCache(Path.home() / ".cache" / "frcnn" / "kernels")

@@ -1,24 +1,20 @@
-"""Launch the operators' kernels from Python, on the caller's stream and the caller's memory.
+"""Launch the operators' kernels from Python, on the caller's stream and memory.
 
-Two layers. :class:`~frcnn.plugins.cuda.driver.LoadedKernel` takes pointers as integers, for engines that keep their own
-memory. :class:`LoadedOperator` takes arrays of PyCUDA, CuPy, Numba, PyTorch or DLPack, looks at them without copying
-and checks all it is told::
+:class:`LoadedOperator` takes arrays of PyCUDA, CuPy, Numba, PyTorch or DLPack without copying, and checks them::
 
     align = load_operator("MultiscaleRoIAlign", element="float16", layout="channels_last", output_height=7, ...)
     align(rois, f0, f1, f2, f3, out=pooled, stream=stream)
     nms = load_operator("GroupedNMS", iou_threshold=0.5)
     nms(boxes, scores, out=kept_scores, scratch=scratch, stream=stream)
 
-The context that is current on the calling thread is used, and nothing else: every array and the stream must belong to
-it. Calls allocate no device memory and wait for nothing, so they can be captured in a CUDA graph once the operator is
-loaded. Order is the caller's business: what makes the inputs must come earlier on the same stream or be waited for
-there, the arrays (scratch too) must live and stay untouched until the work is done, and two calls that may run at once
-need a scratch each. A stream that an array's library used is never waited for.
+Every array and the stream must belong to the context that is current on the calling thread. Calls allocate no device
+memory and wait for nothing, so a loaded operator can be captured in a CUDA graph. The caller orders the work: inputs
+must be ready earlier on the same stream, arrays and scratch must stay untouched until the work is done, and calls that
+may run at the same time need a scratch each. Streams of the arrays' libraries are not waited for.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -26,29 +22,25 @@ from typing import Any, Final
 from frcnn.errors import KernelError
 from frcnn.plugins.cuda.arrays import ArrayView, check_apart, stream_handle, view_of
 from frcnn.plugins.cuda.compiler import OLDEST_PTX, compile_kernel, supported_architectures
-from frcnn.plugins.cuda.driver import Driver, LoadedKernel, cuda_driver, load_kernel
-from frcnn.plugins.kernel import Element, Kernel, check_choice
-from frcnn.plugins.operator_kernels import KERNELS
+from frcnn.plugins.cuda.driver import Driver, LoadedKernel, cuda_driver
+from frcnn.plugins.kernel import Element, Kernel
+from frcnn.plugins.operator_kernels import kernels_for
 from frcnn.plugins.operator_plan import OperatorPlan, OperatorWiring, Shape
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 
 __all__ = ["LoadedOperator", "load_operator", "load_preprocess"]
 
-_PLANS: Final = 256  # launches remembered an operator, for so many combinations of shapes
+_PLANS: Final = 256  # combinations of shapes that an operator remembers
 
 
 class LoadedOperator:
-    """An operator with its attributes fixed, ready to be called; :func:`load_operator` makes it.
-
-    Args:
-        name: how messages call it.
-        kernels: its kernels in order, wired by the names of their tensors.
+    """An operator with its attributes fixed; :func:`load_operator` returns one.
 
     Attributes:
-        name: see above.
-        kernels: likewise.
-        inputs: what it is called with, in this order.
-        output: what it writes.
+        name: its name in messages.
+        kernels: in the order in which they run, wired by the names of their tensors.
+        inputs: the tensors that it is called with.
+        output: the tensor that it writes.
     """
 
     def __init__(self, name: str, kernels: Sequence[LoadedKernel]) -> None:
@@ -72,27 +64,22 @@ class LoadedOperator:
         return self._plan_for(input_shapes, sizes).output_shape
 
     def scratch_bytes(self, *input_shapes: Sequence[int], **sizes: int) -> int:
-        """Return the bytes of device memory that a call needs beside its arrays; for the arguments see above.
-
-        Raises:
-            KernelError: shapes that the operator cannot take.
-        """
+        """Return the bytes of scratch memory that a call needs; for the arguments see :meth:`output_shape`."""
         return self._plan_for(input_shapes, sizes).scratch_bytes
 
     def __call__(self, *arrays: Any, out: Any, stream: Any, scratch: Any = None) -> None:
         """Launch the kernels.
 
         Args:
-            *arrays: the inputs; channels-last ones have the logical shape (N, C, H, W) and such strides.
-            out: the output, which must share memory with nothing else.
+            *arrays: the inputs; channels-last ones have the logical shape (N, C, H, W) and matching strides.
+            out: the output, which must not share memory with another array.
             stream: a stream of cuda.core, PyTorch, CuPy or PyCUDA, or a CUstream as an int; 0 is the legacy default
                 stream, None is refused.
-            scratch: any array of at least ``scratch_bytes`` bytes where the operator needs some; its contents before
-                and after mean nothing.
+            scratch: any array of at least ``scratch_bytes`` bytes, where the operator needs some.
 
         Raises:
-            KernelError: an array of another type, shape, layout or memory than the operator takes; the message says
-                which and how to fix it. Nothing was launched then, unless the driver itself refused.
+            KernelError: an array has another type, shape, layout or memory than the operator takes. Nothing was
+                launched, unless the driver itself refused.
         """
         if len(arrays) != len(self.inputs):
             names = ", ".join(tensor.name for tensor in self.inputs)
@@ -160,20 +147,13 @@ def load_operator(
         name: ``GroupedNMS``, ``MultiscaleRoIAlign`` or ``MultiscaleRoIPool``.
         architecture: ``sm_NN`` or ``compute_NN``; None: that of the current device, or PTX where NVRTC is older.
         driver: None: NVIDIA's.
-        **attributes: the operator's attributes, and ``element``, ``layout`` and ``output_layout`` of RoI pooling; see
-            ``kernels`` in the operator's folder.
+        **attributes: the operator's attributes, and ``element``, ``layout`` and ``output_layout`` of RoI pooling.
 
     Raises:
-        KernelError: attributes that no kernel can be made for, no current context, or a driver that refuses.
+        KernelError: no kernel has these attributes, no context is current, or the driver refuses.
         MissingDependencyError: a package of ``frcnn[cuda]`` is not installed.
     """
-    check_choice("operator", name, sorted(KERNELS))
-    try:
-        inspect.signature(KERNELS[name]).bind(**attributes)
-    except TypeError as error:
-        known = ", ".join(inspect.signature(KERNELS[name]).parameters)
-        raise KernelError(f"{name}: {error}", hint=f"its attributes are {known}") from error
-    return _load(name, KERNELS[name](**attributes), architecture, driver)
+    return _load(name, kernels_for(name, attributes), architecture, driver)
 
 
 def load_preprocess(
@@ -184,22 +164,18 @@ def load_preprocess(
     architecture: str | None = None,
     driver: Driver | None = None,
 ) -> LoadedOperator:
-    """Compile and load preprocessing, called as ``preprocess(images, out=images, stream=stream)``.
+    """Compile and load preprocessing, called as ``preprocess(sources, out=images, stream=stream)``.
 
-    ``images (N, 8)`` int64 lies in device memory, and so must the images whose addresses it holds, which cannot be
-    checked; :data:`~frcnn.plugins.preprocess.IMAGE_COLUMNS` names its columns. ``images (N, 3, H, W)`` gives the
-    canvas.
+    ``sources (N, 8)`` int64 lies in device memory, and so must the images whose addresses it holds, which cannot be
+    checked; :data:`~frcnn.plugins.preprocess.IMAGE_COLUMNS` names its columns. The shape of ``images (N, 3, H, W)``
+    gives the canvas.
 
     Args:
         element: type of ``images``.
         image_mean: per channel (R, G, B), of images in [0, 1].
         image_std: likewise.
-        architecture: see :func:`load_operator`.
+        architecture: see :func:`load_operator`, which raises the same errors.
         driver: likewise.
-
-    Raises:
-        KernelError: see :func:`load_operator`.
-        MissingDependencyError: likewise.
     """
     kernels = preprocess_kernels(element=element, image_mean=image_mean, image_std=image_std)
     return _load("preprocess", kernels, architecture, driver)
@@ -211,5 +187,8 @@ def _load(name: str, kernels: Sequence[Kernel], architecture: str | None, driver
         architecture = chosen.architecture()
         if architecture not in supported_architectures():
             architecture = OLDEST_PTX
-    compiled = (compile_kernel(kernel, architecture) for kernel in kernels)
-    return LoadedOperator(name, [load_kernel(code, driver=chosen) for code in compiled])
+    loaded = []
+    for kernel in kernels:
+        handle = chosen.load(kernel, compile_kernel(kernel, architecture))
+        loaded.append(LoadedKernel(kernel=kernel, handle=handle, driver=chosen))
+    return LoadedOperator(name, loaded)

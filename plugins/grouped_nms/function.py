@@ -38,8 +38,8 @@ GroupedNMS <iou_threshold> (boxes, scores) => (kept_scores)
 def function() -> onnx.FunctionProto:
     """Return the function body.
 
-    ``NonMaxSuppression`` takes a group as a batch item with one class. Its boxes may be given as (x1, y1, x2, y2):
-    IoU does not care which axis is called which.
+    ``NonMaxSuppression`` takes a group as a batch item with one class. Boxes may be (x1, y1, x2, y2): IoU is the same
+    with the axes swapped.
     """
     import onnx.parser
 

@@ -1,9 +1,9 @@
 """GroupedNMS on CUDA: two launches.
 
-``GroupedNMSMask`` ranks the present boxes of each group by falling score and writes, as bits, who overlaps whom;
-``GroupedNMSResolve`` goes through the ranks 32 at a time and keeps what no kept box overlaps. Between them lie
-``order (G, M)`` and ``overlaps (G, 16 T (T + 1))`` int32, T = ceil(M / 32): 72 KB a group of 1,000 boxes, 1.1 MB a
-group of 4,096. Of ``overlaps`` only the part that belongs to present boxes is ever touched.
+``GroupedNMSMask`` ranks the present boxes of each group by falling score and writes overlaps as bits;
+``GroupedNMSResolve`` takes the ranks 32 at a time and keeps a box that no kept box overlaps. The first writes
+``order (G, M)`` and ``overlaps (G, 16 T (T + 1))`` int32, T = ceil(M / 32), for the second: 72 KB per group of 1,000
+boxes, 1.1 MB per group of 4,096. Of ``overlaps`` only the part of the present boxes is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from frcnn.plugins.operator import Tensor
 __all__ = ["MAX_BOXES", "kernels"]
 
 MAX_BOXES: Final = 4096
-"""Boxes a group, at most: what a block can sort in shared memory."""
+"""Most boxes per group: a block sorts them in shared memory."""
 
 _MASK_THREADS: Final = 256
 _RESOLVE_THREADS: Final = 1024

@@ -1,4 +1,4 @@
-"""GroupedNMS in PyTorch: its meaning."""
+"""Reference of GroupedNMS in PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def grouped_nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float) -> Tenso
     Args:
         boxes: (G, M, 4) float32, x1, y1, x2, y2.
         scores: (G, M) float32; below 0 or NaN marks an absent box.
-        iou_threshold: a box is suppressed when its IoU with a better kept one is greater.
+        iou_threshold: a box is suppressed when its IoU with a kept box of higher score is greater.
 
     Returns:
         (G, M) float32: the scores, -1 where a box is suppressed or absent.

@@ -1,4 +1,4 @@
-"""GroupedNMS: what it is."""
+"""Specification of GroupedNMS."""
 
 from frcnn.plugins.operator import Attribute, OperatorSpec, Tensor
 

@@ -17,8 +17,8 @@ def function(*, levels: int, aligned: bool) -> onnx.FunctionProto:
     """Return the function body.
 
     Args:
-        levels: feature maps, at least 1.
-        aligned: the node's attribute, which ONNX's RoiAlign wants as a word and so is written into the body.
+        levels: number of feature maps.
+        aligned: the node's attribute; ONNX's RoiAlign takes it as text, so it is written into the body.
     """
     mode = "half_pixel" if aligned else "output_half_pixel"
 

@@ -1,4 +1,4 @@
-"""MultiscaleRoIAlign in PyTorch: its meaning."""
+"""Reference of MultiscaleRoIAlign in PyTorch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def multiscale_roi_align(
     sampling_ratio: int,
     aligned: int,
 ) -> Tensor:
-    """Pool each RoI from its level with RoIAlign.
+    """Pool with RoIAlign, each RoI from its level.
 
     Args:
         rois: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels; one with x2 < x1, y2 < y1 or an area that is not

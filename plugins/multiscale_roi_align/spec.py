@@ -1,4 +1,4 @@
-"""MultiscaleRoIAlign: what it is."""
+"""Specification of MultiscaleRoIAlign."""
 
 from frcnn.plugins.operator import Attribute, OperatorSpec
 from frcnn.plugins.roi_pooling.spec import ATTRIBUTES, INPUTS, OUTPUTS

@@ -17,8 +17,8 @@ def function(*, levels: int, output_size: tuple[int, int]) -> onnx.FunctionProto
     """Return the function body.
 
     Args:
-        levels: feature maps, at least 1.
-        output_size: the node's (``output_height``, ``output_width``), which ONNX's MaxRoiPool wants as one list and so
+        levels: number of feature maps.
+        output_size: the node's (``output_height``, ``output_width``); ONNX's MaxRoiPool takes them as one list, so they
             are written into the body.
     """
     height, width = output_size

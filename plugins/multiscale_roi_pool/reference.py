@@ -1,4 +1,4 @@
-"""MultiscaleRoIPool in PyTorch: its meaning."""
+"""Reference of MultiscaleRoIPool in PyTorch."""
 
 from __future__ import annotations
 
@@ -21,19 +21,9 @@ def multiscale_roi_pool(
     spatial_scales: Sequence[float],
     level_thresholds: Sequence[float],
 ) -> Tensor:
-    """Pool each RoI from its level by maximum.
+    """Pool the maximum of each bin, each RoI from its level.
 
-    Args:
-        rois: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels; one with x2 < x1, y2 < y1 or an area that is not
-            finite is absent.
-        features: L maps (N, C, Hᵢ, Wᵢ), float32, float16 or bfloat16, finest first.
-        output_height: rows of the pooled grid.
-        output_width: columns of the pooled grid.
-        spatial_scales: map size / canvas size, one per level.
-        level_thresholds: where levels 1, 2, … begin, see :mod:`frcnn.plugins.roi_pooling.level_boundaries`.
-
-    Returns:
-        (N*R, C, output_height, output_width) in the features' type; 0 for absent RoIs.
+    For arguments and output see :func:`~frcnn.plugins.multiscale_roi_align.reference.multiscale_roi_align`.
     """
 
     def pool(feature: Tensor, image_rois: Tensor, scale: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""MultiscaleRoIPool: what it is."""
+"""Specification of MultiscaleRoIPool."""
 
 from frcnn.plugins.operator import OperatorSpec
 from frcnn.plugins.roi_pooling.spec import ATTRIBUTES, INPUTS, OUTPUTS

@@ -2,7 +2,7 @@
 // 32 columns apart; blockIdx.z is the image. PyTorch's bilinear rule (align_corners=False), float32.
 #include "cuda/element.cuh"
 
-// A row of the table; see IMAGE_COLUMNS in kernel.py.
+// A row of the table; see IMAGE_COLUMNS in preprocess/kernel.py.
 struct Image {
     long long pixels, height, width, row_stride, column_stride, channel_stride, resized_height, resized_width;
 };

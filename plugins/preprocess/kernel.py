@@ -1,7 +1,7 @@
 """The preprocessing kernel: resize, normalise and pad a batch of images of different sizes in one launch.
 
-The rule is that of ``torchvision.models.detection.transform.GeneralizedRCNNTransform`` with PyTorch's bilinear
-interpolation (``align_corners=False``, no antialiasing); the pad is 0, as in ``batch_images``.
+The rule is that of ``torchvision.models.detection.transform.GeneralizedRCNNTransform``: PyTorch's bilinear
+interpolation (``align_corners=False``, no antialiasing), padded with 0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, get_args
 
 from frcnn.errors import KernelError
-from frcnn.plugins.kernel import Element, Kernel, check_choice
+from frcnn.plugins.kernel import ELEMENT_NUMBERS, Element, Kernel, check_choice
 from frcnn.plugins.operator import Tensor
 
 __all__ = ["IMAGE_COLUMNS", "kernels"]
@@ -26,19 +26,18 @@ IMAGE_COLUMNS: Final = (
     "resized_height",
     "resized_width",
 )
-"""What a row of ``sources (N, 8)`` int64 holds: the address of the red byte of the first pixel in device memory, the
-image's size, strides in bytes (any sign, so that BGR and planar images need no copy), and the size before padding,
-as :meth:`frcnn.spec.TransformSpec.resized_size` gives it."""
+"""Columns of ``sources (N, 8)`` int64: address of the red byte of the first pixel in device memory, the image's size,
+strides in bytes (of any sign, so BGR and planar images need no copy), and the size before padding, which
+:meth:`frcnn.spec.TransformSpec.resized_size` returns."""
 
 _BLOCK: Final = (32, 8, 1)
 _COLUMNS_PER_THREAD: Final = 4
-_ELEMENTS: Final = {"float32": 0, "float16": 1, "bfloat16": 2}
 
 
 def kernels(*, element: Element = "float32", image_mean: Sequence[float], image_std: Sequence[float]) -> tuple[Kernel]:
     """Return the kernel: ``sources (N, 8)`` int64 -> ``images (N, 3, H, W)``; H and W are the canvas.
 
-    The kernel has no input of the canvas's size, so H and W are given to :meth:`Kernel.bind` beside N.
+    No input has the canvas's size, so :meth:`Kernel.bind` takes H and W beside N.
 
     Args:
         element: type of the network's input.
@@ -46,7 +45,7 @@ def kernels(*, element: Element = "float32", image_mean: Sequence[float], image_
         image_std: likewise.
 
     Raises:
-        KernelError: a value that the kernel cannot be made for.
+        KernelError: no kernel has these values.
     """
     check_choice("element", element, get_args(Element))
     if len(image_mean) != 3 or len(image_std) != 3:
@@ -60,7 +59,7 @@ def kernels(*, element: Element = "float32", image_mean: Sequence[float], image_
             plugin="",
             source="preprocess/kernel.cu",
             constants={
-                "ELEMENT": _ELEMENTS[element],
+                "ELEMENT": ELEMENT_NUMBERS[element],
                 "COLUMNS_PER_THREAD": _COLUMNS_PER_THREAD,
                 "CHANNEL_SCALES": tuple(1 / (255 * std) for std in image_std),
                 "CHANNEL_SHIFTS": tuple(-mean / std for mean, std in zip(image_mean, image_std, strict=True)),

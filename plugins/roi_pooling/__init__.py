@@ -1,7 +1,7 @@
-"""What RoIAlign and RoI max pooling over several feature levels share.
+"""The common part of RoIAlign and RoI max pooling over several feature levels.
 
 In: attributes of an operator, RoIs, and the scales of its levels.
-Out: their inputs and shapes, the level of each RoI, and the plan of their kernels.
+Out: their inputs and shapes, the level of each RoI, and their kernels.
 """
 
 __all__ = ["kernel", "level_boundaries", "levels", "spec"]

@@ -1,68 +1,79 @@
-"""What the CUDA kernels of the two RoI pooling operators share: arguments, constants and launch geometry."""
+"""The common part of the RoI pooling kernels: arguments, constants and launch geometry."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, get_args
+from typing import Final, NotRequired, TypedDict, get_args
 
 from frcnn.errors import KernelError
-from frcnn.plugins.kernel import ELEMENT_BYTES, Constant, Element, Kernel, Layout, check_choice
+from frcnn.plugins.kernel import ELEMENT_BYTES, ELEMENT_NUMBERS, Constant, Element, Kernel, Layout, check_choice
 from frcnn.plugins.operator import OperatorSpec, Tensor
 
-__all__ = ["MAX_LEVELS", "pooling_kernel"]
+__all__ = ["MAX_LEVELS", "PoolingOptions", "pooling_kernel"]
 
 MAX_LEVELS: Final = 8
 
-_MAX_SHARED_BYTES: Final = 49_152  # that a block may take without asking the driver for more
-# Of these, for the output of a block: a multiprocessor of Hopper has room for 8 such blocks, its registers for 3 to 6.
+_MAX_SHARED_BYTES: Final = 49_152  # of a block, without an attribute of the function
+# The part for a block's output: a multiprocessor of Hopper has room for 8 such blocks, its registers for 3 to 6.
 _STAGE_BYTES: Final = 26_624
 _TAP_BYTES: Final = 16  # of shared memory for a row or column of samples: two cells and their weights
 _VECTOR_BYTES: Final = 16  # one load of a lane
 _WORD_BYTES: Final = 4  # between the runs of two vectors of channels
 _MAX_WARPS: Final = 8
-_ELEMENTS: Final = {"float32": 0, "float16": 1, "bfloat16": 2}
+
+
+class PoolingOptions(TypedDict):
+    """What fixes a RoI pooling kernel: the operators' common attributes, and type and layouts.
+
+    Attributes:
+        output_height: rows of the pooled grid.
+        output_width: columns of the pooled grid.
+        spatial_scales: map size / canvas size, one per level.
+        level_thresholds: where levels 1, 2, … begin, see :mod:`frcnn.plugins.roi_pooling.level_boundaries`.
+        element: type of the maps and the output; float32 by default.
+        layout: of the maps; planar by default.
+        output_layout: of the output; planar by default, channels-last only with channels-last maps.
+    """
+
+    output_height: int
+    output_width: int
+    spatial_scales: Sequence[float]
+    level_thresholds: Sequence[float]
+    element: NotRequired[Element]
+    layout: NotRequired[Layout]
+    output_layout: NotRequired[Layout]
 
 
 def pooling_kernel(
     spec: OperatorSpec,
     *,
     entry: str,
-    source: str,
-    extra_constants: Mapping[str, Constant],
-    element: Element,
-    layout: Layout,
-    output_layout: Layout,
-    output_height: int,
-    output_width: int,
-    spatial_scales: Sequence[float],
-    level_thresholds: Sequence[float],
+    options: PoolingOptions,
+    extra_constants: Mapping[str, Constant] | None = None,
     sampling_ratio: int = 0,
 ) -> Kernel:
-    """Return a RoI pooling kernel.
+    """Return a RoI pooling kernel; its source is ``<entry>/kernel.cu``.
 
-    A block pools one RoI for CHANNELS_PER_BLOCK channels. Channels-last maps are read 16 bytes a lane and the result
-    is staged in shared memory, so that planar output is written in whole lines too. A fixed number of samples a bin is
+    A block pools one RoI for CHANNELS_PER_BLOCK channels. Channels-last maps are read 16 bytes a lane and the result is
+    staged in shared memory, so that planar output is written in whole lines too. A fixed number of samples per bin is
     located once a block, in shared memory as well.
 
     Args:
         spec: the operator.
         entry: the kernel's name.
-        source: its file.
-        extra_constants: constants of this operator alone.
-        element: type of the maps and of the output.
-        layout: how the maps lie in memory.
-        output_layout: how the output lies in memory; channels-last only with channels-last maps.
-        output_height: the operator's attribute, like those that follow.
-        output_width: see the operator.
-        spatial_scales: see the operator; their number is the number of levels.
-        level_thresholds: see the operator.
-        sampling_ratio: samples per bin side, where the operator has a fixed number of them; 0 elsewhere.
+        options: attributes, type and layouts.
+        extra_constants: constants of this operator only.
+        sampling_ratio: samples per bin side, where the operator has a fixed number of them.
 
     Raises:
-        KernelError: a value that the kernel cannot be made for, or a grid and a sampling ratio that together take more
-            than the 48 KiB of shared memory of a block.
+        KernelError: no kernel has these values, or grid and sampling ratio need more than the 48 KiB of shared memory
+            of a block.
     """
+    element, layout = options.get("element", "float32"), options.get("layout", "planar")
+    output_layout = options.get("output_layout", "planar")
+    output_height, output_width = options["output_height"], options["output_width"]
+    spatial_scales, level_thresholds = options["spatial_scales"], options["level_thresholds"]
     check_choice("element", element, get_args(Element))
     check_choice("layout", layout, get_args(Layout))
     check_choice("output_layout", output_layout, get_args(Layout) if layout == "channels_last" else ("planar",))
@@ -86,10 +97,10 @@ def pooling_kernel(
     return Kernel(
         entry=entry,
         plugin=f"{spec.name}{levels}",
-        source=source,
+        source=f"{entry}/kernel.cu",
         constants={
             "LEVELS": levels,
-            "ELEMENT": _ELEMENTS[element],
+            "ELEMENT": ELEMENT_NUMBERS[element],
             "CHANNELS_LAST": int(layout == "channels_last"),
             "OUTPUT_CHANNELS_LAST": int(output_layout == "channels_last"),
             "OUTPUT_HEIGHT": output_height,
@@ -98,7 +109,7 @@ def pooling_kernel(
             "LEVEL_THRESHOLDS": tuple(map(float, level_thresholds)),
             "CHANNELS_PER_BLOCK": channels,
             "THREADS": threads,
-            **extra_constants,
+            **(extra_constants or {}),
         },
         inputs=(rois, *maps),
         integers=("R", "C", *(f"H_{i}" for i in range(levels)), *(f"W_{i}" for i in range(levels))),
@@ -129,7 +140,7 @@ def _check_attributes(
 
 
 def _stage_bytes(height: int, width: int, sampling_ratio: int, *, staged: bool) -> int:
-    """Return the shared memory for the output of a block: what the samples leave of it."""
+    """Return the shared memory that the samples leave for the output of a block."""
     bins, taps = height * width, (height + width) * sampling_ratio * _TAP_BYTES
     minimum = taps + (bins * _VECTOR_BYTES + _WORD_BYTES if staged else 0)
     if minimum > _MAX_SHARED_BYTES:
@@ -145,11 +156,10 @@ def _channels_per_block(bins: int, vector: int, stage_bytes: int) -> int:
     """Return the most channels, at most 32 loads of a lane wide, whose pooled cells fit the stage."""
     if vector == 1:
         return 64
-    groups = stage_bytes // (bins * _VECTOR_BYTES + _WORD_BYTES)
-    fitting = 1 << (min(32, groups).bit_length() - 1)
-    return fitting * vector
+    groups = min(32, stage_bytes // (bins * _VECTOR_BYTES + _WORD_BYTES))
+    return vector << (groups.bit_length() - 1)
 
 
 def _warps(items: int) -> int:
-    """Return how many warps, 4 to 8, leave the fewest lanes idle; the most of them where it makes no difference."""
+    """Return the number of warps, 4 to 8, that leaves the fewest lanes idle; the largest of equal ones."""
     return min(range(_MAX_WARPS, 3, -1), key=lambda warps: -(-items // (32 * warps)) * warps)

@@ -1,4 +1,4 @@
-"""The part of the RoI pooling references that is the same for both: pool each RoI from its level, skip absent ones."""
+"""The common part of the RoI pooling references: pool each RoI from its level, skip absent ones."""
 
 from __future__ import annotations
 
@@ -18,18 +18,10 @@ def pool_by_level(
     level_thresholds: Sequence[float],
     pool: Callable[[Tensor, Tensor, float], Tensor],
 ) -> Tensor:
-    """Pool padded RoIs level by level.
+    """Pool padded RoIs level by level, as ``multiscale_roi_align`` documents.
 
-    Args:
-        rois: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels.
-        features: L maps (N, C, Hᵢ, Wᵢ).
-        output_size: (height, width) of the pooled grid.
-        spatial_scales: map size / canvas size, one per level.
-        level_thresholds: where levels 1, 2, … begin.
-        pool: (map (N, C, H, W), RoIs (Rᵢ, 5) with the image's number first, scale) -> (Rᵢ, C, height, width).
-
-    Returns:
-        (N*R, C, height, width) in the features' type; 0 for absent RoIs.
+    ``pool`` takes a map (N, C, H, W), RoIs (Rᵢ, 5) with the image's index first and a scale, and returns
+    (Rᵢ, C, height, width) float32.
     """
     images, per_image = rois.shape[:2]
     flat = rois.reshape(-1, 4)

@@ -1,7 +1,7 @@
-// What the RoI pooling kernels share: which map a RoI belongs to, what a thread pools, how the result is written.
+// The common part of the RoI pooling kernels: the map of a RoI, the work of a thread, the output.
 //
 // One block pools one RoI (blockIdx.x) for up to CHANNELS_PER_BLOCK channels (blockIdx.y). The constants, the order of
-// the arguments and the launch geometry are stated in pooling_kernel.py.
+// the arguments and the launch geometry are stated in roi_pooling/kernel.py.
 #pragma once
 #include "cuda/element.cuh"
 
@@ -40,8 +40,8 @@ struct Roi {
     bool present;
 };
 
-// The level is the number of thresholds that sqrt(area) reaches. All in float32, in this order, as frcnn.plugins.roi_pooling.level_boundaries
-// explains.
+// The level is the number of thresholds that sqrt(area) reaches. All in float32 and in this order, see
+// roi_pooling/level_boundaries.py.
 __device__ __forceinline__ Roi find_roi(const float4* __restrict__ rois, const Map (&maps)[LEVELS], int rois_per_image) {
     constexpr float kScales[] = {SPATIAL_SCALES};
     constexpr float kThresholds[] = {LEVEL_THRESHOLDS};
@@ -64,7 +64,7 @@ __device__ __forceinline__ Roi find_roi(const float4* __restrict__ rois, const M
 constexpr bool kStaged = CHANNELS_LAST && !OUTPUT_CHANNELS_LAST;
 constexpr int kRunWords = kBins * kWidth * int(sizeof(Element)) / 4;  // the output of kWidth channels
 constexpr int kRunStride = kRunWords + 1;  // the lanes' writes are spread over all banks
-// pooling_kernel.py fits these words, and the taps of RoIAlign, into the shared memory of a block.
+// roi_pooling/kernel.py fits these words, and the taps of RoIAlign, into the shared memory of a block.
 constexpr int kStageWords = kStaged ? CHANNELS_PER_BLOCK / kWidth * kRunStride : 1;
 
 // Pools all bins of the RoI for the channels of this block. `pooler` gives, for a bin, the pooled value of kWidth

@@ -1,4 +1,4 @@
-"""What the two RoI pooling operators share: tensors, attributes, and the body that gathers RoIs level by level."""
+"""The common part of the RoI pooling operators: tensors, attributes, and the body that gathers RoIs level by level."""
 
 from __future__ import annotations
 
@@ -32,20 +32,14 @@ ATTRIBUTES: Final = (
 )
 
 PoolText = Callable[[int], str]
-"""Gives, for level i, ONNX text that makes ``pooled_of_{i}`` (Rᵢ, C, h, w) float32 from ``map_{i}`` (N, C, H, W)
+"""Returns the ONNX text for level i that computes ``pooled_of_{i}`` (Rᵢ, C, h, w) float32 from ``map_{i}`` (N, C, H, W)
 float32, ``rois_of_{i}`` (Rᵢ, 4) float32 in cells of the map and ``images_of_{i}`` (Rᵢ) int64."""
 
 
 def pooling_function(spec: OperatorSpec, levels: int, pool: PoolText) -> onnx.FunctionProto:
-    """Return a RoI pooling body for a number of feature levels.
+    """Return a RoI pooling body for a number of feature levels, since an ONNX function has a fixed number of inputs.
 
-    The inputs of an ONNX function are fixed in number, hence one body per number of levels. No RoI is pooled from a
-    map it does not belong to, and absent RoIs are pooled from none.
-
-    Args:
-        spec: the operator.
-        levels: feature maps, at least 1.
-        pool: how the RoIs of one level are pooled.
+    Each RoI is pooled from the map of its level only, and absent RoIs from none. ``pool`` pools the RoIs of one level.
     """
     import onnx.parser
 
@@ -123,8 +117,7 @@ _RESTORE_ORDER: Final = """
 """
 
 
-def _pool_level(level: int, pool: PoolText) -> str:
-    i = level
+def _pool_level(i: int, pool: PoolText) -> str:
     return f"""
     level_{i} = Constant <value_int: int = {i}> ()
     on_level_{i} = Equal (level_of_roi, level_{i})

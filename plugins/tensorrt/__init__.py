@@ -1,7 +1,7 @@
-"""The operators as TensorRT plugins whose kernels are carried by the engine.
+"""The operators as TensorRT plugins, whose kernels the engine carries.
 
-``plugins`` says which plugins there are, for the registration here and for the exporter's lowering pass alike;
-``registration`` hands them to TensorRT. Importing this package imports no TensorRT.
+``plugins`` lists the plugins, for the registration here and the exporter's lowering pass; ``registration`` registers
+them with TensorRT. Importing this package imports no TensorRT.
 """
 
 from frcnn.plugins.tensorrt.registration import callback_error, register

@@ -1,8 +1,7 @@
-"""What TensorRT asks of a plugin, answered from its kernel: outputs, types and layouts, code with launch geometry."""
+"""TensorRT's callbacks of a plugin, from its kernel: outputs, types and layouts, code with launch geometry."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
@@ -10,17 +9,12 @@ from typing import Any, Final
 
 from frcnn.errors import KernelError
 from frcnn.plugins.expressions import Arithmetic, evaluate
-from frcnn.plugins.kernel import Element, Kernel
+from frcnn.plugins.kernel import Element, Kernel, read_sizes
 from frcnn.plugins.tensorrt.plugins import Plugin
 
 __all__ = ["PluginCallbacks"]
 
-_DATA_TYPES: Final[Mapping[str, str]] = {
-    "float32": "FLOAT",
-    "float16": "HALF",
-    "bfloat16": "BF16",
-    "int32": "INT32",
-}
+_DATA_TYPES: Final[Mapping[str, str]] = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int32": "INT32"}
 _FEATURES: Final[Mapping[str, Element]] = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 _AUTOTUNE_TYPES: Final = {"FLOAT": "FP32", "HALF": "FP16"}  # where AutoTuneCombination's names are others
 
@@ -30,13 +24,13 @@ _CHANNELS_LAST: Final = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"
 
 
 class PluginCallbacks:
-    """The callbacks of a plugin, over the tensor descriptors that TensorRT makes.
+    """The callbacks of a plugin, over TensorRT's tensor descriptors.
 
     Args:
-        plugin: what it is.
+        plugin: its entry in the table.
         trt: the module ``tensorrt``.
         trtp: the module ``tensorrt.plugin``.
-        compile_code: gives a kernel's code.
+        compile_code: returns a kernel's code.
     """
 
     def __init__(
@@ -47,14 +41,7 @@ class PluginCallbacks:
         self._trtp = trtp
         self._compile_code = compile_code
         self._symbols: Arithmetic[Any] = Arithmetic(
-            constant=trtp.ShapeExpr,
-            add=operator.add,
-            subtract=operator.sub,
-            multiply=operator.mul,
-            floor_div=operator.floordiv,
-            ceil_div=trtp.cdiv,
-            minimum=trtp.min,
-            maximum=trtp.max,
+            constant=trtp.ShapeExpr, ceil_div=trtp.cdiv, minimum=trtp.min, maximum=trtp.max
         )
 
     def describe(self, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -72,7 +59,7 @@ class PluginCallbacks:
         sizes = self._sizes(kernel, inputs)
         symbols = self._symbols
         if any(size.is_fake for size in sizes.values()):
-            # Asked for types only. A constant made from a number would be of the builder of a build that failed before.
+            # TensorRT asks for types only. A constant of a number would belong to the builder of an earlier build.
             symbols = replace(symbols, constant=lambda _number: self._trtp.ShapeExpr())
         return tuple(
             self._trtp.from_shape_expr(
@@ -83,10 +70,7 @@ class PluginCallbacks:
         )
 
     def combine(self, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> list[Any]:
-        """Return the combinations of types and layouts that there are kernels for.
-
-        The types are those of the descriptors: a strongly typed network fixes them.
-        """
+        """Return the combinations of types and layouts that have kernels, for the types of the descriptors."""
         offered = []
         for kernel in self._kernels(inputs, attributes):
             known: dict[str, int] = {}
@@ -102,10 +86,10 @@ class PluginCallbacks:
     def implement(
         self, inputs: Sequence[Any], attributes: Mapping[str, Any], outputs: Sequence[Any]
     ) -> tuple[str, bytes, Any, Any]:
-        """Return the kernel's name, its code, its launch and its integers, for the types and layouts chosen.
+        """Return the kernel's name, code, launch and integers, for the types and layouts that TensorRT chose.
 
         Raises:
-            KernelError: the kernel cannot be compiled, or the largest shapes are beyond what it can hold.
+            KernelError: the kernel cannot be compiled, or cannot take the largest shapes.
         """
         chosen = tuple(desc.format.name for desc in (*inputs, *outputs))
         kernel = {_formats(kernel): kernel for kernel in self._kernels(inputs, attributes)}[chosen]
@@ -137,23 +121,13 @@ class PluginCallbacks:
         return [plugin.make(variant, attributes) for variant in variants]
 
     def _sizes(self, kernel: Kernel, inputs: Sequence[Any]) -> dict[str, Any]:
-        """Read the symbol of every letter off the inputs' shapes, and refuse sizes known to be wrong."""
+        """Return the symbol of every letter in the inputs' shapes; known sizes that differ raise KernelError."""
+        shapes = [list(desc.shape_expr) for desc in inputs]
+        known = [[None if s.is_fake or not s.is_constant else s.constant_value() for s in shape] for shape in shapes]
+        read_sizes(self._plugin.name, kernel.inputs, known)
         sizes: dict[str, Any] = {}
-        known: dict[str, int] = {}
-        for tensor, desc in zip(kernel.inputs, inputs, strict=True):
-            if len(desc.shape_expr) != len(tensor.shape):
-                raise KernelError(
-                    f"{self._plugin.name}: {tensor.name} must have the shape ({', '.join(tensor.shape)}), got "
-                    f"{len(desc.shape_expr)} dimensions"
-                )
-            for letter, symbol in zip(tensor.shape, desc.shape_expr, strict=True):
-                sizes.setdefault(letter, symbol)
-                if symbol.is_fake or not symbol.is_constant:
-                    continue
-                size = symbol.constant_value()
-                expected = int(letter) if letter.isdigit() else known.setdefault(letter, size)
-                if size != expected:
-                    raise KernelError(f"{self._plugin.name}: {letter} of {tensor.name} must be {expected}, got {size}")
+        for tensor, shape in zip(kernel.inputs, shapes, strict=True):
+            sizes = dict(zip(tensor.shape, shape, strict=True)) | sizes  # the first symbol of a letter
         return sizes
 
 

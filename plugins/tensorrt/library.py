@@ -1,4 +1,4 @@
-"""The one place where TensorRT is imported."""
+"""Imports of TensorRT."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def load_tensorrt() -> ModuleType:
 
 
 def load_tensorrt_plugins() -> ModuleType | None:
-    """Return the module ``tensorrt.plugin``; None where TensorRT is older than ahead-of-time plugins (10.13).
+    """Return the module ``tensorrt.plugin``; None where TensorRT is older than 10.13, without ahead-of-time plugins.
 
     Raises:
-        MissingDependencyError: see :func:`load_tensorrt`; or TensorRT has the module, which lacks something itself.
+        MissingDependencyError: TensorRT or a package that the module needs is not installed.
     """
     load_tensorrt()
     try:

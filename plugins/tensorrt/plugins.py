@@ -1,12 +1,12 @@
-"""Which TensorRT plugins an operator becomes: one per kernel, told apart by what a plugin's signature fixes.
+"""The TensorRT plugins of each operator: one per kernel, and per number of levels.
 
-The lowering pass writes the nodes of a plugin and the registration describes it to TensorRT; both read this table. A
-plugin's name, inputs and outputs are those of its :class:`~frcnn.plugins.kernel.Kernel`.
+The exporter's lowering pass and the registration here read this table. A plugin's name, inputs and outputs are those of
+its :class:`~frcnn.plugins.kernel.Kernel`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ PLUGIN_VERSION: Final = "1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """What TensorRT may choose: the type of feature maps and pooled features, and how they lie in memory."""
+    """The type and layouts of feature maps and pooled features, of which TensorRT chooses."""
 
     element: Element = "float32"
     layout: Layout = "planar"
@@ -43,12 +43,12 @@ class Plugin:
 
     Attributes:
         name: its name in TensorRT's registry, without the namespace.
-        inputs: formal names of its inputs; those of the operator are called as the operator calls them.
+        inputs: formal names of its inputs; those of the operator have the operator's names.
         outputs: formal names of its outputs, likewise.
         attributes: the operator's attributes that it takes.
-        variants: what TensorRT may choose from, the element types aside; one for a plugin without feature maps.
-        features: index of the first feature map among the inputs, where there is one.
-        make: makes its kernel for a variant and the attributes by name.
+        variants: the layouts to choose from; one for a plugin without feature maps.
+        features: index of the first feature map among the inputs, if any.
+        make: returns its kernel for a variant and the attributes by name.
     """
 
     name: str
@@ -65,9 +65,9 @@ def _plugin(
     make: Callable[[Variant, Mapping[str, Any]], Kernel],
     *,
     example: Mapping[str, Any],
-    variants: tuple[Variant, ...],
+    variants: tuple[Variant, ...] = (Variant(),),
 ) -> Plugin:
-    """Read a plugin off the kernel for an example of its attributes; names are the same for all attributes."""
+    """Return the plugin of a kernel, whose names are the same for all attributes; ``example`` has some of them."""
     kernel = make(variants[0], example)
     inputs = tuple(tensor.name for tensor in kernel.inputs)
     features = [f"{tensor.name}_0" for tensor in spec.inputs if tensor.element == "features"]
@@ -82,26 +82,16 @@ def _plugin(
     )
 
 
-def _grouped_nms() -> tuple[Plugin, ...]:
+def _nms_plugins() -> tuple[Plugin, ...]:
     # only the mask kernel compares overlaps, so only its plugin has the threshold
-    example = {"iou_threshold": 0.5}
+    example, kernels = {"iou_threshold": 0.5}, grouped_nms_kernel.kernels
     return (
-        _plugin(
-            grouped_nms.SPEC,
-            lambda _variant, attributes: grouped_nms_kernel.kernels(**attributes)[0],
-            example=example,
-            variants=(Variant(),),
-        ),
-        _plugin(
-            grouped_nms.SPEC,
-            lambda _variant, _attributes: grouped_nms_kernel.kernels(**example)[1],
-            example={},
-            variants=(Variant(),),
-        ),
+        _plugin(grouped_nms.SPEC, lambda _variant, attributes: kernels(**attributes)[0], example=example),
+        _plugin(grouped_nms.SPEC, lambda _variant, _attributes: kernels(**example)[1], example={}),
     )
 
 
-def _pooling(spec: OperatorSpec, kernels: Callable[..., tuple[Kernel]], levels: int) -> tuple[Plugin, ...]:
+def _pooling_plugin(spec: OperatorSpec, kernels: Callable[..., tuple[Kernel]], levels: int) -> Plugin:
     def make(variant: Variant, attributes: Mapping[str, Any]) -> Kernel:
         (kernel,) = kernels(
             element=variant.element, layout=variant.layout, output_layout=variant.output_layout, **attributes
@@ -113,34 +103,30 @@ def _pooling(spec: OperatorSpec, kernels: Callable[..., tuple[Kernel]], levels: 
         return kernel
 
     example = dict.fromkeys((attribute.name for attribute in spec.attributes), 1)
-    return (
-        _plugin(
-            spec,
-            make,
-            example=example | {"spatial_scales": (1.0,) * levels, "level_thresholds": (1.0,) * max(1, levels - 1)},
-            variants=(
-                Variant(),
-                Variant(layout="channels_last"),
-                Variant(layout="channels_last", output_layout="channels_last"),
-            ),
+    return _plugin(
+        spec,
+        make,
+        example=example | {"spatial_scales": (1.0,) * levels, "level_thresholds": (1.0,) * max(1, levels - 1)},
+        variants=(
+            Variant(),
+            Variant(layout="channels_last"),
+            Variant(layout="channels_last", output_layout="channels_last"),
         ),
     )
 
 
-def _table() -> dict[tuple[str, int], tuple[Plugin, ...]]:
-    pooling: tuple[tuple[OperatorSpec, Callable[..., tuple[Kernel]]], ...] = (
-        (multiscale_roi_align.SPEC, multiscale_roi_align_kernel.kernels),
-        (multiscale_roi_pool.SPEC, multiscale_roi_pool_kernel.kernels),
-    )
-    nms = grouped_nms.SPEC
-    table = {(nms.name, len(nms.inputs)): _grouped_nms()}
-    for spec, kernels in pooling:
-        for levels in range(1, MAX_LEVELS + 1):
-            table[spec.name, len(spec.input_names(levels))] = _pooling(spec, kernels, levels)
-    return table
+_POOLING: Final[Sequence[tuple[OperatorSpec, Callable[..., tuple[Kernel]]]]] = (
+    (multiscale_roi_align.SPEC, multiscale_roi_align_kernel.kernels),
+    (multiscale_roi_pool.SPEC, multiscale_roi_pool_kernel.kernels),
+)
 
-
-PLUGINS_OF: Final[Mapping[tuple[str, int], tuple[Plugin, ...]]] = _table()
+PLUGINS_OF: Final[Mapping[tuple[str, int], tuple[Plugin, ...]]] = {
+    (grouped_nms.SPEC.name, len(grouped_nms.SPEC.inputs)): _nms_plugins()
+} | {
+    (spec.name, len(spec.input_names(levels))): (_pooling_plugin(spec, kernels, levels),)
+    for spec, kernels in _POOLING
+    for levels in range(1, MAX_LEVELS + 1)
+}
 """(operator, number of inputs) -> its plugins, in the order in which they run."""
 
 PLUGINS: Final[tuple[Plugin, ...]] = tuple(plugin for plugins in PLUGINS_OF.values() for plugin in plugins)

@@ -1,7 +1,7 @@
-"""Hand the plugins to TensorRT.
+"""Register the plugins with TensorRT.
 
-TensorRT reads a plugin's inputs and attributes off the signatures of Python functions, so each plugin gets functions
-with a signature made from its table entry.
+TensorRT takes a plugin's inputs and attributes from the signatures of Python functions, so each plugin gets functions
+whose signature is made from its table entry.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ANNOTATIONS: Final[dict[str, Any]] = {"int": int, "float": float, "floats": NDA
 
 @dataclass(slots=True, kw_only=True)
 class _Build:
-    """What the callbacks read and write; one for the process, as TensorRT's registry is."""
+    """State of the callbacks, one for the process, as TensorRT's registry is."""
 
     architecture: str = ""
     error: FrcnnError | None = None
@@ -41,13 +41,13 @@ _BUILD: Final = _Build()
 
 
 def register(*, architecture: str) -> None:
-    """Make the plugins known to TensorRT in this process, and say what the next engine is for.
+    """Register the plugins in this process, and set the architecture of the next engine.
 
-    Call it before every build: what is registered already stays, and the architecture is the one given last. It holds
-    for the process, as the registry does, so engines for two architectures are built one after the other.
+    Call it before every build: registered plugins stay, and the last architecture holds for the process. So build
+    engines for two architectures one after the other.
 
     Args:
-        architecture: what to compile the kernels for: ``sm_90`` gives machine code, ``compute_75`` PTX.
+        architecture: of the kernels: ``sm_90`` gives machine code, ``compute_75`` PTX.
 
     Raises:
         KernelError: another plugin has one of the names, or the compiler does not know the architecture.
@@ -56,7 +56,7 @@ def register(*, architecture: str) -> None:
     trt, trtp = load_tensorrt(), load_tensorrt_plugins()
     if trtp is None:
         raise MissingDependencyError("tensorrt>=10.13", extra="tensorrt", why="plugins inside a TensorRT engine")
-    # every network has this kernel: what stops the compiler is found now, not minutes into a build
+    # every network has this kernel: a compiler that fails does so now, not minutes into a build
     compile_kernel(PLUGINS_OF["GroupedNMS", 2][-1].make(Variant(), {}), architecture)
     missing = [plugin for plugin in PLUGINS if plugin.name not in _BUILD.registered]
     registry, ours = trt.get_plugin_registry(), getattr(trtp.op, NAMESPACE, None)
@@ -73,9 +73,9 @@ def register(*, architecture: str) -> None:
 
 
 def callback_error() -> FrcnnError | None:
-    """Return the error that stopped the build after the last :func:`register`, if it was one of a plugin.
+    """Return the plugin's error that stopped the build after the last :func:`register`, if there is one.
 
-    TensorRT calls plugins from C++, which prints their errors and fails without them.
+    TensorRT calls plugins from C++, which prints their errors and drops them.
     """
     return _BUILD.error
 
@@ -100,30 +100,31 @@ def _register(plugin: Plugin, trt: ModuleType, trtp: ModuleType) -> None:
 
 
 def _compile(kernel: Kernel) -> bytes:
-    return compile_kernel(kernel, _BUILD.architecture).code
+    return compile_kernel(kernel, _BUILD.architecture)
 
 
 def _signed(
     plugin: Plugin,
-    answer: Callable[[list[Any], dict[str, Any], Sequence[Any]], Any],
+    implementation: Callable[[list[Any], dict[str, Any], Sequence[Any]], Any],
     parameters: Sequence[tuple[str, Any]],
     returned: Any,
 ) -> Callable[..., Any]:
-    """Return a function with a signature, which answers from inputs, attributes and outputs."""
+    """Return a function with this signature, which calls the implementation with inputs, attributes and outputs."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature(
-        [
-            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
-            for name, annotation in parameters
-        ],
+        [inspect.Parameter(name, kind, annotation=annotation) for name, annotation in parameters],
         return_annotation=returned,
     )
 
     def callback(*args: Any, **kwargs: Any) -> Any:
         try:
-            given = _bind(plugin, signature, args, kwargs)
+            try:
+                given = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                raise KernelError(f"{plugin.name}: {error}", hint="a node needs every input and attribute") from error
             inputs = [given[name] for name in plugin.inputs]
             attributes = {attribute.name: _value(plugin, attribute, given) for attribute in plugin.attributes}
-            return answer(inputs, attributes, given.get("outputs", ()))
+            return implementation(inputs, attributes, given.get("outputs", ()))
         except FrcnnError as error:
             _BUILD.error = error
             raise
@@ -132,17 +133,8 @@ def _signed(
     return callback
 
 
-def _bind(
-    plugin: Plugin, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> dict[str, Any]:
-    try:
-        return signature.bind(*args, **kwargs).arguments
-    except TypeError as error:
-        raise KernelError(f"{plugin.name}: {error}", hint="a node needs every input and attribute") from error
-
-
 def _value(plugin: Plugin, attribute: Attribute, given: dict[str, Any]) -> Any:
-    """Return an attribute as the kernels take it: TensorRT gives numbers and arrays of widths of its own."""
+    """Return an attribute as the kernels take it; TensorRT's numbers and arrays have other types."""
     values = np.ravel(given[attribute.name])
     if attribute.kind == "floats":
         return tuple(float(value) for value in values)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frcnn.plugins.expressions import INTEGERS, evaluate, names_in
+from frcnn.plugins.expressions import INTEGERS, evaluate
 
 sizes = st.integers(0, 10_000)
 
@@ -24,10 +24,6 @@ def test_the_functions_and_operators_mean_what_they_say(a, b):
         "3": 3,
     }
     assert {text: evaluate(text, values, INTEGERS) for text in expected} == expected
-
-
-def test_names_are_the_sizes_and_not_the_functions():
-    assert names_in("min(ceil_div(M, 32), max(2, G))*H_0") == {"M", "G", "H_0"}
 
 
 @pytest.mark.parametrize(

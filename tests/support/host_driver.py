@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from frcnn.plugins.cuda.compiler import CompiledKernel
-from frcnn.plugins.cuda.driver import load_kernel
+from frcnn.plugins.cuda.driver import LoadedKernel
 from frcnn.plugins.cuda.launch import LoadedOperator
 from frcnn.plugins.kernel import Kernel, Launch
 from support.simt import launch_on_host
@@ -69,5 +68,5 @@ class HostArray:
 
 def operator_on_host(kernels: Sequence[Kernel], driver: HostDriver) -> LoadedOperator:
     """Return an operator whose kernels run on the CPU; nothing is compiled for a GPU."""
-    compiled = [CompiledKernel(kernel=kernel, architecture="host", code=b"") for kernel in kernels]
-    return LoadedOperator("operator", [load_kernel(code, driver=driver) for code in compiled])
+    loaded = [LoadedKernel(kernel=kernel, handle=driver.load(kernel, b""), driver=driver) for kernel in kernels]
+    return LoadedOperator("operator", loaded)

@@ -297,15 +297,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "RoIs of five numbers": (
         align(described([2, 5, 5], MAP)),
-        "MultiscaleRoIAlign1: 4 of rois must be 4, got 5",
+        "MultiscaleRoIAlign1: 4 of rois must be 4, got 5 in (2, 5, 5)",
     ),
     "RoIs of another batch": (
         align(described([3, 5, 4], MAP)),
-        "MultiscaleRoIAlign1: N of feature_0 must be 3, got 2",
+        "MultiscaleRoIAlign1: N of feature_0 must be 3, got 2 in (2, 8, 20, 20)",
     ),
     "maps of three dimensions": (
         align(described(ROIS, MAP[1:])),
-        "MultiscaleRoIAlign1: feature_0 must have the shape (N, C, H_0, W_0), got 3 dimensions",
+        "MultiscaleRoIAlign1: feature_0 must have the shape (N, C, H_0, W_0), got (8, 20, 20)",
     ),
     "a threshold above one": (
         CASES["mask of one box"].arguments | {"attributes": {"iou_threshold": 1.5}},
