@@ -14,7 +14,7 @@ from torchvision.ops.poolers import initLevelMapper
 from frcnn.plugins.cuda.launch import LoadedOperator, load_operator
 from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
 
-__all__ = ["CANVAS", "FORMS", "call", "crowd", "maps_of", "pooling", "rois_of", "suppress"]
+__all__ = ["CANVAS", "FORMS", "call", "maps_of", "pooling", "proposals", "rois_of", "suppress"]
 
 STRIDES = (4, 8, 16, 32, 64)
 CANVAS = (320, 448)
@@ -56,7 +56,7 @@ def _nms(iou_threshold: float) -> LoadedOperator:
     return load_operator("GroupedNMS", iou_threshold=float(np.float32(iou_threshold)))
 
 
-def crowd(groups: int, boxes: int, seed: int) -> tuple[Tensor, Tensor]:
+def proposals(groups: int, boxes: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return groups of clustered boxes on the CPU: a third on a lattice, with ties, absent boxes and NaN scores."""
     rng = np.random.default_rng(seed)
     centres = rng.uniform(0, 1000, (groups, max(1, boxes // 8), 2))

@@ -12,7 +12,7 @@ import torch
 from frcnn.errors import KernelError
 from frcnn.plugins.cuda.launch import load_operator
 from frcnn.plugins.grouped_nms.reference import grouped_nms
-from gpu.cases import call, crowd, maps_of, pooling, rois_of
+from gpu.cases import call, maps_of, pooling, proposals, rois_of
 from gpu.system import ROOT, run
 
 pytestmark = pytest.mark.gpu
@@ -33,14 +33,14 @@ def buffers(nms, boxes, scores):
 
 
 def test_a_captured_launch_is_replayed_on_new_contents(device, nms):
-    boxes, scores = (tensor.to(device) for tensor in crowd(5, 1000, seed=0))
+    boxes, scores = (tensor.to(device) for tensor in proposals(5, 1000, seed=0))
     out, scratch = buffers(nms, boxes, scores)
     graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.graph(graph, stream=side):
         nms(boxes, scores, out=out, scratch=scratch, stream=side)
     for seed in range(1, 4):
-        new_boxes, new_scores = crowd(5, 1000, seed=seed)
+        new_boxes, new_scores = proposals(5, 1000, seed=seed)
         boxes.copy_(new_boxes)
         scores.copy_(new_scores)
         graph.replay()
@@ -64,7 +64,7 @@ def test_the_first_launch_of_an_operator_can_be_captured(device):
 
 
 def test_two_streams_at_once(device, nms):
-    cases = [tuple(tensor.to(device) for tensor in crowd(20, 1000, seed=seed)) for seed in range(2)]
+    cases = [tuple(tensor.to(device) for tensor in proposals(20, 1000, seed=seed)) for seed in range(2)]
     made = [buffers(nms, *case) for case in cases]
     streams = [torch.cuda.Stream() for _ in cases]
     torch.cuda.synchronize()
@@ -77,7 +77,7 @@ def test_two_streams_at_once(device, nms):
 
 
 def test_a_call_does_not_wait_for_the_stream(device, nms):
-    boxes, scores = (tensor.to(device) for tensor in crowd(2, 100, seed=3))
+    boxes, scores = (tensor.to(device) for tensor in proposals(2, 100, seed=3))
     out, scratch = buffers(nms, boxes, scores)
     side = torch.cuda.Stream()
     torch.cuda.synchronize()
@@ -90,7 +90,7 @@ def test_a_call_does_not_wait_for_the_stream(device, nms):
 
 
 def test_a_call_allocates_nothing(device, nms):
-    boxes, scores = (tensor.to(device) for tensor in crowd(2, 1000, seed=4))
+    boxes, scores = (tensor.to(device) for tensor in proposals(2, 1000, seed=4))
     out, scratch = buffers(nms, boxes, scores)
     nms(boxes, scores, out=out, scratch=scratch, stream=torch.cuda.current_stream())
     torch.cuda.synchronize()
@@ -115,14 +115,14 @@ class Owner:
 
 
 def test_dlpack_alone_will_do(device, nms, stream):
-    boxes, scores = (tensor.to(device) for tensor in crowd(3, 200, seed=5))
+    boxes, scores = (tensor.to(device) for tensor in proposals(3, 200, seed=5))
     out, scratch = buffers(nms, boxes, scores)
     nms(Owner(boxes), Owner(scores), out=Owner(out), scratch=Owner(scratch), stream=stream)
     assert torch.equal(out.cpu(), grouped_nms(boxes.cpu(), scores.cpu(), iou_threshold=THRESHOLD))
 
 
 def test_host_memory_is_refused(device, nms, stream):
-    boxes, scores = (tensor.to(device) for tensor in crowd(3, 200, seed=5))
+    boxes, scores = (tensor.to(device) for tensor in proposals(3, 200, seed=5))
     out, scratch = buffers(nms, boxes, scores)
     with pytest.raises(KernelError, match="scores must lie in device memory"):
         nms(boxes, scores.cpu(), out=out, scratch=scratch, stream=stream)
@@ -138,7 +138,7 @@ def test_host_memory_is_refused(device, nms, stream):
 
 def test_cupy_arrays_and_stream(device, optional, nms):
     cupy = optional("cupy")
-    boxes, scores = crowd(4, 300, seed=6)
+    boxes, scores = proposals(4, 300, seed=6)
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
         theirs = cupy.asarray(boxes.numpy()), cupy.asarray(scores.numpy())

@@ -13,7 +13,7 @@ from frcnn.plugins.grouped_nms.kernel import MAX_BOXES
 from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
-from gpu.cases import CANVAS, FORMS, call, crowd, maps_of, pooling, rois_of, suppress
+from gpu.cases import CANVAS, FORMS, call, maps_of, pooling, proposals, rois_of, suppress
 
 pytestmark = pytest.mark.gpu
 
@@ -34,7 +34,7 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, largest: float, el
 )
 def test_nms_decides_exactly_as_the_reference(device, stream, groups, boxes, iou_threshold):
     threshold = float(np.float32(iou_threshold))
-    candidates, scores = crowd(groups, boxes, seed=groups + boxes)
+    candidates, scores = proposals(groups, boxes, seed=groups + boxes)
     found = suppress(candidates.to(device), scores.to(device), threshold, stream=stream)
     assert torch.equal(found.cpu(), grouped_nms(candidates, scores, iou_threshold=threshold))
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.crowds import corner_cases, crowds
 from support.operators import operator_session, run_operator
+from support.proposals import corner_cases, proposals
 from support.simt import run_on_host
 from torch import Tensor
 from torchvision.ops import nms
@@ -54,7 +54,7 @@ def in_torchvision(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tenso
 
 @pytest.mark.slow
 @settings(max_examples=40)
-@given(crowds(), st.sampled_from(THRESHOLDS))
+@given(proposals(), st.sampled_from(THRESHOLDS))
 def test_reference_is_torchvisions_nms_in_each_group(case, iou_threshold):
     assert torch.equal(in_reference(*case, iou_threshold), in_torchvision(*case, iou_threshold))
 
@@ -68,7 +68,7 @@ def test_reference_is_torchvisions_nms_on_corner_cases(case, iou_threshold):
 
 @pytest.mark.slow
 @settings(max_examples=40)
-@given(crowds(), st.sampled_from(THRESHOLDS))
+@given(proposals(), st.sampled_from(THRESHOLDS))
 def test_function_is_the_reference(case, iou_threshold):
     assert torch.equal(in_onnxruntime(*case, iou_threshold), in_reference(*case, iou_threshold))
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from support.crowds import corner_cases, crowds
+from support.proposals import corner_cases, proposals
 from support.simt import require_compiler, run_on_host
 from torch import Tensor
 
@@ -40,8 +40,8 @@ def assert_is_the_reference(boxes: Tensor, scores: Tensor, iou_threshold: float,
 
 
 @settings(max_examples=60)
-@given(crowds(), st.sampled_from(THRESHOLDS), SCHEDULES)
-def test_crowds(case, iou_threshold, schedule):
+@given(proposals(), st.sampled_from(THRESHOLDS), SCHEDULES)
+def test_proposals(case, iou_threshold, schedule):
     assert_is_the_reference(*case, iou_threshold, schedule)
 
 

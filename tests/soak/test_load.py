@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.crowd import Crowd, bits, mixed_images
+from support.concurrent_calls import ConcurrentCalls, bits, mixed_images
 from support.fake_device import FakeDevice
 from support.load_runs import apart, many_detectors, many_images, many_threads
 from support.simt import require_compiler
@@ -67,13 +67,13 @@ def test_32_threads_on_an_engine_allocate_nothing_on_the_device(tiny_model: Path
     device.activate()
     with Detector(TinyArtifact(manifest).backend(device, workers=4), manifest) as detector:
         expected = [bits(found) for found in detector(images)]
-        warm, crowd = (Crowd(detector, images, expected, THREADS) for _ in range(2))
+        warm, calls = (ConcurrentCalls(detector, images, expected, THREADS) for _ in range(2))
         warm.run(10)
         before = device.calls.copy()
-        crowd.run(60 if full else 30)
+        calls.run(60 if full else 30)
         made = device.calls - before
-    assert warm.wrong == crowd.wrong == []
+    assert warm.wrong == calls.wrong == []
     assert set(made) == {"activate", "copy", "graph launch", "synchronize"}
     assert device.misuses == []
     assert device.left_open() == {}
-    report["engine_threads"] = {"threads": THREADS, "images": crowd.done, "wrong": [], "calls": dict(made)}
+    report["engine_threads"] = {"threads": THREADS, "images": calls.done, "wrong": [], "calls": dict(made)}

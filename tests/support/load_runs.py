@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from frcnn.runtime import Detector
-from support.crowd import Crowd, bits, latency_ms, mixed_images
+from support.concurrent_calls import ConcurrentCalls, bits, latency_ms, mixed_images
 from support.growth import Growth
 
 __all__ = ["apart", "many_detectors", "many_images", "many_threads"]
@@ -44,14 +44,14 @@ def many_threads(model: Path, threads: int, seconds: float, warm_up: float) -> F
         assert len(set(expected)) == len(arrays)  # a mixed up result would be detected
         list(detector.stream(images))
         idle = _seconds_of_calls(detector, images[0], 2000)
-        crowd, growth = Crowd(detector, images, expected, threads), Growth()
-        crowd.run(seconds, warm_up=warm_up, growth=growth)
+        calls, growth = ConcurrentCalls(detector, images, expected, threads), Growth()
+        calls.run(seconds, warm_up=warm_up, growth=growth)
     return {
         "threads": threads,
-        "images": crowd.done,
-        "wrong": crowd.wrong,
+        "images": calls.done,
+        "wrong": calls.wrong,
         "latency_idle": latency_ms(idle),
-        "latency_under_load": latency_ms(crowd.seconds),
+        "latency_under_load": latency_ms(calls.seconds),
         **_figures(growth),
     }
 

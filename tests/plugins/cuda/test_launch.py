@@ -49,7 +49,7 @@ def nms(driver):
     return operator_on_host(nms_kernels(iou_threshold=0.5), driver)
 
 
-def crowd(groups: int, boxes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def proposals(groups: int, boxes: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(groups * 1000 + boxes)
     corners = torch.rand(groups, boxes, 2, generator=generator) * 30
     sizes = torch.rand(groups, boxes, 2, generator=generator) * 20
@@ -70,7 +70,7 @@ def rois_and_maps(dtype: torch.dtype, *, last: bool = False) -> tuple[torch.Tens
 @pytest.mark.slow
 @pytest.mark.parametrize(("groups", "boxes"), [(3, 100), (1, 1), (2, 33)])
 def test_nms_with_scratch_is_the_reference(nms, driver, groups, boxes):
-    candidates, scores = crowd(groups, boxes)
+    candidates, scores = proposals(groups, boxes)
     kept = torch.empty_like(scores)
     needed = nms.scratch_bytes(candidates.shape, scores.shape)
     memory = torch.full((needed + 64,), 0xCD, dtype=torch.uint8)
@@ -134,7 +134,7 @@ def test_the_canvas_of_preprocessing_is_that_of_its_output(driver):
 
 
 def test_launches_are_planned_once_for_shapes(nms, driver):
-    candidates, scores = crowd(2, 20)
+    candidates, scores = proposals(2, 20)
     scratch = HostArray(torch.empty(nms.scratch_bytes(candidates.shape, scores.shape), dtype=torch.uint8))
     for _ in range(2):
         nms(HostArray(candidates), HostArray(scores), out=HostArray(scores.clone()), scratch=scratch, stream=0)
@@ -143,7 +143,7 @@ def test_launches_are_planned_once_for_shapes(nms, driver):
 
 def call_nms(nms, **changed):
     """Call with (2, 4) boxes, some arguments changed."""
-    candidates, scores = crowd(2, 4)
+    candidates, scores = proposals(2, 4)
     arguments = {
         "boxes": HostArray(candidates),
         "scores": HostArray(scores),

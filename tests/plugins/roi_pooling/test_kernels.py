@@ -6,6 +6,7 @@ RoIAlign adds the same products in another order, so a float32 value may differ 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -34,24 +35,78 @@ LAYOUTS = {
     "last-last": {"layout": "channels_last", "output_layout": "channels_last"},
 }
 
-# element, layouts, levels, aligned, sampling ratio, grid
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A kernel: RoI max pooling where there is no sampling ratio, else RoIAlign."""
+
+    element: str
+    layouts: str
+    levels: int
+    grid: tuple[int, int] = (7, 7)
+    sampling: int | None = None
+    aligned: int = 0
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of the maps."""
+        return [(-(-CANVAS[0] // stride), -(-CANVAS[1] // stride)) for stride in strides(self.levels)]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        given = attributes(self.levels, self.grid)
+        return given if self.sampling is None else given | {"sampling_ratio": self.sampling, "aligned": self.aligned}
+
+    def channels(self, groups: int) -> int:
+        """Return the channels of so many vectors."""
+        return groups * (1 if self.layouts == "planar" else 4 if self.element == "float32" else 8)
+
+    def maps(self, maps: list[Tensor]) -> list[Tensor]:
+        """Return maps in the type and layout of the kernel."""
+        kind = torch.contiguous_format if self.layouts == "planar" else torch.channels_last
+        return [m.to(getattr(torch, self.element)).contiguous(memory_format=kind) for m in maps]
+
+    def random_maps(self, images: int, channels: int, *, seed: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return self.maps([torch.randn(images, channels, *size, generator=generator) for size in self.sizes])
+
+    def constant_maps(self, images: int, values: list[float]) -> list[Tensor]:
+        return self.maps([torch.full((images, 8, *s), v) for s, v in zip(self.sizes, values, strict=True)])
+
+    def run(self, rois: Tensor, maps: list[Tensor], schedule: str = "forward") -> Tensor:
+        return run(launches(self), rois, maps, schedule)
+
+    def check(self, found: Tensor, rois: Tensor, maps: list[Tensor]) -> None:
+        """Hold the kernel's output to the reference."""
+        assert found.dtype == maps[0].dtype
+        if self.sampling is None:
+            assert torch.equal(found, multiscale_roi_pool(rois, maps, **self.attributes))
+            return
+        expected = multiscale_roi_align(rois, [m.float() for m in maps], **self.attributes)
+        assert found.shape == expected.shape
+        largest = max(float(m.float().abs().max()) for m in maps)
+        allowed = BOUND * largest + ROUNDING[self.element] * expected.abs()
+        assert ((found.float() - expected).abs() <= allowed).all(), float((found.float() - expected).abs().max())
+
+
 ALIGN_FORMS = [
-    ("float32", "planar", 1, 0, 2, (7, 7)),
-    ("float16", "last", 4, 0, 2, (7, 7)),
-    ("bfloat16", "last", 5, 1, 0, (5, 6)),
-    ("float32", "last", 4, 0, 0, (7, 7)),
-    ("float16", "last-last", 3, 1, 2, (14, 14)),
-    ("float32", "last-last", 8, 0, 3, (2, 3)),
-    ("bfloat16", "planar", 4, 0, 2, (1, 1)),
-    ("float16", "planar", 2, 0, 0, (3, 5)),
+    Form(element="float32", layouts="planar", levels=1, sampling=2),
+    Form(element="float16", layouts="last", levels=4, sampling=2),
+    Form(element="bfloat16", layouts="last", levels=5, sampling=0, aligned=1, grid=(5, 6)),
+    Form(element="float32", layouts="last", levels=4, sampling=0),
+    Form(element="float16", layouts="last-last", levels=3, sampling=2, aligned=1, grid=(14, 14)),
+    Form(element="float32", layouts="last-last", levels=8, sampling=3, grid=(2, 3)),
+    Form(element="bfloat16", layouts="planar", levels=4, sampling=2, grid=(1, 1)),
+    Form(element="float16", layouts="planar", levels=2, sampling=0, grid=(3, 5)),
 ]
 POOL_FORMS = [
-    ("float32", "planar", 1, (7, 7)),
-    ("float16", "last", 1, (7, 7)),
-    ("bfloat16", "last", 3, (5, 6)),
-    ("float32", "last-last", 4, (7, 7)),
-    ("float16", "planar", 2, (14, 3)),
+    Form(element="float32", layouts="planar", levels=1),
+    Form(element="float16", layouts="last", levels=1),
+    Form(element="bfloat16", layouts="last", levels=3, grid=(5, 6)),
+    Form(element="float32", layouts="last-last", levels=4),
+    Form(element="float16", layouts="planar", levels=2, grid=(14, 3)),
 ]
+FORMS = pytest.mark.parametrize("form", [*ALIGN_FORMS, *POOL_FORMS], ids=repr)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -73,35 +128,10 @@ def attributes(levels: int, grid: tuple[int, int], **rest: Any) -> dict[str, Any
     }
 
 
-def channels_of(element: str, layouts: str, groups: int) -> int:
-    vector = 1 if layouts == "planar" else 4 if element == "float32" else 8
-    return vector * groups
-
-
-def feature_maps(images: int, channels: int, form: tuple[Any, ...], *, seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [(-(-CANVAS[0] // stride), -(-CANVAS[1] // stride)) for stride in strides(form[2])]
-    maps = [torch.randn(images, channels, *size, generator=generator) for size in sizes]
-    return in_form(maps, form)
-
-
-def in_form(maps: list[Tensor], form: tuple[Any, ...]) -> list[Tensor]:
-    kind = torch.contiguous_format if form[1] == "planar" else torch.channels_last
-    return [m.to(getattr(torch, form[0])).contiguous(memory_format=kind) for m in maps]
-
-
 @cache
-def align_launches(form: tuple[Any, ...]) -> Any:
-    element, layouts, levels, aligned, sampling, grid = form
-    given = attributes(levels, grid, sampling_ratio=sampling, aligned=aligned)
-    return given, align_kernels(element=element, **LAYOUTS[layouts], **given)
-
-
-@cache
-def pool_launches(form: tuple[Any, ...]) -> Any:
-    element, layouts, levels, grid = form
-    given = attributes(levels, grid)
-    return given, pool_kernels(element=element, **LAYOUTS[layouts], **given)
+def launches(form: Form) -> Any:
+    kernels = pool_kernels if form.sampling is None else align_kernels
+    return kernels(element=form.element, **LAYOUTS[form.layouts], **form.attributes)
 
 
 def run(launches: Any, rois: Tensor, maps: list[Tensor], schedule: str = "forward") -> Tensor:
@@ -109,16 +139,7 @@ def run(launches: Any, rois: Tensor, maps: list[Tensor], schedule: str = "forwar
     return run_on_host(launches, inputs, schedule=schedule)["pooled"]
 
 
-def assert_close(found: Tensor, form: tuple[Any, ...], rois: Tensor, maps: list[Tensor], given: Any) -> None:
-    expected = multiscale_roi_align(rois, [m.float() for m in maps], **given)
-    assert found.dtype == maps[0].dtype
-    assert found.shape == expected.shape
-    largest = max(float(m.float().abs().max()) for m in maps)
-    allowed = BOUND * largest + ROUNDING[form[0]] * expected.abs()
-    assert ((found.float() - expected).abs() <= allowed).all(), float((found.float() - expected).abs().max())
-
-
-@pytest.mark.parametrize("form", ALIGN_FORMS, ids=str)
+@FORMS
 @settings(max_examples=15)
 @given(
     st.integers(0, 2**32),
@@ -127,69 +148,47 @@ def assert_close(found: Tensor, form: tuple[Any, ...], rois: Tensor, maps: list[
     st.integers(1, 5),
     st.sampled_from(["forward", "reverse", "shuffled"]),
 )
-def test_align_is_the_reference(form, seed, images, per_image, groups, schedule):
-    given, launches = align_launches(form)
-    rois = make_rois(images, per_image, given["level_thresholds"], seed=seed)
-    maps = feature_maps(images, channels_of(form[0], form[1], groups), form, seed=seed)
-    assert_close(run(launches, rois, maps, schedule), form, rois, maps, given)
+def test_a_kernel_is_the_reference(form, seed, images, per_image, groups, schedule):
+    rois = make_rois(images, per_image, thresholds_of(form.levels), seed=seed)
+    maps = form.random_maps(images, form.channels(groups), seed=seed)
+    form.check(form.run(rois, maps, schedule), rois, maps)
 
 
-@pytest.mark.parametrize("form", POOL_FORMS, ids=str)
-@settings(max_examples=15)
-@given(
-    st.integers(0, 2**32),
-    st.integers(1, 3),
-    st.integers(1, 24),
-    st.integers(1, 5),
-    st.sampled_from(["forward", "reverse", "shuffled"]),
-)
-def test_max_pooling_is_the_reference_bit_for_bit(form, seed, images, per_image, groups, schedule):
-    given, launches = pool_launches(form)
-    rois = make_rois(images, per_image, given["level_thresholds"], seed=seed)
-    maps = feature_maps(images, channels_of(form[0], form[1], groups), form, seed=seed)
-    found = run(launches, rois, maps, schedule)
-    assert found.dtype == maps[0].dtype
-    assert torch.equal(found, multiscale_roi_pool(rois, maps, **given))
-
-
-@pytest.mark.parametrize("form", [ALIGN_FORMS[1], ALIGN_FORMS[4], ALIGN_FORMS[0]], ids=str)
+@pytest.mark.parametrize("form", [ALIGN_FORMS[1], ALIGN_FORMS[4], ALIGN_FORMS[0], POOL_FORMS[2]], ids=repr)
 def test_more_channels_than_a_block_takes(form):
-    given, launches = align_launches(form)
-    (kernel,) = launches
+    (kernel,) = launches(form)
     per_block = kernel.constants["CHANNELS_PER_BLOCK"]
-    rois = make_rois(1, 5, given["level_thresholds"], seed=3)
-    for channels in (per_block, per_block + channels_of(form[0], form[1], 1), 2 * per_block + 8):
-        maps = feature_maps(1, channels, form, seed=channels)
-        assert_close(run(launches, rois, maps), form, rois, maps, given)
+    rois = make_rois(1, 5, thresholds_of(form.levels), seed=3)
+    for channels in (per_block, per_block + form.channels(1), 2 * per_block + 8):
+        maps = form.random_maps(1, channels, seed=channels)
+        form.check(form.run(rois, maps), rois, maps)
 
 
-@pytest.mark.parametrize("form", [ALIGN_FORMS[1], ALIGN_FORMS[3], ALIGN_FORMS[0]], ids=str)
+@pytest.mark.parametrize("form", [ALIGN_FORMS[1], ALIGN_FORMS[3], ALIGN_FORMS[0], POOL_FORMS[3]], ids=repr)
 def test_a_level_begins_exactly_at_its_threshold(form):
-    given, launches = align_launches((*form[:2], 4, *form[3:]))
-    sizes = [(-(-CANVAS[0] // stride), -(-CANVAS[1] // stride)) for stride in STRIDES[:4]]
-    maps = in_form([torch.full((1, 8, *size), float(level)) for level, size in enumerate(sizes)], form)
-    sides = torch.tensor(given["level_thresholds"])
+    form = replace(form, levels=4)
+    sides = torch.tensor(thresholds_of(4))
     sides = torch.stack([torch.nextafter(sides, sides * 0), sides, torch.nextafter(sides, sides * 2)], dim=1).flatten()
     rois = torch.stack([sides * 0, sides * 0, sides, sides], dim=1)[None]
-    assert run(launches, rois, maps)[:, 0, 0, 0].round().tolist() == [0, 1, 1, 1, 2, 2, 2, 3, 3]
+    found = form.run(rois, form.constant_maps(1, [0.0, 1.0, 2.0, 3.0]))
+    assert found[:, 0, 0, 0].round().tolist() == [0, 1, 1, 1, 2, 2, 2, 3, 3]
 
 
-@pytest.mark.parametrize("form", ALIGN_FORMS, ids=str)
+@FORMS
 def test_absent_rois_are_zero_even_where_the_maps_are_not_numbers(form):
-    given, launches = align_launches(form)
-    rois = make_rois(2, 60, given["level_thresholds"], seed=8)
-    sizes = [(-(-CANVAS[0] // stride), -(-CANVAS[1] // stride)) for stride in strides(form[2])]
-    maps = in_form([torch.full((2, 8, *size), float("nan")) for size in sizes], form)
+    rois = make_rois(2, 60, thresholds_of(form.levels), seed=8)
     absent = ~is_present(rois).flatten()
     assert absent.any()
-    assert (run(launches, rois, maps)[absent] == 0).all()
+    assert (form.run(rois, form.constant_maps(2, [float("nan")] * form.levels))[absent] == 0).all()
 
 
-def test_a_level_that_is_never_reached_is_never_pooled():
-    given = attributes(2, (7, 7), sampling_ratio=2, aligned=0) | {"level_thresholds": [NEVER]}
+@pytest.mark.parametrize("kernels", [align_kernels, pool_kernels], ids=["align", "pool"])
+def test_a_level_that_is_never_reached_is_never_pooled(kernels):
+    given = attributes(2, (7, 7)) | {"level_thresholds": [NEVER]}
+    given |= {"sampling_ratio": 2, "aligned": 0} if kernels is align_kernels else {}
     maps = [torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)]
     rois = torch.tensor([[[0.0, 0.0, 1e6, 1e6], [0.0, 0.0, 9.0, 9.0]]])
-    assert (run(align_kernels(**given), rois, maps) == 0).all()
+    assert (run(kernels(**given), rois, maps) == 0).all()
 
 
 @pytest.mark.parametrize("sampling", [0, 2])
@@ -215,6 +214,5 @@ def test_max_pooling_of_a_roi_far_larger_than_the_map(far):
 
 @pytest.mark.parametrize("shape", [(1, 0), (2, 0), (0, 5)])
 def test_no_rois_or_no_images_give_an_empty_tensor(shape):
-    _, launches = align_launches(ALIGN_FORMS[1])
     maps = [torch.zeros(shape[0], 8, 4, 4, dtype=torch.float16).contiguous(memory_format=torch.channels_last)] * 4
-    assert run(launches, torch.zeros(*shape, 4), maps).shape == (0, 8, 7, 7)
+    assert ALIGN_FORMS[1].run(torch.zeros(*shape, 4), maps).shape == (0, 8, 7, 7)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.crowd import Crowd, bits, mixed_images
+from support.concurrent_calls import ConcurrentCalls, bits, mixed_images
 from support.fake_device import FakeDevice
 from support.tiny_artifact import TinyArtifact
 
@@ -354,18 +354,18 @@ class TestThreads:
         with Detector.load(tiny_model, threads=2) as detector:
             expected = [bits(found) for found in detector(images)]
             assert len(set(expected)) == len(arrays)
-            crowd = Crowd(detector, images, expected, 8)
-            crowd.run(2)
-        assert crowd.wrong == []
-        assert crowd.done > 100
+            calls = ConcurrentCalls(detector, images, expected, 8)
+            calls.run(2)
+        assert calls.wrong == []
+        assert calls.done > 100
 
     def test_a_wrong_result_is_detected(self, tiny_model: Path) -> None:
         images = mixed_images(3)
         with Detector.load(tiny_model, threads=1) as detector:
             expected = [bits(found) for found in detector(images)]
-            crowd = Crowd(detector, images, [expected[0], expected[2], expected[1]], 2)
-            crowd.run(10)
-        assert "not the bits of one thread alone" in crowd.wrong[0]
+            calls = ConcurrentCalls(detector, images, [expected[0], expected[2], expected[1]], 2)
+            calls.run(10)
+        assert "not the bits of one thread alone" in calls.wrong[0]
 
 
 class TestFork:

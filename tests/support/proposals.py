@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-__all__ = ["corner_cases", "crowds"]
+__all__ = ["corner_cases", "proposals"]
 
 
 @st.composite
-def crowds(draw) -> tuple[Tensor, Tensor]:
+def proposals(draw) -> tuple[Tensor, Tensor]:
     """Draw groups of up to 200 boxes: overlapping, equal, of no size; scores tied, absent or NaN; some groups empty."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     groups, maximum = draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 3, 17, 64, 200]))

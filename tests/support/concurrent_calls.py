@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from frcnn.runtime import Detections, Detector
 from support.growth import Growth
 
-__all__ = ["Crowd", "bits", "latency_ms", "mixed_images"]
+__all__ = ["ConcurrentCalls", "bits", "latency_ms", "mixed_images"]
 
 SIZES = ((32, 40), (40, 32), (32, 32), (64, 33), (120, 90), (33, 64), (200, 160), (24, 30))
 
@@ -37,7 +37,7 @@ def latency_ms(seconds: Sequence[float]) -> dict[str, float]:
     return {"calls": len(times), "p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
 
 
-class Crowd:
+class ConcurrentCalls:
     """Threads that call one detector with whatever comes, lists and streams, batches of one to four.
 
     Args:
