@@ -52,32 +52,27 @@ def in_torchvision(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tenso
     return kept_scores
 
 
+PAIRS = pytest.mark.parametrize(
+    ("found", "expected"),
+    [(in_reference, in_torchvision), (in_onnxruntime, in_reference)],
+    ids=["reference-torchvision", "function-reference"],
+)
+
+
 @pytest.mark.slow
+@PAIRS
 @settings(max_examples=40)
 @given(proposals(), st.sampled_from(THRESHOLDS))
-def test_reference_is_torchvisions_nms_in_each_group(case, iou_threshold):
-    assert torch.equal(in_reference(*case, iou_threshold), in_torchvision(*case, iou_threshold))
+def test_proposals(found, expected, case, iou_threshold):
+    assert torch.equal(found(*case, iou_threshold), expected(*case, iou_threshold))
 
 
 @pytest.mark.slow
+@PAIRS
 @settings(max_examples=200)
 @given(corner_cases(), st.sampled_from(THRESHOLDS))
-def test_reference_is_torchvisions_nms_on_corner_cases(case, iou_threshold):
-    assert torch.equal(in_reference(*case, iou_threshold), in_torchvision(*case, iou_threshold))
-
-
-@pytest.mark.slow
-@settings(max_examples=40)
-@given(proposals(), st.sampled_from(THRESHOLDS))
-def test_function_is_the_reference(case, iou_threshold):
-    assert torch.equal(in_onnxruntime(*case, iou_threshold), in_reference(*case, iou_threshold))
-
-
-@pytest.mark.slow
-@settings(max_examples=200)
-@given(corner_cases(), st.sampled_from(THRESHOLDS))
-def test_function_is_the_reference_on_corner_cases(case, iou_threshold):
-    assert torch.equal(in_onnxruntime(*case, iou_threshold), in_reference(*case, iou_threshold))
+def test_corner_cases(found, expected, case, iou_threshold):
+    assert torch.equal(found(*case, iou_threshold), expected(*case, iou_threshold))
 
 
 @pytest.fixture(params=[in_reference, in_onnxruntime, in_kernels], ids=["reference", "function", "kernels"])
@@ -85,59 +80,40 @@ def suppress(request):
     return request.param
 
 
-def test_one_box_is_kept(suppress):
-    kept = suppress(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), torch.tensor([[0.25]]), 0.5)
-    assert kept.tolist() == [[0.25]]
+BOX, FAR = [0.0, 0.0, 4.0, 4.0], [20.0, 0.0, 24.0, 4.0]
+NAN, INF = float("nan"), float("inf")
+GROUPS = {  # boxes, scores and kept scores of a group
+    "one box is kept": ([[1.0, 2.0, 3.0, 4.0]], [0.25], [0.25]),
+    "no box is present": ([BOX, FAR, BOX], [-1.0] * 3, [-1.0] * 3),
+    "the best of equal boxes is kept": ([BOX] * 3, [0.25, 0.75, 0.5], [-1.0, 0.75, -1.0]),
+    "the first of equal boxes and scores is kept": ([BOX] * 3, [0.5] * 3, [0.5, -1.0, -1.0]),
+    "a suppressed box suppresses none": (
+        [[0.0, 0.0, 10.0, 1.0], [3.0, 0.0, 13.0, 1.0], [6.0, 0.0, 16.0, 1.0]],
+        [0.75, 0.5, 0.25],
+        [0.75, -1.0, 0.25],
+    ),
+    "an IoU of exactly the threshold is kept": ([[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 1.0, 1.0]], [0.75, 0.5], [0.75, 0.5]),
+    "boxes without area suppress none": ([[3.0] * 4] * 2, [0.5, 0.75], [0.5, 0.75]),
+    "NaN is absent and 0 is present": ([BOX, FAR, BOX], [NAN, 0.0, 0.25], [-1.0, 0.0, 0.25]),
+    "absent boxes have any coordinates": (
+        [[NAN] * 4, BOX, [9.0, 9.0, -INF, INF]],
+        [-1.0, 0.5, -1.0],
+        [-1.0, 0.5, -1.0],
+    ),
+}
 
 
-def test_nothing_present_gives_nothing(suppress):
-    boxes = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(0))
-    kept = suppress(boxes, torch.full((3, 5), -1.0), 0.5)
-    assert kept.tolist() == [[-1.0] * 5] * 3
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group(suppress, name):
+    boxes, scores, kept = GROUPS[name]
+    assert suppress(torch.tensor([boxes]), torch.tensor([scores]), 0.5).tolist() == [kept]
 
 
-def test_of_equal_boxes_the_best_stays(suppress):
-    boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0]] * 3])
-    assert suppress(boxes, torch.tensor([[0.25, 0.75, 0.5]]), 0.5).tolist() == [[-1.0, 0.75, -1.0]]
+def test_groups_are_independent(suppress):
+    assert suppress(torch.tensor([[BOX], [BOX]]), torch.tensor([[0.5], [0.75]]), 0.5).tolist() == [[0.5], [0.75]]
 
 
-def test_of_equal_boxes_of_equal_score_the_first_stays(suppress):
-    boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0]] * 3])
-    assert suppress(boxes, torch.tensor([[0.5, 0.5, 0.5]]), 0.5).tolist() == [[0.5, -1.0, -1.0]]
-
-
-def test_a_suppressed_box_suppresses_none(suppress):
-    boxes = torch.tensor([[[0.0, 0.0, 10.0, 1.0], [3.0, 0.0, 13.0, 1.0], [6.0, 0.0, 16.0, 1.0]]])
-    assert suppress(boxes, torch.tensor([[0.75, 0.5, 0.25]]), 0.5).tolist() == [[0.75, -1.0, 0.25]]
-
-
-def test_an_overlap_of_exactly_the_threshold_is_kept(suppress):
-    boxes = torch.tensor([[[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 1.0, 1.0]]])
-    assert suppress(boxes, torch.tensor([[0.75, 0.5]]), 0.5).tolist() == [[0.75, 0.5]]
-
-
-def test_groups_do_not_see_each_other(suppress):
-    boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0]], [[0.0, 0.0, 4.0, 4.0]]])
-    assert suppress(boxes, torch.tensor([[0.5], [0.75]]), 0.5).tolist() == [[0.5], [0.75]]
-
-
-def test_boxes_of_no_size_do_not_suppress_each_other(suppress):
-    boxes = torch.tensor([[[3.0, 3.0, 3.0, 3.0], [3.0, 3.0, 3.0, 3.0]]])
-    assert suppress(boxes, torch.tensor([[0.5, 0.75]]), 0.5).tolist() == [[0.5, 0.75]]
-
-
-def test_a_score_of_nan_marks_an_absent_box_and_zero_a_present_one(suppress):
-    boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0], [20.0, 0.0, 24.0, 4.0], [0.0, 0.0, 4.0, 4.0]]])
-    assert suppress(boxes, torch.tensor([[float("nan"), 0.0, 0.25]]), 0.5).tolist() == [[-1.0, 0.0, 0.25]]
-
-
-def test_absent_boxes_may_have_any_coordinates(suppress):
-    nan, inf = float("nan"), float("inf")
-    boxes = torch.tensor([[[nan, nan, nan, nan], [0.0, 0.0, 4.0, 4.0], [9.0, 9.0, -inf, inf]]])
-    assert suppress(boxes, torch.tensor([[-1.0, 0.5, -1.0]]), 0.5).tolist() == [[-1.0, 0.5, -1.0]]
-
-
-def test_more_than_one_overlap_and_no_limit_on_how_many_are_kept(suppress):
+def test_the_number_of_kept_boxes_has_no_limit(suppress):
     count = 1500
     left = 10.0 * torch.arange(count)
     boxes = torch.stack([left, left * 0, left + 5, left * 0 + 5], dim=1)[None]

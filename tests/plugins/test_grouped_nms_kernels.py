@@ -59,15 +59,15 @@ COORDINATES = st.sampled_from(
 @settings(max_examples=300)
 @given(hnp.arrays(np.float32, (2, 4, 4), elements=COORDINATES), st.sampled_from([0.0, *THRESHOLDS]))
 def test_present_boxes_of_any_coordinates(boxes, iou_threshold):
-    """Inverted, infinite, denormal and not numbers: whatever torchvision says of them."""
+    """Inverted, infinite, denormal and NaN coordinates: the same as torchvision."""
     scores = torch.tensor([[0.5, 0.25, 0.75, 0.5]] * 2)
     assert_is_the_reference(torch.from_numpy(boxes), scores, iou_threshold)
 
 
 @settings(max_examples=100)
 @given(st.integers(0, 2**32), st.sampled_from(THRESHOLDS))
-def test_overlaps_within_a_last_bit_of_the_threshold(seed, iou_threshold):
-    """Pairs whose overlap is the threshold to within a few roundings: where a product instead of a division errs."""
+def test_ious_within_a_last_bit_of_the_threshold(seed, iou_threshold):
+    """Pairs whose IoU is within a few roundings of the threshold, where a product instead of a division errs."""
     rng = np.random.default_rng(seed)
     count = 64
     sides = rng.uniform(1, 500, (count, 2))
@@ -92,7 +92,7 @@ def test_every_size_around_a_tile_a_warp_and_a_block(boxes_per_group):
     assert (kept >= 0).any(dim=1).all()
 
 
-def test_as_many_boxes_as_a_group_can_hold():
+def test_the_most_boxes_of_a_group():
     generator = torch.Generator().manual_seed(5)
     corners = torch.rand(1, MAX_BOXES, 2, generator=generator) * 300
     boxes = torch.cat([corners, corners + 20], dim=2)
@@ -102,8 +102,8 @@ def test_as_many_boxes_as_a_group_can_hold():
 
 
 @pytest.mark.parametrize("schedule", ["forward", "reverse", "shuffled"])
-def test_a_chain_in_which_every_decision_hangs_on_the_one_before(schedule):
-    """Box i overlaps only i - 1 and i + 1, scores fall along the chain: every second one stays."""
+def test_a_chain_in_which_every_decision_depends_on_the_one_before(schedule):
+    """Box i overlaps only i - 1 and i + 1, scores fall along the chain: every second box is kept."""
     count = 1100
     left = 4.0 * torch.arange(count)
     boxes = torch.stack([left, left * 0, left + 10, left * 0 + 1], dim=1)[None]
@@ -124,5 +124,5 @@ def test_a_thousand_groups_most_of_them_empty():
 
 
 @pytest.mark.parametrize("shape", [(0, 7), (3, 0), (0, 0)])
-def test_nothing_is_nothing(shape):
+def test_empty_groups_give_an_empty_output(shape):
     assert suppress(torch.zeros(*shape, 4), torch.zeros(shape), 0.5).shape == shape

@@ -1,4 +1,4 @@
-"""Many threads on one detector, each answer held to that of one thread alone, bit for bit."""
+"""Threads that share a detector, whose detections are compared bit for bit with those of one thread alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mixed_images(count: int = 24) -> list[NDArray[np.uint8]]:
 
 
 def bits(found: Detections) -> tuple[bytes, bytes, bytes]:
-    """Return an answer as it lies in memory."""
+    """Return detections as bytes."""
     return found.boxes.tobytes(), found.scores.tobytes(), found.labels.tobytes()
 
 
@@ -38,18 +38,18 @@ def latency_ms(seconds: Sequence[float]) -> dict[str, float]:
 
 
 class ConcurrentCalls:
-    """Threads that call one detector with whatever comes, lists and streams, batches of one to four.
+    """Threads that call one detector with lists and streams of random images, in batches of one to four.
 
     Args:
         detector: what they share.
-        images: what they draw from, at random; seeded by the thread's number.
-        expected: the answers, as :func:`bits` of them.
+        images: what each draws from, seeded by the thread's number.
+        expected: :func:`bits` of the detections of each image.
         threads: how many.
 
     Attributes:
-        done: images that were answered as expected.
-        wrong: answers that differed, and exceptions.
-        seconds: how long each call with the first image alone took.
+        done: number of images with the expected detections.
+        wrong: detections that differed, and exceptions.
+        seconds: duration of each call with the first image only.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ConcurrentCalls:
         return sum(self._counts)
 
     def run(self, seconds: float, *, warm_up: float = 0, growth: Growth | None = None) -> None:
-        """Let them work, and sample the process after the warm-up; one wrong answer ends it."""
+        """Run the threads, and sample the process after the warm-up; wrong detections end the run."""
         if growth is not None:
             growth.rest()
         for thread in self._threads:
@@ -89,17 +89,17 @@ class ConcurrentCalls:
 
     def _work(self, number: int) -> None:
         rng = np.random.default_rng([7, number])
-        ways: tuple[Callable[..., Any], ...] = (self._detector, self._detector.stream)
+        calls: tuple[Callable[..., Any], ...] = (self._detector, self._detector.stream)
         try:
             while not self._stop.is_set():
                 self._alone()
                 chosen = rng.integers(len(self._images), size=rng.integers(1, 9)).tolist()
-                way = ways[int(rng.random() < 0.2)]
-                answers = way([self._images[index] for index in chosen], batch_size=int(rng.integers(1, 5)))
-                for index, found in zip(chosen, answers, strict=True):
+                call = calls[int(rng.random() < 0.2)]
+                detections = call([self._images[index] for index in chosen], batch_size=int(rng.integers(1, 5)))
+                for index, found in zip(chosen, detections, strict=True):
                     self._check(index, found)
                 self._counts[number] += 1 + len(chosen)
-        except Exception as error:  # the threads' own end would say nothing
+        except Exception as error:  # the end of a thread is silent
             self.wrong.append(f"{type(error).__name__}: {error}")
 
     def _alone(self) -> None:

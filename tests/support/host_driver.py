@@ -1,4 +1,4 @@
-"""Direct launches without a GPU: a driver that runs kernels on the CPU, and arrays that pass for a GPU's."""
+"""Direct launches without a GPU: a driver that runs kernels on the CPU, and arrays that look like a GPU's."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ TYPESTR = {
 
 
 class HostDriver:
-    """Runs kernels through the SIMT shim, and remembers what it was asked."""
+    """Runs kernels through the SIMT shim, and records the calls."""
 
     def __init__(self, architecture: str = "sm_90") -> None:
-        self.found = architecture
+        self.device_architecture = architecture
         self.codes: list[bytes] = []
         self.launches: list[tuple[str, Launch, int]] = []
         self.unreachable: set[int] = set()
 
     def architecture(self) -> str:
-        return self.found
+        return self.device_architecture
 
     def is_reachable(self, pointer: int) -> bool:
         return pointer not in self.unreachable
@@ -51,7 +51,7 @@ class HostDriver:
 
 
 class HostArray:
-    """A CPU tensor that says of itself what PyCUDA's and CuPy's arrays say."""
+    """A CPU tensor with the array interface of PyCUDA's and CuPy's arrays."""
 
     def __init__(self, tensor: Tensor, *, read_only: bool = False, strides: bool = True, **more: Any) -> None:
         self.tensor = tensor

@@ -1,4 +1,4 @@
-"""One custom operator in a model of its own, run by ONNX Runtime from its function body alone."""
+"""Models of one custom operator, run by ONNX Runtime from its function body."""
 
 from __future__ import annotations
 
@@ -84,16 +84,16 @@ def thresholds_of(levels: int, *, canonical_scale: int = 224, canonical_level: i
 
 
 def is_present(rois: Tensor) -> Tensor:
-    """Return (...) bool for RoIs (..., 4): the rule of the specs, written another way."""
+    """Return (...) bool for RoIs (..., 4) by the rule of the specs, written in another way."""
     x1, y1, x2, y2 = rois.unbind(-1)
     return (x2 >= x1) & (y2 >= y1) & (((x2 - x1) * (y2 - y1)) < float("inf"))
 
 
 def make_rois(images: int, per_image: int, thresholds: Sequence[float], *, seed: int, canvas: int = 256) -> Tensor:
-    """Return (N, R, 4) RoIs of every kind there is, the kinds mixed by a seed.
+    """Return (N, R, 4) RoIs of all kinds, mixed by a seed.
 
-    On the canvas; across its border; outside it; of no size; under a pixel; on whole and half cells; of a side exactly
-    where a level begins, or a last bit to either side of that; absent in six ways.
+    On the canvas; across its border; outside it; without area; under a pixel; on whole and half cells; with a side
+    exactly where a level begins, or one bit to either side; absent in six ways.
     """
     rng = np.random.default_rng(seed)
     shape = (images * per_image, 1)

@@ -1,4 +1,4 @@
-"""Groups of boxes for non-maximum suppression, of every kind there is."""
+"""Groups of boxes for NMS, of all kinds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A process in which NVIDIA's ``tensorrt.plugin`` runs without TensorRT and without a GPU.
 
 The bindings need nine C functions of three libraries. TensorRT-RTX, whose wheel is on PyPI, has all but
-``initLibNvInferPlugins``, so its libraries lie in a folder under the names of TensorRT's, beside a stub of that one.
-Good for registering plugins and for calling their Python side; TensorRT itself is not there.
+``initLibNvInferPlugins``, so its libraries lie in a folder under TensorRT's names, beside a stub of that function. This
+is enough to register plugins and call their Python side.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """NVIDIA's own plugin code, driven as TensorRT's builder drives it; imported in a process of ``tensorrt_contract``.
 
-TensorRT's C++ would ask a plugin for types, then shapes, then combinations, then the launch. Here that order is kept
-and the Python on the other side is NVIDIA's; only the symbols of sizes, which C++ makes, are stand-ins.
+TensorRT's C++ asks a plugin for types, then shapes, then combinations, then the launch. The order here is the same and
+the Python on the other side is NVIDIA's; only the symbols of sizes, which C++ makes, are stand-ins.
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ __all__ = ["create", "drive", "trt", "trtp"]
 
 
 class Symbol(trt.IDimensionExpr):
-    """A size: its value now, and whether TensorRT would know it when it builds.
-
-    Who takes an open size for a constant gets nonsense.
-    """
+    """A size: its value, and whether TensorRT knows it at build time; an open size has nonsense as its constant."""
 
     value: int
     known: bool
@@ -126,7 +123,7 @@ def drive(
     Args:
         plugin: its name.
         attributes: of the node.
-        inputs: ``shape`` and ``dtype`` of each, ``open``: indices of sizes unknown at build time, ``most``: its
+        inputs: ``shape`` and ``dtype`` of each, ``open``: indices of sizes unknown at build time, ``max``: its
             largest shape.
         layouts: of inputs and outputs, to implement; all planar by default.
     """

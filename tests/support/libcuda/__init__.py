@@ -1,4 +1,4 @@
-"""A stand-in for NVIDIA's driver library, so that what we say to ``cuda.bindings`` is tried without a GPU."""
+"""A stand-in for NVIDIA's driver library, which runs calls of ``cuda.bindings`` without a GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROOT = _HERE.parents[2]
 
 
 class StandIn:
-    """What a test says to the stand-in itself; made inside the process that uses it."""
+    """Controls of the stand-in, in the process that uses it."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL("libcuda.so.1")
@@ -28,11 +28,11 @@ class StandIn:
         return lines
 
     def live(self) -> str:
-        """Return how much of everything is not released."""
+        """Return the counts of resources that are not released."""
         return str(self._library.stand_in_live().decode())
 
     def fail(self, name: str, status: int, *, calls_before: int = 0) -> None:
-        """Let a function fail once, after it was called so many times more."""
+        """Let a function fail once, after so many more calls."""
         self._library.stand_in_fail(name.encode(), status, calls_before)
 
     def set_devices(self, count: int) -> None:
@@ -44,7 +44,7 @@ class StandIn:
         self._library.stand_in_memory(ctypes.c_size_t(size_bytes))
 
     def set_context(self, context: int, *, device: int = 0) -> None:
-        """Make a context current on this thread, as its owner would; it is of this device."""
+        """Make a context of this device current on this thread, as its owner would."""
         self._library.stand_in_context(ctypes.c_void_p(context))
         self._library.stand_in_device_of_context(device)
 
@@ -53,7 +53,7 @@ def build_stand_in(folder: Path) -> Path:
     """Compile the stand-in into a folder as ``libcuda.so.1``, where it is not there yet."""
     library = folder / "libcuda.so.1"
     if not library.exists():
-        from support.simt import require_compiler  # with torch, which the processes below do without
+        from support.simt import require_compiler  # imports torch, which the processes below do not need
 
         options = ["-std=gnu11", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]
         sources = [part for name in ("libcuda.c", "device.c") for part in ("-x", "c", str(_HERE / name))]
@@ -63,7 +63,7 @@ def build_stand_in(folder: Path) -> Path:
 
 
 def run_with_stand_in(code: str, folder: Path) -> str:
-    """Run Python in a process that finds the stand-in where it looks for ``libcuda.so.1``; return what it prints."""
+    """Return the output of Python code in a process that loads the stand-in as ``libcuda.so.1``."""
     build_stand_in(folder)
     environment = dict(
         os.environ,

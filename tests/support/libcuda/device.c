@@ -10,7 +10,7 @@
 
 #include "stand_in.h"
 
-enum { MOST = 256, PRIMARY = 0xD0 };
+enum { CAPACITY = 256, PRIMARY = 0xD0 };
 
 typedef struct {
     void *to, *from;
@@ -18,7 +18,7 @@ typedef struct {
 } Copy;
 
 typedef struct {
-    Copy copies[MOST];
+    Copy copies[CAPACITY];
     int count;
 } Graph;
 
@@ -34,26 +34,26 @@ static int calls_before_failure;
 
 static _Thread_local void* current;
 static int initialised, devices = 1, retained, device_of_context;
-static size_t most_bytes = (size_t)1 << 30, used_bytes;
+static size_t total_bytes = (size_t)1 << 30, used_bytes;
 static struct {
     void* pointer;
     size_t bytes;
     int pinned;
-} blocks[MOST];
-static Stream streams[MOST];
+} blocks[CAPACITY];
+static Stream streams[CAPACITY];
 static int live_events, live_graphs, live_executables;
 
-// ---- what a test asks of the stand-in
+// ---- functions for the tests
 
 const char* stand_in_log(void) { return log_text; }
 void stand_in_clear(void) { log_text[0] = 0; }
 void stand_in_devices(int count) { devices = count; }
-void stand_in_memory(size_t bytes) { most_bytes = bytes; }
+void stand_in_memory(size_t bytes) { total_bytes = bytes; }
 void stand_in_context(void* context) { current = context; }
 void stand_in_device_of_context(int device) { device_of_context = device; }
 void stand_in_break_capture(int stream) { streams[stream].broken = 1; }
 
-// The function of this name answers status, once it was called so many times.
+// The function of this name returns the status, once it was called so many times.
 void stand_in_fail(const char* name, CUresult status, int calls_before) {
     snprintf(failing, sizeof failing, "%s", name);
     failure = status;
@@ -63,7 +63,7 @@ void stand_in_fail(const char* name, CUresult status, int calls_before) {
 const char* stand_in_live(void) {
     static char text[256];
     int memory = 0, pinned = 0, open = 0;
-    for (int i = 0; i < MOST; ++i) {
+    for (int i = 0; i < CAPACITY; ++i) {
         memory += blocks[i].pointer && !blocks[i].pinned;
         pinned += blocks[i].pointer && blocks[i].pinned;
         open += streams[i].alive;
@@ -73,7 +73,7 @@ const char* stand_in_live(void) {
     return text;
 }
 
-CUresult said(const char* name, const char* form, ...) {
+CUresult log_call(const char* name, const char* form, ...) {
     size_t length = strlen(log_text);
     length += snprintf(log_text + length, sizeof log_text - length, "%s ", name);
     va_list arguments;
@@ -92,7 +92,7 @@ void* current_context(void) { return current; }
 // ---- device and context
 
 CUresult cuInit(unsigned flags) {
-    SAY("%u", flags);
+    LOG("%u", flags);
     initialised = 1;
     return devices ? SUCCESS : NO_DEVICE;
 }
@@ -112,14 +112,14 @@ CUresult cuDevicePrimaryCtxGetState(int device, unsigned* flags, int* active) {
 }
 
 CUresult cuDevicePrimaryCtxRetain(void** context, int device) {
-    SAY("%d", device);
+    LOG("%d", device);
     ++retained;
     *context = (void*)(uintptr_t)(PRIMARY + device);
     return SUCCESS;
 }
 
 CUresult cuDevicePrimaryCtxRelease(int device) {
-    SAY("%d", device);
+    LOG("%d", device);
     if (!retained) return INVALID_CONTEXT;
     --retained;
     return SUCCESS;
@@ -129,7 +129,7 @@ CUresult cuCtxGetCurrent(void** context) { return *context = current, SUCCESS; }
 CUresult cuCtxGetDevice(int* device) { return *device = device_of_context, current ? SUCCESS : NOT_INITIALIZED; }
 
 CUresult cuCtxSetCurrent(void* context) {
-    SAY("%#lx", (unsigned long)(uintptr_t)context);
+    LOG("%#lx", (unsigned long)(uintptr_t)context);
     current = context;
     return SUCCESS;
 }
@@ -138,8 +138,8 @@ CUresult cuCtxSetCurrent(void* context) {
 
 static CUresult take(void** pointer, size_t bytes, int pinned) {
     if (!current) return INVALID_CONTEXT;
-    if (used_bytes + bytes > most_bytes) return OUT_OF_MEMORY;
-    for (int i = 0; i < MOST; ++i)
+    if (used_bytes + bytes > total_bytes) return OUT_OF_MEMORY;
+    for (int i = 0; i < CAPACITY; ++i)
         if (!blocks[i].pointer) {
             blocks[i].pointer = aligned_alloc(256, (bytes + 255) / 256 * 256);
             blocks[i].bytes = bytes, blocks[i].pinned = pinned;
@@ -152,7 +152,7 @@ static CUresult take(void** pointer, size_t bytes, int pinned) {
 
 static CUresult give(void* pointer, int pinned) {
     if (!current) return INVALID_CONTEXT;
-    for (int i = 0; i < MOST; ++i)
+    for (int i = 0; i < CAPACITY; ++i)
         if (pointer && blocks[i].pointer == pointer && blocks[i].pinned == pinned) {
             free(pointer);
             blocks[i].pointer = NULL;
@@ -163,7 +163,7 @@ static CUresult give(void* pointer, int pinned) {
 }
 
 static int holds(const char* pointer, size_t bytes) {
-    for (int i = 0; i < MOST; ++i) {
+    for (int i = 0; i < CAPACITY; ++i) {
         const char* start = blocks[i].pointer;
         if (start && pointer >= start && pointer + bytes <= start + blocks[i].bytes) return 1;
     }
@@ -171,28 +171,28 @@ static int holds(const char* pointer, size_t bytes) {
 }
 
 CUresult cuMemAlloc(unsigned long long* pointer, size_t bytes) {
-    SAY("%zu", bytes);
+    LOG("%zu", bytes);
     return take((void**)pointer, bytes, 0);
 }
 
 CUresult cuMemHostAlloc(void** pointer, size_t bytes, unsigned flags) {
-    SAY("%zu %u", bytes, flags);
+    LOG("%zu %u", bytes, flags);
     return take(pointer, bytes, 1);
 }
 
 CUresult cuMemFree(unsigned long long pointer) {
-    SAY("%d", 0);
+    LOG("%d", 0);
     return give((void*)(uintptr_t)pointer, 0);
 }
 
 CUresult cuMemFreeHost(void* pointer) {
-    SAY("%d", 0);
+    LOG("%d", 0);
     return give(pointer, 1);
 }
 
 CUresult cuMemGetInfo(size_t* free_bytes, size_t* total) {
-    SAY("%d", 0);
-    *free_bytes = most_bytes - used_bytes, *total = most_bytes;
+    LOG("%d", 0);
+    *free_bytes = total_bytes - used_bytes, *total = total_bytes;
     return SUCCESS;
 }
 
@@ -200,12 +200,12 @@ CUresult cuMemGetInfo(size_t* free_bytes, size_t* total) {
 
 static Stream* stream_of(void* handle) {
     uintptr_t number = (uintptr_t)handle;
-    return number < MOST && (number == 0 || streams[number].alive) ? &streams[number] : NULL;
+    return number < CAPACITY && (number == 0 || streams[number].alive) ? &streams[number] : NULL;
 }
 
 CUresult cuStreamCreate(void** stream, unsigned flags) {
-    SAY("%u", flags);
-    for (int i = 1; i < MOST; ++i)
+    LOG("%u", flags);
+    for (int i = 1; i < CAPACITY; ++i)
         if (!streams[i].alive) {
             streams[i] = (Stream){.alive = 1};
             *stream = (void*)(uintptr_t)i;
@@ -215,14 +215,14 @@ CUresult cuStreamCreate(void** stream, unsigned flags) {
 }
 
 CUresult cuStreamDestroy(void* stream) {
-    SAY("%d", (int)(uintptr_t)stream);
+    LOG("%d", (int)(uintptr_t)stream);
     if (!stream || !stream_of(stream)) return INVALID_HANDLE;
     stream_of(stream)->alive = 0;
     return SUCCESS;
 }
 
 CUresult cuStreamSynchronize(void* stream) {
-    SAY("%d", (int)(uintptr_t)stream);
+    LOG("%d", (int)(uintptr_t)stream);
     Stream* on = stream_of(stream);
     if (!on) return INVALID_HANDLE;
     if (!on->capturing) return SUCCESS;
@@ -231,48 +231,48 @@ CUresult cuStreamSynchronize(void* stream) {
 }
 
 CUresult cuEventCreate(void** event, unsigned flags) {
-    SAY("%u", flags);
+    LOG("%u", flags);
     *event = (void*)(uintptr_t)(0xE0 + ++live_events);
     return SUCCESS;
 }
 
 CUresult cuEventDestroy(void* event) {
-    SAY("%#x", (int)(uintptr_t)event);
+    LOG("%#x", (int)(uintptr_t)event);
     --live_events;
     return SUCCESS;
 }
 
 CUresult cuEventRecord(void* event, void* stream) {
-    SAY("%#x %d", (int)(uintptr_t)event, (int)(uintptr_t)stream);
+    LOG("%#x %d", (int)(uintptr_t)event, (int)(uintptr_t)stream);
     return stream_of(stream) ? SUCCESS : INVALID_HANDLE;
 }
 
 CUresult cuEventElapsedTime(float* ms, void* start, void* end) {
-    SAY("%#x %#x", (int)(uintptr_t)start, (int)(uintptr_t)end);
+    LOG("%#x %#x", (int)(uintptr_t)start, (int)(uintptr_t)end);
     *ms = 1.5f;
     return SUCCESS;
 }
 
 CUresult cuStreamWaitEvent(void* stream, void* event, unsigned flags) {
-    SAY("%d %#x %u", (int)(uintptr_t)stream, (int)(uintptr_t)event, flags);
+    LOG("%d %#x %u", (int)(uintptr_t)stream, (int)(uintptr_t)event, flags);
     return stream_of(stream) ? SUCCESS : INVALID_HANDLE;
 }
 
 CUresult cuMemcpyAsync(unsigned long long to, unsigned long long from, size_t bytes, void* stream) {
-    SAY("%zu %d", bytes, (int)(uintptr_t)stream);
+    LOG("%zu %d", bytes, (int)(uintptr_t)stream);
     Stream* on = stream_of(stream);
     if (!on) return INVALID_HANDLE;
     Copy copy = {(void*)(uintptr_t)to, (void*)(uintptr_t)from, bytes};
     if (!holds(copy.to, bytes) || !holds(copy.from, bytes)) return INVALID_VALUE;
     if (!on->capturing) memmove(copy.to, copy.from, bytes);
-    else if (on->graph->count < MOST) on->graph->copies[on->graph->count++] = copy;
+    else if (on->graph->count < CAPACITY) on->graph->copies[on->graph->count++] = copy;
     return SUCCESS;
 }
 
 // ---- graphs
 
 CUresult cuStreamBeginCapture(void* stream, int mode) {
-    SAY("%d %d", (int)(uintptr_t)stream, mode);
+    LOG("%d %d", (int)(uintptr_t)stream, mode);
     Stream* on = stream_of(stream);
     if (!on) return INVALID_HANDLE;
     if (!stream) return CAPTURE_UNSUPPORTED;
@@ -289,7 +289,7 @@ CUresult cuStreamIsCapturing(void* stream, int* status) {
 }
 
 CUresult cuStreamEndCapture(void* stream, void** graph) {
-    SAY("%d", (int)(uintptr_t)stream);
+    LOG("%d", (int)(uintptr_t)stream);
     Stream* on = stream_of(stream);
     *graph = NULL;
     if (!on || !on->capturing) return CAPTURE_UNMATCHED;
@@ -300,19 +300,19 @@ CUresult cuStreamEndCapture(void* stream, void** graph) {
 }
 
 CUresult cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long flags) {
-    SAY("%llu", flags);
+    LOG("%llu", flags);
     *executable = memcpy(malloc(sizeof(Graph)), graph, sizeof(Graph));
     ++live_executables;
     return SUCCESS;
 }
 
 CUresult cuGraphUpload(void* executable, void* stream) {
-    SAY("%d", (int)(uintptr_t)stream);
+    LOG("%d", (int)(uintptr_t)stream);
     return executable && stream_of(stream) ? SUCCESS : INVALID_HANDLE;
 }
 
 CUresult cuGraphLaunch(void* executable, void* stream) {
-    SAY("%d", (int)(uintptr_t)stream);
+    LOG("%d", (int)(uintptr_t)stream);
     if (!executable || !stream_of(stream)) return INVALID_HANDLE;
     const Graph* graph = executable;
     for (int i = 0; i < graph->count; ++i) memmove(graph->copies[i].to, graph->copies[i].from, graph->copies[i].bytes);
@@ -320,13 +320,13 @@ CUresult cuGraphLaunch(void* executable, void* stream) {
 }
 
 CUresult cuGraphDestroy(void* graph) {
-    SAY("%d", 0);
+    LOG("%d", 0);
     free(graph), --live_graphs;
     return SUCCESS;
 }
 
 CUresult cuGraphExecDestroy(void* executable) {
-    SAY("%d", 0);
+    LOG("%d", 0);
     free(executable), --live_executables;
     return SUCCESS;
 }

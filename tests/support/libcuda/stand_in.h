@@ -1,4 +1,4 @@
-// What both halves of the stand-in share: status codes, a log of calls, and failures on demand.
+// Shared by both halves of the stand-in: status codes, a log of calls, and failures on demand.
 #pragma once
 #include <stddef.h>
 
@@ -20,12 +20,12 @@ enum {
     CAPTURE_UNMATCHED = 903
 };
 
-// Write a call to the log, and answer what the test wants it to answer.
-CUresult said(const char* name, const char* form, ...) __attribute__((format(printf, 2, 3)));
-#define SAY(...)                                   \
-    do {                                           \
-        CUresult wanted = said(__func__, __VA_ARGS__); \
-        if (wanted) return wanted;                 \
+// Log a call, and return the status that the test has set.
+CUresult log_call(const char* name, const char* form, ...) __attribute__((format(printf, 2, 3)));
+#define LOG(...)                                       \
+    do {                                               \
+        CUresult set = log_call(__func__, __VA_ARGS__); \
+        if (set) return set;                           \
     } while (0)
 
 void* current_context(void);
