@@ -1,4 +1,4 @@
-"""Sizes as text: what the language computes, and what it refuses."""
+"""Sizes as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ sizes = st.integers(0, 10_000)
 
 
 @given(sizes, st.integers(1, 500))
-def test_the_functions_and_operators_mean_what_they_say(a, b):
+def test_functions_and_operators(a, b):
     values = {"A": a, "B": b}
     expected = {
         "A + B*2 - 1": a + b * 2 - 1,

@@ -1,4 +1,4 @@
-"""Every face of an operator says what its spec says."""
+"""Every face of an operator agrees with its spec."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "MultiscaleRoIPool": reference_pool,
 }
 ALL = [(name, levels) for name in BODIES for levels in ((1,) if name == "GroupedNMS" else (1, 2, 4, 5))]
-# Written into the body, because the standard operator wants it as a word or a list.
+# Written into the body, because the standard operator takes it as text or a list.
 WRITTEN_INTO_BODY = {"MultiscaleRoIAlign": {"aligned"}}
 
 
@@ -64,7 +64,7 @@ def test_a_body_declares_the_inputs_outputs_and_attributes_of_its_spec(name, lev
 
 
 @pytest.mark.parametrize(("name", "levels"), ALL)
-def test_a_body_is_made_of_standard_operators(name, levels):
+def test_a_body_has_standard_operators_only(name, levels):
     body = BODIES[name](levels)
     assert [(opset.domain, opset.version) for opset in body.opset_import] == [("", 20)]
     assert {node.domain for node in body.node} == {""}

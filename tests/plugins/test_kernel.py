@@ -1,4 +1,4 @@
-"""What a kernel states: letters, launches, limits, macros."""
+"""Descriptions of kernels: letters, launches, limits, macros."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_few_groups_get_many_blocks_and_many_groups_few(groups, boxes, blocks):
     assert resolve.bind(resolve.sizes([(groups, boxes), (groups, boxes), (groups, words)])).grid == (groups, 1, 1)
 
 
-def test_the_memory_of_the_masks_is_as_stated():
+def test_the_memory_of_the_masks_is_as_documented():
     mask, _ = nms_kernels(iou_threshold=0.5)
 
     def kilobytes(boxes: int) -> float:
@@ -85,7 +85,7 @@ def test_the_memory_of_the_masks_is_as_stated():
     assert kilobytes(4096) == pytest.approx(1073, abs=1)
 
 
-def test_nothing_to_do_is_an_empty_grid():
+def test_empty_inputs_give_an_empty_grid():
     mask, _ = nms_kernels(iou_threshold=0.5)
     assert 0 in mask.bind({"G": 3, "M": 0}).grid
     (align,) = align_kernels(**ALIGN)
@@ -145,7 +145,7 @@ def test_attributes_outside_the_spec_are_refused(change, message):
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan"), float("inf")])
-def test_a_threshold_that_is_no_overlap_is_refused(threshold):
+def test_a_threshold_outside_0_to_1_is_refused(threshold):
     with pytest.raises(KernelError, match="iou_threshold must be from 0 to 1"):
         nms_kernels(iou_threshold=threshold)
 
@@ -159,7 +159,7 @@ def test_a_threshold_that_is_no_overlap_is_refused(threshold):
         ({"element": "float64"}, "element must be one of"),
     ],
 )
-def test_a_normalisation_that_is_none_is_refused(change, message):
+def test_an_invalid_normalisation_is_refused(change, message):
     with pytest.raises(KernelError, match=message):
         preprocess_kernels(**{"image_mean": (0.5,) * 3, "image_std": (0.2,) * 3, **change})
 

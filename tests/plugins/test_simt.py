@@ -1,4 +1,4 @@
-"""The shim that runs kernels on the CPU catches what it is there to catch."""
+"""The shim that runs kernels on the CPU detects their faults."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,19 +34,21 @@ def compiler():
     require_compiler()
 
 
-def probe(fault: int) -> Kernel:
-    shape = ("B", "T")
-    return Kernel(
-        entry="reverse_block",
-        plugin="",
-        source=str(PROBES / "probes.cu"),
-        constants={"FAULT": fault},
-        inputs=(TensorSpec(name="values", element="int32", shape=shape),),
-        integers=("T",),
-        outputs=(TensorSpec(name="reversed", element="int32", shape=shape),),
-        grid=("B", "1", "1"),
-        block=(64, 1, 1),
-    )
+def kernel_of(entry: str, source: str, inputs: dict[str, Any], outputs: dict[str, Any], **given: Any) -> Kernel:
+    """Return the kernel of a probe; inputs and outputs are (element, *shape) by name."""
+    tensors = [
+        tuple(TensorSpec(name=name, element=element, shape=shape) for name, (element, *shape) in of.items())
+        for of in (inputs, outputs)
+    ]
+    defaults = {"constants": {}, "grid": ("1", "1", "1"), "block": (64, 1, 1)}
+    kernel = {"entry": entry, "plugin": "", "source": str(PROBES / source), "inputs": tensors[0], "outputs": tensors[1]}
+    return Kernel(**kernel, **defaults | given)
+
+
+def probe(fault: Any, **changed: Any) -> Kernel:
+    tensors = ({"values": ("int32", "B", "T")}, {"reversed": ("int32", "B", "T")})
+    given = {"constants": {"FAULT": fault}, "integers": ("T",), "grid": ("B", "1", "1")}
+    return dataclasses.replace(kernel_of("reverse_block", "probes.cu", *tensors, **given), **changed)
 
 
 VALUES = torch.arange(3 * 64, dtype=torch.int32).reshape(3, 64)
@@ -64,33 +67,23 @@ def test_a_missing_barrier_shows():
     assert any(not torch.equal(run(1, schedule), VALUES.flip(1)) for schedule in SCHEDULES)
 
 
-def test_nothing_but_barriers_of_the_block_keeps_warps_together():
+def test_only_barriers_of_the_block_synchronise_warps():
     intended = (1063 - torch.arange(64, dtype=torch.int32)).expand(3, 64)
     assert all(not torch.equal(run(16, schedule), intended) for schedule in SCHEDULES)
 
 
 def test_a_write_past_the_end_is_raised_or_ends_the_process():
-    done = in_subprocess(2)
-    assert done.returncode != 0
-
-
-def test_a_read_past_the_end_ends_the_process():
-    assert in_subprocess(7).returncode in CRASHES
-
-
-def test_a_read_before_the_start_ends_the_process_in_reverse():
-    assert in_subprocess(15, "reverse").returncode in CRASHES
-
-
-def test_a_stack_that_overflows_ends_the_process():
-    assert in_subprocess(14).returncode in CRASHES
-
-
-def test_the_subprocess_itself_is_fine():
+    assert in_subprocess(2).returncode != 0
     assert in_subprocess(0).returncode == 0
 
 
-CRASHES = (-signal.SIGSEGV, -signal.SIGBUS)
+@pytest.mark.parametrize(
+    ("fault", "schedule"),
+    [(7, "forward"), (15, "reverse"), (14, "forward")],
+    ids=["a read past the end", "a read before the start", "a stack that overflows"],
+)
+def test_a_fault_of_memory_ends_the_process(fault, schedule):
+    assert in_subprocess(fault, schedule).returncode in (-signal.SIGSEGV, -signal.SIGBUS)
 
 
 def in_subprocess(fault: int, schedule: str = "forward") -> subprocess.CompletedProcess[str]:
@@ -150,25 +143,20 @@ def test_a_write_beside_a_tensor_is_raised(schedule):
 
 
 def test_a_kernel_may_not_write_into_what_the_one_before_it_made():
-    first = probe(6)
-    second = dataclasses.replace(
-        first,
-        inputs=(dataclasses.replace(first.inputs[0], name="reversed"),),
-        outputs=(dataclasses.replace(first.outputs[0], name="again"),),
-    )
-    first = dataclasses.replace(first, constants={"FAULT": 0})
+    first = probe(0)
+    second = probe(6, inputs=first.outputs, outputs=(dataclasses.replace(first.outputs[0], name="again"),))
     with pytest.raises(AssertionError, match="a write into the input reversed"):
         run_on_host([first, second], {"values": VALUES})
 
 
-def test_maps_that_lie_channels_last_come_and_go_as_they_lie():
-    kernel = dataclasses.replace(
-        probe(0),
-        inputs=(TensorSpec(name="values", element="int32", shape=("B", "C", "1", "W")),),
-        integers=("C*W",),
-        outputs=(TensorSpec(name="reversed", element="int32", shape=("B", "C", "1", "W")),),
-        layouts={"values": "channels_last", "reversed": "channels_last"},
-    )
+def test_channels_last_maps_keep_their_layout():
+    shape, layouts = ("B", "C", "1", "W"), {"values": "channels_last", "reversed": "channels_last"}
+    (values,), (reversed_values,) = probe(0).inputs, probe(0).outputs
+    tensors = {
+        "inputs": (dataclasses.replace(values, shape=shape),),
+        "outputs": (dataclasses.replace(reversed_values, shape=shape),),
+    }
+    kernel = probe(0, integers=("C*W",), layouts=layouts, **tensors)
     values = VALUES.reshape(3, 4, 1, 16)
     last = values.to(memory_format=torch.channels_last)
     reversed_ = run_on_host([kernel], {"values": last})["reversed"]
@@ -189,17 +177,9 @@ VOTERS = np.arange(96) * 7 % 101
 
 
 def found_by(case: int, rows: int, schedule: str) -> list[list[int]]:
-    kernel = Kernel(
-        entry="collectives",
-        plugin="",
-        source=str(PROBES / "collectives.cu"),
-        constants={"CASE": case},
-        inputs=(TensorSpec(name="values", element="int32", shape=("T",)),),
-        integers=("T",),
-        outputs=(TensorSpec(name="found", element="int64", shape=("K", "T")),),
-        grid=("1", "1", "1"),
-        block=(16, 6, 1),
-    )
+    tensors = ({"values": ("int32", "T")}, {"found": ("int64", "K", "T")})
+    given = {"constants": {"CASE": case}, "integers": ("T",), "block": (16, 6, 1)}
+    kernel = kernel_of("collectives", "collectives.cu", *tensors, **given)
     values = torch.from_numpy(VOTERS.astype(np.int32))
     return run_on_host([kernel], {"values": values}, sizes={"K": rows}, schedule=schedule)["found"].tolist()
 
@@ -213,7 +193,7 @@ def from_lane(source) -> list[int]:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_collectives_of_a_warp_give_what_cuda_says(schedule):
+def test_collectives_of_a_warp(schedule):
     yes = VOTERS % 3 == 0
     warps = VOTERS.reshape(3, 32)
     expected = [
@@ -239,13 +219,13 @@ def test_collectives_of_a_warp_give_what_cuda_says(schedule):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_collectives_of_a_block_give_what_cuda_says(schedule):
+def test_collectives_of_a_block(schedule):
     expected = [[int((VOTERS % 3 == 0).sum())] * 96, [1] * 96, [0] * 96, [1] * 96, [0] * 96]
     assert found_by(1, len(expected), schedule) == expected
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_collectives_do_not_mind_how_many_barriers_each_thread_has_passed_or_who_has_left(schedule):
+def test_collectives_of_threads_that_passed_different_barriers_or_left(schedule):
     yes = VOTERS % 3 == 0
     expected = [ballot(yes), [int(yes.sum())] * 96, [96] * 96]
     *before, last = found_by(2, 4, schedule)
@@ -258,26 +238,15 @@ def test_values_are_those_of_cuda():
     bits = [int(value.view(np.int32)) for value in (numbers[0] / numbers[1], np.sqrt(numbers[1]))]
     sizes = [4, 4, 8, 8, *[8, 8] * 3, *[16, 16] * 3]
     expected = [*sizes, 1234, 8, 0, 4, 32, 31, 0, 0x3F800000, 0xC0, 3, 4, *bits, 0, 0, 0, 23]
-    kernel = Kernel(
-        entry="values",
-        plugin="",
-        source=str(PROBES / "values.cu"),
-        constants={},
-        inputs=(TensorSpec(name="numbers", element="float32", shape=("5",)),),
-        integers=("K",),
-        outputs=(TensorSpec(name="found", element="int32", shape=("K",)),),
-        grid=("1", "1", "1"),
-        block=(32, 1, 1),
-    )
+    tensors = ({"numbers": ("float32", "5")}, {"found": ("int32", "K")})
+    kernel = kernel_of("values", "values.cu", *tensors, integers=("K",), block=(32, 1, 1))
     found = run_on_host([kernel], {"numbers": torch.from_numpy(numbers)}, sizes={"K": len(expected)})["found"]
     assert found.tolist() == expected
 
 
-def test_a_source_that_does_not_compile_shows_the_compilers_words():
-    broken = probe(0)
-    object.__setattr__(broken, "constants", {"FAULT": "(("})
+def test_a_source_that_does_not_compile_shows_the_compilers_message():
     with pytest.raises(RuntimeError, match="cannot compile this kernel for the host"):
-        run_on_host([broken], {"values": VALUES})
+        run_on_host([probe("((")], {"values": VALUES})
 
 
 def edges(dtype: torch.dtype) -> Tensor:
@@ -296,18 +265,13 @@ def test_every_element_and_every_edge_between_two_is_converted_as_torch_does(ele
     dtype = getattr(torch, element)
     wide = torch.cat([edges(dtype), torch.tensor([0.0, -0.0, 65504, 65519.99, 65520, 3.4e38, torch.inf, torch.nan])])
     narrow = torch.arange(len(wide), dtype=torch.int32).to(torch.int16).view(dtype)
-    kernel = Kernel(
-        entry="conversions",
-        plugin="",
-        source=str(PROBES / "conversions.cu"),
+    kernel = kernel_of(
+        "conversions",
+        "conversions.cu",
+        {"narrow": (element, "K"), "wide": ("float32", "K")},
+        {"widened": ("float32", "K"), "narrowed": (element, "K")},
         constants={"ELEMENT": number},
-        inputs=tuple(
-            TensorSpec(name=n, element=e, shape=("K",)) for n, e in (("narrow", element), ("wide", "float32"))
-        ),
         integers=("K",),
-        outputs=tuple(
-            TensorSpec(name=n, element=e, shape=("K",)) for n, e in (("widened", "float32"), ("narrowed", element))
-        ),
         grid=("ceil_div(K, 256)", "1", "1"),
         block=(256, 1, 1),
     )

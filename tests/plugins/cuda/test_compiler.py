@@ -1,4 +1,4 @@
-"""Compilation by NVRTC, and the cache of compiled kernels: what comes out, what is kept, what is refused."""
+"""Compilation with NVRTC, and the cache of compiled kernels."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cache(tmp_path):
 
 @pytest.fixture
 def compilations(monkeypatch):
-    """Count what is really compiled."""
+    """The compilations that were not served by the cache."""
     done = []
     real = compiler._compile
     monkeypatch.setattr(compiler, "_compile", lambda *arguments: done.append(arguments[:2]) or real(*arguments))
@@ -64,26 +64,26 @@ def test_ptx_is_for_the_oldest_gpu_and_names_the_entry():
     assert code.endswith(b"\0")
 
 
-def test_several_architectures_come_with_one_ptx_for_the_rest():
+def test_several_architectures_come_with_one_ptx():
     compiled = compile_kernels(KERNEL, ["sm_80", "sm_90", "sm_80"], cache=NO_CACHE)
     assert list(compiled) == ["sm_80", "sm_90", "compute_75"]
     assert [is_cubin(code) for code in compiled.values()] == [True, True, False]
     assert b".target sm_75" in compiled[OLDEST_PTX]
 
 
-def test_every_gpu_of_ours_is_supported():
+def test_every_supported_gpu_has_an_architecture():
     wanted = {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}
     assert wanted <= set(supported_architectures())
 
 
-def test_what_was_compiled_is_kept(cache, compilations):
+def test_a_compiled_kernel_is_kept(cache, compilations):
     first = compile_kernel(KERNEL, "sm_90", cache=cache)
     second = compile_kernel(KERNEL, "sm_90", cache=cache)
     assert first == second
     assert len(compilations) == 1
 
 
-def test_constants_architecture_and_source_are_told_apart(cache, compilations, tmp_path):
+def test_constants_architecture_and_source_are_part_of_the_key(cache, compilations, tmp_path):
     compile_kernel(KERNEL, "sm_90", cache=cache)
     compile_kernel(KERNEL, "sm_80", cache=cache)
     compile_kernel(replace(KERNEL, constants={**KERNEL.constants, "MAX_BOXES": 2048}), "sm_90", cache=cache)
@@ -167,12 +167,12 @@ def test_a_cache_that_fails_in_any_way_only_costs_time(cache, compilations, capl
     assert first == second
     assert len(compilations) == 2
     reason = "a fault" if isinstance(fault, OSError) else f"{type(fault).__name__}: a fault"
-    said = f"frcnn: nothing is kept in the cache {cache.folder}: {reason}; FRCNN_CACHE_DIR names another folder"
-    assert caplog.messages == ([] if call == "__getitem__" else [said])  # what cannot be read is written anew
+    warning = f"frcnn: nothing is kept in the cache {cache.folder}: {reason}; FRCNN_CACHE_DIR names another folder"
+    assert caplog.messages == ([] if call == "__getitem__" else [warning])  # what cannot be read is written anew
 
 
 @pytest.mark.parametrize("version", ["none", "0.7"])
-def test_without_a_cuda_core_that_has_a_cache_kernels_are_compiled_and_not_kept(
+def test_without_a_cache_of_cuda_core_kernels_are_compiled_and_not_kept(
     cache, compilations, caplog, monkeypatch, version
 ):
     monkeypatch.setitem(sys.modules, "cuda.core.utils", None if version == "none" else ModuleType("cuda.core.utils"))
@@ -204,9 +204,9 @@ def test_many_processes_may_share_a_cache(cache):
     command = [sys.executable, "-c", FILL, str(cache.folder)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(4)]
-    said = [process.communicate(timeout=120)[0].split() for process in running]
+    sizes = [process.communicate(timeout=120)[0].split() for process in running]
     assert [process.returncode for process in running] == [0] * 4
-    assert said == [said[0][:1] * 4] * 4
+    assert sizes == [sizes[0][:1] * 4] * 4
     assert len(files_in(cache)) == 1
     assert cache.read(compiler._key(KERNEL, "sm_90", compiler_version())) is not None
 
@@ -220,7 +220,7 @@ def test_many_processes_may_share_a_cache(cache):
         ({"HOME": "/c"}, Path("/c/.cache/frcnn/kernels")),
     ],
 )
-def test_the_cache_is_where_the_user_wants_it(monkeypatch, environment, expected):
+def test_the_cache_is_in_the_folder_of_the_environment(monkeypatch, environment, expected):
     for name in ("FRCNN_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -257,7 +257,7 @@ def test_code_for_another_cuda_major_is_refused():
     assert f"cuda-bindings=={major - 1}." in raised.value.hint
 
 
-def test_a_fault_is_one_line_and_the_log_a_note(tmp_path):
+def test_an_error_is_one_line_and_the_log_a_note(tmp_path):
     source = tmp_path / "broken.cu"
     source.write_text('extern "C" __global__ void grouped_nms_resolve() { undeclared = 1; }\n', encoding="utf-8")
     with pytest.raises(KernelError) as raised:
@@ -269,7 +269,7 @@ def test_a_fault_is_one_line_and_the_log_a_note(tmp_path):
     assert "1 error detected" in log
 
 
-def test_a_missing_source_is_said():
+def test_a_missing_source_is_reported():
     with pytest.raises(KernelError, match=r"nowhere\.cu cannot be read"):
         compile_kernel(replace(KERNEL, source="nowhere.cu"), "sm_90", cache=NO_CACHE)
 
@@ -302,14 +302,14 @@ except MissingDependencyError as error:
     assert done.stdout.split(maxsplit=1) == ["nvidia-cuda-nvrtc", "pip install 'frcnn[cuda]'\n"], done.stderr
 
 
-def test_resources_are_those_that_the_assembler_reports():
+def test_resources_are_those_of_the_assembler():
     found = resource_usage(KERNEL, "sm_90")
     assert 16 <= found.registers <= 64  # 1,024 threads share 65,536
     assert found.shared_bytes == 4096 // 32 * 4
     assert (found.stack_bytes, found.spill_bytes) == (0, 0)
 
 
-def test_a_spill_is_seen(tmp_path):
+def test_a_spill_is_reported(tmp_path):
     source = tmp_path / "greedy.cu"
     body = "\n".join(f"float v{i} = in[{i} * threadIdx.x];" for i in range(200))
     total = " + ".join(f"v{i} * v{199 - i}" for i in range(200))

@@ -13,6 +13,8 @@ from support.libcuda import run_with_stand_in
 from support.simt import require_compiler
 
 from frcnn.errors import KernelError, MissingDependencyError
+from frcnn.plugins import direct
+from frcnn.plugins.cuda import launch
 from frcnn.plugins.cuda.arrays import stream_handle, view_of
 from frcnn.plugins.cuda.launch import load_operator, load_preprocess
 from frcnn.plugins.grouped_nms.kernel import kernels as nms_kernels
@@ -178,18 +180,18 @@ def call_nms(nms, **changed):
         ({"stream": True}, "got bool"),
     ],
 )
-def test_what_a_kernel_cannot_take_is_refused_before_any_launch(nms, driver, changed, message):
+def test_an_array_that_a_kernel_cannot_take_is_refused_before_any_launch(nms, driver, changed, message):
     with pytest.raises(KernelError, match=message):
         call_nms(nms, **changed)
     assert driver.launches == []
 
 
-def test_the_same_call_unchanged_is_taken(nms, driver):
+def test_the_unchanged_call_is_launched(nms, driver):
     call_nms(nms)
     assert len(driver.launches) == 2
 
 
-def test_an_output_over_an_input_is_refused(nms, driver):
+def test_arrays_that_overlap_are_refused(nms, driver):
     scores = torch.zeros(2, 4)
     with pytest.raises(KernelError, match="out is written, it must not share memory with operator: scores"):
         call_nms(nms, scores=HostArray(scores), out=HostArray(scores))
@@ -231,7 +233,7 @@ def test_a_dimension_of_one_may_have_any_stride():
 
 
 class Owner:
-    """Speaks DLPack alone."""
+    """An array with DLPack only."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.tensor = tensor
@@ -244,7 +246,7 @@ class Owner:
 
 
 @pytest.mark.parametrize("dtype", [*ELEMENT, torch.int32, torch.int64], ids=str)
-def test_dlpack_is_read_as_the_array_interface_is(dtype):
+def test_dlpack_gives_the_same_view_as_the_array_interface(dtype):
     tensor = torch.zeros(2, 8, 3, 5).to(dtype).contiguous(memory_format=torch.channels_last)
     by_interface, by_dlpack = view_of(HostArray(tensor), "x"), view_of(Owner(tensor), "x")
     assert by_dlpack.on_device is False
@@ -261,7 +263,7 @@ def test_dlpack_without_a_cuda_core_that_reads_it_names_the_extra(monkeypatch, v
     assert raised.value.hint == "pip install 'frcnn[cuda]'"
 
 
-def test_an_array_that_refuses_to_tell_is_reported():
+def test_an_array_that_cannot_be_exported_is_reported():
     with pytest.raises(KernelError, match=r"x cannot be read as an array: Can't export tensors that require gradient"):
         view_of(torch.zeros(2, requires_grad=True), "x")
 
@@ -303,7 +305,7 @@ def test_loading_for_a_named_architecture_asks_no_device(tmp_path, monkeypatch):
     assert [tensor.element for tensor in align.inputs] == ["float32", "float16"]
 
 
-def test_operators_and_attributes_that_there_are_not():
+def test_unknown_operators_and_attributes_are_refused():
     with pytest.raises(KernelError, match="operator must be one of GroupedNMS, MultiscaleRoIAlign, MultiscaleRoIPool"):
         load_operator("NMS", iou_threshold=0.5)
     with pytest.raises(KernelError, match="GroupedNMS needs the attribute 'iou_threshold'") as caught:
@@ -313,10 +315,21 @@ def test_operators_and_attributes_that_there_are_not():
         load_operator("GroupedNMS", iou_threshold=0.5, threshold=1)
 
 
+@pytest.mark.parametrize("name", direct.__all__)
+def test_the_former_module_name_warns(name):
+    with pytest.warns(
+        DeprecationWarning, match=rf"frcnn\.plugins\.direct\.{name} is frcnn\.plugins\.cuda\.launch\.{name}"
+    ):
+        assert getattr(direct, name) is getattr(launch, name)
+    with pytest.raises(AttributeError, match="has no attribute 'unload'"):
+        direct.unload  # noqa: B018
+
+
 STAND_IN = """
-import ctypes, json
+import ctypes
 import torch
 from support.host_driver import HostArray
+from support.libcuda import StandIn
 from support.simt import launch_on_host
 from frcnn.errors import KernelError
 from frcnn.plugins.cuda.launch import load_operator
@@ -324,12 +337,11 @@ from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.kernel import Launch
 
 library = ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
-library.stand_in_entry.restype = ctypes.c_char_p
 try:
     load_operator("GroupedNMS", iou_threshold=0.5)
 except KernelError as error:
     print(error)
-library.stand_in_context(ctypes.c_void_p(0xC0))
+StandIn().set_context(0xC0)
 try:
     load_operator("GroupedNMS", iou_threshold=0.5, architecture="compute_75")
 except KernelError as error:
@@ -372,8 +384,8 @@ except KernelError as error:
 
 
 @pytest.mark.slow
-def test_what_is_said_to_the_driver_through_nvidias_bindings(tmp_path):
-    """Order and types of the arguments, geometry, stream, one load a process, errors: all but a GPU."""
+def test_calls_of_the_driver_through_nvidias_bindings(tmp_path):
+    """Order and types of the arguments, geometry, stream, one load a process, and errors."""
     no_context, no_binary, loads, equal, refused = run_with_stand_in(STAND_IN, tmp_path).splitlines()
     assert no_context.startswith("no CUDA context is current on this thread (make one first")
     assert "CUDA_ERROR_NO_BINARY_FOR_GPU (load it for the architecture of the GPU" in no_binary

@@ -1,4 +1,4 @@
-"""The registration, held against NVIDIA's own plugin code: what it accepts, and what it makes of a build."""
+"""The registration in NVIDIA's own plugin code: what it accepts, and what a build asks of it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ALIGN = {"sampling_ratio": 2, "aligned": 1}
 
 
 class Case:
-    """A kernel, and what a build is asked with."""
+    """A kernel, and the arguments of a build."""
 
     def __init__(
         self, kernel: Kernel, attributes: dict[str, Any], shapes: list[list[int]], unknown: dict[int, list[int]]
@@ -115,7 +115,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def driven(contract: Contract) -> dict[str, Any]:
-    """What NVIDIA's code made of every case."""
+    """The results of NVIDIA's code for every case."""
     code = (
         "register(architecture='compute_75')\nresult = {name: drive(**arguments) for name, arguments in given.items()}"
     )
@@ -163,12 +163,12 @@ for architecture in ("sm_90", "compute_75", "sm_90"):
     assert definitions == dict(QDP_REGISTRY)
 result = codes
 """
-    system, ptx, again = contract(code, CASES["resolve of one box"].arguments)
-    assert system.startswith(b"\x7fELF") and system == again
+    cubin, ptx, again = contract(code, CASES["resolve of one box"].arguments)
+    assert cubin.startswith(b"\x7fELF") and cubin == again
     assert b".target sm_75" in ptx
 
 
-def test_an_architecture_that_the_compiler_does_not_know_is_refused_before_anything_is_registered(contract):
+def test_an_unknown_architecture_is_refused_before_anything_is_registered(contract):
     code = """
 from tensorrt.plugin._lib import QDP_REGISTRY
 from frcnn.errors import KernelError
@@ -198,7 +198,7 @@ assert trt.get_plugin_registry().register_creator(creator, "frcnn")
 
 
 @pytest.mark.parametrize("kind", TAKEN)
-def test_a_name_that_other_code_has_taken_is_refused_before_anything_is_registered(kind, contract):
+def test_a_name_of_other_code_is_refused_before_anything_is_registered(kind, contract):
     code = """
 from tensorrt.plugin._lib import QDP_REGISTRY
 from frcnn.errors import KernelError
@@ -229,7 +229,7 @@ def test_types_shapes_launch_and_integers_are_those_of_the_kernel(name, driven):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_code_is_of_the_kernel_and_takes_inputs_then_integers_then_outputs(name, driven):
+def test_the_code_has_the_kernels_entry_and_arguments(name, driven):
     kernel, got = CASES[name].kernel, driven[name]
     assert got["entry"] == kernel.entry
     entry, parameters = re.findall(r"\.entry (\w+)\(([^)]*)\)", got["code"].decode())[0]
@@ -239,7 +239,7 @@ def test_the_code_is_of_the_kernel_and_takes_inputs_then_integers_then_outputs(n
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "mask" in name or "resolve" in name])
-def test_suppression_is_offered_planar_only(name, driven):
+def test_nms_is_offered_planar_only(name, driven):
     case = CASES[name]
     assert driven[name]["offered"] == [[[kind, "LINEAR"] for kind in case.types]]
 
@@ -305,7 +305,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "maps of three dimensions": (
         align(described(ROIS, MAP[1:])),
-        "MultiscaleRoIAlign1: feature_0 must have the shape (N, C, H_0, W_0), got (8, 20, 20)",
+        "MultiscaleRoIAlign1: feature_0 must have the shape (N, C, H_0, W_0), got (?, ?, ?)",
     ),
     "a threshold above one": (
         CASES["mask of one box"].arguments | {"attributes": {"iou_threshold": 1.5}},
@@ -334,7 +334,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture(scope="module")
 def refused(contract: Contract) -> dict[str, Any]:
-    """What each bad case was answered with; a good build between two of them shows that none leaves traces."""
+    """The error of each bad case; a good build after each shows that none leaves traces."""
     code = """
 from frcnn.errors import KernelError
 bad, good = given
@@ -356,7 +356,7 @@ for name, arguments in bad.items():
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_the_operator_does_not_take_is_refused_in_our_words(name, refused):
+def test_what_the_operator_does_not_take_is_refused(name, refused):
     assert refused[name] == BAD[name][1]
 
 

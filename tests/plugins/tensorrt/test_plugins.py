@@ -24,7 +24,7 @@ ALIGN = {
 }
 
 
-def test_there_are_two_plugins_for_suppression_and_one_for_each_pooling_and_number_of_levels():
+def test_nms_has_two_plugins_and_each_pooler_one_per_number_of_levels():
     levels = range(1, 9)
     assert [plugin.name for plugin in PLUGINS] == [
         "GroupedNMSMask",
@@ -36,7 +36,7 @@ def test_there_are_two_plugins_for_suppression_and_one_for_each_pooling_and_numb
 
 
 @pytest.mark.parametrize("case", sorted(PLUGINS_OF))
-def test_the_plugins_of_an_operator_use_all_that_it_has_and_nothing_from_nowhere(case):
+def test_the_plugins_of_an_operator_use_its_inputs_and_make_its_outputs(case):
     spec = OPERATORS[case[0]]
     have = set(spec.input_names(case[1] - len(spec.inputs) + 1))
     assert len(have) == case[1]
@@ -49,7 +49,7 @@ def test_the_plugins_of_an_operator_use_all_that_it_has_and_nothing_from_nowhere
     assert {a for plugin in PLUGINS_OF[case] for a in plugin.attributes} == set(spec.attributes)
 
 
-def test_a_plugin_makes_the_kernel_that_the_operator_has_for_the_attributes():
+def test_a_plugin_makes_the_operators_kernel():
     mask, resolve = PLUGINS_OF["GroupedNMS", 2]
     kernels = nms_kernels(iou_threshold=0.3)
     assert mask.make(Variant(), {"iou_threshold": 0.3}) == kernels[0]
@@ -76,7 +76,7 @@ def test_registering_without_tensorrt_names_the_extra(monkeypatch):
     assert caught.value.hint == "pip install 'frcnn[tensorrt]'"
 
 
-def test_a_tensorrt_without_plugins_compiled_ahead_of_time_is_too_old(monkeypatch):
+def test_a_tensorrt_without_ahead_of_time_plugins_is_too_old(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
     monkeypatch.setitem(sys.modules, "tensorrt.plugin", ModuleType("tensorrt.plugin"))
     with pytest.raises(MissingDependencyError, match=r"tensorrt>=10\.13"):
