@@ -1,4 +1,4 @@
-"""Boxes to suppress, shared by the examples: the same clusters every time."""
+"""Clusters of boxes for NMS, shared by the examples and the same every time."""
 
 from __future__ import annotations
 

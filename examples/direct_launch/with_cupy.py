@@ -1,4 +1,4 @@
-"""Suppress boxes that lie in CuPy arrays, on a CuPy stream."""
+"""NMS of boxes in CuPy arrays, on a CuPy stream."""
 
 from __future__ import annotations
 

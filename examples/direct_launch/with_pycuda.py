@@ -1,4 +1,4 @@
-"""Suppress boxes that lie in PyCUDA's GPUArrays, on a PyCUDA stream, in PyCUDA's own context."""
+"""NMS of boxes in PyCUDA's GPUArrays, on a PyCUDA stream, in PyCUDA's own context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suppress boxes that lie in PyTorch tensors, once on a stream and once from a CUDA graph."""
+"""NMS of boxes in PyTorch tensors, once on a stream and once from a CUDA graph."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Detector:
         ]
 
 
-def test_it_prints_what_was_found(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_the_detections(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     uploaded: list[Any] = []
 
     def to_gpu_async(array: Any, *, stream: Stream) -> GPUArray:

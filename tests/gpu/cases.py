@@ -1,4 +1,4 @@
-"""Seeded boxes, RoIs and feature maps, and calls that make their own output and scratch."""
+"""Seeded boxes, RoIs and feature maps, and calls that allocate their own output and scratch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.ops.poolers import initLevelMapper
 from frcnn.plugins.cuda.launch import LoadedOperator, load_operator
 from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
 
-__all__ = ["CANVAS", "FORMS", "call", "maps_of", "pooling", "proposals", "rois_of", "suppress"]
+__all__ = ["CANVAS", "FORMS", "call", "maps_of", "pooling", "proposals", "rois_of", "run_nms"]
 
 STRIDES = (4, 8, 16, 32, 64)
 CANVAS = (320, 448)
@@ -32,7 +32,7 @@ FORMS = [
 
 
 def call(operator: LoadedOperator, *arrays: Tensor, stream: Any) -> Tensor:
-    """Call an operator on tensors; the output is made of NaN, scratch of 0xCD."""
+    """Call an operator on tensors; the output is filled with NaN, scratch with 0xCD."""
     shapes = [tuple(array.shape) for array in arrays]
     last = "channels_last" in {k.kernel.layouts.get(operator.output.name) for k in operator.kernels}
     out = torch.full(
@@ -47,7 +47,7 @@ def call(operator: LoadedOperator, *arrays: Tensor, stream: Any) -> Tensor:
     return out
 
 
-def suppress(boxes: Tensor, scores: Tensor, iou_threshold: float, *, stream: Any) -> Tensor:
+def run_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, stream: Any) -> Tensor:
     return call(_nms(iou_threshold), boxes, scores, stream=stream)
 
 
@@ -100,7 +100,7 @@ def maps_of(images: int, channels: int, levels: int, element: str, layout: str, 
 
 
 def rois_of(images: int, per_image: int, thresholds: Sequence[float], seed: int) -> Tensor:
-    """Return RoIs on the CPU: on the canvas, across its border, tiny, of a side where a level begins, absent."""
+    """Return RoIs on the CPU: on the canvas, across its border, tiny, with a side where a level begins, absent."""
     rng = np.random.default_rng(seed)
     count = images * per_image
     start = rng.uniform(-30, 300, (count, 2))

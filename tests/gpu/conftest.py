@@ -1,8 +1,8 @@
-"""A GPU or a reason, and what the GPU tests share."""
+"""The GPU, or the reason why there is none, and fixtures of the GPU tests."""
 
 from __future__ import annotations
 
-import support.own_folders  # noqa: F401 -- first: what is imported below looks for the user's folders
+import support.own_folders  # noqa: F401 -- first: the imports below look for the user's folders
 
 # isort: split
 import importlib
@@ -16,7 +16,7 @@ import torch
 
 from gpu.system import missing_gpu, skip_or_fail
 
-# references run on the processor, in several processes side by side where pytest-xdist is told so
+# references run on the CPU, in several processes with pytest-xdist
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
@@ -41,12 +41,12 @@ def stream() -> object:
 
 @pytest.fixture(scope="session")
 def optional() -> Callable[[str], ModuleType]:
-    """Give a function that imports a package, or skips the test: another library is no part of having a GPU."""
+    """Return a function that imports a package, or skips the test where it is not installed."""
 
     def import_or_skip(name: str) -> ModuleType:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what other packages deprecate is not ours to fail on
+                warnings.simplefilter("ignore")  # deprecations of other packages are no failure
                 return importlib.import_module(name)
         except ModuleNotFoundError as error:
             pytest.skip(f"{error.name} is not installed")

@@ -1,4 +1,4 @@
-"""The demo's exports and artifacts, for the TensorRT that serves this GPU, and whether there is one."""
+"""The demo's exports and artifacts for the TensorRT that serves this GPU, if there is one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _target() -> Target:
 
 @cache
 def models_folder() -> Path:
-    """Return the folder with the demo's files: $FRCNN_GPU_MODELS, or one that is filled now, which takes a minute."""
+    """Return the folder with the demo's files: $FRCNN_GPU_MODELS, or a new one, filled in about a minute."""
     folder = Path(os.environ.get("FRCNN_GPU_MODELS") or tempfile.mkdtemp(prefix="frcnn-gpu-models-"))
     make(folder, [MODELS["demo"]], target=_target())
     return folder
@@ -46,7 +46,7 @@ def demo_images() -> list[RGBImage]:
 
 @cache
 def _refusal() -> str:
-    """Return why no engine runs here, or nothing."""
+    """Return why no engine runs here, or an empty text."""
     try:
         BareArtifact(demo_files("fp16").artifact).close()
     except (ImportError, MissingDependencyError) as error:
@@ -59,6 +59,6 @@ def _refusal() -> str:
 
 
 def needs_engines() -> None:
-    """Skip a test, also with FRCNN_REQUIRE_GPU=1, where no TensorRT serves this GPU or is there: that is an answer."""
+    """Skip a test, also with FRCNN_REQUIRE_GPU=1, where TensorRT is not installed or does not serve this GPU."""
     if refusal := _refusal():
         pytest.skip(f"engines do not run here: {refusal}")

@@ -1,4 +1,4 @@
-"""A small run of every kernel, for compute-sanitizer: memory of the exact size, straight from the driver.
+"""A small run of every kernel for compute-sanitizer, in memory of the exact size from the driver.
 
 ``compute-sanitizer --tool memcheck python tests/gpu/sanitized.py``; with ``--rehearse`` the kernels are compiled for
 compute capability 9.0, memory is NumPy's, and nothing is launched, so that no GPU is needed.
@@ -70,7 +70,7 @@ class DeviceArray:
         }
 
     def read(self) -> None:
-        """Copy everything to the host: initcheck sees it where a byte was never written."""
+        """Copy everything to the host, so that initcheck reports bytes that were never written."""
         raw = np.empty(self.bytes, np.uint8)
         ok(cuda.cuMemcpyDtoH(raw.ctypes.data, self.pointer, self.bytes))
 
@@ -96,7 +96,7 @@ def call(operator: LoadedOperator, *arrays: DeviceArray, stream: Any, last: bool
     return out
 
 
-def suppress(stream: Any, rng: np.random.Generator) -> None:
+def run_nms(stream: Any, rng: np.random.Generator) -> None:
     nms = load_operator("GroupedNMS", iou_threshold=0.5, driver=DRIVER)
     for groups, boxes in ((1, 1), (3, 33), (2, 257), (1, 1000), (1, 4096)):
         corners = rng.uniform(0, 200, (groups, boxes, 2))
@@ -110,7 +110,7 @@ def suppress(stream: Any, rng: np.random.Generator) -> None:
         )
 
 
-def pool(stream: Any, rng: np.random.Generator) -> None:
+def run_pooling(stream: Any, rng: np.random.Generator) -> None:
     shared = {"spatial_scales": [0.25, 0.125], "level_thresholds": [40.0], "output_height": 7, "output_width": 7}
     start = rng.uniform(-20, 90, (2, 9, 2))
     rois = np.concatenate([start, start + rng.uniform(0, 90, start.shape)], axis=2).astype(np.float32)
@@ -132,7 +132,7 @@ def pool(stream: Any, rng: np.random.Generator) -> None:
                 call(operator, given, *maps, stream=stream, last=output_layout == "channels_last")
 
 
-def preprocess(stream: Any, rng: np.random.Generator) -> None:
+def run_preprocess(stream: Any, rng: np.random.Generator) -> None:
     shapes = ((50, 61), (7, 90))
     images = [DeviceArray((*s, 3), "uint8", contents=rng.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in shapes]
     rows = [(p.pointer, h, w, 3 * w, 3, 1, h, 2 * w) for p, (h, w) in zip(images, shapes, strict=True)]
@@ -153,9 +153,9 @@ def main() -> None:
         ok(cuda.cuCtxSetCurrent(ok(cuda.cuDevicePrimaryCtxRetain(device))))
         stream = ok(cuda.cuStreamCreate(cuda.CUstream_flags.CU_STREAM_NON_BLOCKING))
     rng = np.random.default_rng(0)
-    suppress(stream, rng)
-    pool(stream, rng)
-    preprocess(stream, rng)
+    run_nms(stream, rng)
+    run_pooling(stream, rng)
+    run_preprocess(stream, rng)
     print("every kernel ran")
 
 

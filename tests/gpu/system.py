@@ -1,4 +1,4 @@
-"""Whether there is a GPU, and processes that use it."""
+"""The GPU, if there is one, and processes that use it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def skip_or_fail(reason: str) -> NoReturn:
 
 
 def missing_gpu() -> str:
-    """Return why there is no GPU, or nothing: no library of the driver, or no device. All else is a failure."""
+    """Return why there is no GPU (no driver or no device), or an empty text; anything else is a failure."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -33,7 +33,7 @@ def missing_gpu() -> str:
     no_device = 100
     if status == no_device:
         return "there is no CUDA device here"
-    assert status == 0, f"cuInit answers {status}"
+    assert status == 0, f"cuInit returned {status}"
     assert driver.cuDeviceGetCount(ctypes.byref(count)) == 0
     return "" if count.value else "there is no CUDA device here"
 

@@ -96,7 +96,7 @@ def test_parity_with_onnx_runtime(optional: Optional, images: list[RGBImage]) ->
             np.testing.assert_array_equal(expected.labels[left], found.labels[right])
 
 
-def test_images_in_device_memory_answer_as_in_host_memory(detector: Detector, images: list[RGBImage]) -> None:
+def test_images_in_device_memory_give_the_detections_of_host_memory(detector: Detector, images: list[RGBImage]) -> None:
     for image in images[:4]:
         (expected,) = detector([image.pixels])
         on_gpu = torch.tensor(image.pixels, device="cuda")
@@ -110,26 +110,26 @@ def test_images_in_device_memory_answer_as_in_host_memory(detector: Detector, im
         same(detector([late], stream=side)[0], expected)
 
 
-def test_answers_stay_on_the_device(detector: Detector, images: list[RGBImage]) -> None:
+def test_device_output_stays_on_the_device(detector: Detector, images: list[RGBImage]) -> None:
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         on_gpu = [torch.tensor(image.pixels, device="cuda") for image in images[:3]]
-        answers = detector(on_gpu, stream=stream, device_output=True)
+        outputs = detector(on_gpu, stream=stream, device_output=True)
         arrays = [
-            [torch.as_tensor(getattr(answer, name), device="cuda").clone() for name in ("boxes", "scores", "labels")]
-            for answer in answers
+            [torch.as_tensor(getattr(output, name), device="cuda").clone() for name in ("boxes", "scores", "labels")]
+            for output in outputs
         ]
-        counts = [int(torch.as_tensor(answer.num_detections, device="cuda")) for answer in answers]
+        counts = [int(torch.as_tensor(output.num_detections, device="cuda")) for output in outputs]
     expected = detector([image.pixels for image in images[:3]])
-    for answer, (boxes, scores, labels), count, wanted in zip(answers, arrays, counts, expected, strict=True):
+    for output, (boxes, scores, labels), count, wanted in zip(outputs, arrays, counts, expected, strict=True):
         assert count == len(wanted)
-        same(answer.to_host(), wanted)
-        np.testing.assert_array_equal(boxes[:count].cpu().numpy() * answer.to_image, wanted.boxes)
+        same(output.to_host(), wanted)
+        np.testing.assert_array_equal(boxes[:count].cpu().numpy() * output.to_image, wanted.boxes)
         np.testing.assert_array_equal(scores[:count].cpu().numpy(), wanted.scores)
         np.testing.assert_array_equal(labels[:count].cpu().numpy(), wanted.labels)
 
 
-def test_eight_threads_get_the_answers_of_one(detector: Detector, images: list[RGBImage]) -> None:
+def test_eight_threads_get_the_detections_of_one(detector: Detector, images: list[RGBImage]) -> None:
     expected = [detector([image.pixels])[0] for image in images]
 
     def work(thread: int) -> None:
@@ -141,7 +141,7 @@ def test_eight_threads_get_the_answers_of_one(detector: Detector, images: list[R
         list(threads.map(work, range(8)))
 
 
-def test_a_stream_of_images_answers_in_order(detector: Detector, images: list[RGBImage]) -> None:
+def test_a_stream_of_images_keeps_their_order(detector: Detector, images: list[RGBImage]) -> None:
     expected = [detector([image.pixels])[0] for image in images]
     for found, wanted in zip(detector.stream(image.pixels for image in images), expected, strict=True):
         same(found, wanted)
@@ -169,7 +169,7 @@ def test_ten_thousand_calls_take_no_memory(detector: Detector, images: list[RGBI
     assert resident_bytes() - host_before < GROWTH_BYTES
 
 
-def test_little_is_done_on_the_host(precision: Precision, images: list[RGBImage]) -> None:
+def test_the_overhead_on_the_host_is_small(precision: Precision, images: list[RGBImage]) -> None:
     with ExitStack() as stack:
         loaded = load_both(demo_files(precision).artifact, f"frcnn {precision}", stack)
         rows = [overheads([loaded], images[:1], CudaCallTimer(), 400)[0] for _ in range(3)]
@@ -177,12 +177,12 @@ def test_little_is_done_on_the_host(precision: Precision, images: list[RGBImage]
 
 
 def test_after_closing_another_detector_loads(precision: Precision, images: list[RGBImage]) -> None:
-    answers = []
+    found = []
     for _ in range(3):
         with Detector.load(demo_files(precision).artifact) as made:
-            answers.append(made([images[0].pixels])[0])
-    same(answers[0], answers[1])
-    same(answers[1], answers[2])
+            found.append(made([images[0].pixels])[0])
+    same(found[0], found[1])
+    same(found[1], found[2])
     assert torch.ones(3, device="cuda").sum() == 3  # the context that PyTorch shares is alive
 
 
@@ -193,7 +193,7 @@ def test_compute_sanitizer_is_clean(precision: Precision, images: list[RGBImage]
     image = tmp_path / "scene.png"
     Image.fromarray(images[0].pixels).save(image)
     script = Path(__file__).parent / "sanitized_detection.py"
-    # TensorRT asks CUDA for what it may not have, so errors that calls answer are no faults; those of kernels are
+    # TensorRT probes CUDA with calls that may fail, so errors of calls are no faults; those of kernels are
     options = ["--tool", "memcheck", "--report-api-errors", "no", "--error-exitcode", "9"]
     command = [sanitizer, *options, sys.executable, str(script)]
     done = run([*command, str(demo_files(precision).artifact), str(image)], timeout_s=1200)

@@ -1,4 +1,4 @@
-"""TensorRT-RTX engines on a GPU: they load, run, are captured, are what was proved when they were built."""
+"""TensorRT-RTX engines on a GPU: loading, running, capturing, and the precision that was proved at the build."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def turned(image: RGBImage) -> RGBImage:
     return RGBImage(pixels=pixels, name=f"{image.name}, turned")
 
 
-def test_a_replayed_graph_answers_as_plain_launches_bit_for_bit(bare: BareArtifact, images: list[RGBImage]) -> None:
+def test_a_replayed_graph_gives_the_outputs_of_plain_launches_bit_for_bit(
+    bare: BareArtifact, images: list[RGBImage]
+) -> None:
     for image in (images[0], turned(images[0])):
         plain = bare.run([image])  # the first of its canvas
         for _ in range(3):
@@ -51,17 +53,17 @@ def test_a_replayed_graph_answers_as_plain_launches_bit_for_bit(bare: BareArtifa
     assert bare.pipeline([images[0]]).has_graph
 
 
-def test_something_is_found(bare: BareArtifact, images: list[RGBImage]) -> None:
+def test_every_image_has_detections(bare: BareArtifact, images: list[RGBImage]) -> None:
     found = [bare.run([image]) for image in images]
-    assert sum(int((answer["scores"] > 0.5).sum()) for answer in found) >= len(images)
-    for answer in found:
-        count = int(answer["num_detections"][0])
-        assert np.isfinite(answer["boxes"]).all()
-        assert (answer["scores"][0, count:] == 0).all()
-        assert (np.diff(answer["scores"][0, :count]) <= 0).all()
+    assert sum(int((output["scores"] > 0.5).sum()) for output in found) >= len(images)
+    for output in found:
+        count = int(output["num_detections"][0])
+        assert np.isfinite(output["boxes"]).all()
+        assert (output["scores"][0, count:] == 0).all()
+        assert (np.diff(output["scores"][0, :count]) <= 0).all()
 
 
-def test_a_batch_answers_as_its_images(bare: BareArtifact, images: list[RGBImage]) -> None:
+def test_a_batch_gives_the_outputs_of_its_images(bare: BareArtifact, images: list[RGBImage]) -> None:
     """To rounding: the kernels of a batch may sum in another order."""
     same = [images[0]] * 4
     batched, alone = bare.run(same), bare.run([images[0]])
@@ -71,7 +73,7 @@ def test_a_batch_answers_as_its_images(bare: BareArtifact, images: list[RGBImage
         np.testing.assert_array_equal(batched["labels"][row][sure], alone["labels"][0][sure])
 
 
-def test_contexts_say_what_they_need_and_that_they_can_be_captured(bare: BareArtifact) -> None:
+def test_contexts_report_their_needs_and_can_be_captured(bare: BareArtifact) -> None:
     manifest = bare.artifact.manifest
     first = next(step for step in manifest.steps if isinstance(step, EngineStep))
     profile = manifest.profiles[0]
@@ -111,7 +113,7 @@ def test_a_damaged_engine_is_refused_on_one_line(bare: BareArtifact) -> None:
     assert "frcnn" in caught.value.hint
 
 
-def test_the_inspector_agrees_with_what_was_proved(bare: BareArtifact) -> None:
+def test_the_inspector_agrees_with_the_proved_precision(bare: BareArtifact) -> None:
     """Where it names a type: for each heavy layer of the network definition that is found in a layer of the engine."""
     steps = bare.artifact.manifest.steps
     records = [record for record in bare.artifact.read_precision() if record.heavy]

@@ -48,7 +48,7 @@ def test_a_captured_launch_is_replayed_on_new_contents(device, nms):
 
 
 def test_the_first_launch_of_an_operator_can_be_captured(device):
-    """Loading has done all that a capture forbids."""
+    """Loading does everything that a capture forbids."""
     given = pooling(3, sampling_ratio=2, aligned=1)
     align = load_operator("MultiscaleRoIAlign", **given)
     rois = rois_of(1, 50, given["level_thresholds"], 0).to(device)
@@ -89,7 +89,7 @@ def test_a_call_does_not_wait_for_the_stream(device, nms):
     assert torch.equal(out.cpu(), grouped_nms(boxes.cpu(), scores.cpu(), iou_threshold=THRESHOLD))
 
 
-def test_a_call_allocates_nothing(device, nms):
+def test_a_call_allocates_no_memory(device, nms):
     boxes, scores = (tensor.to(device) for tensor in proposals(2, 1000, seed=4))
     out, scratch = buffers(nms, boxes, scores)
     nms(boxes, scores, out=out, scratch=scratch, stream=torch.cuda.current_stream())
@@ -102,7 +102,7 @@ def test_a_call_allocates_nothing(device, nms):
 
 
 class Owner:
-    """Speaks DLPack alone."""
+    """An array with DLPack only."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.tensor = tensor
@@ -114,7 +114,7 @@ class Owner:
         return self.tensor.__dlpack_device__()
 
 
-def test_dlpack_alone_will_do(device, nms, stream):
+def test_arrays_with_dlpack_only(device, nms, stream):
     boxes, scores = (tensor.to(device) for tensor in proposals(3, 200, seed=5))
     out, scratch = buffers(nms, boxes, scores)
     nms(Owner(boxes), Owner(scores), out=Owner(out), scratch=Owner(scratch), stream=stream)
@@ -129,11 +129,11 @@ def test_host_memory_is_refused(device, nms, stream):
 
     host = scores.cpu()
     data = (host.data_ptr() & ~15, False)
-    liar = SimpleNamespace(
+    wrong = SimpleNamespace(
         __cuda_array_interface__={"shape": tuple(host.shape), "typestr": "<f4", "data": data, "version": 3}
     )
     with pytest.raises(KernelError, match="scores must lie in memory of the current CUDA device"):
-        nms(boxes, liar, out=out, scratch=scratch, stream=stream)
+        nms(boxes, wrong, out=out, scratch=scratch, stream=stream)
 
 
 def test_cupy_arrays_and_stream(device, optional, nms):
@@ -149,7 +149,7 @@ def test_cupy_arrays_and_stream(device, optional, nms):
     assert torch.equal(torch.from_numpy(found), grouped_nms(boxes, scores, iou_threshold=THRESHOLD))
 
 
-# In a process of its own: the primary context of PyTorch and CuPy is never made there.
+# In a process of its own, which never creates the primary context of PyTorch and CuPy.
 PYCUDA = """
 import numpy as np
 import pycuda.driver as cuda

@@ -13,7 +13,7 @@ from frcnn.plugins.grouped_nms.kernel import MAX_BOXES
 from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
-from gpu.cases import CANVAS, FORMS, call, maps_of, pooling, proposals, rois_of, suppress
+from gpu.cases import CANVAS, FORMS, call, maps_of, pooling, proposals, rois_of, run_nms
 
 pytestmark = pytest.mark.gpu
 
@@ -35,7 +35,7 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, largest: float, el
 def test_nms_decides_exactly_as_the_reference(device, stream, groups, boxes, iou_threshold):
     threshold = float(np.float32(iou_threshold))
     candidates, scores = proposals(groups, boxes, seed=groups + boxes)
-    found = suppress(candidates.to(device), scores.to(device), threshold, stream=stream)
+    found = run_nms(candidates.to(device), scores.to(device), threshold, stream=stream)
     assert torch.equal(found.cpu(), grouped_nms(candidates, scores, iou_threshold=threshold))
 
 
@@ -62,7 +62,7 @@ def test_nms_keeps_what_torchvisions_cuda_operator_keeps(device, stream, seed):
     )
     expected = torch.full((len(groups),), -1.0, device=device)
     expected[kept] = scores.flatten()[kept]
-    assert torch.equal(suppress(candidates, scores, threshold, stream=stream).flatten(), expected)
+    assert torch.equal(run_nms(candidates, scores, threshold, stream=stream).flatten(), expected)
 
 
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
@@ -103,7 +103,7 @@ def test_align_is_torchvisions_cuda_operator_within_a_bound(device, stream):
         rois = rois_of(1, 1000, given["level_thresholds"], seed)
         present = (rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])
         rois = rois[present][None].to(device)
-        # the canvas is told: torchvision infers the scales from it
+        # torchvision infers the scales from the canvas
         expected = theirs({str(i): m for i, m in enumerate(maps)}, [rois[0]], [CANVAS])
         found = call(align, rois, *maps, stream=stream)
         # torchvision's CUDA kernel is compiled with contraction: its samples lie a few roundings elsewhere, so that
