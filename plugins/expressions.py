@@ -39,12 +39,7 @@ INTEGERS: Arithmetic[int] = Arithmetic(constant=int, ceil_div=lambda a, b: -(-a 
 
 
 def evaluate(text: str, sizes: Mapping[str, Value], arithmetic: Arithmetic[Value]) -> Value:
-    """Evaluate an expression.
-
-    Args:
-        text: the expression.
-        sizes: the value of every name in it.
-        arithmetic: how to compute.
+    """Evaluate an expression with a value for every name in it.
 
     Raises:
         ValueError: the text is not an expression of this language, or a name has no value.

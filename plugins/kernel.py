@@ -52,14 +52,7 @@ _INT32_MAX: Final = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """A kernel bound to shapes.
-
-    Attributes:
-        grid: blocks in x, y, z; a 0 means that there is nothing to do.
-        block: threads in x, y, z.
-        integers: the int32 arguments.
-        output_shapes: one per output.
-    """
+    """A kernel bound to shapes: blocks and threads in x, y, z, int32 arguments; a grid with a 0 does nothing."""
 
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
@@ -106,9 +99,6 @@ class Kernel:
     def sizes(self, input_shapes: Sequence[Sequence[int]]) -> dict[str, int]:
         """Return the value of every letter in the inputs' shapes.
 
-        Args:
-            input_shapes: one per input.
-
         Raises:
             KernelError: a shape has another rank, or a letter has two values or one that the kernel cannot take.
         """
@@ -129,16 +119,16 @@ class Kernel:
         def value(expression: str) -> int:
             return evaluate(expression, sizes, INTEGERS)
 
-        grid = (value(self.grid[0]), value(self.grid[1]), value(self.grid[2]))
+        x, y, z = map(value, self.grid)
         integers = tuple(value(text) for text in self.integers)
-        for size, limit, what in zip(grid, _MAX_BLOCKS, ("x", "y", "z"), strict=True):
+        for size, limit, what in zip((x, y, z), _MAX_BLOCKS, ("x", "y", "z"), strict=True):
             if size > limit:
                 raise KernelError(f"{self.entry} would need {size} blocks in {what}, CUDA holds {limit}")
         for text, number in zip(self.integers, integers, strict=True):
             if number > _INT32_MAX:
                 raise KernelError(f"{self.entry}: {text} is {number}, the kernel takes at most {_INT32_MAX}")
         shapes = tuple(tuple(value(text) for text in tensor.shape) for tensor in self.outputs)
-        return Launch(grid=grid, block=self.block, integers=integers, output_shapes=shapes)
+        return Launch(grid=(x, y, z), block=self.block, integers=integers, output_shapes=shapes)
 
     def _check(self, sizes: Mapping[str, int]) -> None:
         for letter, maximum in self.at_most.items():

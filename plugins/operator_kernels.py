@@ -45,16 +45,9 @@ def kernels_for(operator: str, attributes: Mapping[str, Any]) -> tuple[Kernel, .
 def kernels_of(
     operator: str, attributes: Mapping[str, Any], *, element: Element, layout: Layout = "planar"
 ) -> tuple[Kernel, ...]:
-    """Return the kernels of an operator in a network; its output is planar.
+    """Return the kernels of an operator in a network, with planar output; see :func:`kernels_for`.
 
-    Args:
-        operator: see :func:`kernels_for`.
-        attributes: the operator's attributes by name.
-        element: type of the feature maps; NMS has none and ignores it, like the layout.
-        layout: of the feature maps in memory.
-
-    Raises:
-        KernelError: see :func:`kernels_for`.
+    ``element`` and ``layout`` are those of the feature maps; NMS has none and ignores them.
     """
     form = {} if operator == "GroupedNMS" else {"element": element, "layout": layout}
     return kernels_for(operator, {**attributes, **form})

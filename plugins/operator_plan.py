@@ -22,14 +22,7 @@ _SLICE_BYTES: Final = 256  # scratch tensors begin at multiples of this
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorPlan:
-    """An operator bound to shapes.
-
-    Attributes:
-        launches: one per kernel, in order.
-        output_shape: of the operator's output.
-        offsets: scratch tensor -> its offset in the scratch memory.
-        scratch_bytes: size of the scratch memory.
-    """
+    """An operator bound to shapes: a launch per kernel, and scratch memory with the offset of each scratch tensor."""
 
     launches: tuple[Launch, ...]
     output_shape: Shape
@@ -60,14 +53,10 @@ class OperatorWiring:
         self.free = {text: i for i, text in enumerate(self.output.shape) if text.isidentifier() and text not in known}
 
     def plan(self, input_shapes: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> OperatorPlan:
-        """Bind the operator to shapes.
-
-        Args:
-            input_shapes: one per input.
-            sizes: the value of each free letter.
+        """Bind the operator to the shapes of its inputs and the values of its free letters.
 
         Raises:
-            KernelError: shapes that the kernels cannot take.
+            KernelError: the kernels cannot take these shapes.
         """
         shapes = {tensor.name: tuple(shape) for tensor, shape in zip(self.inputs, input_shapes, strict=True)}
         launches = []
@@ -89,11 +78,7 @@ class OperatorWiring:
     ) -> tuple[tuple[int, ...], ...]:
         """Return the addresses that each kernel is launched with: its inputs', then its outputs'.
 
-        Args:
-            plan: from :meth:`plan`.
-            inputs: address of each input.
-            output: address of the output.
-            scratch: address of ``plan.scratch_bytes`` bytes; anything where that is 0.
+        ``inputs``, ``output`` and ``scratch`` are addresses; ``scratch`` is unused where ``plan.scratch_bytes`` is 0.
         """
         at = {tensor.name: pointer for tensor, pointer in zip(self.inputs, inputs, strict=True)}
         at[self.output.name] = output

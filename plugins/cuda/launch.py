@@ -49,7 +49,7 @@ class LoadedOperator:
         self._wiring = OperatorWiring([loaded.kernel for loaded in kernels])
         self.inputs = self._wiring.inputs
         self.output = self._wiring.output
-        self._plan = lru_cache(maxsize=_PLANS)(self._make_plan)
+        self._plan = lru_cache(maxsize=_PLANS)(lambda shapes, sizes: self._wiring.plan(shapes, dict(sizes)))
 
     def output_shape(self, *input_shapes: Sequence[int], **sizes: int) -> Shape:
         """Return the output's shape.
@@ -113,9 +113,6 @@ class LoadedOperator:
             raise KernelError(f"{self.name}: sizes must be given for {free}, got {', '.join(sizes) or 'none'}")
         return self._plan(tuple(tuple(map(int, shape)) for shape in input_shapes), tuple(sorted(sizes.items())))
 
-    def _make_plan(self, input_shapes: tuple[Shape, ...], sizes: tuple[tuple[str, int], ...]) -> OperatorPlan:
-        return self._wiring.plan(input_shapes, dict(sizes))
-
     def _scratch_view(self, plan: OperatorPlan, scratch: Any) -> list[ArrayView]:
         if plan.scratch_bytes == 0:
             return []
@@ -129,9 +126,8 @@ class LoadedOperator:
         return [view]
 
     def _check_reachable(self, views: Sequence[ArrayView]) -> None:
-        driver = self.kernels[0].driver
         for view in views:
-            if view.size_bytes and not driver.is_reachable(view.pointer):
+            if view.size_bytes and not self.kernels[0].driver.is_reachable(view.pointer):
                 raise KernelError(
                     f"{view.what} must lie in memory of the current CUDA device, got the address {view.pointer:#x}",
                     hint="make the array's device current, or copy the array to the current one",

@@ -24,14 +24,7 @@ _CHANNELS_LAST: Final = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"
 
 
 class PluginCallbacks:
-    """The callbacks of a plugin, over TensorRT's tensor descriptors.
-
-    Args:
-        plugin: its entry in the table.
-        trt: the module ``tensorrt``.
-        trtp: the module ``tensorrt.plugin``.
-        compile_code: returns a kernel's code.
-    """
+    """The callbacks of a plugin, over the tensor descriptors of ``tensorrt.plugin`` (``trtp``)."""
 
     def __init__(
         self, plugin: Plugin, trt: ModuleType, trtp: ModuleType, compile_code: Callable[[Kernel], bytes]
@@ -44,7 +37,9 @@ class PluginCallbacks:
             constant=trtp.ShapeExpr, ceil_div=trtp.cdiv, minimum=trtp.min, maximum=trtp.max
         )
 
-    def describe(self, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[Any, ...]:
+    def describe(
+        self, inputs: Sequence[Any], attributes: Mapping[str, Any], _outputs: Sequence[Any]
+    ) -> tuple[Any, ...]:
         """Return the descriptors of the outputs.
 
         Raises:
@@ -69,7 +64,7 @@ class PluginCallbacks:
             for tensor in kernel.outputs
         )
 
-    def combine(self, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> list[Any]:
+    def combine(self, inputs: Sequence[Any], attributes: Mapping[str, Any], _outputs: Sequence[Any]) -> list[Any]:
         """Return the combinations of types and layouts that have kernels, for the types of the descriptors."""
         offered = []
         for kernel in self._kernels(inputs, attributes):

@@ -44,9 +44,9 @@ class Plugin:
     Attributes:
         name: its name in TensorRT's registry, without the namespace.
         inputs: formal names of its inputs; those of the operator have the operator's names.
-        outputs: formal names of its outputs, likewise.
+        outputs: formal names of its outputs.
         attributes: the operator's attributes that it takes.
-        variants: the layouts to choose from; one for a plugin without feature maps.
+        variants: the layouts to choose from.
         features: index of the first feature map among the inputs, if any.
         make: returns its kernel for a variant and the attributes by name.
     """

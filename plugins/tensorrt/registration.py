@@ -88,13 +88,9 @@ def _register(plugin: Plugin, trt: ModuleType, trtp: ModuleType) -> None:
     implementation = GenericAlias(tuple, (str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs))
     parameters = [(name, trtp.TensorDesc) for name in plugin.inputs]
     parameters += [(attribute.name, _ANNOTATIONS[attribute.kind]) for attribute in plugin.attributes]
-    trtp.register(plugin_id)(
-        _signed(plugin, lambda inputs, attributes, _: callbacks.describe(inputs, attributes), parameters, outputs)
-    )
+    trtp.register(plugin_id)(_signed(plugin, callbacks.describe, parameters, outputs))
     parameters.append(("outputs", outputs))
-    trtp.autotune(plugin_id)(
-        _signed(plugin, lambda inputs, attributes, _: callbacks.combine(inputs, attributes), parameters, combinations)
-    )
+    trtp.autotune(plugin_id)(_signed(plugin, callbacks.combine, parameters, combinations))
     parameters.append(("tactic", int))
     trtp.aot_impl(plugin_id)(_signed(plugin, callbacks.implement, parameters, implementation))
 
