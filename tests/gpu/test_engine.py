@@ -40,9 +40,7 @@ def turned(image: RGBImage) -> RGBImage:
     return RGBImage(pixels=pixels, name=f"{image.name}, turned")
 
 
-def test_a_replayed_graph_gives_the_bits_of_plain_launches(
-    bare: BareArtifact, images: list[RGBImage]
-) -> None:
+def test_a_replayed_graph_gives_the_bits_of_plain_launches(bare: BareArtifact, images: list[RGBImage]) -> None:
     for image in (images[0], turned(images[0])):
         plain = bare.run([image])  # the first of its canvas
         for _ in range(3):

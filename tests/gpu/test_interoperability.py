@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from support.dlpack_only import DLPackOnly
 
 from frcnn.errors import KernelError
 from frcnn.plugins.cuda.launch import load_operator
@@ -101,23 +102,10 @@ def test_a_call_allocates_no_memory(device, nms):
     assert torch.cuda.mem_get_info()[0] == before
 
 
-class Owner:
-    """An array with DLPack only."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor = tensor
-
-    def __dlpack__(self, **options):
-        return self.tensor.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.tensor.__dlpack_device__()
-
-
 def test_arrays_with_dlpack_only(device, nms, stream):
     boxes, scores = (tensor.to(device) for tensor in proposals(3, 200, seed=5))
     out, scratch = buffers(nms, boxes, scores)
-    nms(Owner(boxes), Owner(scores), out=Owner(out), scratch=Owner(scratch), stream=stream)
+    nms(DLPackOnly(boxes), DLPackOnly(scores), out=DLPackOnly(out), scratch=DLPackOnly(scratch), stream=stream)
     assert torch.equal(out.cpu(), grouped_nms(boxes.cpu(), scores.cpu(), iou_threshold=THRESHOLD))
 
 

@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from support.dlpack_only import DLPackOnly
 from support.host_driver import HostArray, HostDriver, operator_on_host
 from support.libcuda import run_with_stand_in
 from support.simt import require_compiler
@@ -232,23 +233,10 @@ def test_a_dimension_of_one_may_have_any_stride():
         view_of(HostArray(tensor), "x").check("float32", (1, 1, 5, 1), layout)
 
 
-class Owner:
-    """An array with DLPack only."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor = tensor
-
-    def __dlpack__(self, **options):
-        return self.tensor.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.tensor.__dlpack_device__()
-
-
 @pytest.mark.parametrize("dtype", [*ELEMENT, torch.int32, torch.int64], ids=str)
 def test_dlpack_gives_the_same_view_as_the_array_interface(dtype):
     tensor = torch.zeros(2, 8, 3, 5).to(dtype).contiguous(memory_format=torch.channels_last)
-    by_interface, by_dlpack = view_of(HostArray(tensor), "x"), view_of(Owner(tensor), "x")
+    by_interface, by_dlpack = view_of(HostArray(tensor), "x"), view_of(DLPackOnly(tensor), "x")
     assert by_dlpack.on_device is False
     for field in ("pointer", "shape", "strides", "element", "element_bytes", "read_only", "size_bytes"):
         assert getattr(by_dlpack, field) == getattr(by_interface, field)
@@ -259,7 +247,7 @@ def test_dlpack_gives_the_same_view_as_the_array_interface(dtype):
 def test_dlpack_without_a_cuda_core_that_reads_it_names_the_extra(monkeypatch, version):
     monkeypatch.setitem(sys.modules, "cuda.core.utils", None if version == "none" else ModuleType("cuda.core.utils"))
     with pytest.raises(MissingDependencyError, match=r"by DLPack needs the package 'cuda-core>=1'") as raised:
-        view_of(Owner(torch.zeros(2)), "x")
+        view_of(DLPackOnly(torch.zeros(2)), "x")
     assert raised.value.hint == "pip install 'frcnn[cuda]'"
 
 

@@ -1,10 +1,9 @@
-"""Run our CUDA kernels on the CPU, from the same ``.cu`` files: compiled for the host behind a small SIMT shim.
+"""Run CUDA kernels on the CPU, from the same ``.cu`` files, compiled for the host behind a small SIMT shim.
 
-An access past the end of a tensor ends the process; in the order "reverse", one before its start does. Raised are:
-undefined behaviour (where the compiler has a library that finds it; the kernel has gone on from there), a write beside
-a tensor or into an input, a block that hangs, barriers and warp collectives that do not fit together. Shared memory and
-outputs are garbage before they are written. What this cannot show: timing, the memory model between blocks, and what
-the CUDA compiler makes of the code.
+An access past the end of a tensor ends the process; in the order "reverse", one before its start does. Undefined
+behaviour (where the compiler has a library that detects it), a write beside a tensor or into an input, a block that
+hangs, and barriers or warp collectives that do not match raise an error. Shared memory and outputs are garbage before
+they are written. Timing, the memory model between blocks and the CUDA compiler's code cannot be tested here.
 """
 
 from __future__ import annotations
@@ -28,14 +27,12 @@ def launch_on_host(kernel: Kernel, launch: Launch, pointers: Sequence[int], *, s
     """Run one launch.
 
     Args:
-        kernel: what to run.
         launch: grid, block and integers.
         pointers: addresses in this process: inputs, then outputs.
-        schedule: in which order blocks and threads run, one of ``SCHEDULES``.
+        schedule: the order of blocks and threads, one of ``SCHEDULES``.
 
     Raises:
-        RuntimeError: a block hangs, a collective is misused, or undefined behaviour; and what the compiler says of a
-            source that it cannot compile.
+        RuntimeError: a block hangs, a collective is misused, undefined behaviour, or a source does not compile.
     """
     if 0 in launch.grid:
         return
@@ -64,8 +61,8 @@ def run_on_host(
         kernels: in order.
         inputs: tensors on the CPU of the types that the kernels state; those in ``Kernel.layouts`` have the logical
             shape (N, C, H, W) and lie channels-last.
-        sizes: letters that no input's shape gives.
-        schedule: in which order blocks and threads run.
+        sizes: letters that no input's shape has.
+        schedule: the order of blocks and threads.
 
     Returns:
         Every output of every kernel.

@@ -1,4 +1,4 @@
-"""Kernels as shared libraries of the host: compile, once a run and constants, and load."""
+"""Kernels as shared libraries of the host, compiled once for each set of constants."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def require_compiler() -> str:
 
 
 def host_function(kernel: Kernel) -> HostFunction:
-    """Return the kernel as a function of (pointers, integers, grid, block, schedule) that returns what went wrong."""
+    """Return the kernel as a function of (pointers, integers, grid, block, schedule) that returns its failure."""
     text = _text_of(kernel)
     if text not in _loaded:
         # A copy of its own, because the sanitizer reports each place of a library that is loaded only once.
@@ -90,7 +90,7 @@ def host_function(kernel: Kernel) -> HostFunction:
 
 
 def forget(kernel: Kernel) -> None:
-    """Load the kernel anew for its next launch: after a failure it must be able to fail again."""
+    """Load the kernel anew for its next launch, so that it can fail again."""
     _loaded.pop(_text_of(kernel), None)
 
 

@@ -1,4 +1,4 @@
-"""Memory that catches kernels: an access past its end ends the process, a write beside it is seen afterwards."""
+"""Memory whose misuse is detected: an access past its end ends the process, a write beside it is found afterwards."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class GuardedTensor:
-    """A contiguous tensor between pages that the process may not touch.
+    """A contiguous tensor between protected pages.
 
     Args:
         shape: its shape, as it lies in memory.
         dtype: its type.
-        contents: what it holds and must go on holding; None for garbage that may be overwritten.
-        after_page: it begins at the page before it; else it ends at the page behind it, but for up to 15 bytes of
-            alignment.
+        contents: read-only contents; None for garbage that may be overwritten.
+        after_page: whether it begins at the page before it; else it ends at the page behind it, up to 15 bytes of
+            alignment aside.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class GuardedTensor:
             self._protect(page, mmap.PAGESIZE, _PROT_NONE)
 
     def freeze(self) -> None:
-        """Take what it holds now for what it must go on holding."""
+        """Make its contents read-only."""
         self._contents = self._tensor.clone()
 
     @staticmethod
@@ -61,7 +61,7 @@ class GuardedTensor:
         """Return a copy of the tensor.
 
         Raises:
-            AssertionError: something wrote beside it, or into contents that are read only.
+            AssertionError: a write beside it, or into read-only contents.
         """
         beside = torch.cat([self._bytes[: self._start], self._bytes[self._end :]])
         assert (beside == _GARBAGE).all(), f"a write beside {name}"
