@@ -17,7 +17,7 @@ from support.exports import Exports
 from support.made_once import made_once
 from support.tiny_detector import export_tiny
 
-from frcnn.log import remark
+from frcnn.log import warn_once
 
 # The tensors are small: more threads only wait for each other, the longer the busier the system.
 torch.set_num_threads(1)
@@ -34,7 +34,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True)
 def _forget_remarks() -> None:
     """Let every test see its own, whatever another test has seen."""
-    remark.cache_clear()
+    warn_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from frcnn.cli import VERBS, Verb, main
-from frcnn.log import LOGGER, remark
+from frcnn.log import LOGGER, warn_once
 
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1] / "src"))
 REMARKS = """
-from frcnn.log import remark
+from frcnn.log import warn_once
 for text in ("a cache is full", "a cache is full", chr(10).join(("two", "lines"))):
-    remark(text)
+    warn_once(text)
 print("done")
 """
 
 
 def test_a_remark_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     for text in ("a cache is full", "a cache is full", "two\nlines \x1b[2J"):
-        remark(text)
+        warn_once(text)
     assert caplog.messages == ["frcnn: a cache is full", r"frcnn: two\nlines \x1b[2J"]
     assert {(record.name, record.levelname) for record in caplog.records} == {("frcnn", "WARNING")}
 
@@ -46,14 +46,14 @@ def test_a_remark_that_cannot_be_shown_is_no_failure(stderr: str) -> None:
 VERB = '''
 """A stand-in verb."""
 from frcnn.errors import OutputError
-from frcnn.log import remark
+from frcnn.log import warn_once
 
 def add_arguments(parser):
     pass
 
 def run(arguments):
-    remark("a cache is full")
-    remark("a cache is full")
+    warn_once("a cache is full")
+    warn_once("a cache is full")
     raise OutputError("cannot write m.onnx", hint="choose another output path with -o")
 '''
 

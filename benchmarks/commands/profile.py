@@ -172,7 +172,7 @@ def _measured(arguments: argparse.Namespace, artifact: Artifact, inputs: Inputs)
             batch=batch,
             repeats=repeats,
             report=report,
-            remark=warn,
+            warn=warn,
         )
 
 

@@ -40,7 +40,7 @@ def profile_engine(
     batch: int,
     repeats: int,
     report: Say,
-    remark: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Measured:
     """Run an artifact ``repeats`` times in each way; the caller closes device and engines.
 
@@ -53,7 +53,7 @@ def profile_engine(
         batch: images at a time.
         repeats: measured runs.
         report: is told what goes on and the share of all that is done.
-        remark: is told what a reader should know.
+        warn: is told what a reader should know.
 
     Raises:
         ArtifactError: memory is short, or TensorRT or CUDA refuse.
@@ -61,12 +61,12 @@ def profile_engine(
     """
     profile, size = EngineCanvases(manifest).batch_to_run(batch, inputs.canvas)
     if size > batch:
-        remark(f"the engine runs {size} images at the least: {size} are timed, {batch} of them asked for")
+        warn(f"the engine runs {size} images at the least: {size} are timed, {batch} of them asked for")
     program = load_program(manifest, read_part, engines, device)
     with ExitStack() as stack:
-        worker = Worker(program, device, remark)
+        worker = Worker(program, device, warn)
         stack.callback(worker.close)
-        runner = _Runner(device, worker, inputs, PipelineKey(size, inputs.canvas, True), profile, batch, remark)
+        runner = _Runner(device, worker, inputs, PipelineKey(size, inputs.canvas, True), profile, batch, warn)
         stack.callback(runner.close)
         for _ in range(2):  # plainly, then captured
             runner.whole_ms(0)
@@ -81,7 +81,7 @@ def profile_engine(
             report("timing layers", (run + repeats) / repeats / 2)
             reported.append(runner.in_steps(run))
     if not any(step.layers for run in reported for step in run.steps):
-        remark("TensorRT reported no layers: its engines are shown as a whole, between layers")
+        warn("TensorRT reported no layers: its engines are shown as a whole, between layers")
     return Measured(
         device=device.name,
         runs=[_layers(a, b) for a, b in zip(plain, reported, strict=True)],
@@ -121,7 +121,7 @@ class _Runner:
         key: PipelineKey,
         profile: int,
         batch: int,
-        remark: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._device = device
         self._worker = worker
@@ -129,7 +129,7 @@ class _Runner:
         self._key = key
         self._profile = profile
         self._batch = batch
-        self._remark = remark
+        self._warn = warn
         self._events: list[Event] = []
         self._reported: list[tuple[str, float]] = []
 
@@ -137,7 +137,7 @@ class _Runner:
         """Run as one graph, and return what it took from the first upload to the answers, but for the pixels."""
         pipeline = self._upload(run)
         self._mark(0)
-        pipeline.launch(self._worker.stream, self._remark)
+        pipeline.launch(self._worker.stream, self._warn)
         self._mark(1)
         self._device.synchronize(self._worker.stream)
         return self._events[1].ms_since(self._events[0])

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from frcnn.errors import MissingDependencyError
-from frcnn.log import remark
+from frcnn.log import warn_once
 from frcnn.plugins.cuda.dependencies import import_core_utility
 
-__all__ = ["KernelCache", "default_cache", "remark_not_kept"]
+__all__ = ["KernelCache", "default_cache", "warn_not_kept"]
 
 _MAX_BYTES: Final = 256 * 2**20
 _DIGEST_BYTES: Final = 32
@@ -49,20 +49,20 @@ class KernelCache:
             try:
                 self._open()[key] = hashlib.sha256(code).digest() + code
             except MissingDependencyError as error:
-                remark_not_kept(self.folder, error.message, hint=error.hint)
+                warn_not_kept(self.folder, error.message, hint=error.hint)
             except OSError as error:
-                remark_not_kept(self.folder, error.strerror or error)
+                warn_not_kept(self.folder, error.strerror or error)
             except Exception as error:
-                remark_not_kept(self.folder, f"{type(error).__name__}: {error}")
+                warn_not_kept(self.folder, f"{type(error).__name__}: {error}")
 
     def _open(self) -> Any:
         cache = import_core_utility("FileStreamProgramCache", why="keeping compiled kernels")
         return cache(self.folder, max_size_bytes=_MAX_BYTES)
 
 
-def remark_not_kept(folder: Path, reason: object, *, hint: str = "FRCNN_CACHE_DIR names another folder") -> None:
+def warn_not_kept(folder: Path, reason: object, *, hint: str = "FRCNN_CACHE_DIR names another folder") -> None:
     """Warn, once a process, that a cache keeps nothing, why, and how to change that."""
-    remark(f"nothing is kept in the cache {folder}: {reason}; {hint}")
+    warn_once(f"nothing is kept in the cache {folder}: {reason}; {hint}")
 
 
 def default_cache() -> KernelCache:

@@ -16,7 +16,7 @@ from typing import Final
 
 from frcnn.errors import OutputError
 from frcnn.files import replacing
-from frcnn.plugins.cuda.kernel_cache import default_cache, remark_not_kept
+from frcnn.plugins.cuda.kernel_cache import default_cache, warn_not_kept
 
 __all__ = ["RuntimeCache", "cache_key", "default_folder"]
 
@@ -89,7 +89,7 @@ class RuntimeCache:
             with replacing(self.path) as temporary:
                 temporary.write_bytes(digest + content)
         except OutputError as error:
-            remark_not_kept(self.folder, error.message)
+            warn_not_kept(self.folder, error.message)
             return
         self._digest = digest
         with suppress(OSError):

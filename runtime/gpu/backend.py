@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
-from frcnn.log import remark
+from frcnn.log import warn_once
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.device_detections import DeviceDetections, DeviceKeeper, DeviceOutput
 from frcnn.runtime.gpu.device import Device, Engine
@@ -183,7 +183,7 @@ class EngineBackend:
 
     def _make_worker(self) -> Worker:
         self._device.activate()
-        return Worker(self._program, self._device, remark)
+        return Worker(self._program, self._device, warn_once)
 
     def _check(self) -> None:
         if self._closed:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from frcnn.errors import OutputError, UsageError
 from frcnn.files import writable_folder
-from frcnn.plugins.cuda.kernel_cache import default_cache, remark_not_kept
+from frcnn.plugins.cuda.kernel_cache import default_cache, warn_not_kept
 from frcnn.runtime.backend import Device
 
 __all__ = ["PROVIDERS", "Provider", "chosen_provider", "default_folder", "execution_providers", "provider_names"]
@@ -105,7 +105,7 @@ def _kept_in(folder: Path) -> Options:
         with suppress(OSError):
             folder.chmod(0o700)  # an engine is code: nobody else may put one here
     except OutputError as error:
-        remark_not_kept(folder, error.message)
+        warn_not_kept(folder, error.message)
         return {}
     return {
         "trt_engine_cache_enable": "1",

@@ -19,6 +19,6 @@ LOGGER: Final = logging.getLogger("frcnn")
 
 
 @cache
-def remark(text: str) -> None:
-    """Log a text, the first time in this process that it is given; ``remark.cache_clear()`` forgets all."""
+def warn_once(text: str) -> None:
+    """Log a text, the first time in this process that it is given; ``warn_once.cache_clear()`` forgets all."""
     LOGGER.warning("frcnn: %s", printable(text))

@@ -50,7 +50,7 @@ def run(device, artifact, tmp_path):
     for i in range(3):
         pixels = np.random.default_rng(i).integers(0, 256, (80, 112, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-    remarks = []
+    warnings = []
 
     def run(*, batch=1, repeats=2, **options):
         manifest, engines = artifact.manifest, artifact.engines(device, **options)
@@ -67,7 +67,7 @@ def run(device, artifact, tmp_path):
                 batch=batch,
                 repeats=repeats,
                 report=lambda what, share: shares.append(share),
-                remark=remarks.append,
+                warn=warnings.append,
             )
         finally:
             for engine in engines.values():
@@ -75,7 +75,7 @@ def run(device, artifact, tmp_path):
         assert shares == sorted(shares) and 0 <= shares[0] <= shares[-1] < 1
         return measured
 
-    run.remarks = remarks
+    run.warnings = warnings
     return run
 
 
@@ -83,7 +83,7 @@ def run(device, artifact, tmp_path):
 def test_every_delay_is_found_where_it_was(run, device, batch):
     measured = run(batch=batch, layers=LAYERS)
     assert measured.device == "Fake GPU"
-    assert run.remarks == []
+    assert run.warnings == []
     layers = sum(ms for _, ms in LAYERS)
     assert {stage: times for stage, times in measured.more.items() if stage not in ("decode", "post")} == {
         "copies": [COPIES * COPY] * 2,
@@ -121,7 +121,7 @@ def test_engines_that_report_nothing_are_shown_as_a_whole(run):
     measured = run()
     assert measured.more["between layers"] == [2 * ENGINE] * 2
     assert [layer.op for layer in measured.runs[0]] == ["kernel", "kernel"]
-    assert run.remarks == ["TensorRT reported no layers: its engines are shown as a whole, between layers"]
+    assert run.warnings == ["TensorRT reported no layers: its engines are shown as a whole, between layers"]
 
 
 def test_a_profile_that_wants_more_images_is_told(run, artifact, device):
@@ -129,7 +129,7 @@ def test_a_profile_that_wants_more_images_is_told(run, artifact, device):
     artifact.manifest = TinyArtifact(artifact.manifest.source, profiles=profiles).manifest
     measured = run(layers=LAYERS)
     assert len(measured.runs) == 2
-    assert run.remarks == ["the engine runs 2 images at the least: 2 are timed, 1 of them asked for"]
+    assert run.warnings == ["the engine runs 2 images at the least: 2 are timed, 1 of them asked for"]
 
 
 def test_a_batch_that_no_profile_holds_is_refused(run, device):
