@@ -1,4 +1,4 @@
-"""The house is as its plan says: who imports whom, which names are public, and what an import costs."""
+"""The plan of the packages: which imports which, which names are public, and what an import costs."""
 
 from __future__ import annotations
 
@@ -27,6 +27,20 @@ MAY_IMPORT = {
     "exporter": {"face", "plugins", "exporter"},
     "runtime": {"face", "plugins", "runtime"},
     "benchmarks": {"face", *ROOMS},
+}
+FACE_MAY_IMPORT: dict[str, set[str]] = {
+    # frcnn itself, by its modules and its sub-packages spec and files
+    "": {"_version"},
+    "_version": set(),
+    "errors": set(),
+    "log": {"errors"},
+    "spec": {"errors"},
+    "engine_spec": {"spec"},
+    "files": {"errors", "spec"},
+    "console": {"errors", "files"},
+    "options": {"errors", "spec"},
+    "cli": {"_version", "errors", "files", "log"},
+    "__main__": {"cli"},
 }
 ROOM_MAY_IMPORT = {
     # Rooms inside the big rooms. "" are the modules of the big room itself; commands may import every room beside them.
@@ -65,6 +79,7 @@ ROOM_MAY_IMPORT = {
     },
 }
 MAX_MODULES = 15
+DEPRECATED = {"frcnn.engine_spec": "frcnn.spec.engine"}
 HEAVY = (
     "cuda",
     "cupy",
@@ -171,8 +186,8 @@ def imported_modules(tree: ast.AST) -> Iterator[str]:
 
 def room_of(module: str) -> str | None:
     parts = module.split(".")
-    if parts[0] in ROOMS:
-        raise AssertionError(f"import frcnn.{module}, not {module}")
+    assert parts[0] not in ROOMS, f"import frcnn.{module}, not {module}"
+    assert parts[0] not in ("maintenance", "tests", "support"), f"{module} is not in the wheel"
     if parts[0] != "frcnn":
         return None
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "face"
@@ -185,15 +200,31 @@ def module_name(room: str, file: Path) -> str:
 
 
 MODULES = {module_name(room, file): file for room, file in sources()}
+TREES = {module: ast.parse(file.read_text(encoding="utf-8")) for module, file in MODULES.items()}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_room_imports_only_what_the_plan_allows(module: str) -> None:
-    file, room = MODULES[module], room_of(module)
+    room = room_of(module)
     assert room is not None
-    imported = {name: room_of(name) for name in imported_modules(ast.parse(file.read_text(encoding="utf-8")))}
+    imported = {name: room_of(name) for name in imported_modules(TREES[module])}
     forbidden = {name for name, owner in imported.items() if owner is not None and owner not in MAY_IMPORT[room]}
-    assert not forbidden, f"{file.relative_to(ROOT)}: {room} may import {sorted(MAY_IMPORT[room])} only"
+    assert not forbidden, f"{module}: {room} may import {sorted(MAY_IMPORT[room])} only"
+
+
+def part_of_the_face(module: str) -> str:
+    """Return the module or sub-package of the face; "" is ``frcnn`` itself, and the names that it defines."""
+    part = module.partition(".")[2].partition(".")[0]
+    return part if part in FACE_MAY_IMPORT else ""
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if room_of(name) == "face"))
+def test_the_face_imports_only_downwards(module: str) -> None:
+    part = part_of_the_face(module)
+    assert part or module == "frcnn", f"{module} is not in the plan"
+    imported = [name for name in imported_modules(TREES[module]) if room_of(name) == "face"]
+    forbidden = [name for name in imported if part_of_the_face(name) not in {"", part, *FACE_MAY_IMPORT[part]}]
+    assert not forbidden, f"{module} may import {sorted(FACE_MAY_IMPORT[part])} only"
 
 
 def inner_room(module: str) -> str:
@@ -205,15 +236,17 @@ def inner_room(module: str) -> str:
 
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if inner_room(name) not in ("", "commands")))
 def test_a_room_inside_imports_only_what_the_plan_allows(module: str) -> None:
-    file, room, inside = MODULES[module], room_of(module), inner_room(module)
+    room, inside = room_of(module), inner_room(module)
     assert room in ROOM_MAY_IMPORT
     allowed = {"", inside, *ROOM_MAY_IMPORT[room][inside]}
-    imported = [name for name in imported_modules(ast.parse(file.read_text(encoding="utf-8"))) if room_of(name) == room]
+    imported = [name for name in imported_modules(TREES[module]) if room_of(name) == room]
     forbidden = [name for name in imported if inner_room(name) not in allowed]
-    assert not forbidden, f"{file.relative_to(ROOT)}: {inside} may import {sorted(allowed)} only"
+    assert not forbidden, f"{module}: {inside} may import {sorted(allowed)} only"
 
 
 def test_the_plan_of_the_rooms_has_no_cycle_and_names_every_room() -> None:
+    list(graphlib.TopologicalSorter(FACE_MAY_IMPORT).static_order())
+    assert {"", *FACE_MAY_IMPORT} == {"", *(part_of_the_face(name) for name in MODULES if room_of(name) == "face")}
     for room, plan in ROOM_MAY_IMPORT.items():
         list(graphlib.TopologicalSorter(plan).static_order())
         folders = {file.parent.name for file in (ROOT / room).glob("*/__init__.py")}
@@ -229,21 +262,23 @@ def test_a_room_is_small(folder: str) -> None:
 def test_the_table_would_catch_a_wrong_import() -> None:
     tree = ast.parse("def f():\n    import frcnn.exporter.graph.finish\n    from frcnn import runtime\n    import json")
     assert {room_of(module) for module in imported_modules(tree)} == {"exporter", "runtime", None}
+    with pytest.raises(AssertionError, match="not in the wheel"):
+        room_of("maintenance.kernels")
+    assert part_of_the_face("frcnn.spec.engine.Range") == "spec"
 
 
 def test_the_face_names_rooms_as_text_in_one_place_only() -> None:
     """``cli.VERBS`` names modules of the rooms for importlib: the one exception, so that verbs are found."""
     naming = [
-        file.name
-        for room, file in sources()
-        if room == "face"
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        module
+        for module, tree in TREES.items()
+        if room_of(module) == "face"
+        for node in ast.walk(tree)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
-        and any(node.value.startswith(f"frcnn.{other}") for other in ROOMS)
+        and node.value.startswith(tuple(f"frcnn.{room}" for room in ROOMS))
     ]
-    assert set(naming) == {"cli.py"}
-    assert len(naming) == len(VERBS)
+    assert naming == ["frcnn.cli"] * len(VERBS)
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -268,17 +303,23 @@ def test_every_folder_with_modules_is_a_package() -> None:
 @pytest.mark.parametrize("module", sorted(PUBLIC))
 def test_public_names(module: str) -> None:
     loaded = importlib.import_module(module)
-    names = PUBLIC[module]
-    if names is None:
-        assert not hasattr(loaded, "__all__")
-        return
-    assert loaded.__all__ == names
-    assert all(getattr(loaded, name) is not None for name in names)
+    assert loaded.__all__ == PUBLIC[module]
+    assert all(getattr(loaded, name) is not None for name in loaded.__all__)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_every_module_says_what_it_is_for_and_what_it_gives(module: str) -> None:
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+@pytest.mark.parametrize("old", sorted(DEPRECATED))
+def test_a_former_name_of_a_module_gives_the_same_and_warns(old: str) -> None:
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=f"^{old} is now {DEPRECATED[old]}$"):
+        former = importlib.import_module(old)
+    new = importlib.import_module(DEPRECATED[old])
+    assert {name for name in vars(former) if not name.startswith("__")} == {*new.__all__, "warnings"}
+    assert all(getattr(former, name) is getattr(new, name) for name in new.__all__)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - DEPRECATED))
+def test_every_module_has_a_docstring_and_lists_its_public_names(module: str) -> None:
+    tree = TREES[module]
     assert ast.get_docstring(tree), "a docstring"
     exported = [
         ast.literal_eval(node.value)
@@ -357,7 +398,7 @@ for name in NAMES:
         outcomes[name] = str(error.name)
 print(json.dumps(outcomes))
 """
-    names = [name for name in MODULES if name != "frcnn.__main__"]
+    names = [name for name in MODULES if name not in ("frcnn.__main__", *DEPRECATED)]
     done = run_bare(f"NAMES = {names!r}\n{code}")
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)

@@ -1,8 +1,9 @@
 """The ``frcnn`` command: one verb each for what users do.
 
-A verb is a module with ``add_arguments(parser)`` and ``run(arguments) -> exit code``; ``arguments.command`` is the
-whole command line, for results that say how they were made. A verb is imported only when it is asked for, and imports
-heavy packages only inside ``run``, so that every ``--help`` works in a bare environment.
+A verb is a module with ``add_arguments(parser)`` and ``run(arguments)``, which returns an exit code, or the verb and
+arguments to go on with. ``arguments.command`` is the whole command line, for results that state how they were made. A
+verb is imported only when it is asked for, and imports heavy packages only inside ``run``, so that every ``--help``
+works in a bare environment.
 
 Exit codes: 0 all done; 1 disagreement, regression or some inputs skipped (named); 2 usage or unusable input;
 130 interrupted (Ctrl-C); 141 the reader of standard output left; 143 terminated.
@@ -21,7 +22,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from types import FrameType
-from typing import Final, NamedTuple, NoReturn, TextIO
+from typing import Final, NamedTuple, NoReturn
 
 from frcnn._version import __version__
 from frcnn.errors import FrcnnError, OutputError, printable
@@ -37,7 +38,7 @@ EXIT_TERMINATED: Final = 143
 
 
 class Verb(NamedTuple):
-    """Where a verb lives and what it is for."""
+    """The module of a verb, and what it does."""
 
     module: str
     summary: str
@@ -55,7 +56,7 @@ VERBS: Final[dict[str, Verb]] = {
     "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer"),
     "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
     "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in a TensorRT artifact as files of their own"),
-    "doctor": Verb("frcnn.runtime.commands.doctor", "say what this system can run and what is missing"),
+    "doctor": Verb("frcnn.runtime.commands.doctor", "show what this system can run and what is missing"),
 }
 
 
@@ -90,14 +91,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
     show_before, warnings.showwarning = warnings.showwarning, _show_warning
-    remarks = _RemarkHandler()
-    LOGGER.addHandler(remarks)
+    handler = _WarningHandler()
+    LOGGER.addHandler(handler)
     try:
-        return _settled(_exit_code(arguments))
+        return _flushed(_exit_code(arguments))
     finally:
         signal.signal(signal.SIGTERM, previous)
         warnings.showwarning = show_before
-        LOGGER.removeHandler(remarks)
+        LOGGER.removeHandler(handler)
 
 
 def _exit_code(arguments: list[str]) -> int:
@@ -115,10 +116,10 @@ def _exit_code(arguments: list[str]) -> int:
         return EXIT_BROKEN_PIPE
 
 
-def _settled(code: int) -> int:
-    """Bring out what was printed, and return the exit code: another where standard output takes no more.
+def _flushed(code: int) -> int:
+    """Flush standard output and return the exit code: another one where it takes no more.
 
-    Python would try again when it ends, and fail with a traceback; it finds nowhere to write to then.
+    It is then replaced, since Python flushes it again at its end and would fail with a traceback.
     """
     try:
         with standard_output():
@@ -127,27 +128,20 @@ def _settled(code: int) -> int:
     except BrokenPipeError:
         code = EXIT_BROKEN_PIPE
     except OutputError as error:
-        if code != EXIT_USAGE:  # else it was said
+        if code != EXIT_USAGE:  # else an error is already printed
             _print_error(error)
         code = EXIT_USAGE
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_details: object, **_more: object) -> None:
     """Print what the module ``warnings`` lets through as one line, without the place in our code."""
     _print_warning(str(message))
 
 
-class _RemarkHandler(logging.Handler):
-    """Prints a remark as a warning is printed."""
+class _WarningHandler(logging.Handler):
+    """Prints what is logged as a warning is printed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -172,21 +166,22 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verb.add_arguments(parser)
     given = argparse.Namespace(command=shlex.join(["frcnn", *arguments]))
-    options = parser.parse_intermixed_args(arguments[1:], given)  # options may stand between positional arguments
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of images that cannot be used we say so
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # images that cannot be used are reported by us
     try:
-        return int(verb.run(options))
+        # options may stand between positional arguments
+        result: int | list[str] = verb.run(parser.parse_intermixed_args(arguments[1:], given))
     except BrokenPipeError:
         raise
     except Exception as error:
-        if options.debug:
+        if "--debug" in arguments:
             traceback.print_exc()
         _print_error(error)
         return EXIT_USAGE
+    return result if isinstance(result, int) else _run(result)
 
 
 def _print_error(error: Exception) -> None:
-    """Print one line that says what is wrong and one that says what to do."""
+    """Print one line on what is wrong and one on what to do."""
     if isinstance(error, FrcnnError):
         message, hint = "; ".join([error.message, *getattr(error, "__notes__", ())]), error.hint
     else:

@@ -5,16 +5,19 @@ Names, labels and notes in files are others' text: nothing that is printed here 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import msgspec
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
@@ -24,9 +27,9 @@ from rich.table import Table
 from rich.text import Text
 
 from frcnn.errors import printable
-from frcnn.files import standard_output
+from frcnn.files import standard_output, write_text
 
-__all__ = ["note", "progress_bar", "say", "show_table", "spinner", "track", "warn"]
+__all__ = ["note", "progress_bar", "say", "show_table", "spinner", "track", "warn", "write_json"]
 
 _WIDTH_OF_A_FILE = 160
 T = TypeVar("T")
@@ -51,7 +54,24 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Print a warning to standard error."""
-    print(printable(f"warning: {text}"), file=sys.stderr)
+    note(f"warning: {text}")
+
+
+def write_json(document: object, target: str = "-") -> None:
+    """Write a document as indented JSON in ASCII.
+
+    Args:
+        document: what msgspec encodes: records, dataclasses, dictionaries; a number that is none becomes null.
+        target: a file, or ``-`` for standard output.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    text = json.dumps(msgspec.json.decode(msgspec.json.encode(document)), indent=2)
+    if target == "-":
+        say(text)
+    else:
+        write_text(target, f"{text}\n")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> None:
@@ -75,9 +95,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 
 def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
     """Yield the items with a progress bar on standard error; silent where that is no terminal."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = _console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with _progress(_text_column(), BarColumn(), MofNCompleteColumn()) as progress:
         task = progress.add_task(printable(what), total=total)
         for item in items:
             yield item
@@ -87,15 +105,9 @@ def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
 @contextmanager
 def spinner(what: str) -> Iterator[None]:
     """Show that something of unknown length goes on, with the time it has taken, on standard error."""
-    console = _console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with _progress(SpinnerColumn(), _text_column()) as progress:
         progress.add_task(printable(what), total=None)
         yield
-
-
-def _printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
 
 
 @contextmanager
@@ -108,8 +120,19 @@ def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
     Yields:
         a function that takes what goes on and the share of all work that is done; any thread may call it.
     """
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    console = _console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with _progress(_text_column(), BarColumn(), TaskProgressColumn()) as progress:
         task = progress.add_task(printable(what), total=1.0)
         yield lambda now, share: progress.update(task, description=printable(now), completed=share)
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
+    console = _console(stderr=True)
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
+
+
+def _text_column() -> TextColumn:
+    return TextColumn("{task.description}", markup=False)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))

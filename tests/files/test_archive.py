@@ -56,7 +56,7 @@ def content(archive: Archive) -> tuple[bytes, dict[str, bytes]]:
 def test_what_is_written_comes_back(path: Path) -> None:
     assert write(path) == LISTED
     archive = open_archive(path)
-    assert archive.names == tuple(PARTS)
+    assert tuple(archive.entries) == tuple(PARTS)
     assert archive.file_bytes == path.stat().st_size
     assert content(archive) == (MANIFEST, PARTS)
     assert {name: b"".join(archive.stream(name, part)) for name, part in LISTED.items()} == PARTS

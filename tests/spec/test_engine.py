@@ -64,7 +64,7 @@ def test_sizes() -> None:
     assert str(static_profile(800, 1344)) == "800x1344" and static_profile(800, 1344).is_static
     assert str(Range(min=4, opt=4, max=4)) == "4" and str(DYNAMIC.batch) == "1:2:8"
     assert 1.0 not in DYNAMIC.batch
-    with pytest.raises(ValueError, match="least <= usual <= most, got 2:1:3"):
+    with pytest.raises(ValueError, match="min <= opt <= max, got 2:1:3"):
         Range(min=2, opt=1, max=3)
 
 
@@ -79,7 +79,7 @@ def test_of_several_profiles_a_static_one_is_taken_first() -> None:
 # --- what a manifest must not say
 
 WRONG: dict[str, tuple[tuple[str | int, ...], object, str]] = {
-    "another schema version": (("schema_version",), 2, "manifest schema version 2, expected 1"),
+    "another schema version": (("schema_version",), 1, "manifest schema version 1, expected 2"),
     "an unknown field": (("more",), 1, "unknown field `more`"),
     "an unknown target": (("target",), "tensorrt-lite", "tensorrt-lite"),
     "a version for a terminal": (("target_version",), "1.7\x1b[2J", "target_version"),
@@ -100,7 +100,7 @@ WRONG: dict[str, tuple[tuple[str | int, ...], object, str]] = {
     "another kind of step": (("steps", 0, "kind"), "script", "script"),
     "a name with a line break": (("steps", 1, "node"), "a\nb", "node"),
     "no profile": (("profiles",), [], "profiles"),
-    "a falling range": (("profiles", 0, "batch"), {"min": 2, "opt": 1, "max": 1}, "least <= usual <= most"),
+    "a falling range": (("profiles", 0, "batch"), {"min": 2, "opt": 1, "max": 1}, "min <= opt <= max"),
 }
 
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from frcnn.errors import ArtifactError
-from frcnn.files import replacing
+from frcnn.files import file_sha256, replacing
 from frcnn.files.archive_directory import (
     DamagedError,
     Entry,
-    begins_like_an_archive,
     fault_of_names,
+    is_archive,
     open_bounded,
     read_directory,
 )
@@ -60,16 +60,8 @@ class Archive:
     manifest: Entry
     entries: Mapping[str, Entry]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the parts, in the file's order, without the manifest."""
-        return tuple(self.entries)
-
     def check_listed(self, parts: Mapping[str, Part]) -> None:
-        """Refuse an archive that holds other parts, or parts of other sizes, than are listed.
-
-        Args:
-            parts: what the manifest lists.
+        """Refuse an archive that holds other parts, or parts of other sizes, than the manifest lists.
 
         Raises:
             ArtifactError: the first difference.
@@ -109,7 +101,7 @@ class Archive:
             _check_hash(name, digest, expected)
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file, which vouches for the manifest that was read and so for all that it lists.
+        """Return the file's SHA-256, which vouches for the manifest that was read and so for all that it lists.
 
         Raises:
             ArtifactError: the file can no longer be read, or was changed since it was opened.
@@ -167,14 +159,6 @@ def write_archive(
     return listed
 
 
-def is_archive(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file begins as an archive does, which a damaged one may; False where it cannot be read."""
-    try:
-        return begins_like_an_archive(Path(path))
-    except OSError:
-        return False
-
-
 def open_archive(path: str | os.PathLike[str]) -> Archive:
     """Read an archive's directory and manifest, and check that its entries are such as we write.
 
@@ -207,11 +191,9 @@ def _reported(path: Path) -> Iterator[None]:
 
 
 def _describe(content: Content) -> Part:
-    if not isinstance(content, Path):
-        return Part(size_bytes=memoryview(content).nbytes, sha256=hashlib.sha256(content).hexdigest())
-    with content.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Part(size_bytes=file.tell(), sha256=digest)
+    if isinstance(content, Path):
+        return Part(size_bytes=content.stat().st_size, sha256=file_sha256(content))
+    return Part(size_bytes=memoryview(content).nbytes, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: Content, part: Part) -> None:

@@ -7,6 +7,7 @@ overlapping entry is refused, and what is held in memory is bounded whatever the
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
 import struct
@@ -18,7 +19,7 @@ from typing import Final, NamedTuple
 from frcnn.spec import LONGEST_MANIFEST_BYTES
 from frcnn.spec.engine import MANIFEST_PART, PART_NAME
 
-__all__ = ["DamagedError", "Entry", "begins_like_an_archive", "fault_of_names", "open_bounded", "read_directory"]
+__all__ = ["DamagedError", "Entry", "fault_of_names", "is_archive", "open_bounded", "read_directory"]
 
 _MAX_BYTES: Final = LONGEST_MANIFEST_BYTES  # of a directory, or of a manifest
 _LONGEST_NAME: Final = 200
@@ -28,7 +29,7 @@ _SIGNATURE: Final = b"PK\x03\x04"
 
 
 class DamagedError(Exception):
-    """A file is no archive as we write them; the message says why, and names no file."""
+    """A file is no archive as we write them; the message names no file."""
 
 
 class Entry(NamedTuple):
@@ -55,11 +56,7 @@ class _Bounded(io.BufferedReader):
 
 
 def open_bounded(path: Path, max_bytes: int = _MAX_BYTES) -> io.BufferedReader:
-    """Open a file whose zip directory is to be read: no read of it takes more memory than a directory may.
-
-    Args:
-        path: the file.
-        max_bytes: of a directory.
+    """Open a file whose zip directory is to be read: no read of it takes more than ``max_bytes`` of memory.
 
     Raises:
         OSError: it cannot be opened.
@@ -67,25 +64,21 @@ def open_bounded(path: Path, max_bytes: int = _MAX_BYTES) -> io.BufferedReader:
     return _Bounded(io.FileIO(path), max_bytes)
 
 
-def begins_like_an_archive(path: Path) -> bool:
-    """Return whether a file begins with a zip entry of the manifest's name.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        head = file.read(_HEADER.size + len(MANIFEST_PART))
+def is_archive(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file begins with an entry of the manifest's name, as a damaged archive may; False: unreadable."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEADER.size + len(MANIFEST_PART))
+    except OSError:
+        return False
     return head.startswith(_SIGNATURE) and head[_HEADER.size :] == MANIFEST_PART.encode()
 
 
 def read_directory(file: io.BufferedReader) -> dict[str, Entry]:
     """Return where every entry is, by name, in the order of the file; the manifest is the first.
 
-    Args:
-        file: what :func:`open_bounded` opened.
-
     Raises:
-        DamagedError: it is truncated, no zip, or has an entry such as we never write.
+        DamagedError: the file is truncated, no zip, or has an entry such as we never write.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -114,7 +107,7 @@ def read_directory(file: io.BufferedReader) -> dict[str, Entry]:
 
 
 def fault_of_names(names: Sequence[str]) -> str | None:
-    """Say what is wrong with the names of entries; None: each is plain and a file of its own on every system."""
+    """Return what is wrong with the names of entries; None: each is a plain file of its own on every system."""
     taken: set[str] = set()
     for name in names:
         if len(name) > _LONGEST_NAME or re.match(PART_NAME, name) is None:

@@ -6,6 +6,7 @@ So the next writer of the same file knows what was left behind from what is bein
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import tempfile
@@ -17,7 +18,15 @@ from types import ModuleType
 
 from frcnn.errors import OutputError
 
-__all__ = ["replacing", "standard_output", "temporary_folder", "writable_folder", "write_text"]
+__all__ = [
+    "file_sha256",
+    "replacing",
+    "standard_output",
+    "temporary_folder",
+    "writable_file",
+    "writable_folder",
+    "write_text",
+]
 
 _fcntl: ModuleType | None = None if os.name == "nt" else importlib.import_module("fcntl")
 """Locks; without them what a killed process leaves behind stays."""
@@ -35,16 +44,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OutputError: the folder or the file cannot be written.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise OutputError(f"cannot write {target}: it is a folder", hint="name a file")
-    writable_folder(target.parent)
+    target = writable_file(path)
     try:
         handle, temporary = _temporary_file(target)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror}", hint="choose another output path with -o"
-        ) from error
+        raise _not_written(target, error) from error
     try:
         yield temporary
         umask = os.umask(0)
@@ -54,15 +58,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}", hint="choose another output path with -o"
-        ) from error
+        raise _not_written(target, error) from error
     finally:
         with suppress(OSError):
             if handle is None or _is_at(handle, temporary):  # once renamed, the name may be another writer's
                 temporary.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
+
+
+def _not_written(target: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {target}: {error.strerror or error}", hint="choose another output path with -o")
 
 
 def _temporary_file(target: Path) -> tuple[int | None, Path]:
@@ -175,6 +181,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def writable_file(path: str | os.PathLike[str]) -> Path:
+    """Make the folder of a file that is to be written where there is none, and return the file's path.
+
+    Raises:
+        OutputError: it cannot be written there, or is a folder itself.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise OutputError(f"cannot write {file}: it is a folder", hint="name a file")
+    writable_folder(file.parent)
+    return file
+
+
 def writable_folder(path: str | os.PathLike[str]) -> Path:
     """Make a folder where there is none and return its path.
 
@@ -191,3 +210,13 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write into the folder {folder}: permission denied", hint="choose another with -o")
     return folder
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -67,7 +67,7 @@ PartName = Annotated[str, msgspec.Meta(pattern=PART_NAME, max_length=200)]
 
 
 class Range(Record, frozen=True, kw_only=True):
-    """What an engine takes of one size: from ``least`` to ``most``, fastest at ``usual``."""
+    """The sizes that an engine takes: from ``min`` to ``max``, fastest at ``opt``."""
 
     min: Positive
     opt: Positive
@@ -75,7 +75,7 @@ class Range(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.min <= self.opt <= self.max:
-            raise ValueError(f"expected least <= usual <= most, got {self.min}:{self.opt}:{self.max}")
+            raise ValueError(f"expected min <= opt <= max, got {self.min}:{self.opt}:{self.max}")
 
     def __contains__(self, value: object) -> bool:
         """Return whether a size is within the range."""

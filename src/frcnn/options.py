@@ -1,0 +1,86 @@
+"""Options that several verbs have, and how their values are read.
+
+A value out of range is an error of one line that names the option, before any work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from frcnn.errors import UsageError
+from frcnn.spec import Size
+
+__all__ = ["add_images", "add_json", "add_number", "parse_sizes"]
+
+Group = argparse._ActionsContainer
+"""A parser, or a group of its options."""
+
+
+def add_number(
+    group: Group, *flags: str, minimum: float, maximum: float = math.inf, default: float | None = None, **more: Any
+) -> None:
+    """Add an option that takes a number.
+
+    Args:
+        group: where it is listed.
+        flags: its names, the first of which messages use.
+        minimum: its least value; a whole number is read where this is an ``int``.
+        maximum: its greatest value.
+        default: its value where it is left out.
+        more: further arguments of ``add_argument``.
+    """
+    group.add_argument(*flags, type=_number(flags[0], minimum, maximum), default=default, **more)
+
+
+def _number(flag: str, minimum: float, maximum: float) -> Callable[[str], float]:
+    bound = "" if maximum == math.inf else f" to {maximum:g}"
+    is_whole = isinstance(minimum, int)
+    expected = f"{minimum}{bound or ' or more'}" if is_whole else f"a number from {minimum:g}{bound}"
+
+    def read(text: str) -> float:
+        try:
+            value = int(text) if is_whole else float(text)
+        except ValueError:
+            value = math.nan
+        if not minimum <= value <= maximum or math.isinf(value):
+            raise UsageError(f"{flag}: expected {expected}, got {text}")
+        return value
+
+    return read
+
+
+def add_images(group: Group, *, required: bool = False, more: str = "") -> None:
+    """Add ``--images``; ``more`` is added to its help."""
+    text = f"images and folders of images{more}"
+    group.add_argument("--images", metavar="PATH", type=Path, nargs="+", required=required, help=text)
+
+
+def add_json(group: Group) -> None:
+    """Add ``--json``, for :func:`frcnn.console.write_json`."""
+    text = "write everything that was measured; - for standard output"
+    group.add_argument("--json", metavar="FILE", help=text)
+
+
+def parse_sizes(text: str) -> tuple[Size, ...]:
+    """Parse ``800x1344,1344x800``: (height, width) pairs.
+
+    Raises:
+        UsageError: an item is not HEIGHTxWIDTH, or is given twice.
+    """
+    sizes: list[Size] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,6})[xX×]([0-9]{1,6})\s*", item)  # noqa: RUF001  # people paste it
+        size = (int(match[1]), int(match[2])) if match else (0, 0)
+        if 0 in size:
+            raise UsageError(
+                f"--size: expected HEIGHTxWIDTH in pixels, got {item!r}", hint="for instance --size 800x1344,1344x800"
+            )
+        if size in sizes:
+            raise UsageError(f"--size: {size[0]}x{size[1]} is given twice", hint="keep one of the two")
+        sizes.append(size)
+    return tuple(sizes)
