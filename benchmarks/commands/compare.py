@@ -1,6 +1,6 @@
-"""Check that a model answers as its checkpoint does in eager torchvision.
+"""Check that a model detects what its checkpoint does in eager torchvision.
 
-Both look at the same images on the same canvas; detections are paired by overlap. The exit code is 0 when they agree,
+Both take the same images on the same canvas; detections are paired by overlap. The exit code is 0 when they agree,
 1 when they do not or when an image was skipped. Without limits on the command line these hold for trained weights:
 
   fp32                   boxes within 0.01 px, scores within 1e-4, the same labels, nothing missing
@@ -21,26 +21,35 @@ A detection without a partner counts only where its score is clear of the model'
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from frcnn.console import note, say, show_table, track, warn
-from frcnn.errors import ArtifactError, FrcnnError, ImageError, UsageError
+from frcnn.benchmarks.commands.reference import load_options, require_same_model
+from frcnn.console import note, say, show_table, track, warn, write_json
+from frcnn.errors import FrcnnError, ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
-from frcnn.files import write_text
-from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
+from frcnn.options import add_images, add_json, add_number
+from frcnn.runtime.commands.run_options import add_run_options
 
 if TYPE_CHECKING:
+    from frcnn.benchmarks.candidates.artifacts import AnyManifest
     from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity
     from frcnn.runtime.images.image import RGBImage
-    from frcnn.spec import Manifest, ModelSpec
-    from frcnn.spec.engine import EngineManifest
 
 __all__ = ["add_arguments", "run"]
 
 _EXIT_OK = 0
 _EXIT_DISAGREEMENT = 1
+_LIMITS = {
+    "box-px": "largest difference of a box coordinate in pixels (fp32)",
+    "score": "largest difference of scores (fp32)",
+    "iou": "a pair of less IoU has moved (fp16 and bf16)",
+    "moved": "largest share of pairs that may have moved (fp16 and bf16)",
+    "min-score": "detections below this are not looked at",
+    "margin": "distance from the cut-off from which on a missing detection counts",
+    "unmatched": "largest share of detections that may be missing or have another label",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,34 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser)
     group = parser.add_argument_group("comparison")
     group.add_argument("model", metavar="MODEL", type=Path, help="the artifact: model.onnx or model.frcnn")
-    group.add_argument(
-        "--images", metavar="PATH", type=Path, nargs="+", required=True, help="images and folders of images"
+    add_images(group, required=True)
+    add_run_options(
+        group,
+        device="where the artifact runs; eager is on the CPU (default: cuda for model.frcnn and bf16, else cpu)",
+        threads="processor threads of eager and of model.onnx (default: all)",
     )
-    group.add_argument(
-        "--device",
-        choices=("cpu", "cuda"),
-        help="where the artifact runs; eager is on the CPU (default: cuda for model.frcnn and bf16, else cpu)",
-    )
-    group.add_argument(
-        "--provider",
-        choices=PROVIDERS,
-        help="what of ONNX Runtime runs model.onnx (default: cuda on a GPU, cpu otherwise)",
-    )
-    group.add_argument("--json", metavar="FILE", help="write the whole comparison; - for standard output")
-    group.add_argument(
-        "--threads", type=int, default=None, help="processor threads of eager and of model.onnx (default: all)"
-    )
+    add_json(group)
     limits = parser.add_argument_group("limits (defaults above)")
-    for name, help_text in (
-        ("box-px", "largest difference of a box coordinate in pixels (fp32)"),
-        ("score", "largest difference of scores (fp32)"),
-        ("iou", "a pair of less IoU has moved (fp16 and bf16)"),
-        ("moved", "largest share of pairs that may have moved (fp16 and bf16)"),
-        ("min-score", "detections below this are not looked at"),
-        ("margin", "distance from the cut-off from which on a missing detection counts"),
-        ("unmatched", "largest share of detections that may be missing or have another label"),
-    ):
-        limits.add_argument(f"--{name}", type=float, default=None, metavar="X", help=help_text)
+    for name, help_text in _LIMITS.items():
+        add_number(limits, f"--{name}", minimum=0.0, metavar="X", help=help_text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -90,13 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
     from frcnn.runtime.model_files.artifact import open_artifact
 
     if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise UsageError(f"--threads: expected 1 or more, got {arguments.threads}")
         torch.set_num_threads(arguments.threads)
     manifest = open_artifact(arguments.model).manifest
-    _require_same_model(loaded.spec, manifest, arguments.model)
+    require_same_model(loaded.spec, manifest, arguments)
     limits = _limits(arguments, manifest)
-    with Detector.load(arguments.model, **_load_options(arguments, manifest)) as detector:
+    with Detector.load(arguments.model, **load_options(arguments, manifest)) as detector:
         if arguments.json != "-":
             print_checkpoint(loaded)
         canvases = canvases_of(manifest)
@@ -143,66 +132,25 @@ def _skip(skipped: list[str], name: str, error: FrcnnError) -> None:
     warn(f"skipped {name}: {error}")
 
 
-def _load_options(arguments: argparse.Namespace, manifest: Manifest | EngineManifest) -> dict[str, Any]:
-    """Return what ``Detector.load`` is asked for; an engine has no use for processor threads, eager has."""
-    from frcnn.benchmarks.candidates.artifacts import device_for
-    from frcnn.spec.engine import EngineManifest
-
-    options = {"device": arguments.device, "provider": arguments.provider}
-    if arguments.device is None and arguments.provider is None:
-        options["device"] = device_for(manifest)
-    return options if isinstance(manifest, EngineManifest) else options | {"threads": arguments.threads}
-
-
-def _require_same_model(spec: ModelSpec, manifest: Manifest | EngineManifest, path: Path) -> None:
-    """Refuse to compare different models: their detections would differ, and say nothing of the export."""
-    from frcnn.benchmarks.candidates.artifacts import model_manifest
-
-    theirs = model_manifest(manifest).model
-    for what, expected, got in (
-        ("number of classes", spec.num_classes, theirs.num_classes),
-        ("preprocessing", spec.transform, theirs.transform),
-        ("RPN", spec.rpn, theirs.rpn),
-        ("box head", spec.roi_heads, theirs.roi_heads),
-    ):
-        if expected != got:
-            raise ArtifactError(
-                f"{path} is another model than the checkpoint: {what}: expected {expected}, got {got}",
-                hint="give compare the same --arch and --arg as export",
-            )
-
-
-def _limits(arguments: argparse.Namespace, manifest: Manifest | EngineManifest) -> Limits:
+def _limits(arguments: argparse.Namespace, manifest: AnyManifest) -> Limits:
     import msgspec
 
     from frcnn.benchmarks.candidates.artifacts import model_manifest
     from frcnn.benchmarks.parity.comparison import default_limits
 
-    given = {
-        name: value
-        for name in ("box_px", "score", "iou", "moved", "min_score", "margin", "unmatched")
-        if (value := getattr(arguments, name)) is not None
-    }
-    for name, value in given.items():
-        if not 0 <= value < float("inf"):
-            raise UsageError(f"--{name.replace('_', '-')}: expected a number from 0, got {value}")
+    given = {name: getattr(arguments, name.replace("-", "_")) for name in _LIMITS}
+    chosen = {name.replace("-", "_"): value for name, value in given.items() if value is not None}
     pooler = model_manifest(manifest).model.roi_heads.pooler.kind
-    return msgspec.structs.replace(default_limits(manifest.precision, pooler), **given)
+    return msgspec.structs.replace(default_limits(manifest.precision, pooler), **chosen)
 
 
 def _print(parity: Parity, json_target: str | None) -> None:
-    import msgspec
-
     if json_target is not None:
-        text = msgspec.json.format(msgspec.json.encode(parity), indent=2).decode()
-        if json_target == "-":
-            say(text)
-        else:
-            write_text(json_target, text + "\n")
+        write_json(parity, json_target)
     show = note if json_target == "-" else say
     if json_target != "-":
-        rows = [_row(result) for result in (*parity.images, parity.total)]
-        show_table("model against eager torchvision", _COLUMNS, rows)
+        rows = [[cell(result) for cell in _COLUMNS.values()] for result in (*parity.images, parity.total)]
+        show_table("model against eager torchvision", tuple(_COLUMNS), rows)
     t, limits = parity.total, parity.limits
     bound = {
         "exact": f"boxes within {limits.box_px:g} px, scores within {limits.score:g}",
@@ -216,39 +164,22 @@ def _print(parity: Parity, json_target: str | None) -> None:
         show(f"AGREE: {t.matched} pairs in {len(parity.images)} images")
     else:
         show(
-            f"DISAGREE: boxes differ by up to {t.box_px:.4g} px, scores by {t.score:.2g}, least IoU {t.iou:.4f}, "
+            f"DISAGREE: boxes differ by up to {t.box_px:.4g} px, scores by {t.score:.2g}, lowest IoU {t.iou:.4f}, "
             f"{t.moved} moved, {t.unmatched} missing, {t.label_mismatches} relabelled of {t.expected} + {t.found}"
         )
 
 
-_COLUMNS = (
-    "image",
-    "eager",
-    "model",
-    "pairs",
-    "relabelled",
-    "missing",
-    "moved",
-    "box px",
-    "score",
-    "min IoU",
-    "eager ms",
-    "model ms",
-)
-
-
-def _row(result: ImageParity) -> tuple[str, ...]:
-    return (
-        Path(result.image).name,
-        str(result.expected),
-        str(result.found),
-        str(result.matched),
-        str(result.label_mismatches),
-        str(result.unmatched),
-        str(result.moved),
-        f"{result.box_px:.5f}",
-        f"{result.score:.1e}",
-        f"{result.iou:.5f}",
-        f"{result.eager_ms:.0f}",
-        f"{result.model_ms:.0f}",
-    )
+_COLUMNS: dict[str, Callable[[ImageParity], str]] = {
+    "image": lambda result: Path(result.image).name,
+    "eager": lambda result: str(result.expected),
+    "model": lambda result: str(result.found),
+    "pairs": lambda result: str(result.matched),
+    "relabelled": lambda result: str(result.label_mismatches),
+    "missing": lambda result: str(result.unmatched),
+    "moved": lambda result: str(result.moved),
+    "box px": lambda result: f"{result.box_px:.5f}",
+    "score": lambda result: f"{result.score:.1e}",
+    "min IoU": lambda result: f"{result.iou:.5f}",
+    "eager ms": lambda result: f"{result.eager_ms:.0f}",
+    "model ms": lambda result: f"{result.model_ms:.0f}",
+}

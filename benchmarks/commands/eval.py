@@ -17,16 +17,21 @@ eager's by more than --limit. Ctrl-C ends the measurement early and reports what
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from frcnn.console import note, say, warn
-from frcnn.errors import ArtifactError, ImageError, OutputError, UsageError
-from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, read_labels
-from frcnn.files import writable_folder, write_text
-from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
+from frcnn.benchmarks.commands.reference import device_of, load_options, require_same_model
+from frcnn.console import note, say, warn, write_json
+from frcnn.errors import ImageError, UsageError
+from frcnn.exporter.commands.checkpoint_options import (
+    add_checkpoint_arguments,
+    given_options,
+    load_from_options,
+    read_labels,
+)
+from frcnn.files import file_sha256, writable_file, writable_folder
+from frcnn.options import add_batch_size, add_json, add_number
+from frcnn.runtime.commands.run_options import add_run_options
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.accuracy.class_map import ClassMap
@@ -66,44 +71,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--allow-missing", action="store_true", help="leave out images that are not in the folder")
     add_checkpoint_arguments(parser, as_option=True, or_else="; eager torchvision is measured beside the model")
     group = parser.add_argument_group("measurement")
-    group.add_argument(
-        "--device",
-        choices=("cpu", "cuda"),
-        help="where the artifact runs, and eager where torch can (default: cuda for model.frcnn and bf16, else cpu)",
+    add_run_options(
+        group,
+        device="where the artifact runs, and eager where torch can (default: cuda for model.frcnn and bf16, else cpu)",
+        threads="processor threads of eager and of model.onnx (default: all)",
     )
-    group.add_argument("--provider", choices=PROVIDERS, help="what of ONNX Runtime runs model.onnx")
-    group.add_argument("--threads", type=int, help="processor threads of eager and of model.onnx (default: all)")
-    group.add_argument("--batch-size", type=int, default=1, help="images at a time (default 1; more helps GPUs only)")
-    group.add_argument(
+    add_batch_size(group)
+    add_number(
+        group,
         "--max-detections",
-        type=int,
+        minimum=_COCO_DETECTIONS,
         default=_COCO_DETECTIONS,
         metavar="N",
-        help="detections of a class in an image that count, the best (default and least: COCO's 100)",
+        help="detections of a class in an image that count, the best (default and minimum: COCO's 100)",
     )
-    group.add_argument(
-        "--limit", type=float, metavar="X", help="exit with 1 where AP falls by more than X below eager's"
-    )
+    text = "exit with 1 where AP falls by more than X below eager's"
+    add_number(group, "--limit", minimum=0.0, maximum=1.0, metavar="X", help=text)
     group = parser.add_argument_group("results")
-    group.add_argument("--json", metavar="FILE", help="write everything that was measured; - for standard output")
+    add_json(group)
     group.add_argument(
         "-o", "--output", metavar="FOLDER", type=Path, help="draw the images in which eager and the model differ here"
     )
-    group.add_argument(
-        "--draw-score",
-        type=float,
-        default=0.3,
-        metavar="X",
-        help="differences scoring less are not drawn (default 0.3)",
-    )
-    group.add_argument(
-        "--draw-max",
-        "--draw-most",
-        type=int,
-        default=50,
-        metavar="N",
-        help="draw so many, the surest differences (default 50)",
-    )
+    text = "differences scoring less are not drawn (default: %(default)s)"
+    add_number(group, "--draw-score", minimum=0.0, maximum=1.0, default=0.3, metavar="X", help=text)
+    text = "draw so many, the surest differences (default: %(default)s)"
+    add_number(group, "--draw-max", "--draw-most", minimum=1, default=50, metavar="N", help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -128,9 +120,9 @@ def run(arguments: argparse.Namespace) -> int:
     files, missing = find_images(truth, arguments.images, allow_missing=arguments.allow_missing)
     _require_objects(truth, classes)
     loaded = None if arguments.checkpoint is None else _checkpoint(arguments, artifact)
-    with Detector.load(arguments.model, **_load_options(arguments, artifact)) as detector:
+    with Detector.load(arguments.model, **load_options(arguments, artifact.manifest)) as detector:
         _tell_what_is_left_out(truth, classes, missing)
-        eager = None if loaded is None else _eager(loaded, on_gpu=_device(arguments, artifact) == "cuda")
+        eager = None if loaded is None else _eager(loaded, on_gpu=device_of(arguments, artifact.manifest) == "cuda")
         collected = collect(detector, files, eager=eager, batch_size=arguments.batch_size)
     unusable = list(collected.skipped)
     for reason in collected.skipped.values():
@@ -148,31 +140,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what makes no sense, and outputs that cannot be written, before the work."""
+    """Refuse options without a checkpoint, and outputs that cannot be written, before the work."""
     if arguments.checkpoint is None:
-        given = {"--limit": arguments.limit is not None, "-o": arguments.output is not None}
-        given |= {"--arch": arguments.arch is not None, "--arg": bool(arguments.args)}
-        given |= {"--state-key": arguments.state_key is not None, "--trust-pickle": arguments.trust_pickle}
-        for option, is_given in given.items():
-            if is_given:
+        eager = {"--limit": arguments.limit is not None, "-o": arguments.output is not None}
+        given = [option for option, is_given in eager.items() if is_given] + list(given_options(arguments))
+        for option in given:
+            if option != "--labels":
                 raise UsageError(f"{option} goes with --checkpoint only", hint="give the checkpoint, or leave it out")
-    for option, value, minimum in (
-        ("--batch-size", arguments.batch_size, 1),
-        ("--max-detections", arguments.max_detections, _COCO_DETECTIONS),
-        ("--threads", arguments.threads, 1),
-        ("--draw-max", arguments.draw_max, 1),
-    ):
-        if value is not None and value < minimum:
-            raise UsageError(f"{option}: expected {minimum} or more, got {value}")
-    for option, value in (("--limit", arguments.limit), ("--draw-score", arguments.draw_score)):
-        if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"{option}: expected a number from 0 to 1, got {value}")
     if arguments.output is not None:
         writable_folder(arguments.output)
     if arguments.json not in (None, "-"):
-        if Path(arguments.json).is_dir():
-            raise OutputError(f"cannot write {arguments.json}: it is a folder", hint="name a file")
-        writable_folder(Path(arguments.json).parent)
+        writable_file(arguments.json)
 
 
 def _truth(arguments: argparse.Namespace) -> Truth:
@@ -219,26 +197,12 @@ def _tell_what_is_left_out(truth: Truth, classes: ClassMap, missing: Skipped) ->
 
 
 def _checkpoint(arguments: argparse.Namespace, artifact: Artifact) -> LoadedCheckpoint:
-    """Load the checkpoint, and refuse one of another model: the difference would say nothing of the artifact."""
-    from frcnn.benchmarks.candidates.artifacts import model_manifest
-
     loaded = load_from_options(arguments)
     if arguments.threads is not None:
         import torch
 
         torch.set_num_threads(arguments.threads)
-    theirs = model_manifest(artifact.manifest).model
-    for what, expected, got in (
-        ("number of classes", loaded.spec.num_classes, theirs.num_classes),
-        ("preprocessing", loaded.spec.transform, theirs.transform),
-        ("RPN", loaded.spec.rpn, theirs.rpn),
-        ("box head", loaded.spec.roi_heads, theirs.roi_heads),
-    ):
-        if expected != got:
-            raise ArtifactError(
-                f"{arguments.model} is another model than the checkpoint: {what}: expected {expected}, got {got}",
-                hint="give eval the same --arch and --arg as export",
-            )
+    require_same_model(loaded.spec, artifact.manifest, arguments)
     return loaded
 
 
@@ -255,24 +219,6 @@ def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
     return lambda image: eager.detect(image, transform.canvas_size(*transform.resized_size(*image.size)))
 
 
-def _device(arguments: argparse.Namespace, artifact: Artifact) -> str | None:
-    """Return where the artifact runs; None: the provider says."""
-    from frcnn.benchmarks.candidates.artifacts import device_for
-
-    if arguments.device is None and arguments.provider is None:
-        return device_for(artifact.manifest)
-    device: str | None = arguments.device
-    return device
-
-
-def _load_options(arguments: argparse.Namespace, artifact: Artifact) -> dict[str, Any]:
-    """Return what ``Detector.load`` is asked for; an engine has no use for processor threads, eager has."""
-    from frcnn.runtime.model_files.engine_artifact import EngineArtifact
-
-    options = {"device": _device(arguments, artifact), "provider": arguments.provider}
-    return options if isinstance(artifact, EngineArtifact) else options | {"threads": arguments.threads}
-
-
 def _report(found: Evaluation, arguments: argparse.Namespace, artifact: Artifact, *, of: int) -> None:
     say_or_note = note if arguments.json == "-" else say
     if arguments.json is not None:
@@ -281,11 +227,7 @@ def _report(found: Evaluation, arguments: argparse.Namespace, artifact: Artifact
             eager=None if arguments.checkpoint is None else {"checkpoint": str(arguments.checkpoint)},
             command=arguments.command,
         )
-        text = json.dumps(document, indent=2)
-        if arguments.json == "-":
-            say(text)
-        else:
-            write_text(arguments.json, text + "\n")
+        write_json(document, arguments.json)
     if arguments.json != "-":
         found.show()
     if found.collected.is_partial:
@@ -315,8 +257,6 @@ def _about(artifact: Artifact, path: Path) -> dict[str, Any]:
     from frcnn.benchmarks.candidates.artifacts import model_manifest
     from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     spec = model_manifest(artifact.manifest).model
     return {
         "path": str(path),
@@ -324,5 +264,5 @@ def _about(artifact: Artifact, path: Path) -> dict[str, Any]:
         "architecture": spec.architecture,
         "precision": artifact.manifest.precision,
         "classes": spec.num_classes,
-        "sha256": sha256,
+        "sha256": file_sha256(path),
     }

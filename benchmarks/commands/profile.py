@@ -1,7 +1,7 @@
 """Measure where the time of a model goes: by stage, from decoding to boxes, and by layer.
 
 A model.onnx is run on the processor with ONNX Runtime's own profiler; a model.frcnn on the GPU, with CUDA events
-between its steps and the layers that TensorRT reports. Looking costs time itself; how much is measured and said.
+between its steps and the layers that TensorRT reports. What the profiler itself costs is measured, too.
 Without --images, images that frcnn brings along are taken; what depends on how much is found differs on yours.
 
 The exit code is 1 where an image could not be read (it is named).
@@ -13,17 +13,16 @@ The exit code is 1 where an image could not be read (it is named).
 from __future__ import annotations
 
 import argparse
-import hashlib
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frcnn.console import note, progress_bar, say, warn
-from frcnn.errors import OutputError, UsageError
-from frcnn.exporter.commands.export import parse_sizes
-from frcnn.files import writable_folder, write_text
-from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
+from frcnn.console import note, progress_bar, warn, write_json
+from frcnn.errors import UsageError
+from frcnn.files import file_sha256, writable_file, write_text
+from frcnn.options import add_images, add_json, add_number, parse_sizes
+from frcnn.runtime.commands.run_options import add_run_options
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.profile.inputs import Inputs
@@ -44,31 +43,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="model.onnx or model.frcnn")
     group = parser.add_argument_group("what is run")
-    group.add_argument(
-        "--images", metavar="PATH", type=Path, nargs="+", help="images and folders of images, taken in turn"
-    )
+    add_images(group, more=", taken in turn")
     group.add_argument(
         "--size", metavar="HxW", help="canvas, height x width (default: that of the first image; others are left out)"
     )
-    group.add_argument("--batch", metavar="N", type=int, default=1, help="images at a time (default: %(default)s)")
-    group.add_argument("--repeats", metavar="N", type=int, default=10, help="measured runs (default: %(default)s)")
-    group.add_argument("--threads", metavar="N", type=int, help="processor threads of model.onnx (default: all)")
-    group.add_argument("--device", choices=("cpu", "cuda"), help="where it runs (default: what the file is for)")
-    group.add_argument("--provider", choices=PROVIDERS, help="what of ONNX Runtime runs model.onnx")
+    text = "images at a time (default: %(default)s)"
+    add_number(group, "--batch", minimum=1, maximum=_MAX_BATCH, default=1, metavar="N", help=text)
+    add_number(group, "--repeats", minimum=1, default=10, metavar="N", help="measured runs (default: %(default)s)")
+    add_run_options(
+        group,
+        device="where it runs (default: what the file is for)",
+        threads="processor threads of model.onnx (default: all)",
+    )
     group = parser.add_argument_group("results")
     group.add_argument(
         "--chart", metavar="FILE", type=Path, default=Path("profile.html"), help="the chart (default: %(default)s)"
     )
-    group.add_argument("--json", metavar="FILE", help="write everything that was measured; - for standard output")
-    group.add_argument(
-        "--top", metavar="N", type=int, default=20, help="layers in table and chart (default: %(default)s)"
-    )
+    add_json(group)
+    text = "layers in table and chart (default: %(default)s)"
+    add_number(group, "--top", minimum=1, default=20, metavar="N", help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print and draw; return 1 where images were skipped."""
     from frcnn.benchmarks.candidates.artifacts import canvases_of, first_canvas, model_manifest
     from frcnn.benchmarks.profile.inputs import choose_inputs
+    from frcnn.benchmarks.report.formatting import size_text
     from frcnn.benchmarks.timing.environment import load_average, now, read_environment, read_gpu
     from frcnn.runtime.model_files.artifact import open_artifact
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     transform = model_manifest(manifest).model.transform
     inputs = choose_inputs(images, transform, canvases_of(manifest), canvas=size, first=first_canvas(manifest))
     if inputs.left_out:
-        note(f"{len(inputs.left_out)} image(s) left out, which do not go on the canvas {_by(inputs.canvas)}")
+        note(f"{len(inputs.left_out)} image(s) left out, which do not go on the canvas {size_text(inputs.canvas)}")
     measured = _measured(arguments, artifact, inputs)
     environment = read_environment(
         command=arguments.command,
@@ -96,21 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what makes no sense, and outputs that cannot be written, before the work."""
-    for option, value, maximum in (
-        ("--batch", arguments.batch, _MAX_BATCH),
-        ("--repeats", arguments.repeats, None),
-        ("--threads", arguments.threads, None),
-        ("--top", arguments.top, None),
-    ):
-        if value is not None and not 1 <= value <= (value if maximum is None else maximum):
-            expected = "1 or more" if maximum is None else f"1 to {maximum}"
-            raise UsageError(f"{option}: expected {expected}, got {value}")
+    """Refuse outputs that cannot be written, or are one file, before the work."""
     outputs = [arguments.chart] if arguments.json in (None, "-") else [arguments.chart, Path(arguments.json)]
     for path in outputs:
-        if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
-        writable_folder(path.parent)
+        writable_file(path)
     if len({path.resolve() for path in (arguments.model, *outputs)}) <= len(outputs):
         raise UsageError("the model, --chart and --json are not three different files", hint="name others")
 
@@ -196,13 +185,11 @@ def _profile(
 
     stages = stage_times(measured.runs, measured.more)
     total_ms = sum(stage.ms for stage in stages)
-    with arguments.model.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Profile(
         schema_version=SCHEMA_VERSION,
         environment=environment,
         model=str(arguments.model),
-        sha256=sha256,
+        sha256=file_sha256(arguments.model),
         architecture=model_manifest(artifact.manifest).model.architecture,
         runtime="onnxruntime" if isinstance(artifact, OnnxArtifact) else artifact.manifest.target,
         device=measured.device,
@@ -221,22 +208,14 @@ def _profile(
 
 
 def _report(profile: Profile, arguments: argparse.Namespace) -> None:
-    import msgspec
-
     from frcnn.benchmarks.profile.page import profile_page
     from frcnn.benchmarks.profile.table import show_profile
 
-    text = msgspec.json.format(msgspec.json.encode(profile), indent=1).decode()
-    if arguments.json == "-":
-        say(text)
-    else:
+    if arguments.json is not None:
+        write_json(profile, arguments.json)
+    if arguments.json != "-":
         show_profile(profile, top=arguments.top)
-    if arguments.json not in (None, "-"):
-        write_text(arguments.json, f"{text}\n")
-        note(f"wrote {arguments.json}")
+        if arguments.json is not None:
+            note(f"wrote {arguments.json}")
     write_text(arguments.chart, profile_page(profile, top=arguments.top))
     note(f"wrote {arguments.chart}")
-
-
-def _by(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -17,11 +17,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frcnn.cli import main
 from frcnn.console import note, progress_bar, say, spinner
 from frcnn.errors import UsageError
-from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
-from frcnn.files import temporary_folder, writable_folder
+from frcnn.exporter.commands.checkpoint_options import (
+    add_checkpoint_arguments,
+    given_options,
+    load_from_options,
+    print_checkpoint,
+)
+from frcnn.exporter.commands.export import export_loaded
+from frcnn.files import temporary_folder, writable_file
 from frcnn.spec import PRECISIONS
 from frcnn.spec.engine import TARGETS, EngineManifest, OperatorStep
 from frcnn.spec.supported_gpus import gpus_text, runs_on
@@ -86,8 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Build and say what was made."""
+def run(arguments: argparse.Namespace) -> int | list[str]:
+    """Build and print what was made; with ``--verify``, go on with ``compare``."""
     from frcnn.exporter.engine.artifact import build_artifact, prepare
 
     output = _output_path(arguments)
@@ -96,13 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--verify compares with a checkpoint, got none", hint="build from the checkpoint itself")
     request = _request(arguments)
     prepare(request)
-    writable_folder(output.parent)  # before the work, which takes long, not after it
+    writable_file(output)  # before the work, which takes long, not after it
     started = time.monotonic()
     source = _read(arguments) if is_onnx else _export(arguments, request)
     with progress_bar(f"building {output.name}") as report:
         built = build_artifact(source, output, request, progress=report)
     _print_result(output, built, time.monotonic() - started)
-    return _verify(arguments, output, built.manifest) if arguments.verify else 0
+    return _verification(arguments, output, built.manifest) if arguments.verify else 0
 
 
 def _output_path(arguments: argparse.Namespace) -> Path:
@@ -143,20 +148,11 @@ def _is_onnx(arguments: argparse.Namespace) -> bool:
 
     if arguments.checkpoint is None or not is_onnx(arguments.checkpoint):
         return False
-    given = {
-        "--weights": arguments.weights,
-        "--arch": arguments.arch,
-        "--arg": arguments.args,
-        "--labels": arguments.labels,
-        "--state-key": arguments.state_key,
-        "--trust-pickle": arguments.trust_pickle,
-    }
-    for option, value in given.items():
-        if value:
-            raise UsageError(
-                f"{option} goes with a checkpoint, got the ONNX model {arguments.checkpoint}",
-                hint="leave it out, or give the checkpoint",
-            )
+    for option in given_options(arguments):
+        raise UsageError(
+            f"{option} goes with a checkpoint, got the ONNX model {arguments.checkpoint}",
+            hint="leave it out, or give the checkpoint",
+        )
     return True
 
 
@@ -177,20 +173,9 @@ def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:
     parse_batch(request.batch)  # what cannot be read is found before the export, which takes long
     loaded = load_from_options(arguments)
     print_checkpoint(loaded)
-    from frcnn.exporter.graph.export import export_onnx
-
     with temporary_folder() as folder, spinner("exporting"):
         path = folder / "model.onnx"
-        export_onnx(
-            loaded.model,
-            path,
-            labels=loaded.spec.labels,
-            size=canvases,
-            precision=arguments.precision or "fp32",
-            architecture=loaded.spec.architecture,
-            source_sha256=loaded.sha256,
-            assumptions=loaded.assumptions,
-        )
+        export_loaded(loaded, path, sizes=canvases, precision=arguments.precision or "fp32")
         return read_source_model(path)
 
 
@@ -211,24 +196,16 @@ def _print_result(output: Path, built: Built, seconds: float) -> None:
     say("  memory:    {} MB weights, {} MB tensors, {} MB for kernels; and the engines' own".format(*megabytes))
 
 
-def _verify(arguments: argparse.Namespace, output: Path, manifest: EngineManifest) -> int:
-    """Run the verb ``compare``, by the command's own way to verbs, on a GPU that the engines are for; else say how."""
+def _verification(arguments: argparse.Namespace, output: Path, manifest: EngineManifest) -> int | list[str]:
+    """Return the ``compare`` to go on with on a GPU that the engines are for; print it elsewhere."""
     from frcnn.exporter.engine.build_gpu import gpu_compute_capability
 
-    command = ["compare", str(arguments.checkpoint), str(output)]
-    for option in ("arch", "state_key"):
-        if getattr(arguments, option) is not None:
-            command += [f"--{option.replace('_', '-')}", getattr(arguments, option)]
-    for value in arguments.args:
-        command += ["--arg", value]
-    if arguments.labels is not None:
-        command += ["--labels", str(arguments.labels)]
-    if arguments.trust_pickle:
-        command.append("--trust-pickle")
-    command += ["--images", *map(str, arguments.verify)]
+    options = [word for words in given_options(arguments).values() for word in words]
+    images = list(map(str, arguments.verify))
+    command = ["compare", str(arguments.checkpoint), str(output), *options, "--images", *images]
     gpu = gpu_compute_capability()
-    if gpu is None or not runs_on(manifest.target, manifest.compute_capabilities, gpu):
-        wanted = "an NVIDIA GPU" if gpu is None else f"a GPU that it is for (this one has compute capability {gpu})"
-        note(f"not verified, for want of {wanted}; where there is one: frcnn {shlex.join(command)}")
-        return 0
-    return main(command)
+    if gpu is not None and runs_on(manifest.target, manifest.compute_capabilities, gpu):
+        return command
+    missing = "an NVIDIA GPU" if gpu is None else f"a GPU that it is for (this one has compute capability {gpu})"
+    note(f"not verified: that needs {missing}; where there is one: frcnn {shlex.join(command)}")
+    return 0

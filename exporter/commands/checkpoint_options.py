@@ -13,7 +13,7 @@ from frcnn.exporter.checkpoint.builder_arguments import parse_args
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
-__all__ = ["add_checkpoint_arguments", "load_from_options", "print_checkpoint", "read_labels"]
+__all__ = ["add_checkpoint_arguments", "given_options", "load_from_options", "print_checkpoint", "read_labels"]
 
 _ONE_A_LINE: Final = "write one class name a line, in the order of the class indices, as UTF-8 text"
 _LARGEST_LABEL_FILE_BYTES: Final = 1 << 22
@@ -31,10 +31,10 @@ def add_checkpoint_arguments(
 
     Args:
         parser: the verb's.
-        weights: also add ``--weights``, which takes the checkpoint's place.
-        metavar: what the help calls the checkpoint.
-        or_else: what the verb takes in its place, for the help.
-        as_option: add ``--checkpoint``, which may be left out, instead of the positional argument.
+        weights: also add ``--weights``, which replaces the checkpoint.
+        metavar: the checkpoint's name in the help.
+        or_else: what the verb takes instead, for the help.
+        as_option: add an optional ``--checkpoint`` instead of the positional argument.
     """
     group = parser.add_argument_group("checkpoint")
     group.add_argument(
@@ -80,6 +80,18 @@ def add_checkpoint_arguments(
     )
 
 
+def given_options(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    """Return each option that goes with a checkpoint and is given, with the words that give it."""
+    options = {"--weights": getattr(arguments, "weights", None), "--arch": arguments.arch, "--arg": arguments.args}
+    options |= {"--labels": arguments.labels, "--state-key": arguments.state_key}
+    words = {
+        flag: [word for item in (value if isinstance(value, list) else [value]) for word in (flag, str(item))]
+        for flag, value in options.items()
+        if value not in (None, [])
+    }
+    return words | ({"--trust-pickle": ["--trust-pickle"]} if arguments.trust_pickle else {})
+
+
 def load_from_options(arguments: argparse.Namespace) -> LoadedCheckpoint:
     """Load what the options name.
 
@@ -93,13 +105,11 @@ def load_from_options(arguments: argparse.Namespace) -> LoadedCheckpoint:
         raise UsageError(f"expected a checkpoint or --weights NAME=WEIGHTS, got {got}", hint="give one of the two")
     args = parse_args(arguments.args)
     labels = None if arguments.labels is None else read_labels(arguments.labels)
-    if weights is not None:
-        for option in ("arch", "state_key"):
-            if getattr(arguments, option) is not None:
-                raise UsageError(
-                    f"--{option.replace('_', '-')} does not go with --weights, which names the architecture",
-                    hint="leave one of them out",
-                )
+    for option in ("--arch", "--state-key"):
+        if weights is not None and option in given_options(arguments):
+            raise UsageError(
+                f"{option} does not go with --weights, which names the architecture", hint="leave one of them out"
+            )
     try:
         import torch  # noqa: F401  # asked for first, for a message of our own
         import torchvision  # noqa: F401
@@ -145,10 +155,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise UsageError(f"--labels: {path} is no UTF-8 text", hint=_ONE_A_LINE) from error
     names = [line.strip() for line in text.rstrip().split("\n")]
+    fault = ""
     if not all(name.isprintable() for name in names):
-        raise UsageError(f"--labels: {path} is no plain text: it has control characters", hint=_ONE_A_LINE)
-    if names == [""]:
-        raise UsageError(f"--labels: {path} is empty", hint=_ONE_A_LINE)
-    if "" in names:
-        raise UsageError(f"--labels: line {names.index('') + 1} of {path} is empty", hint=_ONE_A_LINE)
+        fault = f"{path} is no plain text: it has control characters"
+    elif "" in names:
+        fault = f"{path} is empty" if names == [""] else f"line {names.index('') + 1} of {path} is empty"
+    if fault:
+        raise UsageError(f"--labels: {fault}", hint=_ONE_A_LINE)
     return tuple(names)

@@ -12,17 +12,21 @@ thresholds) is taken from the architecture and printed; --arg changes it.
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from frcnn.console import say, spinner
 from frcnn.errors import UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
-from frcnn.files import writable_folder
-from frcnn.spec import PRECISIONS, Manifest, Size
+from frcnn.files import writable_file
+from frcnn.options import parse_sizes
+from frcnn.spec import PRECISIONS, Manifest, Precision, Size
 
-__all__ = ["add_arguments", "parse_sizes", "run"]
+if TYPE_CHECKING:
+    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+
+__all__ = ["add_arguments", "export_loaded", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,48 +55,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export and say what was made."""
+    """Export and print what was made."""
     sizes = None if arguments.size is None else parse_sizes(arguments.size)
     output = _output_path(arguments)
     loaded = load_from_options(arguments)
     print_checkpoint(loaded)
-    writable_folder(output.parent)  # before the export, which takes long, not after it
-    from frcnn.exporter.graph.export import export_onnx
-
+    writable_file(output)  # before the export, which takes long, not after it
     started = time.monotonic()
     with spinner(f"exporting {output.name}"):
-        manifest = export_onnx(
-            loaded.model,
-            output,
-            labels=loaded.spec.labels,
-            size=sizes,
-            precision=arguments.precision,
-            architecture=loaded.spec.architecture,
-            source_sha256=loaded.sha256,
-            assumptions=loaded.assumptions,
-        )
+        manifest = export_loaded(loaded, output, sizes=sizes, precision=arguments.precision)
     _print_result(output, manifest, time.monotonic() - started)
     return 0
 
 
-def parse_sizes(text: str) -> tuple[Size, ...]:
-    """Parse ``800x1344,1344x800``: (height, width) pairs.
+def export_loaded(
+    loaded: LoadedCheckpoint, path: Path, *, sizes: tuple[Size, ...] | None, precision: Precision
+) -> Manifest:
+    """Export a checkpoint with all that its file says of it.
 
     Raises:
-        UsageError: an item is not HEIGHTxWIDTH, or is given twice.
+        FrcnnError: any of ``export_onnx``'s.
     """
-    sizes: list[Size] = []
-    for item in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,6})[xX×]([0-9]{1,6})\s*", item)  # noqa: RUF001  # people paste it
-        size = (int(match[1]), int(match[2])) if match else (0, 0)
-        if 0 in size:
-            raise UsageError(
-                f"--size: expected HEIGHTxWIDTH in pixels, got {item!r}", hint="for instance --size 800x1344,1344x800"
-            )
-        if size in sizes:
-            raise UsageError(f"--size: {size[0]}x{size[1]} is given twice", hint="keep one of the two")
-        sizes.append(size)
-    return tuple(sizes)
+    from frcnn.exporter.graph.export import export_onnx
+
+    return export_onnx(
+        loaded.model,
+        path,
+        labels=loaded.spec.labels,
+        size=sizes,
+        precision=precision,
+        architecture=loaded.spec.architecture,
+        source_sha256=loaded.sha256,
+        assumptions=loaded.assumptions,
+    )
 
 
 def _output_path(arguments: argparse.Namespace) -> Path:

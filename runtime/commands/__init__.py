@@ -4,4 +4,4 @@ In: parsed arguments.
 Out: files, text on standard output, and an exit code.
 """
 
-__all__ = ["detect", "doctor", "file_detection", "inspect", "inspect_engine", "model_facts", "unpack"]
+__all__ = ["detect", "doctor", "file_detection", "inspect", "run_options", "unpack"]

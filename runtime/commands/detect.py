@@ -20,16 +20,16 @@ import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from frcnn.console import note
-from frcnn.errors import ImageError
-from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
+from frcnn.errors import ImageError, UsageError
+from frcnn.files import writable_file, writable_folder
+from frcnn.options import add_batch_size, add_number
+from frcnn.runtime.commands.run_options import add_run_options
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from frcnn.runtime.commands.file_detection import FileDetection
-    from frcnn.runtime.detector import Detector
     from frcnn.runtime.results.json_lines import ResultLines
     from frcnn.runtime.results.report import Report
     from frcnn.runtime.streaming.stopping import Stop
@@ -49,16 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write COCO results with file names here; - is standard output")
     parser.add_argument("--jsonl", metavar="FILE", help="write a line of JSON as each image is done; - likewise")
     parser.add_argument("--json-index", metavar="FILE", help="write the COCO list of images and categories here")
-    parser.add_argument("--score", type=float, default=0.5, help="least score (default 0.5; 0 keeps all)")
+    text = "lowest score to keep (default: %(default)s; 0 keeps all)"
+    add_number(parser, "--score", minimum=0.0, maximum=1.0, default=0.5, metavar="X", help=text)
     parser.add_argument("--classes", metavar="A,B", help="only these classes: names or indices")
-    parser.add_argument("--threads", type=int, help="processor threads (default: all this process may use)")
-    parser.add_argument("--batch-size", type=int, default=1, help="images at a time (default 1; more helps GPUs only)")
-    parser.add_argument(
-        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger images (default %(default)s)"
+    add_batch_size(parser)
+    text = "refuse larger images (default: %(default)s)"
+    add_number(parser, "--max-pixels", minimum=1, default=DEFAULT_MAX_PIXELS, metavar="N", help=text)
+    add_run_options(
+        parser,
+        device="where to run (default: what the file is for)",
+        threads="processor threads (default: all this process may use)",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to run (default: what the file is for)")
-    parser.add_argument("--provider", choices=PROVIDERS, help="what of ONNX Runtime runs model.onnx")
-    parser.add_argument("--workers", type=int, help="batches that a model.frcnn runs at once (default 2)")
+    add_number(parser, "--workers", minimum=1, metavar="N", help="batches that a model.frcnn runs at once (default: 2)")
     parser.add_argument(
         "--trusted-hash",
         metavar="SHA256",
@@ -69,9 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn detect``."""
+    from frcnn.runtime.commands.file_detection import FileDetection
     from frcnn.runtime.detections import resolve_classes
     from frcnn.runtime.detector import Detector
     from frcnn.runtime.images.sources import files_of
+    from frcnn.runtime.results.report import Report
     from frcnn.runtime.streaming.stopping import Stop
 
     files, unusable = files_of(arguments.inputs)
@@ -85,17 +89,28 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         max_pixels=arguments.max_pixels,
     ) as detector:
-        named = None if arguments.classes is None else [name.strip() for name in arguments.classes.split(",")]
-        classes = None if named is None else resolve_classes(named, detector.labels)
-        options = {"score": arguments.score, "classes": classes, "batch_size": arguments.batch_size}
-        options["max_pixels"] = arguments.max_pixels
+        classes = None
+        if arguments.classes is not None:
+            classes = resolve_classes([name.strip() for name in arguments.classes.split(",")], detector.labels)
         _require_writable(arguments)
         with Stop() as stop, _result_lines(arguments) as lines:
-            report, survey = _survey(detector, lines, copies, unusable, stop=stop, **options)
-            survey.run(files)
+            report = Report(detector.labels, lines=lines)
+            detection = FileDetection(
+                detector,
+                report,
+                copies,
+                score=arguments.score,
+                classes=classes,
+                batch_size=arguments.batch_size,
+                max_pixels=arguments.max_pixels,
+                stop=stop,
+            )
+            for name, error in unusable.items():
+                detection.skip(name, error)
+            detection.run(files)
             if stop.is_asked:
                 return _stopped(arguments, report, stop, inputs=len(files))
-            return _finished(arguments, report, survey, lines, inputs=len(files) + len(unusable))
+            return _finished(arguments, report, detection.skipped, lines, inputs=len(files) + len(unusable))
 
 
 @contextmanager
@@ -112,25 +127,13 @@ def _result_lines(arguments: argparse.Namespace) -> Iterator[list[ResultLines]]:
         yield lines
 
 
-def _survey(
-    detector: Detector,
-    lines: list[ResultLines],
-    copies: dict[Path, Path],
-    unusable: dict[str, ImageError],
-    **options: Any,
-) -> tuple[Report, FileDetection]:
-    from frcnn.runtime.commands.file_detection import FileDetection
-    from frcnn.runtime.results.report import Report
-
-    report = Report(detector.labels, lines=lines)
-    survey = FileDetection(detector, report, copies, **options)
-    for name, error in unusable.items():
-        survey.skip(name, error)
-    return report, survey
-
-
 def _finished(
-    arguments: argparse.Namespace, report: Report, survey: FileDetection, lines: list[ResultLines], *, inputs: int
+    arguments: argparse.Namespace,
+    report: Report,
+    skipped: dict[str, ImageError],
+    lines: list[ResultLines],
+    *,
+    inputs: int,
 ) -> int:
     """Write the results of a run that came to its end and return the exit code."""
     if report.images and arguments.json is not None:
@@ -138,16 +141,18 @@ def _finished(
     if _is_file(arguments.json):
         lines[0].discard()
     if not report.images:
-        raise _nothing_usable(survey.skipped)
+        raise ImageError(
+            f"none of the {len(skipped)} input(s) could be used: {', '.join(skipped)}", hint="the lines above say why"
+        )
     if arguments.json_index is not None:
         report.write_index(arguments.json_index)
     if arguments.json is None and arguments.jsonl is None and arguments.output is None:
         report.show()
-    return _closing_words(arguments, report, survey, inputs=inputs)
+    return _summary(arguments, report, skipped, inputs=inputs)
 
 
 def _stopped(arguments: argparse.Namespace, report: Report, stop: Stop, *, inputs: int) -> int:
-    """Say what a run that was asked to stop has done; the files of a whole run are left as they were."""
+    """Print what a run that was asked to stop has done; the files of a whole run are left as they were."""
     from frcnn.runtime.results.json_lines import partial_path
 
     if arguments.json == _STANDARD_OUTPUT:
@@ -178,7 +183,6 @@ def _output_paths(arguments: argparse.Namespace, files: list[Path]) -> dict[Path
     Raises:
         UsageError: an output is also an input, or is named twice.
     """
-    from frcnn.errors import UsageError
     from frcnn.runtime.images.sources import output_names, refuse_overwriting
 
     named = [name for name in (arguments.json, arguments.jsonl, arguments.json_index) if name is not None]
@@ -194,38 +198,26 @@ def _output_paths(arguments: argparse.Namespace, files: list[Path]) -> dict[Path
 
 
 def _require_writable(arguments: argparse.Namespace) -> None:
-    """Make the output folders before the work rather than find out after it.
+    """Make the output folders before the work, so that it is not done in vain.
 
     Raises:
         OutputError: a folder that cannot be written, or a folder where a file belongs.
     """
-    from frcnn.errors import OutputError
-    from frcnn.files import writable_folder
-
     if arguments.output is not None:
         writable_folder(arguments.output)
     for path in _text_paths(arguments):
-        if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
-        writable_folder(path.parent)
+        writable_file(path)
 
 
-def _nothing_usable(skipped: dict[str, ImageError]) -> ImageError:
-    """Return the error for a run in which no input could be used."""
-    return ImageError(
-        f"none of the {len(skipped)} input(s) could be used: {', '.join(skipped)}", hint="the lines above say why"
-    )
-
-
-def _closing_words(arguments: argparse.Namespace, report: Report, survey: FileDetection, *, inputs: int) -> int:
-    """Say on standard error what was done and return the exit code."""
+def _summary(arguments: argparse.Namespace, report: Report, skipped: dict[str, ImageError], *, inputs: int) -> int:
+    """Print on standard error what was done and return the exit code."""
     place = "" if arguments.output is None else f"; annotated copies in {arguments.output}"
     note(f"{len(report.images)} image(s), {len(report.results)} object(s) scoring {arguments.score:g} or more{place}")
     empty = report.without_objects
     if empty:
         more = f" and {len(empty) - _NAMES_SHOWN} more" if len(empty) > _NAMES_SHOWN else ""
         note(f"nothing found in {len(empty)}: {', '.join(empty[:_NAMES_SHOWN])}{more}")
-    if survey.skipped:
-        note(f"skipped {len(survey.skipped)} of {inputs} inputs: {', '.join(survey.skipped)}")
+    if skipped:
+        note(f"skipped {len(skipped)} of {inputs} inputs: {', '.join(skipped)}")
         return _EXIT_SKIPPED
     return 0

@@ -1,4 +1,4 @@
-"""Say what this system can run, what is missing, and how to get it.
+"""Show what this system can run, what is missing, and how to get it.
 
 The exit code is 0 where at least detection on the CPU works, else 1. What is missing besides is only needed for what
 the table says.
@@ -7,12 +7,10 @@ the table says.
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
 from typing import Final
 
 from frcnn import __version__
-from frcnn.console import say, show_table
+from frcnn.console import say, show_table, write_json
 
 __all__ = ["add_arguments", "run"]
 
@@ -31,8 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     findings = look_around()
     works = can_detect(findings)
     if arguments.json:
-        report = {"frcnn": __version__, "can_detect": works, "findings": [asdict(finding) for finding in findings]}
-        say(json.dumps(report, indent=2))
+        report = {"frcnn": __version__, "can_detect": works, "findings": findings}
+        write_json(report)
     else:
         rows = [(item.name, item.status, item.purpose, item.detail, item.fix) for item in findings]
         show_table(f"frcnn {__version__}", ("what", "status", "for", "found", "how to get it"), rows, text_columns=5)

@@ -7,16 +7,26 @@ the file's is printed, which Detector.load(trusted_hashes=...) takes.
 from __future__ import annotations
 
 import argparse
-import json
-from typing import TYPE_CHECKING, Any
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from frcnn.console import say, show_table
-from frcnn.errors import UsageError
+from frcnn.console import say, show_table, write_json
+from frcnn.errors import UsageError, printable
+from frcnn.spec import Manifest, Size
+from frcnn.spec.engine import MANIFEST_PART, EngineManifest, EngineStep, OperatorStep, PrecisionRecord
+from frcnn.spec.supported_gpus import gpus_text
 
 if TYPE_CHECKING:
     from frcnn.runtime.model_files.artifact import Network, OnnxArtifact
+    from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
 __all__ = ["add_arguments", "run"]
+
+_KERNEL: Final = re.compile(r"(?P<kernel>kernels/.+)\.(?:sm|compute)_[^.]+\.(?:cubin|ptx)")
+_HASH_DIGITS: Final = 12  # enough to tell parts apart at a glance; --hashes prints all 64
+_MIB: Final = 1 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,37 +39,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn inspect``."""
-    from frcnn.runtime.commands.inspect_engine import engine_as_json, show_engine
     from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact, read_network
 
     artifact = open_artifact(arguments.model)
-    if isinstance(artifact, OnnxArtifact):
-        for option in ("layers", "hashes"):
-            if getattr(arguments, option):
-                raise UsageError(
-                    f"--{option}: {arguments.model} is an ONNX model, only a model.frcnn has that",
-                    hint="build one: frcnn build model.onnx -o model.frcnn",
-                )
-        network = read_network(artifact)
+    if not isinstance(artifact, OnnxArtifact):
+        artifact.check_parts()  # of a damaged file nothing is shown
         if arguments.json:
-            say(json.dumps(_as_json(artifact, network), indent=2))
+            write_json(_engine_as_json(artifact, layers=arguments.layers))
         else:
-            _show(artifact, network)
-    elif arguments.json:
-        say(json.dumps(engine_as_json(artifact, layers=arguments.layers), indent=2))
+            _show_engine(artifact, layers=arguments.layers, hashes=arguments.hashes)
+        return 0
+    for option in ("layers", "hashes"):
+        if getattr(arguments, option):
+            raise UsageError(
+                f"--{option}: {arguments.model} is an ONNX model, only a model.frcnn has that",
+                hint="build one: frcnn build model.onnx -o model.frcnn",
+            )
+    network = read_network(artifact)
+    if arguments.json:
+        write_json(_as_json(artifact, network))
     else:
-        show_engine(artifact, layers=arguments.layers, hashes=arguments.hashes)
+        _show(artifact, network)
     return 0
 
 
 def _as_json(artifact: OnnxArtifact, network: Network) -> dict[str, Any]:
+    outline = artifact.outline
     return {
         "kind": "onnx",
         "file": str(artifact.path),
-        "file_bytes": artifact.outline.file_bytes,
-        "weight_bytes": artifact.outline.weight_bytes,
-        "producer": artifact.outline.producer,
-        "manifest": json.loads(artifact.manifest.to_json()),
+        "file_bytes": outline.file_bytes,
+        "weight_bytes": outline.weight_bytes,
+        "producer": outline.producer,
+        "manifest": artifact.manifest,
         "opsets": network.opsets,
         "inputs": [value.as_dict() for value in network.inputs],
         "outputs": [value.as_dict() for value in network.outputs],
@@ -83,20 +95,166 @@ def _show(artifact: OnnxArtifact, network: Network) -> None:
 
 
 def _facts(artifact: OnnxArtifact) -> list[tuple[str, str]]:
-    from frcnn.runtime.commands.model_facts import by, model_facts
-
     manifest, outline = artifact.manifest, artifact.outline
     canvases = (
         f"any multiple of {manifest.model.transform.size_divisible}"
         if manifest.canvases is None
-        else ", ".join(map(by, manifest.canvases))
+        else ", ".join(map(_by, manifest.canvases))
     )
     return [
-        *model_facts(manifest),
+        *_model_facts(manifest),
         ("precision", manifest.precision),
         ("canvases", f"{canvases} (height x width)"),
         ("opset", str(manifest.opset)),
         ("file", f"{outline.file_bytes:,} bytes, {outline.weight_bytes:,} of them weights"),
-        ("made with", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()) or "unknown"),
+        ("made with", _versions(manifest.versions)),
         ("checkpoint SHA-256", manifest.source_sha256 or "unknown"),
     ]
+
+
+def _engine_as_json(artifact: EngineArtifact, *, layers: bool) -> dict[str, Any]:
+    records = artifact.read_precision()
+    counts = [{"element": element, "heavy": heavy, "other": other} for element, heavy, other in _counted(records)]
+    return {
+        "kind": "engine",
+        "file": str(artifact.path),
+        "file_bytes": artifact.file_bytes,
+        "sha256": artifact.sha256(),
+        "manifest": artifact.manifest,
+        "layer_counts": counts,
+    } | ({"layers": records} if layers else {})
+
+
+def _show_engine(artifact: EngineArtifact, *, layers: bool, hashes: bool) -> None:
+    manifest, records = artifact.manifest, artifact.read_precision()
+    facts = [*_engine_facts(artifact), *_model_facts(manifest.source)]
+    show_table(f"engine artifact {artifact.path}", ("what", "value"), facts, text_columns=2)
+    profiles = [(str(p.batch), str(p.height), str(p.width)) for p in manifest.profiles]
+    show_table("profiles", ("batch (min:opt:max)", "height", "width"), profiles, text_columns=3)
+    steps = [row for index, step in enumerate(manifest.steps) for row in _step_rows(index, step, manifest)]
+    show_table("a detection, step by step", ("", "runs", "", "tensors"), steps, text_columns=4)
+    if records:
+        counts = [(element, str(heavy), str(other)) for element, heavy, other in _counted(records)]
+        show_table("layers", ("type of output", "heavy", "other"), counts)
+    show_table("parts", ("part", "SHA-256 begins", "files", "bytes"), _part_rows(manifest), text_columns=2)
+    if layers:
+        rows = [(str(r.step), r.type, r.element, "heavy" if r.heavy else "", printable(r.layer)) for r in records]
+        show_table("every layer", ("step", "layer type", "type of output", "", "layer"), rows, text_columns=5)
+    if hashes:
+        say(f"SHA-256 of the parts, as sha256sum -c takes them in the folder of frcnn unpack ({MANIFEST_PART} apart)")
+        for name, part in manifest.parts.items():
+            say(f"{part.sha256}  {name}")
+    for assumption in manifest.source.assumptions:
+        say(f"assumed: {assumption}")
+    say(f"SHA-256 of the file: {artifact.sha256()}")
+
+
+def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
+    manifest = artifact.manifest
+    memory = manifest.memory
+    cubins = [name for name in manifest.architectures if name.startswith("sm_")]
+    ptx = [name for name in manifest.architectures if name not in cubins]
+    kernels = [*([", ".join(cubins)] if cubins else []), *(f"PTX from {name} on for others" for name in ptx)]
+    return [
+        ("target", f"{manifest.target} {manifest.target_version}, CUDA {manifest.cuda_major}"),
+        ("GPUs", f"compute capability {gpus_text(manifest.compute_capabilities)}"),
+        ("kernels", "; ".join(kernels) or "none"),
+        ("precision", manifest.precision),
+        (
+            "GPU memory",
+            f"{_mib(memory.total_bytes)} MiB: weights {_mib(memory.weights_bytes)}, tensors "
+            f"{_mib(memory.tensors_bytes)}, kernels {_mib(memory.workspace_bytes)}; scratch on top",
+        ),
+        ("file", f"{artifact.file_bytes:,} bytes"),
+        ("built with", _versions(manifest.versions)),
+    ]
+
+
+def _step_rows(index: int, step: EngineStep | OperatorStep, manifest: EngineManifest) -> list[tuple[str, ...]]:
+    """Return what a step runs and reads, and what it writes; tensors one a line, for their names are long."""
+    if isinstance(step, EngineStep):
+        runs, outputs = step.part, step.outputs
+    else:
+        numbers = (f"{name} {_value(value)}" for name, value in step.attributes.items())
+        runs, outputs = "\n  ".join((step.operator, *numbers)), (step.output,)
+    return [
+        (str(index), runs, "reads", _tensors(step.inputs, manifest)),
+        ("", "", "writes", _tensors(outputs, manifest)),
+    ]
+
+
+def _tensors(names: Iterable[str], manifest: EngineManifest) -> str:
+    tensors = ((name, manifest.tensors[name]) for name in names)
+    return "\n".join(f"{name} {t.element}{' NHWC' * (t.layout == 'channels_last')}" for name, t in tensors)
+
+
+def _value(value: float | tuple[float, ...]) -> str:
+    return " ".join(f"{item:g}" for item in (value if isinstance(value, tuple) else (value,)))
+
+
+def _counted(records: Sequence[PrecisionRecord]) -> list[tuple[str, int, int]]:
+    """Return (type, heavy layers, other layers), most layers first."""
+    every = Counter(record.element for record in records)
+    heavy = Counter(record.element for record in records if record.heavy)
+    return [(element, heavy[element], count - heavy[element]) for element, count in every.most_common()]
+
+
+def _part_rows(manifest: EngineManifest) -> list[tuple[str, str, str, str]]:
+    """Return a row a part; one for all architectures of a kernel."""
+    groups: dict[str, list[str]] = {}
+    for name in manifest.parts:
+        match = _KERNEL.fullmatch(name)
+        groups.setdefault(name if match is None else f"{match['kernel']}.*", []).append(name)
+    rows = []
+    for group, names in groups.items():
+        begins = manifest.parts[group].sha256[:_HASH_DIGITS] if group in manifest.parts else ""
+        total = sum(manifest.parts[name].size_bytes for name in names)
+        rows.append((group, begins, str(len(names)), f"{total:,}"))
+    return rows
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / _MIB:,.1f}"
+
+
+def _model_facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return the rows (what, value) on the detector in a file of either kind."""
+    model = manifest.model
+    transform, rpn, heads = model.transform, model.rpn, model.roi_heads
+    sizes = (
+        f"resized to {_by(transform.fixed_size)}"
+        if transform.fixed_size is not None
+        else f"short side {transform.min_size}, long side at most {transform.max_size}"
+    )
+    names = ", ".join(model.labels[1:]) if model.labels is not None else "without names"
+    return [
+        ("architecture", model.architecture),
+        ("classes", f"{model.num_classes - 1}: {names}"),
+        ("images", f"{sizes} (pixels)"),
+        ("normalisation", f"mean {_numbers(transform.image_mean)}, std {_numbers(transform.image_std)}"),
+        (
+            "proposals",
+            f"{rpn.num_levels} level(s), {rpn.pre_nms_top_n} candidates a level, {rpn.post_nms_top_n} kept, "
+            f"IoU {rpn.nms_thresh:g}, score {rpn.score_thresh:g}",
+        ),
+        (
+            "detections",
+            f"at most {heads.detections_per_img}, IoU {heads.nms_thresh:g}, score above {heads.score_thresh:g}",
+        ),
+        (
+            "RoI pooling",
+            f"{heads.pooler.kind} {_by(heads.pooler.output_size)}, {len(heads.pooler.feature_names)} map(s)",
+        ),
+    ]
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items()) or "unknown"

@@ -95,7 +95,7 @@ def _write_all(artifact: EngineArtifact, folder: Path) -> None:
 
 
 def _trtexec_lines(manifest: EngineManifest, folder: Path) -> list[str]:
-    """Return how NVIDIA's own program runs each engine, at the usual shapes of each profile."""
+    """Return how NVIDIA's own program runs each engine, at the opt shapes of each profile."""
     lines = []
     for step in manifest.steps:
         if isinstance(step, EngineStep):

@@ -15,7 +15,7 @@ from typing import Any
 from frcnn.errors import UsageError
 from frcnn.spec import Size
 
-__all__ = ["add_images", "add_json", "add_number", "parse_sizes"]
+__all__ = ["Group", "add_batch_size", "add_images", "add_json", "add_number", "parse_sizes"]
 
 Group = argparse._ActionsContainer
 """A parser, or a group of its options."""
@@ -58,6 +58,12 @@ def add_images(group: Group, *, required: bool = False, more: str = "") -> None:
     """Add ``--images``; ``more`` is added to its help."""
     text = f"images and folders of images{more}"
     group.add_argument("--images", metavar="PATH", type=Path, nargs="+", required=required, help=text)
+
+
+def add_batch_size(group: Group) -> None:
+    """Add ``--batch-size``."""
+    text = "images at a time (default: %(default)s; more helps GPUs only)"
+    add_number(group, "--batch-size", minimum=1, default=1, metavar="N", help=text)
 
 
 def add_json(group: Group) -> None:

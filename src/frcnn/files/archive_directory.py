@@ -65,7 +65,7 @@ def open_bounded(path: Path, max_bytes: int = _MAX_BYTES) -> io.BufferedReader:
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file begins with an entry of the manifest's name, as a damaged archive may; False: unreadable."""
+    """Return whether a file can be read and begins as an archive does, which a damaged one may."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEADER.size + len(MANIFEST_PART))

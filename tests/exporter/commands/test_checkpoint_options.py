@@ -17,7 +17,6 @@ from frcnn.cli import main
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.checkpoint.builders import resolve_builder
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, read_labels
-from frcnn.exporter.commands.export import parse_sizes
 
 TINY = Path(__file__).parents[2] / "support" / "tiny_models.py"
 ARCH = f"{TINY}:build"
@@ -158,26 +157,6 @@ def test_missing_torch_in_process(checkpoint: Path, monkeypatch: pytest.MonkeyPa
 
 
 # --- frcnn export ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("800x1344", ((800, 1344),)),
-        ("800x1344,1344x800", ((800, 1344), (1344, 800))),
-        (" 320X640 , 64×32 ", ((320, 640), (64, 32))),  # noqa: RUF001
-    ],
-)
-def test_parse_sizes(text: str, expected: object) -> None:
-    assert parse_sizes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "800", "800x", "x800", "0x32", "-1x32", "800x1344,", "8e2x32", "800x1344x3", "a"])
-def test_parse_sizes_refuses(text: str) -> None:
-    with pytest.raises(UsageError, match="expected HEIGHTxWIDTH"):
-        parse_sizes(text)
-    with pytest.raises(UsageError, match="given twice"):
-        parse_sizes("32x64,32x64")
 
 
 @pytest.fixture

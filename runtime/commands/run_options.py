@@ -1,0 +1,21 @@
+"""The options of every verb that runs a model: where it runs, and on how many threads."""
+
+from __future__ import annotations
+
+from frcnn.options import Group, add_number
+from frcnn.runtime.host.onnxruntime_providers import PROVIDERS
+
+__all__ = ["add_run_options"]
+
+
+def add_run_options(group: Group, *, device: str, threads: str) -> None:
+    """Add ``--device``, ``--provider`` and ``--threads``.
+
+    Args:
+        group: where they are listed.
+        device: help of ``--device``.
+        threads: help of ``--threads``.
+    """
+    group.add_argument("--device", choices=("cpu", "cuda"), help=device)
+    group.add_argument("--provider", choices=PROVIDERS, help="what of ONNX Runtime runs model.onnx")
+    add_number(group, "--threads", minimum=1, metavar="N", help=threads)
