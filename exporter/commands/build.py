@@ -21,14 +21,16 @@ from frcnn.console import note, progress_bar, say, spinner
 from frcnn.errors import UsageError
 from frcnn.exporter.commands.checkpoint_options import (
     add_checkpoint_arguments,
+    add_output_argument,
     given_options,
     load_from_options,
+    output_path,
     print_checkpoint,
 )
 from frcnn.exporter.commands.export import export_loaded
 from frcnn.files import temporary_folder, writable_file
 from frcnn.spec import PRECISIONS
-from frcnn.spec.engine import TARGETS, EngineManifest, OperatorStep
+from frcnn.spec.engine import SUFFIX, TARGETS, EngineManifest, OperatorStep
 from frcnn.spec.supported_gpus import gpus_text, runs_on
 
 if TYPE_CHECKING:
@@ -37,20 +39,12 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_SUFFIX = ".frcnn"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_checkpoint_arguments(parser, weights=True, metavar="MODEL", or_else="; or a model.onnx of 'frcnn export'")
     group = parser.add_argument_group("artifact")
-    group.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        type=Path,
-        help=f"the artifact; by default the model's name with {_SUFFIX}, in the current folder",
-    )
+    add_output_argument(group, "the artifact", SUFFIX)
     group.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="(default: %(default)s)")
     group.add_argument(
         "--batch", metavar="N|MIN:OPT:MAX", default="1:1:8", help="images in a batch (default: %(default)s)"
@@ -95,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
     """Build and print what was made; with ``--verify``, go on with ``compare``."""
     from frcnn.exporter.engine.artifact import build_artifact, prepare
 
-    output = _output_path(arguments)
+    output = output_path(arguments, SUFFIX)
     is_onnx = _is_onnx(arguments)
     if arguments.verify and (is_onnx or arguments.checkpoint is None):
         raise UsageError("--verify compares with a checkpoint, got none", hint="build from the checkpoint itself")
@@ -108,16 +102,6 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
         built = build_artifact(source, output, request, progress=report)
     _print_result(output, built, time.monotonic() - started)
     return _verification(arguments, output, built.manifest) if arguments.verify else 0
-
-
-def _output_path(arguments: argparse.Namespace) -> Path:
-    output: Path | None = arguments.output
-    if output is None:
-        name = arguments.checkpoint or str(arguments.weights or "model").partition("=")[0]
-        return Path(f"{Path(name).stem or 'model'}{_SUFFIX}")
-    if output.suffix != _SUFFIX:
-        raise UsageError(f"-o: expected a file name ending in {_SUFFIX}, got {output}", hint=f"-o {output}{_SUFFIX}")
-    return output
 
 
 def _request(arguments: argparse.Namespace) -> Request:

@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Final
 from frcnn.console import say
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
+from frcnn.options import Group
 
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
-__all__ = ["add_checkpoint_arguments", "given_options", "load_from_options", "print_checkpoint", "read_labels"]
+__all__ = [
+    "add_checkpoint_arguments",
+    "add_output_argument",
+    "given_options",
+    "load_from_options",
+    "output_path",
+    "print_checkpoint",
+    "read_labels",
+]
 
 _ONE_A_LINE: Final = "write one class name a line, in the order of the class indices, as UTF-8 text"
 _LARGEST_LABEL_FILE_BYTES: Final = 1 << 22
@@ -78,6 +87,27 @@ def add_checkpoint_arguments(
         action="store_true",
         help="read pickled objects too, which runs code from the file; only for files whose makers you trust",
     )
+
+
+def add_output_argument(group: Group, what: str, suffix: str) -> None:
+    """Add ``-o``, for :func:`output_path`."""
+    text = f"{what}; by default the checkpoint's name with {suffix}, in the current folder"
+    group.add_argument("-o", "--output", metavar="FILE", type=Path, help=text)
+
+
+def output_path(arguments: argparse.Namespace, suffix: str) -> Path:
+    """Return the file to write: ``-o``, or the name of the checkpoint or of ``--weights``.
+
+    Raises:
+        UsageError: ``-o`` has another suffix.
+    """
+    output: Path | None = arguments.output
+    if output is None:
+        name = arguments.checkpoint or str(arguments.weights or "model").partition("=")[0]
+        return Path(f"{Path(name).stem or 'model'}{suffix}")
+    if output.suffix != suffix:
+        raise UsageError(f"-o: expected a file name ending in {suffix}, got {output}", hint=f"-o {output}{suffix}")
+    return output
 
 
 def given_options(arguments: argparse.Namespace) -> dict[str, list[str]]:

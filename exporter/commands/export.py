@@ -14,11 +14,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from frcnn.console import say, spinner
-from frcnn.errors import UsageError
-from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
+from frcnn.exporter.commands.checkpoint_options import (
+    add_checkpoint_arguments,
+    add_output_argument,
+    load_from_options,
+    output_path,
+    print_checkpoint,
+)
 from frcnn.files import writable_file
 from frcnn.options import parse_sizes
 from frcnn.spec import PRECISIONS, Manifest, Precision, Size
@@ -28,18 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "export_loaded", "run"]
 
+_SUFFIX: Final = ".onnx"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_checkpoint_arguments(parser, weights=True)
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        type=Path,
-        help="the ONNX file; by default the checkpoint's name with .onnx, in the current folder",
-    )
+    add_output_argument(group, "the ONNX file", _SUFFIX)
     group.add_argument(
         "--size",
         metavar="HxW[,HxW...]",
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Export and print what was made."""
     sizes = None if arguments.size is None else parse_sizes(arguments.size)
-    output = _output_path(arguments)
+    output = output_path(arguments, _SUFFIX)
     loaded = load_from_options(arguments)
     print_checkpoint(loaded)
     writable_file(output)  # before the export, which takes long, not after it
@@ -88,18 +89,6 @@ def export_loaded(
         source_sha256=loaded.sha256,
         assumptions=loaded.assumptions,
     )
-
-
-def _output_path(arguments: argparse.Namespace) -> Path:
-    if arguments.output is not None:
-        output: Path = arguments.output
-        if output.suffix != ".onnx":
-            raise UsageError(f"-o: expected a file name ending in .onnx, got {output}", hint=f"-o {output}.onnx")
-        return output
-    if arguments.checkpoint is not None:
-        return Path(f"{arguments.checkpoint.stem}.onnx")
-    name = str(arguments.weights or "model").partition("=")[0]
-    return Path(f"{Path(name).name or 'model'}.onnx")
 
 
 def _print_result(output: Path, manifest: Manifest, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Detect in many files: images and videos, copies drawn, the unusable skipped."""
+"""Detect in files: images and videos are read, drawn copies written, unusable files skipped."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class FileDetection:
     """One run of ``frcnn detect`` over files.
 
     Args:
-        detector: what finds objects.
-        report: takes the results.
+        detector: the model.
+        report: collects the results.
         copies: where the annotated copy of each file goes; files that are not in it get none.
-        score: least score.
+        score: lowest score to keep.
         classes: class indices to keep, or None.
         batch_size: images the network takes at a time.
         max_pixels: videos with larger frames are skipped.

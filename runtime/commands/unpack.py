@@ -53,17 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     show_table("unpacked", ("file", "bytes"), rows)
     say(f"written to {folder}")
     if artifact.manifest.target == "tensorrt" and len(artifact.manifest.steps) == 1:
-        for line in _trtexec_lines(artifact.manifest, folder):
-            say(line)
+        say("\n".join(_trtexec_lines(artifact.manifest, folder)))
     return 0
 
 
 def _check_folder(folder: Path, *, force: bool) -> None:
-    """Refuse a folder that is not empty, without ``force``.
-
-    Raises:
-        OutputError: it is not, or cannot be looked into.
-    """
+    """Refuse a folder that is not empty, without ``force``, or cannot be read."""
     try:
         first = next(folder.iterdir(), None) if folder.is_dir() else None
     except OSError as error:
@@ -95,13 +90,12 @@ def _write_all(artifact: EngineArtifact, folder: Path) -> None:
 
 
 def _trtexec_lines(manifest: EngineManifest, folder: Path) -> list[str]:
-    """Return how NVIDIA's own program runs each engine, at the opt shapes of each profile."""
+    """Return the commands by which NVIDIA's trtexec runs the only engine, at the opt shapes of each profile."""
+    (part,) = (step.part for step in manifest.steps if isinstance(step, EngineStep))
     lines = []
-    for step in manifest.steps:
-        if isinstance(step, EngineStep):
-            for index, profile in enumerate(manifest.profiles):
-                batch, height, width = (r.opt for r in (profile.batch, profile.height, profile.width))
-                shapes = f"images:{batch}x3x{height}x{width},image_sizes:{batch}x2"
-                line = f"trtexec --loadEngine={shlex.quote(str(folder / step.part))} --shapes={shapes}"
-                lines.append(line + (f" --useProfile={index}" if index else ""))
+    for index, profile in enumerate(manifest.profiles):
+        batch, height, width = (r.opt for r in (profile.batch, profile.height, profile.width))
+        shapes = f"images:{batch}x3x{height}x{width},image_sizes:{batch}x2"
+        line = f"trtexec --loadEngine={shlex.quote(str(folder / part))} --shapes={shapes}"
+        lines.append(line + (f" --useProfile={index}" if index else ""))
     return lines

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +20,18 @@ Group = argparse._ActionsContainer
 """A parser, or a group of its options."""
 
 
-def add_number(
-    group: Group, *flags: str, minimum: float, maximum: float = math.inf, default: float | None = None, **more: Any
-) -> None:
-    """Add an option that takes a number.
+def add_number(group: Group, *flags: str, minimum: float, maximum: float = math.inf, **more: Any) -> None:
+    """Add an option that takes a number, whole where ``minimum`` is an ``int``.
 
     Args:
         group: where it is listed.
         flags: its names, the first of which messages use.
-        minimum: its least value; a whole number is read where this is an ``int``.
+        minimum: its least value.
         maximum: its greatest value.
-        default: its value where it is left out.
         more: further arguments of ``add_argument``.
     """
-    group.add_argument(*flags, type=_number(flags[0], minimum, maximum), default=default, **more)
-
-
-def _number(flag: str, minimum: float, maximum: float) -> Callable[[str], float]:
-    bound = "" if maximum == math.inf else f" to {maximum:g}"
     is_whole = isinstance(minimum, int)
+    bound = "" if maximum == math.inf else f" to {maximum:g}"
     expected = f"{minimum}{bound or ' or more'}" if is_whole else f"a number from {minimum:g}{bound}"
 
     def read(text: str) -> float:
@@ -48,10 +40,10 @@ def _number(flag: str, minimum: float, maximum: float) -> Callable[[str], float]
         except ValueError:
             value = math.nan
         if not minimum <= value <= maximum or math.isinf(value):
-            raise UsageError(f"{flag}: expected {expected}, got {text}")
+            raise UsageError(f"{flags[0]}: expected {expected}, got {text}")
         return value
 
-    return read
+    group.add_argument(*flags, type=read, **more)
 
 
 def add_images(group: Group, *, required: bool = False, more: str = "") -> None:

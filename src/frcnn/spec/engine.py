@@ -254,11 +254,7 @@ class EngineManifest(Record, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, text: bytes, *, source: str) -> EngineManifest:
-        """Read a manifest, strictly.
-
-        Args:
-            text: JSON.
-            source: the artifact's name, for messages.
+        """Read a manifest's JSON strictly; ``source`` names the file in messages.
 
         Raises:
             ArtifactError: the text is no manifest of a schema version this frcnn reads.
@@ -302,11 +298,11 @@ class EngineManifest(Record, frozen=True, kw_only=True):
 
 
 def kernel_part(entry: str, fingerprint: str, architecture: str) -> str:
-    """Return the part that holds a compiled kernel.
+    """Return the part that holds a kernel compiled for an architecture.
 
     Args:
         entry: its ``extern "C"`` name.
-        fingerprint: what its source, headers and constants hash to.
+        fingerprint: hash of its source, headers and constants.
         architecture: ``sm_NN`` or ``compute_NN``.
     """
     suffix = "ptx" if architecture.startswith("compute_") else "cubin"

@@ -87,9 +87,8 @@ class TransformSpec(Record, frozen=True, kw_only=True):
     def resized_size(self, height: int, width: int) -> Size:
         """Return the (height, width) an image is resized to before padding.
 
-        The rule of torchvision's ``_resize_image_and_masks`` outside scripting: the scale is a Python
-        float, each side is ``floor(side * scale)``. A side may come out as 0 for extreme shapes, where
-        torchvision fails; it is kept at 1 pixel here.
+        As torchvision's ``_resize_image_and_masks`` outside scripting: ``floor(side * scale)`` with a Python float.
+        Extreme shapes, whose shorter side becomes 0 and where torchvision fails, keep 1 pixel.
         """
         if self.fixed_size is not None:
             return self.fixed_size
@@ -109,8 +108,8 @@ class RPNSpec(Record, frozen=True, kw_only=True):
     Attributes:
         num_levels: feature maps the RPN looks at.
         anchors_per_location: anchors at each cell, per level.
-        pre_nms_top_n: candidates kept per level before suppression.
-        post_nms_top_n: proposals kept per image after suppression.
+        pre_nms_top_n: candidates kept per level before NMS.
+        post_nms_top_n: proposals kept per image after NMS.
         nms_thresh: proposals overlapping a better one by more than this IoU are dropped.
         score_thresh: proposals scoring less are dropped.
     """
@@ -218,11 +217,7 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str) -> Manifest:
-        """Read a manifest, strictly.
-
-        Args:
-            text: JSON.
-            source: the artifact's name, for messages.
+        """Read a manifest's JSON strictly; ``source`` names the file in messages.
 
         Raises:
             ArtifactError: the text is no manifest of a schema version this frcnn reads.

@@ -30,23 +30,12 @@ RTX_DEFAULT: Final = RTX_COMPUTE_CAPABILITIES[1:]
 
 
 def serves(target: Target, compute_capability: str) -> bool:
-    """Return whether engines for a target can run on a GPU at all.
-
-    Args:
-        target: which TensorRT.
-        compute_capability: of the GPU, like ``"8.9"``.
-    """
+    """Return whether engines for a target can run on a GPU at all, given its compute capability, like ``"8.9"``."""
     return target == "tensorrt" or compute_capability in RTX_COMPUTE_CAPABILITIES or _is_later(compute_capability)
 
 
 def runs_on(target: Target, built_for: Sequence[str], compute_capability: str) -> bool:
-    """Return whether engines run on a GPU.
-
-    Args:
-        target: which TensorRT they are for.
-        built_for: compute capabilities that they were built for; none: the target's default.
-        compute_capability: of the GPU.
-    """
+    """Return whether engines run on a GPU; without ``built_for`` they are built for the target's default."""
     if built_for:
         return compute_capability in built_for and serves(target, compute_capability)
     return target == "tensorrt" or compute_capability in RTX_DEFAULT or _is_later(compute_capability)
@@ -58,7 +47,7 @@ def gpus_text(built_for: Sequence[str]) -> str:
 
 
 def refusal(compute_capability: str) -> str:
-    """Return that TensorRT-RTX does not serve a GPU, and which it does, as a part of a message."""
+    """Return a message: TensorRT-RTX does not serve this GPU, but those."""
     served = ", ".join(RTX_COMPUTE_CAPABILITIES)
     return f"TensorRT-RTX serves GPUs of compute capability {served} and later, not {compute_capability}"
 
