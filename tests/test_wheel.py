@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from email.parser import Parser
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 FACE = ROOT / "src" / "frcnn"
 ROOMS = ("benchmarks", "exporter", "plugins", "runtime")
-
-
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DATA = PROJECT["tool"]["setuptools"]["package-data"]  # package -> patterns of its files that are no modules
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")}
 
 
@@ -74,18 +75,34 @@ def names(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def sources_on_disk() -> set[str]:
-    found = {f"frcnn/{file.name}" for file in FACE.glob("*.py")}
+def packaged_files() -> set[str]:
+    folders = [FACE, *(folder for folder in FACE.iterdir() if folder.is_dir() and not folder.is_symlink())]
+    found = {file for folder in folders for file in folder.glob("*.py")}
+    found |= {file for pattern in DATA["frcnn"] for file in FACE.glob(pattern)}
+    packaged = {f"frcnn/{file.relative_to(FACE).as_posix()}" for file in found}
     for room in ROOMS:
-        files = (file for file in (ROOT / room).rglob("*") if file.suffix in (".py", ".css", ".cu", ".cuh"))
-        found |= {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in files}
-    return found
+        files = (file for pattern in ("*.py", *DATA["*"]) for file in (ROOT / room).rglob(pattern))
+        packaged |= {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in files}
+    return packaged
 
 
-def test_every_module_and_kernel_is_in_the_wheel_and_nothing_else(names: set[str]) -> None:
+def test_every_module_and_data_file_is_in_the_wheel_and_nothing_else(names: set[str]) -> None:
     in_wheel = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
-    assert in_wheel == sources_on_disk() | {"frcnn/py.typed"}
-    assert "frcnn/plugins/grouped_nms/mask.cu" in in_wheel
+    assert in_wheel == packaged_files()
+    assert {"frcnn/py.typed", "frcnn/spec/engine.py", "frcnn/plugins/grouped_nms/mask.cu"} <= in_wheel
+
+
+def test_every_file_of_a_room_is_packaged() -> None:
+    """A data file of a new kind needs a pattern in pyproject.toml."""
+    for room in ROOMS:
+        on_disk = {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / room).rglob("*") if file.is_file()}
+        left_out = on_disk - packaged_files()
+        assert not {name for name in left_out if "/__pycache__/" not in name and "/results/" not in name}
+
+
+def test_what_only_maintainers_run_is_not_in_the_wheel(names: set[str]) -> None:
+    folders = {part for name in names for part in name.split("/")[:-1]}
+    assert not folders & {"maintenance", "tests", "examples", "docs"}
 
 
 def test_the_wheel_is_for_any_platform(wheel: Path) -> None:
