@@ -32,7 +32,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture(autouse=True)
-def _forget_remarks() -> None:
+def _forget_warnings() -> None:
     """Let every test see its own, whatever another test has seen."""
     warn_once.cache_clear()
 

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import frcnn
-from frcnn.cli import VERBS, main
+from frcnn.cli import VERBS, Verb, main
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(ROOT / "src"), PYTHONUNBUFFERED="1", PYTHONWARNINGS="error")
@@ -40,6 +42,8 @@ def run(arguments):
         raise MissingDependencyError("torch", extra="export", why="reading a checkpoint")
     if action == "bug":
         raise RuntimeError("a bug")
+    if action == "go-on":
+        return ["fake", "1"]
     if action == "print":
         for _ in range(100_000):
             print("a line of text that fills the pipe")
@@ -73,28 +77,51 @@ def finish(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.mark.parametrize("code", [0, 1])
-def test_a_verb_gives_its_own_exit_code(fake: list[str], code: int) -> None:
-    done = finish([*fake, str(code)])
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+@contextmanager
+def started(command: list[str], line: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Start a command and wait until it prints a line."""
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(line)
+        yield process
 
 
-def test_an_error_is_one_line_and_a_hint(fake: list[str]) -> None:
-    done = finish([*fake, "error"])
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == "error: size: expected 3, got 4\nhint: give 3\n"
+@pytest.mark.parametrize(
+    ("action", "code", "printed"),
+    [
+        ("0", 0, ""),
+        ("1", 1, ""),
+        ("go-on", 1, ""),
+        ("error", 2, "error: size: expected 3, got 4\nhint: give 3\n"),
+        ("no-hint", 2, "error: nothing to add\n"),
+        (
+            "missing",
+            2,
+            "error: reading a checkpoint needs the package 'torch', which is not installed\n"
+            "hint: pip install 'frcnn[export]'\n",
+        ),
+    ],
+)
+def test_a_verb_ends_with_its_code_or_with_one_error_and_a_hint(
+    fake: list[str], action: str, code: int, printed: str
+) -> None:
+    done = finish([*fake, action])
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", printed)
 
 
-def test_an_error_without_a_hint_is_one_line(fake: list[str]) -> None:
-    done = finish([*fake, "no-hint"])
-    assert (done.returncode, done.stderr) == (2, "error: nothing to add\n")
-
-
-def test_a_missing_package_names_the_extra(fake: list[str]) -> None:
-    done = finish([*fake, "missing"])
-    assert done.returncode == 2
-    assert done.stderr.endswith("hint: pip install 'frcnn[export]'\n")
+def test_a_verb_may_go_on_with_another_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So one room's verb can end with another's without importing it."""
+    (tmp_path / "first_verb.py").write_text(
+        "def add_arguments(parser): pass\ndef run(arguments): return ['inspect', 'no such file']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(VERBS, "first", Verb("first_verb", "for a test"))
+    assert main(["first"]) == 2
+    assert capsys.readouterr().err.startswith("error: no such file: no such file\n")
 
 
 def test_debug_shows_the_traceback(fake: list[str]) -> None:
@@ -105,7 +132,7 @@ def test_debug_shows_the_traceback(fake: list[str]) -> None:
     assert done.stderr.endswith("error: size: expected 3, got 4\nhint: give 3\n")
 
 
-def test_a_bug_is_called_one_and_is_no_disagreement(fake: list[str]) -> None:
+def test_an_unexpected_exception_is_reported_as_a_fault_with_code_2(fake: list[str]) -> None:
     done = finish([*fake, "bug"])
     assert done.returncode == 2
     assert done.stderr.startswith("error: unexpected RuntimeError: a bug\nhint: this is a fault of frcnn's")
@@ -120,12 +147,7 @@ def test_a_signal_ends_it_and_leaves_no_half_written_file(
     fake: list[str], tmp_path: Path, number: signal.Signals, code: int, word: str
 ) -> None:
     output = tmp_path / "out" / "model.onnx"
-    command = [*fake, "sleep", "--output", str(output)]
-    with subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
+    with started([*fake, "sleep", "--output", str(output)], "started") as process:
         assert list(output.parent.iterdir())
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
@@ -136,19 +158,15 @@ def test_a_signal_ends_it_and_leaves_no_half_written_file(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
 def test_a_reader_that_leaves_ends_the_command_quietly(fake: list[str]) -> None:
-    with subprocess.Popen(
-        [*fake, "print"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline()
+    with started([*fake, "print"]) as process:
+        assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         errors = process.stderr.read()
         process.wait(timeout=20)
     assert (process.returncode, errors) == (141, "")
 
 
-def test_the_handler_of_sigterm_is_given_back(tmp_path: Path) -> None:
+def test_the_handler_of_sigterm_is_restored(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert main(["inspect", str(tmp_path / "missing.onnx")]) == 2
     assert signal.getsignal(signal.SIGTERM) is before
@@ -164,12 +182,12 @@ def test_no_arguments_print_the_verbs_and_are_a_usage_error(capsys: pytest.Captu
 
 def test_help_and_version_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    assert all(verb in capsys.readouterr().out for verb in ("usage: frcnn",))
+    assert "usage: frcnn" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"frcnn {frcnn.__version__}\n"
 
 
-def test_an_unknown_verb_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_verb_lists_all_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["exprot"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -198,11 +216,7 @@ def test_the_module_is_the_command() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_while_the_verb_is_imported(fake: list[str], tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "fake_verb.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(30)\n")
-    with subprocess.Popen(
-        [*fake, "0"], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "importing\n"
+    with started([*fake, "0"], "importing") as process:
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
     expected = {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (143, "terminated\n")}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from frcnn import console
-from frcnn.console import note, say, show_table, spinner, track, warn
+from frcnn.console import note, progress_bar, say, show_table, spinner, track, warn, write_json
 
 
-def test_results_go_to_standard_output_and_remarks_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_go_to_standard_output_and_notes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     say("a result")
-    note("a remark")
+    note("a note")
     warn("a doubt")
-    assert capsys.readouterr() == ("a result\n", "a remark\nwarning: a doubt\n")
+    assert capsys.readouterr() == ("a result\n", "a note\nwarning: a doubt\n")
 
 
 @pytest.mark.parametrize("text", ["[bold]x[/bold]", "[red]", "100 % [done]", "naïve 猫"])
@@ -42,10 +44,10 @@ def test_numbers_stand_on_the_right_and_are_never_cut(capsys: pytest.CaptureFixt
     assert any(line.rstrip(" │|").endswith("        1") for line in lines)
 
 
-def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track(iter("abc"), total=3, what="reading")) == ["a", "b", "c"]
-    with spinner("working"):
-        pass
+    with spinner("working"), progress_bar("building") as report:
+        report("done", 1.0)
     assert capsys.readouterr() == ("", "")
 
 
@@ -54,18 +56,21 @@ def test_progress_passes_an_error_on() -> None:
         list(track((1 / n for n in (1, 0)), total=None, what="dividing"))
 
 
-def test_a_progress_bar_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.progress_bar("building") as report:
-        report("the first half", 0.5)
-        report("done", 1.0)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_a_progress_bar_says_what_goes_on_and_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_progress_bar_shows_the_step_and_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=80, color_system=None)
     monkeypatch.setattr(console, "_console", lambda *, stderr: terminal)
-    with console.progress_bar("building") as report:
+    with progress_bar("building") as report:
         report("engine 1 of 4", 0.25)
     assert "engine 1 of 4" in screen.getvalue()
     assert "25%" in screen.getvalue()
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_json_is_valid_ascii_without_nan(to_file: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"name": "caf\u00e9 \x9b2J\u202e", "size": (1, 2), "missing": float("nan")}
+    target = tmp_path / "deep" / "a.json"
+    write_json(document, *([str(target)] if to_file else []))
+    text = target.read_text() if to_file else capsys.readouterr().out
+    assert text.isascii() and text.endswith("}\n")
+    assert json.loads(text) == {"name": document["name"], "size": [1, 2], "missing": None}

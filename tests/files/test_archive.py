@@ -6,7 +6,6 @@ import hashlib
 import os
 import stat
 import struct
-import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.hostile.watch import memory_below
 
 from frcnn.errors import ArtifactError, OutputError
 from frcnn.files.archive import Archive, is_archive, open_archive, write_archive
@@ -367,27 +367,17 @@ def test_an_endless_directory_does_not_fill_the_memory(path: Path) -> None:
     count = (64 << 20) // len(record)
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, count * len(record), 0, 0)
     path.write_bytes(record * count + end)
-    tracemalloc.start()
-    try:
-        with pytest.raises(ArtifactError, match="it is too large"):
-            open_archive(path)
-        assert tracemalloc.get_traced_memory()[1] < 16 << 20
-    finally:
-        tracemalloc.stop()
+    with memory_below(16 << 20), pytest.raises(ArtifactError, match="it is too large"):
+        open_archive(path)
 
 
 def test_a_part_is_streamed_and_checked_in_little_memory(path: Path) -> None:
     large = bytes(32 << 20)
     listed = write(path, {"large": large})
     archive = open_archive(path)
-    tracemalloc.start()
-    try:
+    with memory_below(4 << 20):
         assert sum(map(len, archive.stream("large", listed["large"]))) == len(large)
         archive.sha256()
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 4 << 20
 
 
 # --- random damage: the same content, or an error of ours

@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import struct
-import tracemalloc
 import zipfile
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save as save_safetensors
 from support.hostile.pickles import HARMLESS, in_torch_zip, runs_code
-from support.hostile.watch import misdeeds
+from support.hostile.watch import memory_below, misdeeds
 
 from frcnn.errors import CheckpointError
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
@@ -107,13 +106,8 @@ def test_an_endless_directory_takes_no_memory(tmp_path):
         file.write(saved({}))
         file.seek(1 << 27)
         file.write(struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 99, 99, (1 << 27) - 500, 500, 0))
-    tracemalloc.start()
-    try:
-        with pytest.raises(CheckpointError, match="no readable zip directory"):
-            read_checkpoint_file(path)
-        assert tracemalloc.get_traced_memory()[1] < 64 << 20
-    finally:
-        tracemalloc.stop()
+    with memory_below(64 << 20), pytest.raises(CheckpointError, match="no readable zip directory"):
+        read_checkpoint_file(path)
 
 
 def test_a_tensor_larger_than_its_file_is_refused(tmp_path):

@@ -36,7 +36,7 @@ def test_the_same_number_makes_the_same_input(name):
 
 
 def a_reader(read):
-    return Reader(name="one of ours", file="x.txt", seeds=[b"seed"], tokens=[], read=read, share=1)
+    return Reader("one of ours", "x.txt", [b"seed"], [], read, 1)
 
 
 def leave(_path):

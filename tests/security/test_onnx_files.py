@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tracemalloc
 from contextlib import suppress
 
 import msgspec
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.engine_files import source_manifest
 from support.hostile.onnx_models import answering, external_models, secret_tensor
+from support.hostile.watch import memory_below
 
 from frcnn.errors import ArtifactError, ImageSizeError
 from frcnn.exporter.graph.source_model import read_source_model
@@ -108,13 +108,9 @@ def test_an_absurd_size_takes_no_memory(tmp_path, number):
     with path.open("wb") as file:
         file.write(head)
         os.ftruncate(file.fileno(), len(head) + size)
-    tracemalloc.start()
-    try:
-        with pytest.raises(ArtifactError, match="more than 67,108,864 bytes besides its weights"):
-            read_outline(path)
-        assert tracemalloc.get_traced_memory()[1] < 4 << 20
-    finally:
-        tracemalloc.stop()
+    message = "more than 67,108,864 bytes besides its weights"
+    with memory_below(4 << 20), pytest.raises(ArtifactError, match=message):
+        read_outline(path)
 
 
 @pytest.mark.parametrize(

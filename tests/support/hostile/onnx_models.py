@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +38,7 @@ def answering(
     labels: Sequence[int] = (1, 0),
     manifest: Manifest | None = None,
 ) -> onnx.ModelProto:
-    """Return a model that answers every batch of one image as is said, whatever the image.
+    """Return a model with the same outputs for every batch of one image.
 
     Args:
         count: ``num_detections``.
@@ -71,30 +71,21 @@ def secret_tensor(location: str | Path, size: int) -> TensorProto:
 def external_models(location: str | Path, size: int) -> dict[str, onnx.ModelProto]:
     """Return models that read a file, by the place where they hold the tensor that does."""
     secret = secret_tensor(location, size)
-    places = {}
-    for place in (
-        "initializer",
-        "attribute",
-        "branch",
-        "function",
-        "sparse initializer",
-        "location left to be guessed",
-    ):
-        model = places[place] = answering()
-        constant = helper.make_node("Constant", [], ["unused"], value=secret)
-        if place == "initializer":
-            model.graph.initializer.append(secret)
-        elif place == "attribute":
-            model.graph.node.append(constant)
-        elif place == "branch":
-            branch = helper.make_graph([constant], "branch", [], [helper.make_empty_tensor_value_info("unused")])
-            model.graph.node.append(helper.make_node("If", ["c"], ["r"], then_branch=branch, else_branch=branch))
-        elif place == "function":
-            opsets = [helper.make_opsetid("", 20)]
-            model.functions.append(helper.make_function("x", "f", [], ["unused"], [constant], opsets))
-        elif place == "sparse initializer":
-            model.graph.sparse_initializer.add().values.CopyFrom(secret)
-        else:
-            model.graph.initializer.append(secret)
-            model.graph.initializer[-1].ClearField("data_location")
-    return places
+    guessed = secret_tensor(location, size)
+    guessed.ClearField("data_location")
+    constant = helper.make_node("Constant", [], ["unused"], value=secret)
+    branch = helper.make_graph([constant], "branch", [], [helper.make_empty_tensor_value_info("unused")])
+    choice = helper.make_node("If", ["c"], ["r"], then_branch=branch, else_branch=branch)
+    function = helper.make_function("x", "f", [], ["unused"], [constant], [helper.make_opsetid("", 20)])
+    places: dict[str, Callable[[onnx.ModelProto], object]] = {
+        "initializer": lambda model: model.graph.initializer.append(secret),
+        "attribute": lambda model: model.graph.node.append(constant),
+        "branch": lambda model: model.graph.node.append(choice),
+        "function": lambda model: model.functions.append(function),
+        "sparse initializer": lambda model: model.graph.sparse_initializer.add().values.CopyFrom(secret),
+        "location left to be guessed": lambda model: model.graph.initializer.append(guessed),
+    }
+    models = {place: answering() for place in places}
+    for place, model in models.items():
+        places[place](model)
+    return models

@@ -41,7 +41,7 @@ MAX_PIXELS: Final = 1 << 20
 """The limit that images are read with, so that what a limit is for is seen with little memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Reader:
     """One kind of file.
 
@@ -64,90 +64,26 @@ class Reader:
 
 def readers() -> list[Reader]:
     """Return all readers."""
+    manifests = [source_manifest(canvases=canvases).to_json().encode() for canvases in (None, ((64, 96),))]
+    artifact, engine_manifest = _engine_file()
+    labels = [b"cat\ndog\nteddy bear\n", "\ufeffcaf\u00e9\r\n\u732b\r\n".encode()]
+    arguments = [b"min_size=640", b"sizes=((32,), (64,))", b"name='x'", b"a=None", b"b=[1, {2: 3.5}]"]
+    pickles = [_torch_saved(True), pickle.dumps(HARMLESS, protocol=2), *runs_code().values()]
+    safetensors = [save_safetensors(_weights(), metadata={"labels": '["a", "b"]', "arch": "tiny"})]
     return [
-        Reader(
-            name="model manifest",
-            file="manifest.json",
-            seeds=[source_manifest().to_json().encode(), source_manifest(canvases=((64, 96),)).to_json().encode()],
-            tokens=_JSON,
-            read=_read_manifest,
-            share=10,
-        ),
-        Reader(
-            name="engine manifest",
-            file="engine.json",
-            seeds=[_engine_manifest()],
-            tokens=_JSON,
-            read=_read_engine_manifest,
-            share=10,
-        ),
-        Reader(
-            name="engine artifact",
-            file="model.frcnn",
-            seeds=[_engine_file()],
-            tokens=_ZIP,
-            read=_read_artifact,
-            share=12,
-        ),
-        Reader(
-            name="ONNX outline and metadata",
-            file="model.onnx",
-            seeds=[tiny_onnx(), tiny_onnx(metadata={})],
-            tokens=_ONNX,
-            read=_read_onnx,
-            share=12,
-        ),
-        Reader(
-            name="label file",
-            file="labels.txt",
-            seeds=[b"cat\ndog\nteddy bear\n", "\ufeffcafé\r\n猫\r\n".encode()],
-            tokens=[b"\n", b"\n\n", b"\x00", b"\x1b[2J", b"\xff", b"\r", "\u2028".encode(), "\u202e".encode(), b" "],
-            read=_read_labels,
-            share=4,
-        ),
-        Reader(name="COCO JSON", file="coco.json", seeds=[_coco()], tokens=_JSON, read=_read_coco, share=10),
-        Reader(name="VOC XML", file="voc/a.xml", seeds=[_voc()], tokens=_XML, read=_read_voc, share=8),
-        Reader(
-            name="--arg values",
-            file="arg.txt",
-            seeds=[b"min_size=640", b"sizes=((32,), (64,))", b"name='x'", b"a=None", b"b=[1, {2: 3.5}]"],
-            tokens=[b"=", b"(", b")", b"[" * 200, b"-" * 300, b"{", b"'", b"1e999", b"__import__('os')", b"9" * 5000],
-            read=_read_arg,
-            share=4,
-        ),
-        Reader(
-            name="checkpoint, zip",
-            file="zip.pth",
-            seeds=[_torch_saved(False)],
-            tokens=[*_ZIP, *_PICKLE],
-            read=_read_checkpoint,
-            share=10,
-        ),
-        Reader(
-            name="checkpoint, pickle",
-            file="old.pth",
-            seeds=[_torch_saved(True), pickle.dumps(HARMLESS, protocol=2), *runs_code().values()],
-            tokens=_PICKLE,
-            read=_read_checkpoint,
-            share=10,
-        ),
-        Reader(
-            name="checkpoint, safetensors",
-            file="new.safetensors",
-            seeds=[save_safetensors(_weights(), metadata={"labels": '["a", "b"]', "arch": "tiny"})],
-            tokens=[*_JSON, b'"F64"', b'"data_offsets"', b'"__metadata__"'],
-            read=_read_checkpoint,
-            share=8,
-        ),
+        Reader("model manifest", "manifest.json", manifests, _JSON, _read_manifest(Manifest), 10),
+        Reader("engine manifest", "engine.json", [engine_manifest], _JSON, _read_manifest(EngineManifest), 10),
+        Reader("engine artifact", "model.frcnn", [artifact], _ZIP, _read_artifact, 12),
+        Reader("ONNX outline and metadata", "model.onnx", [tiny_onnx(), tiny_onnx(metadata={})], _ONNX, _read_onnx, 12),
+        Reader("label file", "labels.txt", labels, _TEXT, _read_labels, 4),
+        Reader("COCO JSON", "coco.json", [_coco()], _JSON, _read_coco, 10),
+        Reader("VOC XML", "voc/a.xml", [_voc()], _XML, _read_voc, 8),
+        Reader("--arg values", "arg.txt", arguments, _LITERALS, _read_arg, 4),
+        Reader("checkpoint, zip", "zip.pth", [_torch_saved(False)], [*_ZIP, *_PICKLE], _read_checkpoint, 10),
+        Reader("checkpoint, pickle", "old.pth", pickles, _PICKLE, _read_checkpoint, 10),
+        Reader("checkpoint, safetensors", "new.safetensors", safetensors, _SAFETENSORS, _read_checkpoint, 8),
         *(
-            Reader(
-                name=f"image, {kind}",
-                file=f"image.{kind.lower()}",
-                seeds=_images(kind),
-                tokens=_IMAGE,
-                read=_read_image,
-                share=6,
-            )
+            Reader(f"image, {kind}", f"image.{kind.lower()}", _images(kind), _IMAGE, _read_image, 6)
             for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
         ),
     ]
@@ -156,16 +92,14 @@ def readers() -> list[Reader]:
 # --- what is read, and what must be true of it
 
 
-def _read_manifest(path: Path) -> object:
-    manifest = Manifest.from_json(path.read_bytes(), source="model.onnx")
-    assert Manifest.from_json(manifest.to_json(), source="again") == manifest
-    return manifest
+def _read_manifest(kind: type[Manifest] | type[EngineManifest]) -> Callable[[Path], object]:
+    def read(path: Path) -> object:
+        manifest = kind.from_json(path.read_bytes(), source="it")
+        again = manifest.to_json()
+        assert kind.from_json(again if isinstance(again, bytes) else again.encode(), source="again") == manifest
+        return manifest
 
-
-def _read_engine_manifest(path: Path) -> object:
-    manifest = EngineManifest.from_json(path.read_bytes(), source="model.frcnn")
-    assert EngineManifest.from_json(manifest.to_json(), source="again") == manifest
-    return manifest
+    return read
 
 
 def _read_artifact(path: Path) -> object:
@@ -283,6 +217,11 @@ _JSON: Final = [
     *(b'"schema_version":1,', b'"\\ud800"', b'"\\u001b[2J"', b'"../../etc/passwd"', b"18446744073709551616", b"\xff"),
     *(b'"id":1,', b'"min_size":0,', b"0.1", b"-1", b"\xef\xbb\xbf", b'"a\\nb"'),
 ]
+_SAFETENSORS: Final = [*_JSON, b'"F64"', b'"data_offsets"', b'"__metadata__"']
+_TEXT: Final = [b"\n", b"\n\n", b"\x00", b"\x1b[2J", b"\xff", b"\r", "\u2028".encode(), "\u202e".encode(), b" "]
+_LITERALS: Final = [
+    *(b"=", b"(", b")", b"[" * 200, b"-" * 300, b"{", b"'", b"1e999", b"__import__('os')", b"9" * 5000),
+]
 _ZIP: Final = [b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"../x", b"/x", b"\xff" * 4]
 _ONNX: Final = [b"\x3a", b"\x72", b"\xff" * 9 + b"\x01", b"\x08\x0a", b"\x2a\x00", MANIFEST_KEY.encode(), b"\x0b\x0c"]
 _XML: Final = [
@@ -315,20 +254,13 @@ _IMAGE: Final = [
 ]
 
 
-def _engine_manifest() -> bytes:
+def _engine_file() -> tuple[bytes, bytes]:
+    """Return an artifact and its manifest."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.frcnn"
-        write_engine_file(path)
+        path = write_engine_file(Path(folder) / "model.frcnn")
         artifact = open_artifact(path)
         assert not isinstance(artifact, OnnxArtifact)
-        return artifact.manifest.to_json()
-
-
-def _engine_file() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.frcnn"
-        write_engine_file(path)
-        return path.read_bytes()
+        return path.read_bytes(), artifact.manifest.to_json()
 
 
 def tiny_onnx(*, metadata: Mapping[str, str] | None = None) -> bytes:

@@ -1,15 +1,16 @@
-"""Notice what a parser must never do: start a program, use the network, or change a file outside a folder."""
+"""Notice what a parser must never do: start a program, use the network, change files elsewhere, or fill the memory."""
 
 from __future__ import annotations
 
 import os
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["misdeeds"]
+__all__ = ["memory_below", "misdeeds"]
 
 _FORBIDDEN: Final = frozenset(
     {
@@ -53,6 +54,17 @@ def misdeeds(folder: Path) -> Iterator[list[str]]:
         yield _seen
     finally:
         _inside, sys.dont_write_bytecode = None, keeps_no_bytecode
+
+
+@contextmanager
+def memory_below(limit_bytes: int) -> Iterator[None]:
+    """Require that the block never has that many bytes of Python's memory at once."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit_bytes
+    finally:
+        tracemalloc.stop()
 
 
 def _notice(event: str, arguments: tuple[Any, ...]) -> None:
