@@ -132,11 +132,11 @@ def test_a_disk_that_is_full_is_one_error_and_the_old_file_stays(
     monkeypatch.setenv("FRCNN_CACHE_DIR", str(cache))
     with files_at_most(200):
         code = main(command(inputs, out))
-    said = capsys.readouterr().err
-    remarks = [line for line in said.splitlines() if line.startswith("warning: nothing is kept in the cache")]
-    assert remarks == [NOT_KEPT.format(cache / "kernels", "File too large")] * (name == "build"), said
-    assert (code, len(errors(said))) == (2, 1), said
-    assert errors(said)[0].startswith("error: cannot write "), said
+    printed = capsys.readouterr().err
+    warned = [line for line in printed.splitlines() if line.startswith("warning: nothing is kept in the cache")]
+    assert warned == [NOT_KEPT.format(cache / "kernels", "File too large")] * (name == "build"), printed
+    assert (code, len(errors(printed))) == (2, 1), printed
+    assert errors(printed)[0].startswith("error: cannot write "), printed
     assert out.read_text() == "old"
     assert {path for path in files(out.parent) if not path.endswith(".partial.jsonl")} == {out.name}
 
@@ -191,9 +191,9 @@ from frcnn.cli import main
 folder, *commands = json.loads(sys.argv[1])
 assert not os.access(folder, os.W_OK)
 for command in commands:
-    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()) as printed, contextlib.redirect_stdout(io.StringIO()):
         code = main(command)
-    print(json.dumps([code, said.getvalue()]))
+    print(json.dumps([code, printed.getvalue()]))
 """
 
 
@@ -211,14 +211,14 @@ def test_a_read_only_folder_is_one_error_before_the_work(inputs: Inputs, old: Ca
         out.parent.chmod(0o755)
     answers = [json.loads(line) for line in ended.stdout.splitlines()]
     assert len(answers) == len(commands)
-    for command, (code, said) in zip(commands, answers, strict=True):
-        assert code == 2 and len(errors(said)) == 1, (command, said)
-        assert errors(said)[0].startswith(("error: cannot write into the folder", "error: cannot make the folder"))
+    for command, (code, printed) in zip(commands, answers, strict=True):
+        assert code == 2 and len(errors(printed)) == 1, (command, printed)
+        assert errors(printed)[0].startswith(("error: cannot write into the folder", "error: cannot make the folder"))
     assert [path.name for path in out.parent.iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize("action", ["default", "error"])
-def test_without_home_cache_or_temporary_folder_an_artifact_is_built_with_one_remark(
+def test_without_home_cache_or_temporary_folder_an_artifact_is_built_with_one_warning(
     action: str, inputs: Inputs, tmp_path: Path
 ) -> None:
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), "/proc/nowhere")

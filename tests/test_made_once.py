@@ -37,7 +37,7 @@ def test_two_processes_that_ask_at_once_get_one_and_the_same(tmp_path: Path) -> 
     assert log.read_text() == "made\n"
 
 
-def test_what_failed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_attempt_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRCNN_TEST_FOLDERS", str(tmp_path))
 
     def fail(folder: Path) -> None:

@@ -130,7 +130,7 @@ def test_every_verb_works_without_the_internet(desk: Path, without_internet: Run
     ],
     ids=["IPv4", "IPv6", "a name", "native code", "a thread", "a child", "export --weights"],
 )
-def test_whoever_asks_for_the_internet_is_stopped(code: str, without_internet: Run) -> None:
+def test_a_process_that_asks_for_the_internet_is_killed(code: str, without_internet: Run) -> None:
     """So the test above can fail."""
     done = without_internet(code)
     assert done.returncode in (-signal.SIGSYS, 256 - signal.SIGSYS), done.stdout + done.stderr
@@ -154,7 +154,7 @@ def test_a_video_that_names_another_system_is_refused(content: str, without_inte
     assert "ImageError: clip.mp4: not a video that OpenCV can read" in done.stderr
 
 
-def test_what_stays_on_the_system_is_left_alone(without_internet: Run) -> None:
+def test_local_sockets_are_allowed(without_internet: Run) -> None:
     done = without_internet("import socket; socket.socketpair(); socket.socket(socket.AF_UNIX); print('done')")
     assert (done.stdout, done.returncode) == ("done\n", 0)
 

@@ -254,12 +254,12 @@ def test_the_plan_of_the_rooms_has_no_cycle_and_names_every_room() -> None:
 
 
 @pytest.mark.parametrize("folder", sorted({str(file.parent.relative_to(ROOT)) for _room, file in sources()}))
-def test_a_room_is_small(folder: str) -> None:
+def test_a_folder_has_few_modules(folder: str) -> None:
     modules = [file for file in (ROOT / folder).glob("*.py") if file.name != "__init__.py"]
     assert len(modules) <= MAX_MODULES
 
 
-def test_the_table_would_catch_a_wrong_import() -> None:
+def test_the_plan_finds_a_wrong_import() -> None:
     tree = ast.parse("def f():\n    import frcnn.exporter.graph.finish\n    from frcnn import runtime\n    import json")
     assert {room_of(module) for module in imported_modules(tree)} == {"exporter", "runtime", None}
     with pytest.raises(AssertionError, match="not in the wheel"):

@@ -53,7 +53,7 @@ def content(archive: Archive) -> tuple[bytes, dict[str, bytes]]:
 # --- writing
 
 
-def test_what_is_written_comes_back(path: Path) -> None:
+def test_a_written_archive_reads_the_same(path: Path) -> None:
     assert write(path) == LISTED
     archive = open_archive(path)
     assert tuple(archive.entries) == tuple(PARTS)
@@ -123,7 +123,7 @@ def test_an_interrupt_in_the_middle_of_writing_leaves_nothing(path: Path, monkey
     assert not list(path.parent.iterdir())
 
 
-def test_a_file_that_changes_while_it_is_packed_is_noticed(path: Path, tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_packed_is_refused(path: Path, tmp_path: Path) -> None:
     source = tmp_path / "engine"
     for changed in (b"12345678X", b"1234X678", b"1234"):
         source.write_bytes(b"12345678")
@@ -141,13 +141,13 @@ def test_a_file_that_changes_while_it_is_packed_is_noticed(path: Path, tmp_path:
     "names",
     [["a", "a"], ["a", "A"], ["manifest.json"], ["../a"], ["/a"], ["a//b"], ["a\\b"], ["a/.b"], [""], ["a", "a/b"]],
 )
-def test_names_that_cannot_be_read_again_are_not_written(path: Path, names: list[str]) -> None:
+def test_invalid_part_names_are_not_written(path: Path, names: list[str]) -> None:
     with pytest.raises(ValueError, match="parts: the entry"):
         write_archive(path, MANIFEST, [(name, b"") for name in names])
     assert not path.exists()
 
 
-def test_a_path_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="it is a folder"):
         write(tmp_path)
 
@@ -155,7 +155,7 @@ def test_a_path_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> No
 # --- reading
 
 
-def test_a_part_is_read_as_it_is_listed_or_not_at_all(path: Path) -> None:
+def test_a_part_that_differs_from_its_listing_is_refused(path: Path) -> None:
     name = "engines/0.engine"
     write(path)
     archive = open_archive(path)
@@ -201,7 +201,7 @@ def test_a_file_that_was_changed_since_it_was_opened_has_no_hash(path: Path, cha
         archive.sha256()
 
 
-def test_what_is_an_archive_is_told_by_its_first_bytes(path: Path, tmp_path: Path, valid: bytes) -> None:
+def test_an_archive_is_recognised_by_its_first_bytes(path: Path, tmp_path: Path, valid: bytes) -> None:
     for data, expected in (
         (valid, True),
         (valid[:60], True),
@@ -261,7 +261,7 @@ HOSTILE: dict[str, tuple[Entries, str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_entries_that_we_never_write_are_refused(path: Path, kind: str) -> None:
+def test_unusual_zip_entries_are_refused(path: Path, kind: str) -> None:
     entries, message = HOSTILE[kind]
     with zipfile.ZipFile(path, "w") as archive, pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *_, **__: None)  # zipfile remarks on a name that is there twice
@@ -347,14 +347,14 @@ def test_an_archive_without_a_manifest_or_with_another_first_is_refused(path: Pa
             open_archive(path)
 
 
-def test_every_truncation_is_noticed(path: Path, valid: bytes) -> None:
+def test_every_truncated_archive_is_refused(path: Path, valid: bytes) -> None:
     for length in range(0, len(valid), 3):
         path.write_bytes(valid[:length])
         with pytest.raises(ArtifactError):
             open_archive(path)
 
 
-def test_what_cannot_be_read_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_artifact_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such file"):
         open_archive(tmp_path / "missing")
     with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
@@ -434,7 +434,7 @@ def _edited(data: bytes, kind: str, at: int, other: int, new: bytes) -> bytes:
 @given(damage=damages())
 @example(damage=lambda data: data + data)
 @example(damage=lambda data: data[:-22] + data[-22:] * 2)
-def test_damage_changes_nothing_or_is_noticed(
+def test_a_damaged_archive_reads_the_same_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, valid: bytes, damage: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.frcnn"
@@ -443,7 +443,7 @@ def test_damage_changes_nothing_or_is_noticed(
         assert content(open_archive(path)) == (MANIFEST, PARTS)
 
 
-def test_every_flipped_bit_changes_nothing_or_is_noticed(path: Path, valid: bytes) -> None:
+def test_an_archive_with_a_flipped_bit_reads_the_same_or_is_refused(path: Path, valid: bytes) -> None:
     noticed = 0
     for at in range(0, len(valid) * 8, 11):
         path.write_bytes(patched(valid, {at // 8: bytes([valid[at // 8] ^ (1 << at % 8)])}))

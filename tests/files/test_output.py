@@ -52,14 +52,14 @@ def test_success_replaces_the_file(target: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
-def test_failure_keeps_the_old_file_and_leaves_nothing_else(target: Path, failure: type[BaseException]) -> None:
+def test_a_failure_keeps_the_old_file_alone(target: Path, failure: type[BaseException]) -> None:
     with pytest.raises(failure):
         write_half_and(failure(), target)
     assert target.read_text() == "old"
     assert files_in(target.parent) == ["model.onnx"]
 
 
-def test_failure_leaves_nothing_where_nothing_was(tmp_path: Path) -> None:
+def test_a_failure_leaves_no_new_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stop"):
         write_half_and(ValueError("stop"), tmp_path / "a.json")
     assert files_in(tmp_path) == []
@@ -72,7 +72,7 @@ def test_the_temporary_file_is_beside_the_target_and_has_its_suffix(target: Path
         assert temporary.name.startswith(".")
 
 
-def test_two_writers_of_one_file_do_not_meet(target: Path) -> None:
+def test_two_writers_of_one_file_do_not_mix(target: Path) -> None:
     with replacing(target) as first, replacing(target) as second:
         assert first != second
         first.write_text("first")
@@ -81,7 +81,7 @@ def test_two_writers_of_one_file_do_not_meet(target: Path) -> None:
     assert files_in(target.parent) == ["model.onnx"]
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next(target: Path) -> None:
+def test_the_next_writer_removes_the_files_of_a_killed_one(target: Path) -> None:
     for number in (1, 2):
         (target.parent / f".model.{number}.tmp.onnx").write_text("half of the ne")
     with replacing(target) as temporary:
@@ -91,7 +91,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(target: Path) -> None:
     assert files_in(target.parent) == ["model.onnx"]
 
 
-def test_what_another_put_in_the_way_is_left_alone(target: Path) -> None:
+def test_links_and_folders_in_the_way_are_left_alone(target: Path) -> None:
     victim, link = target.with_name("victim"), target.with_name(".model.1.tmp.onnx")
     victim.write_text("theirs")
     link.symlink_to(victim)
@@ -136,7 +136,7 @@ def test_killed_at_each_of_its_steps_a_writer_leaves_the_old_file_or_the_new(tmp
 
 
 @pytest.mark.slow
-def test_many_writers_of_one_file_some_of_them_killed(tmp_path: Path) -> None:
+def test_concurrent_and_killed_writers_leave_a_whole_file(tmp_path: Path) -> None:
     target = tmp_path / "out" / "a.json"
     (tmp_path / "out").mkdir()
     write_text(target, "a" * 20_000)
@@ -189,7 +189,7 @@ def test_a_folder_that_refuses_is_named_in_the_error(tmp_path: Path, monkeypatch
         writable_folder(tmp_path)
 
 
-def test_a_full_disk_is_an_error_of_ours(target: Path) -> None:
+def test_a_full_disk_is_an_output_error(target: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*model\.onnx: No space left on device"), replacing(target):
         raise OSError(28, "No space left on device")
     assert target.read_text() == "old"

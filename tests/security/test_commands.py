@@ -94,7 +94,7 @@ def test_a_hostile_model_is_an_error_of_one_line_with_a_hint(work, capfd, kind, 
     assert not list((work / "out").iterdir())
 
 
-def test_a_weird_answer_of_a_model_is_an_error_and_leaves_no_results(work, capfd):
+def test_invalid_detections_are_an_error_and_leave_no_results(work, capfd):
     (work / "model.onnx").write_bytes(answering(scores=(float("nan"), 0)).SerializeToString())
     out = work / "out"
     line = refused(work, capfd, "detect", "model.onnx", "photo.png", "-o", out, "--json", out / "a.json")
@@ -169,7 +169,7 @@ def test_names_of_images_steer_no_terminal(work, capfd):
     assert code == 1 and "a\\x1b[2J" in out and "[/bold]: no such file" in err
 
 
-def test_a_name_that_is_no_text_is_shown_as_escapes(work, capfd):
+def test_a_file_name_that_is_not_utf8_is_shown_as_escapes(work, capfd):
     name = b"a\xff.png".decode("utf-8", "surrogateescape")
     (work / "photo.png").rename(work / name)
     code, out, _ = run(work, capfd, "detect", "model.onnx", work / name)
@@ -183,7 +183,7 @@ def test_markup_in_names_is_shown_as_it_is(work, capfd):
     assert code == 0 and "model [/red] [bold]\\.onnx" in out
 
 
-def test_what_somebody_wrote_into_a_manifest_steers_no_terminal(work, capfd):
+def test_text_of_a_manifest_steers_no_terminal(work, capfd):
     manifest = Manifest.from_json(GOOD.replace('cat"', 'c\u202eat[/bold]"'), source="it")
     (work / "model.onnx").write_bytes(answering(manifest=manifest).SerializeToString())
     code, out, _ = run(work, capfd, "inspect", "model.onnx")
@@ -204,7 +204,7 @@ PART_NAMES = ["../evil", "/evil", "a/../../evil", "..\\evil", "C:evil", ".hidden
 
 
 @pytest.mark.parametrize("name", PART_NAMES)
-def test_unpack_writes_no_part_with_a_name_that_leads_anywhere(work, capfd, name):
+def test_unpack_refuses_part_names_outside_the_folder(work, capfd, name):
     """Both the zip and its manifest name it, so that only the names are wrong."""
     engine = write_engine_file(work / "good.frcnn")
     with zipfile.ZipFile(engine) as archive:

@@ -80,7 +80,7 @@ def test_a_fault_is_noticed(read, tmp_path, monkeypatch):
     assert tally.faults[0].what.startswith(FAULTS[read])
 
 
-def test_an_error_of_ours_is_none(tmp_path):
+def test_an_error_of_frcnn_is_no_fault(tmp_path):
     def refuse(_path):
         raise UsageError("no", hint="yes")
 

@@ -124,14 +124,14 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(%pipe%t
 
 
 @pytest.mark.parametrize("name", ["a.eps", "a.jpg", "a.png"])
-def test_postscript_is_no_image_and_starts_nothing(tmp_path, name):
+def test_postscript_is_refused_and_starts_no_program(tmp_path, name):
     path = written(tmp_path, EPS, name)
     with misdeeds(tmp_path) as seen, pytest.raises(ImageError, match="not an image in a format that Pillow reads"):
         decode_file(path)
     assert seen == []
 
 
-def test_what_pillow_remarks_on_a_damaged_file_is_not_printed(tmp_path, capfd):
+def test_warnings_of_pillow_on_a_damaged_file_are_not_printed(tmp_path, capfd):
     buffer = io.BytesIO()
     Image.new("RGB", (7, 5)).save(buffer, "TIFF")
     data = bytearray(buffer.getvalue())
@@ -149,7 +149,7 @@ class Broken(Image.Image):
         raise ZeroDivisionError("a fault")
 
 
-def test_any_fault_of_a_reader_is_an_unusable_image():
+def test_an_exception_of_a_decoder_is_an_image_error():
     broken = Broken()
     broken._mode, broken._size = "RGB", (2, 2)
     with pytest.raises(ImageError, match="it: the image cannot be decoded: a fault"):

@@ -71,7 +71,7 @@ def require_manifest_or_one_line(kind, tree):
 @pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=150)
-def test_any_value_in_any_place_of_a_models_manifest(data):
+def test_any_value_in_a_models_manifest_is_read_or_refused(data):
     place = data.draw(st.sampled_from(list(places(SOURCE))))
     require_manifest_or_one_line(Manifest, with_value(SOURCE, place, data.draw(ANY_JSON)))
 
@@ -79,7 +79,7 @@ def test_any_value_in_any_place_of_a_models_manifest(data):
 @pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=150)
-def test_any_value_in_any_place_of_an_artifacts_manifest(engine, data):
+def test_any_value_in_an_artifacts_manifest_is_read_or_refused(engine, data):
     place = data.draw(st.sampled_from(list(places(engine))))
     require_manifest_or_one_line(EngineManifest, with_value(engine, place, data.draw(ANY_JSON)))
 
@@ -120,6 +120,6 @@ def test_labels_with_control_characters_never_get_into_a_file():
 
 
 @given(st.text(st.characters(), max_size=50))
-def test_what_is_printable_is_one_line_that_steers_nothing(text):
+def test_printable_text_is_one_line_without_control_characters(text):
     assert printable(text).isprintable()
     assert printable(text) == text or not text.isprintable()

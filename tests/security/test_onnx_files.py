@@ -59,18 +59,18 @@ def test_a_model_with_values_in_another_file_is_refused(tmp_path, place, reader)
         assert SECRET.decode() not in str(raised.value)
 
 
-def test_a_whole_model_has_none():
+def test_a_whole_model_has_no_external_tensor():
     assert external_tensor(answering().SerializeToString()) is None
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_make_the_walk_anything_but_a_value_error(data):
+def test_random_bytes_are_read_or_raise_a_value_error(data):
     with suppress(ValueError):
         external_tensor(data)
 
 
 @given(cut=st.integers(0, 3000))
-def test_a_model_that_is_cut_anywhere_is_no_whole_one(cut):
+def test_a_truncated_model_is_never_taken_for_another(cut):
     model = answering()
     model.graph.initializer.append(secret_tensor("../x", 3))
     data = model.SerializeToString()
@@ -122,7 +122,7 @@ def test_an_absurd_size_takes_no_memory(tmp_path, number):
         {"min_size": 2**63 - 1, "max_size": 2**63 - 1},
     ],
 )
-def test_a_model_that_wants_absurd_images_is_given_none(tmp_path, change):
+def test_a_model_that_wants_absurd_canvases_is_refused(tmp_path, change):
     text = source_manifest(precision="fp32")
     record = msgspec.to_builtins(text)
     record["model"]["transform"] |= change
@@ -150,14 +150,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_an_answer_that_is_none_is_refused_and_names_the_image(tmp_path, what):
+def test_invalid_detections_are_refused_and_name_the_image(tmp_path, what):
     changes, message = WRONG[what]
     with Detector.load(saved(tmp_path, answering(**changes))) as detector, pytest.raises(ArtifactError) as raised:
         detector([GREY])
     assert raised.value.message == f"images[0]: the model's output is invalid: {message}"
 
 
-def test_what_lies_beyond_the_count_means_nothing(tmp_path):
+def test_rows_beyond_the_count_are_ignored(tmp_path):
     model = answering(boxes=((1, 2, 30, 40), (NAN,) * 4), scores=(0.9, NAN), labels=(1, -7))
     with Detector.load(saved(tmp_path, model)) as detector:
         (found,) = detector([GREY])
@@ -168,7 +168,7 @@ def test_what_lies_beyond_the_count_means_nothing(tmp_path):
 @pytest.mark.parametrize(
     "part", ["backbone", "rpn.head.bbox_pred", "box_predictor.cls_score", "box_predictor.bbox_pred"]
 )
-def test_damaged_weights_of_a_whole_detector_give_no_box_that_is_none(exports, tmp_path, part, value):
+def test_damaged_weights_give_finite_detections(exports, tmp_path, part, value):
     """In the graph every comparison with NaN is false, so nothing is found; an export with such weights is refused."""
     model = onnx.load(exports("resnet50_fpn").path)
     weights = [tensor for tensor in model.graph.initializer if part in tensor.name]
@@ -190,7 +190,7 @@ def test_damaged_weights_of_a_whole_detector_give_no_box_that_is_none(exports, t
         {"labels": (1, 2, 3)},
     ],
 )
-def test_answers_of_other_shapes_are_refused(tmp_path, changes):
+def test_outputs_of_other_shapes_are_refused(tmp_path, changes):
     with (
         Detector.load(saved(tmp_path, answering(**changes))) as detector,
         pytest.raises(ArtifactError, match=r"expected the outputs of a detector, got num_detections \(1,\), boxes"),

@@ -35,7 +35,7 @@ def test_a_list_of_other_files_is_no_video(folder, kind, suffix):
         open_video(path)
 
 
-def test_a_name_that_stands_for_many_files_does_not(folder):
+def test_a_name_with_a_pattern_opens_no_other_files(folder):
     for number in range(3):
         cv2.imwrite(str(folder / "one.png"), np.zeros((8, 8, 3), np.uint8))
         (folder / "one.png").rename(folder / f"a{number:02d}.mp4")
@@ -44,7 +44,7 @@ def test_a_name_that_stands_for_many_files_does_not(folder):
         open_video(folder / "a%02d.mp4")
 
 
-def test_the_limit_counts_for_frames_too(folder):
+def test_max_pixels_limits_video_frames(folder):
     with pytest.raises(ImageSizeError, match="frames of 48x64 are 3,072 pixels, more than the limit of 3,071"):
         open_video(folder / "good.mp4", max_pixels=3071)
     assert open_video(folder / "good.mp4", max_pixels=3072).frame_count == 3

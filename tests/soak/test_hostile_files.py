@@ -25,7 +25,7 @@ WORKERS = min(2, len(os.sched_getaffinity(0)))
 MAX_GROWN_BYTES = 1 << 30
 
 
-def test_a_worker_that_dies_is_told_of_and_replaced(tmp_path):
+def test_a_worker_that_dies_is_reported_and_replaced(tmp_path):
     """Show that a crash would be seen: one worker is killed from outside."""
     few, result = [reader for reader in readers() if reader.name in ("label file", "--arg values")], []
     thread = threading.Thread(

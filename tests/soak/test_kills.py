@@ -51,14 +51,14 @@ def tally() -> dict[str, dict[str, int]]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for a run that must end well; return what it said."""
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    return said
+    """Wait for a run that must end well; return what it printed."""
+    _, printed = process.communicate(timeout=600)
+    assert process.returncode == 0, printed
+    return printed
 
 
 def killed_after(process: subprocess.Popen[str], after_s: float) -> str:
-    """Kill a run unless it ends before; return what it said."""
+    """Kill a run unless it ends before; return what it printed."""
     try:
         return process.communicate(timeout=after_s)[1]
     except subprocess.TimeoutExpired:
@@ -118,18 +118,18 @@ def test_nothing_is_lost(
         started = time.monotonic()
         if attack % 2:
             process = run(command, folder=out, at=1 + int(share * touches))
-            _, said = process.communicate(timeout=600)
+            _, printed = process.communicate(timeout=600)
         else:
             process = run(command, folder=out)
-            said = killed_after(process, share * duration_s)
+            printed = killed_after(process, share * duration_s)
         if process.returncode == -signal.SIGKILL:
             kind, leftovers = state_of(out, before, undisturbed, verb)
             counts += Counter({"kills": 1, f"found {kind}": 1, "leftovers": leftovers})
         else:  # it ended before, on a quieter system or with less to make: that is how long a run is, then
-            assert process.returncode == 0, said
+            assert process.returncode == 0, printed
             counts["ended before"] += 1
             if attack % 2:
-                touches = int(said.split()[-1])
+                touches = int(printed.split()[-1])
             else:
                 duration_s = time.monotonic() - started
         is_own = (out / "resume.pth").exists() and not (before and same(out / "resume.pth", before / "resume.pth"))

@@ -105,7 +105,7 @@ WRONG: dict[str, tuple[tuple[str | int, ...], object, str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_a_manifest_must_not_say(kind: str) -> None:
+def test_invalid_fields_of_a_manifest_are_refused(kind: str) -> None:
     path, value, message = WRONG[kind]
     with pytest.raises(ArtifactError, match=re.escape(message)) as raised:
         read_changed(*path, value=value)
@@ -114,7 +114,7 @@ def test_what_a_manifest_must_not_say(kind: str) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"a":' * 100_000])
-def test_what_is_no_manifest(text: bytes) -> None:
+def test_invalid_json_is_refused(text: bytes) -> None:
     with pytest.raises(ArtifactError, match=r"^a\.frcnn: the manifest is damaged"):
         EngineManifest.from_json(text, source="a.frcnn")
 
@@ -137,7 +137,7 @@ def test_part_names_that_are_not(name: str) -> None:
     assert re.match(PART_NAME, name) is None
 
 
-def test_a_kernel_part_says_what_it_is_for() -> None:
+def test_a_kernel_part_is_named_by_kernel_and_architecture() -> None:
     names = [kernel_part("grouped_nms_mask", "0af3", "sm_89"), kernel_part("preprocess", "0af3", "compute_75")]
     assert names == ["kernels/grouped_nms_mask-0af3.sm_89.cubin", "kernels/preprocess-0af3.compute_75.ptx"]
     assert all(re.match(PART_NAME, name) for name in names)

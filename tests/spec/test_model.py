@@ -183,7 +183,7 @@ def test_a_label_has_a_name_or_its_number() -> None:
 
 
 @pytest.mark.parametrize("canvases", [None, ((800, 1344),), ((800, 1344), (1344, 800))])
-def test_a_manifest_survives_the_way_through_json(canvases: tuple[Size, ...] | None) -> None:
+def test_a_manifest_is_equal_after_json(canvases: tuple[Size, ...] | None) -> None:
     before = manifest(canvases=canvases, source_sha256="00" * 32)
     assert Manifest.from_json(before.to_json(), source="model.onnx") == before
 
@@ -222,7 +222,7 @@ def test_a_record_of_any_kind_is_read_by_its_version() -> None:
         ('{"schema_version": 3}', "a.stamp: the manifest is damaged: .*count", "stamp it again"),
     ],
 )
-def test_what_is_no_such_record_says_how_to_make_one(text: str, message: str, hint: str) -> None:
+def test_an_invalid_record_is_refused_with_a_hint(text: str, message: str, hint: str) -> None:
     with pytest.raises(ArtifactError, match=message) as caught:
         read_stamp(text)
     assert caught.value.hint.startswith(hint)
@@ -301,7 +301,7 @@ def test_another_schema_version_says_both(version: int) -> None:
     ],
     ids=lambda text: str(text[:24]),
 )
-def test_what_is_no_manifest_is_an_error_of_ours(text: str | bytes) -> None:
+def test_invalid_json_is_an_artifact_error(text: str | bytes) -> None:
     with pytest.raises(ArtifactError, match=r"^model\.onnx: the manifest is damaged"):
         Manifest.from_json(text, source="model.onnx")
 
@@ -314,6 +314,6 @@ def test_a_field_given_twice_is_refused(again: str) -> None:
 
 
 @given(text=st.text(max_size=200) | st.binary(max_size=200))
-def test_no_text_makes_anything_but_our_error(text: str | bytes) -> None:
+def test_random_text_is_an_artifact_error(text: str | bytes) -> None:
     with pytest.raises(ArtifactError):
         Manifest.from_json(text, source="model.onnx")

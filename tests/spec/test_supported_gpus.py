@@ -31,7 +31,7 @@ def test_the_list_is_that_of_the_installed_tensorrt_rtx() -> None:
 
 
 @pytest.mark.parametrize("capability", NAMED)
-def test_a_gpu_that_tensorrt_rtx_can_be_told_to_build_for(capability: str) -> None:
+def test_tensorrt_rtx_serves_each_gpu_of_its_list(capability: str) -> None:
     assert serves("tensorrt-rtx", capability)
     assert runs_on("tensorrt-rtx", (capability,), capability)
     assert not runs_on("tensorrt-rtx", tuple(name for name in NAMED if name != capability), capability)
@@ -39,14 +39,14 @@ def test_a_gpu_that_tensorrt_rtx_can_be_told_to_build_for(capability: str) -> No
 
 
 @pytest.mark.parametrize("capability", LATER)
-def test_a_later_gpu_runs_what_is_built_for_none_in_particular(capability: str) -> None:
+def test_a_later_gpu_runs_engines_built_for_the_default(capability: str) -> None:
     assert serves("tensorrt-rtx", capability)
     assert runs_on("tensorrt-rtx", (), capability)
     assert not runs_on("tensorrt-rtx", NAMED, capability)
 
 
 @pytest.mark.parametrize("capability", UNSERVED)
-def test_any_other_gpu_is_tensorrts(capability: str) -> None:
+def test_other_gpus_are_served_by_tensorrt_only(capability: str) -> None:
     assert not serves("tensorrt-rtx", capability)
     assert not runs_on("tensorrt-rtx", (), capability)
     assert not runs_on("tensorrt-rtx", (capability,), capability)
@@ -55,7 +55,7 @@ def test_any_other_gpu_is_tensorrts(capability: str) -> None:
     assert not runs_on("tensorrt", ("8.9",), capability)
 
 
-def test_what_is_said() -> None:
+def test_messages_name_the_gpus_and_the_alternative() -> None:
     assert refusal("9.0") == (
         "TensorRT-RTX serves GPUs of compute capability 7.5, 8.0, 8.6, 8.9, 12.0, 12.1 and later, not 9.0"
     )

@@ -11,9 +11,8 @@ import msgspec
 import onnx
 import pytest
 import torch
-from PIL import Image
 from support.engine_files import static_profile, write_engine_file
-from support.images import SHAPES, photographs
+from support.images import SHAPES
 
 from frcnn.cli import main
 from frcnn.runtime import Detector
@@ -38,22 +37,6 @@ def build(min_size: int = 160, score: float = 0.2):
 @pytest.fixture
 def model_path(exports) -> Path:
     return exports(FAMILY).path
-
-
-@pytest.fixture
-def checkpoint(exports, tmp_path) -> Path:
-    path = tmp_path / "checkpoint.pth"
-    torch.save(exports(FAMILY).model.state_dict(), path)
-    return path
-
-
-@pytest.fixture
-def images(tmp_path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i, shape in enumerate(SHAPES):
-        Image.fromarray(photographs(shape)[i]).save(folder / f"{i}.png")
-    return folder
 
 
 @pytest.fixture
@@ -143,7 +126,7 @@ def test_json_on_standard_output_is_all_there_is(compare, capsys):
         (["--threads", "0"], "--threads: expected 1 or more, got 0"),
     ],
 )
-def test_limits_that_make_no_sense_are_refused(options, message, compare, capsys):
+def test_invalid_limits_are_refused(options, message, compare, capsys):
     assert compare(*options) == 2
     assert message in capsys.readouterr().err
 

@@ -32,15 +32,6 @@ def found(exports) -> list[dict[str, torch.Tensor]]:
 
 
 @pytest.fixture
-def images(tmp_path) -> Path:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i, shape in enumerate(SHAPES):
-        Image.fromarray(photographs(shape)[i]).save(folder / f"{i}.png")
-    return folder
-
-
-@pytest.fixture
 def document(found) -> dict[str, Any]:
     """Annotations without a fault: all that eager finds."""
     labels = sorted({int(label) for image in found for label in image["labels"]})
@@ -52,13 +43,6 @@ def document(found) -> dict[str, Any]:
     images = [{"id": i, "file_name": f"{i}.png", "height": s[0], "width": s[1]} for i, s in enumerate(SHAPES)]
     categories = [{"id": label, "name": f"thing {label}"} for label in labels]
     return {"images": images, "annotations": annotations, "categories": categories}
-
-
-@pytest.fixture
-def checkpoint(exports, tmp_path) -> Path:
-    path = tmp_path / "checkpoint.pth"
-    torch.save(exports(FAMILY).model.state_dict(), path)
-    return path
 
 
 @pytest.fixture
@@ -86,7 +70,7 @@ def measured(evaluate, tmp_path, capsys) -> Callable[..., dict[str, Any]]:
     return run
 
 
-def test_the_models_own_boxes_are_worth_1(measured, exports):
+def test_the_models_own_boxes_score_1(measured, exports):
     result = measured()
     assert result["exit"] == 0
     assert (result["AP"], result["AP50"], result["AR100"]) == (1.0, 1.0, 1.0)
@@ -101,7 +85,7 @@ def test_the_models_own_boxes_are_worth_1(measured, exports):
     assert {"frcnn", "faster-coco-eval", "onnxruntime"} <= set(result["versions"])
 
 
-def test_boxes_that_are_a_fifth_too_wide(measured, document):
+def test_boxes_that_are_a_fifth_too_wide_pass_seven_thresholds(measured, document):
     """An IoU of 5/6: enough for seven of the ten thresholds, 0.50 to 0.80."""
     for annotation in document["annotations"]:
         annotation["bbox"][2] *= 1.2
@@ -112,7 +96,7 @@ def test_boxes_that_are_a_fifth_too_wide(measured, document):
     assert only["AP75"] > 0
 
 
-def test_objects_that_nobody_finds(measured, document):
+def test_objects_that_are_not_found_halve_recall(measured, document):
     """As many again that are not there: half of what is to be found is found, at any IoU."""
     extra = [annotation | {"bbox": [0, 0, 3, 3]} for annotation in document["annotations"]]
     document["annotations"] += extra
@@ -120,7 +104,7 @@ def test_objects_that_nobody_finds(measured, document):
     assert (result["AR100"], result["AP"]) == (0.5, pytest.approx(51 / 101))
 
 
-def test_eager_beside_it_and_no_difference(measured, checkpoint, tmp_path, capsys):
+def test_equal_models_do_not_differ_from_eager(measured, checkpoint, tmp_path, capsys):
     result = measured("--checkpoint", checkpoint, *ARCH, "--limit", "0.001", "-o", tmp_path / "differences")
     assert result["exit"] == 0
     assert (result["eager"]["AP"], result["difference"]["AP"], result["passed"]) == (1.0, 0.0, True)
@@ -132,7 +116,7 @@ def test_eager_beside_it_and_no_difference(measured, checkpoint, tmp_path, capsy
     assert list((tmp_path / "differences").iterdir()) == []
 
 
-def test_another_checkpoint_differs_and_that_is_drawn(measured, checkpoint, tmp_path, capsys):
+def test_differences_to_another_checkpoint_are_drawn(measured, checkpoint, tmp_path, capsys):
     weights = torch.load(checkpoint, weights_only=True)
     weights["roi_heads.box_predictor.cls_score.weight"] *= 1.3
     torch.save(weights, checkpoint)
@@ -146,7 +130,7 @@ def test_another_checkpoint_differs_and_that_is_drawn(measured, checkpoint, tmp_
     assert "2 images, of 3 (--draw-max), with differences scoring 0 or more" in capsys.readouterr().err
 
 
-def test_the_limit_decides_by_how_much(monkeypatch, measured, checkpoint, capsys):
+def test_a_fall_of_ap_beyond_the_limit_is_exit_code_1(monkeypatch, measured, checkpoint, capsys):
     """The model is made to miss every second detection that eager has."""
     from frcnn.benchmarks.accuracy import scoring
 
@@ -204,7 +188,7 @@ def test_an_interruption_keeps_what_was_measured(measured, monkeypatch, checkpoi
     assert "interrupted" in captured.err
 
 
-def test_voc_folders(exports, images, found, tmp_path, capsys):
+def test_a_folder_of_voc_annotations_is_read(exports, images, found, tmp_path, capsys):
     folder = tmp_path / "Annotations"
     folder.mkdir()
     for i, image in enumerate(found):
@@ -229,7 +213,7 @@ def test_json_on_standard_output_is_all_there_is(evaluate, capsys):
     assert json.loads(capsys.readouterr().out)["AP"] == 1.0
 
 
-def test_tables(evaluate, capsys):
+def test_without_json_tables_are_printed(evaluate, capsys):
     assert evaluate() == 0
     out = capsys.readouterr().out
     assert "3 images" in out and "thing 1" in out and "1.0000" in out
@@ -248,26 +232,26 @@ def test_tables(evaluate, capsys):
         (["--json", "."], "cannot write .: it is a folder"),
     ],
 )
-def test_options_that_make_no_sense(options, message, evaluate, capsys):
+def test_invalid_options_are_refused(options, message, evaluate, capsys):
     assert evaluate(*options) == 2
     assert f"error: {message}" in capsys.readouterr().err
 
 
-def test_annotations_without_objects_of_the_models_classes(evaluate, document, capsys):
+def test_annotations_without_objects_of_the_models_classes_are_refused(evaluate, document, capsys):
     for annotation in document["annotations"]:
         annotation["iscrowd"] = 1
     assert evaluate() == 2
     assert "there is nothing to measure against" in capsys.readouterr().err
 
 
-def test_only_broken_images(evaluate, images, capsys):
+def test_only_broken_images_are_an_error(evaluate, images, capsys):
     for path in images.iterdir():
         path.write_bytes(b"no image")
     assert evaluate() == 2
     assert "error: none of the 3 images could be used" in capsys.readouterr().err
 
 
-def test_another_checkpoint_is_refused(evaluate, checkpoint, tmp_path, capsys):
+def test_a_checkpoint_of_another_model_is_refused(evaluate, checkpoint, tmp_path, capsys):
     builder = tmp_path / "builder.py"
     builder.write_text(
         "from support.families import resnet50_fpn\n\ndef build():\n    model = resnet50_fpn()\n"

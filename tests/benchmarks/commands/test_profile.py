@@ -7,9 +7,7 @@ import re
 
 import msgspec
 import pytest
-from PIL import Image
 from support.engine_files import static_profile, write_engine_file
-from support.images import SHAPES, photographs
 
 from frcnn.benchmarks.profile import page
 from frcnn.benchmarks.profile.profile import SCHEMA_VERSION, STAGES, Profile
@@ -18,15 +16,6 @@ from frcnn.errors import ArtifactError
 from frcnn.runtime import Detector
 
 FAMILY = "resnet18_fpn_max"
-
-
-@pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i, shape in enumerate(SHAPES):
-        Image.fromarray(photographs(shape)[i]).save(folder / f"{i}.png")
-    return folder
 
 
 @pytest.fixture
@@ -50,7 +39,7 @@ def measured(profile, tmp_path):
     return run
 
 
-def test_the_table_the_json_and_the_chart_say_the_same(measured, exports, images, tmp_path, capsys):
+def test_table_json_and_chart_show_the_same_profile(measured, exports, images, tmp_path, capsys):
     found = measured("--images", images, "--top", "7")
     path = exports(FAMILY).path
     assert found.schema_version == SCHEMA_VERSION == 1
@@ -64,14 +53,14 @@ def test_the_table_the_json_and_the_chart_say_the_same(measured, exports, images
     assert found.total_ms == pytest.approx(sum(stage.ms for stage in found.stages))
     assert sum(stage.layers for stage in found.stages) == len(found.layers)
     assert [layer.ms for layer in found.layers] == sorted((layer.ms for layer in found.layers), reverse=True)
-    said = capsys.readouterr()
-    assert f"the slowest 7 of {len(found.layers)} layers" in said.out
-    assert all(layer.name in said.out for layer in found.layers[:7])
-    assert found.layers[7].name not in said.out
+    printed = capsys.readouterr()
+    assert f"the slowest 7 of {len(found.layers)} layers" in printed.out
+    assert all(layer.name in printed.out for layer in found.layers[:7])
+    assert found.layers[7].name not in printed.out
     assert re.search(
-        r"the network takes [\d.,]+ ms without the profiler and [\d.,]+ ms with it \([+-]\d+%, -?[\d.]+ us", said.out
+        r"the network takes [\d.,]+ ms without the profiler and [\d.,]+ ms with it \([+-]\d+%, -?[\d.]+ us", printed.out
     )
-    assert "image(s) left out" in said.err
+    assert "image(s) left out" in printed.err
     chart = (tmp_path / "out" / "chart.html").read_text()
     assert chart.startswith("<!doctype html>") and "<script" not in chart
     assert re.findall(r"(?:src|href)=\"(?!#)", chart) == []
@@ -83,21 +72,21 @@ def test_the_table_the_json_and_the_chart_say_the_same(measured, exports, images
 
 def test_json_on_standard_output_is_alone_there(profile, capsys):
     assert profile("--threads", "1", "--json", "-", "--batch", "2", "--size", "160x224") == 0
-    said = capsys.readouterr()
-    found = msgspec.json.decode(said.out, type=Profile)
+    printed = capsys.readouterr()
+    found = msgspec.json.decode(printed.out, type=Profile)
     assert (found.batch, found.canvas) == (2, (160, 224))
     assert "decode" not in {stage.name for stage in found.stages}  # ours are in memory
     assert len(found.images) == 4
     assert found.source != "given"
-    assert said.err.splitlines()[-1].endswith("chart.html")
+    assert printed.err.splitlines()[-1].endswith("chart.html")
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_exit_code_is_1(profile, images, capsys):
     (images / "broken.png").write_bytes(b"nothing")
     assert profile("--threads", "1", "--images", images) == 1
-    said = capsys.readouterr()
-    assert "broken.png" in said.err and said.err.startswith("warning: skipped")
-    assert "the slowest 20 of" in said.out
+    printed = capsys.readouterr()
+    assert "broken.png" in printed.err and printed.err.startswith("warning: skipped")
+    assert "the slowest 20 of" in printed.out
 
 
 def test_names_from_a_model_cannot_be_markup(measured):
@@ -126,18 +115,18 @@ def test_names_from_a_model_cannot_be_markup(measured):
         (["--json", "a.html", "--chart", "a.html"], "the model, --chart and --json are not three different files"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_line(profile, options, message, tmp_path, monkeypatch, capsys):
+def test_invalid_options_are_refused_in_one_line(profile, options, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert profile(*options) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    lines = said.err.splitlines()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.splitlines()
     assert lines[0].startswith(f"error: {message}")
     assert len(lines) <= 2 and all(line.startswith("hint: ") for line in lines[1:])
     assert not (tmp_path / "out" / "chart.html").exists()
 
 
-def test_a_model_that_is_none_and_a_chart_over_the_model(profile, tmp_path, capsys):
+def test_a_broken_model_is_refused_and_never_overwritten(profile, tmp_path, capsys):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"nothing")
     assert profile(model=path) == 2
@@ -162,7 +151,7 @@ def engine_file(exports, tmp_path):
         (["--provider", "cuda"], "provider: an engine runs on the GPU, by TensorRT, got 'cuda'"),
     ],
 )
-def test_options_that_an_engine_has_no_use_for(profile, engine_file, options, message, capsys):
+def test_options_of_onnx_models_are_refused_for_an_engine(profile, engine_file, options, message, capsys):
     assert profile(*options, model=engine_file) == 2
     assert message in capsys.readouterr().err.splitlines()[0]
 
@@ -175,8 +164,8 @@ def test_without_a_gpu_an_engine_is_refused_as_loading_it_is(profile, engine_fil
     else:
         pytest.skip("this system has a GPU")
     assert profile(model=engine_file) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
+    printed = capsys.readouterr()
+    assert printed.out == ""
     assert "CUDA" in expected.message or "NVIDIA" in expected.message
-    lines = said.err.splitlines()
+    lines = printed.err.splitlines()
     assert lines[-2:] == [f"error: {expected.message}", f"hint: {expected.hint}"]

@@ -59,7 +59,7 @@ def from_checkpoint(checkpoint: Path, *more: str) -> list[str]:
     ]
 
 
-def test_a_model_becomes_an_artifact_and_is_summed_up(exports, tmp_path, capsys):
+def test_a_model_is_built_and_summarised(exports, tmp_path, capsys):
     output = tmp_path / "new" / "model.frcnn"
     assert main(["build", str(exports("vgg16", "fp16").path), "-o", str(output), *QUICK]) == 0
     printed = capsys.readouterr()
@@ -80,7 +80,7 @@ def test_a_model_becomes_an_artifact_and_is_summed_up(exports, tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_exported_on_the_way(checkpoint, tmp_path, capsys, monkeypatch):
+def test_a_checkpoint_is_exported_first(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labels = tmp_path / "labels.txt"
     labels.write_text("cat\ndog\nteddy\n")
@@ -98,7 +98,7 @@ def test_a_checkpoint_is_exported_on_the_way(checkpoint, tmp_path, capsys, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt", "tiny.frcnn"]
 
 
-def test_verify_runs_compare_where_there_is_a_gpu_and_says_how_elsewhere(
+def test_verify_goes_on_with_compare_on_a_gpu_and_prints_the_command_elsewhere(
     checkpoint, exported_before, tmp_path, capsys, monkeypatch
 ):
     output = tmp_path / "m.frcnn"
@@ -121,7 +121,7 @@ def test_verify_runs_compare_where_there_is_a_gpu_and_says_how_elsewhere(
     assert called == [shlex.join(["frcnn", *expected, "--images", "my images"])]
 
 
-def test_the_line_that_verify_prints_is_one_that_compare_takes(checkpoint, exported_before, tmp_path, capsys):
+def test_the_command_that_verify_prints_is_accepted_by_compare(checkpoint, exported_before, tmp_path, capsys):
     output = tmp_path / "m.frcnn"
     assert main(from_checkpoint(checkpoint, "-o", str(output), "--verify", str(tmp_path / "none"))) == 0
     command = capsys.readouterr().err.strip().partition("where there is one: frcnn ")[2]
@@ -153,7 +153,7 @@ def test_the_line_that_verify_prints_is_one_that_compare_takes(checkpoint, expor
         (["--optimization-level", "9"], "error: --optimization-level: expected 0 to 5, got 9", ""),
     ],
 )
-def test_what_makes_no_sense_is_one_line_and_a_hint(more, message, hint, exports, tmp_path, capsys, monkeypatch):
+def test_invalid_options_are_one_line_and_a_hint(more, message, hint, exports, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["build", str(exports("vgg16").path), *more]) == 2
     printed = capsys.readouterr()
@@ -174,7 +174,7 @@ def test_what_makes_no_sense_is_one_line_and_a_hint(more, message, hint, exports
         (["--size", "96"], "--size: expected HEIGHTxWIDTH"),
     ],
 )
-def test_what_cannot_be_built_is_said_before_the_checkpoint_is_exported(more, message, checkpoint, capsys, monkeypatch):
+def test_what_cannot_be_built_is_refused_before_the_checkpoint_is_read(more, message, checkpoint, capsys, monkeypatch):
     monkeypatch.setattr("frcnn.exporter.engine.build_gpu.gpu_compute_capability", lambda: None)
     monkeypatch.setattr(build, "load_from_options", lambda _arguments: pytest.fail("the checkpoint was read"))
     assert main([*from_checkpoint(checkpoint), *more]) == 2

@@ -48,7 +48,7 @@ def parse(*argv: object, weights: bool = True) -> argparse.Namespace:
     ],
     ids=["plain", "no last newline", "windows", "spaces"],
 )
-def test_label_file(content: bytes, tmp_path: Path) -> None:
+def test_a_label_file_is_read(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_bytes(content)
     assert read_labels(path) == ("cat", "dog bone", "鳥")
@@ -67,14 +67,14 @@ def test_label_file(content: bytes, tmp_path: Path) -> None:
         (b"x" * (1 << 22) + b"y", "too large"),
     ],
 )
-def test_label_file_that_is_none(content: bytes, expected: str, tmp_path: Path) -> None:
+def test_an_invalid_label_file_is_refused(content: bytes, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=expected):
         read_labels(path)
 
 
-def test_label_file_that_is_missing_or_a_folder(tmp_path: Path) -> None:
+def test_a_missing_label_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*none\.txt: No such file"):
         read_labels(tmp_path / "none.txt")
     with pytest.raises(UsageError, match="Is a directory"):
@@ -122,12 +122,12 @@ def test_weights_reach_the_downloader(monkeypatch: pytest.MonkeyPatch) -> None:
         (("my.pth", "--labels", "none.txt"), "cannot read none.txt"),
     ],
 )
-def test_options_that_do_not_go(argv: tuple[str, ...], expected: str) -> None:
+def test_contradicting_options_are_refused(argv: tuple[str, ...], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         load_from_options(parse(*argv))
 
 
-def test_checkpoint_is_required_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_is_required_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(weights=False)
     assert "CHECKPOINT" in capsys.readouterr().err

@@ -44,7 +44,9 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-def test_json_and_copies(model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured) -> None:
+def test_results_and_copies_are_written(
+    model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured
+) -> None:
     one, two = image_file("a.jpg", 250, 600, 800), image_file("b.png", 100, 600, 800)
     out, results = tmp_path / "out", tmp_path / "deep" / "er" / "out.json"
     assert detect(model_path, one, two, "-o", out, "--json", results, "--score", 0.3) == 0
@@ -90,7 +92,7 @@ def test_no_detections_are_valid_json_and_listed(model_path: Path, image_file: I
     }
 
 
-def test_classes_and_labels_without_names(
+def test_classes_are_chosen_by_name_or_number(
     model_path: Path,
     model_of: Callable[..., Path],
     manifest_of: Callable[..., Manifest],
@@ -134,7 +136,7 @@ def test_nothing_usable_is_exit_code_2(model_path: Path, tmp_path: Path, capsys:
     assert not results.exists()
 
 
-def test_odd_sizes(model_path: Path, image_file: ImageFile, tmp_path: Path) -> None:
+def test_images_of_extreme_sizes_are_detected(model_path: Path, image_file: ImageFile, tmp_path: Path) -> None:
     one = image_file("one.png", 250, 1, 1)
     wide = image_file("wide.png", 250, 3, 20_000)
     assert detect(model_path, one, wide, "-o", tmp_path / "out", "--json", tmp_path / "r.json") == 0
@@ -154,12 +156,12 @@ def test_a_static_model_skips_what_does_not_fit(
     assert "--size 64x96,96x64" in captured.err
 
 
-def test_max_pixels(model_path: Path, image_file: ImageFile, capsys: Captured) -> None:
+def test_larger_images_than_max_pixels_are_refused(model_path: Path, image_file: ImageFile, capsys: Captured) -> None:
     assert detect(model_path, image_file("a.png"), "--max-pixels", 100) == 2
     assert "more than the limit of 100" in capsys.readouterr().err
 
 
-def test_equal_names_from_different_folders(model_path: Path, image_file: ImageFile, tmp_path: Path) -> None:
+def test_copies_of_equal_names_get_numbers(model_path: Path, image_file: ImageFile, tmp_path: Path) -> None:
     one, two = image_file("x/p.jpg", 250), image_file("y/p.jpg", 250)
     out = tmp_path / "out"
     assert detect(model_path, one, two, "-o", out, "--json", tmp_path / "r.json") == 0
@@ -205,7 +207,9 @@ def test_exif_orientation_is_applied_to_the_copy(model_path: Path, tmp_path: Pat
     assert read(tmp_path / "r.json")[0]["bbox"] == pytest.approx([40, 120, 160, 240], rel=1e-5)
 
 
-def test_a_video_among_images(model_path: Path, image_file: ImageFile, clip: Path, tmp_path: Path) -> None:
+def test_frames_of_a_video_are_numbered_with_the_images(
+    model_path: Path, image_file: ImageFile, clip: Path, tmp_path: Path
+) -> None:
     one, two = image_file("a.png", 250), image_file("b.png", 250)
     results, index = tmp_path / "r.json", tmp_path / "i.json"
     out = tmp_path / "out"
@@ -229,7 +233,7 @@ def test_a_video_among_images(model_path: Path, image_file: ImageFile, clip: Pat
     assert [frame.size for frame in copy.frames()] == [(360, 480)] * 3
 
 
-def test_a_bad_video_among_good_ones(model_path: Path, clip: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_a_bad_video_among_good_ones_is_skipped(model_path: Path, clip: Path, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"broken")
     assert detect(model_path, clip, tmp_path / "bad.mp4", "-o", tmp_path / "out") == 1
     assert files_under(tmp_path / "out") == ["clip.mp4"]
@@ -246,7 +250,7 @@ def test_a_video_that_ends_early_is_reported(model_path: Path, tmp_path: Path, c
     assert "of 60 frames could be read (those were used)" in capsys.readouterr().err
 
 
-def test_a_model_that_is_none(image_file: ImageFile, tmp_path: Path, capsys: Captured) -> None:
+def test_an_invalid_model_is_refused(image_file: ImageFile, tmp_path: Path, capsys: Captured) -> None:
     path = image_file("a.jpg")
     assert detect(path, path, "-o", tmp_path / "out") == 2  # also: the model is an input
     assert detect(tmp_path / "model.onnx", path) == 2
@@ -256,7 +260,9 @@ def test_a_model_that_is_none(image_file: ImageFile, tmp_path: Path, capsys: Cap
 @pytest.mark.parametrize(
     "options", [["--score", "1.5"], ["--batch-size", "0"], ["--threads", "0"], ["--max-pixels", "0"]]
 )
-def test_bad_options(model_path: Path, image_file: ImageFile, options: list[str], capsys: Captured) -> None:
+def test_options_out_of_range_are_refused(
+    model_path: Path, image_file: ImageFile, options: list[str], capsys: Captured
+) -> None:
     assert main(["detect", str(model_path), str(image_file("a.jpg")), *options]) == 2
     assert capsys.readouterr().err.startswith(f"error: {options[0]}: expected ")
 

@@ -79,12 +79,12 @@ def test_a_signal_ends_after_the_image_in_hand(
     process = start(model_path, many, "--json", results, "-o", copies)
     wait_for_lines(partial_path(results), process)
     process.send_signal(number)
-    out, said = process.communicate(timeout=ENDS_WITHIN_S)
-    assert process.returncode == code, said.decode()
+    out, printed = process.communicate(timeout=ENDS_WITHIN_S)
+    assert process.returncode == code, printed.decode()
     assert out == b""
     records = lines_of(partial_path(results).read_text(encoding="utf-8"))
     assert_first_of_many(records, many)
-    assert said.decode().splitlines() == [
+    assert printed.decode().splitlines() == [
         f"what was done is in {partial_path(results)}; {results} was not written",
         f"stopped by {reason} after {len(records)} image(s) of {MANY} input(s)",
     ]
@@ -101,8 +101,8 @@ def test_results_on_standard_output_are_valid_after_a_signal(model_path: Path, m
     process = start(model_path, many, "--json", "-", "--jsonl", lines)
     wait_for_lines(lines, process)
     process.send_signal(signal.SIGTERM)
-    out, said = process.communicate(timeout=ENDS_WITHIN_S)
-    assert process.returncode == 143, said.decode()
+    out, printed = process.communicate(timeout=ENDS_WITHIN_S)
+    assert process.returncode == 143, printed.decode()
     records = lines_of(lines.read_text(encoding="utf-8"))
     assert_first_of_many(records, many)
     assert json.loads(out) == [entry for record in records for entry in record["results"]]
@@ -135,7 +135,7 @@ def test_lines_come_while_the_work_goes_on(model_path: Path, many: Path, tmp_pat
         assert (stderr.read(), process.wait(timeout=ENDS_WITHIN_S)) == (b"", 141)
 
 
-def test_a_run_that_ends_leaves_the_results_alone_there(
+def test_a_finished_run_removes_the_partial_results(
     model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured
 ) -> None:
     one, black = image_file("a.png", 250), image_file("b.png", 0)
@@ -183,7 +183,7 @@ def test_a_stopped_video_reports_its_frames_and_leaves_no_copy(
     assert list(copies.iterdir()) == []
 
 
-def test_the_second_signal_does_what_it_did_before() -> None:
+def test_a_second_signal_interrupts_at_once() -> None:
     with Stop() as stop:
         assert (stop.is_asked, stop.exit_code) == (False, 0)
         os.kill(os.getpid(), signal.SIGINT)
@@ -204,8 +204,8 @@ def test_a_second_signal_does_not_wait_for_an_image_that_does_not_come(
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=0.5)
     process.send_signal(signal.SIGTERM)
-    out, said = process.communicate(timeout=4)  # a join of the reading thread would take longer
-    assert (process.returncode, out, said) == (143, b"", b"terminated\n")
+    out, printed = process.communicate(timeout=4)  # a join of the reading thread would take longer
+    assert (process.returncode, out, printed) == (143, b"", b"terminated\n")
     assert len(lines_of(lines.read_text())) == 1
 
 
@@ -222,9 +222,9 @@ def test_results_go_to_standard_output_and_counts_to_standard_error(
     model_path: Path, image_file: ImageFile, capsys: Captured
 ) -> None:
     assert main(["detect", str(model_path), str(image_file("a.png", 250)), "--json", "-", "--threads", "1"]) == 0
-    out, said = capsys.readouterr()
+    out, printed = capsys.readouterr()
     assert len(json.loads(out)) == 1
-    assert said == "1 image(s), 1 object(s) scoring 0.5 or more\n"
+    assert printed == "1 image(s), 1 object(s) scoring 0.5 or more\n"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from frcnn.spec import Manifest
 Captured = pytest.CaptureFixture[str]
 
 
-def test_tables(model_path: Path, capsys: Captured) -> None:
+def test_tables_show_a_model(model_path: Path, capsys: Captured) -> None:
     assert main(["inspect", str(model_path)]) == 0
     out = capsys.readouterr().out
     for text in (
@@ -31,7 +31,9 @@ def test_tables(model_path: Path, capsys: Captured) -> None:
         assert text in out
 
 
-def test_json(model_of: Callable[..., Path], manifest_of: Callable[..., Manifest], capsys: Captured) -> None:
+def test_json_holds_manifest_and_graph(
+    model_of: Callable[..., Path], manifest_of: Callable[..., Manifest], capsys: Captured
+) -> None:
     path = model_of(manifest_of(canvases=((64, 128), (128, 64)), labels=None, fixed_size=(64, 64)))
     assert main(["inspect", str(path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -48,7 +50,7 @@ def test_json(model_of: Callable[..., Path], manifest_of: Callable[..., Manifest
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "folder", "text", "truncated", "foreign"])
-def test_what_is_no_model_of_ours(
+def test_an_invalid_model_is_refused(
     kind: str, tmp_path: Path, model_path: Path, model_of: Callable[..., Path], capsys: Captured
 ) -> None:
     path = model_of(None) if kind == "foreign" else tmp_path / "model.onnx"
@@ -67,7 +69,7 @@ def test_what_is_no_model_of_ours(
 # --- an engine artifact
 
 
-def test_tables_of_an_engine(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_show_an_engine(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a long path would be folded over lines
     path = write_engine_file(Path("model.frcnn"))
     assert main(["inspect", str(path)]) == 0
@@ -119,7 +121,7 @@ def test_a_layer_name_does_not_steer_the_terminal(tmp_path: Path, capsys: Captur
     assert "\x1b" not in out
 
 
-def test_json_of_an_engine(tmp_path: Path, capsys: Captured) -> None:
+def test_json_of_an_engine_holds_manifest_and_layers(tmp_path: Path, capsys: Captured) -> None:
     path = write_engine_file(tmp_path / "model.frcnn")
     assert main(["inspect", str(path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -99,7 +99,7 @@ def test_the_folder_itself_may_be_a_link(model: Path, tmp_path: Path) -> None:
     assert files(tmp_path / "real") == packed(model)
 
 
-def test_of_a_damaged_file_nothing_is_written(model: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_a_damaged_file_is_not_unpacked(model: Path, tmp_path: Path, capsys: Captured) -> None:
     content = bytearray(model.read_bytes())
     content[content.index(engine_parts()["engines/3.plan"])] ^= 1
     model.write_bytes(content)
@@ -109,7 +109,7 @@ def test_of_a_damaged_file_nothing_is_written(model: Path, tmp_path: Path, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_a_zip_with_a_name_that_leads_out_writes_nothing(model: Path, tmp_path: Path, capsys: Captured) -> None:
+def test_a_part_name_outside_the_folder_is_refused(model: Path, tmp_path: Path, capsys: Captured) -> None:
     with zipfile.ZipFile(model, "a") as archive:
         archive.writestr("../evil", b"x")
     error, _ = refused([str(model), "-o", str(tmp_path / "out")], capsys)
