@@ -91,7 +91,7 @@ def add_checkpoint_arguments(
 
 def add_output_argument(group: Group, what: str, suffix: str) -> None:
     """Add ``-o``, for :func:`output_path`."""
-    text = f"{what}; by default the checkpoint's name with {suffix}, in the current folder"
+    text = f"{what}; by default the input's name with {suffix}, in the current folder"
     group.add_argument("-o", "--output", metavar="FILE", type=Path, help=text)
 
 

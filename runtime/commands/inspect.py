@@ -96,11 +96,9 @@ def _show(artifact: OnnxArtifact, network: Network) -> None:
 
 def _facts(artifact: OnnxArtifact) -> list[tuple[str, str]]:
     manifest, outline = artifact.manifest, artifact.outline
-    canvases = (
-        f"any multiple of {manifest.model.transform.size_divisible}"
-        if manifest.canvases is None
-        else ", ".join(map(_by, manifest.canvases))
-    )
+    canvases = f"any multiple of {manifest.model.transform.size_divisible}"
+    if manifest.canvases is not None:
+        canvases = ", ".join(map(_by, manifest.canvases))
     return [
         *_model_facts(manifest),
         ("precision", manifest.precision),
@@ -152,6 +150,8 @@ def _show_engine(artifact: EngineArtifact, *, layers: bool, hashes: bool) -> Non
 def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
     manifest = artifact.manifest
     memory = manifest.memory
+    mib = [f"{size / _MIB:,.1f}" for size in (memory.weights_bytes, memory.tensors_bytes, memory.workspace_bytes)]
+    total = f"{memory.total_bytes / _MIB:,.1f}"
     cubins = [name for name in manifest.architectures if name.startswith("sm_")]
     ptx = [name for name in manifest.architectures if name not in cubins]
     kernels = [*([", ".join(cubins)] if cubins else []), *(f"PTX from {name} on for others" for name in ptx)]
@@ -160,11 +160,7 @@ def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
         ("GPUs", f"compute capability {gpus_text(manifest.compute_capabilities)}"),
         ("kernels", "; ".join(kernels) or "none"),
         ("precision", manifest.precision),
-        (
-            "GPU memory",
-            f"{_mib(memory.total_bytes)} MiB: weights {_mib(memory.weights_bytes)}, tensors "
-            f"{_mib(memory.tensors_bytes)}, kernels {_mib(memory.workspace_bytes)}; scratch on top",
-        ),
+        ("GPU memory", "{} MiB: weights {}, tensors {}, kernels {}; scratch on top".format(total, *mib)),
         ("file", f"{artifact.file_bytes:,} bytes"),
         ("built with", _versions(manifest.versions)),
     ]
@@ -213,25 +209,19 @@ def _part_rows(manifest: EngineManifest) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / _MIB:,.1f}"
-
-
 def _model_facts(manifest: Manifest) -> list[tuple[str, str]]:
     """Return the rows (what, value) on the detector in a file of either kind."""
     model = manifest.model
     transform, rpn, heads = model.transform, model.rpn, model.roi_heads
-    sizes = (
-        f"resized to {_by(transform.fixed_size)}"
-        if transform.fixed_size is not None
-        else f"short side {transform.min_size}, long side at most {transform.max_size}"
-    )
+    sizes = f"short side {transform.min_size}, long side at most {transform.max_size}"
+    if transform.fixed_size is not None:
+        sizes = f"resized to {_by(transform.fixed_size)}"
     names = ", ".join(model.labels[1:]) if model.labels is not None else "without names"
     return [
         ("architecture", model.architecture),
         ("classes", f"{model.num_classes - 1}: {names}"),
         ("images", f"{sizes} (pixels)"),
-        ("normalisation", f"mean {_numbers(transform.image_mean)}, std {_numbers(transform.image_std)}"),
+        ("normalisation", f"mean {_value(transform.image_mean)}, std {_value(transform.image_std)}"),
         (
             "proposals",
             f"{rpn.num_levels} level(s), {rpn.pre_nms_top_n} candidates a level, {rpn.post_nms_top_n} kept, "
@@ -250,10 +240,6 @@ def _model_facts(manifest: Manifest) -> list[tuple[str, str]]:
 
 def _by(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)
 
 
 def _versions(versions: dict[str, str]) -> str:

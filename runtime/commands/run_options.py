@@ -17,5 +17,6 @@ def add_run_options(group: Group, *, device: str, threads: str) -> None:
         threads: help of ``--threads``.
     """
     group.add_argument("--device", choices=("cpu", "cuda"), help=device)
-    group.add_argument("--provider", choices=PROVIDERS, help="what of ONNX Runtime runs model.onnx")
+    text = "execution provider of ONNX Runtime for model.onnx (default: cuda on a GPU, cpu otherwise)"
+    group.add_argument("--provider", choices=PROVIDERS, help=text)
     add_number(group, "--threads", minimum=1, metavar="N", help=threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from frcnn.errors import OutputError
-from frcnn.files import replacing, writable_folder, write_text
+from frcnn.files import file_sha256, replacing, writable_file, writable_folder, write_text
 
 KILLED = Path(__file__).parents[1] / "support" / "killed.py"
 
@@ -156,31 +157,30 @@ def test_concurrent_and_killed_writers_leave_a_whole_file(tmp_path: Path) -> Non
     assert len(files_in(tmp_path / "out")) <= 1 + 4
 
 
-def test_missing_folders_are_made(tmp_path: Path) -> None:
-    write_text(tmp_path / "a" / "b" / "c.json", "[]")
-    assert (tmp_path / "a" / "b" / "c.json").read_text() == "[]"
+@pytest.mark.parametrize("name", ["a.json", "a/b/c.json"])
+def test_text_is_written_as_utf8_and_missing_folders_are_made(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text(name, "café, 猫\n")
+    assert (tmp_path / name).read_bytes() == "café, 猫\n".encode()
+    assert file_sha256(tmp_path / name) == hashlib.sha256("café, 猫\n".encode()).hexdigest()
+    assert len(files_in((tmp_path / name).parent)) == 1
 
 
-def test_text_is_utf8(tmp_path: Path) -> None:
-    write_text(tmp_path / "names.txt", "café, 猫\n")
-    assert (tmp_path / "names.txt").read_bytes() == "café, 猫\n".encode()
+def test_a_folder_is_refused_as_a_file(tmp_path: Path) -> None:
+    for write in (writable_file, lambda path: write_text(path, "")):
+        with pytest.raises(OutputError, match="it is a folder") as caught:
+            write(tmp_path)
+        assert caught.value.hint == "name a file"
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="it is a folder") as caught, replacing(tmp_path):
-        pytest.fail("must not come here")
-    assert caught.value.hint == "name a file"
-
-
-def test_a_file_is_no_folder(target: Path) -> None:
-    with pytest.raises(OutputError, match="cannot make the folder"), replacing(target / "model.onnx"):
-        pytest.fail("must not come here")
+@pytest.mark.parametrize("below", ["model.onnx", "deeper/still"])
+def test_a_file_is_refused_as_a_folder(target: Path, below: str) -> None:
+    for write in (writable_folder, writable_file, lambda path: write_text(path, "")):
+        with pytest.raises(OutputError, match="cannot make the folder"):
+            write(target / below / "a.json")
     assert target.read_text() == "old"
-
-
-def test_a_file_above_is_no_folder(target: Path) -> None:
-    with pytest.raises(OutputError, match="cannot make the folder"):
-        writable_folder(target / "deeper" / "still")
 
 
 def test_a_folder_that_refuses_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,12 +209,6 @@ def test_a_link_is_replaced_and_what_it_points_at_is_not(tmp_path: Path) -> None
     write_text(tmp_path / "link", "new")
     assert (tmp_path / "link").read_text() == "new"
     assert (tmp_path / "real").read_text() == "old"
-
-
-def test_a_path_without_a_folder_is_in_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_text("a.json", "{}")
-    assert files_in(tmp_path) == ["a.json"]
 
 
 def test_a_block_that_writes_nothing_leaves_an_empty_file(tmp_path: Path) -> None:
