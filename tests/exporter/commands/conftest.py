@@ -1,0 +1,17 @@
+"""What the tests of the verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support import tiny_models
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """The weights of a tiny detector."""
+    path = tmp_path / "my.pth"
+    torch.save(tiny_models.build().state_dict(), path)
+    return path

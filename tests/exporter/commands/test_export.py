@@ -1,0 +1,105 @@
+"""``frcnn export`` on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import tiny_models
+
+from frcnn.cli import main
+from frcnn.exporter.graph import export as onnx_export
+from frcnn.exporter.model.spec_from_model import read_model_spec
+from frcnn.spec import Manifest
+
+ARCH = f"{tiny_models.__file__}:build"
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Replace the exporter proper by one that writes a few bytes and remembers what it was asked for."""
+    calls: list[dict[str, Any]] = []
+
+    def export(model: torch.nn.Module, path: Path, **options: Any) -> Manifest:
+        calls.append({"path": path} | options)
+        path.write_bytes(b"onnx" * 250_000)
+        return Manifest(
+            schema_version=1,
+            model=read_model_spec(model, architecture="tiny", labels=None),
+            precision=options["precision"],
+            canvases=options["size"],
+            opset=20,
+            versions={},
+            source_sha256=options["source_sha256"],
+            assumptions=tuple(options["assumptions"]),
+        )
+
+    monkeypatch.setattr(onnx_export, "export_onnx", export)
+    return calls
+
+
+def test_export_prints_what_was_read_assumed_and_made(
+    checkpoint: Path, exported: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "tiny.onnx"
+    words = ["export", str(checkpoint), "--arch", ARCH, "-o", str(output), "--size", "64x96", "--precision", "fp16"]
+    assert main(words) == 0
+    (call,) = exported
+    assert call["path"] == output
+    assert call["size"] == ((64, 96),)
+    assert call["precision"] == "fp16"
+    assert call["architecture"] == "tiny_models.py:build"
+    assert len(call["source_sha256"]) == 64
+    printed = capsys.readouterr().out
+    assert printed.index("read off the weights:") < printed.index("assumed:") < printed.index("wrote ")
+    assert all(f"  {line}\n" in printed for line in call["assumptions"])
+    assert f"wrote {output}: 1.0 MB, fp16, " in printed
+    assert "images (N, 3, H, W), HxW 64x96" in printed
+    assert "boxes (N, 100, 4)" in printed
+
+
+def test_export_names_the_file_after_the_checkpoint(
+    checkpoint: Path, exported: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert main(["export", str(checkpoint), "--arch", ARCH]) == 0
+    assert [path.name for path in folder.iterdir()] == ["my.onnx"]
+    assert exported[0]["size"] is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--arch", ARCH, "-o", "model.trt"], "expected a file name ending in .onnx"),
+        (["--arch", ARCH, "--size", "huge"], "--size: expected HEIGHTxWIDTH"),
+        (["--arch", "resnet"], "unknown architecture 'resnet'"),
+        (["--arch", ARCH, "-o", "my.pth/model.onnx"], "cannot make the folder"),
+        ([], "fits no known architecture"),
+    ],
+)
+def test_export_of_bad_input_is_one_line_and_leaves_nothing(
+    argv: list[str],
+    expected: str,
+    checkpoint: Path,
+    exported: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    assert main(["export", "my.pth", *argv]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert expected in lines[0] and lines[0].startswith("error: ")
+    assert [line[:6] for line in lines[1:]] in (["hint: "], [])
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["my.pth"]
+    assert not exported
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path / "none.pth"), "--arch", "resnet", "--debug"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("Traceback")
+    assert "error: --arch: unknown architecture 'resnet'" in errors
