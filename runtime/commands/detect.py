@@ -17,8 +17,7 @@ the categories, and is what pycocotools calls a ground truth without annotations
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -75,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     from frcnn.runtime.detections import resolve_classes
     from frcnn.runtime.detector import Detector
     from frcnn.runtime.images.sources import files_of
+    from frcnn.runtime.results.json_lines import ResultLines
     from frcnn.runtime.results.report import Report
     from frcnn.runtime.streaming.stopping import Stop
 
@@ -92,8 +92,12 @@ def run(arguments: argparse.Namespace) -> int:
         classes = None
         if arguments.classes is not None:
             classes = resolve_classes([name.strip() for name in arguments.classes.split(",")], detector.labels)
-        _require_writable(arguments)
-        with Stop() as stop, _result_lines(arguments) as lines:
+        if arguments.output is not None:  # before the work, so that it is not done in vain
+            writable_folder(arguments.output)
+        for path in _text_paths(arguments):
+            writable_file(path)
+        with Stop() as stop, ExitStack() as stack:
+            lines = [stack.enter_context(ResultLines(path)) for path in _line_paths(arguments)]
             report = Report(detector.labels, lines=lines)
             detection = FileDetection(
                 detector,
@@ -113,18 +117,12 @@ def run(arguments: argparse.Namespace) -> int:
             return _finished(arguments, report, detection.skipped, lines, inputs=len(files) + len(unusable))
 
 
-@contextmanager
-def _result_lines(arguments: argparse.Namespace) -> Iterator[list[ResultLines]]:
-    """Open what is written line by line: first the lines that stand in for --json FILE, if any, then --jsonl."""
-    from frcnn.runtime.results.json_lines import ResultLines, partial_path
+def _line_paths(arguments: argparse.Namespace) -> list[str | Path]:
+    """Return where results go line by line: first in place of --json FILE, if there is one, then to --jsonl."""
+    from frcnn.runtime.results.json_lines import partial_path
 
-    with ExitStack() as stack:
-        lines = []
-        if _is_file(arguments.json):
-            lines.append(stack.enter_context(ResultLines(partial_path(arguments.json))))
-        if arguments.jsonl is not None:
-            lines.append(stack.enter_context(ResultLines(arguments.jsonl)))
-        yield lines
+    partial = [partial_path(arguments.json)] if _is_file(arguments.json) else []
+    return partial + ([] if arguments.jsonl is None else [arguments.jsonl])
 
 
 def _finished(
@@ -166,14 +164,11 @@ def _stopped(arguments: argparse.Namespace, report: Report, stop: Stop, *, input
 
 
 def _text_paths(arguments: argparse.Namespace) -> list[Path]:
-    from frcnn.runtime.results.json_lines import partial_path
-
-    names = (arguments.json, arguments.jsonl, arguments.json_index)
-    paths = [Path(name) for name in names if name not in (None, _STANDARD_OUTPUT)]
-    return [*paths, partial_path(arguments.json)] if _is_file(arguments.json) else paths
+    names = (arguments.json, *_line_paths(arguments), arguments.json_index)
+    return [Path(name) for name in names if _is_file(name)]
 
 
-def _is_file(name: str | None) -> bool:
+def _is_file(name: str | Path | None) -> bool:
     return name not in (None, _STANDARD_OUTPUT)
 
 
@@ -195,18 +190,6 @@ def _output_paths(arguments: argparse.Namespace, files: list[Path]) -> dict[Path
         copies = {file: Path(arguments.output) / name for file, name in output_names(files).items()}
     refuse_overwriting([*copies.values(), *_text_paths(arguments)], [*files, Path(arguments.model)])
     return copies
-
-
-def _require_writable(arguments: argparse.Namespace) -> None:
-    """Make the output folders before the work, so that it is not done in vain.
-
-    Raises:
-        OutputError: a folder that cannot be written, or a folder where a file belongs.
-    """
-    if arguments.output is not None:
-        writable_folder(arguments.output)
-    for path in _text_paths(arguments):
-        writable_file(path)
 
 
 def _summary(arguments: argparse.Namespace, report: Report, skipped: dict[str, ImageError], *, inputs: int) -> int:
