@@ -45,30 +45,35 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: the folder or the file cannot be written.
     """
     target = writable_file(path)
-    try:
+    with _reporting(f"write {target}"):
         handle, temporary = _temporary_file(target)
-    except OSError as error:
-        raise _not_written(target, error) from error
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(target)
+        finally:
+            with suppress(OSError):
+                if handle is None or _is_at(handle, temporary):  # once renamed, the name may be another writer's
+                    temporary.unlink(missing_ok=True)
+            if handle is not None:
+                os.close(handle)
+
+
+@contextmanager
+def _reporting(
+    what: str, *, hint: str = "choose another output path with -o", passing: tuple[type[OSError], ...] = ()
+) -> Iterator[None]:
+    """Raise the system's errors, but those that are passed on, as an error of ours."""
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(target)
+        yield
+    except passing:
+        raise
     except OSError as error:
-        raise _not_written(target, error) from error
-    finally:
-        with suppress(OSError):
-            if handle is None or _is_at(handle, temporary):  # once renamed, the name may be another writer's
-                temporary.unlink(missing_ok=True)
-        if handle is not None:
-            os.close(handle)
-
-
-def _not_written(target: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write {target}: {error.strerror or error}", hint="choose another output path with -o")
+        raise OutputError(f"cannot {what}: {error.strerror or error}", hint=hint) from error
 
 
 def _temporary_file(target: Path) -> tuple[int | None, Path]:
@@ -142,13 +147,8 @@ def temporary_folder() -> Iterator[Path]:
     Raises:
         OutputError: there is no place for one.
     """
-    try:
+    with _reporting("make a temporary folder", hint="set TMPDIR to a folder that can be written"):
         folder = tempfile.TemporaryDirectory(prefix="frcnn-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make a temporary folder: {error.strerror or error}",
-            hint="set TMPDIR to a folder that can be written",
-        ) from error
     with folder as name:
         yield Path(name)
 
@@ -161,14 +161,9 @@ def standard_output() -> Iterator[None]:
         BrokenPipeError: its reader left.
         OutputError: it takes no more.
     """
-    try:
+    hint = "send it elsewhere, or name a file"
+    with _reporting("write standard output", hint=hint, passing=(BrokenPipeError,)):
         yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"cannot write standard output: {error.strerror}", hint="send it elsewhere, or name a file"
-        ) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -201,12 +196,8 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
         OutputError: it cannot be made or written to.
     """
     folder = Path(path)
-    try:
+    with _reporting(f"make the folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {folder}: {error.strerror}", hint="choose another output path with -o"
-        ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write into the folder {folder}: permission denied", hint="choose another with -o")
     return folder
