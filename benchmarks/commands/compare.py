@@ -5,8 +5,7 @@ Both take the same images on the same canvas; detections are paired by overlap. 
 
   fp32                   boxes within 0.01 px, scores within 1e-4, the same labels, nothing missing
   fp16                   above score 0.3: IoU at least 0.99 for 98 % of the detections (where two boxes of one object
-                         score all but the same, rounding decides which suppresses the other), the same labels,
-                         nothing missing
+                         score nearly the same, rounding decides which NMS keeps), the same labels, nothing missing
   bf16                   above score 0.3: IoU at least 0.97 for 92 % of the detections, 1 % missing or relabelled
                          (bf16 has 8 bits of mantissa, fp16 has 11)
   RoI max pooling        fp16 and bf16, above score 0.3: 95 % of the detections have a partner of their label (rounding
@@ -46,7 +45,7 @@ _LIMITS = {
     "score": "largest difference of scores (fp32)",
     "iou": "a pair of less IoU has moved (fp16 and bf16)",
     "moved": "largest share of pairs that may have moved (fp16 and bf16)",
-    "min-score": "detections below this are not looked at",
+    "min-score": "detections below this are ignored",
     "margin": "distance from the cut-off from which on a missing detection counts",
     "unmatched": "largest share of detections that may be missing or have another label",
 }

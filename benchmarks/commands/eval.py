@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     _require_objects(truth, classes)
     loaded = None if arguments.checkpoint is None else _checkpoint(arguments, artifact)
     with Detector.load(arguments.model, **load_options(arguments, artifact.manifest)) as detector:
-        _tell_what_is_left_out(truth, classes, missing)
+        _report_left_out(truth, classes, missing)
         eager = None if loaded is None else _eager(loaded, on_gpu=device_of(arguments, artifact.manifest) == "cuda")
         collected = collect(detector, files, eager=eager, batch_size=arguments.batch_size)
     unusable = list(collected.skipped)
@@ -183,7 +183,7 @@ def _require_objects(truth: Truth, classes: ClassMap) -> None:
         )
 
 
-def _tell_what_is_left_out(truth: Truth, classes: ClassMap, missing: Skipped) -> None:
+def _report_left_out(truth: Truth, classes: ClassMap, missing: Skipped) -> None:
     from frcnn.benchmarks.accuracy.truth import names_shown
 
     if missing:
@@ -220,7 +220,7 @@ def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
 
 
 def _report(found: Evaluation, arguments: argparse.Namespace, artifact: Artifact, *, of: int) -> None:
-    say_or_note = note if arguments.json == "-" else say
+    show = note if arguments.json == "-" else say
     if arguments.json is not None:
         document = found.as_json(
             model=_about(artifact, arguments.model),
@@ -231,14 +231,14 @@ def _report(found: Evaluation, arguments: argparse.Namespace, artifact: Artifact
     if arguments.json != "-":
         found.show()
     if found.collected.is_partial:
-        say_or_note(f"PARTIAL: interrupted after {len(found.collected.answers)} of {of} images")
+        show(f"PARTIAL: interrupted after {len(found.collected.answers)} of {of} images")
     if arguments.output is not None:
         _draw(found, arguments)
     if found.passed is not None and found.difference is not None:
         fall = found.difference["AP"]
         verdict = "within" if found.passed else "NOT within"
         change = "undefined" if fall is None else f"{fall:+.4f}"
-        say_or_note(f"{verdict} the limit: AP differs from eager's by {change}, it may fall by {found.limit:g}")
+        show(f"{verdict} the limit: AP differs from eager's by {change}, it may fall by {found.limit:g}")
 
 
 def _draw(found: Evaluation, arguments: argparse.Namespace) -> None:
@@ -253,7 +253,7 @@ def _draw(found: Evaluation, arguments: argparse.Namespace) -> None:
 
 
 def _about(artifact: Artifact, path: Path) -> dict[str, Any]:
-    """Return what the results say of the model file."""
+    """Return the description of the model file for the results."""
     from frcnn.benchmarks.candidates.artifacts import model_manifest
     from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 

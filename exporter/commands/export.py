@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 def export_loaded(
     loaded: LoadedCheckpoint, path: Path, *, sizes: tuple[Size, ...] | None, precision: Precision
 ) -> Manifest:
-    """Export a checkpoint with all that its file says of it.
+    """Export a checkpoint with its labels, hash and assumptions.
 
     Raises:
         FrcnnError: any of ``export_onnx``'s.

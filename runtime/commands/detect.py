@@ -5,7 +5,7 @@ A folder stands for the images and videos directly in it, by name. Annotated cop
 nothing could be read).
 
 --jsonl writes one line an image or frame as soon as it is done. --json FILE appears when all is done; until then the
-same lines are in FILE.partial.jsonl. Ctrl-C and SIGTERM finish the image in hand and end with 130 and 143: a FILE
+same lines are in FILE.partial.jsonl. Ctrl-C and SIGTERM finish the current image and end with 130 and 143: a FILE
 that was there stays as it was, FILE.partial.jsonl keeps what was done, and --json - prints it. A second signal ends at
 once.
 
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _line_paths(arguments: argparse.Namespace) -> list[str | Path]:
-    """Return where results go line by line: first in place of --json FILE, if there is one, then to --jsonl."""
+    """Return where results go line by line: first in place of --json FILE, then to --jsonl."""
     from frcnn.runtime.results.json_lines import partial_path
 
     partial = [partial_path(arguments.json)] if _is_file(arguments.json) else []

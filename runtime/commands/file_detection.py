@@ -69,7 +69,7 @@ class FileDetection:
         self.skipped: dict[str, ImageError] = {}
 
     def run(self, files: Sequence[Path]) -> None:
-        """Detect in all files, in order, or until asked to stop: then the image in hand is the last.
+        """Detect in all files, in order, or until asked to stop, which ends after the current image.
 
         Raises:
             ArtifactError: the network failed.

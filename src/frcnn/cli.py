@@ -117,7 +117,7 @@ def _exit_code(arguments: list[str]) -> int:
 
 
 def _flushed(code: int) -> int:
-    """Flush standard output and return the exit code: another one where it takes no more.
+    """Flush standard output and return the exit code: another one where that fails.
 
     It is then replaced, since Python flushes it again at its end and would fail with a traceback.
     """

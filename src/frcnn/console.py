@@ -1,6 +1,6 @@
 """What the verbs print: tables and lines on standard output, progress and warnings on standard error.
 
-Names, labels and notes in files are others' text: nothing that is printed here can steer a terminal.
+Names, labels and notes in files are untrusted: nothing that is printed here can steer a terminal.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def write_json(document: object, target: str = "-") -> None:
     """Write a document as indented JSON in ASCII.
 
     Args:
-        document: what msgspec encodes: records, dataclasses, dictionaries; a number that is none becomes null.
+        document: what msgspec encodes: records, dataclasses, dictionaries; NaN becomes null.
         target: a file, or ``-`` for standard output.
 
     Raises:

@@ -160,7 +160,7 @@ def write_archive(
 
 
 def open_archive(path: str | os.PathLike[str]) -> Archive:
-    """Read an archive's directory and manifest, and check that its entries are such as we write.
+    """Read an archive's directory and manifest, and check that its entries are as :func:`write_archive` writes them.
 
     Raises:
         ArtifactError: the file cannot be read, is truncated, or is not such an archive.
@@ -179,7 +179,7 @@ def open_archive(path: str | os.PathLike[str]) -> Archive:
 
 @contextmanager
 def _reported(path: Path) -> Iterator[None]:
-    """Raise what is wrong with a file as an error of ours."""
+    """Raise an error of a file as an ArtifactError."""
     try:
         yield
     except DamagedError as error:

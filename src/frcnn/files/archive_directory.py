@@ -1,6 +1,6 @@
 """The directory of an artifact's zip, read without trust.
 
-:mod:`zipfile` parses it and nothing it says is believed: a name that is not plain, a link, a compressed, encrypted or
+It is parsed by :mod:`zipfile` and then checked: a name that is not plain, a link, a compressed, encrypted or
 overlapping entry is refused, and what is held in memory is bounded whatever the zip claims.
 """
 
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 class _Bounded(io.BufferedReader):
-    """A file that gives out no more at once than a directory has."""
+    """A file that returns no more bytes at once than a directory may have."""
 
     def __init__(self, file: io.FileIO, max_bytes: int) -> None:
         super().__init__(file)
@@ -78,7 +78,7 @@ def read_directory(file: io.BufferedReader) -> dict[str, Entry]:
     """Return where every entry is, by name, in the order of the file; the manifest is the first.
 
     Raises:
-        DamagedError: the file is truncated, no zip, or has an entry such as we never write.
+        DamagedError: the file is truncated, no zip, or has an unusual entry.
     """
     try:
         with zipfile.ZipFile(file) as archive:

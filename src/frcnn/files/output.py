@@ -67,7 +67,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def _reporting(
     what: str, *, hint: str = "choose another output path with -o", passing: tuple[type[OSError], ...] = ()
 ) -> Iterator[None]:
-    """Raise the system's errors, but those that are passed on, as an error of ours."""
+    """Raise an OSError as an OutputError, except those to pass on."""
     try:
         yield
     except passing:
@@ -159,7 +159,7 @@ def standard_output() -> Iterator[None]:
 
     Raises:
         BrokenPipeError: its reader left.
-        OutputError: it takes no more.
+        OutputError: it cannot be written.
     """
     hint = "send it elsewhere, or name a file"
     with _reporting("write standard output", hint=hint, passing=(BrokenPipeError,)):
@@ -177,7 +177,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def writable_file(path: str | os.PathLike[str]) -> Path:
-    """Make the folder of a file that is to be written where there is none, and return the file's path.
+    """Make the folder of a file to be written if it is missing, and return the file's path.
 
     Raises:
         OutputError: it cannot be written there, or is a folder itself.
@@ -190,7 +190,7 @@ def writable_file(path: str | os.PathLike[str]) -> Path:
 
 
 def writable_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder where there is none and return its path.
+    """Make a folder if it is missing and return its path.
 
     Raises:
         OutputError: it cannot be made or written to.

@@ -1,4 +1,4 @@
-"""What an engine artifact (``*.frcnn``) says of itself: the manifest in it, which both rooms read from here.
+"""The manifest of an engine artifact (``*.frcnn``), which exporter and runtime share.
 
 The file is a zip of stored (uncompressed) parts: ``manifest.json``, a :class:`EngineManifest`, and what it lists.
 A detection is its ``steps`` in order, over tensors told apart by name: engines, and operators whose kernels the runtime
@@ -193,7 +193,7 @@ class PrecisionRecord(Record, frozen=True, kw_only=True):
 
 
 class EngineManifest(Record, frozen=True, kw_only=True):
-    """What an artifact says of itself.
+    """The manifest of an engine artifact.
 
     Attributes:
         schema_version: version of this layout.
@@ -275,9 +275,9 @@ class EngineManifest(Record, frozen=True, kw_only=True):
 
         Args:
             output: the file to write; its suffix is added where it has another.
-            canvases: more canvases, (height, width), that it shall take.
+            canvases: more canvases, (height, width), to take.
             batch: images at a time; None: as it is.
-            compute_capabilities: GPUs that TensorRT-RTX shall build for; None: as it is. TensorRT builds for its own.
+            compute_capabilities: GPUs that TensorRT-RTX builds for; None: as it is. TensorRT builds for its own.
         """
         gpus = self.compute_capabilities if compute_capabilities is None else compute_capabilities
         ranges = [profile.batch for profile in self.profiles]

@@ -1,7 +1,7 @@
 """The typed description of a model that every room shares, and the manifest that travels in an artifact.
 
 Sizes are ``(height, width)`` in pixels everywhere in frcnn. A *canvas* is the padded tensor the network
-sees; an image is resized first (short side / long side as the model says) and then padded onto a canvas.
+sees; an image is resized first (short side / long side as the model defines) and then padded onto a canvas.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class ModelSpec(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """What an artifact says of itself; ``metadata_props["frcnn.manifest"]`` of a ``model.onnx``.
+    """The manifest of a ``model.onnx``: its ``metadata_props["frcnn.manifest"]``.
 
     Attributes:
         schema_version: version of this layout.
@@ -248,7 +248,7 @@ def read_versioned(text: str | bytes, kind: type[T], schema_version: int, *, sou
         remake: how to make the artifact anew.
 
     Raises:
-        ArtifactError: the text is no such manifest of that schema version, is longer than any of ours, or has an entry
+        ArtifactError: the text is no such manifest of that schema version, is too long, or has an entry
             twice, which two readers might read differently.
     """
     if len(text) > LONGEST_MANIFEST_BYTES:
