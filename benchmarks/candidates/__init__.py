@@ -4,14 +4,4 @@ In: a checkpoint and model files.
 Out: candidates that detect in a batch of images.
 """
 
-__all__ = [
-    "artifacts",
-    "candidate",
-    "eager",
-    "eager_detector",
-    "engine",
-    "model_files",
-    "onnx",
-    "registry",
-    "unavailable",
-]
+__all__ = ["artifacts", "candidate", "eager", "eager_detector", "engine", "model_files", "onnx", "registry"]

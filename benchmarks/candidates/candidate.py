@@ -1,4 +1,4 @@
-"""What a row of the benchmark is: a way to run the model, and what running it needs."""
+"""A candidate of the benchmark: one way to run the model, and what running it needs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,55 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from frcnn.benchmarks.timing.measure import Stopwatch
+from frcnn.errors import FrcnnError
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Precision, Size
 
 if TYPE_CHECKING:
     from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-__all__ = ["EAGER_ID", "File", "Runner", "Task", "Way"]
+__all__ = [
+    "EAGER_EQUAL_ID",
+    "EAGER_ID",
+    "Candidate",
+    "CannotRunError",
+    "Clock",
+    "File",
+    "ImageKind",
+    "Runner",
+    "Task",
+    "padded_canvas",
+    "reason_of",
+]
 
 EAGER_ID = "eager-fp32"
+EAGER_EQUAL_ID = "eager-fp32-equal"
+"""The reference on equal-sized images, where the images given differ in size."""
+
+Clock = Literal["wall", "cuda"]
+ImageKind = Literal["as given", "equal-sized"]
+
+
+class CannotRunError(Exception):
+    """This system cannot run a candidate, or it cannot do what was asked; the text is the reason, one line."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return an exception's message on one line, with its class where it was not raised on purpose."""
+    if isinstance(error, FrcnnError):
+        return error.message
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, CannotRunError) else f"{type(error).__name__}: {text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """A model file that a row runs.
+    """A model file that a candidate runs.
 
     Attributes:
         path: where it is.
-        precision: of the heavy layers, where it says so.
-        build_s: time that the run itself took to build it; None where it was given, or left by an earlier run.
+        precision: of the heavy layers, where the file says so.
+        build_s: time this run took to build it; None where it was given, or left by an earlier run.
     """
 
     path: Path
@@ -36,19 +65,19 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What all rows work on.
+    """What all candidates work on.
 
     Attributes:
-        model: the torchvision model, in eval mode, float32, on the CPU; rows copy it.
+        model: the torchvision model, in eval mode, float32, on the CPU; candidates copy it.
         spec: its description.
         sha256: of the checkpoint; None where there is none.
         images: as given.
-        equal_images: the same, all of one size; the same objects where they are so anyway.
+        equal_images: the same resized to one size; the same objects where they have it already.
         folder: where artifacts are built.
-        device: ``"cpu"`` or ``"cuda"``: where eager runs.
-        threads: for every row.
-        compile_limit_s: how long ``torch.compile`` may take.
-        say: takes what goes on, for the progress bar.
+        device: where eager runs.
+        threads: of every candidate.
+        compile_limit_s: how long ``torch.compile`` may take; 0 leaves it out.
+        log: takes a line about what goes on.
     """
 
     model: GeneralizedRCNN
@@ -60,28 +89,25 @@ class Task:
     device: Literal["cpu", "cuda"]
     threads: int
     compile_limit_s: float = 60.0
-    say: Callable[[str], None] = field(default=lambda what: None)
+    log: Callable[[str], None] = field(default=lambda what: None)
 
 
 class Runner(Protocol):
-    """A row that is loaded and ready.
+    """A candidate that is loaded.
 
     Attributes:
-        build_s: how much of the time to load it went into compiling the model; None where nothing was compiled.
+        build_s: the part of the loading time that compiling took; None where nothing was compiled.
+        network_clock: what times the scope ``network``: the wall clock, or CUDA events.
     """
 
     build_s: float | None
-
-    @property
-    def network_stopwatch(self) -> Stopwatch:
-        """What times the scope ``network``: wall clock, or CUDA events."""
-        ...
+    network_clock: Clock
 
     def canvas_of(self, image: RGBImage) -> Size:
-        """Return the canvas that an image alone goes on.
+        """Return the canvas (height, width) that an image alone is padded to.
 
         Raises:
-            ImageError: the row cannot take the image.
+            ImageError: the candidate cannot take the image.
         """
         ...
 
@@ -93,7 +119,7 @@ class Runner(Protocol):
         """Prepare a batch, and return what runs only the network on it.
 
         Raises:
-            CannotRunError: the row's preprocessing cannot be taken off.
+            CannotRunError: the preprocessing cannot be taken off.
         """
         ...
 
@@ -103,21 +129,14 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Candidate:
     """One way to run the model.
 
     Attributes:
-        id: see ``results.Row``; likewise the following.
-        name: for people.
-        backend: what executes it.
-        device: where.
-        precision: of the heavy layers.
-        images: which images it takes.
-        reference: id of the row that it is compared with.
-        note: what a reader must know.
-        largest_batch: the most images that one call takes.
-        prepare: makes or finds its file; None where it needs none, for it runs the model itself.
+        id: see ``results.Row``, like the fields that follow.
         open: loads it.
+        prepare: makes or finds its file; None where it runs the model itself.
+        max_batch: the most images that one call takes; None for no limit.
     """
 
     id: str
@@ -125,9 +144,14 @@ class Way:
     backend: str
     device: str
     precision: str
-    open: Callable[[Task, File | None], Runner]
-    prepare: Callable[[Task], File] | None = None
-    images: Literal["as given", "equal-sized"] = "as given"
+    images: ImageKind = "as given"
     reference: str = EAGER_ID
     note: str = ""
-    largest_batch: int | None = None
+    open: Callable[[Task, File | None], Runner]
+    prepare: Callable[[Task], File] | None = None
+    max_batch: int | None = None
+
+
+def padded_canvas(spec: ModelSpec, image: RGBImage) -> Size:
+    """Return the canvas (height, width) that torchvision pads an image to."""
+    return spec.transform.canvas_size(*spec.transform.resized_size(*image.size))

@@ -1,4 +1,4 @@
-"""Rows that run the torchvision model itself: float32, channels-last, automatic mixed precision, torch.compile."""
+"""Candidates that run the torchvision model itself: float32, channels-last, mixed precision, torch.compile."""
 
 from __future__ import annotations
 
@@ -10,22 +10,30 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from frcnn.benchmarks.candidates.candidate import File, Runner, Task, Way
-from frcnn.benchmarks.candidates.eager_detector import fix_pooler_scales, run_network, to_tensor
-from frcnn.benchmarks.candidates.unavailable import CannotRunError
-from frcnn.benchmarks.timing.cuda_stopwatch import CudaStopwatch
-from frcnn.benchmarks.timing.measure import Stopwatch, WallStopwatch
+from frcnn.benchmarks.candidates.candidate import (
+    EAGER_EQUAL_ID,
+    EAGER_ID,
+    Candidate,
+    CannotRunError,
+    Clock,
+    Runner,
+    Task,
+    padded_canvas,
+)
+from frcnn.benchmarks.candidates.eager_detector import fix_pooler_scales, run_network, to_detections, to_tensor
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import Size
 
-__all__ = ["EagerRunner", "eager_rows"]
+__all__ = ["EagerRunner", "eager_candidates"]
 
-_COMPILE_NOTE = "backbone and FPN are compiled (dynamic shapes); the rest of torchvision's model breaks the graph"
+_COMPILE_NOTE: Final = (
+    "backbone and FPN are compiled (dynamic shapes); the rest of torchvision's model breaks the graph"
+)
 
 
 class EagerRunner:
@@ -38,37 +46,37 @@ class EagerRunner:
     """
 
     def __init__(self, task: Task, *, channels_last: bool = False, half: bool = False) -> None:
+        if task.device == "cuda" and not torch.cuda.is_available():
+            raise CannotRunError("PyTorch finds no NVIDIA GPU on this system")
         self._spec = task.spec
         self._device = torch.device(task.device)
-        model = copy.deepcopy(task.model).eval().to(self._device)
-        fix_pooler_scales(model, task.spec)
-        if channels_last:
-            model.backbone.to(memory_format=torch.channels_last)
-            model.backbone.register_forward_pre_hook(_to_channels_last)
-        self.model = model
         self._half = half
+        self.model = copy.deepcopy(task.model).eval().to(self._device)
+        fix_pooler_scales(self.model, task.spec)
+        if channels_last:
+            self.model.backbone.to(memory_format=torch.channels_last)
+            self.model.backbone.register_forward_pre_hook(_to_channels_last)
         self.build_s: float | None = None
-        self.network_stopwatch: Stopwatch = CudaStopwatch() if task.device == "cuda" else WallStopwatch()
+        self.network_clock: Clock = "cuda" if task.device == "cuda" else "wall"
 
     def canvas_of(self, image: RGBImage) -> Size:
         """Return the canvas that torchvision pads an image to."""
-        transform = self._spec.transform
-        return transform.canvas_size(*transform.resized_size(*image.size))
+        return padded_canvas(self._spec, image)
 
     def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
-        """Detect in a list of images, the answers back on the host."""
+        """Detect in a list of images; the detections are on the host."""
         with self._inference():
             found = self.model([self._tensor(image) for image in images])
-        return [self._detections(result, p) for result, p in zip(found, images, strict=True)]
+        return [to_detections(result, image, self._spec) for result, image in zip(found, images, strict=True)]
 
-    def network(self, raw_images: Sequence[RGBImage]) -> Callable[[], object]:
+    def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Return what runs backbone, RPN and box head on a prepared batch."""
         with torch.inference_mode():
-            images, _ = self.model.transform([self._tensor(image) for image in raw_images])
+            batch, _ = self.model.transform([self._tensor(image) for image in images])
 
         def run() -> object:
             with self._inference():
-                return run_network(self.model, images.tensors, images.image_sizes)
+                return run_network(self.model, batch.tensors, batch.image_sizes)
 
         return run
 
@@ -85,94 +93,70 @@ class EagerRunner:
     def _tensor(self, image: RGBImage) -> Tensor:
         return to_tensor(image).to(self._device)
 
-    def _detections(self, result: dict[str, Tensor], image: RGBImage) -> Detections:
-        return Detections(
-            boxes=result["boxes"].float().cpu().numpy(),
-            scores=result["scores"].float().cpu().numpy(),
-            labels=result["labels"].cpu().numpy(),
-            image_size=image.size,
-            source=image.source,
-            label_names=self._spec.labels,
-        )
-
 
 def _to_channels_last(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
 
 
-def eager_rows(device: str, *, equal_sized: bool) -> list[Way]:
-    """Return the rows that run the torchvision model.
+def eager_candidates(device: str, *, has_sizes: bool) -> list[Candidate]:
+    """Return the candidates that run the torchvision model.
 
     Args:
         device: where.
-        equal_sized: whether the images differ in size, so that rows of equal-sized images need a reference.
+        has_sizes: whether the images differ in size, so that candidates of equal-sized images need a reference.
     """
-    common: dict[str, Any] = {"backend": "torch", "device": device}
     single = "tf32" if device == "cuda" else "fp32"
     on_gpu = "convolutions in TF32, as PyTorch does by default" if device == "cuda" else ""
-    rows = [
-        Way(id="eager-fp32", name="eager torchvision, fp32", precision=single, note=on_gpu, open=_open_eager, **common),
-        Way(
-            id="eager-channels-last",
-            name="eager torchvision, fp32, channels-last",
-            precision=single,
-            open=lambda task, _: EagerRunner(_on_a_gpu_there_is(task), channels_last=True),
-            **common,
+
+    def candidate(key: str, name: str, open_model: Any, **fields: Any) -> Candidate:
+        common = {"backend": "torch", "device": device, "precision": single} | fields
+        return Candidate(id=key, name=name, open=lambda task, _: open_model(task), **common)
+
+    half = {"device": "cuda", "precision": "fp16"}
+    candidates = [
+        candidate(EAGER_ID, "eager torchvision, fp32", EagerRunner, note=on_gpu),
+        candidate(
+            "eager-channels-last",
+            "eager torchvision, fp32, channels-last",
+            lambda task: EagerRunner(task, channels_last=True),
         ),
-        Way(
-            id="eager-amp-fp16",
-            name="eager torchvision, AMP fp16",
-            precision="fp16",
-            open=_open_amp,
-            **(common | {"device": "cuda"}),
+        candidate("eager-amp-fp16", "eager torchvision, AMP fp16", _open_amp, **half),
+        candidate(
+            "eager-amp-channels-last",
+            "eager torchvision, AMP fp16, channels-last",
+            lambda task: _open_amp(task, channels_last=True),
+            **half,
         ),
-        Way(
-            id="torch-compile",
-            name="torch.compile",
-            precision=single,
-            open=_open_compiled,
-            note="; ".join(filter(None, (_COMPILE_NOTE, on_gpu))),
-            **common,
+        candidate(
+            "torch-compile", "torch.compile", _open_compiled, note="; ".join(filter(None, (_COMPILE_NOTE, on_gpu)))
         ),
     ]
-    if equal_sized:
-        rows.append(
-            Way(
-                id="eager-fp32-equal",
-                name="eager torchvision, fp32, equal-sized images",
-                precision=single,
-                open=_open_eager,
+    if has_sizes:
+        candidates.append(
+            candidate(
+                EAGER_EQUAL_ID,
+                "eager torchvision, fp32, equal-sized images",
+                EagerRunner,
                 images="equal-sized",
-                reference="eager-fp32-equal",
-                note="the reference of the rows that take only one image size",
-                **common,
+                reference=EAGER_EQUAL_ID,
+                note="the reference of the candidates that take only one image size",
             )
         )
-    return rows
+    return candidates
 
 
-def _on_a_gpu_there_is(task: Task) -> Task:
-    if task.device == "cuda" and not torch.cuda.is_available():
-        raise CannotRunError("PyTorch finds no NVIDIA GPU on this system")
-    return task
-
-
-def _open_eager(task: Task, _: File | None) -> Runner:
-    return EagerRunner(_on_a_gpu_there_is(task))
-
-
-def _open_amp(task: Task, _: File | None) -> Runner:
+def _open_amp(task: Task, *, channels_last: bool = False) -> Runner:
     if task.device != "cuda":
         raise CannotRunError("mixed precision in fp16 is measured on a GPU only: run with --device cuda")
-    return EagerRunner(_on_a_gpu_there_is(task), half=True)
+    return EagerRunner(task, half=True, channels_last=channels_last)
 
 
-def _open_compiled(task: Task, _: File | None) -> Runner:
+def _open_compiled(task: Task) -> Runner:
     """Compile, and run one image of each canvas, all within the time limit."""
-    runner = EagerRunner(_on_a_gpu_there_is(task))
     limit = task.compile_limit_s
     if not limit:
         raise CannotRunError("left out by --compile-limit 0")
+    runner = EagerRunner(task)
     importlib.import_module("torch._inductor.compile_fx")  # an import that the time limit ends leaves half a module
     started = time.monotonic()
     try:
@@ -185,7 +169,7 @@ def _open_compiled(task: Task, _: File | None) -> Runner:
         raise CannotRunError(
             f"torch.compile had not finished after {limit:.0f} s; --compile-limit sets how long it may take"
         ) from None
-    except Exception as error:  # whatever the compiler raises, the row has its reason
+    except Exception as error:  # whatever the compiler raises is the candidate's reason
         torch.compiler.reset()
         text = " ".join(str(error).split())[:200]
         raise CannotRunError(f"torch.compile does not work here: {type(error).__name__}: {text}") from error

@@ -17,7 +17,7 @@ from frcnn.runtime import Detections
 from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import ModelSpec, Size
 
-__all__ = ["EagerDetector", "fix_pooler_scales", "run_network", "to_tensor"]
+__all__ = ["EagerDetector", "fix_pooler_scales", "run_network", "to_detections", "to_tensor"]
 
 
 class EagerDetector:
@@ -34,11 +34,11 @@ class EagerDetector:
         fix_pooler_scales(model, spec)
 
     @torch.inference_mode()
-    def detect(self, raw_image: RGBImage, canvas: Size) -> Detections:
-        """Detect in an image padded onto a canvas, as the artifact under comparison pads it.
+    def detect(self, image: RGBImage, canvas: Size) -> Detections:
+        """Detect in an image padded to a canvas, as the artifact under comparison pads it.
 
         Args:
-            raw_image: any decoded image.
+            image: any decoded image.
             canvas: (height, width) in pixels, at least the resized image's.
 
         Raises:
@@ -47,23 +47,16 @@ class EagerDetector:
         transform = self.model.transform
         device = next(self.model.parameters()).device
         try:
-            image, _ = transform.resize(transform.normalize(to_tensor(raw_image).to(device)), None)
+            resized, _ = transform.resize(transform.normalize(to_tensor(image).to(device)), None)
         except RuntimeError as error:  # the short side of a very long image becomes 0 pixels
-            raise ImageError(f"{raw_image.name}: torchvision cannot resize it: {error}") from error
-        size = (int(image.shape[1]), int(image.shape[2]))
-        padded = image.new_zeros(1, 3, *canvas)
-        padded[0, :, : size[0], : size[1]] = image
+            raise ImageError(f"{image.name}: torchvision cannot resize it: {error}") from error
+        size = (int(resized.shape[1]), int(resized.shape[2]))
+        padded = resized.new_zeros(1, 3, *canvas)
+        padded[0, :, : size[0], : size[1]] = resized
 
         found = run_network(self.model, padded, [size])
-        (result,) = transform.postprocess(found, [size], [raw_image.size])
-        return Detections(
-            boxes=result["boxes"].cpu().numpy(),
-            scores=result["scores"].cpu().numpy(),
-            labels=result["labels"].cpu().numpy(),
-            image_size=raw_image.size,
-            source=raw_image.source,
-            label_names=self.spec.labels,
-        )
+        (result,) = transform.postprocess(found, [size], [image.size])
+        return to_detections(result, image, self.spec)
 
 
 def run_network(model: GeneralizedRCNN, images: Tensor, sizes: Sequence[Size]) -> list[dict[str, Tensor]]:
@@ -82,6 +75,18 @@ def run_network(model: GeneralizedRCNN, images: Tensor, sizes: Sequence[Size]) -
     proposals, _ = model.rpn(ImageList(images, list(sizes)), features)
     found: list[dict[str, Tensor]] = model.roi_heads(features, proposals, list(sizes))[0]
     return found
+
+
+def to_detections(result: dict[str, Tensor], image: RGBImage, spec: ModelSpec) -> Detections:
+    """Return one of torchvision's dictionaries, boxes in the image's own pixels, as detections on the host."""
+    return Detections(
+        boxes=result["boxes"].float().cpu().numpy(),
+        scores=result["scores"].float().cpu().numpy(),
+        labels=result["labels"].cpu().numpy(),
+        image_size=image.size,
+        source=image.source,
+        label_names=spec.labels,
+    )
 
 
 def to_tensor(image: RGBImage) -> Tensor:

@@ -1,85 +1,68 @@
-"""Rows that run an engine artifact (``*.frcnn``) on an NVIDIA GPU."""
+"""Candidates that run an engine artifact (``*.frcnn``) on an NVIDIA GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from frcnn.benchmarks.candidates.artifacts import canvases_of
-from frcnn.benchmarks.candidates.candidate import File, Runner, Task, Way
-from frcnn.benchmarks.candidates.model_files import built_engine, given_file
-from frcnn.benchmarks.candidates.onnx import precision_of
-from frcnn.benchmarks.candidates.unavailable import CannotRunError
-from frcnn.benchmarks.timing.measure import Stopwatch
+from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, Clock, File, Runner, Task
+from frcnn.benchmarks.candidates.model_files import NO_GPU, built_engine, given_file
+from frcnn.benchmarks.candidates.onnx import DetectorRunner, precision_of, source_label
 from frcnn.errors import ArtifactError, MissingDependencyError
-from frcnn.runtime import Detections, Detector, RGBImage
-from frcnn.runtime.images.preprocess import place
+from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.model_files.artifact import open_artifact
-from frcnn.spec import Size
 from frcnn.spec.engine import TARGETS, EngineManifest, Target
 
-__all__ = ["EngineRunner", "engine_rows"]
+__all__ = ["EngineRunner", "engine_candidates"]
 
-_NAMES = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
-_NOTE = "network: images already in device memory, the kernel that resizes and normalises them included"
+_NAMES: Final[dict[Target, str]] = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
+_NOTE: Final = "network: images already in device memory, the kernel that resizes and normalises them included"
 
 
-class EngineRunner:
+class EngineRunner(DetectorRunner):
     """An engine artifact with our runtime around it.
 
     Args:
         path: the artifact.
-        manifest: what it says of itself.
+        manifest: the file's.
     """
 
+    network_clock: Clock = "cuda"
+
     def __init__(self, path: Path, manifest: EngineManifest) -> None:
-        from frcnn.benchmarks.timing.cuda_stopwatch import CudaStopwatch
-
-        self._transform = manifest.source.model.transform
-        self._canvases = canvases_of(manifest)
-        self._detector = Detector.load(path)
-        self.build_s: float | None = None
-        self.network_stopwatch: Stopwatch = CudaStopwatch()
-
-    def canvas_of(self, image: RGBImage) -> Size:
-        """Return the canvas that an image alone goes on."""
-        return place(image, self._transform, self._canvases).canvas
-
-    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
-        """Detect in a batch on one canvas, the answers back on the host."""
-        return self._detector(list(images), batch_size=len(images), same_canvas=len(images) > 1)
+        super().__init__(Detector.load(path), manifest.source.model.transform, canvases_of(manifest))
 
     def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
-        """Return what runs the network on images in device memory and leaves the answers there."""
+        """Return what detects in images in device memory and leaves the detections there."""
         import torch
 
         arrays = [torch.from_numpy(image.uint8().copy()).cuda() for image in images]
-        stream = torch.cuda.current_stream()
         torch.cuda.synchronize()
-        options: dict[str, Any] = {"batch_size": len(arrays), "same_canvas": len(arrays) > 1}
-        return partial(self._detector, arrays, stream=stream, device_output=True, **options)
+        return partial(
+            self._detector,
+            arrays,
+            stream=torch.cuda.current_stream(),
+            device_output=True,
+            batch_size=len(arrays),
+            same_canvas=len(arrays) > 1,
+        )
 
-    def close(self) -> None:
-        """Release the engines."""
-        self._detector.close()
 
-
-def engine_rows(artifacts: Sequence[Path]) -> list[Way]:
-    """Return a row per target: of the artifacts given, of one that is built, or one that says why there is none."""
+def engine_candidates(artifacts: Sequence[Path]) -> list[Candidate]:
+    """Return at least one candidate per target: artifacts given, one that is built, or one that says why it is not."""
     given: dict[Target, list[Path]] = {target: [] for target in TARGETS}
     for path in (path for path in artifacts if path.suffix == ".frcnn"):
         given[_target_of(path)].append(path)
-    rows = []
+    candidates = []
     for target, paths in given.items():
         if not paths:
-            prepare = built_engine if target == "tensorrt-rtx" else _none_given
-            rows.append(_row(target, "", prepare, "fp32"))
-        for path in paths:
-            suffix = f":{path.stem}" if len(paths) > 1 else ""
-            rows.append(_row(target, suffix, given_file(path), precision_of(path)))
-    return rows
+            candidates.append(_candidate(target, "", built_engine if target == "tensorrt-rtx" else _none_given, "fp32"))
+        files = [(source_label(path, paths), given_file(path), precision_of(path)) for path in paths]
+        candidates += [_candidate(target, *file) for file in files]
+    return candidates
 
 
 def _none_given(task: Task) -> File:
@@ -90,14 +73,13 @@ def _target_of(path: Path) -> Target:
     try:
         manifest = open_artifact(path).manifest
     except ArtifactError:
-        return "tensorrt-rtx"  # its row will say that the file cannot be read
+        return "tensorrt-rtx"  # the candidate reports that the file cannot be read
     return manifest.target if isinstance(manifest, EngineManifest) else "tensorrt-rtx"
 
 
-def _row(target: Target, suffix: str, prepare: Callable[[Task], File], precision: str) -> Way:
-    label = suffix.removeprefix(":")
-    return Way(
-        id=f"{target}{suffix}",
+def _candidate(target: Target, label: str, prepare: Callable[[Task], File], precision: str) -> Candidate:
+    return Candidate(
+        id=f"{target}:{label}" if label else target,
         name=f"frcnn, {_NAMES[target]}" + (f" ({label})" if label else ""),
         backend=target,
         device="cuda",
@@ -113,7 +95,7 @@ def _open(task: Task, file: File | None) -> Runner:
 
     assert file is not None
     if not torch.cuda.is_available():
-        raise CannotRunError("it runs on an NVIDIA GPU, and this system has none that PyTorch finds")
+        raise CannotRunError(NO_GPU)
     manifest = open_artifact(file.path).manifest
     if not isinstance(manifest, EngineManifest):
         raise ArtifactError(f"{file.path.name} is no engine artifact")

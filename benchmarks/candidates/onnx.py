@@ -1,38 +1,88 @@
-"""Rows that run an ONNX file: ours in ONNX Runtime and OpenVINO, and torchvision's own export."""
+"""Candidates that run an ONNX file: ours in ONNX Runtime and OpenVINO, and torchvision's own export."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.candidates.candidate import File, Runner, Task, Way
+from frcnn.benchmarks.candidates.candidate import (
+    EAGER_EQUAL_ID,
+    EAGER_ID,
+    Candidate,
+    CannotRunError,
+    Clock,
+    File,
+    Runner,
+    Task,
+    padded_canvas,
+)
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.benchmarks.candidates.model_files import built_onnx, given_file, naive_onnx
-from frcnn.benchmarks.candidates.unavailable import CannotRunError
-from frcnn.benchmarks.timing.measure import Stopwatch, WallStopwatch
 from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.runtime import Detections, Detector, RGBImage
-from frcnn.runtime.backend import Network, NetworkOutput
+from frcnn.runtime.backend import Device, Network, NetworkOutput
 from frcnn.runtime.dependencies import import_onnx, import_onnxruntime
 from frcnn.runtime.host.backend import HostBackend
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
-from frcnn.runtime.images.preprocess import Prepared, common_canvas, onto_canvas, place, with_pixels
+from frcnn.runtime.images.canvases import Canvases
+from frcnn.runtime.images.preprocess import common_canvas, onto_canvas, place, with_pixels
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
-from frcnn.spec import Manifest, Size
+from frcnn.spec import Manifest, Size, TransformSpec
 
-__all__ = ["NaiveRunner", "NetworkRunner", "OpenVinoNetwork", "onnx_rows"]
+__all__ = [
+    "DetectorRunner",
+    "NaiveRunner",
+    "NetworkRunner",
+    "OpenVinoNetwork",
+    "naive_onnxruntime",
+    "naive_tensorrt",
+    "onnx_candidates",
+    "onnx_manifest",
+    "precision_of",
+    "source_label",
+]
 
-_NAIVE_NOTE = "traced for one image of one size, by torch.onnx.export as torchvision documents it"
-_ON_HOST = "times include the copies to and from the GPU"
+_NAIVE_NOTE: Final = "traced for one image of one size, by torch.onnx.export as torchvision documents it"
 
 
-class NetworkRunner:
+class DetectorRunner:
+    """A ``Detector`` as a candidate.
+
+    Args:
+        detector: closed with the runner.
+        transform: the model's.
+        canvases: the file's.
+    """
+
+    network_clock: Clock = "wall"
+
+    def __init__(self, detector: Detector, transform: TransformSpec, canvases: Canvases) -> None:
+        self.build_s: float | None = None
+        self._detector = detector
+        self._transform = transform
+        self._canvases = canvases
+
+    def canvas_of(self, image: RGBImage) -> Size:
+        """Return the canvas that an image alone is padded to."""
+        return place(image, self._transform, self._canvases).canvas
+
+    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
+        """Detect in a batch on one canvas; the detections are on the host."""
+        return self._detector(list(images), batch_size=len(images), same_canvas=len(images) > 1)
+
+    def close(self) -> None:
+        """Release the detector."""
+        self._detector.close()
+
+
+class NetworkRunner(DetectorRunner):
     """A ``model.onnx`` with our runtime around it, whatever executes the network.
 
     Args:
@@ -41,38 +91,18 @@ class NetworkRunner:
     """
 
     def __init__(self, network: Network, manifest: Manifest) -> None:
+        backend = HostBackend(network, manifest)
+        super().__init__(Detector(backend, manifest), manifest.model.transform, backend.canvases)
         self._network = network
-        self._manifest = manifest
-        self._backend = HostBackend(network, manifest)
-        self._detector = Detector(self._backend, manifest)
-        self.build_s: float | None = None
-        self.network_stopwatch: Stopwatch = WallStopwatch()
 
-    def canvas_of(self, image: RGBImage) -> Size:
-        """Return the canvas that an image alone goes on."""
-        return place(image, self._manifest.model.transform, self._backend.canvases).canvas
-
-    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
-        """Detect in a batch on one canvas."""
-        return self._detector(list(images), batch_size=len(images), same_canvas=len(images) > 1)
-
-    def network(self, raw_images: Sequence[RGBImage]) -> Callable[[], object]:
+    def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Return what runs only the network on a prepared batch."""
-        transform = self._manifest.model.transform
-        placed = [place(image, transform, self._backend.canvases) for image in raw_images]
-        canvas = common_canvas(placed, self._backend.canvases)
-        prepared = [with_pixels(onto_canvas(item, canvas), transform) for item in placed]
-        images, sizes = _stacked(prepared)
-        return lambda: self._network.run(images, sizes)
-
-    def close(self) -> None:
-        """Release the network."""
-        self._detector.close()
-
-
-def _stacked(prepared: Sequence[Prepared]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    images = np.stack([item.pixels for item in prepared])
-    return images, np.array([item.resized for item in prepared], np.int32)
+        placed = [place(image, self._transform, self._canvases) for image in images]
+        canvas = common_canvas(placed, self._canvases)
+        prepared = [with_pixels(onto_canvas(item, canvas), self._transform) for item in placed]
+        pixels = np.stack([item.pixels for item in prepared])
+        sizes = np.array([item.resized for item in prepared], np.int32)
+        return lambda: self._network.run(pixels, sizes)
 
 
 class OpenVinoNetwork:
@@ -89,9 +119,8 @@ class OpenVinoNetwork:
         import onnx
         from onnx.inliner import inline_local_functions
 
-        proto = inline_local_functions(onnx.load(path))
         core: Any = openvino.Core()
-        model = core.read_model(model=proto.SerializeToString())
+        model = core.read_model(model=inline_local_functions(onnx.load(path)).SerializeToString())
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         compiled = core.compile_model(model, "CPU", settings)
         self._request: Any = compiled.create_infer_request()
@@ -118,12 +147,12 @@ class NaiveRunner:
     """torchvision's own export in ONNX Runtime: one image of one size in, its detections out.
 
     Args:
+        task: what it works on.
         path: the file.
-        spec_labels: class names.
-        providers: ONNX Runtime's names, the first one wanted.
-        threads: processor threads.
-        transform: of the model, for the canvas.
+        providers: ONNX Runtime's names, the wanted one first.
     """
+
+    network_clock: Clock = "wall"
 
     def __init__(self, task: Task, path: Path, providers: Sequence[str]) -> None:
         ort = import_onnxruntime()
@@ -137,24 +166,21 @@ class NaiveRunner:
         self._session: Any = ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
         if providers[0] not in self._session.get_providers():
             raise CannotRunError(f"ONNX Runtime's {providers[0]} does not start on this system")
+        self.build_s: float | None = None
         self._spec = task.spec
         self._input = self._session.get_inputs()[0].name
-        self.build_s: float | None = None
-        self.network_stopwatch: Stopwatch = WallStopwatch()
 
     def canvas_of(self, image: RGBImage) -> Size:
         """Return the canvas that torchvision pads an image to."""
-        transform = self._spec.transform
-        return transform.canvas_size(*transform.resized_size(*image.size))
+        return padded_canvas(self._spec, image)
 
     def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         """Detect in a batch of one."""
         (image,) = images
         chw = np.ascontiguousarray(to_tensor(image).numpy())
         boxes, labels, scores = self._session.run(None, {self._input: chw})
-        return [
-            Detections(boxes=boxes, scores=scores, labels=labels, image_size=image.size, label_names=self._spec.labels)
-        ]
+        names = self._spec.labels
+        return [Detections(boxes=boxes, scores=scores, labels=labels, image_size=image.size, label_names=names)]
 
     def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Refuse: resizing is a part of this graph."""
@@ -165,111 +191,84 @@ class NaiveRunner:
         self._session = None
 
 
-def onnx_rows(artifacts: Sequence[Path], device: str, *, equal_sized: bool) -> list[Way]:
-    """Return the rows that run an ONNX file.
-
-    Args:
-        artifacts: those that were given, of any kind; without a ``model.onnx`` among them one is built.
-        device: where torchvision's own export runs.
-        equal_sized: whether the images differ in size, so that it takes resized ones.
-    """
-    naive: Literal["as given", "equal-sized"] = "equal-sized" if equal_sized else "as given"
-    reference = "eager-fp32-equal" if equal_sized else "eager-fp32"
-    provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
-    rows = [
-        Way(
-            id="naive-onnxruntime",
-            name="torchvision's own ONNX export, ONNX Runtime",
-            backend="onnxruntime",
-            device=device,
-            precision="fp32",
-            prepare=naive_onnx,
-            open=lambda task, file: NaiveRunner(task, _path(file), _providers(provider)),
-            images=naive,
-            reference=reference,
-            note=_NAIVE_NOTE,
-            largest_batch=1,
-        )
-    ]
-    for suffix, prepare, precision in _sources(artifacts):
-        rows += _ours(suffix, prepare, precision)
-    return rows
+def naive_onnxruntime(device: str, *, has_sizes: bool) -> Candidate:
+    """Return torchvision's own export in ONNX Runtime, on the device that eager runs on."""
+    providers = ("CPUExecutionProvider",) if device == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
+    return _naive("onnxruntime", "ONNX Runtime", device, providers, _NAIVE_NOTE, has_sizes)
 
 
-def naive_tensorrt(*, equal_sized: bool) -> Way:
-    """Return the row of torchvision's own export in TensorRT, by ONNX Runtime's TensorRT provider."""
-    return Way(
-        id="naive-tensorrt",
-        name="torchvision's own ONNX export, TensorRT",
-        backend="tensorrt",
-        device="cuda",
+def naive_tensorrt(*, has_sizes: bool) -> Candidate:
+    """Return torchvision's own export in TensorRT, by ONNX Runtime's TensorRT provider."""
+    providers = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+    note = f"{_NAIVE_NOTE}; what TensorRT does not take runs in CUDA and on the CPU"
+    return _naive("tensorrt", "TensorRT", "cuda", providers, note, has_sizes)
+
+
+def _naive(backend: str, title: str, device: str, providers: Sequence[str], note: str, has_sizes: bool) -> Candidate:
+    return Candidate(
+        id=f"naive-{backend}",
+        name=f"torchvision's own ONNX export, {title}",
+        backend=backend,
+        device=device,
         precision="fp32",
         prepare=naive_onnx,
-        open=lambda task, file: NaiveRunner(
-            task, _path(file), ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
-        ),
-        images="equal-sized" if equal_sized else "as given",
-        reference="eager-fp32-equal" if equal_sized else "eager-fp32",
-        note=_NAIVE_NOTE + "; what TensorRT does not take runs in CUDA and on the CPU",
-        largest_batch=1,
+        open=lambda task, file: NaiveRunner(task, _path(file), providers),
+        images="equal-sized" if has_sizes else "as given",
+        reference=EAGER_EQUAL_ID if has_sizes else EAGER_ID,
+        note=note,
+        max_batch=1,
     )
 
 
-def _providers(first: str) -> tuple[str, ...]:
-    return (first,) if first == "CPUExecutionProvider" else (first, "CPUExecutionProvider")
+def onnx_candidates(artifacts: Sequence[Path]) -> list[Candidate]:
+    """Return the candidates that run our ONNX files: those given, or one that is built.
 
-
-def _sources(artifacts: Sequence[Path]) -> list[tuple[str, Callable[[Task], File], str]]:
-    """Return (suffix of the ids, what makes the file, precision) of every ``model.onnx``: given ones, or one built."""
+    Args:
+        artifacts: those given, of any kind.
+    """
     given = [path for path in artifacts if path.suffix != ".frcnn"]
     if not given:
-        return [("", built_onnx, "fp32")]
-    return [(f":{path.stem}" if len(given) > 1 else "", given_file(path), precision_of(path)) for path in given]
+        return _ours("", built_onnx, "fp32")
+    files = [(source_label(path, given), given_file(path), precision_of(path)) for path in given]
+    return [candidate for file in files for candidate in _ours(*file)]
+
+
+def source_label(path: Path, given: Sequence[Path]) -> str:
+    """Return the name that tells a file from others of its kind; empty where it is the only one."""
+    return path.stem if len(given) > 1 else ""
 
 
 def precision_of(path: Path) -> str:
-    """Return the precision that a file says it has; ``"unknown"`` where it cannot be read, which its row will say."""
+    """Return the precision that a file states; ``"unknown"`` where it cannot be read, which its candidate reports."""
     try:
         return open_artifact(path).manifest.precision
     except ArtifactError:
         return "unknown"
 
 
-def _ours(suffix: str, prepare: Callable[[Task], File], precision: str) -> list[Way]:
-    label = suffix.removeprefix(":")
-    of = f" ({label})" if label else ""
-    common: dict[str, Any] = {"precision": precision, "prepare": prepare}
+def _ours(label: str, prepare: Callable[[Task], File], precision: str) -> list[Candidate]:
+    def candidate(key: str, title: str, device: str, open_file: Any, note: str = "") -> Candidate:
+        return Candidate(
+            id=f"{key}:{label}" if label else key,
+            name=f"frcnn, {title}" + (f" ({label})" if label else ""),
+            backend=key.partition("-")[0],
+            device=device,
+            precision=precision,
+            prepare=prepare,
+            open=open_file,
+            note=note,
+        )
+
+    copies = "times include the copies to and from the GPU"
+    inlined = "function bodies inlined; INFERENCE_PRECISION_HINT f32"
     return [
-        Way(
-            id=f"onnxruntime-cpu{suffix}",
-            name=f"frcnn, ONNX Runtime, CPU{of}",
-            backend="onnxruntime",
-            device="cpu",
-            open=lambda task, file: _onnxruntime(task, file, "cpu"),
-            **common,
-        ),
-        Way(
-            id=f"onnxruntime-cuda{suffix}",
-            name=f"frcnn, ONNX Runtime, CUDA{of}",
-            backend="onnxruntime",
-            device="cuda",
-            open=lambda task, file: _onnxruntime(task, file, "cuda"),
-            note=_ON_HOST,
-            **common,
-        ),
-        Way(
-            id=f"openvino{suffix}",
-            name=f"frcnn, OpenVINO{of}",
-            backend="openvino",
-            device="cpu",
-            open=_openvino,
-            note="function bodies inlined; INFERENCE_PRECISION_HINT f32",
-            **common,
-        ),
+        candidate("onnxruntime-cpu", "ONNX Runtime, CPU", "cpu", partial(_onnxruntime, "cpu")),
+        candidate("onnxruntime-cuda", "ONNX Runtime, CUDA", "cuda", partial(_onnxruntime, "cuda"), copies),
+        candidate("openvino", "OpenVINO", "cpu", _openvino, inlined),
     ]
 
 
-def _onnxruntime(task: Task, file: File | None, device: Any) -> Runner:
+def _onnxruntime(device: Device, task: Task, file: File | None) -> Runner:
     path = _path(file)
     try:
         network = OnnxRuntimeBackend(path, device=device, threads=task.threads)
@@ -279,17 +278,18 @@ def _onnxruntime(task: Task, file: File | None, device: Any) -> Runner:
         if "did not start" in error.message or "no CPU kernels" in error.message:
             raise CannotRunError(error.message) from error
         raise
-    return NetworkRunner(network, _onnx_manifest(path))
+    return NetworkRunner(network, onnx_manifest(path))
 
 
 def _openvino(task: Task, file: File | None) -> Runner:
     if importlib.util.find_spec("openvino") is None:
         raise CannotRunError("the package openvino is not installed (pip install openvino)")
     path = _path(file)
-    return NetworkRunner(OpenVinoNetwork(path, task.threads), _onnx_manifest(path))
+    return NetworkRunner(OpenVinoNetwork(path, task.threads), onnx_manifest(path))
 
 
-def _onnx_manifest(path: Path) -> Manifest:
+def onnx_manifest(path: Path) -> Manifest:
+    """Return the manifest of a ``model.onnx``."""
     artifact = open_artifact(path)
     assert isinstance(artifact, OnnxArtifact)
     return artifact.manifest

@@ -1,29 +1,30 @@
-"""All ways to run a model, in the order of the report."""
+"""All candidates, in the order of the report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from frcnn.benchmarks.candidates.candidate import Way
-from frcnn.benchmarks.candidates.eager import eager_rows
-from frcnn.benchmarks.candidates.engine import engine_rows
-from frcnn.benchmarks.candidates.onnx import naive_tensorrt, onnx_rows
+from frcnn.benchmarks.candidates.candidate import Candidate
+from frcnn.benchmarks.candidates.eager import eager_candidates
+from frcnn.benchmarks.candidates.engine import engine_candidates
+from frcnn.benchmarks.candidates.onnx import naive_onnxruntime, naive_tensorrt, onnx_candidates
 
-__all__ = ["all_ways"]
+__all__ = ["all_candidates"]
 
 
-def all_ways(artifacts: Sequence[Path], device: str, *, equal_sized: bool) -> list[Way]:
-    """Return every row of a run.
+def all_candidates(artifacts: Sequence[Path], device: str, *, has_sizes: bool) -> list[Candidate]:
+    """Return every candidate of a run.
 
     Args:
-        artifacts: model files that were given; kinds of which there is none are built where they can run.
-        device: ``"cpu"`` or ``"cuda"``: where eager runs.
-        equal_sized: whether the images differ in size, so that some rows take resized ones.
+        artifacts: the model files that were given; of a kind that is missing one is built where it can run.
+        device: where eager runs, ``"cpu"`` or ``"cuda"``.
+        has_sizes: whether the images differ in size, so that candidates of one size take resized ones.
     """
     return [
-        *eager_rows(device, equal_sized=equal_sized),
-        *onnx_rows(artifacts, device, equal_sized=equal_sized),
-        *engine_rows(artifacts),
-        naive_tensorrt(equal_sized=equal_sized),
+        *eager_candidates(device, has_sizes=has_sizes),
+        naive_onnxruntime(device, has_sizes=has_sizes),
+        *onnx_candidates(artifacts),
+        *engine_candidates(artifacts),
+        naive_tensorrt(has_sizes=has_sizes),
     ]

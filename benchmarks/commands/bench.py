@@ -1,18 +1,19 @@
 """Measure speed against eager torchvision, on this system and your images.
 
-Eager is always a row; so is every artifact given. Without a model.onnx one is exported; everything else that this
-system can run is a row too, and what it cannot run is a row that says why. Rows run interleaved on the same images,
-and each is compared with eager in the same run: one that disagrees is marked wrong, however quick it is. The report's
-folder gets results.json, report.md and report.html.
+The candidates are eager torchvision in several forms, torchvision's own export, and every artifact given; without a
+model.onnx one is exported. A candidate that this system cannot run is listed with the reason. Candidates run
+interleaved on the same images, and each is compared with eager in the same run: one that disagrees is marked wrong,
+however quick it is. The report's folder gets results.json, report.md and report.html.
 
   frcnn bench my.pth model.onnx model.frcnn --images folder/ -o report/
   frcnn bench my.pth --suite full --device cuda
-  frcnn bench my.pth --against old/results.json --limit 5%    exits with 1 where a row became slower beyond the noise
+  frcnn bench my.pth --against old/results.json --limit 5%    exits with 1 where one became slower beyond the noise
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
 import time
@@ -21,6 +22,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from frcnn.console import note, progress_bar, say, warn
 from frcnn.errors import MissingDependencyError, UsageError
@@ -62,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--suite", choices=_SUITES, default="quick", help="4 minutes, or 30 with every curve (default: %(default)s)"
     )
     group.add_argument("--device", choices=("cpu", "cuda"), help="where eager runs (default: cuda where there is one)")
-    group.add_argument("--threads", type=int, help="of every row (default: all processors that this process may use)")
+    group.add_argument("--threads", type=int, help="of every candidate (default: all processors this process may use)")
     group.add_argument("--batch", metavar="N[,N...]", default=None, help="batch sizes (default: 1,2,4,8)")
     group.add_argument("--budget", metavar="SECONDS", type=float, help="for everything, building included")
     group.add_argument(
@@ -83,9 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_from_options(arguments)
     if find_spec("onnxruntime") is None:
         raise MissingDependencyError("onnxruntime", extra="cpu", why="frcnn bench")
+    from frcnn.benchmarks.report.regression import compare_runs, regressions
     from frcnn.benchmarks.report.results import Results
+    from frcnn.benchmarks.report.table import show_results
 
-    old = None if arguments.against is None else Results.read(arguments.against)
+    earlier = None if arguments.against is None else Results.read(arguments.against)
     plan = _plan(arguments)
     images = _images(arguments.images)
     folder = writable_folder(arguments.output)
@@ -96,21 +101,20 @@ def run(arguments: argparse.Namespace) -> int:
             bench.go()
         except KeyboardInterrupt:
             partial = "interrupted (Ctrl-C)"
-        except BaseException:  # terminated, or a fault: what was measured is kept, and the reason goes on its way
+        except BaseException:  # terminated, or a fault: what was measured is kept, and the error is raised on
             _write(bench.results(partial="the run was stopped"), folder)
             raise
         results = bench.results(partial=partial)
         bench.session.close()
-    if old is not None:
-        results = _compared(old, results, arguments.against, limit)
+    if earlier is not None:
+        comparison = compare_runs(earlier, results, file=arguments.against, limit=limit)
+        results = msgspec.structs.replace(results, comparison=comparison)
     _write(results, folder)
-    from frcnn.benchmarks.report.table import show_results
-
     show_results(results)
     say(f"wrote {folder / 'results.json'}")
     if partial:
         return _EXIT_INTERRUPTED
-    return _EXIT_REGRESSION if _is_worse(results) else _EXIT_OK
+    return _EXIT_REGRESSION if results.comparison is not None and regressions(results.comparison) else _EXIT_OK
 
 
 def parse_limit(text: str) -> float:
@@ -132,8 +136,6 @@ def parse_limit(text: str) -> float:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    import dataclasses
-
     from frcnn.benchmarks.timing.run import SUITES
 
     plan = SUITES[arguments.suite]
@@ -169,7 +171,7 @@ def _images(paths: Sequence[Path] | None) -> Images:
     for item in found.skipped:
         warn(f"skipped {item.name}: {item.reason}")
     if len(found.images) < 16:
-        warn(f"{len(found.images)} images: with fewer than 16 the figures lean on what these happen to show")
+        warn(f"{len(found.images)} images: with fewer than 16 the figures depend on what these happen to show")
     return found
 
 
@@ -184,7 +186,7 @@ def _prepared(
     import torch
 
     from frcnn.benchmarks.candidates.candidate import Task
-    from frcnn.benchmarks.candidates.registry import all_ways
+    from frcnn.benchmarks.candidates.registry import all_candidates
     from frcnn.benchmarks.timing.images import made_equal
     from frcnn.benchmarks.timing.run import BenchRun
     from frcnn.runtime.host.onnxruntime_backend import available_cpus
@@ -211,19 +213,12 @@ def _prepared(
         device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         threads=threads,
         compile_limit_s=limit,
-        say=note if not sys.stderr.isatty() else lambda what: None,
+        log=note if not sys.stderr.isatty() else lambda what: None,
     )
-    is_mixed = any(a is not b for a, b in zip(equal, images.images, strict=True))
-    ways = all_ways(arguments.artifacts, task.device, equal_sized=is_mixed)
-    return BenchRun(
-        task,
-        ways,
-        images,
-        plan,
-        checkpoint=arguments.checkpoint.name,
-        command=arguments.command,
-        report=report,
-    )
+    has_sizes = any(a is not b for a, b in zip(equal, images.images, strict=True))
+    candidates = all_candidates(arguments.artifacts, task.device, has_sizes=has_sizes)
+    name, command = arguments.checkpoint.name, arguments.command
+    return BenchRun(task, candidates, images, plan, checkpoint=name, command=command, report=report)
 
 
 @contextmanager
@@ -237,20 +232,6 @@ def _progress() -> Iterator[Callable[[float, str], None]]:
             show(what if left is None else f"{what}, about {left:.0f} s left", share)
 
         yield report
-
-
-def _compared(old: Results, results: Results, file: Path, limit: float) -> Results:
-    import msgspec
-
-    from frcnn.benchmarks.report.regression import compare_runs
-
-    return msgspec.structs.replace(results, comparison=compare_runs(old, results, file=file, limit=limit))
-
-
-def _is_worse(results: Results) -> bool:
-    from frcnn.benchmarks.report.regression import regressions
-
-    return results.comparison is not None and bool(regressions(results.comparison))
 
 
 def _write(results: Results, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """``results.json``: what a benchmark run measured, and everything needed to read or repeat it.
 
-Times are milliseconds unless a name says ``_s`` (seconds). A *call* is one batch: a measure's samples are the times of
-calls, and ``fps`` counts images. Every number was measured in the run that wrote it; what was not is None.
+Times are milliseconds unless a name ends in ``_s`` (seconds). A *call* is one batch: a measure's samples are the times
+of calls, and ``fps`` counts images. Every number was measured in the run that wrote it; what was not is None.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ __all__ = [
     "Workload",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 Status = Literal["ok", "unavailable", "wrong", "failed"]
 """``ok``: measured, and right. ``unavailable``: this system cannot run it. ``wrong``: measured, but its detections
-disagree with eager's: its times are shown, never as a gain. ``failed``: it should have run and did not."""
+disagree with eager's, so its times are never shown as a gain. ``failed``: it should have run and did not."""
 
 Scope = Literal["images", "network"]
 """``images``: decoded images in, boxes in image pixels out. ``network``: a prepared batch in, raw outputs out."""
@@ -59,16 +59,7 @@ Verdict = Literal["regression", "gain", "same", "not comparable"]
 
 
 class GpuState(Record, frozen=True, kw_only=True):
-    """What a GPU reports of itself at one moment.
-
-    Attributes:
-        when: ``"before"``, ``"after"`` or the name of the row that had just run.
-        sm_clock_mhz: clock of the multiprocessors.
-        memory_clock_mhz: clock of the memory.
-        power_w: power drawn.
-        temperature_c: of the chip.
-        throttling: reasons for a lowered clock, as nvidia-smi names them; empty where there is none.
-    """
+    """What a GPU reports at one moment; ``throttling`` has nvidia-smi's reasons for a lowered clock."""
 
     when: str
     sm_clock_mhz: int | None
@@ -79,15 +70,7 @@ class GpuState(Record, frozen=True, kw_only=True):
 
 
 class Gpu(Record, frozen=True, kw_only=True):
-    """The GPU that rows of device ``cuda`` ran on.
-
-    Attributes:
-        name: as the driver names it.
-        driver: its version.
-        compute_capability: like ``"9.0"``.
-        memory_bytes: in total.
-        states: clocks, power and throttling, in the order of time.
-    """
+    """The GPU that candidates of device ``cuda`` ran on; ``states`` are in the order of time."""
 
     name: str
     driver: str
@@ -101,20 +84,14 @@ class Environment(Record, frozen=True, kw_only=True):
 
     Attributes:
         system: its architecture, like ``"x86_64"``.
-        cpu: the processor's name.
         cores: logical processors of the system.
         affinity: the logical processors that the run was allowed to use; frcnn does not change them.
-        threads: threads that each row was given: torch's intra-op threads, ONNX Runtime's, OpenVINO's.
-        governor: of the first core's clock; None where the system does not say.
-        turbo: whether the clock may rise above the base clock; None where the system does not say.
-        load_before: processes ready to run (1 minute's mean) before the run; None where the system does not say.
+        threads: threads of each candidate: torch's intra-op threads, ONNX Runtime's, OpenVINO's.
+        governor: of the first core's clock; None, like the following, where the system does not tell.
+        turbo: whether the clock may rise above the base clock.
+        load_before: processes ready to run (1 minute's mean) before the run.
         load_after: the same at the end; the run itself is in it.
-        memory_bytes: of the system.
-        gpu: the GPU, where one was used.
         packages: package -> version, of all that is installed and took part.
-        frcnn: version of frcnn.
-        python: version of Python.
-        os: name and version of the operating system.
         date: when the run began, ISO 8601 with the offset to UTC.
         command: the command line that repeats the run.
     """
@@ -153,25 +130,21 @@ class Skipped(Record, frozen=True, kw_only=True):
 
 
 class Workload(Record, frozen=True, kw_only=True):
-    """What every row had to do.
+    """What every candidate had to do.
 
     Attributes:
         suite: ``"quick"`` or ``"full"``.
-        device: ``"cpu"`` or ``"cuda"``: what eager and the rows without a device of their own ran on.
-        budget_s: the time that measuring was given, in seconds, after building and loading.
-        checkpoint: its file name; None where the weights are random (a speed-only run).
-        checkpoint_sha256: of that file.
+        device: ``"cpu"`` or ``"cuda"``: where eager ran.
+        budget_s: the time that the run was given.
+        checkpoint: its file name; None where the weights are random.
         model: the architecture.
         num_classes: the background included.
-        source: where the images come from: ``"given"``, or a sentence that names those that frcnn brings along.
-        images: all that were used.
-        skipped: images that could not be used.
-        equal_size: (height, width) that images were resized to for the rows of ``images="equal-sized"``; None
-            where no row needed it.
+        source: where the images come from: ``"given"``, or a sentence about those that frcnn brings along.
+        equal_size: (height, width) that images were resized to for candidates of ``images="equal-sized"``; None where
+            there was none.
         canvases: (height, width) in pixels that the network saw, each once.
-        proposals: proposals per image after the RPN's suppression, by eager.
-        detections: detections per image, by eager.
-        batches: the batch sizes that were asked for.
+        proposals: per image after the RPN's NMS, by eager.
+        detections: per image, by eager.
     """
 
     suite: str
@@ -192,7 +165,7 @@ class Workload(Record, frozen=True, kw_only=True):
 
 
 class Artifact(Record, frozen=True, kw_only=True):
-    """The file that a row ran: its name, its size in bytes, its SHA-256, and whether the run itself built it."""
+    """The file that a candidate ran, and whether the run itself built it."""
 
     name: str
     size_bytes: int
@@ -201,14 +174,13 @@ class Artifact(Record, frozen=True, kw_only=True):
 
 
 class Correctness(Record, frozen=True, kw_only=True):
-    """What ``frcnn compare`` said of a row in this run, by the limits of the row's precision.
+    """How a candidate's detections compare with eager's in this run, by the limits of its precision.
 
     Attributes:
-        passed: whether the row is within the limits.
-        limits: the limits, in words.
+        limits: in words.
         images: how many images were compared.
         expected: eager's detections looked at.
-        found: the row's detections looked at.
+        found: the candidate's detections looked at.
         matched: pairs of one label.
         unmatched: detections of either side without a partner, clear of the cut-off.
         relabelled: pairs of different labels.
@@ -236,12 +208,9 @@ class Ratio(Record, frozen=True, kw_only=True):
     """How many times as fast as the reference, by the times of each round.
 
     Attributes:
-        median: over the rounds.
-        least: smallest of the rounds.
-        most: largest of the rounds.
-        low: lower end of the interval that holds the true median (95 %, or least to most with fewer than 6 rounds).
-        high: upper end.
-        rounds: how many there were.
+        median: over the rounds, like min and max.
+        low: lower end of the interval that holds the true median (95 %, or min to max with fewer than 6 rounds).
+        high: its upper end.
     """
 
     median: float
@@ -253,7 +222,7 @@ class Ratio(Record, frozen=True, kw_only=True):
 
 
 class Measure(Record, frozen=True, kw_only=True):
-    """Times of a row at one batch size.
+    """Times of a candidate at one batch size.
 
     Attributes:
         scope: what one call did.
@@ -263,9 +232,8 @@ class Measure(Record, frozen=True, kw_only=True):
         p50_ms: median over all calls.
         p90_ms: 90th percentile; MLPerf's figure for a single stream.
         p99_ms: 99th percentile, by interpolation; with fewer than 100 calls it is close to the largest.
-        mean_ms: mean over all calls.
-        fps: images per second: images of all calls / time of all calls.
-        ratio: reference's time / this row's time within rounds; None for a row that is its own reference.
+        fps: images of all calls / time of all calls.
+        ratio: reference's time / this candidate's within rounds; None for one that is its own reference.
     """
 
     scope: Scope
@@ -292,23 +260,21 @@ class StageShare(Record, frozen=True, kw_only=True):
 
 
 class Row(Record, frozen=True, kw_only=True):
-    """One way to run the model.
+    """A candidate, one way to run the model, and what was measured of it.
 
     Attributes:
         id: short and stable, what other fields refer to: ``"eager-fp32"``, ``"onnxruntime-cpu"``, ...
-        name: for people.
         backend: what executes it: ``"torch"``, ``"onnxruntime"``, ``"openvino"``, ``"tensorrt-rtx"``, ``"tensorrt"``.
         device: ``"cpu"`` or ``"cuda"``.
         precision: of the heavy layers.
         images: ``"as given"``, or ``"equal-sized"``: resized to ``workload.equal_size`` first, untimed.
-        reference: id of the row that its ratios refer to: eager fp32 on the same images.
-        status: see ``Status``.
+        reference: id of the candidate that its ratios refer to: eager fp32 on the same images.
         reason: why it is not ``ok``, one line; empty where it is.
         note: what a reader must know to judge the figures; empty where there is nothing.
         artifact: the file it ran; None for eager.
-        build_s: time to make the artifact from the checkpoint; for ``torch.compile`` the time of the first calls. None
-            where it was given or found made.
-        load_s: time from a file (or a model in memory, for eager) to a row that is ready to run.
+        build_s: time to build the artifact from the checkpoint; for ``torch.compile`` the time of the first calls. None
+            where it was given or already there.
+        load_s: time from a file (or a model in memory, for eager) to a candidate that is ready to run.
         peak_host_bytes: growth of the process's resident memory from before loading to the peak of the first calls.
         peak_gpu_bytes: the same of the GPU's memory.
         correctness: None where it was not checked; the reason says why.
@@ -355,11 +321,10 @@ class CurvePoint(Record, frozen=True, kw_only=True):
 
 
 class Curve(Record, frozen=True, kw_only=True):
-    """How a row's cost grows with one thing, all else as in the workload.
+    """How a candidate's cost grows with one thing, all else as in the workload.
 
     Attributes:
-        kind: what grows.
-        row: id of the row.
+        row: id of the candidate.
         unit: of x: ``"images"``, ``"megapixels of the canvas"``, ``"proposals"``, ``"classes"``.
         points: by rising x.
         note: what was changed, and how; empty where that is plain.
@@ -376,7 +341,6 @@ class Ceilings(Record, frozen=True, kw_only=True):
     """What the device can do at best, measured in the same run.
 
     Attributes:
-        device: ``"cpu"`` or ``"cuda"``.
         copy_bytes_per_s: bytes read and written by a large copy, per second.
         matmul_flops_per_s: precision -> multiplications and additions of a large matrix product, per second.
     """
@@ -419,7 +383,7 @@ class Roofline(Record, frozen=True, kw_only=True):
 
 
 class NotToldApart(Record, frozen=True, kw_only=True):
-    """Two rows whose difference is within this run's noise, at one scope and batch size."""
+    """Two candidates whose difference is within this run's noise, at one scope and batch size."""
 
     first: str
     second: str
@@ -431,12 +395,11 @@ class NoiseVerdict(Record, frozen=True, kw_only=True):
     """Whether the system was quiet enough.
 
     Attributes:
-        row: id of the row that was run as two rows, interleaved as the others: the null pair.
-        null: the ratio between the two; of a quiet system it is 1.
+        row: id of the candidate that ran as two, interleaved as the others: the null pair.
+        null: the ratio between the two; 1 on a quiet system.
         noise: relative size of a difference that this run cannot tell from none, from the null pair: 0.02 is 2 %.
-        too_noisy: the noise is above ``limit``: differences between rows should not be trusted.
-        limit: what counts as too noisy.
-        not_told_apart: pairs of rows within the noise.
+        too_noisy: the noise is above ``limit``: differences between candidates should not be trusted.
+        not_told_apart: pairs of candidates within the noise.
         how: how it was decided, in words.
     """
 
@@ -453,17 +416,13 @@ class Change(Record, frozen=True, kw_only=True):
     """One figure then and now.
 
     Attributes:
-        row: id.
-        name: the row's name.
-        scope: None for what does not belong to a measure (status).
-        batch: likewise.
+        row: id of the candidate.
+        scope: None, like the batch, for what does not belong to a measure (status).
         what: ``"x eager"`` (ratio to the reference) or ``"status"``.
-        old: then, as text.
-        new: now, as text.
         change: new / old - 1, where both are numbers; negative is slower.
-        verdict: ``regression``: slower by more than the limit, beyond both runs' noise and spread, or no longer ``ok``.
-            ``same``: within the limit, the noise or the spread. ``not comparable``: in one run only, or too few rounds.
-        reason: why it is not comparable; else empty.
+        verdict: ``regression``: slower by more than the limit, beyond both runs' noise and rounds, or no longer ``ok``.
+            ``same``: within the limit, the noise or the rounds. ``not comparable``: in one run only, or too few rounds.
+        reason: why it is the same or not comparable.
     """
 
     row: str
@@ -498,13 +457,8 @@ class Results(Record, frozen=True, kw_only=True):
     """A run.
 
     Attributes:
-        schema_version: version of this layout.
-        environment: the system.
-        workload: the task.
-        rows: eager fp32 first, in the order of the registry; rows that could not run are among them.
-        curves: cost against what it grows with.
+        rows: the candidates, eager fp32 first; those that could not run are among them.
         roofline: None where the graph could not be counted.
-        noise: could rows be told apart.
         comparison: against an earlier run, with ``--against``.
         partial: the run ended early; what is here was measured in full.
         partial_reason: why, one line.

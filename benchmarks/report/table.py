@@ -2,111 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Final
 
-from frcnn.benchmarks.report.results import Measure, Results, Row, Scope
+from frcnn.benchmarks.report.results import Comparison, Measure, NoiseVerdict, Results, Row, Scope
 from frcnn.console import say, show_table
 
 __all__ = ["show_results"]
 
-_TITLES: dict[Scope, str] = {
-    "images": "decoded images to boxes",
-    "network": "the network only",
-}
+_TITLES: Final[dict[Scope, str]] = {"images": "decoded images to boxes", "network": "the network only"}
+_TIMES: Final = ("candidate", "status", "p50 ms", "p90", "p99", "mean", "fps", "x eager", "min to max", "rounds")
+_FACTS: Final = (
+    *("candidate", "status", "precision", "file MB", "build s", "load s", "host MB", "GPU MB", "box px"),
+    "of roofline",
+)
+_CHANGES: Final = ("candidate", "measure", "what", "then", "now", "change", "verdict", "why")
 
 
 def show_results(results: Results) -> None:
-    """Print rows, what could not run, noise and changes."""
+    """Print candidates, what could not run, noise and changes."""
     w, e = results.workload, results.environment
     canvases = ", ".join(f"{height}x{width}" for height, width in w.canvases)
     say(f"{w.model}, {w.num_classes} classes, {len(w.images)} images ({w.source}), canvases {canvases}")
     say(f"{e.cpu}, {e.threads} threads of {len(e.affinity)} cores" + (f"; {e.gpu.name}" if e.gpu else ""))
-    batches = sorted({m.batch for row in results.rows for m in row.measures})
-    for scope in ("images", "network"):
-        for batch in batches:
-            _show_measures(results, scope, batch)
-    _show_rows(results)
+    for scope, title in _TITLES.items():
+        for batch in sorted({m.batch for row in results.rows for m in row.measures}):
+            found = [(row, m) for row in results.rows if (m := row.measure(scope, batch)) is not None]
+            if found:
+                show_table(f"{title}, batch {batch}", _TIMES, [_times(row, m) for row, m in found], text_columns=2)
+    show_table("candidates", _FACTS, [_facts(row) for row in results.rows], text_columns=3)
     for row in results.rows:
         if row.status != "ok":
             say(f"{row.status.upper()}: {row.name}: {row.reason}")
     for item in w.skipped:
         say(f"SKIPPED: {item.name}: {item.reason}")
-    _show_noise(results)
-    _show_comparison(results)
+    _show_noise(results.noise)
+    if results.comparison is not None:
+        _show_comparison(results.comparison)
     if results.partial:
         say(f"PARTIAL: {results.partial_reason}")
 
 
-def _show_measures(results: Results, scope: Scope, batch: int) -> None:
-    found = [(row, m) for row in results.rows if (m := row.measure(scope, batch)) is not None]
-    if not found:
-        return
-    columns = ("way", "status", "p50 ms", "p90", "p99", "mean", "fps", "x eager", "spread", "rounds")
-    cells = [_cells(row, m) for row, m in found]
-    show_table(f"{_TITLES[scope]}, batch {batch}", columns, cells, text_columns=2)
+def _times(row: Row, m: Measure) -> tuple[str, ...]:
+    times = [f"{value:.4g}" for value in (m.p50_ms, m.p90_ms, m.p99_ms, m.mean_ms, m.fps)]
+    ratio = ("1", "") if m.ratio is None else (f"{m.ratio.median:.2f}", f"{m.ratio.min:.2f} to {m.ratio.max:.2f}")
+    if row.status != "ok":  # wrong detections are no gain, however quick they are
+        ratio = ("wrong", "")
+    return row.name, row.status, *times, *ratio, str(len(m.rounds_ms))
 
 
-def _cells(row: Row, m: Measure) -> tuple[str, ...]:
-    times = tuple(f"{value:.4g}" for value in (m.p50_ms, m.p90_ms, m.p99_ms, m.mean_ms, m.fps))
-    rounds = str(len(m.rounds_ms))
-    if row.status != "ok":  # a wrong answer is no gain, however quick it is
-        return row.name, row.status, *times, "wrong", "", rounds
-    if m.ratio is None:
-        return row.name, row.status, *times, "1", "", rounds
-    return row.name, row.status, *times, f"{m.ratio.median:.2f}", f"{m.ratio.min:.2f} to {m.ratio.max:.2f}", rounds
-
-
-def _show_rows(results: Results) -> None:
-    columns = (
-        "way",
-        "status",
-        "precision",
-        "file MB",
-        "build s",
-        "load s",
-        "host MB",
-        "GPU MB",
-        "box px",
-        "of roofline",
+def _facts(row: Row) -> tuple[str, ...]:
+    mega = 1e-6
+    values = (
+        (row.artifact and row.artifact.size_bytes * mega, ".1f"),
+        (row.build_s, ".1f"),
+        (row.load_s, ".2f"),
+        (row.peak_host_bytes and row.peak_host_bytes * mega, ".0f"),
+        (row.peak_gpu_bytes and row.peak_gpu_bytes * mega, ".0f"),
+        (row.correctness and row.correctness.box_px, ".2g"),
+        (row.of_roofline, ".0%"),
     )
-    cells = [
-        (
-            row.name,
-            row.status,
-            row.precision,
-            _cell(row.artifact.size_bytes / 1e6 if row.artifact else None, "{:.1f}"),
-            _cell(row.build_s, "{:.1f}"),
-            _cell(row.load_s, "{:.2f}"),
-            _cell(row.peak_host_bytes, "{:.0f}", lambda b: b / 1e6),
-            _cell(row.peak_gpu_bytes, "{:.0f}", lambda b: b / 1e6),
-            _cell(row.correctness.box_px if row.correctness else None, "{:.2g}"),
-            _cell(row.of_roofline, "{:.0%}"),
-        )
-        for row in results.rows
-    ]
-    show_table("rows", columns, cells, text_columns=3)
+    return row.name, row.status, row.precision, *("" if v is None else format(v, form) for v, form in values)
 
 
-def _cell(value: float | None, text: str, scale: Callable[[float], float] = lambda value: value) -> str:
-    return "" if value is None else text.format(scale(value))
-
-
-def _show_noise(results: Results) -> None:
-    noise = results.noise
+def _show_noise(noise: NoiseVerdict) -> None:
     if noise.noise is None:
         return
     say(f"noise: {noise.row} against itself differs by up to {noise.noise:.1%}")
     if noise.too_noisy:
         say(f"TOO NOISY: above {noise.limit:.0%}, differences between rows should not be trusted; quiet the system")
-    pairs = [p for p in noise.not_told_apart if (p.scope, p.batch) == ("images", 1)]
-    for pair in pairs:
-        say(f"not told apart (batch 1): {pair.first} and {pair.second}")
+    for pair in noise.not_told_apart:
+        if (pair.scope, pair.batch) == ("images", 1):
+            say(f"not told apart (batch 1): {pair.first} and {pair.second}")
 
 
-def _show_comparison(results: Results) -> None:
-    comparison = results.comparison
-    if comparison is None:
-        return
+def _show_comparison(comparison: Comparison) -> None:
     rows = [
         (
             c.name,
@@ -120,7 +89,6 @@ def _show_comparison(results: Results) -> None:
         )
         for c in comparison.changes
     ]
-    columns = ("way", "measure", "what", "then", "now", "change", "verdict", "why")
-    show_table(f"against {comparison.file}, limit {comparison.limit:.1%}", columns, rows, text_columns=3)
+    show_table(f"against {comparison.file}, limit {comparison.limit:.1%}", _CHANGES, rows, text_columns=3)
     for line in comparison.notes:
         say(f"differs: {line}")

@@ -7,7 +7,6 @@ Out: one results document with times, statistics, correctness and the system.
 __all__ = [
     "ceilings",
     "correctness",
-    "cuda_stopwatch",
     "curves",
     "environment",
     "images",

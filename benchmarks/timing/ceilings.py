@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +10,7 @@ import torch
 
 from frcnn.benchmarks.profile.onnx_layers import Layer
 from frcnn.benchmarks.report.results import Ceilings, Roofline, StageName, Work
-from frcnn.benchmarks.timing.measure import Stopwatch, WallStopwatch
+from frcnn.benchmarks.timing.measure import CudaStopwatch, Stopwatch, WallStopwatch
 from frcnn.spec import Size
 
 __all__ = ["floor_ms", "measure_ceilings", "roofline_of"]
@@ -26,13 +25,9 @@ _HALF: Final = ("fp16", "bf16")
 def measure_ceilings(device: str) -> Ceilings:
     """Measure a large copy and large matrix products, the best of seven each.
 
-    Half-precision products are measured on a GPU only: a CPU's rows compute in float32.
+    Half-precision products are measured on a GPU only: on a CPU candidates compute in float32.
     """
-    stopwatch: Stopwatch = WallStopwatch(time.perf_counter)
-    if device == "cuda":
-        from frcnn.benchmarks.timing.cuda_stopwatch import CudaStopwatch
-
-        stopwatch = CudaStopwatch()
+    stopwatch: Stopwatch = CudaStopwatch() if device == "cuda" else WallStopwatch()
     source = torch.ones(_COPY_BYTES[device], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copy_ms = min(stopwatch.ms(lambda: target.copy_(source)) for _ in range(_REPEATS))

@@ -1,4 +1,4 @@
-"""Does a row answer as eager torchvision does? The same comparison as ``frcnn compare``, in the run that times it."""
+"""Compare a candidate's detections with eager torchvision's, as ``frcnn compare`` does, in the run that times it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from frcnn.benchmarks.candidates.candidate import Runner
-from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity, compare_detections, default_limits, total
+from frcnn.benchmarks.parity.comparison import Limits, compare_detections, default_limits, total
 from frcnn.benchmarks.report.results import Correctness
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Precision, Size
@@ -36,49 +36,34 @@ class Truth:
 def check(
     truth: Truth, runner: Runner, images: Sequence[RGBImage], spec: ModelSpec, precision: str, *, batch: int
 ) -> Correctness:
-    """Compare a row with eager, image by image, and once more in one batch.
+    """Compare a candidate with eager, image by image, and once more in one batch on one canvas.
 
     Args:
-        truth: eager's answers.
-        runner: the row.
+        truth: eager's detections.
+        runner: the candidate.
         images: at least one.
         spec: the model's description.
-        precision: of the row, ``"tf32"`` among them; it decides the limits.
+        precision: of the candidate, ``"tf32"`` among them; it decides the limits.
         batch: images that one batch is made of; 1 leaves the batch out.
 
     Raises:
-        Exception: whatever the row raises.
+        Exception: whatever the candidate raises.
     """
     known: Precision = "fp16" if precision == "tf32" else cast("Precision", precision)  # both have 11 bits of mantissa
     limits = default_limits(known, spec.roi_heads.pooler.kind)
-    compared = []
-    for image in images:
-        (found,) = runner.detect([image])
-        expected = truth(image, runner.canvas_of(image))
-        compared.append(compare_detections(expected, found, spec, limits, name=image.name))
-    if batch > 1:
-        compared += _one_batch(truth, runner, images[:batch], spec, limits)
-    return _of(total(compared, limits))
-
-
-def _one_batch(
-    truth: Truth, runner: Runner, images: Sequence[RGBImage], spec: ModelSpec, limits: Limits
-) -> list[ImageParity]:
-    """Compare the answers of one batch; on one canvas the answer for an image does not depend on the others."""
     canvases = [runner.canvas_of(image) for image in images]
-    same = [p for p, canvas in zip(images, canvases, strict=True) if canvas == canvases[0]]
-    found = runner.detect(same)
-    return [
-        compare_detections(truth(p, canvases[0]), answer, spec, limits, name=f"{p.name}, in a batch")
-        for p, answer in zip(same, found, strict=True)
+    found = [(image, canvas, runner.detect([image])[0]) for image, canvas in zip(images, canvases, strict=True)]
+    if batch > 1:
+        same = [image for image, canvas in zip(images[:batch], canvases, strict=False) if canvas == canvases[0]]
+        found += [(image, canvases[0], own) for image, own in zip(same, runner.detect(same), strict=True)]
+    compared = [
+        compare_detections(truth(image, canvas), own, spec, limits, name=image.name) for image, canvas, own in found
     ]
-
-
-def _of(parity: Parity) -> Correctness:
+    parity = total(compared, limits)
     t = parity.total
     return Correctness(
         passed=parity.passed,
-        limits=in_words(parity.limits),
+        limits=_in_words(limits),
         images=len(parity.images),
         expected=t.expected,
         found=t.found,
@@ -92,8 +77,7 @@ def _of(parity: Parity) -> Correctness:
     )
 
 
-def in_words(limits: Limits) -> str:
-    """Return limits as a reader wants them."""
+def _in_words(limits: Limits) -> str:
     rule = {
         "exact": f"boxes within {limits.box_px:g} px, scores within {limits.score:g}",
         "overlap": f"above score {limits.min_score:g} IoU at least {limits.iou:g} for {1 - limits.moved:.0%} of pairs",

@@ -1,4 +1,4 @@
-"""The system that a run ran on, as far as it says."""
+"""The system that a run ran on, as far as it tells."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from frcnn._version import __version__
 from frcnn.benchmarks.report.results import Environment, Gpu, GpuState
 
-__all__ = ["gpu_state", "read_environment", "read_gpu"]
+__all__ = ["gpu_state", "load_average", "now", "read_environment", "read_gpu"]
+
+N = TypeVar("N", int, float)
 
 _PACKAGES: Final = (
     "torch",
@@ -72,11 +75,10 @@ def now() -> str:
 
 
 def load_average() -> float | None:
-    """Return the mean number of processes ready to run in the last minute; None where the system does not say."""
-    try:
+    """Return the mean number of processes ready to run in the last minute; None where the system does not tell."""
+    with suppress(OSError, AttributeError):
         return os.getloadavg()[0]
-    except (OSError, AttributeError):
-        return None
+    return None
 
 
 def read_gpu(states: Sequence[GpuState]) -> Gpu | None:
@@ -105,10 +107,10 @@ def gpu_state(when: str) -> GpuState | None:
     sm, memory, power, temperature, *reasons = values
     return GpuState(
         when=when,
-        sm_clock_mhz=_whole(sm),
-        memory_clock_mhz=_whole(memory),
-        power_w=_number(power),
-        temperature_c=_number(temperature),
+        sm_clock_mhz=_number(sm, int),
+        memory_clock_mhz=_number(memory, int),
+        power_w=_number(power, float),
+        temperature_c=_number(temperature, float),
         throttling=tuple(name for name, value in zip(_THROTTLE.values(), reasons, strict=True) if value == "Active"),
     )
 
@@ -126,16 +128,10 @@ def _nvidia_smi(fields: Sequence[str]) -> list[str] | None:
     return values if len(values) == len(fields) else None
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _whole(text: str) -> int | None:
-    value = _number(text)
-    return None if value is None else round(value)
+def _number(text: str, kind: type[N]) -> N | None:
+    with suppress(ValueError):
+        return kind(float(text))
+    return None
 
 
 def _cpu_name() -> str:
@@ -157,24 +153,20 @@ def _turbo() -> bool | None:
 
 
 def _memory_bytes() -> int | None:
-    try:
+    with suppress(ValueError, OSError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
+    return None
 
 
 def _text(path: Path) -> str | None:
-    try:
+    with suppress(OSError):
         return path.read_text().strip()
-    except OSError:
-        return None
+    return None
 
 
 def _versions() -> dict[str, str]:
     versions = {}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions

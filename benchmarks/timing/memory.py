@@ -1,4 +1,4 @@
-"""How much memory loading and first running a row takes."""
+"""How much memory loading and first running a candidate takes."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ _RESET_PEAK: Final = "5"
 
 
 class MemoryWatch:
-    """Watches the process's resident memory, and the GPU's where PyTorch sees one, from now on.
+    """Watches the process's resident memory, and the GPU's where PyTorch finds one, from now on.
 
-    The growth of a row in a process that ran others before: memory that they released and the allocator kept is used
-    again first and not counted, so it is a lower bound.
+    Memory that earlier candidates released and the allocator kept is used again first and not counted, so the growth
+    is a lower bound.
     """
 
     def __init__(self) -> None:
-        self._can_reset = _reset_peak()
-        self._before = _kilobytes("VmRSS")
+        try:
+            _CLEAR.write_text(_RESET_PEAK)
+            self._before = _resident_bytes("VmRSS")
+        except OSError:
+            self._before = None
         self._free_on_gpu = _free_gpu_bytes()
 
     def host_bytes(self) -> int | None:
-        """Return how far the peak is above the beginning; None where the system does not say."""
-        peak = _kilobytes("VmHWM")
-        if not self._can_reset or self._before is None or peak is None:
-            return None
-        return max(0, peak - self._before) * 1024
+        """Return how far the peak is above the beginning; None where the system does not tell."""
+        peak = _resident_bytes("VmHWM")
+        return None if self._before is None or peak is None else max(0, peak - self._before)
 
     def gpu_bytes(self) -> int | None:
         """Return how much less of the GPU's memory is free than at the beginning; None without a GPU."""
@@ -38,20 +39,12 @@ class MemoryWatch:
         return None if free is None or self._free_on_gpu is None else max(0, self._free_on_gpu - free)
 
 
-def _reset_peak() -> bool:
-    try:
-        _CLEAR.write_text(_RESET_PEAK)
-    except OSError:
-        return False
-    return True
-
-
-def _kilobytes(field: str) -> int | None:
+def _resident_bytes(field: str) -> int | None:
     try:
         found = re.search(rf"^{field}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
     except OSError:
         return None
-    return int(found[1]) if found else None
+    return int(found[1]) * 1024 if found else None
 
 
 def _free_gpu_bytes() -> int | None:

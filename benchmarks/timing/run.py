@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -12,10 +12,10 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
-from frcnn.benchmarks.candidates.candidate import Task, Way
+from frcnn.benchmarks.candidates.candidate import EAGER_ID, Candidate, Task, padded_canvas, reason_of
 from frcnn.benchmarks.candidates.eager import EagerRunner
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector, fix_pooler_scales, to_tensor
-from frcnn.benchmarks.candidates.unavailable import reason_of
+from frcnn.benchmarks.candidates.onnx import onnx_manifest
 from frcnn.benchmarks.profile.onnx_layers import work_of_layers
 from frcnn.benchmarks.report.results import (
     SCHEMA_VERSION,
@@ -31,20 +31,18 @@ from frcnn.benchmarks.timing.correctness import Truth
 from frcnn.benchmarks.timing.curves import batch_curves, classes_curves, rois_curves, size_curves
 from frcnn.benchmarks.timing.environment import gpu_state, load_average, now, read_environment, read_gpu
 from frcnn.benchmarks.timing.images import Images
-from frcnn.benchmarks.timing.measure import Limits
-from frcnn.benchmarks.timing.session import Session
+from frcnn.benchmarks.timing.measure import Limits, Report
+from frcnn.benchmarks.timing.session import Loaded, Session
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
 from frcnn.console import warn
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.images.canvases import OnnxCanvases
 from frcnn.runtime.images.preprocess import place, with_pixels
-from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec import Manifest
 
 __all__ = ["SUITES", "BenchRun", "Plan", "Suite"]
 
 Suite = Literal["quick", "full"]
-Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,60 +53,47 @@ class Plan:
         suite: its name.
         budget_s: for everything, building included; measuring takes what is left of it.
         min_measuring_s: that measuring gets even where building took it all.
-        batches: batch sizes.
         check_images: images that are compared with eager.
         curves_s: for each curve.
         export_curves: whether ours is exported anew for the curves that need it, while time is left.
+        batches: batch sizes.
     """
 
     suite: Suite
     budget_s: float
     min_measuring_s: float
-    batches: tuple[int, ...]
     check_images: int
     curves_s: float
     export_curves: bool
+    batches: tuple[int, ...] = (1, 2, 4, 8)
 
 
-SUITES: Final[dict[Suite, Plan]] = {
-    "quick": Plan(
-        suite="quick",
-        budget_s=240.0,
-        min_measuring_s=60.0,
-        batches=(1, 2, 4, 8),
-        check_images=8,
-        curves_s=8.0,
-        export_curves=False,
-    ),
-    "full": Plan(
-        suite="full",
-        budget_s=1800.0,
-        min_measuring_s=600.0,
-        batches=(1, 2, 4, 8),
-        check_images=16,
-        curves_s=60.0,
-        export_curves=True,
-    ),
-}
+_QUICK: Final = Plan(
+    suite="quick", budget_s=240.0, min_measuring_s=60.0, check_images=8, curves_s=8.0, export_curves=False
+)
+_FULL: Final = Plan(
+    suite="full", budget_s=1800.0, min_measuring_s=600.0, check_images=16, curves_s=60.0, export_curves=True
+)
+SUITES: Final[dict[Suite, Plan]] = {"quick": _QUICK, "full": _FULL}
 
 
 class BenchRun:
-    """Runs stage after stage; what it has so far can be had at any moment.
+    """Runs stage after stage; the results so far can be read at any moment.
 
     Args:
-        task: what the rows work on.
-        ways: the rows.
+        task: what the candidates work on.
+        candidates: in the order of the report.
         images: what was given, and what was skipped of it.
         plan: how thorough.
         checkpoint: the file's name; None where there is none.
         command: the command line that repeats the run.
-        report: told the share of the work that is done and what goes on.
+        report: takes the share of the work that is done and what goes on.
     """
 
     def __init__(
         self,
         task: Task,
-        ways: Sequence[Way],
+        candidates: Sequence[Candidate],
         images: Images,
         plan: Plan,
         *,
@@ -125,9 +110,8 @@ class BenchRun:
         self._started = time.perf_counter()
         self._date, self._load_before = now(), load_average()
         self._gpu_states: list[GpuState] = []
-        detector = EagerDetector(task.model, task.spec)
-        self._truth = Truth(detector.detect)
-        self.session = Session(task, ways, self._truth, batches=plan.batches, check_images=plan.check_images)
+        self._truth = Truth(EagerDetector(task.model, task.spec).detect)
+        self.session = Session(task, candidates, self._truth, batches=plan.batches, check_images=plan.check_images)
         self._proposals: tuple[int, ...] = ()
         self._detections: tuple[int, ...] = ()
         self._curves: list[Curve] = []
@@ -147,7 +131,11 @@ class BenchRun:
         budget = max(self._plan.min_measuring_s, self._plan.budget_s - spent - later)
         self.session.measure(Limits(budget_s=budget), lambda share, what: self._report(0.35 + 0.5 * share, what))
         self._note_gpu("after the rounds")
-        for what, look in (("stages", self._stages), ("roofline", self._floors), ("curves", self._grow)):
+        for what, look in (
+            ("stages", self._look_at_stages),
+            ("roofline", self._compare_with_roofline),
+            ("curves", self._draw_curves),
+        ):
             self._report(0.87, what)
             try:
                 look()
@@ -161,6 +149,7 @@ class BenchRun:
         Args:
             partial: why the run ended early; empty where it did not.
         """
+        rows = self.session.rows()
         return Results(
             schema_version=SCHEMA_VERSION,
             environment=read_environment(
@@ -171,8 +160,8 @@ class BenchRun:
                 gpu=read_gpu(self._gpu_states),
             ),
             workload=self._workload(),
-            rows=self.session.rows(),
-            curves=(*batch_curves(self.session.rows()), *self._curves),
+            rows=rows,
+            curves=(*batch_curves(rows), *self._curves),
             roofline=self._roofline,
             noise=self.session.noise(),
             partial=bool(partial),
@@ -181,9 +170,7 @@ class BenchRun:
 
     def _workload(self) -> Workload:
         task = self._task
-        transform = task.spec.transform
-        canvases = dict.fromkeys(transform.canvas_size(*transform.resized_size(*p.size)) for p in task.images)
-        equal = any(way.way.images == "equal-sized" for way in self.session.loaded)
+        has_equal = any(item.candidate.images == "equal-sized" for item in self.session.loaded)
         return Workload(
             suite=self._plan.suite,
             device=task.device,
@@ -195,8 +182,8 @@ class BenchRun:
             source=self._images.source,
             images=tuple(ImageInfo(name=Path(p.name).name, size=p.size) for p in task.images),
             skipped=self._images.skipped,
-            equal_size=task.equal_images[0].size if equal else None,
-            canvases=tuple(canvases),
+            equal_size=task.equal_images[0].size if has_equal else None,
+            canvases=tuple(dict.fromkeys(padded_canvas(task.spec, image) for image in task.images)),
             proposals=self._proposals,
             detections=self._detections,
             batches=self._plan.batches,
@@ -207,39 +194,33 @@ class BenchRun:
         """Count proposals and detections of the images that are checked."""
         task = self._task
         fix_pooler_scales(task.model, task.spec)
-        transform = task.spec.transform
-        proposals, detections = [], []
-        for image in task.images[: self._plan.check_images]:
+        chosen = task.images[: self._plan.check_images]
+        proposals = []
+        for image in chosen:
             images, _ = task.model.transform([to_tensor(image)])
             maps = task.model.backbone(images.tensors)
             found, _ = task.model.rpn(images, maps if isinstance(maps, dict) else {"0": maps})
             proposals.append(len(found[0]))
-            canvas = transform.canvas_size(*transform.resized_size(*image.size))
-            detections.append(len(self._truth(image, canvas)))
-        self._proposals, self._detections = tuple(proposals), tuple(detections)
-        if not any(detections):
-            warn("eager finds nothing in these images: that rows agree says little; give images with --images")
+        self._proposals = tuple(proposals)
+        self._detections = tuple(len(self._truth(image, padded_canvas(task.spec, image))) for image in chosen)
+        if not any(self._detections):
+            warn("eager finds nothing in these images: agreement with it means little; give images with --images")
 
     def _note_gpu(self, when: str) -> None:
-        if self._task.device == "cuda" or torch.cuda.is_available():
-            state = gpu_state(when)
-            if state is not None:
-                self._gpu_states.append(state)
+        if torch.cuda.is_available() and (state := gpu_state(when)) is not None:
+            self._gpu_states.append(state)
 
-    def _stages(self) -> None:
+    def _look_at_stages(self) -> None:
         task = self._task
         decoding = decode_ms(task.images[:8], self._images.files[:8])
         for item in self.session.loaded:
-            runner = item.runner
-            if isinstance(runner, EagerRunner) and item.way.id == "eager-fp32":
-                item.stages = shares({"decode": decoding, **eager_stages(runner, task.images[0])})
-            elif runner is not None and item.file is not None and item.way.id.startswith("onnxruntime-cpu"):
-                found = onnx_stages(item.file.path, task.images[0], threads=task.threads)
-                item.stages = shares({"decode": decoding, **found})
+            if isinstance(item.runner, EagerRunner) and item.candidate.id == EAGER_ID:
+                item.note(stages=shares({"decode": decoding, **eager_stages(item.runner, task.images[0])}))
+        for item, path in self._our_files():
+            item.note(stages=shares({"decode": decoding, **onnx_stages(path, task.images[0], threads=task.threads)}))
 
-    def _floors(self) -> None:
-        found = self._our_file()
-        if found is None:
+    def _compare_with_roofline(self) -> None:
+        if (found := self._our_float32()) is None:
             return
         path, manifest = found
         task = self._task
@@ -248,20 +229,16 @@ class BenchRun:
         feeds = {"images": pixels, "image_sizes": np.array([placed.resized], np.int32)}
         layers = work_of_layers(path, feeds, threads=task.threads)
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        roofline = roofline_of(layers, placed.canvas, [measure_ceilings(device) for device in devices])
-        self._roofline = roofline
-        rows = {row.id: row for row in self.session.rows()}
-        for item in self.session.loaded:
-            floor = roofline.floors_ms.get(f"{item.way.device} {item.way.precision}")
-            measure = rows[item.way.id].measure("network", 1)
+        self._roofline = roofline_of(layers, placed.canvas, [measure_ceilings(device) for device in devices])
+        for item, row in zip(self.session.loaded, self.session.rows(), strict=True):
+            floor, measure = self._roofline.floors_ms.get(f"{row.device} {row.precision}"), row.measure("network", 1)
             if floor is not None and measure is not None:
-                item.of_roofline = floor / measure.p50_ms
+                item.note(of_roofline=floor / measure.p50_ms)
 
-    def _grow(self) -> None:
-        found = self._our_file()
+    def _draw_curves(self) -> None:
         plan, task = self._plan, self._task
-        canvas = self._workload().canvases[0]
-        if found is not None and found[1].canvases is None:
+        canvas = padded_canvas(task.spec, task.images[0])
+        if (found := self._our_float32()) is not None and found[1].canvases is None:
             network = OnnxRuntimeBackend(found[0], threads=task.threads)
             self._curves += size_curves(task, network, canvas, budget_s=plan.curves_s)
             network.close()
@@ -269,17 +246,14 @@ class BenchRun:
         self._curves += rois_curves(task, canvas, budget_s=plan.curves_s, export_until=until)
         self._curves += classes_curves(task, canvas, budget_s=plan.curves_s, export_until=until)
 
-    def _our_file(self) -> tuple[Path, Manifest] | None:
-        """Return the first fp32 ``model.onnx`` that runs."""
-        for item in self.session.loaded:
-            if item.way.id.startswith("onnxruntime-cpu") and item.runner is not None and item.file is not None:
-                manifest = _onnx_artifact(item.file.path).manifest
-                if manifest.precision == "fp32":
-                    return item.file.path, manifest
-        return None
+    def _our_files(self) -> list[tuple[Loaded, Path]]:
+        """Return the candidates that run a ``model.onnx`` of ours on the CPU, with their files."""
+        return [
+            (item, item.file.path)
+            for item in self.session.loaded
+            if item.candidate.id.startswith("onnxruntime-cpu") and item.runner is not None and item.file is not None
+        ]
 
-
-def _onnx_artifact(path: Path) -> OnnxArtifact:
-    artifact = open_artifact(path)
-    assert isinstance(artifact, OnnxArtifact)
-    return artifact
+    def _our_float32(self) -> tuple[Path, Manifest] | None:
+        manifests = ((path, onnx_manifest(path)) for _, path in self._our_files())
+        return next((found for found in manifests if found[1].precision == "fp32"), None)

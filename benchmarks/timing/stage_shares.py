@@ -17,11 +17,11 @@ from PIL import Image
 from torch import nn
 
 from frcnn.benchmarks.candidates.eager import EagerRunner
+from frcnn.benchmarks.candidates.onnx import onnx_manifest
 from frcnn.benchmarks.profile.onnx_layers import network_stage_ms
 from frcnn.benchmarks.report.results import StageName, StageShare
 from frcnn.runtime import RGBImage
 from frcnn.runtime.images.preprocess import boxes_in_image, prepare
-from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 
 __all__ = ["decode_ms", "eager_stages", "onnx_stages", "shares"]
 
@@ -50,9 +50,7 @@ def decode_ms(images: Sequence[RGBImage], files: Sequence[Path]) -> float:
 
 def onnx_stages(path: Path, image: RGBImage, *, threads: int) -> dict[StageName, float]:
     """Return the stages of our file in ONNX Runtime on the CPU, but for decoding."""
-    artifact = open_artifact(path)
-    assert isinstance(artifact, OnnxArtifact)
-    manifest = artifact.manifest
+    manifest = onnx_manifest(path)
     preparing = median(_ms(lambda: prepare(image, manifest)) for _ in range(_REPEATS))
     placed = prepare(image, manifest)
     kind = np.float16 if manifest.precision == "fp16" else np.float32

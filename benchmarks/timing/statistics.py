@@ -1,14 +1,16 @@
-"""Numbers from samples: percentiles, ratios within rounds, and whether two rows can be told apart."""
+"""Numbers from samples: percentiles, ratios within rounds, and whether two candidates can be told apart."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median
+from statistics import fmean, median
+
+import numpy as np
 
 from frcnn.benchmarks.report.results import Measure, Ratio, Scope
 
-__all__ = ["Rounds", "differ", "interval_of_median", "measure_of", "noise_of", "percentile", "ratio_between"]
+__all__ = ["Rounds", "differ", "interval_of_median", "measure_of", "noise_of", "ratio_between"]
 
 Rounds = Sequence[Sequence[float]]
 """Milliseconds of every call, one sequence per round."""
@@ -16,39 +18,22 @@ Rounds = Sequence[Sequence[float]]
 _CONFIDENCE = 0.95
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return a percentile of at least one value, linear between neighbours.
-
-    Args:
-        values: in any order.
-        share: 0 to 1.
-    """
-    ordered = sorted(values)
-    position = share * (len(ordered) - 1)
-    below = math.floor(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
-
-
-def ratio_between(reference: Rounds, row: Rounds) -> Ratio:
-    """Return how many times as fast a row is as its reference, from the rounds that both ran.
+def ratio_between(reference: Rounds, own: Rounds) -> Ratio:
+    """Return how many times as fast a candidate is as its reference, from the rounds that both ran.
 
     Both ran the same images in a round, so a round's ratio is free of what differs between images, and of drift
     slower than a round.
     """
-    ratios = sorted(math.fsum(theirs) / math.fsum(ours) for theirs, ours in zip(reference, row, strict=False))
+    ratios = sorted(math.fsum(theirs) / math.fsum(ours) for theirs, ours in zip(reference, own, strict=False))
     low, high = interval_of_median(ratios)
     return Ratio(median=median(ratios), min=ratios[0], max=ratios[-1], low=low, high=high, rounds=len(ratios))
 
 
 def interval_of_median(ordered: Sequence[float]) -> tuple[float, float]:
-    """Return the interval between two of the values that holds the true median with 95 %, whatever the distribution.
+    """Return two of the rising values that hold the true median with 95 %, whatever the distribution.
 
     A value is below the median as often as not, so the chance that the interval from the k-th smallest to the k-th
-    largest misses it is a binomial tail. Fewer than 6 values have no such pair: it is then least to most.
-
-    Args:
-        ordered: rising.
+    largest misses it is a binomial tail. Fewer than 6 values have no such pair: it is then min to max.
     """
     count = len(ordered)
     outside, skip = 0.0, 0
@@ -61,36 +46,37 @@ def interval_of_median(ordered: Sequence[float]) -> tuple[float, float]:
 
 
 def noise_of(null: Ratio) -> float:
-    """Return the relative difference that a pair of equal rows shows: the farther end of its interval from 1."""
+    """Return the relative difference that a pair of equal candidates shows: its interval's farther end from 1."""
     return max(abs(null.low - 1), abs(null.high - 1))
 
 
 def differ(ratio: Ratio, noise: float) -> bool:
-    """Say whether a ratio between two rows is a difference: its interval leaves 1 out, and it is beyond the noise."""
+    """Return whether a ratio is a difference: its interval leaves 1 out, and its median is beyond the noise."""
     return not ratio.low <= 1 <= ratio.high and abs(ratio.median - 1) > noise
 
 
 def measure_of(scope: Scope, batch: int, rounds: Rounds, *, warm_up: int, reference: Rounds | None) -> Measure:
-    """Return the measure of a row.
+    """Return the measure of a candidate.
 
     Args:
         scope: what a call did.
         batch: images in a call.
         rounds: at least one, with at least one call.
         warm_up: untimed calls before them.
-        reference: the rounds that it is compared with; None for a row that is its own reference.
+        reference: the rounds that it is compared with; None for a candidate that is its own reference.
     """
     calls = [ms for of_round in rounds for ms in of_round]
-    whole = math.fsum(calls)
+    p50, p90, p99 = np.percentile(calls, (50, 90, 99)).tolist()
+    mean = fmean(calls)
     return Measure(
         scope=scope,
         batch=batch,
-        rounds_ms=tuple(tuple(of_round) for of_round in rounds),
+        rounds_ms=tuple(map(tuple, rounds)),
         warm_up=warm_up,
-        p50_ms=percentile(calls, 0.5),
-        p90_ms=percentile(calls, 0.9),
-        p99_ms=percentile(calls, 0.99),
-        mean_ms=whole / len(calls),
-        fps=batch * len(calls) / whole * 1e3,
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        mean_ms=mean,
+        fps=batch / mean * 1e3,
         ratio=None if reference is None else ratio_between(reference, rounds),
     )

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from frcnn.benchmarks.candidates.candidate import Task, Way
+from frcnn.benchmarks.candidates.candidate import Candidate, Clock, Task
 from frcnn.benchmarks.timing.correctness import Truth
-from frcnn.benchmarks.timing.measure import Stopwatch, WallStopwatch
 from frcnn.benchmarks.timing.session import Session
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Size
@@ -57,10 +56,7 @@ class FakeRow:
     seen: list[str] = field(default_factory=list)
     closed: bool = False
     build_s: float | None = None
-
-    @property
-    def network_stopwatch(self) -> Stopwatch:
-        return WallStopwatch(self.clock)
+    network_clock: Clock = "wall"
 
     def canvas_of(self, image: RGBImage) -> Size:
         return image.size
@@ -79,7 +75,7 @@ class FakeRow:
     def close(self) -> None:
         self.closed = True
 
-    def way(self, **changes: object) -> Way:
+    def candidate(self, **changes: object) -> Candidate:
         fields: dict[str, object] = {
             "id": self.name,
             "name": self.name,
@@ -88,7 +84,7 @@ class FakeRow:
             "precision": "fp32",
             "open": lambda task, file: self,
         }
-        return Way(**(fields | changes))  # type: ignore[arg-type]
+        return Candidate(**(fields | changes))  # type: ignore[arg-type]
 
 
 def found(image: RGBImage, error_px: float = 0.0) -> Detections:
@@ -107,7 +103,12 @@ def images(count: int = 16, size: Size = (64, 96)) -> tuple[RGBImage, ...]:
 
 
 def session_of(
-    ways: Sequence[Way], clock: FakeClock, spec: ModelSpec, folder: object, *, batches: Sequence[int] = (1, 2)
+    candidates: Sequence[Candidate],
+    clock: FakeClock,
+    spec: ModelSpec,
+    folder: object,
+    *,
+    batches: Sequence[int] = (1, 2),
 ) -> Session:
     shown = images()
     task = Task(
@@ -121,5 +122,5 @@ def session_of(
         threads=1,
     )
     return Session(
-        task, ways, Truth(lambda image, canvas: found(image)), batches=batches, clock=clock, sleep=clock.sleep
+        task, candidates, Truth(lambda image, canvas: found(image)), batches=batches, clock=clock, sleep=clock.sleep
     )

@@ -13,12 +13,11 @@ from support.exports import Exports
 from support.images import LANDSCAPE, photographs
 
 from frcnn.benchmarks.candidates import eager as eager_module
-from frcnn.benchmarks.candidates.candidate import File, Task
+from frcnn.benchmarks.candidates.candidate import CannotRunError, File, Task, reason_of
 from frcnn.benchmarks.candidates.eager import EagerRunner, _deadline, _OutOfTimeError
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.candidates.model_files import built_engine, given_file, naive_onnx
-from frcnn.benchmarks.candidates.registry import all_ways
-from frcnn.benchmarks.candidates.unavailable import CannotRunError, reason_of
+from frcnn.benchmarks.candidates.registry import all_candidates
 from frcnn.benchmarks.profile.onnx_layers import Layer, work_of_layers
 from frcnn.benchmarks.report.results import Ceilings
 from frcnn.benchmarks.timing.ceilings import floor_ms, measure_ceilings, roofline_of
@@ -50,7 +49,7 @@ def task(exports: Exports, shown, tmp_path) -> Task:
 
 @pytest.fixture
 def ways(exports: Exports):
-    return {way.id: way for way in all_ways([exports(FAMILY).path], "cpu", equal_sized=False)}
+    return {way.id: way for way in all_candidates([exports(FAMILY).path], "cpu", has_sizes=False)}
 
 
 def test_every_backend_is_a_row_and_eager_is_the_first(ways) -> None:
@@ -58,6 +57,7 @@ def test_every_backend_is_a_row_and_eager_is_the_first(ways) -> None:
         "eager-fp32",
         "eager-channels-last",
         "eager-amp-fp16",
+        "eager-amp-channels-last",
         "torch-compile",
         "naive-onnxruntime",
         "onnxruntime-cpu",
@@ -101,7 +101,7 @@ def test_torchvisions_own_export_answers_as_eager_on_the_image_it_was_traced_wit
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("eager-amp-fp16", "on a GPU only"),
+        ("eager-amp-channels-last", "on a GPU only"),
         ("torch-compile", "had not finished after 0 s"),
         ("onnxruntime-cuda", "onnxruntime-gpu"),
         ("tensorrt", "no artifact for TensorRT was given"),
@@ -134,7 +134,7 @@ def test_a_compiler_that_breaks_is_a_reason(task, monkeypatch) -> None:
 
     monkeypatch.setattr(eager_module.torch, "compile", broken)
     with pytest.raises(CannotRunError, match="does not work here: RuntimeError: no C\\+\\+ compiler"):
-        eager_module._open_compiled(task, None)
+        eager_module._open_compiled(task)
 
 
 def test_an_artifact_of_another_model_is_refused(exports, task) -> None:

@@ -113,7 +113,7 @@ def test_unusable_artifacts_are_rows_with_their_reason(bench, exports, tmp_path)
 
 
 def test_what_changed_since_an_earlier_run(bench, exports, report, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(against, "_FEWEST_ROUNDS", 1)  # there is no time for more
+    monkeypatch.setattr(against, "_MIN_ROUNDS", 1)  # there is no time for more
     earlier = tmp_path / "earlier.json"
     content = json.loads((report / "results.json").read_text())
     for row in content["rows"]:

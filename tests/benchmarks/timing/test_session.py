@@ -8,7 +8,7 @@ import pytest
 from support.exports import Exports
 from support.fake_rows import FakeClock, FakeRow, jitter, session_of
 
-from frcnn.benchmarks.candidates.unavailable import CannotRunError
+from frcnn.benchmarks.candidates.candidate import CannotRunError
 from frcnn.benchmarks.timing.measure import Limits
 from frcnn.benchmarks.timing.session import Session, windows_of
 
@@ -36,7 +36,7 @@ def make(clock, exports: Exports, tmp_path):
 def test_figures_are_the_delays(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100, network_ms=80)
     ours = FakeRow(name="onnxruntime-cpu", clock=clock, ms=40, network_ms=20)
-    first, second = make(eager.way(), ours.way()).rows()
+    first, second = make(eager.candidate(), ours.candidate()).rows()
     assert (first.status, second.status) == ("ok", "ok")
     for batch in (1, 2):
         whole, network = second.measure("images", batch), second.measure("network", batch)
@@ -51,7 +51,7 @@ def test_figures_are_the_delays(clock, make) -> None:
 
 def test_all_images_are_used(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100, network_ms=80)
-    session = make(eager.way(), batches=(1,))
+    session = make(eager.candidate(), batches=(1,))
     timed = eager.seen[-64:]  # the null pair sees each image twice, and so does each one's lead-in
     assert {timed.count(f"p{i}") for i in range(16)} == {4}
     session.close()
@@ -62,7 +62,7 @@ def test_all_images_are_used(clock, make) -> None:
 def test_a_row_that_disagrees_is_wrong_by_what_it_is_wrong(clock, make, error_px, status) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     ours = FakeRow(name="onnxruntime-cpu", clock=clock, ms=1, error_px=error_px)
-    row = make(eager.way(), ours.way(), batches=(1,)).rows()[1]
+    row = make(eager.candidate(), ours.candidate(), batches=(1,)).rows()[1]
     assert row.status == status
     assert row.correctness is not None and row.correctness.passed == (status == "ok")
     if error_px < 1:
@@ -74,8 +74,8 @@ def test_a_row_that_disagrees_is_wrong_by_what_it_is_wrong(clock, make, error_px
 
 def test_the_null_pair_is_the_systems_noise(clock, make) -> None:
     quiet = make(
-        FakeRow(name="eager-fp32", clock=clock, ms=100, network_ms=100).way(),
-        FakeRow(name="onnxruntime-cpu", clock=clock, ms=50, network_ms=50).way(),
+        FakeRow(name="eager-fp32", clock=clock, ms=100, network_ms=100).candidate(),
+        FakeRow(name="onnxruntime-cpu", clock=clock, ms=50, network_ms=50).candidate(),
     ).noise()
     assert (quiet.row, quiet.noise, quiet.too_noisy) == ("onnxruntime-cpu", pytest.approx(0), False)
     assert quiet.not_told_apart == ()
@@ -86,7 +86,7 @@ def test_rows_within_the_noise_are_not_told_apart(clock, make) -> None:
         FakeRow(name=name, clock=clock, ms=ms, network_ms=ms, factor=jitter(seed, 0.2))
         for seed, (name, ms) in enumerate([("eager-fp32", 300), ("onnxruntime-cpu", 100), ("other", 101)])
     ]
-    noise = make(*(row.way() for row in rows), batches=(1,)).noise()
+    noise = make(*(row.candidate() for row in rows), batches=(1,)).noise()
     assert noise.too_noisy and noise.noise is not None and noise.noise > 0.05
     pairs = {(p.first, p.second) for p in noise.not_told_apart if p.scope == "images"}
     assert pairs == {("onnxruntime-cpu", "other")}
@@ -98,7 +98,7 @@ def test_the_same_run_twice_agrees_within_the_spread_it_states(clock, make) -> N
             FakeRow(name=name, clock=clock, ms=ms, network_ms=ms, factor=jitter(seed + i, 0.05))
             for i, (name, ms) in enumerate([("eager-fp32", 200), ("onnxruntime-cpu", 90)])
         ]
-        measure = make(*(row.way() for row in rows), batches=(1,)).rows()[1].measure("images", 1)
+        measure = make(*(row.candidate() for row in rows), batches=(1,)).rows()[1].measure("images", 1)
         assert measure is not None and measure.ratio is not None
         return measure.ratio
 
@@ -119,10 +119,10 @@ def test_what_cannot_run_is_a_row_with_its_reason(clock, make) -> None:
 
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     rows = make(
-        eager.way(),
-        eager.way(id="absent", open=cannot),
-        eager.way(id="broken", open=breaks),
-        eager.way(id="unbuilt", prepare=lambda task: breaks(task, None)),
+        eager.candidate(),
+        eager.candidate(id="absent", open=cannot),
+        eager.candidate(id="broken", open=breaks),
+        eager.candidate(id="unbuilt", prepare=lambda task: breaks(task, None)),
         batches=(1,),
     ).rows()
     assert [(row.id, row.status, row.reason) for row in rows[1:]] == [
@@ -136,7 +136,7 @@ def test_what_cannot_run_is_a_row_with_its_reason(clock, make) -> None:
 def test_a_row_that_breaks_while_it_is_timed_keeps_what_it_measured(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     ours = FakeRow(name="onnxruntime-cpu", clock=clock, ms=50, fails_at=40)
-    row = make(eager.way(), ours.way(), batches=(1,)).rows()[1]
+    row = make(eager.candidate(), ours.candidate(), batches=(1,)).rows()[1]
     assert row.status == "ok" and row.measure("images", 1) is not None
     assert any("ran out of luck" in line for line in row.missing)
 
@@ -144,7 +144,7 @@ def test_a_row_that_breaks_while_it_is_timed_keeps_what_it_measured(clock, make)
 def test_a_row_that_takes_one_image_at_a_time_says_so(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     naive = FakeRow(name="naive", clock=clock, ms=90)
-    row = make(eager.way(), naive.way(largest_batch=1), batches=(1, 2)).rows()[1]
+    row = make(eager.candidate(), naive.candidate(max_batch=1), batches=(1, 2)).rows()[1]
     assert {m.batch for m in row.measures} == {1}
     assert "images, batch 2: it takes at most 1 image at a time" in row.missing
 
@@ -154,7 +154,7 @@ def test_equal_sized_rows_are_compared_with_their_own_reference(clock, make) -> 
     equal = FakeRow(name="eager-fp32-equal", clock=clock, ms=60)
     naive = FakeRow(name="naive", clock=clock, ms=30)
     kind = {"images": "equal-sized", "reference": "eager-fp32-equal"}
-    rows = make(eager.way(), equal.way(**kind), naive.way(**kind), batches=(1,)).rows()
+    rows = make(eager.candidate(), equal.candidate(**kind), naive.candidate(**kind), batches=(1,)).rows()
     measure = rows[2].measure("images", 1)
     assert measure is not None and measure.ratio is not None and measure.ratio.median == pytest.approx(2)
 

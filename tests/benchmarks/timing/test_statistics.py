@@ -11,16 +11,8 @@ from frcnn.benchmarks.timing.statistics import (
     interval_of_median,
     measure_of,
     noise_of,
-    percentile,
     ratio_between,
 )
-
-
-def test_percentiles_are_numpys() -> None:
-    values = list(np.random.default_rng(0).normal(size=101))
-    for share in (0.0, 0.1, 0.5, 0.9, 0.99, 1.0):
-        assert percentile(values, share) == pytest.approx(np.percentile(values, 100 * share))
-    assert percentile([3.0], 0.99) == 3.0
 
 
 def test_a_ratio_is_taken_within_rounds() -> None:
