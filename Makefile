@@ -25,7 +25,7 @@ help:
 	@echo "make soak        a sample of every attack: hostile files, kills, load (at most 30 minutes)"
 	@echo "make soak-full   the attacks in full (hours), written to benchmarks/results/soak.json"
 	@echo "make train-demo  train the demo's checkpoint anew"
-	@echo "make bench-cpu   speed against eager and the naive export, full-size models"
+	@echo "make bench-cpu   frcnn bench of three full-size models on the CPU (a quarter of an hour)"
 	@echo "make bench-gpu   the CUDA kernels against torchvision's CUDA operators"
 	@echo "make performance docs/performance.md and the README's table from benchmarks/results"
 	@echo "make docs        the documentation site, in out/docs"
@@ -83,7 +83,7 @@ train-demo: $(INSTALLED)
 	$(BIN)/python $(DEMO)/train.py --out out/train_demo
 
 bench-cpu: $(INSTALLED)
-	$(BIN)/python -m maintenance.cpu -o benchmarks/results/cpu.json
+	$(BIN)/python -m maintenance.bench_models --results benchmarks/results --batch 1
 
 bench-gpu: $(INSTALLED)
 	$(BIN)/python -m maintenance.kernels -o benchmarks/results/kernels.json

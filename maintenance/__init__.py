@@ -5,16 +5,12 @@ Out: ``benchmarks/results/`` and ``docs/``. It is not in the wheel.
 """
 
 __all__ = [
-    "bare_artifact",
+    "bench_models",
     "calibrated",
     "committed",
-    "cpu",
     "eager_forms",
-    "engine",
-    "engine_models",
-    "engine_timing",
-    "engine_ways",
     "gpu_session",
+    "gpu_system",
     "kernel_boxes",
     "kernel_cases",
     "kernel_floors",
@@ -26,5 +22,4 @@ __all__ = [
     "performance_page",
     "performance_sections",
     "reliability_sections",
-    "stages",
 ]

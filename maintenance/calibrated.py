@@ -7,7 +7,7 @@ scores and box deltas spread as a trained model's do. Speed and numerical noise 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,42 +18,44 @@ __all__ = ["calibrate"]
 
 _OBJECTNESS_STD = 2.0
 _CLASS_LOGIT_STD = 1.5
-_DELTA_STD = 0.3
 
 
 @torch.no_grad()
-def calibrate(model: GeneralizedRCNN, raw_images: Sequence[Tensor], *, seed: int = 0) -> GeneralizedRCNN:
+def calibrate(
+    model: GeneralizedRCNN, images: Sequence[Tensor], *, seed: int = 0, delta_std: float = 0.3
+) -> GeneralizedRCNN:
     """Give a model calibrated random weights, in place.
 
     Args:
         model: in eval mode; its weights are replaced where they are normalisation statistics or prediction layers.
-        raw_images: (3, H, W) float32 in [0, 1]; two or three are enough.
+        images: (3, H, W) float32 in [0, 1]; two or three are enough.
         seed: of the prediction layers.
+        delta_std: of the RPN's box deltas; the box head's, which torchvision divides by 5 and 10, have 5 times that.
 
     Returns:
         the same model.
     """
     generator = torch.Generator().manual_seed(seed)
-    images, _ = model.transform(list(raw_images))
+    batch, _ = model.transform(list(images))
     for module in _predictors(model):
         for parameter in module.parameters():
             parameter.normal_(0, 0.05, generator=generator)
-    _calibrate_normalisation(model, lambda: model.backbone(images.tensors))
-    features = model.backbone(images.tensors)
+    _calibrate_normalisation(model, lambda: model.backbone(batch.tensors))
+    features = model.backbone(batch.tensors)
     features = {"0": features} if isinstance(features, Tensor) else features
 
     objectness, deltas = model.rpn.head(list(features.values()))
     logits, box_deltas = _predictors_of_rpn(model)
     _rescale(logits, torch.cat([o.flatten() for o in objectness]), _OBJECTNESS_STD)
-    _rescale(box_deltas, torch.cat([d.flatten() for d in deltas]), _DELTA_STD)
+    _rescale(box_deltas, torch.cat([d.flatten() for d in deltas]), delta_std)
 
-    proposals, _ = model.rpn(images, features)
-    pooled = model.roi_heads.box_roi_pool(features, proposals, images.image_sizes)
+    proposals, _ = model.rpn(batch, features)
+    pooled = model.roi_heads.box_roi_pool(features, proposals, batch.image_sizes)
     _calibrate_normalisation(model.roi_heads.box_head, lambda: model.roi_heads.box_head(pooled))
     class_logits, box_regression = model.roi_heads.box_predictor(model.roi_heads.box_head(pooled))
     predictor = model.roi_heads.box_predictor
     _rescale(predictor.cls_score, class_logits, _CLASS_LOGIT_STD)
-    _rescale(predictor.bbox_pred, box_regression, _DELTA_STD * 5)
+    _rescale(predictor.bbox_pred, box_regression, delta_std * 5)
     return model
 
 
@@ -75,7 +77,7 @@ def _rescale(layer: nn.Module, outputs: Tensor, std: float) -> None:
     bias.sub_(outputs.mean()).mul_(scale)
 
 
-def _calibrate_normalisation(root: nn.Module, run: object) -> None:
+def _calibrate_normalisation(root: nn.Module, run: Callable[[], object]) -> None:
     """Set every batch normalisation's statistics to those of the tensors it sees, in the order they are seen."""
 
     def observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -91,7 +93,6 @@ def _calibrate_normalisation(root: nn.Module, run: object) -> None:
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d)
     ]
     try:
-        assert callable(run)
         run()
     finally:
         for hook in hooks:

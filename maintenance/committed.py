@@ -38,7 +38,7 @@ Report = Mapping[str, Any]
 
 
 class CpuRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A way to run a model: quartiles of an image's time, and times eager's speed (middle, least, largest round)."""
+    """A candidate: quartiles of an image's time, and times eager's speed (smallest, median and largest round)."""
 
     name: str
     ms: tuple[float, float, float]
@@ -47,7 +47,7 @@ class CpuRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CpuStage(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage of the network, as ``maintenance.stages`` measures it."""
+    """A stage of the network: its time, its work, and its rate as a share of the system's matrix product."""
 
     name: str
     ms: float
@@ -67,7 +67,7 @@ class Noise(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CpuModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of ``maintenance.cpu``."""
+    """A model of ``cpu.json``."""
 
     model: str
     images: tuple[str, ...]
@@ -92,7 +92,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CpuSpeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``python -m maintenance.cpu`` writes."""
+    """``cpu.json``, measured before ``frcnn bench`` measured full-size models; ``make bench-cpu`` replaces it."""
 
     environment: System
     results: tuple[CpuModel, ...]
@@ -168,7 +168,7 @@ class KernelSpeeds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of ``maintenance.engine``: its artifacts, and its measurements of several kinds."""
+    """A model of ``maintenance.eager_forms``: its measurements of several kinds; an older report has artifacts, too."""
 
     model: str
     artifacts: tuple[dict[str, Any], ...]
@@ -176,7 +176,7 @@ class EngineModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineSpeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``python -m maintenance.engine`` writes."""
+    """What ``python -m maintenance.eager_forms`` writes."""
 
     environment: System
     models: tuple[EngineModel, ...]

@@ -1,6 +1,6 @@
-"""Speed of torchvision's own R50-FPN on one GPU, in the forms that its users know; all else is held against it.
+"""Speed of torchvision's own R50-FPN on one GPU, in the forms that its users know.
 
-``python -m maintenance.eager_forms -o eager.json [--quick]``. Needs torch and torchvision alone. Measured are
+``python -m maintenance.eager_forms -o eager.json [--quick]``. Needs no exporter and no engine. Measured are
 *image*, from an image in device memory to boxes in device memory, as ``model(images)`` gives them, and *networks*,
 the convolutions and matrix products alone (backbone, FPN, RPN head; box head on 1000 RoIs), called from Python and
 replayed as a CUDA graph: what is left once proposals, pooling and detections cost nothing.
@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
 
+from frcnn.benchmarks.timing.measure import CudaStopwatch, Group, Limits, Series, Stopwatch, measure_groups
+from frcnn.benchmarks.timing.statistics import noise_of, ratio_between
 from frcnn.files import write_text
 from maintenance.calibrated import calibrate
-from maintenance.engine_timing import CallTimer, CudaCallTimer, Way, in_turn, percentiles
+from maintenance.gpu_system import describe_system, has_gpu
 
-__all__ = ["IMAGE", "graph_of", "image_ways", "main", "make_model", "measure", "network_ways"]
+__all__ = ["IMAGE", "graph_of", "image_forms", "main", "make_model", "measure", "network_forms"]
 
 IMAGE: Final = (600, 1000)
 """Height and width of the images; resizing to a short side of 800 fills a canvas of 800 x 1344."""
@@ -36,6 +37,8 @@ IMAGE: Final = (600, 1000)
 _ROIS: Final = 1000
 _COMPILED: Final = "fp16 autocast, channels last"
 _FORMS: Final = ("fp32", "tf32", "fp16 autocast", _COMPILED, "bf16 autocast, channels last")
+
+Call = Callable[[], object]
 
 
 def make_model(image: Tensor) -> FasterRCNN:
@@ -46,7 +49,7 @@ def make_model(image: Tensor) -> FasterRCNN:
     return model
 
 
-def image_ways(model: FasterRCNN, last: FasterRCNN, images: Sequence[Tensor]) -> list[Way]:
+def image_forms(model: FasterRCNN, last: FasterRCNN, images: Sequence[Tensor]) -> dict[str, Call]:
     """Return ``model(images)`` in every form.
 
     Args:
@@ -55,48 +58,47 @@ def image_ways(model: FasterRCNN, last: FasterRCNN, images: Sequence[Tensor]) ->
         images: (3, H, W) float32 in [0, 1], likewise.
     """
     given = list(images)
-    return [
-        Way(name=form, run=_in_form(form, lambda model=last if "last" in form else model: model(given)))  # type: ignore[misc]
-        for form in _FORMS
-    ]
+
+    def call(model: FasterRCNN) -> Call:
+        return lambda: model(given)
+
+    return {form: _in_form(form, call(last if "last" in form else model)) for form in _FORMS}
 
 
-def network_ways(last: FasterRCNN, raw_images: Sequence[Tensor]) -> list[Way]:
+def network_forms(last: FasterRCNN, images: Sequence[Tensor]) -> dict[str, Call]:
     """Return the networks alone in half precision, plain and as CUDA graphs: up to the RPN head; box head, predictor.
 
     Args:
         last: channels last, where it is to run.
-        raw_images: as for :func:`image_ways`.
+        images: as for :func:`image_forms`.
     """
     half = deepcopy(last).half()
-    images = last.transform(list(raw_images))[0].tensors.half().contiguous(memory_format=torch.channels_last)
-    pooled = torch.randn(
-        _ROIS * len(images), half.backbone.out_channels, 7, 7, device=images.device, dtype=images.dtype
-    )
+    batch = last.transform(list(images))[0].tensors.half().contiguous(memory_format=torch.channels_last)
+    pooled = torch.randn(_ROIS * len(batch), half.backbone.out_channels, 7, 7, device=batch.device, dtype=batch.dtype)
 
+    @torch.inference_mode()
     def first() -> object:
-        with torch.inference_mode():
-            return half.rpn.head(list(half.backbone(images).values()))
+        return half.rpn.head(list(half.backbone(batch).values()))
 
+    @torch.inference_mode()
     def second() -> object:
-        with torch.inference_mode():
-            return half.roi_heads.box_predictor(half.roi_heads.box_head(pooled))
+        return half.roi_heads.box_predictor(half.roi_heads.box_head(pooled))
 
-    ways = [Way(name="backbone, FPN, RPN head, fp16", run=first), Way(name="box head, predictor, fp16", run=second)]
-    return [*ways, *map(graph_of, ways)]
+    forms: dict[str, Call] = {"backbone, FPN, RPN head, fp16": first, "box head, predictor, fp16": second}
+    return forms | {f"{name}, CUDA graph": graph_of(call) for name, call in forms.items()}
 
 
-def graph_of(way: Way) -> Way:
-    """Return a way as a CUDA graph of its launches."""
+def graph_of(call: Call) -> Call:
+    """Return what replays the launches of a call as a CUDA graph."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         for _ in range(3):
-            way.run()
+            call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        way.run()
-    return Way(name=f"{way.name}, CUDA graph", run=graph.replay)
+        call()
+    return graph.replay
 
 
 @contextmanager
@@ -109,7 +111,7 @@ def _tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def _in_form(form: str, run: Callable[[], object]) -> Callable[[], object]:
+def _in_form(form: str, run: Call) -> Call:
     half = torch.bfloat16 if form.startswith("bf16") else torch.float16
 
     def call() -> object:
@@ -120,47 +122,53 @@ def _in_form(form: str, run: Callable[[], object]) -> Callable[[], object]:
     return call
 
 
-def _measured(ways: Sequence[Way], timer: CallTimer, rounds: int, calls: int) -> dict[str, Any]:
-    found = in_turn(ways, timer, rounds=rounds, calls=calls)
-    return {
-        name: {"gpu_ms": asdict(percentiles(times.gpu_ms)), "wall_ms": asdict(percentiles(times.wall_ms))}
-        for name, times in found.items()
-    }
-
-
-def _compiled(last: FasterRCNN, images: Sequence[Tensor]) -> Way:
+def _compiled(last: FasterRCNN, images: Sequence[Tensor]) -> Call:
     """Return the model with ``torch.compile`` round backbone and box head; the rest of it breaks the graph."""
     model = deepcopy(last)
     model.backbone.compile()
     model.roi_heads.box_head.compile()
-    return Way(name=f"{_COMPILED}, torch.compile", run=_in_form(_COMPILED, lambda: model(list(images))))
+    return _in_form(_COMPILED, lambda: model(list(images)))
 
 
-def _environment(given: Sequence[str]) -> dict[str, Any]:
-    import torchvision
+class _BothClocks:
+    """Times calls by the clock until their work is done, and keeps the GPU's own time of each."""
 
-    properties = torch.cuda.get_device_properties(0)
-    return {
-        "device": properties.name,
-        "compute_capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "versions": {
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "cuda": torch.version.cuda,
-            "cudnn": str(torch.backends.cudnn.version()),
-            "python": platform.python_version(),
-        },
-        "command": " ".join(["python -m maintenance.eager_forms", *given]),
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    def __init__(self) -> None:
+        self.gpu: Stopwatch = CudaStopwatch()
+        self.gpu_ms: list[float] = []
+
+    def ms(self, call: Call) -> float:
+        started = time.perf_counter()
+        self.gpu_ms.append(self.gpu.ms(call))
+        return (time.perf_counter() - started) * 1e3
 
 
-def _show(batch: int, what: str, rows: dict[str, Any]) -> None:
-    for name, row in rows.items():
-        gpu, wall = row["gpu_ms"], row["wall_ms"]["p50"]
-        print(f"{what}, batch {batch}, {name}: {gpu['p50']:.3f} ms (p90 {gpu['p90']:.3f}), {wall:.3f} ms by the clock")
-    sys.stdout.flush()
+def _measured(forms: Mapping[str, Call], batch: int, limits: Limits) -> dict[str, Any]:
+    """Time forms in interleaved rounds, the first one twice as the null pair."""
+
+    def series(name: str, *, null: bool = False) -> Series:
+        return Series(candidate=name, windows=1, call=lambda _: forms[name], stopwatch=_BothClocks(), null=null)
+
+    group = Group(scope="network", batch=batch, series=list(map(series, forms)), required=True)
+    group.series.append(series(next(iter(forms)), null=True))
+    measure_groups([group], limits)
+    ways = {}
+    for item in group.series:
+        wall_ms = [ms for of_round in item.rounds for ms in of_round]
+        if item.failure or not wall_ms:
+            print(f"FAILED {item.candidate}: {item.failure or group.failure}", flush=True)
+        elif not item.null:
+            assert isinstance(item.stopwatch, _BothClocks)
+            gpu_ms = item.stopwatch.gpu_ms[-len(wall_ms) :]  # after those of the warm-up
+            ways[item.candidate] = {"gpu_ms": _percentiles(gpu_ms), "wall_ms": _percentiles(wall_ms)}
+    first, *_, twin = group.series
+    has_pair = first.rounds and twin.rounds
+    return {"ways": ways, "noise": noise_of(ratio_between(first.rounds, twin.rounds)) if has_pair else None}
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
+    return {"p50": p50, "p90": p90, "p99": p99, "min": min(values), "max": max(values), "calls": len(values)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -171,28 +179,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few calls")
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = parser.parse_args(given)
-    if not torch.cuda.is_available():
-        print("error: the eager benchmark needs an NVIDIA GPU and its driver, and there is none here", file=sys.stderr)
+    if not has_gpu("the eager benchmark"):
         return 2
-    rounds, calls = (3, 10) if chosen.quick else (5, 20)
-    report = {"environment": _environment(given), "settings": {"rounds": rounds, "calls": calls}}
+    limits = Limits(budget_s=3 if chosen.quick else 12, max_rounds=10, round_ms=250, max_calls=20, settle_s=0)
     torch.backends.cudnn.benchmark = True  # eager at its best
-    measure(chosen.output, report, CudaCallTimer(), chosen.batches, rounds=rounds, calls=calls)
+    report = {"environment": describe_system("maintenance.eager_forms", given)}
+    measure(chosen.output, report, chosen.batches, limits)
     return 0
 
 
-def measure(
-    path: Path, report: dict[str, Any], timer: CallTimer, batches: Sequence[int], *, rounds: int, calls: int
-) -> None:
+def measure(path: Path, report: dict[str, Any], batches: Sequence[int], limits: Limits) -> None:
     """Measure every form at every batch, what is compiled last, and write the report after each measurement.
 
     Args:
         path: the JSON file.
         report: what it begins with.
-        timer: measures.
         batches: numbers of images.
-        rounds: see ``in_turn``.
-        calls: likewise, at batch 1; fewer at larger ones.
+        limits: of each measurement.
     """
     raw_images = [torch.rand(3, *IMAGE, generator=torch.Generator().manual_seed(seed)) for seed in range(8)]
     made = make_model(raw_images[0])
@@ -200,21 +203,25 @@ def measure(
     measured: dict[str, Any] = {"model": "r50", "artifacts": [], "detections": {}, "measurements": []}
     report |= {"image": IMAGE, "models": [measured]}
 
-    def keep(batch: int, what: str, ways: Sequence[Way]) -> None:
-        rows = _measured(ways, timer, rounds, max(2, calls // batch))
-        measured["measurements"].append({"what": what, "batch": batch, "ways": rows})
-        _show(batch, what, rows)
+    def keep(batch: int, what: str, forms: Mapping[str, Call]) -> None:
+        entry = {"what": what, "batch": batch, **_measured(forms, batch, limits)}
+        measured["measurements"].append(entry)
+        for name, times in entry["ways"].items():
+            gpu, wall = times["gpu_ms"], times["wall_ms"]["p50"]
+            of_gpu = f"{gpu['p50']:.3f} ms (p90 {gpu['p90']:.3f})"
+            print(f"{what}, batch {batch}, {name}: {of_gpu}, {wall:.3f} ms by the clock")
+        sys.stdout.flush()
         write_text(path, json.dumps(report, indent=1) + "\n")
 
     given = {batch: [raw_images[i % len(raw_images)].cuda() for i in range(batch)] for batch in batches}
     for batch, images in given.items():
         with torch.inference_mode():
             measured["detections"][str(batch)] = [len(found["boxes"]) for found in model(images)]
-        keep(batch, "image", image_ways(model, last, images))
-        keep(batch, "networks", network_ways(last, images))
+        keep(batch, "image", image_forms(model, last, images))
+        keep(batch, "networks", network_forms(last, images))
     for batch, images in given.items():  # last, since compiling takes long
-        plain = next(way for way in image_ways(model, last, images) if way.name == _COMPILED)
-        keep(batch, "image, compiled", [plain, _compiled(last, images)])
+        plain = image_forms(model, last, images)[_COMPILED]
+        keep(batch, "image, compiled", {_COMPILED: plain, f"{_COMPILED}, torch.compile": _compiled(last, images)})
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ CARRIED: Final = ROOT / ".carry"
 
 _PACKAGES: Final = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "onnxscript", "msgspec", "pytest")
 _PACKAGES_CUDA: Final = ("cuda-core", "cuda-bindings", "nvidia-cuda-nvrtc", "cupy-cuda13x", "pycuda", "tensorrt")
-_CARRY: Final = ("msgspec>=0.19,<1",)
+_CARRY: Final = ("msgspec>=0.19,<1", "rich>=13.7,<16", "markdown-it-py>=3,<5", "mdurl>=0.1,<1", "pygments>=2.18,<3")
 _PYTEST: Final = (
     *("-m", "pytest", "-c", "tests/gpu/pytest.ini", "--rootdir=."),
     *("--tb=short", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark"),
@@ -49,8 +49,8 @@ _PYTEST: Final = (
 _GRACE_S: Final = 5.0
 _DRAW: Final = """
 import pathlib, sys
-from maintenance.engine_models import draw_images
-draw_images(pathlib.Path(sys.argv[1]), "r50")
+from maintenance.bench_models import MODELS, draw_images
+draw_images(pathlib.Path(sys.argv[1]), MODELS["resnet50-fpn"])
 """
 
 
@@ -81,6 +81,7 @@ def _tests(name: str, *chosen: str) -> tuple[str, ...]:
     return (*_PYTEST, f"--junitxml={{out}}/{name}.xml", *chosen)
 
 
+_MODELS: Final = ("-m", "maintenance.bench_models", "-o", "{models}", "--models")
 _DEVICE_TESTS: Final = ("tests/gpu/test_cuda_device.py", "tests/gpu/test_interoperability.py")
 
 PARTS: Final = (
@@ -136,19 +137,22 @@ PARTS: Final = (
     Part(
         name="models",
         shows="the demo and R50-FPN exported, and built with the TensorRT that serves this GPU",
-        command=("-m", "maintenance.engine_models", "-o", "{models}", "--target", "{target}"),
-        rehearsal=("-m", "maintenance.engine_models", "-o", "{models}", "--target", "none", "--models", "demo"),
+        command=(*_MODELS, "demo", "resnet50-fpn", "--target", "{target}", "--make-only"),
+        rehearsal=(*_MODELS, "demo", "--target", "none", "--make-only"),
         estimated_s=150,
         limit_s=400,
         is_rest=True,
     ),
     Part(
         name="engines",
-        shows="artifacts against eager, image to boxes and network alone, parity, host overhead",
-        command=("-m", "maintenance.engine", "-o", "{out}/engine.json", "--models-in", "{models}"),
-        rehearsal=("-m", "maintenance.engine", "--help"),
-        estimated_s=120,
-        limit_s=300,
+        shows="frcnn bench: artifacts against eager, image to boxes and network alone, parity",
+        command=(
+            *(*_MODELS, "demo", "resnet50-fpn", "--target", "{target}", "--device", "cuda", "--results", "{out}"),
+            *("--batch", "1,8", "--budget", "100", "--compile-limit", "0"),
+        ),
+        rehearsal=("-m", "maintenance.bench_models", "--help"),
+        estimated_s=220,
+        limit_s=400,
         is_rest=True,
     ),
     Part(
@@ -264,7 +268,7 @@ def fetch(python: str, folder: Path) -> None:
     given = ["--quiet", "--no-deps", "--only-binary=:all:", f"--python-version={python}", "--implementation=cp"]
     commands = (
         ("-m", "pip", "install", *given, *platforms, "--target", str(folder / "site"), *_CARRY),
-        ("-m", "maintenance.engine_models", "-o", str(folder / "models"), "--models", "demo", "--target", "none"),
+        (*(part.format(models=folder / "models") for part in _MODELS), "demo", "--target", "none", "--make-only"),
         ("-c", _DRAW, str(folder / "models")),
         ("-m", "maintenance.kernel_boxes", "-o", str(folder / "models" / "boxes.npz")),
     )

@@ -29,7 +29,7 @@ from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
 from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
 from maintenance.kernel_boxes import CANVAS, CLASSES, PER_LEVEL, RPN_COUNTS, Boxes
 from maintenance.kernel_floors import Work, align_work, nms_work
-from maintenance.kernel_timing import Way
+from maintenance.kernel_timing import Implementation
 
 __all__ = ["OURS", "OURS_FROM_PYTHON", "THEIRS", "Case", "align_case", "nms_case", "preprocess_case"]
 
@@ -52,7 +52,7 @@ class Case:
         name: kernel and shapes.
         batch: images.
         boxes: ``random``, ``demo``, or nothing.
-        ways: ours and torchvision's.
+        implementations: ours and torchvision's.
         density: share of the boxes or RoIs that are present, 0 to 1; None where there are none.
         work: what any implementation must move and compute.
         target_us: what we want to reach, warm.
@@ -62,7 +62,7 @@ class Case:
     name: str
     batch: int
     boxes: str
-    ways: tuple[Way, ...]
+    implementations: tuple[Implementation, ...]
     density: float | None
     work: Work
     target_us: float | None
@@ -114,7 +114,7 @@ def align_case(
         name=f"MultiscaleRoIAlign {count} RoIs x {channels} channels, {element}, {layout}",
         batch=len(images),
         boxes=images[0].origin,
-        ways=_ways(ours, lambda: pooler(named, lists, [CANVAS] * len(lists))),
+        implementations=_implementations(ours, lambda: pooler(named, lists, [CANVAS] * len(lists))),
         density=sum(len(boxes.rois) for boxes in images) / (len(images) * count),
         work=align_work(rois, maps, out, **given),
         target_us=40.0 if reference_shape and len(images) == 1 else None,
@@ -148,7 +148,7 @@ def nms_case(images: Sequence[Boxes], *, of: str, iou_threshold: float) -> Case:
         name=f"GroupedNMS {of}, {groups} x {maximum}, {density:.0%} present",
         batch=len(images),
         boxes=images[0].origin,
-        ways=_ways(ours, lambda: [batched_nms(*given, iou_threshold) for given in theirs]),
+        implementations=_implementations(ours, lambda: [batched_nms(*given, iou_threshold) for given in theirs]),
         density=density,
         work=nms_work(scores),
         target_us=_nms_target_us(of, groups, density) if (len(images), maximum) == (1, PER_LEVEL) else None,
@@ -184,7 +184,7 @@ def preprocess_case(shapes: Sequence[tuple[int, int]], *, element: Element) -> C
         name=f"preprocess {shapes[0][0]}x{shapes[0][1]} to {canvas[0]}x{canvas[1]}, {element}",
         batch=len(shapes),
         boxes="",
-        ways=_ways(ours, theirs),
+        implementations=_implementations(ours, theirs),
         density=None,
         work=Work(moved_bytes=sum(image.numel() for image in images) + out.numel() * out.element_size()),
         target_us=20.0 if full_hd else None,
@@ -198,11 +198,11 @@ def _nms_target_us(of: str, groups: int, density: float) -> float | None:
     return 10.0 if groups == CLASSES and density <= _SPARSE else None
 
 
-def _ways(ours: Callable[[], None], theirs: Callable[[], object]) -> tuple[Way, ...]:
+def _implementations(ours: Callable[[], None], theirs: Callable[[], object]) -> tuple[Implementation, ...]:
     return (
-        Way(name=OURS, run=ours, capturable=True),
-        Way(name=OURS_FROM_PYTHON, run=ours, capturable=False),
-        Way(name=THEIRS, run=theirs, capturable=False),  # it waits for sizes that only the GPU knows
+        Implementation(name=OURS, run=ours, capturable=True),
+        Implementation(name=OURS_FROM_PYTHON, run=ours, capturable=False),
+        Implementation(name=THEIRS, run=theirs, capturable=False),  # it waits for sizes that only the GPU knows
     )
 
 

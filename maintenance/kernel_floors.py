@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from maintenance.kernel_timing import Timer, Way, spread
+from maintenance.kernel_timing import Implementation, Timer, quartiles_of
 
 __all__ = ["Bound", "Limits", "Work", "align_work", "measure_limits", "nms_work", "touched_cells"]
 
@@ -81,12 +81,12 @@ def measure_limits(timer: Timer) -> Limits:
     """Measure the limits of the current CUDA device; its arithmetic is taken from what the driver says."""
     source = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device="cuda")
     target, number = torch.empty_like(source), torch.zeros(1, device="cuda")
-    copy = timer.prepare(Way(name="copy", run=lambda: target.copy_(source), capturable=True), "warm")
-    launch = timer.prepare(Way(name="launch", run=lambda: number.add_(1), capturable=True), "warm")
+    copy = timer.prepare(Implementation(name="copy", run=lambda: target.copy_(source), capturable=True), "warm")
+    launch = timer.prepare(Implementation(name="launch", run=lambda: number.add_(1), capturable=True), "warm")
     return Limits(
-        copy_bytes_per_us=2 * _COPIED_BYTES / spread([copy() for _ in range(_ROUNDS)]).median,
+        copy_bytes_per_us=2 * _COPIED_BYTES / quartiles_of([copy() for _ in range(_ROUNDS)]).median,
         operations_per_us=_operations_per_us(),
-        launch_us=spread([launch() for _ in range(_ROUNDS)]).median,
+        launch_us=quartiles_of([launch() for _ in range(_ROUNDS)]).median,
     )
 
 

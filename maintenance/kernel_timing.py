@@ -1,4 +1,4 @@
-"""Time short GPU work: many launches in one CUDA graph, warm and cold caches, rounds that interleave all ways.
+"""Time short GPU work: many launches in one CUDA graph, warm and cold caches, interleaved rounds.
 
 Cold means that a buffer of twice the L2 is read before each launch; the time of the reads alone, measured in the same
 round, is taken off. It is read, not written: lines that were written must leave the L2 while the launch runs, and
@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Protocol
 
 import torch
 
-__all__ = ["Cache", "CudaTimer", "Spread", "Timer", "Way", "interleaved", "ratios", "spread"]
+__all__ = ["Cache", "CudaTimer", "Implementation", "Quartiles", "Timer", "interleaved", "quartiles_of", "ratios"]
 
 Cache = Literal["warm", "cold"]
 _WARM_UP: Final = 3
@@ -23,8 +23,8 @@ _ROUND_US: Final = 5000.0  # of calls that no graph holds; slow ones are called 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """One way to do the work.
+class Implementation:
+    """One implementation of the work.
 
     Attributes:
         name: which.
@@ -38,7 +38,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class Quartiles:
     """Quartiles of the rounds, and their extremes."""
 
     min: float
@@ -52,8 +52,8 @@ class Spread:
 class Timer(Protocol):
     """Prepares measurements."""
 
-    def prepare(self, way: Way, cache: Cache) -> Callable[[], float]:
-        """Return a function that measures the way once and returns microseconds a call."""
+    def prepare(self, implementation: Implementation, cache: Cache) -> Callable[[], float]:
+        """Return a function that measures the implementation once and returns microseconds a call."""
 
 
 class CudaTimer:
@@ -70,16 +70,16 @@ class CudaTimer:
         self._sum = torch.zeros((), device="cuda")
         self._flush()  # loads its kernel, which a capture could not
 
-    def prepare(self, way: Way, cache: Cache) -> Callable[[], float]:
-        """Return a function that measures the way once, in microseconds a call."""
+    def prepare(self, implementation: Implementation, cache: Cache) -> Callable[[], float]:
+        """Return a function that measures the implementation once, in microseconds a call."""
         for _ in range(_WARM_UP):
-            way.run()
+            implementation.run()
         torch.cuda.synchronize()
-        if not way.capturable:
-            calls = max(1, min(self._launches, int(_ROUND_US / self._calls(way.run, cache, 1))))
-            return lambda: self._calls(way.run, cache, calls)
+        if not implementation.capturable:
+            calls = max(1, min(self._launches, int(_ROUND_US / self._calls(implementation.run, cache, 1))))
+            return lambda: self._calls(implementation.run, cache, calls)
         flush = (self._flush,) if cache == "cold" else ()
-        work = self._graph(*flush, way.run)
+        work = self._graph(*flush, implementation.run)
         if not flush:
             return lambda: self._replay(work)
         alone = self._graph(self._flush)
@@ -122,9 +122,11 @@ def _events() -> tuple[Any, Any]:
     return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
 
-def interleaved(ways: Sequence[Way], timer: Timer, cache: Cache, rounds: int) -> dict[str, list[float]]:
-    """Measure every way once a round, the order turned by one each round, and return microseconds by way."""
-    measures = {way.name: timer.prepare(way, cache) for way in ways}
+def interleaved(
+    implementations: Sequence[Implementation], timer: Timer, cache: Cache, rounds: int
+) -> dict[str, list[float]]:
+    """Measure every implementation once a round, the order rotated by one each round; return microseconds by name."""
+    measures = {item.name: timer.prepare(item, cache) for item in implementations}
     times: dict[str, list[float]] = {name: [] for name in measures}
     order = list(measures)
     for _ in range(rounds):
@@ -134,12 +136,12 @@ def interleaved(ways: Sequence[Way], timer: Timer, cache: Cache, rounds: int) ->
     return times
 
 
-def spread(values: Sequence[float]) -> Spread:
+def quartiles_of(values: Sequence[float]) -> Quartiles:
     """Return the quartiles of at least two values."""
     low, middle, high = quantiles(values, n=4, method="inclusive")
-    return Spread(min=min(values), low=low, median=middle, high=high, max=max(values), rounds=len(values))
+    return Quartiles(min=min(values), low=low, median=middle, high=high, max=max(values), rounds=len(values))
 
 
-def ratios(times: Mapping[str, Sequence[float]], of: str, to: str) -> Spread:
+def ratios(times: Mapping[str, Sequence[float]], of: str, to: str) -> Quartiles:
     """Return how many times as long ``of`` takes as ``to``, within rounds."""
-    return spread([theirs / ours for theirs, ours in zip(times[of], times[to], strict=True)])
+    return quartiles_of([theirs / ours for theirs, ours in zip(times[of], times[to], strict=True)])

@@ -12,22 +12,17 @@ Cold times are the ones to hold against the floor (``kernel_floors``): in a warm
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
-import platform
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from frcnn.errors import FrcnnError
 from frcnn.files import write_text
+from maintenance.gpu_system import describe_system, has_gpu
 from maintenance.kernel_boxes import Boxes, demo_boxes, load_boxes, random_boxes
 from maintenance.kernel_cases import (
     OURS,
@@ -39,7 +34,7 @@ from maintenance.kernel_cases import (
     preprocess_case,
 )
 from maintenance.kernel_floors import Bound, Limits, measure_limits
-from maintenance.kernel_timing import Cache, CudaTimer, Spread, Timer, interleaved, ratios, spread
+from maintenance.kernel_timing import Cache, CudaTimer, Quartiles, Timer, interleaved, quartiles_of, ratios
 
 __all__ = ["MIN_RATIO", "Result", "main", "measure"]
 
@@ -47,7 +42,6 @@ MIN_RATIO: Final = 5.0
 """Each kernel is to be at least so many times as fast as torchvision's operator."""
 
 _CACHES: Final[tuple[Cache, ...]] = ("warm", "cold")
-_PACKAGES: Final = ("torch", "torchvision", "cuda-bindings", "cuda-core", "nvidia-cuda-nvrtc", "numpy")
 _RPN_THRESHOLD: Final = 0.7
 _CLASS_THRESHOLD: Final = 0.5
 
@@ -61,7 +55,7 @@ class Result:
         batch: images.
         boxes: ``random``, ``demo``, or nothing.
         cache: ``warm`` or ``cold``.
-        microseconds: of a call, by way.
+        microseconds: of a call, by implementation.
         times_torchvision: torchvision's time / ours within a round, ours in a graph.
         times_torchvision_from_python: the same, ours called from Python.
         density: share of the boxes or RoIs that are present, 0 to 1; None where there are none.
@@ -78,9 +72,9 @@ class Result:
     batch: int
     boxes: str
     cache: Cache
-    microseconds: dict[str, Spread]
-    times_torchvision: Spread
-    times_torchvision_from_python: Spread
+    microseconds: dict[str, Quartiles]
+    times_torchvision: Quartiles
+    times_torchvision_from_python: Quartiles
     density: float | None
     moved_bytes: int
     floor_us: float | None
@@ -101,16 +95,16 @@ def measure(case: Case, timer: Timer, cache: Cache, *, rounds: int, limits: Limi
         rounds: at least 2.
         limits: of the GPU, for the floor.
     """
-    times = interleaved(case.ways, timer, cache, rounds)
+    times = interleaved(case.implementations, timer, cache, rounds)
     floor, bound = limits.floor(case.work) if cache == "cold" else (None, None)
-    ours, ratio = spread(times[OURS]), ratios(times, THEIRS, OURS)
+    ours, ratio = quartiles_of(times[OURS]), ratios(times, THEIRS, OURS)
     target = case.target_us if cache == "warm" else None
     return Result(
         case=case.name,
         batch=case.batch,
         boxes=case.boxes,
         cache=cache,
-        microseconds={name: spread(values) for name, values in times.items()},
+        microseconds={name: quartiles_of(values) for name, values in times.items()},
         times_torchvision=ratio,
         times_torchvision_from_python=ratios(times, THEIRS, OURS_FROM_PYTHON),
         density=case.density,
@@ -147,35 +141,6 @@ def _cases(demo: Sequence[Boxes], quick: bool) -> Iterator[partial[Case]]:
         yield partial(align_case, one, element="float32")
         yield partial(align_case, one, channels=64)
         yield partial(preprocess_case, [(480, 640)], element="float16")
-
-
-def _environment(arguments: Sequence[str]) -> dict[str, Any]:
-    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    module = Path("/proc/driver/nvidia/version")
-    number = ctypes.c_int()
-    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
-    return {
-        "device": properties.name,
-        "compute_capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "l2_bytes": properties.L2_cache_size,
-        "memory_bytes": properties.total_memory,
-        "driver": module.read_text(encoding="utf-8").splitlines()[0] if module.is_file() else "unknown",
-        "driver_cuda": f"{number.value // 1000}.{number.value % 1000 // 10}",
-        "torch_cuda": torch.version.cuda,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {package: _version(package) for package in _PACKAGES},
-        "command": " ".join(["python -m maintenance.kernels", *arguments]),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _demo(path: Path | None) -> tuple[list[Boxes], str]:
@@ -216,8 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--boxes", type=Path, help="the demo's boxes, from python -m maintenance.kernel_boxes")
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = parser.parse_args(given)
-    if not torch.cuda.is_available():
-        print("error: the kernel benchmark needs an NVIDIA GPU and its driver, and there is none here", file=sys.stderr)
+    if not has_gpu("the kernel benchmark"):
         return 2
     rounds, launches = (5, 20) if chosen.quick else (15, 50)
     timer = CudaTimer(launches)
@@ -229,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flush=True,
     )
     report: dict[str, Any] = {
-        "environment": _environment(given),
+        "environment": describe_system("maintenance.kernels", given),
         "settings": {"rounds": rounds, "launches": launches, "min_ratio": MIN_RATIO, "demo_boxes": origin},
         "limits": asdict(limits),
         "results": [],

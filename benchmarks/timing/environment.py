@@ -30,6 +30,9 @@ _PACKAGES: Final = (
     "tensorrt",
     "tensorrt-rtx-cu13",
     "triton",
+    "cuda-core",
+    "cuda-bindings",
+    "nvidia-cuda-nvrtc",
     "numpy",
     "opencv-python-headless",
 )

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from maintenance.bare_artifact import BareArtifact
-from maintenance.engine_models import MODELS, Files, load_images, make
+from maintenance.bench_models import DEMO, MODELS, Files, draw_images, make_artifacts
+from torchvision.models.detection import FasterRCNN
 
 from frcnn.errors import ArtifactError, MissingDependencyError
+from frcnn.exporter import load_checkpoint
 from frcnn.runtime.images.image import RGBImage
-from frcnn.spec import Precision
+from frcnn.spec import ModelSpec, Precision
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import serves
+from gpu.bare_artifact import BareArtifact
 
-__all__ = ["demo_files", "demo_images", "models_folder", "needs_engines"]
+__all__ = ["demo_eager", "demo_files", "demo_images", "needs_engines"]
 
 _REFUSALS = ("refuses the engine", "cannot load the engine", "serves GPUs of compute capability")
 
@@ -32,16 +34,21 @@ def _target() -> Target:
 def models_folder() -> Path:
     """Return the folder with the demo's files: $FRCNN_GPU_MODELS, or a new one, filled in about a minute."""
     folder = Path(os.environ.get("FRCNN_GPU_MODELS") or tempfile.mkdtemp(prefix="frcnn-gpu-models-"))
-    make(folder, [MODELS["demo"]], target=_target())
+    make_artifacts(folder, MODELS["demo"], target=_target())
     return folder
 
 
 def demo_files(precision: Precision) -> Files:
-    return Files.of(models_folder(), "demo", precision)
+    return Files.of(_models_folder(), "demo", precision)
 
 
 def demo_images() -> list[RGBImage]:
-    return load_images(models_folder(), "demo")
+    folder = draw_images(_models_folder(), MODELS["demo"])
+    return [RGBImage.open(path) for path in sorted(folder.glob("*.png"))]
+
+
+def demo_eager() -> tuple[FasterRCNN, ModelSpec]:
+    return load_checkpoint(DEMO / "digits.pth", arch=MODELS["demo"].arch)
 
 
 @cache

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from maintenance.bare_artifact import BareArtifact
 from support.engine_layers import inspect_engine
 
 from frcnn.errors import ArtifactError
 from frcnn.runtime.images.image import RGBImage
 from frcnn.spec.engine import EngineStep
+from gpu.bare_artifact import BareArtifact
 from gpu.models import demo_files, demo_images, needs_engines
 
 pytestmark = pytest.mark.gpu

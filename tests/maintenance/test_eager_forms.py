@@ -10,16 +10,19 @@ from typing import Any
 import maintenance.eager_forms as eager_forms
 import pytest
 import torch
-from maintenance.engine_timing import Calls, Way
 from support import families
+
+from frcnn.benchmarks.timing.measure import Limits
 
 FORMS = {"fp32", "tf32", "fp16 autocast", "fp16 autocast, channels last", "bf16 autocast, channels last"}
 
 
-def once(way: Way, count: int) -> Calls:
-    """Run a way once, however often it is to be timed."""
-    way.run()
-    return Calls(gpu_ms=[1.0, 2.0], wall_ms=[3.0, 3.0])
+class OneCall:
+    """Makes each call, and tells that it took the GPU 1.5 ms."""
+
+    def ms(self, call: Callable[[], object]) -> float:
+        call()
+        return 1.5
 
 
 @pytest.mark.slow
@@ -32,18 +35,23 @@ def test_every_form_is_run_and_kept(
     monkeypatch.setattr(eager_forms, "IMAGE", (48, 80))
     monkeypatch.setattr(eager_forms, "fasterrcnn_resnet50_fpn", lambda **_: families.build("resnet50_fpn"))
     monkeypatch.setattr(eager_forms, "_ROIS", 4)
-    monkeypatch.setattr(eager_forms, "graph_of", lambda way: Way(name=f"{way.name}, CUDA graph", run=way.run))
-    monkeypatch.setattr(eager_forms, "_compiled", lambda last, _: Way(name="compiled", run=lambda: last))
+    monkeypatch.setattr(eager_forms, "graph_of", lambda call: call)
+    monkeypatch.setattr(eager_forms, "_compiled", lambda last, _: lambda: last)
+    monkeypatch.setattr(eager_forms, "CudaStopwatch", OneCall)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda module: module)
     path = tmp_path / "eager.json"
-    eager_forms.measure(path, {"environment": {}}, once, [1, 2], rounds=1, calls=2)
+    limits = Limits(budget_s=1, min_rounds=1, max_rounds=1, max_calls=1, max_warm_up=1, settle_s=0)
+    eager_forms.measure(path, {"environment": {}}, [1, 2], limits)
     (report,) = json.loads(path.read_text())["models"]
     rows = {(entry["what"], entry["batch"]): entry["ways"] for entry in report["measurements"]}
     assert set(rows) == {(what, n) for what in ("image", "networks", "image, compiled") for n in (1, 2)}
     assert set(rows["image", 2]) == FORMS
     assert len(rows["networks", 1]) == 4
-    assert rows["image", 1]["fp32"]["gpu_ms"]["p50"] == 1.5
+    times = rows["image", 1]["fp32"]
+    assert times["gpu_ms"] == {"p50": 1.5, "p90": 1.5, "p99": 1.5, "min": 1.5, "max": 1.5, "calls": 1}
+    assert times["wall_ms"]["p50"] > 0
+    assert all(entry["noise"] >= 0 for entry in report["measurements"])
     assert report["detections"] == {"1": [100], "2": [100, 100]}
     assert "image, batch 2, tf32: 1.500 ms" in capsys.readouterr().out
 

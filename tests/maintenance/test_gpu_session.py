@@ -39,8 +39,8 @@ def test_files_and_modules_of_the_parts_are_there() -> None:
         for argument in command:
             if argument.startswith("tests/"):
                 assert (ROOT / argument).is_file(), argument
-            if argument.startswith("frcnn."):
-                assert (ROOT / "src" / Path(*argument.split("."))).with_suffix(".py").is_file(), argument
+            if argument.startswith("maintenance."):
+                assert (ROOT / Path(*argument.split("."))).with_suffix(".py").is_file(), argument
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_what_is_carried_is_fetched_for_the_python_there(tmp_path: Path, monkeyp
     assert not (tmp_path / "carry" / "old").exists()
     install, export, images, boxes = (" ".join(command) for command in ran)
     assert "--python-version=3.12" in install and "msgspec" in install and f"--target {tmp_path}/carry/site" in install
-    assert f"engine_models -o {tmp_path}/carry/models --models demo --target none" in export
+    assert f"bench_models -o {tmp_path}/carry/models --models demo --target none --make-only" in export
     assert "draw_images" in images
     assert boxes.endswith(f"{tmp_path}/carry/models/boxes.npz")
 

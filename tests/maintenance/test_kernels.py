@@ -14,7 +14,7 @@ import torch
 from maintenance.kernel_boxes import Boxes, load_boxes, random_boxes
 from maintenance.kernel_cases import OURS, OURS_FROM_PYTHON, THEIRS, Case, align_case, nms_case, preprocess_case
 from maintenance.kernel_floors import Limits, Work, nms_work, touched_cells
-from maintenance.kernel_timing import CudaTimer, Way, interleaved, spread
+from maintenance.kernel_timing import CudaTimer, Implementation, interleaved, quartiles_of
 from maintenance.kernels import main, measure
 from support.host_driver import HostDriver
 from support.simt import require_compiler
@@ -28,24 +28,25 @@ LIMITS = Limits(copy_bytes_per_us=3000.0, operations_per_us=1000.0, launch_us=1.
 
 
 class ListedTimer:
-    """Gives each way's times from a list, and remembers the order of the measurements."""
+    """Gives each implementation's times from a list, and remembers the order of the measurements."""
 
     def __init__(self, times: dict[str, list[float]]) -> None:
         self.times = {name: iter(values) for name, values in times.items()}
         self.order: list[str] = []
 
-    def prepare(self, way, cache):
+    def prepare(self, implementation, cache):
         def once() -> float:
-            self.order.append(way.name)
-            return next(self.times[way.name])
+            self.order.append(implementation.name)
+            return next(self.times[implementation.name])
 
         return once
 
 
 def case_of(**changed) -> Case:
-    ways = tuple(Way(name=name, run=lambda: None, capturable=False) for name in (OURS, OURS_FROM_PYTHON, THEIRS))
+    names = (OURS, OURS_FROM_PYTHON, THEIRS)
+    implementations = tuple(Implementation(name=name, run=lambda: None, capturable=False) for name in names)
     given = {"density": 1.0, "work": Work(moved_bytes=15000), "target_us": 10.0, "check": lambda: None} | changed
-    return Case(name="a", batch=1, boxes="random", ways=ways, **given)
+    return Case(name="a", batch=1, boxes="random", implementations=implementations, **given)
 
 
 def timer_of(ours: list[float], theirs: list[float]) -> ListedTimer:
@@ -130,13 +131,13 @@ def test_suppression_compares_the_pairs_of_present_boxes():
 
 def test_every_way_is_measured_once_a_round_in_turning_order():
     timer = timer_of([1.0] * 3, [1.0] * 3)
-    interleaved(case_of().ways, timer, "warm", 3)
+    interleaved(case_of().implementations, timer, "warm", 3)
     a, b, c = OURS, OURS_FROM_PYTHON, THEIRS
     assert timer.order == [a, b, c, b, c, a, c, a, b]
 
 
 def test_quartiles():
-    found = spread([5.0, 1.0, 3.0, 2.0, 4.0])
+    found = quartiles_of([5.0, 1.0, 3.0, 2.0, 4.0])
     assert (found.min, found.low, found.median, found.high, found.max, found.rounds) == (1, 2, 3, 4, 5, 5)
 
 
@@ -158,7 +159,7 @@ def test_slow_calls_are_fewer_but_one_at_least(took_us, calls, monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(CudaTimer, "__init__", lambda timer: setattr(timer, "_launches", 20))
     monkeypatch.setattr(CudaTimer, "_calls", timed)
-    CudaTimer().prepare(Way(name="a", run=lambda: None, capturable=False), "warm")()
+    CudaTimer().prepare(Implementation(name="a", run=lambda: None, capturable=False), "warm")()
     assert made == [1, calls]
 
 
@@ -232,8 +233,8 @@ def test_the_cases_check_their_result_and_can_be_run_either_way(on_the_cpu):
     ]
     for case in cases:
         case.check()
-        for way in case.ways:
-            way.run()
+        for implementation in case.implementations:
+            implementation.run()
         assert case.batch == 2
         assert case.target_us is None
     assert [round(case.density, 1) for case in cases] == [1.0, 1.0, 0.5]
@@ -295,7 +296,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(kernels, "CudaTimer", lambda launches: timer_of([5.0] * 100, [50.0] * 100))
     monkeypatch.setattr(kernels, "measure_limits", lambda timer: LIMITS)
-    monkeypatch.setattr(kernels, "_environment", lambda given: {"device": "a GPU"})
+    monkeypatch.setattr(kernels, "describe_system", lambda module, given: {"device": "a GPU"})
     monkeypatch.setattr(kernels, "demo_boxes", no_demo)
 
 
