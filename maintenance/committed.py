@@ -15,6 +15,7 @@ import msgspec
 
 from frcnn.benchmarks.report.results import Environment, Results
 from frcnn.errors import ArtifactError
+from maintenance.noise import Noise
 
 __all__ = [
     "Committed",
@@ -53,17 +54,6 @@ class CpuStage(msgspec.Struct, frozen=True, kw_only=True):
     ms: float
     gflop: float
     of_sgemm: float
-
-
-class Noise(msgspec.Struct, frozen=True, kw_only=True):
-    """A distance from float64 eager, as ``maintenance.noise`` measures it."""
-
-    pairs: int
-    unmatched: float
-    box_px_rms: float
-    box_px_max: float
-    score_rms: float
-    score_max: float
 
 
 class CpuModel(msgspec.Struct, frozen=True, kw_only=True):

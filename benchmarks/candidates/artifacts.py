@@ -1,13 +1,13 @@
-"""What a comparison asks of an artifact, whichever kind it is: a ``model.onnx`` or a ``*.frcnn``."""
+"""Facts of an artifact, whichever kind it is: a ``model.onnx`` or a ``*.frcnn``."""
 
 from __future__ import annotations
 
 from frcnn.runtime.backend import Device
 from frcnn.runtime.images.canvases import Canvases, EngineCanvases, OnnxCanvases
-from frcnn.spec import Manifest, Size
+from frcnn.spec import Manifest, ModelSpec, Size
 from frcnn.spec.engine import EngineManifest
 
-__all__ = ["canvases_of", "device_for", "first_canvas", "model_manifest"]
+__all__ = ["AnyManifest", "canvases_of", "device_for", "first_canvas", "model_difference", "model_manifest"]
 
 AnyManifest = Manifest | EngineManifest
 
@@ -17,13 +17,27 @@ def model_manifest(manifest: AnyManifest) -> Manifest:
     return manifest.source if isinstance(manifest, EngineManifest) else manifest
 
 
+def model_difference(spec: ModelSpec, manifest: AnyManifest) -> str:
+    """Return the first thing in which an artifact is of another model than the description; empty where none is."""
+    theirs = model_manifest(manifest).model
+    for what, expected, got in (
+        ("number of classes", spec.num_classes, theirs.num_classes),
+        ("preprocessing", spec.transform, theirs.transform),
+        ("RPN", spec.rpn, theirs.rpn),
+        ("box head", spec.roi_heads, theirs.roi_heads),
+    ):
+        if expected != got:
+            return f"{what}: expected {expected}, got {got}"
+    return ""
+
+
 def canvases_of(manifest: AnyManifest) -> Canvases:
     """Return the canvases that images go on; an engine's profiles may raise a small one."""
     return EngineCanvases(manifest) if isinstance(manifest, EngineManifest) else OnnxCanvases(manifest)
 
 
 def first_canvas(manifest: AnyManifest) -> Size | None:
-    """Return the (height, width) that the file names first, an engine's usual one; None where it takes any."""
+    """Return the (height, width) that the file names first, an engine's optimal one; None where it takes any."""
     if isinstance(manifest, EngineManifest):
         profile = manifest.profiles[0]
         return profile.height.opt, profile.width.opt

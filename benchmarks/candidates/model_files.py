@@ -13,7 +13,7 @@ import msgspec
 import onnx
 
 from frcnn._version import __version__
-from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
+from frcnn.benchmarks.candidates.artifacts import model_difference, model_manifest
 from frcnn.benchmarks.candidates.candidate import CannotRunError, File, Task
 from frcnn.errors import ArtifactError, FrcnnError
 from frcnn.files import replacing
@@ -30,29 +30,16 @@ def given_file(path: Path) -> Callable[[Task], File]:
 
     def check(task: Task) -> File:
         manifest = open_artifact(path).manifest
-        _require_model_of(task, manifest, path)
+        difference = model_difference(task.spec, manifest)
+        if difference:
+            raise ArtifactError(f"{path.name} is another model than the checkpoint: {difference}")
+        source = model_manifest(manifest).source_sha256
+        if source is not None and task.sha256 is not None and source != task.sha256:
+            expected = f"expected {task.sha256[:12]}..."
+            raise ArtifactError(f"{path.name} was made from another checkpoint: SHA-256 {source[:12]}..., {expected}")
         return File(path=path, precision=manifest.precision)
 
     return check
-
-
-def _require_model_of(task: Task, manifest: AnyManifest, path: Path) -> None:
-    theirs, spec = model_manifest(manifest).model, task.spec
-    for what, expected, got in (
-        ("number of classes", spec.num_classes, theirs.num_classes),
-        ("preprocessing", spec.transform, theirs.transform),
-        ("RPN", spec.rpn, theirs.rpn),
-        ("box head", spec.roi_heads, theirs.roi_heads),
-    ):
-        if expected != got:
-            raise ArtifactError(
-                f"{path.name} is another model than the checkpoint: {what}: expected {expected}, got {got}"
-            )
-    source = model_manifest(manifest).source_sha256
-    if source is not None and task.sha256 is not None and source != task.sha256:
-        raise ArtifactError(
-            f"{path.name} was made from another checkpoint: SHA-256 {source[:12]}..., expected {task.sha256[:12]}..."
-        )
 
 
 def built_onnx(task: Task) -> File:

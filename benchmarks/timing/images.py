@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from frcnn.benchmarks.report.results import Skipped
 from frcnn.errors import FrcnnError, ImageError, UsageError
@@ -23,7 +22,7 @@ __all__ = ["Images", "default_images", "given_images", "made_equal"]
 
 _COUNT: Final = 16
 _SIZE: Final = (427, 640)
-_MOST: Final = 256
+_MAX_IMAGES: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +52,10 @@ def given_images(paths: Sequence[Path]) -> Images:
     files, unusable = files_of(map(str, paths))
     skipped = [Skipped(name=name, reason=error.message) for name, error in unusable.items()]
     files = [file for file in files if not is_video(file)]
-    if len(files) > _MOST:
-        raise UsageError(f"--images: expected at most {_MOST} images, got {len(files)}", hint="give a part of them")
+    if len(files) > _MAX_IMAGES:
+        raise UsageError(
+            f"--images: expected at most {_MAX_IMAGES} images, got {len(files)}", hint="give a part of them"
+        )
     images, good = [], []
     for file in files:
         try:
@@ -74,7 +75,7 @@ def default_images() -> Images:
     if importlib.util.find_spec("sklearn") is not None:
         images, source = _photographs(), "cut from scikit-learn's two sample photographs, and mirrored"
     else:
-        images, source = _drawn(), "drawn: digits and shapes on shaded noise, seeds 0 to 15"
+        images, source = tuple(map(_drawn, range(_COUNT))), "drawn: digits and shapes on shaded noise, seeds 0 to 15"
     return Images(images=images, skipped=(), source=source, files=())
 
 
@@ -85,45 +86,41 @@ def made_equal(images: Sequence[RGBImage]) -> tuple[RGBImage, ...]:
 
 
 def _resized(image: RGBImage, size: Size) -> RGBImage:
-    pixels = cv2.resize(image.uint8(), (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return RGBImage(pixels=np.asarray(pixels, np.uint8), name=image.name, source=image.source)
+    resized = Image.fromarray(image.uint8()).resize(size[::-1], Image.Resampling.BOX)
+    return RGBImage(pixels=np.asarray(resized, np.uint8), name=image.name, source=image.source)
 
 
 def _photographs() -> tuple[RGBImage, ...]:
     """Return four cut-outs of each of two photographs, and their mirror images, all of one size."""
     from sklearn.datasets import load_sample_image
 
-    height, width = _SIZE
     images = []
     for name in ("china.jpg", "flower.jpg"):
-        whole: NDArray[np.uint8] = np.asarray(load_sample_image(name), np.uint8)
+        whole = Image.fromarray(load_sample_image(name))
         for i, zoom in enumerate((1.0, 0.9, 0.8, 0.7)):
-            h, w = round(whole.shape[0] * zoom), round(whole.shape[1] * zoom)
-            top, left = (whole.shape[0] - h) * (i % 2), (whole.shape[1] - w) * (i // 2)
-            cut = np.asarray(cv2.resize(whole[top : top + h, left : left + w], (width, height)), np.uint8)
-            images.append(RGBImage(pixels=cut, name=f"{name}, {zoom:.0%}"))
-            mirrored = np.ascontiguousarray(cut[:, ::-1])
-            images.append(RGBImage(pixels=mirrored, name=f"{name}, {zoom:.0%}, mirrored"))
+            width, height = round(whole.width * zoom), round(whole.height * zoom)
+            left, top = (whole.width - width) * (i // 2), (whole.height - height) * (i % 2)
+            cut = whole.resize(_SIZE[::-1], Image.Resampling.BILINEAR, (left, top, left + width, top + height))
+            mirrored = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            for suffix, shown in (("", cut), (", mirrored", mirrored)):
+                images.append(RGBImage(pixels=np.asarray(shown, np.uint8), name=f"{name}, {zoom:.0%}{suffix}"))
     return tuple(images)
 
 
-def _drawn() -> tuple[RGBImage, ...]:
-    return tuple(RGBImage(pixels=_scene(seed), name=f"drawn {seed}") for seed in range(_COUNT))
-
-
-def _scene(seed: int) -> NDArray[np.uint8]:
+def _drawn(seed: int) -> RGBImage:
     """Draw digits and discs of many sizes on a shaded, noisy ground."""
     random = np.random.default_rng(seed)
     height, width = _SIZE
     shade = np.linspace(random.integers(60, 120), random.integers(140, 220), width)[None, :, None]
     ground = np.clip(shade + random.normal(0, 8, (height, width, 3)), 0, 255)
-    scene = np.ascontiguousarray(ground.astype(np.uint8))
+    scene = Image.fromarray(ground.astype(np.uint8))
+    draw = ImageDraw.Draw(scene)
     for _ in range(int(random.integers(6, 14))):
-        x, y = int(random.integers(0, width - 40)), int(random.integers(40, height))
-        color = tuple(int(c) for c in random.integers(0, 255, 3))
+        place = float(random.integers(0, width - 40)), float(random.integers(0, height - 40))
+        red, green, blue = random.integers(0, 255, 3).tolist()
         if random.random() < 0.7:
-            scale = float(random.uniform(1, 5))
-            cv2.putText(scene, str(random.integers(0, 10)), (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 4)
+            font = ImageFont.load_default(float(random.uniform(20, 120)))
+            draw.text(place, str(random.integers(0, 10)), (red, green, blue), font)
         else:
-            cv2.circle(scene, (x, y), int(random.integers(8, 60)), color, -1)
-    return scene
+            draw.circle(place, int(random.integers(8, 60)), (red, green, blue))
+    return RGBImage(pixels=np.asarray(scene, np.uint8), name=f"drawn {seed}")

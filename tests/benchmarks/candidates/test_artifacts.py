@@ -1,4 +1,4 @@
-"""What a comparison asks of artifacts of either kind."""
+"""Facts of artifacts of either kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows themselves: each answers as eager does, or says why it cannot."""
+"""The candidates: each detects as eager does, or reports why it cannot run."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def task(exports: Exports, shown, tmp_path) -> Task:
 
 
 @pytest.fixture
-def ways(exports: Exports):
-    return {way.id: way for way in all_candidates([exports(FAMILY).path], "cpu", has_sizes=False)}
+def candidates(exports: Exports):
+    return {candidate.id: candidate for candidate in all_candidates([exports(FAMILY).path], "cpu", has_sizes=False)}
 
 
-def test_every_backend_is_a_row_and_eager_is_the_first(ways) -> None:
-    assert list(ways) == [
+def test_every_backend_is_a_candidate_and_eager_is_the_first(candidates) -> None:
+    assert list(candidates) == [
         "eager-fp32",
         "eager-channels-last",
         "eager-amp-fp16",
@@ -69,10 +69,10 @@ def test_every_backend_is_a_row_and_eager_is_the_first(ways) -> None:
     ]
 
 
-@pytest.mark.parametrize("row", ["eager-fp32", "eager-channels-last", "onnxruntime-cpu"])
-def test_rows_answer_as_eager(row, ways, task) -> None:
-    way = ways[row]
-    runner = way.open(task, None if way.prepare is None else way.prepare(task))
+@pytest.mark.parametrize("key", ["eager-fp32", "eager-channels-last", "onnxruntime-cpu"])
+def test_candidates_detect_as_eager(key, candidates, task) -> None:
+    candidate = candidates[key]
+    runner = candidate.open(task, None if candidate.prepare is None else candidate.prepare(task))
     truth = Truth(EagerDetector(task.model, task.spec).detect)
     assert {runner.canvas_of(image) for image in task.images} == {CANVAS}
     found = check(truth, runner, task.images, task.spec, "fp16", batch=2)  # random weights: overlap, not pixels
@@ -82,10 +82,10 @@ def test_rows_answer_as_eager(row, ways, task) -> None:
     runner.close()
 
 
-def test_torchvisions_own_export_answers_as_eager_on_the_image_it_was_traced_with(exports, ways, task) -> None:
-    way = ways["naive-onnxruntime"]
+def test_torchvisions_own_export_detects_as_eager_in_the_image_it_was_traced_with(exports, candidates, task) -> None:
+    candidate = candidates["naive-onnxruntime"]
     align = dataclasses.replace(task, model=exports.model("vgg16"), spec=exports.spec("vgg16"), sha256="cd" * 32)
-    runner = way.open(align, naive_onnx(align))
+    runner = candidate.open(align, naive_onnx(align))
     truth = Truth(EagerDetector(align.model, align.spec).detect)
     traced_with = align.images[:1]
     found = check(truth, runner, traced_with, align.spec, "fp16", batch=1)
@@ -99,7 +99,7 @@ def test_torchvisions_own_export_answers_as_eager_on_the_image_it_was_traced_wit
 # Time that is up ends the compiler wherever it is, be it with a file in its hand.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("key", "reason"),
     [
         ("eager-amp-channels-last", "on a GPU only"),
         ("torch-compile", "had not finished after 0 s"),
@@ -108,17 +108,17 @@ def test_torchvisions_own_export_answers_as_eager_on_the_image_it_was_traced_wit
         ("naive-tensorrt", "no TensorrtExecutionProvider"),
     ],
 )
-def test_rows_that_cannot_run_here_say_why(row, reason, ways, task) -> None:
+def test_candidates_that_cannot_run_here_report_why(key, reason, candidates, task) -> None:
     if torch.cuda.is_available():
         pytest.skip("this system has a GPU")
-    way = ways[row]
+    candidate = candidates[key]
     with pytest.raises(CannotRunError, match=reason):
-        way.open(task, None if way.prepare is None else way.prepare(task))
+        candidate.open(task, None if candidate.prepare is None else candidate.prepare(task))
     with pytest.raises(CannotRunError, match="NVIDIA GPU"):
         built_engine(task)
 
 
-def test_time_is_bounded_and_the_alarm_is_put_back() -> None:
+def test_the_time_limit_ends_a_call_and_restores_the_alarm() -> None:
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(_OutOfTimeError), _deadline(0.02):
         time.sleep(5)
@@ -128,7 +128,7 @@ def test_time_is_bounded_and_the_alarm_is_put_back() -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
-def test_a_compiler_that_breaks_is_a_reason(task, monkeypatch) -> None:
+def test_a_compiler_that_fails_is_the_reason(task, monkeypatch) -> None:
     def broken(*args, **options):
         raise RuntimeError("no C++ compiler")
 
@@ -186,7 +186,7 @@ def test_work_is_counted_as_pytorch_counts_it(exports, feeds, task) -> None:
     assert stem.bytes == activations + sum(weights.get(name, 0) for name in first.input)
 
 
-def test_the_floor_is_the_larger_of_work_and_traffic_layer_by_layer() -> None:
+def test_the_floor_sums_the_larger_of_work_and_traffic_of_each_layer() -> None:
     layers = [Layer(stage="RPN", flops=2e9, bytes=1e6), Layer(stage="post", flops=0, bytes=1e9)]
     ceilings = Ceilings(device="cpu", copy_bytes_per_s=1e10, matmul_flops_per_s={"fp32": 1e11, "fp16": 2e11})
     assert floor_ms(layers, ceilings, "fp32") == pytest.approx(20 + 100)
@@ -197,7 +197,7 @@ def test_the_floor_is_the_larger_of_work_and_traffic_layer_by_layer() -> None:
     assert [(w.stage, w.flops, w.bytes) for w in roofline.work] == [("RPN", 2e9, 1e6), ("post", 0, 1e9)]
 
 
-def test_what_merges_into_its_neighbour_moves_nothing(exports, feeds) -> None:
+def test_layers_that_merge_into_a_neighbour_move_nothing(exports, feeds) -> None:
     merged = work_of_layers(exports(FAMILY).path, feeds, threads=1)
     assert sum(1 for layer in merged if layer.bytes == 0) > len(merged) / 3
     assert all(layer.bytes > 0 for layer in merged if layer.flops)
@@ -210,7 +210,7 @@ def test_ceilings_are_measured() -> None:
     assert 1e8 < ceilings.matmul_flops_per_s["fp32"] < 1e14
 
 
-def test_stages_make_up_an_image(exports, feeds, task, shown) -> None:
+def test_the_stages_sum_to_one_image(exports, feeds, task, shown) -> None:
     path = exports(FAMILY).path
     ours = onnx_stages(path, shown[0], threads=1)
     eager = eager_stages(EagerRunner(task), shown[0])

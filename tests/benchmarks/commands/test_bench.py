@@ -14,7 +14,7 @@ from PIL import Image
 from support.images import SHAPES, photographs
 
 from frcnn.benchmarks.commands.bench import parse_limit
-from frcnn.benchmarks.report import regression as against
+from frcnn.benchmarks.report import regression
 from frcnn.benchmarks.report.results import Results, Row
 from frcnn.benchmarks.report.table import show_results
 from frcnn.cli import Terminated, main
@@ -65,7 +65,7 @@ def rows_of(folder: Path) -> dict[str, Row]:
     return {row.id: row for row in Results.read(folder / "results.json").rows}
 
 
-def test_a_report_of_every_row(report, exports) -> None:
+def test_the_report_has_every_candidate(report, exports) -> None:
     results = Results.read(report / "results.json")
     rows = {row.id: row for row in results.rows}
     for name in ("eager-fp32", "eager-fp32-equal", "onnxruntime-cpu"):
@@ -88,7 +88,7 @@ def test_a_report_of_every_row(report, exports) -> None:
         assert (report / name).stat().st_size > 1000
 
 
-def test_the_table_shows_rows_and_reasons(report, capsys) -> None:
+def test_the_table_shows_candidates_and_reasons(report, capsys) -> None:
     results = Results.read(report / "results.json")
     show_results(results)
     out = capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_the_table_shows_rows_and_reasons(report, capsys) -> None:
     assert "noise: onnxruntime-cpu against itself" in out
 
 
-def test_unusable_artifacts_are_rows_with_their_reason(bench, exports, tmp_path) -> None:
+def test_unusable_artifacts_are_listed_with_their_reason(bench, exports, tmp_path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"nothing")
     assert bench(exports(FAMILY).path, broken, exports("vgg16").path, "--budget", 2, "--batch", "1") == 0
@@ -112,8 +112,8 @@ def test_unusable_artifacts_are_rows_with_their_reason(bench, exports, tmp_path)
     assert "broken.onnx" in rows["onnxruntime-cpu:broken"].reason
 
 
-def test_what_changed_since_an_earlier_run(bench, exports, report, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(against, "_MIN_ROUNDS", 1)  # there is no time for more
+def test_a_slower_run_is_a_regression(bench, exports, report, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(regression, "_MIN_ROUNDS", 1)  # there is no time for more
     earlier = tmp_path / "earlier.json"
     content = json.loads((report / "results.json").read_text())
     for row in content["rows"]:
@@ -132,9 +132,7 @@ def test_what_changed_since_an_earlier_run(bench, exports, report, tmp_path, cap
 
 
 @pytest.mark.parametrize(("stop", "code", "reason"), [(KeyboardInterrupt, 130, "Ctrl-C"), (Terminated, 143, "stopped")])
-def test_what_was_measured_before_an_interrupt_is_kept(
-    bench, exports, tmp_path, monkeypatch, stop, code, reason
-) -> None:
+def test_measures_before_an_interrupt_are_kept(bench, exports, tmp_path, monkeypatch, stop, code, reason) -> None:
     real, calls = OnnxRuntimeBackend.run, 0
 
     def run(self, *arguments):
@@ -193,7 +191,7 @@ def test_without_artifacts_they_are_built_and_found_the_next_time(tmp_path, caps
         (("--images", "nowhere"), "not one image can be used: nowhere: nowhere: no such file or folder"),
     ],
 )
-def test_what_makes_no_sense_is_said_in_one_line(bench, capsys, options, message) -> None:
+def test_invalid_options_are_errors_of_one_line(bench, capsys, options, message) -> None:
     assert bench(*options) == 2
     error = capsys.readouterr().err
     assert f"error: {message}" in error or message in error

@@ -1,4 +1,4 @@
-"""``--against``: what changed, beyond the limit and beyond both runs' spread."""
+"""``--against``: what changed, beyond the limit and the range of both runs' rounds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from frcnn.errors import UsageError
 ROW = next(row.id for row in made_up().rows if row.status == "ok" and row.id != EAGER)
 
 
-def ratio(median: float, spread: float = 0.01) -> Ratio:
-    low, high = median * (1 - spread), median * (1 + spread)
+def ratio(median: float, share: float = 0.01) -> Ratio:
+    low, high = median * (1 - share), median * (1 + share)
     return Ratio(median=median, min=low, max=high, low=low, high=high, rounds=9)
 
 
@@ -50,19 +50,19 @@ def test_a_run_against_itself_has_changed_in_nothing() -> None:
     [
         (ratio(2.0), ratio(1.8), 0.05, "regression"),  # 10 % slower, intervals apart
         (ratio(2.0), ratio(2.3), 0.05, "gain"),
-        (ratio(2.0), ratio(1.92), 0.05, "same"),  # beyond the spread, within the limit
+        (ratio(2.0), ratio(1.92), 0.05, "same"),  # beyond the rounds, within the limit
         (ratio(2.0), ratio(1.92), 0.03, "regression"),
-        (ratio(2.0, 0.2), ratio(1.7, 0.2), 0.05, "same"),  # beyond the limit, within the spread
+        (ratio(2.0, 0.2), ratio(1.7, 0.2), 0.05, "same"),  # beyond the limit, within the rounds
         (ratio(2.0), ratio(2.0), 0.0, "same"),
     ],
 )
-def test_slower_is_a_regression_beyond_limit_and_spread_only(then, now, limit, verdict) -> None:
+def test_slower_is_a_regression_only_beyond_the_limit_and_both_runs_rounds(then, now, limit, verdict) -> None:
     found = changes(run_with(then), run_with(now), limit)
     assert found and {change.verdict for change in found} == {verdict}
     assert found[0].change == pytest.approx(now.median / then.median - 1)
 
 
-def test_a_change_within_either_runs_noise_is_none() -> None:
+def test_a_change_within_either_runs_noise_is_the_same() -> None:
     old, new = run_with(ratio(2.0)), run_with(ratio(1.5))
     loud = replaced(old, noise=replaced(old.noise, noise=0.3))
     assert {change.verdict for change in changes(old, new)} == {"regression"}
@@ -76,14 +76,14 @@ def test_ratios_of_few_rounds_are_not_judged() -> None:
 
 
 @pytest.mark.parametrize("status", ["wrong", "failed", "unavailable"])
-def test_a_row_that_no_longer_is_ok_is_a_regression(status) -> None:
+def test_a_candidate_that_no_longer_is_ok_is_a_regression(status) -> None:
     (change,) = changes(run_with(ratio(2)), run_with(ratio(9), status=status))
     assert (change.what, change.old, change.new, change.verdict) == ("status", "ok", status, "regression")
     (back,) = changes(run_with(ratio(2), status=status), run_with(ratio(2)))
     assert back.verdict == "gain"
 
 
-def test_rows_of_one_run_only_are_listed_and_not_judged() -> None:
+def test_candidates_of_one_run_only_are_listed_and_not_judged() -> None:
     whole = made_up()
     less = replaced(whole, rows=tuple(row for row in whole.rows if row.id != ROW))
     for old, new, why in ((less, whole, "not in the earlier run"), (whole, less, "not in this run")):

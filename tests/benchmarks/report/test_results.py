@@ -11,7 +11,7 @@ from frcnn.benchmarks.report.results import SCHEMA_VERSION, Results
 from frcnn.errors import ArtifactError
 
 
-def test_what_is_written_is_read_back(tmp_path) -> None:
+def test_results_are_read_back_as_written(tmp_path) -> None:
     path = tmp_path / "results.json"
     made_up().write(path)
     assert Results.read(path) == made_up()
@@ -27,7 +27,7 @@ def test_what_is_written_is_read_back(tmp_path) -> None:
         ({"partial": "yes"}, "Expected `bool`"),
     ],
 )
-def test_other_files_are_refused_in_one_line(tmp_path, change, message) -> None:
+def test_other_schemas_are_refused_in_one_line(tmp_path, change, message) -> None:
     path = tmp_path / "results.json"
     made_up().write(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -37,7 +37,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, change, message) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00\xff"])
-def test_what_is_no_json_is_refused(tmp_path, content) -> None:
+def test_a_file_that_is_not_json_is_refused(tmp_path, content) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
     with pytest.raises(ArtifactError, match="damaged"):

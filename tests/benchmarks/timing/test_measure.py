@@ -40,7 +40,7 @@ def rounds_of(clock: FakeClock, series: int, warm_up: int) -> list[list[str]]:
     return [timed[i : i + series] for i in range(0, len(timed), series)]
 
 
-def test_rounds_turn_and_all_series_of_a_round_see_the_same_images() -> None:
+def test_rounds_rotate_and_all_series_of_a_round_get_the_same_images() -> None:
     clock = FakeClock()
     series = [a_series(clock, name, 100) for name in "abc"]
     measure_groups([group(series)], plain(budget_s=60, max_rounds=5), clock=clock, sleep=clock.sleep)
@@ -62,7 +62,7 @@ def test_samples_are_exactly_the_delays() -> None:
     assert [ms for of_round in series[1].rounds for ms in of_round] == pytest.approx([30] * 4)
 
 
-def test_a_quick_series_gets_more_calls_a_round_and_so_does_its_slow_neighbour() -> None:
+def test_all_series_of_a_group_make_as_many_calls_as_the_quickest_needs() -> None:
     clock = FakeClock()
     series = [a_series(clock, "a", 10), a_series(clock, "b", 4)]
     measure_groups([group(series)], plain(budget_s=60, max_rounds=2, round_ms=20), clock=clock, sleep=clock.sleep)
@@ -119,7 +119,7 @@ def test_the_budget_holds_and_is_shared_by_weight() -> None:
     assert groups[0].spent_s / groups[1].spent_s == pytest.approx(3, rel=0.1)
 
 
-def test_what_does_not_fit_is_left_out_with_its_reason_the_max_batch_first() -> None:
+def test_groups_that_do_not_fit_are_left_out_the_largest_batch_first() -> None:
     clock = FakeClock()
     groups = [
         group([a_series(clock, "a", 1000 * batch)], batch=batch, scope=scope)
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_left_out_with_its_reason_the_max_batch_first() -> 
     assert clock.now <= 20
 
 
-def test_what_is_required_is_measured_however_short_the_time_is() -> None:
+def test_a_required_group_is_measured_however_short_the_time_is() -> None:
     clock = FakeClock()
     groups = [group([a_series(clock, "a", 10_000)], required=True), group([a_series(clock, "a", 10)], scope="network")]
     measure_groups(groups, plain(budget_s=1), clock=clock, sleep=clock.sleep)
@@ -141,7 +141,7 @@ def test_what_is_required_is_measured_however_short_the_time_is() -> None:
     assert groups[1].rounds == 0 and groups[1].failure
 
 
-def test_a_system_that_becomes_slow_ends_the_run_soon() -> None:
+def test_the_run_ends_soon_on_a_system_that_becomes_slow() -> None:
     clock = FakeClock()
     made = 0
 
@@ -159,7 +159,7 @@ def test_a_system_that_becomes_slow_ends_the_run_soon() -> None:
     assert groups[0].rounds < 20 and clock.now <= 10 * 1.25 + 20
 
 
-def test_a_series_that_breaks_is_given_up_and_the_others_go_on() -> None:
+def test_a_series_that_fails_is_given_up_and_the_others_go_on() -> None:
     clock = FakeClock()
     series = [a_series(clock, "a", 100), a_series(clock, "b", 100, fails_at=6), a_series(clock, "c", 100, fails_at=1)]
     measure_groups([group(series)], plain(budget_s=60, max_rounds=6), clock=clock, sleep=clock.sleep)

@@ -1,4 +1,4 @@
-"""Rows side by side: every figure is what the fakes were told to take, every reason what they said."""
+"""Candidates side by side: every figure is what the fakes were told to take, every reason what they raised."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def clock() -> FakeClock:
 def make(clock, exports: Exports, tmp_path):
     spec = exports.spec("resnet18_fpn_max")
 
-    def session(*ways, batches=(1, 2)) -> Session:
-        made = session_of(ways, clock, spec, tmp_path, batches=batches)
+    def session(*candidates, batches=(1, 2)) -> Session:
+        made = session_of(candidates, clock, spec, tmp_path, batches=batches)
         made.load()
         made.measure(LIMITS)
         return made
@@ -33,7 +33,7 @@ def make(clock, exports: Exports, tmp_path):
     return session
 
 
-def test_figures_are_the_delays(clock, make) -> None:
+def test_measures_are_the_delays(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100, network_ms=80)
     ours = FakeRow(name="onnxruntime-cpu", clock=clock, ms=40, network_ms=20)
     first, second = make(eager.candidate(), ours.candidate()).rows()
@@ -59,7 +59,7 @@ def test_all_images_are_used(clock, make) -> None:
 
 
 @pytest.mark.parametrize(("error_px", "status"), [(0.0, "ok"), (0.005, "ok"), (0.02, "wrong"), (50.0, "wrong")])
-def test_a_row_that_disagrees_is_wrong_by_what_it_is_wrong(clock, make, error_px, status) -> None:
+def test_a_candidate_that_disagrees_is_wrong_and_its_error_is_reported(clock, make, error_px, status) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     ours = FakeRow(name="onnxruntime-cpu", clock=clock, ms=1, error_px=error_px)
     row = make(eager.candidate(), ours.candidate(), batches=(1,)).rows()[1]
@@ -81,7 +81,7 @@ def test_the_null_pair_is_the_systems_noise(clock, make) -> None:
     assert quiet.not_told_apart == ()
 
 
-def test_rows_within_the_noise_are_not_told_apart(clock, make) -> None:
+def test_candidates_within_the_noise_are_not_told_apart(clock, make) -> None:
     rows = [
         FakeRow(name=name, clock=clock, ms=ms, network_ms=ms, factor=jitter(seed, 0.2))
         for seed, (name, ms) in enumerate([("eager-fp32", 300), ("onnxruntime-cpu", 100), ("other", 101)])
@@ -92,7 +92,7 @@ def test_rows_within_the_noise_are_not_told_apart(clock, make) -> None:
     assert pairs == {("onnxruntime-cpu", "other")}
 
 
-def test_the_same_run_twice_agrees_within_the_spread_it_states(clock, make) -> None:
+def test_two_equal_runs_agree_within_their_intervals(clock, make) -> None:
     def once(seed: int):
         rows = [
             FakeRow(name=name, clock=clock, ms=ms, network_ms=ms, factor=jitter(seed + i, 0.05))
@@ -110,7 +110,7 @@ def test_the_same_run_twice_agrees_within_the_spread_it_states(clock, make) -> N
         assert a.low <= b.high and b.low <= a.high
 
 
-def test_what_cannot_run_is_a_row_with_its_reason(clock, make) -> None:
+def test_a_candidate_that_cannot_run_keeps_its_reason(clock, make) -> None:
     def cannot(task, file):
         raise CannotRunError("this system has none")
 
@@ -133,7 +133,7 @@ def test_what_cannot_run_is_a_row_with_its_reason(clock, make) -> None:
     assert rows[0].status == "ok"
 
 
-def test_a_row_that_breaks_while_it_is_timed_keeps_what_it_measured(clock, make) -> None:
+def test_a_candidate_that_fails_while_it_is_timed_keeps_what_it_measured(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     ours = FakeRow(name="onnxruntime-cpu", clock=clock, ms=50, fails_at=40)
     row = make(eager.candidate(), ours.candidate(), batches=(1,)).rows()[1]
@@ -141,7 +141,7 @@ def test_a_row_that_breaks_while_it_is_timed_keeps_what_it_measured(clock, make)
     assert any("ran out of luck" in line for line in row.missing)
 
 
-def test_a_row_that_takes_one_image_at_a_time_says_so(clock, make) -> None:
+def test_a_candidate_of_batch_one_has_no_larger_batches(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     naive = FakeRow(name="naive", clock=clock, ms=90)
     row = make(eager.candidate(), naive.candidate(max_batch=1), batches=(1, 2)).rows()[1]
@@ -149,7 +149,7 @@ def test_a_row_that_takes_one_image_at_a_time_says_so(clock, make) -> None:
     assert "images, batch 2: it takes at most 1 image at a time" in row.missing
 
 
-def test_equal_sized_rows_are_compared_with_their_own_reference(clock, make) -> None:
+def test_equal_sized_candidates_are_compared_with_their_own_reference(clock, make) -> None:
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
     equal = FakeRow(name="eager-fp32-equal", clock=clock, ms=60)
     naive = FakeRow(name="naive", clock=clock, ms=30)

@@ -1,4 +1,4 @@
-"""Percentiles, ratios within rounds, and telling rows apart."""
+"""Percentiles, ratios within rounds, and telling candidates apart."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_ratio_is_taken_within_rounds() -> None:
     assert (ratio.min, ratio.median, ratio.max, ratio.rounds) == (2.0, 2.0, 2.0, 3)
 
 
-def test_a_row_that_stopped_early_is_compared_on_the_rounds_that_it_has() -> None:
+def test_a_candidate_that_stopped_early_is_compared_on_the_rounds_that_it_has() -> None:
     assert ratio_between([[100], [100], [900]], [[50], [25]]).rounds == 2
 
 
@@ -46,7 +46,7 @@ def ratio(low: float, middle: float, high: float) -> Ratio:
     return Ratio(median=middle, min=low, max=high, low=low, high=high, rounds=9)
 
 
-def test_rows_are_told_apart_beyond_the_noise_only() -> None:
+def test_candidates_differ_only_beyond_the_noise() -> None:
     noise = noise_of(ratio(0.97, 1.0, 1.01))
     assert noise == pytest.approx(0.03)
     assert differ(ratio(1.5, 1.6, 1.7), noise)
