@@ -235,7 +235,7 @@ class Session:
 
 
 def system() -> dict[str, Any]:
-    """Return what the system says of its GPU, driver and packages."""
+    """Return the system's GPU, driver and packages."""
     smi = shutil.which("nvidia-smi")
     fields = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory,power.limit"
     gpu = None

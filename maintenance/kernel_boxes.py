@@ -1,7 +1,7 @@
 """Boxes to measure the kernels on: drawn at random, or those that a trained detector really makes.
 
 ``python -m maintenance.kernel_boxes -o boxes.npz`` runs the demo's checkpoint on scenes that it draws, with as
-many candidates as R50-FPN has, and keeps what goes into its suppressions and its RoI pooling. It needs the repository's
+many candidates as R50-FPN has, and keeps the inputs of its NMS and its RoI pooling. It needs the repository's
 ``examples/``, scikit-learn and scikit-image, no GPU; a system without them can be handed the file.
 """
 
@@ -122,13 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @torch.inference_mode()
 def _record(detector: Any, image: Tensor) -> Boxes:
-    """Run the detector on one image and keep what its suppressions and its pooling are given."""
-    suppressions: list[tuple[Tensor, Tensor, Tensor]] = []
+    """Run the detector on one image and keep the inputs of its NMS and its pooling."""
+    inputs: list[tuple[Tensor, Tensor, Tensor]] = []
     rois: list[Tensor] = []
     suppress = torchvision.ops.boxes.batched_nms
 
     def recording(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-        suppressions.append((boxes, scores, groups))
+        inputs.append((boxes, scores, groups))
         kept: Tensor = suppress(boxes, scores, groups, iou_threshold)
         return kept
 
@@ -137,7 +137,7 @@ def _record(detector: Any, image: Tensor) -> Boxes:
     with patch.object(torchvision.ops.boxes, "batched_nms", recording):
         detector([image])
     hook.remove()
-    rpn, classes = suppressions
+    rpn, classes = inputs
     levels = int(rpn[2].max()) + 1
     class_count = detector.roi_heads.box_predictor.cls_score.out_features - 1
     return Boxes(

@@ -4,8 +4,8 @@ A case also checks, on those tensors, that our result is right; it is raised the
 image of R50-FPN, with the L2 warm:
 
 - RoIAlign of 1,000 RoIs in fp16: 40 us;
-- suppression of the RPN, 5 levels, nearly all of 1,000 boxes present: 25 us;
-- suppression of 90 classes of 1,000 boxes where at most one in twenty passes the score threshold: 10 us. Full groups
+- NMS of the RPN, 5 levels, nearly all of 1,000 boxes present: 25 us;
+- NMS of 90 classes of 1,000 boxes where at most one in twenty passes the score threshold: 10 us. Full groups
   are the worst case and have no target: their pairs alone take longer than that, see ``kernel_floors``;
 - preprocessing of an image of 1920 x 1080: 20 us.
 """
@@ -46,7 +46,7 @@ _STD: Final = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One row of the benchmark.
+    """One case of the benchmark.
 
     Attributes:
         name: kernel and shapes.
@@ -72,7 +72,7 @@ class Case:
 def align_case(
     images: Sequence[Boxes], *, element: Element = "float16", layout: Layout = "channels_last", channels: int = 256
 ) -> Case:
-    """Return RoIAlign over four levels, 7 x 7, as R50-FPN has it; RoIs short of the most are absent."""
+    """Return RoIAlign over four levels, 7 x 7, as R50-FPN has it; RoIs beyond an image's own are absent."""
     count = max(len(boxes.rois) for boxes in images)
     rois = torch.tensor([0.0, 0.0, -1.0, -1.0]).repeat(len(images), count, 1)
     for padded, boxes in zip(rois, images, strict=True):
@@ -123,7 +123,7 @@ def align_case(
 
 
 def nms_case(images: Sequence[Boxes], *, of: str, iou_threshold: float) -> Case:
-    """Return the suppression ``of`` the RPN or of the classes; torchvision runs image by image, as its model does.
+    """Return the NMS ``of`` the RPN or of the classes; torchvision runs image by image, as its model does.
 
     Args:
         images: one or more.

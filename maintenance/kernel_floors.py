@@ -10,7 +10,7 @@ Bytes count once each, and only those without which the result cannot be had: ce
 some RoI, coordinates of present boxes, all scores, all of the output. What a kernel keeps between its launches is not
 among them. A floor of memory holds where nothing lies in the L2 yet, so only cold times are compared with it.
 
-Suppression compares all pairs of present boxes of a group: n (n - 1) / 2 pairs of 10 operations (four minima or maxima
+NMS compares all pairs of present boxes of a group: n (n - 1) / 2 pairs of 10 operations (four minima or maxima
 for the sides of the intersection, two differences, a clamp at 0, a product, the sum of the areas, a comparison). That
 is what a bit matrix needs; 90 full groups of 1,000 are 450 million operations, 13 us at the 33 a picosecond of an H100.
 """
@@ -78,7 +78,7 @@ class Limits:
 
 
 def measure_limits(timer: Timer) -> Limits:
-    """Measure the limits of the current CUDA device; its arithmetic is taken from what the driver says."""
+    """Measure the limits of the current CUDA device; arithmetic follows from its clock and multiprocessors."""
     source = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device="cuda")
     target, number = torch.empty_like(source), torch.zeros(1, device="cuda")
     copy = timer.prepare(Implementation(name="copy", run=lambda: target.copy_(source), capturable=True), "warm")
@@ -98,7 +98,7 @@ def align_work(rois: Tensor, maps: Sequence[Tensor], out: Tensor, **attributes: 
 
 
 def nms_work(scores: Tensor) -> Work:
-    """Return the work of suppression in groups (G, M), scores -1 where a box is absent: see the module."""
+    """Return the work of NMS in groups (G, M), scores -1 where a box is absent: see the module."""
     present = (scores >= 0).sum(1)
     pairs = int((present * (present - 1) // 2).sum())
     return Work(moved_bytes=2 * _bytes(scores) + 16 * int(present.sum()), operations=_OPERATIONS_A_PAIR * pairs)

@@ -1,6 +1,6 @@
-"""How far float32 answers are from exact ones: eager torchvision in float64 is the truth.
+"""How far float32 detections are from exact ones: eager torchvision in float64 is the truth.
 
-Two correct float32 programs differ by rounding, and a detector amplifies that: a last bit decides a close suppression.
+Two correct float32 programs differ by rounding, and a detector amplifies that: the last bit may decide what NMS keeps.
 So an artifact on random weights is not held to a fixed distance from eager float32 but to a multiple of the distance
 that eager float32 itself has from float64. (The rule of flash-attention's tests.)
 """
@@ -28,7 +28,7 @@ _MARGIN = 1e-3
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
-    """The distance of answers from the truth.
+    """The distance of detections from the truth.
 
     Attributes:
         pairs: detections that have a partner of their label.
@@ -99,24 +99,24 @@ def session_detections(session: Any, images: Tensor, sizes: Sequence[Size]) -> l
     ]
 
 
-def noise_between(truth: Iterable[Detections], answers: Iterable[Detections], spec: ModelSpec) -> Noise:
-    """Measure the distance of answers from the truth, images in the same order."""
+def noise_between(truth: Iterable[Detections], found: Iterable[Detections], spec: ModelSpec) -> Noise:
+    """Measure the distance of detections from the truth, images in the same order."""
     boxes, scores = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
     lost, looked_at, pairs = 0, 0, 0
-    for exact, answer in zip(truth, answers, strict=True):
-        full = min(len(exact), len(answer)) >= spec.roi_heads.detections_per_img
-        lowest = max(float(side.scores.min(initial=1.0)) for side in (exact, answer)) if full else 0.0
+    for exact, own in zip(truth, found, strict=True):
+        full = min(len(exact), len(own)) >= spec.roi_heads.detections_per_img
+        lowest = max(float(side.scores.min(initial=1.0)) for side in (exact, own)) if full else 0.0
         cutoff = max(spec.roi_heads.score_thresh, lowest) + _MARGIN
-        matches = match(exact, answer)
+        matches = match(exact, own)
         e, a = matches.pairs[:, 0], matches.pairs[:, 1]
-        same = exact.labels[e] == answer.labels[a]
-        boxes.append(np.abs(exact.boxes[e[same]] - answer.boxes[a[same]]).ravel())
-        scores.append(np.abs(exact.scores[e[same]] - answer.scores[a[same]]))
-        clear_exact, clear_answer = exact.scores > cutoff, answer.scores > cutoff
-        with_partner_e, with_partner_a = np.zeros(len(exact), bool), np.zeros(len(answer), bool)
+        same = exact.labels[e] == own.labels[a]
+        boxes.append(np.abs(exact.boxes[e[same]] - own.boxes[a[same]]).ravel())
+        scores.append(np.abs(exact.scores[e[same]] - own.scores[a[same]]))
+        clear_exact, clear_own = exact.scores > cutoff, own.scores > cutoff
+        with_partner_e, with_partner_a = np.zeros(len(exact), bool), np.zeros(len(own), bool)
         with_partner_e[e[same]] = with_partner_a[a[same]] = True
-        lost += int((clear_exact & ~with_partner_e).sum() + (clear_answer & ~with_partner_a).sum())
-        looked_at += int(clear_exact.sum() + clear_answer.sum())
+        lost += int((clear_exact & ~with_partner_e).sum() + (clear_own & ~with_partner_a).sum())
+        looked_at += int(clear_exact.sum() + clear_own.sum())
         pairs += int(same.sum())
     all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
     return Noise(

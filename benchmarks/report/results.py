@@ -277,7 +277,7 @@ class Row(Record, frozen=True, kw_only=True):
         load_s: time from a file (or a model in memory, for eager) to a candidate that is ready to run.
         peak_host_bytes: growth of the process's resident memory from before loading to the peak of the first calls.
         peak_gpu_bytes: the same of the GPU's memory.
-        correctness: None where it was not checked; the reason says why.
+        correctness: None where it was not checked; the reason tells why.
         measures: one per scope and batch size that ran.
         missing: why a scope or batch size has no measure: ``"images, batch 8: ..."``.
         stages: where the time of an image goes at batch 1; empty where it cannot be told.

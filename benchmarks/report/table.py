@@ -69,7 +69,7 @@ def _show_noise(noise: NoiseVerdict) -> None:
         return
     say(f"noise: {noise.row} against itself differs by up to {noise.noise:.1%}")
     if noise.too_noisy:
-        say(f"TOO NOISY: above {noise.limit:.0%}, differences between rows should not be trusted; quiet the system")
+        say(f"TOO NOISY: above {noise.limit:.0%}, do not trust differences between candidates; stop what else runs")
     for pair in noise.not_told_apart:
         if (pair.scope, pair.batch) == ("images", 1):
             say(f"not told apart (batch 1): {pair.first} and {pair.second}")

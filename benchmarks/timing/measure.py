@@ -124,6 +124,8 @@ class Group:
         failure: why it was not measured at all; empty where it was.
         spent_s: time spent on its rounds.
         rounds: how many are done.
+        calls: timed ones of each series in a round.
+        lead_in: whether an untimed call comes before them.
     """
 
     scope: Scope
@@ -134,6 +136,8 @@ class Group:
     failure: str = ""
     spent_s: float = 0.0
     rounds: int = 0
+    calls: int = 1
+    lead_in: bool = False
 
     @property
     def alive(self) -> list[Series]:
@@ -208,10 +212,11 @@ def measure_groups(
         for series in (s for s in group.alive if not s.warm_up and not s.null):
             tell(f"warming up {series.candidate}, batch {group.batch}")
             call_ms[id(series)] = _warm_up(series, 1, clock, deadline)
-    turns = {id(group): _turn(group, call_ms, limits) for group in groups}
+    for group in groups:
+        _plan_turns(group, call_ms, limits)
     while (chosen := _next(groups, limits, deadline, clock())) is not None:
         tell(f"{chosen.scope}, batch {chosen.batch}, round {chosen.rounds + 1}")
-        _round(chosen, turns[id(chosen)], clock, settle=lambda: sleep(limits.settle_s))
+        _round(chosen, clock, settle=lambda: sleep(limits.settle_s))
     for group in groups:
         if not group.failure and not group.rounds:
             group.failure = "the time budget was spent before its first round"
@@ -247,7 +252,7 @@ def _warm_up(series: Series, max_calls: int, clock: Clock, until: float) -> floa
 
 def _leave_out_the_slow(groups: Sequence[Group], call_ms: dict[int, float], limits: Limits, left_s: float) -> None:
     """Give up groups whose fewest rounds do not fit into the time: large batches first, the network before images."""
-    cost = {id(group): limits.min_rounds * _turn(group, call_ms, limits).round_s for group in groups if group.alive}
+    cost = {id(group): limits.min_rounds * _plan_turns(group, call_ms, limits) for group in groups if group.alive}
     removable = [group for group in groups if id(group) in cost and not group.required]
     for group in sorted(removable, key=lambda g: (g.batch, g.scope == "network", cost[id(g)]), reverse=True):
         if sum(cost.values()) <= left_s:
@@ -256,36 +261,30 @@ def _leave_out_the_slow(groups: Sequence[Group], call_ms: dict[int, float], limi
         group.failure = f"{limits.min_rounds} rounds would take {needed:.3g} s, more than the time that is left"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Turn:
-    """What a series does in a round: timed calls, as many for all of the group, after an untimed one where short."""
+def _plan_turns(group: Group, call_ms: dict[int, float], limits: Limits) -> float:
+    """Set how often the series of a group are called in a round; return how many seconds a round takes.
 
-    calls: int
-    lead_in: bool
-    round_s: float
-
-
-def _turn(group: Group, call_ms: dict[int, float], limits: Limits) -> _Turn:
+    All make as many calls as the quickest needs, after an untimed one where all are short.
+    """
     times = [call_ms[id(series)] for series in group.alive]
     wanted = math.ceil(limits.round_ms / max(min(times, default=math.inf), 1e-6))
-    calls = max(1, min(wanted, limits.max_calls))
-    lead_in = max(times, default=math.inf) < limits.lead_in_ms
-    round_s = len(times) * limits.settle_s + (calls + lead_in) * sum(times) / 1e3
-    return _Turn(calls=calls, lead_in=lead_in, round_s=round_s)
+    group.calls = max(1, min(wanted, limits.max_calls))
+    group.lead_in = max(times, default=math.inf) < limits.lead_in_ms
+    return len(times) * limits.settle_s + (group.calls + group.lead_in) * sum(times) / 1e3
 
 
-def _round(group: Group, turn: _Turn, clock: Clock, *, settle: Callable[[], None]) -> None:
+def _round(group: Group, clock: Clock, *, settle: Callable[[], None]) -> None:
     started = clock()
-    first = group.rounds * turn.calls
+    first = group.rounds * group.calls
     alive = group.alive
     begin = group.rounds % len(alive)
     done: dict[int, list[float]] = {}
     for series in (*alive[begin:], *alive[:begin]):
         settle()
         try:
-            if turn.lead_in:
+            if group.lead_in:
                 series.call(first % series.windows)()
-            windows = [(first + i) % series.windows for i in range(turn.calls)]
+            windows = [(first + i) % series.windows for i in range(group.calls)]
             done[id(series)] = [series.stopwatch.ms(series.call(window)) for window in windows]
         except Exception as error:
             series.failure = reason_of(error)
