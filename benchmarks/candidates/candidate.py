@@ -19,9 +19,9 @@ __all__ = [
     "EAGER_ID",
     "Candidate",
     "CannotRunError",
-    "Clock",
     "File",
     "ImageKind",
+    "NetworkClock",
     "Runner",
     "Task",
     "padded_canvas",
@@ -32,7 +32,7 @@ EAGER_ID = "eager-fp32"
 EAGER_EQUAL_ID = "eager-fp32-equal"
 """The reference on equal-sized images, where the images given differ in size."""
 
-Clock = Literal["wall", "cuda"]
+NetworkClock = Literal["wall", "cuda"]
 ImageKind = Literal["as given", "equal-sized"]
 
 
@@ -101,7 +101,7 @@ class Runner(Protocol):
     """
 
     build_s: float | None
-    network_clock: Clock
+    network_clock: NetworkClock
 
     def canvas_of(self, image: RGBImage) -> Size:
         """Return the canvas (height, width) that an image alone is padded to.

@@ -20,7 +20,7 @@ from frcnn.benchmarks.candidates.candidate import (
     EAGER_ID,
     Candidate,
     CannotRunError,
-    Clock,
+    NetworkClock,
     Runner,
     Task,
     padded_canvas,
@@ -57,7 +57,7 @@ class EagerRunner:
             self.model.backbone.to(memory_format=torch.channels_last)
             self.model.backbone.register_forward_pre_hook(_to_channels_last)
         self.build_s: float | None = None
-        self.network_clock: Clock = "cuda" if task.device == "cuda" else "wall"
+        self.network_clock: NetworkClock = "cuda" if task.device == "cuda" else "wall"
 
     def canvas_of(self, image: RGBImage) -> Size:
         """Return the canvas that torchvision pads an image to."""
@@ -98,12 +98,12 @@ def _to_channels_last(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[T
     return (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
 
 
-def eager_candidates(device: str, *, has_sizes: bool) -> list[Candidate]:
+def eager_candidates(device: str, *, mixed_sizes: bool) -> list[Candidate]:
     """Return the candidates that run the torchvision model.
 
     Args:
         device: where.
-        has_sizes: whether the images differ in size, so that candidates of equal-sized images need a reference.
+        mixed_sizes: whether the images differ in size, so that candidates of equal-sized images need a reference.
     """
     single = "tf32" if device == "cuda" else "fp32"
     on_gpu = "convolutions in TF32, as PyTorch does by default" if device == "cuda" else ""
@@ -131,7 +131,7 @@ def eager_candidates(device: str, *, has_sizes: bool) -> list[Candidate]:
             "torch-compile", "torch.compile", _open_compiled, note="; ".join(filter(None, (_COMPILE_NOTE, on_gpu)))
         ),
     ]
-    if has_sizes:
+    if mixed_sizes:
         candidates.append(
             candidate(
                 EAGER_EQUAL_ID,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from frcnn.benchmarks.candidates.artifacts import canvases_of
-from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, Clock, File, Runner, Task
+from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, NetworkClock, Runner, Task
 from frcnn.benchmarks.candidates.model_files import NO_GPU, built_engine, given_file
 from frcnn.benchmarks.candidates.onnx import DetectorRunner, precision_of, source_label
 from frcnn.errors import ArtifactError, MissingDependencyError
@@ -30,7 +30,7 @@ class EngineRunner(DetectorRunner):
         manifest: the file's.
     """
 
-    network_clock: Clock = "cuda"
+    network_clock: NetworkClock = "cuda"
 
     def __init__(self, path: Path, manifest: EngineManifest) -> None:
         super().__init__(Detector.load(path), manifest.source.model.transform, canvases_of(manifest))

@@ -17,8 +17,8 @@ from frcnn.benchmarks.candidates.candidate import (
     EAGER_ID,
     Candidate,
     CannotRunError,
-    Clock,
     File,
+    NetworkClock,
     Runner,
     Task,
     padded_canvas,
@@ -61,7 +61,7 @@ class DetectorRunner:
         canvases: the file's.
     """
 
-    network_clock: Clock = "wall"
+    network_clock: NetworkClock = "wall"
 
     def __init__(self, detector: Detector, transform: TransformSpec, canvases: Canvases) -> None:
         self.build_s: float | None = None
@@ -152,7 +152,7 @@ class NaiveRunner:
         providers: ONNX Runtime's names, the wanted one first.
     """
 
-    network_clock: Clock = "wall"
+    network_clock: NetworkClock = "wall"
 
     def __init__(self, task: Task, path: Path, providers: Sequence[str]) -> None:
         ort = import_onnxruntime()
@@ -191,20 +191,20 @@ class NaiveRunner:
         self._session = None
 
 
-def naive_onnxruntime(device: str, *, has_sizes: bool) -> Candidate:
+def naive_onnxruntime(device: str, *, mixed_sizes: bool) -> Candidate:
     """Return torchvision's own export in ONNX Runtime, on the device that eager runs on."""
     providers = ("CPUExecutionProvider",) if device == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
-    return _naive("onnxruntime", "ONNX Runtime", device, providers, _NAIVE_NOTE, has_sizes)
+    return _naive("onnxruntime", "ONNX Runtime", device, providers, _NAIVE_NOTE, mixed_sizes)
 
 
-def naive_tensorrt(*, has_sizes: bool) -> Candidate:
+def naive_tensorrt(*, mixed_sizes: bool) -> Candidate:
     """Return torchvision's own export in TensorRT, by ONNX Runtime's TensorRT provider."""
     providers = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
     note = f"{_NAIVE_NOTE}; what TensorRT does not take runs in CUDA and on the CPU"
-    return _naive("tensorrt", "TensorRT", "cuda", providers, note, has_sizes)
+    return _naive("tensorrt", "TensorRT", "cuda", providers, note, mixed_sizes)
 
 
-def _naive(backend: str, title: str, device: str, providers: Sequence[str], note: str, has_sizes: bool) -> Candidate:
+def _naive(backend: str, title: str, device: str, providers: Sequence[str], note: str, mixed_sizes: bool) -> Candidate:
     return Candidate(
         id=f"naive-{backend}",
         name=f"torchvision's own ONNX export, {title}",
@@ -213,8 +213,8 @@ def _naive(backend: str, title: str, device: str, providers: Sequence[str], note
         precision="fp32",
         prepare=naive_onnx,
         open=lambda task, file: NaiveRunner(task, _path(file), providers),
-        images="equal-sized" if has_sizes else "as given",
-        reference=EAGER_EQUAL_ID if has_sizes else EAGER_ID,
+        images="equal-sized" if mixed_sizes else "as given",
+        reference=EAGER_EQUAL_ID if mixed_sizes else EAGER_ID,
         note=note,
         max_batch=1,
     )

@@ -13,18 +13,18 @@ from frcnn.benchmarks.candidates.onnx import naive_onnxruntime, naive_tensorrt, 
 __all__ = ["all_candidates"]
 
 
-def all_candidates(artifacts: Sequence[Path], device: str, *, has_sizes: bool) -> list[Candidate]:
+def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool) -> list[Candidate]:
     """Return every candidate of a run.
 
     Args:
         artifacts: the model files that were given; of a kind that is missing one is built where it can run.
         device: where eager runs, ``"cpu"`` or ``"cuda"``.
-        has_sizes: whether the images differ in size, so that candidates of one size take resized ones.
+        mixed_sizes: whether the images differ in size, so that candidates of one size take resized ones.
     """
     return [
-        *eager_candidates(device, has_sizes=has_sizes),
-        naive_onnxruntime(device, has_sizes=has_sizes),
+        *eager_candidates(device, mixed_sizes=mixed_sizes),
+        naive_onnxruntime(device, mixed_sizes=mixed_sizes),
         *onnx_candidates(artifacts),
         *engine_candidates(artifacts),
-        naive_tensorrt(has_sizes=has_sizes),
+        naive_tensorrt(mixed_sizes=mixed_sizes),
     ]

@@ -215,8 +215,8 @@ def _prepared(
         compile_limit_s=limit,
         log=note if not sys.stderr.isatty() else lambda what: None,
     )
-    has_sizes = any(a is not b for a, b in zip(equal, images.images, strict=True))
-    candidates = all_candidates(arguments.artifacts, task.device, has_sizes=has_sizes)
+    mixed_sizes = any(a is not b for a, b in zip(equal, images.images, strict=True))
+    candidates = all_candidates(arguments.artifacts, task.device, mixed_sizes=mixed_sizes)
     name, command = arguments.checkpoint.name, arguments.command
     return BenchRun(task, candidates, images, plan, checkpoint=name, command=command, report=report)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from frcnn.benchmarks.candidates.candidate import Candidate, Clock, Task
+from frcnn.benchmarks.candidates.candidate import Candidate, NetworkClock, Task
 from frcnn.benchmarks.timing.correctness import Truth
 from frcnn.benchmarks.timing.session import Session
 from frcnn.runtime import Detections, RGBImage
@@ -56,7 +56,7 @@ class FakeRow:
     seen: list[str] = field(default_factory=list)
     closed: bool = False
     build_s: float | None = None
-    network_clock: Clock = "wall"
+    network_clock: NetworkClock = "wall"
 
     def canvas_of(self, image: RGBImage) -> Size:
         return image.size

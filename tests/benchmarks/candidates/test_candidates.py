@@ -49,7 +49,7 @@ def task(exports: Exports, shown, tmp_path) -> Task:
 
 @pytest.fixture
 def candidates(exports: Exports):
-    return {candidate.id: candidate for candidate in all_candidates([exports(FAMILY).path], "cpu", has_sizes=False)}
+    return {candidate.id: candidate for candidate in all_candidates([exports(FAMILY).path], "cpu", mixed_sizes=False)}
 
 
 def test_every_backend_is_a_candidate_and_eager_is_the_first(candidates) -> None:
