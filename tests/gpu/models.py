@@ -39,11 +39,11 @@ def models_folder() -> Path:
 
 
 def demo_files(precision: Precision) -> Files:
-    return Files.of(_models_folder(), "demo", precision)
+    return Files.of(models_folder(), "demo", precision)
 
 
 def demo_images() -> list[RGBImage]:
-    folder = draw_images(_models_folder(), MODELS["demo"])
+    folder = draw_images(models_folder(), MODELS["demo"])
     return [RGBImage.open(path) for path in sorted(folder.glob("*.png"))]
 
 
