@@ -62,11 +62,11 @@ ROOM_MAY_IMPORT = {
     },
     "benchmarks": {
         "report": set(),
-        "candidates": set(),
+        "candidates": {"report"},
         "parity": {"candidates"},
         "timing": {"candidates", "parity", "profile", "report"},
         "accuracy": {"parity"},
-        "profile": {"report"},
+        "profile": {"candidates", "report"},
     },
     "plugins": {
         "cuda": {"preprocess"},

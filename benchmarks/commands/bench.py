@@ -31,8 +31,8 @@ from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments,
 from frcnn.files import writable_folder
 
 if TYPE_CHECKING:
+    from frcnn.benchmarks.candidates.images import Images
     from frcnn.benchmarks.report.results import Results
-    from frcnn.benchmarks.timing.images import Images
     from frcnn.benchmarks.timing.run import BenchRun, Plan
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
@@ -165,7 +165,7 @@ def _batches(text: str) -> tuple[int, ...]:
 
 
 def _images(paths: Sequence[Path] | None) -> Images:
-    from frcnn.benchmarks.timing.images import default_images, given_images
+    from frcnn.benchmarks.candidates.images import default_images, given_images
 
     found = default_images() if paths is None else given_images(paths)
     for item in found.skipped:
@@ -187,7 +187,7 @@ def _prepared(
 
     from frcnn.benchmarks.candidates.candidate import Task
     from frcnn.benchmarks.candidates.registry import all_candidates
-    from frcnn.benchmarks.timing.images import made_equal
+    from frcnn.benchmarks.candidates.images import made_equal
     from frcnn.benchmarks.timing.run import BenchRun
     from frcnn.runtime.host.onnxruntime_backend import available_cpus
 

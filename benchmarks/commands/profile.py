@@ -25,10 +25,10 @@ from frcnn.options import add_images, add_json, add_number, parse_sizes
 from frcnn.runtime.commands.run_options import add_run_options
 
 if TYPE_CHECKING:
+    from frcnn.benchmarks.candidates.images import Images
     from frcnn.benchmarks.profile.inputs import Inputs
     from frcnn.benchmarks.profile.profile import Measured, Profile
     from frcnn.benchmarks.report.results import Environment
-    from frcnn.benchmarks.timing.images import Images
     from frcnn.runtime.model_files.artifact import Artifact
     from frcnn.spec import Size
 
@@ -126,7 +126,7 @@ def _check_options(arguments: argparse.Namespace, artifact: Artifact) -> None:
 
 
 def _images(arguments: argparse.Namespace) -> Images:
-    from frcnn.benchmarks.timing.images import default_images, given_images
+    from frcnn.benchmarks.candidates.images import default_images, given_images
 
     found = default_images() if arguments.images is None else given_images(arguments.images)
     for item in found.skipped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from frcnn.benchmarks.timing.images import Images
+from frcnn.benchmarks.candidates.images import Images
 from frcnn.errors import ImageSizeError, UsageError
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.image import RGBImage

@@ -9,7 +9,6 @@ __all__ = [
     "correctness",
     "curves",
     "environment",
-    "images",
     "measure",
     "memory",
     "run",

@@ -15,6 +15,7 @@ import torch
 from frcnn.benchmarks.candidates.candidate import EAGER_ID, Candidate, Task, padded_canvas, reason_of
 from frcnn.benchmarks.candidates.eager import EagerRunner
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector, fix_pooler_scales, to_tensor
+from frcnn.benchmarks.candidates.images import Images
 from frcnn.benchmarks.candidates.onnx import onnx_manifest
 from frcnn.benchmarks.profile.onnx_layers import work_of_layers
 from frcnn.benchmarks.report.results import (
@@ -30,7 +31,6 @@ from frcnn.benchmarks.timing.ceilings import measure_ceilings, roofline_of
 from frcnn.benchmarks.timing.correctness import Truth
 from frcnn.benchmarks.timing.curves import batch_curves, classes_curves, rois_curves, size_curves
 from frcnn.benchmarks.timing.environment import gpu_state, load_average, now, read_environment, read_gpu
-from frcnn.benchmarks.timing.images import Images
 from frcnn.benchmarks.timing.measure import Limits, Report
 from frcnn.benchmarks.timing.session import Loaded, Session
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares

@@ -9,10 +9,10 @@ from support.fake_device import FakeDevice
 from support.simt import require_compiler
 from support.tiny_artifact import TinyArtifact, profile
 
+from frcnn.benchmarks.candidates.images import given_images
 from frcnn.benchmarks.profile.engine_profile import profile_engine
 from frcnn.benchmarks.profile.inputs import choose_inputs
 from frcnn.benchmarks.profile.profile import stage_times
-from frcnn.benchmarks.timing.images import given_images
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.runtime.images.canvases import EngineCanvases
 

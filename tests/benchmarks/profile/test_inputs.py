@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from frcnn.benchmarks.candidates.artifacts import first_canvas
+from frcnn.benchmarks.candidates.images import Images
 from frcnn.benchmarks.profile.inputs import choose_inputs
-from frcnn.benchmarks.timing.images import Images
 from frcnn.errors import ImageSizeError, UsageError
 from frcnn.runtime import RGBImage
 from frcnn.runtime.images.canvases import OnnxCanvases

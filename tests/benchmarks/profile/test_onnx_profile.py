@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from support.images import LANDSCAPE, photographs
 
+from frcnn.benchmarks.candidates.images import given_images
 from frcnn.benchmarks.profile import onnx_profile
 from frcnn.benchmarks.profile.inputs import choose_inputs
 from frcnn.benchmarks.profile.onnx_profile import check_on_processor, profile_onnx
 from frcnn.benchmarks.profile.onnx_runs import RanLayer
-from frcnn.benchmarks.timing.images import given_images
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.runtime.images.canvases import OnnxCanvases
 from frcnn.runtime.model_files.artifact import open_artifact

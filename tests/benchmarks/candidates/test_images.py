@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frcnn.benchmarks.timing import images as bench_images
-from frcnn.benchmarks.timing.images import default_images, given_images, made_equal
+from frcnn.benchmarks.candidates import images as bench_images
+from frcnn.benchmarks.candidates.images import default_images, given_images, made_equal
 from frcnn.errors import ImageError
 from frcnn.runtime import RGBImage
 
