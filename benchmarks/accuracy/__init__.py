@@ -9,9 +9,9 @@ __all__ = [
     "coco_annotations",
     "collecting",
     "drawing",
+    "ground_truth",
     "images",
     "report",
     "scoring",
-    "truth",
     "voc_annotations",
 ]

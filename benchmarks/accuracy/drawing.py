@@ -1,9 +1,9 @@
-"""Draw where eager and a model differ: eager on the left, the model on the right."""
+"""Draw the detections that differ: eager's on the left, the model's on the right."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from frcnn.benchmarks.accuracy.collecting import Answer
+from frcnn.benchmarks.accuracy.collecting import DetectedImage
 from frcnn.benchmarks.parity.matching import match
 from frcnn.errors import OutputError
 from frcnn.files import replacing, writable_folder
@@ -20,153 +20,125 @@ from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import output_names
 from frcnn.runtime.results.draw import Colour, annotate
 
-__all__ = ["Differing", "differing", "draw_pair", "write_pairs"]
+__all__ = ["Difference", "draw_pair", "find_differences", "write_pairs"]
 
 _SAME, _MOVED, _RELABELLED, _ALONE = range(4)
 _COLOURS: Final[tuple[Colour, ...]] = ((86, 180, 233), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 """By kind, of the palette of Okabe and Ito."""
-_WORDS: Final = ("in both", "moved", "other label", "only here")
+_NAMES: Final = ("in both", "moved", "other label", "only here")
 _MOVED_IOU: Final = 0.9
 
-_GROUND: Final[Colour] = (24, 24, 24)
+_BACKGROUND: Final[Colour] = (24, 24, 24)
 _TEXT: Final[Colour] = (240, 240, 240)
 _GAP_PX: Final = 8
 _MIN_FONT_PX: Final = 12
 
-_Word = tuple[int, str, Colour]
-"""Where a word begins, the word, its colour."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Differing:
-    """An image in which the two differ.
+class Difference:
+    """An image in which detections differ.
 
     Attributes:
-        answer: what both found, what scores too little left out.
-        eager: kind of each of eager's detections: in both, moved, other label, only there.
-        model: likewise the model's.
-        weight: the highest score of a detection that differs.
+        file: the image.
+        sides: eager's detections and the model's, without those that score too little.
+        kinds: the kind of each detection of either side: in both, moved, other label, only here.
+        score: the highest score of a detection that differs.
     """
 
-    answer: Answer
-    eager: NDArray[np.int64]
-    model: NDArray[np.int64]
-    weight: float
+    file: Path
+    sides: tuple[Detections, Detections]
+    kinds: tuple[NDArray[np.int64], NDArray[np.int64]]
+    score: float
 
 
-def differing(answers: Sequence[Answer], *, score: float) -> list[Differing]:
-    """Return the images in which the two differ, those with the surest differences first.
+def find_differences(images: Sequence[DetectedImage], *, min_score: float) -> list[Difference]:
+    """Return the images in which detections differ, the highest scores first.
 
     A detection differs where the other side has none that overlaps it by an IoU of 0.5, or has one of another label, or
-    one that overlaps by less than 0.9. What scores less than ``score`` may be a partner, but does not count by itself.
+    one that overlaps by less than 0.9. One that scores less than ``min_score`` may be a partner, but does not count.
     """
-    found = [item for answer in answers if (item := _differing(answer, score)) is not None]
-    return sorted(found, key=lambda item: (-item.weight, item.answer.file))
+    differences = [item for image in images if (item := _difference(image, min_score)) is not None]
+    return sorted(differences, key=lambda item: (-item.score, item.file))
 
 
-def draw_pair(item: Differing, pixels: NDArray[np.uint8], *, titles: tuple[str, str]) -> NDArray[np.uint8]:
-    """Return the image twice, side by side, with what each side found and a line above that says how to read it.
+def draw_pair(item: Difference, pixels: NDArray[np.uint8], *, titles: tuple[str, str]) -> NDArray[np.uint8]:
+    """Return the image twice, side by side, with the detections of either side and a legend above them.
 
     Args:
-        item: what to draw.
+        item: the detections.
         pixels: (H, W, 3) uint8 RGB.
-        titles: what the left and the right side are called.
+        titles: names of the left and the right side.
     """
-    assert item.answer.eager is not None
-    sides = ((item.answer.eager, item.eager), (item.answer.model, item.model))
-    drawn = [annotate(pixels, found, colours=[_COLOURS[kind] for kind in kinds]) for found, kinds in sides]
-    strips = _titles([_words(title, kinds) for title, (_, kinds) in zip(titles, sides, strict=True)], drawn[0].shape[1])
-    halves = [np.concatenate(both) for both in zip(strips, drawn, strict=True)]
-    gap = np.full((halves[0].shape[0], _GAP_PX, 3), _GROUND, np.uint8)
-    return np.concatenate([halves[0], gap, halves[1]], axis=1)
+    halves = [
+        Image.fromarray(annotate(pixels, side, colours=[_COLOURS[kind] for kind in kinds]))
+        for side, kinds in zip(item.sides, item.kinds, strict=True)
+    ]
+    width, height = halves[0].size
+    font_px = max(_MIN_FONT_PX, width // 36)
+    font, line_px = ImageFont.load_default(font_px), round(font_px * 1.4)
+    legends = [_legend(title, kinds) for title, kinds in zip(titles, item.kinds, strict=True)]
+    legend_px = line_px * max(map(len, legends))
+    sheet = Image.new("RGB", (2 * width + _GAP_PX, legend_px + height), _BACKGROUND)
+    canvas = ImageDraw.Draw(sheet)
+    for left, half, legend in zip((0, width + _GAP_PX), halves, legends, strict=True):
+        for number, (text, colour) in enumerate(legend):
+            place = (left + line_px // 2, number * line_px + line_px // 2)
+            canvas.text(place, text, font=font, fill=colour, anchor="lm")
+        sheet.paste(half, (left, legend_px))
+    return np.asarray(sheet)
 
 
-def write_pairs(items: Sequence[Differing], folder: Path, *, titles: tuple[str, str]) -> list[Path]:
+def write_pairs(items: Sequence[Difference], folder: Path, *, titles: tuple[str, str]) -> list[Path]:
     """Draw pairs into a folder.
 
     Raises:
-        ImageError: an image is there no more.
+        ImageError: an image is gone.
         OutputError: the folder cannot be written.
     """
     writable_folder(folder)
-    names = output_names(item.answer.file for item in items)
+    names = output_names(item.file for item in items)
     written = []
     for item in items:
-        target = folder / names[item.answer.file]
-        if target.exists() and target.samefile(item.answer.file):
+        target = folder / names[item.file]
+        if target.exists() and target.samefile(item.file):
             raise OutputError(f"{target} is an input and would be overwritten", hint="choose another folder with -o")
-        pair = draw_pair(item, RGBImage.open(item.answer.file).uint8(), titles=titles)
+        pair = draw_pair(item, RGBImage.open(item.file).uint8(), titles=titles)
         with replacing(target) as temporary:
             Image.fromarray(pair).save(temporary, quality=92)
         written.append(target)
     return written
 
 
-def _differing(answer: Answer, score: float) -> Differing | None:
-    assert answer.eager is not None
-    eager, model = answer.eager, answer.model
+def _difference(image: DetectedImage, min_score: float) -> Difference | None:
+    assert image.eager is not None
+    eager, model = sides = image.eager, image.model
     matches = match(eager, model)
-    e, m = matches.pairs[:, 0], matches.pairs[:, 1]
-    of_eager, of_model = (np.full(len(side), _ALONE, np.int64) for side in (eager, model))
+    e, m = matches.pairs.T
+    kinds = [np.full(len(side), _ALONE, np.int64) for side in sides]
     same = np.where(matches.ious >= _MOVED_IOU, _SAME, _MOVED)
-    of_eager[e] = of_model[m] = np.where(eager.labels[e] == model.labels[m], same, _RELABELLED)
-    sure_eager, sure_model = (side.scores >= np.float32(score) for side in (eager, model))
-    weight = max(
-        float(eager.scores[sure_eager & (of_eager != _SAME)].max(initial=-1.0)),
-        float(model.scores[sure_model & (of_model != _SAME)].max(initial=-1.0)),
-    )
-    if weight < 0:
+    kinds[0][e] = kinds[1][m] = np.where(eager.labels[e] == model.labels[m], same, _RELABELLED)
+    shown = [side.scores >= np.float32(min_score) for side in sides]
+    scores = [side.scores[rows & (kind != _SAME)] for side, kind, rows in zip(sides, kinds, shown, strict=True)]
+    highest = float(np.concatenate(scores).max(initial=-1.0))
+    if highest < 0:
         return None
-    # of a pair both are drawn where one is sure: else the other would look as if it were alone
-    sure_eager[e] = sure_model[m] = sure_eager[e] | sure_model[m]
-    shown = Answer(file=answer.file, truth=answer.truth, model=_rows(model, sure_model), eager=_rows(eager, sure_eager))
-    return Differing(answer=shown, eager=of_eager[sure_eager], model=of_model[sure_model], weight=weight)
-
-
-def _rows(found: Detections, rows: NDArray[np.bool_]) -> Detections:
-    return Detections(
-        boxes=found.boxes[rows],
-        scores=found.scores[rows],
-        labels=found.labels[rows],
-        image_size=found.image_size,
-        source=found.source,
-        label_names=found.label_names,
+    # of a pair both are drawn where one is shown: else the other would look as if it were alone
+    shown[0][e] = shown[1][m] = shown[0][e] | shown[1][m]
+    return Difference(
+        file=image.file,
+        sides=(_rows(eager, shown[0]), _rows(model, shown[1])),
+        kinds=(kinds[0][shown[0]], kinds[1][shown[1]]),
+        score=highest,
     )
 
 
-def _words(title: str, kinds: NDArray[np.int64]) -> list[tuple[str, Colour]]:
-    """Return what stands above a side: whose it is, and how many of each kind in that kind's colour."""
-    counts = [(int((kinds == kind).sum()), kind) for kind in range(len(_WORDS))]
-    return [(title, _TEXT), *((f"{count} {_WORDS[kind]}", _COLOURS[kind]) for count, kind in counts if count)]
+def _rows(detections: Detections, rows: NDArray[np.bool_]) -> Detections:
+    columns = {name: getattr(detections, name)[rows] for name in ("boxes", "scores", "labels")}
+    return replace(detections, **columns)
 
 
-def _lines(words: Sequence[tuple[str, Colour]], width: int, font: ImageFont.FreeTypeFont) -> list[list[_Word]]:
-    """Break words into lines of a width."""
-    space = round(font.size)
-    lines: list[list[_Word]] = [[]]
-    x = space // 2
-    for text, colour in words:
-        length = round(font.getlength(text))
-        if lines[-1] and x + length > width:
-            lines.append([])
-            x = space // 2
-        lines[-1].append((x, text, colour))
-        x += length + space
-    return lines
-
-
-def _titles(texts: Sequence[Sequence[tuple[str, Colour]]], width: int) -> list[NDArray[np.uint8]]:
-    """Return a strip (h, width, 3) for each side, all of one height."""
-    font = ImageFont.load_default(max(_MIN_FONT_PX, width // 36))
-    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels have FreeType and its font
-    laid_out = [_lines(words, width, font) for words in texts]
-    line_px = round(font.size * 1.4)
-    strips = []
-    for lines in laid_out:
-        strip = Image.new("RGB", (width, line_px * max(map(len, laid_out))), _GROUND)
-        canvas = ImageDraw.Draw(strip)
-        for number, line in enumerate(lines):
-            for x, text, colour in line:
-                canvas.text((x, number * line_px + line_px // 2), text, font=font, fill=colour, anchor="lm")
-        strips.append(np.asarray(strip))
-    return strips
+def _legend(title: str, kinds: NDArray[np.int64]) -> list[tuple[str, Colour]]:
+    """Return the lines above a side: its name, and how many detections of each kind in that kind's colour."""
+    counts = np.bincount(kinds, minlength=len(_NAMES)).tolist()
+    lines = zip(counts, _NAMES, _COLOURS, strict=True)
+    return [(title, _TEXT), *((f"{count} {name}", colour) for count, name, colour in lines if count)]

@@ -1,95 +1,93 @@
-"""The image files that annotations speak of."""
+"""The image files that annotations name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from frcnn.benchmarks.accuracy.truth import Truth, TruthImage, names_shown
+from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, GroundTruth, names_shown
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.images.image import RGBImage
 
-__all__ = ["Skipped", "find_images", "opened"]
+__all__ = ["Skipped", "find_images", "open_images"]
 
 Skipped = dict[str, str]
 """Why an image was left out, by its file name in the annotations."""
 
 
-def find_images(truth: Truth, folder: Path, *, allow_missing: bool = False) -> tuple[dict[Path, TruthImage], Skipped]:
-    """Return the annotated images by file, and those that are not there.
+def find_images(
+    ground_truth: GroundTruth, folder: Path, *, allow_missing: bool = False
+) -> tuple[dict[Path, AnnotatedImage], Skipped]:
+    """Return the annotated images by file, and those that are missing.
 
     Args:
-        truth: the annotated set.
-        folder: what the annotations' file names are relative to.
+        ground_truth: the annotated set.
+        folder: the annotations' file names are relative to it.
         allow_missing: go on without some of them.
 
     Raises:
-        UsageError: the folder is none, or has not a single one of them; a file name leads out of it; or some are
-            missing and must not be.
+        UsageError: the folder does not exist, or has none of them; a file name leads out of it; or some are missing
+            and must not be.
     """
     if not folder.is_dir():
         raise UsageError(f"--images: {folder} is no folder", hint="give the folder that the file names are relative to")
-    for image in truth.images:
-        _require_inside(image.file_name, truth)
-    files = {folder / image.file_name: image for image in truth.images}
-    missing = [image.file_name for file, image in files.items() if not file.is_file()]
-    if len(missing) == len(files):
-        raise _another_set(truth, folder)
+    for image in ground_truth.images:
+        _require_inside(image.file_name, ground_truth)
+    files = {folder / image.file_name: image for image in ground_truth.images}
+    found = {file: image for file, image in files.items() if file.is_file()}
+    if not found:
+        raise _wrong_folder(ground_truth, folder)
+    missing = [image.file_name for file, image in files.items() if file not in found]
     if missing and not allow_missing:
         raise UsageError(
-            f"{len(missing)} of {len(files)} images that {truth.source} lists are not in {folder}: "
+            f"{len(missing)} of {len(files)} images that {ground_truth.source} lists are not in {folder}: "
             f"{names_shown(missing)}",
             hint="add them, or measure without them and their annotations: --allow-missing",
         )
-    skipped = dict.fromkeys(missing, "not in the folder")
-    return {file: image for file, image in files.items() if image.file_name not in skipped}, skipped
+    return found, dict.fromkeys(missing, "not in the folder")
 
 
-def _require_inside(name: str, truth: Truth) -> None:
-    """Refuse a file name that is absolute, goes up, or is none: annotations may be somebody else's."""
-    paths = PurePosixPath(name), PureWindowsPath(name)
-    if "\0" in name or not paths[0].parts or any(path.anchor or ".." in path.parts for path in paths):
-        raise UsageError(
-            f"{truth.source}: the file name {name!r} is not one inside the folder of images",
-            hint="file names are relative to --images; give a folder above all images",
-        )
-
-
-def opened(files: Mapping[Path, TruthImage], skipped: Skipped) -> Iterator[RGBImage]:
+def open_images(files: Mapping[Path, AnnotatedImage], skipped: Skipped) -> Iterator[RGBImage]:
     """Decode the images one after the other; those that cannot be used are added to ``skipped``.
 
-    An image of another size than its annotations say is one of them: boxes of something else would be held against it.
+    An image of another size than annotated is one of them: its boxes would be compared with those of something else.
     """
     for file, annotated in files.items():
         try:
             image = RGBImage.open(file)
-            _check_size(image, annotated)
         except ImageError as error:
             skipped[annotated.file_name] = str(error)
-        else:
+            continue
+        if annotated.size in (None, image.size):
             yield image
+            continue
+        (height, width), (annotated_height, annotated_width) = image.size, annotated.size
+        turned = "; its EXIF orientation turns it: annotate it upright" if image.size == annotated.size[::-1] else ""
+        skipped[annotated.file_name] = (
+            f"{image.name} is {width}x{height} (width x height), "
+            f"its annotations are for {annotated_width}x{annotated_height}{turned}"
+        )
 
 
-def _check_size(image: RGBImage, annotated: TruthImage) -> None:
-    if annotated.size is None or annotated.size == image.size:
-        return
-    (height, width), (said_height, said_width) = image.size, annotated.size
-    turned = image.size == annotated.size[::-1]
-    raise ImageError(
-        f"{image.name} is {width}x{height} (width x height), its annotations are for {said_width}x{said_height}",
-        hint="the file's EXIF orientation turns it; annotate it upright" if turned else "",
-    )
+def _require_inside(name: str, ground_truth: GroundTruth) -> None:
+    """Refuse a file name that is absolute, goes up, or is empty: annotations may be somebody else's."""
+    paths = PurePosixPath(name), PureWindowsPath(name)
+    if "\0" in name or not paths[0].parts or any(path.anchor or ".." in path.parts for path in paths):
+        raise UsageError(
+            f"{ground_truth.source}: the file name {name!r} is not one inside the folder of images",
+            hint="file names are relative to --images; give a folder above all images",
+        )
 
 
-def _another_set(truth: Truth, folder: Path) -> UsageError:
-    first = truth.images[0].file_name
-    there = sorted(path.name for path in folder.iterdir() if path.is_file())
-    names = {Path(image.file_name).name for image in truth.images}
+def _wrong_folder(ground_truth: GroundTruth, folder: Path) -> UsageError:
+    first = ground_truth.images[0].file_name
+    present = sorted(path.name for path in folder.iterdir() if path.is_file())
     hint = "check that annotations and images are of one set"
-    if names & set(there):
+    if {Path(image.file_name).name for image in ground_truth.images} & set(present):
         hint = f"file names are relative to --images: for {first} give the folder that has {Path(first).parent} in it"
-    found = f"which has {names_shown(there, 3)}" if there else "which is empty"
+    content = f"which has {names_shown(present, 3)}" if present else "which is empty"
     return UsageError(
-        f"none of the {len(truth.images)} images that {truth.source} lists ({first}, ...) is in {folder}, {found}",
+        f"none of the {len(ground_truth.images)} images that {ground_truth.source} lists ({first}, ...) is in "
+        f"{folder}, {content}",
         hint=hint,
     )

@@ -1,37 +1,24 @@
-"""What an evaluation came to: the document for ``--json``, and the tables."""
+"""The results of an evaluation: the document for ``--json``, and the tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final
 
 from frcnn.benchmarks.accuracy.class_map import ClassMap
 from frcnn.benchmarks.accuracy.collecting import Collected
-from frcnn.benchmarks.accuracy.scoring import Measures, Scorer, difference
-from frcnn.benchmarks.accuracy.truth import Truth
+from frcnn.benchmarks.accuracy.ground_truth import GroundTruth
+from frcnn.benchmarks.accuracy.scoring import Measures, Scores, difference, score
 from frcnn.console import show_table
 
-__all__ = ["SCHEMA_VERSION", "Evaluation", "evaluate", "installed_versions"]
+__all__ = ["SCHEMA_VERSION", "Evaluation", "evaluate"]
 
 SCHEMA_VERSION: Final = 1
 
 _PACKAGES: Final = ("frcnn", "faster-coco-eval", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision")
-_UNDEFINED: Final = "-"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """What one of the two reaches.
-
-    Attributes:
-        overall: over all classes.
-        per_class: by category id.
-    """
-
-    overall: Measures
-    per_class: dict[int, Measures]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +26,19 @@ class Evaluation:
     """An evaluation.
 
     Attributes:
-        truth: the annotated set.
-        collected: what was found.
+        ground_truth: the annotated set.
+        collected: the detections.
         categories: the evaluated categories' ids.
-        model: what the model reaches.
-        eager: what eager reaches, where it was asked.
+        model: the model's scores.
+        eager: eager's, where a checkpoint was given.
         limit: by how much the model's AP may fall below eager's, or None.
     """
 
-    truth: Truth
+    ground_truth: GroundTruth
     collected: Collected
     categories: tuple[int, ...]
-    model: Side
-    eager: Side | None
+    model: Scores
+    eager: Scores | None
     limit: float | None
 
     @property
@@ -64,119 +51,110 @@ class Evaluation:
         """Whether the model is within the limit; None where there is none."""
         if self.limit is None or self.difference is None:
             return None
-        fall = self.difference["AP"]
-        return fall is not None and -fall <= self.limit
+        change = self.difference["AP"]
+        return change is not None and -change <= self.limit
 
-    def objects(self, category: int | None = None) -> int:
-        """Return how many objects count in the images that were used, of one category or of all."""
-        wanted = self.categories if category is None else (category,)
-        images = (answer.truth for answer in self.collected.answers)
-        return sum(not o.is_crowd and o.category in wanted for image in images for o in image.objects)
+    def objects(self, *categories: int) -> int:
+        """Return how many objects of some categories, or of all, count in the images that were used."""
+        counted = categories or self.categories
+        annotations = (item for image in self.collected.images for item in image.ground_truth.annotations)
+        return sum(not item.iscrowd and item.category_id in counted for item in annotations)
 
     def as_json(self, *, model: Mapping[str, Any], eager: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
         """Return the document.
 
         Args:
-            model: what is said of the model file besides.
-            eager: what is said of the checkpoint besides.
+            model: the model file.
+            eager: the checkpoint.
             command: the command line.
         """
+        eager_json = None if self.eager is None else {**(eager or {}), **self._scores_json(self.eager)}
         return {
             "schema_version": SCHEMA_VERSION,
-            **self.model.overall,
-            "per_class": self._per_class(self.model),
+            **self._scores_json(self.model),
             "model": dict(model),
-            "eager": None
-            if self.eager is None
-            else {**(eager or {}), **self.eager.overall, "per_class": self._per_class(self.eager)},
+            "eager": eager_json,
             "difference": self.difference,
             "limit": self.limit,
             "passed": self.passed,
-            "images": len(self.collected.answers),
+            "images": len(self.collected.images),
             "objects": self.objects(),
-            "annotations": self.truth.source,
+            "annotations": self.ground_truth.source,
             "skipped": self.collected.skipped,
             "partial": self.collected.is_partial,
-            "versions": installed_versions(),
+            "versions": _installed_versions(),
             "command": command,
         }
 
     def show(self) -> None:
         """Print the measures, and those of each class."""
-        columns = tuple(self.model.overall)
-        rows = [("model", *map(_text, self.model.overall.values()))]
+        rows = [("model", *_cells(self.model.overall))]
         if self.eager is not None and self.difference is not None:
-            rows.insert(0, ("eager torchvision", *map(_text, self.eager.overall.values())))
-            rows.append(("difference", *map(_signed, self.difference.values())))
-        images = f"{len(self.collected.answers)} images, {self.objects()} objects"
-        show_table(f"accuracy by COCO's box measure: {images}", ("", *columns), rows)
-        heads = ("class", "objects", "AP", "AP50", "AP75", *(("AP of eager", "difference") if self.eager else ()))
-        show_table("by class", heads, [self._row(category) for category in self.categories if self.objects(category)])
+            rows.insert(0, ("eager torchvision", *_cells(self.eager.overall)))
+            rows.append(("difference", *_cells(self.difference, sign="+")))
+        images = f"{len(self.collected.images)} images, {self.objects()} objects"
+        show_table(f"accuracy by COCO's box measure: {images}", ("", *self.model.overall), rows)
+        columns = ("class", "objects", "AP", "AP50", "AP75", *(("AP of eager", "difference") if self.eager else ()))
+        show_table("by class", columns, [self._row(category) for category in self.categories if self.objects(category)])
 
     def _row(self, category: int) -> tuple[str, ...]:
-        measures = self.model.per_class[category]
-        cells = [self.truth.categories[category], str(self.objects(category))]
-        cells += [_text(measures[name]) for name in ("AP", "AP50", "AP75")]
-        if self.eager is not None:
-            eager = self.eager.per_class[category]
-            cells += [_text(eager["AP"]), _signed(difference(measures, eager)["AP"])]
-        return tuple(cells)
+        model = self.model.per_class[category]
+        name, count = self.ground_truth.categories[category], str(self.objects(category))
+        cells = (name, count, *_cells(model)[:3])
+        if self.eager is None:
+            return cells
+        eager = self.eager.per_class[category]
+        return (*cells, _cells(eager)[0], _cells(difference(model, eager), sign="+")[0])
 
-    def _per_class(self, side: Side) -> dict[str, Any]:
-        """Return a side's measures by the category's name; by name and id where two have one name."""
-        names = [self.truth.categories[category] for category in self.categories]
-        found = {}
-        for category, name in zip(self.categories, names, strict=True):
-            key = name if names.count(name) == 1 else f"{name} ({category})"
-            found[key] = {"id": category, "objects": self.objects(category), **side.per_class[category]}
-        return found
+    def _scores_json(self, scores: Scores) -> dict[str, Any]:
+        """Return measures, of classes by the category's name; by name and id where two have one name."""
+        names = [self.ground_truth.categories[category] for category in self.categories]
+        per_class = {
+            name if names.count(name) == 1 else f"{name} ({category})": {
+                "id": category,
+                "objects": self.objects(category),
+                **scores.per_class[category],
+            }
+            for category, name in zip(self.categories, names, strict=True)
+        }
+        return {**scores.overall, "per_class": per_class}
 
 
-def evaluate(truth: Truth, classes: ClassMap, collected: Collected, *, maximum: int, limit: float | None) -> Evaluation:
-    """Score what was found against the annotations of the very images that it was found in.
+def evaluate(
+    ground_truth: GroundTruth, classes: ClassMap, collected: Collected, *, max_detections: int, limit: float | None
+) -> Evaluation:
+    """Score detections against the annotations of the images that were used.
 
     Args:
-        truth: the annotated set.
+        ground_truth: the annotated set.
         classes: which class is which category.
-        collected: what was found.
-        maximum: detections of a class in an image that are looked at.
+        collected: the detections.
+        max_detections: detections of a class in an image that count, the best.
         limit: by how much the model's AP may fall below eager's.
 
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
     """
-    answers = collected.answers
-    scorer = Scorer([answer.truth for answer in answers], classes.categories, maximum=maximum)
-    model_overall, model_per_class = scorer.score([answer.model for answer in answers])
-    of_eager = [answer.eager for answer in answers if answer.eager is not None]
-    eager = None
-    if of_eager:
-        overall, per_class = scorer.score(of_eager)
-        eager = Side(overall=overall, per_class=per_class)
+    images = [image.ground_truth for image in collected.images]
+    model = [image.model for image in collected.images]
+    eager = [image.eager for image in collected.images if image.eager is not None]
     return Evaluation(
-        truth=truth,
+        ground_truth=ground_truth,
         collected=collected,
         categories=tuple(sorted(set(classes.categories.values()))),
-        model=Side(overall=model_overall, per_class=model_per_class),
-        eager=eager,
+        model=score(images, model, classes.categories, max_detections=max_detections),
+        eager=score(images, eager, classes.categories, max_detections=max_detections) if eager else None,
         limit=limit,
     )
 
 
-def installed_versions() -> dict[str, str]:
-    """Return the versions of the packages that have a say in the figures."""
+def _installed_versions() -> dict[str, str]:
     versions = {}
     for package in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 
-def _text(value: float | None) -> str:
-    return _UNDEFINED if value is None else f"{value:.4f}"
-
-
-def _signed(value: float | None) -> str:
-    return _UNDEFINED if value is None else f"{value:+.4f}"
+def _cells(measures: Measures, sign: str = "") -> tuple[str, ...]:
+    return tuple("-" if value is None else f"{value:{sign}.4f}" for value in measures.values())

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.accuracy.truth import TruthImage
+from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage
 from frcnn.errors import MissingDependencyError
 from frcnn.runtime import Detections
 
-__all__ = ["COCO_DETECTIONS", "Measures", "Scorer", "difference"]
+__all__ = ["COCO_DETECTIONS", "Measures", "Scores", "difference", "score"]
 
 COCO_DETECTIONS: Final = 100
-"""The most detections of a class in an image that COCO looks at."""
+"""COCO counts so many detections of a class in an image, the best."""
 
 Measures = dict[str, float | None]
 """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl: from 0 to 1, None where there are no objects."""
@@ -25,113 +27,103 @@ _SIZES: Final = ("", "s", "m", "l")  # of objects: all, below 32^2, below 96^2 a
 _ABSENT: Final = -1.0
 
 
-class Scorer:
-    """Scores detections against one annotated set.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """The measures of one set of detections.
+
+    Attributes:
+        overall: of all classes together, the mean over those that have objects.
+        per_class: by category id.
+    """
+
+    overall: Measures
+    per_class: dict[int, Measures]
+
+
+def score(
+    images: Sequence[AnnotatedImage],
+    detections: Sequence[Detections],
+    categories: Mapping[int, int],
+    *,
+    max_detections: int = COCO_DETECTIONS,
+) -> Scores:
+    """Score detections against annotations.
 
     Args:
-        images: the images that were detected in.
+        images: the annotated images.
+        detections: one ``Detections`` an image.
         categories: the categories that count, by class index.
-        most: detections of a class in an image that are looked at, the best ones.
+        max_detections: detections of a class in an image that count, the best.
 
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
     """
-
-    def __init__(
-        self, images: Sequence[TruthImage], categories: Mapping[int, int], *, maximum: int = COCO_DETECTIONS
-    ) -> None:
-        self._library = _import_faster_coco_eval()
-        self._categories = dict(categories)
-        self._ids = sorted(set(categories.values()))
-        self._max = maximum
-        self._truth = self._document(images)
-
-    def score(self, found: Sequence[Detections]) -> tuple[Measures, dict[int, Measures]]:
-        """Score what was found, one ``Detections`` an image.
-
-        Returns:
-            The measures of all classes together (the mean over those that have objects), and by category id.
-        """
-        truth = self._library.COCO(self._truth)
-        results = self._results(found)
-        evaluation = self._library.COCOeval_faster(
-            truth, truth.loadRes(results), iouType="bbox", print_function=_say_nothing, extra_calc=False
-        )
-        evaluation.params.maxDets = [1, 10, self._max]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        # (IoU threshold, recall, class, size, detections) and without the second; -1 where there are no objects
-        shape = (10, 101, len(self._ids), len(_SIZES), 3)
-        precision = np.asarray(evaluation.eval["precision"], np.float64).reshape(shape)
-        recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape[:1] + shape[2:])
-        per_class = {
-            category: self._measures(precision[:, :, k : k + 1], recall[:, k : k + 1])
-            for k, category in enumerate(self._ids)
-        }
-        return self._measures(precision, recall), per_class
-
-    def _measures(self, precision: NDArray[np.float64], recall: NDArray[np.float64]) -> Measures:
-        measures = {
-            "AP": _mean(precision[..., 0, -1]),
-            "AP50": _mean(precision[0, ..., 0, -1]),
-            "AP75": _mean(precision[5, ..., 0, -1]),
-        }
-        measures |= {f"AP{size}": _mean(precision[..., i, -1]) for i, size in enumerate(_SIZES) if size}
-        measures |= {f"AR{maximum}": _mean(recall[..., 0, i]) for i, maximum in enumerate((1, 10, self._max))}
-        return measures | {f"AR{size}": _mean(recall[..., i, -1]) for i, size in enumerate(_SIZES) if size}
-
-    def _document(self, images: Sequence[TruthImage]) -> dict[str, Any]:
-        annotations = [
-            {
-                "id": 0,
-                "image_id": number,
-                "category_id": item.category,
-                "bbox": list(item.box),
-                "area": item.area,
-                "iscrowd": int(item.is_crowd),
-            }
-            for number, image in enumerate(images, start=1)
-            for item in image.objects
-            if item.category in self._ids
-        ]
-        for number, annotation in enumerate(annotations, start=1):  # an id of 0 would mean "no match" to COCO's code
-            annotation["id"] = number
-        return {
-            "images": [{"id": number} for number in range(1, len(images) + 1)],
-            "annotations": annotations,
-            "categories": [{"id": category, "name": str(category)} for category in self._ids],
-        }
-
-    def _results(self, found: Sequence[Detections]) -> list[dict[str, Any]]:
-        results = []
-        for number, detections in enumerate(found, start=1):
-            columns = (detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist())
-            results += [
-                {
-                    "image_id": number,
-                    "category_id": self._categories[label],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": score,
-                }
-                for (x1, y1, x2, y2), score, label in zip(*columns, strict=True)
-                if label in self._categories
-            ]
-        return results
+    library = _import_faster_coco_eval()
+    ids = sorted(set(categories.values()))
+    ground_truth = library.COCO(_document(images, ids))
+    results = ground_truth.loadRes(_results(detections, categories))
+    evaluation = library.COCOeval_faster(
+        ground_truth, results, iouType="bbox", print_function=lambda *_: None, extra_calc=False
+    )
+    evaluation.params.maxDets = [1, 10, max_detections]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    # (IoU threshold, recall, class, size, detections) and without the second; -1 where there are no objects
+    shape = (10, 101, len(ids), len(_SIZES), 3)
+    precision = np.asarray(evaluation.eval["precision"], np.float64).reshape(shape)
+    recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape[:1] + shape[2:])
+    per_class = {
+        category: _measures(precision[:, :, [k]], recall[:, [k]], max_detections) for k, category in enumerate(ids)
+    }
+    return Scores(overall=_measures(precision, recall, max_detections), per_class=per_class)
 
 
 def difference(model: Measures, eager: Measures) -> Measures:
-    """Return how much more the model reaches than eager, measure by measure; None where either has none."""
+    """Return the model's measures less eager's; None where either has none."""
     pairs = ((name, value, eager[name]) for name, value in model.items())
     return {name: None if a is None or b is None else a - b for name, a, b in pairs}
 
 
+def _measures(precision: NDArray[np.float64], recall: NDArray[np.float64], max_detections: int) -> Measures:
+    return {
+        "AP": _mean(precision[..., 0, -1]),
+        "AP50": _mean(precision[0, ..., 0, -1]),
+        "AP75": _mean(precision[5, ..., 0, -1]),
+        **{f"AP{size}": _mean(precision[..., i, -1]) for i, size in enumerate(_SIZES) if size},
+        **{f"AR{count}": _mean(recall[..., 0, i]) for i, count in enumerate((1, 10, max_detections))},
+        **{f"AR{size}": _mean(recall[..., i, -1]) for i, size in enumerate(_SIZES) if size},
+    }
+
+
 def _mean(values: NDArray[np.float64]) -> float | None:
-    there = values[values > _ABSENT]
-    return float(there.mean()) if there.size else None
+    present = values[values > _ABSENT]
+    return float(present.mean()) if present.size else None
 
 
-def _say_nothing(*_: object) -> None:
-    """Take what faster-coco-eval would print."""
+def _document(images: Sequence[AnnotatedImage], ids: Collection[int]) -> dict[str, Any]:
+    annotations = (
+        msgspec.structs.asdict(item) | {"image_id": number, "bbox": list(item.bbox), "iscrowd": int(item.iscrowd)}
+        for number, image in enumerate(images, start=1)
+        for item in image.annotations
+        if item.category_id in ids
+    )
+    return {
+        "images": [{"id": number} for number in range(1, len(images) + 1)],
+        # an id of 0 would mean "no match" to COCO's code
+        "annotations": [item | {"id": number} for number, item in enumerate(annotations, start=1)],
+        "categories": [{"id": category, "name": str(category)} for category in ids],
+    }
+
+
+def _results(detections: Sequence[Detections], categories: Mapping[int, int]) -> list[dict[str, Any]]:
+    return [
+        {"image_id": number, "category_id": categories[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": confidence}
+        for number, item in enumerate(detections, start=1)
+        for (x1, y1, x2, y2), confidence, label in zip(
+            item.boxes.tolist(), item.scores.tolist(), item.labels.tolist(), strict=True
+        )
+        if label in categories
+    ]
 
 
 def _import_faster_coco_eval() -> Any:

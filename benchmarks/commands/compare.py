@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_from_options(arguments)
     import torch
 
-    from frcnn.benchmarks.candidates.artifacts import canvases_of
+    from frcnn.benchmarks.candidates.artifacts import canvases_of, load_options, require_model
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
     from frcnn.benchmarks.parity.comparison import compare_images, total
     from frcnn.runtime import Detector

@@ -36,9 +36,9 @@ from frcnn.runtime.commands.run_options import add_run_options
 if TYPE_CHECKING:
     from frcnn.benchmarks.accuracy.class_map import ClassMap
     from frcnn.benchmarks.accuracy.collecting import Eager
+    from frcnn.benchmarks.accuracy.ground_truth import GroundTruth
     from frcnn.benchmarks.accuracy.images import Skipped
     from frcnn.benchmarks.accuracy.report import Evaluation
-    from frcnn.benchmarks.accuracy.truth import Truth
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
     from frcnn.runtime.model_files.artifact import Artifact
     from frcnn.spec import ModelSpec
@@ -104,35 +104,35 @@ def run(arguments: argparse.Namespace) -> int:
     from frcnn.benchmarks.accuracy.collecting import collect
     from frcnn.benchmarks.accuracy.images import find_images
     from frcnn.benchmarks.accuracy.report import evaluate
-    from frcnn.benchmarks.candidates.artifacts import model_manifest
+    from frcnn.benchmarks.candidates.artifacts import load_options, model_manifest
     from frcnn.runtime import Detector
     from frcnn.runtime.model_files.artifact import open_artifact
 
     _check(arguments)
     artifact = open_artifact(arguments.model)
-    truth = _truth(arguments)
+    ground_truth = _read_annotations(arguments)
     classes = map_classes(
         _named(model_manifest(artifact.manifest).model, arguments),
-        truth,
+        ground_truth,
         arguments.map,
         allow_unmapped=arguments.allow_unmapped,
     )
-    files, missing = find_images(truth, arguments.images, allow_missing=arguments.allow_missing)
-    _require_objects(truth, classes)
+    files, missing = find_images(ground_truth, arguments.images, allow_missing=arguments.allow_missing)
+    _require_objects(ground_truth, classes)
     loaded = None if arguments.checkpoint is None else _checkpoint(arguments, artifact)
     with Detector.load(arguments.model, **load_options(arguments, artifact.manifest)) as detector:
-        _report_left_out(truth, classes, missing)
+        _report_left_out(ground_truth, classes, missing)
         eager = None if loaded is None else _eager(loaded, on_gpu=device_of(arguments, artifact.manifest) == "cuda")
         collected = collect(detector, files, eager=eager, batch_size=arguments.batch_size)
     unusable = list(collected.skipped)
     for reason in collected.skipped.values():
         warn(f"skipped {reason}")
-    if not collected.answers:
+    if not collected.images:
         if collected.is_partial:
             raise KeyboardInterrupt
         raise ImageError(f"none of the {len(files)} images could be used", hint="see the warnings above")
     collected.skipped = missing | collected.skipped
-    found = evaluate(truth, classes, collected, maximum=arguments.max_detections, limit=arguments.limit)
+    found = evaluate(ground_truth, classes, collected, max_detections=arguments.max_detections, limit=arguments.limit)
     _report(found, arguments, artifact, of=len(files))
     if collected.is_partial:
         raise KeyboardInterrupt
@@ -153,7 +153,7 @@ def _check(arguments: argparse.Namespace) -> None:
         writable_file(arguments.json)
 
 
-def _truth(arguments: argparse.Namespace) -> Truth:
+def _read_annotations(arguments: argparse.Namespace) -> GroundTruth:
     from frcnn.benchmarks.accuracy.coco_annotations import read_coco
     from frcnn.benchmarks.accuracy.voc_annotations import read_voc
 
@@ -173,27 +173,25 @@ def _named(spec: ModelSpec, arguments: argparse.Namespace) -> ModelSpec:
     return msgspec.structs.replace(spec, labels=full_labels(read_labels(arguments.labels), spec.num_classes))
 
 
-def _require_objects(truth: Truth, classes: ClassMap) -> None:
-    evaluated = set(classes.categories.values())
-    objects = (item for image in truth.images for item in image.objects)
-    if not any(item.category in evaluated and not item.is_crowd for item in objects):
+def _require_objects(ground_truth: GroundTruth, classes: ClassMap) -> None:
+    if not ground_truth.used_categories(with_crowds=False) & set(classes.categories.values()):
         raise UsageError(
-            f"{truth.source} has no objects of the model's classes: there is nothing to measure against",
+            f"{ground_truth.source} has no objects of the model's classes: there is nothing to measure against",
             hint="check that annotations and model are of one set",
         )
 
 
-def _report_left_out(truth: Truth, classes: ClassMap, missing: Skipped) -> None:
-    from frcnn.benchmarks.accuracy.truth import names_shown
+def _report_left_out(ground_truth: GroundTruth, classes: ClassMap, missing: Skipped) -> None:
+    from frcnn.benchmarks.accuracy.ground_truth import names_shown
 
     if missing:
         warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")
     if classes.left_out:
-        names = names_shown([truth.categories[category] for category in classes.left_out])
+        names = names_shown([ground_truth.categories[category] for category in classes.left_out])
         warn(f"{len(classes.left_out)} categories are no class of the model and are left out: {names}")
-    if classes.idle:
-        numbers = names_shown(list(map(str, classes.idle)))
-        note(f"{len(classes.idle)} classes of the model are no category; their detections do not count: {numbers}")
+    if classes.unused:
+        numbers = names_shown(list(map(str, classes.unused)))
+        note(f"{len(classes.unused)} classes of the model are no category; their detections do not count: {numbers}")
 
 
 def _checkpoint(arguments: argparse.Namespace, artifact: Artifact) -> LoadedCheckpoint:
@@ -231,7 +229,7 @@ def _report(found: Evaluation, arguments: argparse.Namespace, artifact: Artifact
     if arguments.json != "-":
         found.show()
     if found.collected.is_partial:
-        show(f"PARTIAL: interrupted after {len(found.collected.answers)} of {of} images")
+        show(f"PARTIAL: interrupted after {len(found.collected.images)} of {of} images")
     if arguments.output is not None:
         _draw(found, arguments)
     if found.passed is not None and found.difference is not None:
@@ -242,9 +240,9 @@ def _report(found: Evaluation, arguments: argparse.Namespace, artifact: Artifact
 
 
 def _draw(found: Evaluation, arguments: argparse.Namespace) -> None:
-    from frcnn.benchmarks.accuracy.drawing import differing, write_pairs
+    from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
 
-    items = differing(found.collected.answers, score=arguments.draw_score)
+    items = find_differences(found.collected.images, min_score=arguments.draw_score)
     drawn = items[: arguments.draw_max]
     write_pairs(drawn, arguments.output, titles=("eager torchvision", arguments.model.name))
     more = f", of {len(items)} (--draw-max)," if len(items) > len(drawn) else ""

@@ -25,20 +25,13 @@ def require_same_model(spec: ModelSpec, manifest: AnyManifest, arguments: argpar
     Raises:
         ArtifactError: the first difference of the models.
     """
-    from frcnn.benchmarks.candidates.artifacts import model_manifest
+    from frcnn.benchmarks.candidates.artifacts import model_difference
 
-    theirs = model_manifest(manifest).model
-    for what, expected, got in (
-        ("number of classes", spec.num_classes, theirs.num_classes),
-        ("preprocessing", spec.transform, theirs.transform),
-        ("RPN", spec.rpn, theirs.rpn),
-        ("box head", spec.roi_heads, theirs.roi_heads),
-    ):
-        if expected != got:
-            raise ArtifactError(
-                f"{arguments.model} is another model than the checkpoint: {what}: expected {expected}, got {got}",
-                hint=f"give {arguments.command.split()[1]} the same --arch and --arg as export",
-            )
+    if difference := model_difference(spec, manifest):
+        raise ArtifactError(
+            f"{arguments.model} is another model than the checkpoint: {difference}",
+            hint=f"give {arguments.command.split()[1]} the same --arch and --arg as export",
+        )
 
 
 def device_of(arguments: argparse.Namespace, manifest: AnyManifest) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 from support.engine_files import source_manifest
 
 from frcnn.benchmarks.accuracy.class_map import map_classes
-from frcnn.benchmarks.accuracy.truth import Truth, TruthImage, TruthObject
+from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, Annotation, GroundTruth
 from frcnn.errors import UsageError
 from frcnn.spec import ModelSpec
 
@@ -15,13 +15,13 @@ NAMED = source_manifest().model  # cat, dog, teddy bear
 BARE = msgspec.structs.replace(NAMED, labels=None, num_classes=91)
 
 
-def truth(categories: dict[int, str], *used: int, has_ids: bool = True) -> Truth:
-    objects = tuple(TruthObject(category=c, box=(0, 0, 9, 9), area=81) for c in used or categories)
-    image = TruthImage(file_name="a.png", size=None, objects=objects)
-    return Truth(source="set.json", categories=categories, images=(image,), has_ids=has_ids)
+def truth(categories: dict[int, str], *used: int, has_ids: bool = True) -> GroundTruth:
+    objects = tuple(Annotation(category_id=c, bbox=(0, 0, 9, 9), area=81) for c in used or categories)
+    image = AnnotatedImage(file_name="a.png", size=None, annotations=objects)
+    return GroundTruth(source="set.json", categories=categories, images=(image,), has_ids=has_ids)
 
 
-def refused(model: ModelSpec, of: Truth, *pairs: str, **options: bool) -> UsageError:
+def refused(model: ModelSpec, of: GroundTruth, *pairs: str, **options: bool) -> UsageError:
     with pytest.raises(UsageError) as caught:
         map_classes(model, of, pairs, **options)
     assert "\n" not in str(caught.value)
@@ -31,14 +31,14 @@ def refused(model: ModelSpec, of: Truth, *pairs: str, **options: bool) -> UsageE
 def test_names_are_paired_whatever_their_ids_and_case():
     found = map_classes(NAMED, truth({40: "Dog", 2: "cat"}))
     assert found.categories == {1: 2, 2: 40}
-    assert (found.left_out, found.idle) == ((), (3,))
+    assert (found.left_out, found.unused) == ((), (3,))
 
 
 def test_without_names_numbers_are_paired_with_their_gaps():
     """COCO's ids leave out 12; class 12 of torchvision's models stands for nothing."""
     found = map_classes(BARE, truth({11: "fire hydrant", 13: "stop sign", 90: "toothbrush"}))
     assert found.categories == {11: 11, 13: 13, 90: 90}
-    assert 12 in found.idle and 90 not in found.idle
+    assert 12 in found.unused and 90 not in found.unused
 
 
 def test_categories_that_are_no_class_are_listed():

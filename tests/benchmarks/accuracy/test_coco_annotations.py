@@ -46,18 +46,19 @@ def test_images_objects_and_categories(written):
     assert truth.has_ids
     first, second = truth.images
     assert (first.file_name, first.size, second.file_name, second.size) == ("a.jpg", (60, 80), "deep/b.jpg", None)
-    cat, brush = first.objects
-    assert (cat.category, cat.box, cat.area, cat.is_crowd) == (3, (1, 2.5, 30, 40), 500.5, False)
-    assert (brush.category, brush.area, brush.is_crowd) == (90, 100, True)
-    assert second.objects == ()
-    assert (truth.objects_of(3), truth.objects_of(90), truth.objects_of(4)) == (1, 1, 0)
+    cat, brush = first.annotations
+    assert (cat.category_id, cat.bbox, cat.area, cat.iscrowd) == (3, (1, 2.5, 30, 40), 500.5, False)
+    assert (brush.category_id, brush.area, brush.iscrowd) == (90, 100, True)
+    assert second.annotations == ()
+    assert truth.used_categories() == {3, 90}
+    assert truth.used_categories(with_crowds=False) == {3}
 
 
 def test_ids_of_images_may_be_names(written):
     document = changed("images", 0, id="a")
     for annotation in document["annotations"]:
         annotation["image_id"] = "a"
-    assert len(read_coco(written(document)).images[0].objects) == 2
+    assert len(read_coco(written(document)).images[0].annotations) == 2
 
 
 @pytest.mark.parametrize(
@@ -67,12 +68,12 @@ def test_ids_of_images_may_be_names(written):
         ("[]", "Expected `object`, got `array`"),
         ({"images": [], "annotations": []}, "missing required field `categories`"),
         ({"images": [], "annotations": [], "categories": []}, "lists no images"),
-        (changed("annotations", 1, bbox=[1, 2, 3]), r"Expected `array` of length >= 4 - at `$.annotations[1].bbox`"),
-        (changed("annotations", 1, bbox=[1, 2, -3, 4]), "annotations[1]: expected bbox as x, y, width, height, got"),
+        (changed("annotations", 1, bbox=[1, 2, 3]), r"Expected `array` of length 4 - at `$.annotations[1].bbox`"),
+        (changed("annotations", 1, bbox=[1, 2, -3, 4]), "Expected `float` >= 0.0 - at `$.annotations[1].bbox[2]`"),
         (changed("annotations", 0, image_id=8), "annotations[0] is of the image 8, which is not listed"),
         (changed("annotations", 0, category_id=4), "annotations[0] is of the category 4, which is not listed"),
-        (changed("images", 1, id=7), "two images have the same id"),
-        (changed("images", 1, file_name="a.jpg"), "an image is listed twice"),
+        (changed("images", 1, id=7), "two images have the id 7"),
+        (changed("images", 1, file_name="a.jpg"), "two images have the file name 'a.jpg'"),
         (changed("categories", 1, id=3), "two categories have the id 3"),
         (changed("categories", 1, id="3"), "Expected `int`, got `str` - at `$.categories[1].id`"),
     ],

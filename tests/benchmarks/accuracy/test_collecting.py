@@ -10,8 +10,8 @@ from PIL import Image
 from support.engine_files import source_manifest
 
 from frcnn.benchmarks.accuracy.collecting import collect
+from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, GroundTruth
 from frcnn.benchmarks.accuracy.images import find_images
-from frcnn.benchmarks.accuracy.truth import Truth, TruthImage
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
@@ -59,19 +59,19 @@ def saved(folder: Path, *names: str, size: tuple[int, int] = (64, 64)) -> Path:
     return folder
 
 
-def truth(*names: str, size: tuple[int, int] | None = (64, 64)) -> Truth:
-    images = tuple(TruthImage(file_name=name, size=size, objects=()) for name in names)
-    return Truth(source="set.json", categories={1: "cat"}, images=images)
+def truth(*names: str, size: tuple[int, int] | None = (64, 64)) -> GroundTruth:
+    images = tuple(AnnotatedImage(file_name=name, size=size) for name in names)
+    return GroundTruth(source="set.json", categories={1: "cat"}, images=images)
 
 
 def test_all_images_in_the_order_of_the_annotations(detector, network, tmp_path):
     folder = saved(tmp_path / "p", "c.png", "a.png", "deep/b.png", "other.png")
     files, missing = find_images(truth("c.png", "deep/b.png", "a.png"), folder)
     found = collect(detector, files, batch_size=2)
-    assert [answer.truth.file_name for answer in found.answers] == ["c.png", "deep/b.png", "a.png"]
-    assert [answer.model.boxes.tolist() for answer in found.answers] == [[[0, 0, 64, 64]]] * 3
+    assert [image.ground_truth.file_name for image in found.images] == ["c.png", "deep/b.png", "a.png"]
+    assert [image.model.boxes.tolist() for image in found.images] == [[[0, 0, 64, 64]]] * 3
     assert (missing, found.skipped, found.is_partial, network.batches) == ({}, {}, False, [2, 1])
-    assert {answer.eager for answer in found.answers} == {None}
+    assert {image.eager for image in found.images} == {None}
 
 
 def test_unusable_images_are_named_and_the_others_stay_with_their_annotations(detector, tmp_path):
@@ -84,9 +84,9 @@ def test_unusable_images_are_named_and_the_others_stay_with_their_annotations(de
         *truth("d.png", size=None).images,
         *truth("e.png").images,
     )
-    files, _ = find_images(Truth(source="set.json", categories={1: "cat"}, images=images), folder)
+    files, _ = find_images(GroundTruth(source="set.json", categories={1: "cat"}, images=images), folder)
     found = collect(detector, files)
-    assert [answer.truth.file_name for answer in found.answers] == ["a.png", "e.png"]
+    assert [image.ground_truth.file_name for image in found.images] == ["a.png", "e.png"]
     assert list(found.skipped) == ["b.png", "c.png", "d.png"]
     assert "not an image" in found.skipped["b.png"]
     assert "c.png is 60x64 (width x height), its annotations are for 64x64" in found.skipped["c.png"]
@@ -114,8 +114,8 @@ def test_eager_sees_the_very_image_and_leaves_out_for_both(detector, tmp_path):
         return Detections(boxes=np.zeros((0, 4)), scores=[], labels=[], image_size=image.size)
 
     found = collect(detector, find_images(truth("a.png", "b.png"), folder)[0], eager=eager)
-    assert [answer.truth.file_name for answer in found.answers] == ["b.png"]
-    assert found.answers[0].eager is not None and len(found.answers[0].eager) == 0
+    assert [image.ground_truth.file_name for image in found.images] == ["b.png"]
+    assert found.images[0].eager is not None and len(found.images[0].eager) == 0
     assert "torchvision cannot resize it" in found.skipped["a.png"]
     assert {image.pixels.shape for image in seen} == {(64, 64, 3)}
 
@@ -131,7 +131,7 @@ def test_an_interruption_keeps_what_was_found(detector, tmp_path):
 
     found = collect(detector, find_images(truth(*names), folder)[0], eager=eager)
     assert found.is_partial
-    assert [answer.truth.file_name for answer in found.answers] == names[:3]
+    assert [image.ground_truth.file_name for image in found.images] == names[:3]
 
 
 def test_missing_images_are_named_and_may_be_left_out(tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frcnn.benchmarks.accuracy.collecting import Answer
-from frcnn.benchmarks.accuracy.drawing import differing, draw_pair, write_pairs
-from frcnn.benchmarks.accuracy.truth import TruthImage
+from frcnn.benchmarks.accuracy.collecting import DetectedImage
+from frcnn.benchmarks.accuracy.drawing import draw_pair, find_differences, write_pairs
+from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage
 from frcnn.errors import OutputError
 from frcnn.runtime import Detections
 
@@ -29,9 +29,9 @@ def found(*rows: tuple[tuple[float, float, float, float], float, int]) -> Detect
     )
 
 
-def answer(eager: Detections, model: Detections, file: str = "a.png") -> Answer:
-    truth = TruthImage(file_name=file, size=None, objects=())
-    return Answer(file=Path(file), truth=truth, model=model, eager=eager)
+def detected(eager: Detections, model: Detections, file: str = "a.png") -> DetectedImage:
+    truth = AnnotatedImage(file_name=file, size=None)
+    return DetectedImage(file=Path(file), ground_truth=truth, model=model, eager=eager)
 
 
 def colours(pixels: np.ndarray) -> set[tuple[int, ...]]:
@@ -39,8 +39,8 @@ def colours(pixels: np.ndarray) -> set[tuple[int, ...]]:
     return {tuple(value) for value, count in zip(values.tolist(), counts, strict=True) if count > 200}
 
 
-def halves(eager: Detections, model: Detections, score: float = 0.3) -> tuple[set[tuple[int, ...]], ...]:
-    (item,) = differing([answer(eager, model)], score=score)
+def halves(eager: Detections, model: Detections, min_score: float = 0.3) -> tuple[set[tuple[int, ...]], ...]:
+    (item,) = find_differences([detected(eager, model)], min_score=min_score)
     drawn = draw_pair(item, np.full((400, 400, 3), 128, np.uint8), titles=TITLES)
     assert drawn.shape[1] == 2 * 400 + 8
     known = {SAME, MOVED, RELABELLED, ALONE}
@@ -51,8 +51,8 @@ CAT = (BOX, 0.9, 1)
 ELSEWHERE = ((250, 250, 380, 380), 0.8, 1)
 
 
-def test_equal_answers_do_not_differ():
-    assert differing([answer(found(CAT), found(CAT)), answer(found(), found())], score=0.0) == []
+def test_equal_detections_do_not_differ():
+    assert find_differences([detected(found(CAT), found(CAT)), detected(found(), found())], min_score=0.0) == []
 
 
 @pytest.mark.slow
@@ -70,20 +70,20 @@ def test_another_label_and_a_moved_box():
 @pytest.mark.slow
 def test_what_scores_little_does_not_count_but_may_be_a_partner():
     weak = (ELSEWHERE[0], 0.2, 1)
-    assert differing([answer(found(CAT), found(CAT, weak))], score=0.3) == []
+    assert find_differences([detected(found(CAT), found(CAT, weak))], min_score=0.3) == []
     assert halves(found(CAT, weak), found((BOX, 0.9, 2), ELSEWHERE)) == ({SAME, RELABELLED}, {SAME, RELABELLED})
-    assert halves(found(CAT), found(CAT, weak), score=0.1) == ({SAME}, {SAME, ALONE})
+    assert halves(found(CAT), found(CAT, weak), min_score=0.1) == ({SAME}, {SAME, ALONE})
 
 
 def test_the_surest_difference_comes_first():
-    answers = [answer(found(), found((BOX, score, 1)), f"{score}.png") for score in (0.4, 0.95, 0.6, 0.1)]
-    assert [item.answer.file.name for item in differing(answers, score=0.3)] == ["0.95.png", "0.6.png", "0.4.png"]
+    images = [detected(found(), found((BOX, score, 1)), f"{score}.png") for score in (0.4, 0.95, 0.6, 0.1)]
+    assert [item.file.name for item in find_differences(images, min_score=0.3)] == ["0.95.png", "0.6.png", "0.4.png"]
 
 
 @pytest.mark.parametrize("width", [40, 150, 900])
 def test_images_of_any_size(width):
     few = found(((2, 2, 30, 30), 0.9, 1))
-    (item,) = differing([answer(few, found())], score=0.3)
+    (item,) = find_differences([detected(few, found())], min_score=0.3)
     drawn = draw_pair(item, np.full((60, width, 3), 128, np.uint8), titles=TITLES)
     assert drawn.shape[1] >= 2 * width and drawn.dtype == np.uint8
 
@@ -92,7 +92,7 @@ def test_drawings_keep_names_and_never_replace_an_image(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     Image.fromarray(np.full((400, 400, 3), 128, np.uint8)).save(folder / "a.png")
-    items = differing([answer(found(CAT), found(), str(folder / "a.png"))], score=0.3)
+    items = find_differences([detected(found(CAT), found(), str(folder / "a.png"))], min_score=0.3)
     assert [path.name for path in write_pairs(items, tmp_path / "out", titles=TITLES)] == ["a.png"]
     with Image.open(tmp_path / "out" / "a.png") as image:
         assert image.width == 808

@@ -39,17 +39,17 @@ def test_corners_are_counted_from_1_and_lie_inside(voc):
     truth = read_voc(*voc(a=annotation(("dog", (1, 1, 500, 375), 0), ("cat", (3, 4, 3, 4), 1))))
     (image,) = truth.images
     assert image.size == (375, 500)
-    dog, cat = image.objects
-    assert (truth.categories[dog.category], dog.box, dog.area) == ("dog", (0, 0, 500, 375), 500 * 375)
-    assert (truth.categories[cat.category], cat.box, cat.area) == ("cat", (2, 3, 1, 1), 1)
-    assert (dog.is_crowd, cat.is_crowd) == (False, True), "difficult"
+    dog, cat = image.annotations
+    assert (truth.categories[dog.category_id], dog.bbox, dog.area) == ("dog", (0, 0, 500, 375), 500 * 375)
+    assert (truth.categories[cat.category_id], cat.bbox, cat.area) == ("cat", (2, 3, 1, 1), 1)
+    assert (dog.iscrowd, cat.iscrowd) == (False, True), "difficult"
 
 
 def test_names_become_categories_without_ids_of_their_own(voc):
     truth = read_voc(*voc(b=annotation(("dog", (1, 1, 9, 9), 0)), a=annotation(("cat", (1, 1, 9, 9), 0))))
     assert truth.categories == {1: "cat", 2: "dog"}
     assert not truth.has_ids
-    assert [truth.objects_of(category) for category in truth.categories] == [1, 1]
+    assert truth.used_categories() == {1, 2}
 
 
 def test_an_image_has_the_name_of_its_annotation(voc):
@@ -72,11 +72,14 @@ def test_a_size_that_is_not_said(size, voc):
         ("<html/>", "the root is <html>"),
         (BOMB, "it has a document type"),
         (OTHER_FILE, "it has a document type"),
-        (annotation(("", (1, 1, 9, 9), 0)), "an object has no name"),
-        (annotation(("dog", (5, 1, 4, 9), 0)), "the box of 'dog' ends before it begins: 5, 1, 4, 9"),
-        (annotation(("dog", ("x", 1, 4, 9), 0)), "could not convert string to float: 'x'"),
-        (annotation(("dog", ("nan", 1, 4, 9), 0)), "xmin is nan"),
-        ("<annotation><object><name>dog</name></object></annotation>", "the object 'dog' has no xmin"),
+        (annotation(("", (1, 1, 9, 9), 0)), "Expected `str` of length >= 1 - at `$[0].name`"),
+        (annotation(("dog", (5, 1, 4, 9), 0)), "the box ends before it begins - at `$[0].bndbox`"),
+        (annotation(("dog", ("x", 1, 4, 9), 0)), "Expected `float`, got `str` - at `$[0].bndbox.xmin`"),
+        (annotation(("dog", ("nan", 1, 4, 9), 0)), "Expected `float` >= -1000000000.0 - at `$[0].bndbox.xmin`"),
+        (
+            "<annotation><object><name>dog</name></object></annotation>",
+            "missing required field `bndbox`",
+        ),
     ],
 )
 def test_what_is_no_voc_is_refused(text, message, voc):
