@@ -1,11 +1,10 @@
-"""Does an artifact answer as its checkpoint does in eager torchvision?"""
+"""Compare the detections of an artifact with those of its checkpoint in eager torchvision."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from statistics import median
 from typing import Literal
 
@@ -31,15 +30,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         rule: ``"exact"`` bounds boxes and scores (fp32); ``"overlap"`` bounds the IoU of pairs (fp16 and bf16);
             ``"agreement"`` only asks that detections have a partner (fp16 and bf16 with RoI max pooling, which rounds
             RoIs to whole cells, so that a last-bit difference can move a pooled grid by a cell).
-        min_score: detections below this are not looked at.
+        min_score: detections below it do not count.
         box_px: largest difference of a box coordinate in pixels of the image (``exact``).
         score: largest difference of scores (``exact``).
-        iou: a pair of less IoU has moved (``overlap``).
-        moved: largest share of pairs that may have moved (``overlap``): where two boxes of one object score all but
-            the same, rounding decides which of them suppresses the other.
-        margin: a detection without a partner counts only if its score is more than this above the cut-off, where the
-            last bit decides: the model's score threshold, or the lowest score of a full list.
-        unmatched: largest share of the detections above the margin that may lack a partner or have another label.
+        iou: a pair below it has moved (``overlap``).
+        moved: largest share of pairs that may have moved (``overlap``): of two boxes of one object with all but the
+            same score, rounding decides which suppresses the other.
+        margin: a detection without a partner counts where its score is more than this above the cut-off: the model's
+            score threshold, or the lowest score of a full list.
+        unmatched: largest share of the detections above the margin without a partner or with another label.
     """
 
     rule: Rule
@@ -57,15 +56,15 @@ class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         image: file name, or ``"total"``.
-        expected: detections of eager looked at.
-        found: detections of the artifact looked at.
+        expected: eager's detections that count.
+        found: the artifact's detections that count.
         matched: pairs of one label.
         label_mismatches: pairs of different labels.
         unmatched: detections of either side without a partner, above the margin.
-        moved: pairs of less IoU than the limit.
+        moved: pairs below the limit's IoU.
         box_px: largest difference of a box coordinate among pairs, in pixels of the image.
         score: largest difference of scores among pairs.
-        iou: least IoU among pairs; 1 where there are none.
+        iou: lowest IoU among pairs; 1 where there are none.
         eager_ms: time of eager, resizing included, in milliseconds; the median for the total.
         model_ms: time of the artifact, likewise.
     """
@@ -84,7 +83,7 @@ class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
     model_ms: float = math.nan
 
     def passes(self, limits: Limits) -> bool:
-        """Say whether this is within limits."""
+        """Return whether this is within limits."""
         lost = self.unmatched + self.label_mismatches
         if lost > limits.unmatched * max(1, self.expected + self.found):
             return False
@@ -103,14 +102,14 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def default_limits(precision: Precision, pooler: PoolerKind) -> Limits:
-    """Return what a trained model must reach.
+    """Return the limits of a trained model.
 
-    The limits of bf16 (8 bits of mantissa, fp16 has 11) come from the shipped checkpoint: the deployable module in
+    Those of bf16 (8 bits of mantissa, fp16 has 11) were measured on the demo's checkpoint: the deployable module in
     PyTorch, bf16 against float32, three sets of 12 scenes (``scenes.py --count 12``, seeds 7, 8 and 9), 319 pairs above
     score 0.3. With RoIAlign 2.8 % of the pairs have an IoU below 0.97 (4.5 % in the worst set, fp16 0.3 %), 99 % of the
-    scores are within 0.06, nothing is missing or relabelled. Where the box head decodes in bf16 by mistake it is 58 %;
-    where the RPN does, 31 %; where only the decoded boxes are rounded to bf16, 33 % (no set below 27 %). With max
-    pooling in the place of RoIAlign 0.6 % of the detections have no partner.
+    scores are within 0.06, nothing is missing or relabelled. Decoding boxes in bf16 by mistake makes it 58 % in the box
+    head, 31 % in the RPN; rounding only the decoded boxes 33 % (27 % in the best set). With max pooling instead of
+    RoIAlign 0.6 % of the detections have no partner.
     """
     if precision == "fp32":
         return Limits(rule="exact")
@@ -137,9 +136,9 @@ def compare_images(
     Args:
         eager: the checkpoint.
         detector: the artifact.
-        images: to compare on.
-        limits: what counts.
-        canvases: the artifact's, which say what eager pads an image to.
+        images: any decoded images.
+        limits: what counts as agreement.
+        canvases: the artifact's; eager pads each image to the same one.
         warm_up: run both once, untimed, on the first image.
 
     Raises:
@@ -149,36 +148,36 @@ def compare_images(
         canvas = canvases.canvas_of(eager.spec.transform.resized_size(*image.size), name=image.name)
         if warm_up:
             detector([image])
-        found, model_ms = _timed(partial(_detect_one, detector, image))
-        if warm_up:
             eager.detect(image, canvas)
-        warm_up = False
-        expected, eager_ms = _timed(partial(eager.detect, image, canvas))
+            warm_up = False
+        start = time.perf_counter()
+        (found,) = detector([image])
+        between = time.perf_counter()
+        expected = eager.detect(image, canvas)
+        end = time.perf_counter()
         result = compare_detections(expected, found, eager.spec, limits, name=image.name)
-        yield msgspec.structs.replace(result, eager_ms=eager_ms, model_ms=model_ms)
+        yield msgspec.structs.replace(result, eager_ms=(end - between) * 1e3, model_ms=(between - start) * 1e3)
 
 
 def compare_detections(
     expected: Detections, found: Detections, spec: ModelSpec, limits: Limits, *, name: str
 ) -> ImageParity:
-    """Compare what two detectors found in an image."""
+    """Compare the detections of eager (expected) and of the artifact (found) in an image."""
     cutoff = max(limits.min_score, *(_cutoff(side, spec) for side in (expected, found))) + limits.margin
     matches = match(expected, found)
     e, f = matches.pairs[:, 0], matches.pairs[:, 1]
-    is_looked_at = np.maximum(expected.scores[e], found.scores[f]) >= limits.min_score
+    counts = np.maximum(expected.scores[e], found.scores[f]) >= limits.min_score
     same = expected.labels[e] == found.labels[f]
-    good = is_looked_at & same
-    wrong = is_looked_at & ~same & (np.minimum(expected.scores[e], found.scores[f]) > cutoff)
-    unmatched = (expected.scores[matches.only_expected] > cutoff).sum() + (
-        found.scores[matches.only_found] > cutoff
-    ).sum()
+    good = counts & same
+    wrong = counts & ~same & (np.minimum(expected.scores[e], found.scores[f]) > cutoff)
+    alone = np.concatenate([expected.scores[matches.only_expected], found.scores[matches.only_found]])
     return ImageParity(
         image=name,
         expected=int((expected.scores >= limits.min_score).sum()),
         found=int((found.scores >= limits.min_score).sum()),
         matched=int(good.sum()),
         label_mismatches=int(wrong.sum()),
-        unmatched=int(unmatched),
+        unmatched=int((alone > cutoff).sum()),
         moved=int((matches.ious[good] < limits.iou).sum()),
         box_px=float(np.abs(expected.boxes[e[good]] - found.boxes[f[good]]).max(initial=0.0)),
         score=float(np.abs(expected.scores[e[good]] - found.scores[f[good]]).max(initial=0.0)),
@@ -187,20 +186,16 @@ def compare_detections(
 
 
 def total(images: list[ImageParity], limits: Limits) -> Parity:
-    """Sum the images up and judge."""
+    """Add the images up and judge the sum."""
+    counts = ("expected", "found", "matched", "label_mismatches", "unmatched", "moved")
     summary = ImageParity(
         image="total",
-        expected=sum(p.expected for p in images),
-        found=sum(p.found for p in images),
-        matched=sum(p.matched for p in images),
-        label_mismatches=sum(p.label_mismatches for p in images),
-        unmatched=sum(p.unmatched for p in images),
-        moved=sum(p.moved for p in images),
-        box_px=max(p.box_px for p in images),
-        score=max(p.score for p in images),
-        iou=min(p.iou for p in images),
-        eager_ms=median(p.eager_ms for p in images),
-        model_ms=median(p.model_ms for p in images),
+        **{name: sum(getattr(image, name) for image in images) for name in counts},
+        box_px=max(image.box_px for image in images),
+        score=max(image.score for image in images),
+        iou=min(image.iou for image in images),
+        eager_ms=median(image.eager_ms for image in images),
+        model_ms=median(image.model_ms for image in images),
     )
     return Parity(limits=limits, images=images, total=summary, passed=summary.passes(limits))
 
@@ -209,13 +204,3 @@ def _cutoff(detections: Detections, spec: ModelSpec) -> float:
     heads = spec.roi_heads
     is_full = len(detections) >= heads.detections_per_img
     return max(heads.score_thresh, float(detections.scores.min()) if is_full else 0.0)
-
-
-def _detect_one(detector: Detector, image: RGBImage) -> Detections:
-    return detector([image])[0]
-
-
-def _timed(run: Callable[[], Detections]) -> tuple[Detections, float]:
-    start = time.perf_counter()
-    result = run()
-    return result, (time.perf_counter() - start) * 1e3

@@ -1,4 +1,4 @@
-"""Pair the detections of two detectors that looked at the same image."""
+"""Pair the detections of two detectors in the same image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SAME_OBJECT_IOU = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Matches:
-    """Which detection of one belongs to which of the other.
+    """Which detection of one is which of the other.
 
     Attributes:
         pairs: (P, 2) int64, index in expected, index in found.
@@ -36,21 +36,19 @@ class Matches:
 def match(expected: Detections, found: Detections) -> Matches:
     """Pair detections that overlap by an IoU of 0.5 or more: those of the same label first, then by falling IoU."""
     ious = box_iou(expected.boxes, found.boxes)
-    same_label = expected.labels[:, None] == found.labels[None]
-    rows, columns = np.nonzero(ious >= _SAME_OBJECT_IOU)
-    order = np.lexsort((-ious[rows, columns], ~same_label[rows, columns]))
-    free_expected, free_found = np.ones(len(expected), bool), np.ones(len(found), bool)
-    pairs: list[tuple[int, int]] = []
-    for row, column in zip(rows[order], columns[order], strict=True):
-        if free_expected[row] and free_found[column]:
-            free_expected[row] = free_found[column] = False
-            pairs.append((int(row), int(column)))
-    indices = np.array(pairs, np.int64).reshape(-1, 2)
+    candidates = np.argwhere(ious >= _SAME_OBJECT_IOU)
+    rows, columns = candidates.T
+    order = np.lexsort((-ious[rows, columns], expected.labels[rows] != found.labels[columns]))
+    partners: dict[int, int] = {}
+    for row, column in candidates[order].tolist():
+        if row not in partners and column not in partners.values():
+            partners[row] = column
+    pairs = np.array([*partners.items()], np.int64).reshape(-1, 2)
     return Matches(
-        pairs=indices,
-        ious=ious[indices[:, 0], indices[:, 1]],
-        only_expected=np.flatnonzero(free_expected),
-        only_found=np.flatnonzero(free_found),
+        pairs=pairs,
+        ious=ious[pairs[:, 0], pairs[:, 1]],
+        only_expected=np.setdiff1d(np.arange(len(expected)), pairs[:, 0]),
+        only_found=np.setdiff1d(np.arange(len(found)), pairs[:, 1]),
     )
 
 
