@@ -1,16 +1,16 @@
-"""Profile an engine artifact on a GPU: steps between two CUDA events each, and the layers that TensorRT reports.
+"""Profile an engine artifact on a GPU: every step between two CUDA events, and the layers that TensorRT reports.
 
-TensorRT waits for every layer that it reports. So an artifact is run in three ways: as one CUDA graph, as it is used;
-step by step with events between; and the same with layers reported. The first says what the others cost.
+TensorRT waits for every layer that it reports. So an artifact is run in three ways: as one CUDA graph, as in use; step
+by step with events between; and the same with layers reported. The first tells the overhead of the others.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from frcnn.benchmarks.profile.inputs import Inputs
@@ -27,7 +27,7 @@ from frcnn.spec.engine import EngineManifest
 
 __all__ = ["profile_engine"]
 
-Say = Callable[[str, float], None]
+Report = Callable[[str, float], None]
 
 
 def profile_engine(
@@ -39,21 +39,21 @@ def profile_engine(
     *,
     batch: int,
     repeats: int,
-    report: Say,
+    report: Report,
     warn: Callable[[str], None],
 ) -> Measured:
     """Run an artifact ``repeats`` times in each way; the caller closes device and engines.
 
     Args:
-        manifest: what the artifact says of itself.
-        read_part: returns a part of it.
-        device: what it runs on, active on this thread.
-        engines: its engines, by part.
+        manifest: the artifact's.
+        read_part: returns a part of the artifact.
+        device: active on this thread.
+        engines: the artifact's, by part.
         inputs: images, taken in turn.
         batch: images at a time.
         repeats: measured runs.
-        report: is told what goes on and the share of all that is done.
-        warn: is told what a reader should know.
+        report: called with the work going on and the share of all that is done.
+        warn: called with what a reader should know.
 
     Raises:
         ArtifactError: memory is short, or TensorRT or CUDA refuse.
@@ -66,7 +66,8 @@ def profile_engine(
     with ExitStack() as stack:
         worker = Worker(program, device, warn)
         stack.callback(worker.close)
-        runner = _Runner(device, worker, inputs, PipelineKey(size, inputs.canvas, True), profile, batch, warn)
+        key = PipelineKey(size, inputs.canvas, True)
+        runner = _Runner(device=device, worker=worker, inputs=inputs, key=key, profile=profile, batch=batch, warn=warn)
         stack.callback(runner.close)
         for _ in range(2):  # plainly, then captured
             runner.whole_ms(0)
@@ -93,7 +94,7 @@ def profile_engine(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """What was put on the stream, how long it took, and the layers that were reported of it."""
+    """A launch, its time, and the layers that were reported of it."""
 
     launched: Launched
     ms: float
@@ -110,37 +111,28 @@ class _Run:
     post_ms: float
 
 
+@dataclass(slots=True, kw_only=True)
 class _Runner:
     """Runs batches on one worker, with events where they are wanted."""
 
-    def __init__(
-        self,
-        device: Device,
-        worker: Worker,
-        inputs: Inputs,
-        key: PipelineKey,
-        profile: int,
-        batch: int,
-        warn: Callable[[str], None],
-    ) -> None:
-        self._device = device
-        self._worker = worker
-        self._inputs = inputs
-        self._key = key
-        self._profile = profile
-        self._batch = batch
-        self._warn = warn
-        self._events: list[Event] = []
-        self._reported: list[tuple[str, float]] = []
+    device: Device
+    worker: Worker
+    inputs: Inputs
+    key: PipelineKey
+    profile: int
+    batch: int
+    warn: Callable[[str], None]
+    events: list[Event] = field(default_factory=list)
+    reported: list[tuple[str, float]] = field(default_factory=list)
 
     def whole_ms(self, run: int) -> float:
-        """Run as one graph, and return what it took from the first upload to the answers, but for the pixels."""
+        """Run as one graph; return the time from the first upload to the detections, without the pixels."""
         pipeline = self._upload(run)
         self._mark(0)
-        pipeline.launch(self._worker.stream, self._warn)
+        pipeline.launch(self.worker.stream, self.warn)
         self._mark(1)
-        self._device.synchronize(self._worker.stream)
-        return self._events[1].ms_since(self._events[0])
+        self.device.synchronize(self.worker.stream)
+        return self.events[1].ms_since(self.events[0])
 
     def in_steps(self, run: int) -> _Run:
         """Run step by step, with an event behind each."""
@@ -148,56 +140,56 @@ class _Runner:
         self._mark(0)
         pipeline = self._upload(run)
         self._mark(1)
-        found: list[tuple[Launched, tuple[tuple[str, float], ...]]] = []
+        launches: list[tuple[Launched, tuple[tuple[str, float], ...]]] = []
 
         def after(launched: Launched) -> None:
-            found.append((launched, tuple(self._reported)))
-            self._reported.clear()
-            self._mark(len(found) + 1)
+            launches.append((launched, tuple(self.reported)))
+            self.reported.clear()
+            self._mark(len(launches) + 1)
 
-        pipeline.launch_in_steps(self._worker.stream, after)
-        self._device.synchronize(self._worker.stream)
+        pipeline.launch_in_steps(self.worker.stream, after)
+        self.device.synchronize(self.worker.stream)
         steps = (
-            _Step(launched=launched, ms=self._events[i + 1].ms_since(self._events[i]), layers=layers)
-            for i, (launched, layers) in enumerate(found, 1)
+            _Step(launched=launched, ms=self.events[i + 1].ms_since(self.events[i]), layers=layers)
+            for i, (launched, layers) in enumerate(launches, 1)
         )
         return _Run(
             decode_ms=decode_ms,
-            pixels_ms=self._events[1].ms_since(self._events[0]),
+            pixels_ms=self.events[1].ms_since(self.events[0]),
             steps=tuple(steps),
             post_ms=self._post_ms(run, pipeline),
         )
 
     def report_layers(self) -> None:
         """Have TensorRT report layers from now on."""
-        self._upload(0).report_layers(lambda name, ms: self._reported.append((name, ms)))
+        self._upload(0).report_layers(lambda name, ms: self.reported.append((name, ms)))
 
     def close(self) -> None:
         """Release the events; the work must be done."""
         with ExitStack() as stack:
-            for event in self._events:
+            for event in self.events:
                 stack.callback(event.close)
 
     def _mark(self, index: int) -> None:
-        if index == len(self._events):
-            self._events.append(self._device.create_event())
-        self._events[index].record(self._worker.stream)
+        if index == len(self.events):
+            self.events.append(self.device.create_event())
+        self.events[index].record(self.worker.stream)
 
     def _upload(self, run: int) -> Pipeline:
-        placed = [self._inputs.placed[index] for index in self._inputs.batch(run, self._batch)]
-        return self._worker.upload(self._key, self._profile, placed, ())
+        placed = [self.inputs.placed[index] for index in self.inputs.batch(run, self.batch)]
+        return self.worker.upload(self.key, self.profile, placed, ())
 
     def _decode_ms(self, run: int) -> float:
         started = time.perf_counter()
-        for index in self._inputs.batch(run, self._batch) if self._inputs.files else ():
-            RGBImage.open(self._inputs.files[index])
+        for index in self.inputs.batch(run, self.batch) if self.inputs.files else ():
+            RGBImage.open(self.inputs.files[index])
         return (time.perf_counter() - started) * 1e3
 
     def _post_ms(self, run: int, pipeline: Pipeline) -> float:
         started = time.perf_counter()
-        for row, index in enumerate(self._inputs.batch(run, self._batch)):
+        for row, index in enumerate(self.inputs.batch(run, self.batch)):
             count = int(pipeline.outputs["num_detections"][row])
-            boxes_in_image(pipeline.outputs["boxes"][row, :count], self._inputs.placed[index])
+            boxes_in_image(pipeline.outputs["boxes"][row, :count], self.inputs.placed[index])
         return (time.perf_counter() - started) * 1e3
 
 
@@ -216,7 +208,7 @@ def _layers(plain: _Run, reported: _Run) -> list[LayerRun]:
 
 
 def _beyond_layers(plain: Sequence[_Run], reported: Sequence[_Run], *, has_files: bool) -> dict[StageName, list[float]]:
-    """Return the milliseconds by run of what is no layer."""
+    """Return the milliseconds by run of everything but layers."""
     more: dict[StageName, list[float]] = {
         "copies": [run.pixels_ms + _sum(run, "upload", "download") for run in plain],
         "preprocess": [_sum(run, "preprocess") for run in plain],
@@ -233,11 +225,9 @@ def _sum(run: _Run, *kinds: str) -> float:
     return sum(step.ms for step in run.steps if step.launched.kind in kinds)
 
 
-def _unique(names: Sequence[str]) -> list[str]:
+def _unique(names: Sequence[str]) -> Iterator[str]:
     """Number names that occur again: two engines, or one that runs a layer twice, may report the same."""
     seen: Counter[str] = Counter()
-    found = []
     for name in names:
         seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
-    return found
+        yield name if seen[name] == 1 else f"{name} #{seen[name]}"

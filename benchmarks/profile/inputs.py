@@ -1,4 +1,4 @@
-"""What a profile looks at: images that go on one canvas."""
+"""The images of a profile: those that go on one canvas."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from frcnn.benchmarks.candidates.images import Images
+from frcnn.benchmarks.report.formatting import size_text
 from frcnn.errors import ImageSizeError, UsageError
 from frcnn.runtime.images.canvases import Canvases
-from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import Placed, place
 from frcnn.spec import Size, TransformSpec
 
@@ -36,7 +36,7 @@ class Inputs:
         return [(run * size + offset) % len(self.placed) for offset in range(size)]
 
     def used(self, runs: int, size: int) -> tuple[str, ...]:
-        """Return the names of the images that so many runs look at."""
+        """Return the names of the images that so many runs detect in."""
         return tuple(item.image.name for item in self.placed[: runs * size])
 
 
@@ -46,56 +46,49 @@ def choose_inputs(
     """Choose the images that go on one canvas.
 
     Args:
-        images: those of a user, or those that frcnn brings along.
+        images: a user's, or those that frcnn brings along.
         transform: the model's preprocessing.
         canvases: those that the model takes.
-        canvas: (height, width); None: that of the first image. Those that frcnn brings along are resized to fill it;
-            a user's keep the size that the model gives them.
-        first: the canvas that the model names first, if it names any: for images that frcnn brings along and that fit
-            none.
+        canvas: (height, width); None: that of the first image. Images that frcnn brings along are resized to fill it; a
+            user's keep the size that the model gives them.
+        first: the first canvas of the model, if it lists any: for images that frcnn brings along and that fit none.
 
     Raises:
-        ImageSizeError: no canvas holds the first image, or the one that was given holds none.
-        UsageError: the model does not take the canvas that was given.
+        ImageSizeError: no canvas holds the first image, or the given one holds none.
+        UsageError: the model does not take the given canvas.
     """
-    if canvas is None and first is not None and not images.files:
-        canvas = None if _fits(images.images[0], transform, canvases) else first
-    wanted = place(images.images[0], transform, canvases).canvas if canvas is None else _checked(canvas, canvases)
-    fills = canvas is not None and not images.files
+    sizes = [transform.resized_size(*image.size) for image in images.images]
+    if canvas is None and not images.files and _canvas_of(sizes[0], canvases) is None:
+        canvas = first
+    chosen = place(images.images[0], transform, canvases).canvas if canvas is None else _checked(canvas, canvases)
     placed: list[Placed] = []
     files: list[Path] = []
     left_out: list[str] = []
-    for index, image in enumerate(images.images):
-        resized = wanted if fills else transform.resized_size(*image.size)
-        if not _goes_on(wanted, resized, canvases, is_given=canvas is not None):
+    for index, (image, size) in enumerate(zip(images.images, sizes, strict=True)):
+        resized = size if canvas is None or images.files else chosen
+        if canvas is None:
+            fits = _canvas_of(resized, canvases) == chosen
+        else:
+            fits = resized[0] <= chosen[0] and resized[1] <= chosen[1]
+        if fits:
+            placed.append(Placed(image=image, resized=resized, canvas=chosen))
+            files += images.files[index : index + 1]
+        else:
             left_out.append(image.name)
-            continue
-        placed.append(Placed(image=image, resized=resized, canvas=wanted))
-        files += images.files[index : index + 1]
     if not placed:
         raise ImageSizeError(
-            f"--size {_by(wanted)}: none of the {len(left_out)} image(s), resized, goes on that canvas",
+            f"--size {size_text(chosen)}: none of the {len(left_out)} image(s), resized, goes on that canvas",
             hint="leave --size out: the first image's canvas is taken then",
         )
-    return Inputs(canvas=wanted, placed=tuple(placed), files=tuple(files), left_out=tuple(left_out))
+    return Inputs(canvas=chosen, placed=tuple(placed), files=tuple(files), left_out=tuple(left_out))
 
 
-def _fits(image: RGBImage, transform: TransformSpec, canvases: Canvases) -> bool:
+def _canvas_of(resized: Size, canvases: Canvases) -> Size | None:
+    """Return the canvas that the model chooses for a resized image; None where none holds it."""
     try:
-        place(image, transform, canvases)
+        return canvases.canvas_of(resized, name="an image")
     except ImageSizeError:
-        return False
-    return True
-
-
-def _goes_on(canvas: Size, resized: Size, canvases: Canvases, *, is_given: bool) -> bool:
-    """Say whether a resized image goes on a canvas: any that holds it where it is given, else the model's choice."""
-    if is_given:
-        return resized[0] <= canvas[0] and resized[1] <= canvas[1]
-    try:
-        return canvases.canvas_of(resized, name="an image") == canvas
-    except ImageSizeError:
-        return False
+        return None
 
 
 def _checked(canvas: Size, canvases: Canvases) -> Size:
@@ -105,16 +98,12 @@ def _checked(canvas: Size, canvases: Canvases) -> Size:
         UsageError: it does not.
     """
     try:
-        taken = canvases.canvas_of(canvas, name=f"--size {_by(canvas)}")
+        taken = canvases.canvas_of(canvas, name=f"--size {size_text(canvas)}")
     except ImageSizeError as error:
         raise UsageError(error.message, hint=error.hint) from error
     if taken != canvas:
         raise UsageError(
-            f"--size: the model takes no canvas of {_by(canvas)} (height x width)",
-            hint=f"the smallest that holds it is {_by(taken)}",
+            f"--size: the model takes no canvas of {size_text(canvas)} (height x width)",
+            hint=f"the smallest that holds it is {size_text(taken)}",
         )
     return canvas
-
-
-def _by(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

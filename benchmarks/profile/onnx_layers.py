@@ -1,4 +1,4 @@
-"""The layers of a ``model.onnx`` as a benchmark run counts them: time by stage, and work for the roofline."""
+"""The layers of a ``model.onnx`` in a benchmark run: time by stage, and work for the roofline."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Layer:
     """A node of the graph, run once.
 
     Attributes:
-        stage: which part of the network it belongs to.
-        flops: multiplications and additions, of convolutions and matrix products; 0 for others.
-        bytes: its inputs, weights among them, and outputs, each once; 0 for what a compiler merges into a neighbour:
-            activations, sums, changes of shape and of type.
+        stage: the part of the network.
+        flops: multiplications and additions of convolutions and matrix products; 0 for others.
+        bytes: its inputs, weights among them, and outputs, each once; 0 for nodes that a compiler merges into a
+            neighbour: activations, sums, changes of shape and of type.
     """
 
     stage: StageName
@@ -58,22 +58,22 @@ def network_stage_ms(path: Path, feeds: Feeds, *, threads: int) -> dict[StageNam
         for _ in range(_REPEATS + 1):
             session.run(feeds)
         runs = session.finish()[1:]
-    return {stage: median(_stage_ms(run, stage) for run in runs) for stage in dict.fromkeys(_STAGES.values())}
+    stages = dict.fromkeys(_STAGES.values())
+    return {
+        stage: median(sum(layer.ms for layer in run if _STAGES[layer.stage] == stage) for run in runs)
+        for stage in stages
+    }
 
 
 def work_of_layers(path: Path, feeds: Feeds, *, threads: int) -> list[Layer]:
     """Count the work of every node with the shapes that a run has, in the graph as it was written.
 
-    Function bodies are inlined by ONNX Runtime, so RoI pooling and suppression are counted by what they touch there.
+    Function bodies are inlined by ONNX Runtime, so RoI pooling and NMS are counted by the tensors of their nodes.
     """
     with profiled_session(path, threads=threads, as_written=True) as session:
         session.run(feeds)
         (layers,) = session.finish()
     return [Layer(stage=_STAGES[ran.stage], flops=ran.flops or 0.0, bytes=_bytes(ran)) for ran in layers]
-
-
-def _stage_ms(run: list[RanLayer], stage: StageName) -> float:
-    return sum(layer.ms for layer in run if _STAGES[layer.stage] == stage)
 
 
 def _bytes(layer: RanLayer) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from statistics import median
 
 import numpy as np
@@ -23,7 +23,7 @@ from frcnn.runtime.model_files.artifact import OnnxArtifact
 
 __all__ = ["check_on_processor", "profile_onnx"]
 
-Say = Callable[[str, float], None]
+Report = Callable[[str, float], None]
 
 
 def check_on_processor(device: Device | None, provider: Provider | None) -> None:
@@ -42,7 +42,7 @@ def check_on_processor(device: Device | None, provider: Provider | None) -> None
 
 
 def profile_onnx(
-    artifact: OnnxArtifact, inputs: Inputs, *, batch: int, repeats: int, threads: int, report: Say
+    artifact: OnnxArtifact, inputs: Inputs, *, batch: int, repeats: int, threads: int, report: Report
 ) -> Measured:
     """Run a model once to warm up and then ``repeats`` times, with and without the profiler in turn.
 
@@ -52,7 +52,7 @@ def profile_onnx(
         batch: images at a time.
         repeats: measured runs.
         threads: of one operator.
-        report: is told what goes on and the share of all that is done.
+        report: called with the work going on and the share of all that is done.
 
     Raises:
         ArtifactError: ONNX Runtime cannot run it on the processor.
@@ -60,37 +60,36 @@ def profile_onnx(
     """
     plain = OnnxRuntimeBackend(artifact.path, threads=threads)
     clock = _Clock()
-    with profiled_session(artifact.path, threads=threads) as profiled:
+    with closing(plain), profiled_session(artifact.path, threads=threads) as profiled:
         for run in range(repeats + 1):
             report("profiling", run / (repeats + 1))
             _once(clock, artifact, plain, profiled, inputs, inputs.batch(max(run - 1, 0), batch))
-        runs = [[_layer(ran) for ran in layers] for layers in profiled.finish()]
-    plain.close()
+        runs = [[_layer(ran) for ran in layers] for layers in profiled.finish()][1:]
+    ms = {stage: times[1:] for stage, times in clock.ms.items()}
     between = [
-        max(0.0, whole - sum(layer.ms for layer in run)) for whole, run in zip(clock.ms["profiled"], runs, strict=True)
+        max(0.0, whole - sum(layer.ms for layer in run)) for whole, run in zip(ms["profiled"], runs, strict=True)
     ]
-    more: dict[StageName, list[float]] = {"preprocess": clock.ms["preprocess"], "post": clock.ms["post"]}
-    more |= {"decode": clock.ms["decode"]} if inputs.files else {}
+    more: dict[StageName, list[float]] = {"preprocess": ms["preprocess"], "post": ms["post"], "between layers": between}
     return Measured(
         device="cpu",
-        runs=runs[1:],
-        more={stage: times[1:] for stage, times in (more | {"between layers": between}).items()},
-        network_ms=median(clock.ms["plain"][1:]),
-        profiled_ms=median(clock.ms["profiled"][1:]),
+        runs=runs,
+        more=more | ({"decode": ms["decode"]} if inputs.files else {}),
+        network_ms=median(ms["plain"]),
+        profiled_ms=median(ms["profiled"]),
     )
 
 
 class _Clock:
-    """Collects milliseconds by what they were for."""
+    """Collects milliseconds by stage."""
 
     def __init__(self) -> None:
         self.ms: defaultdict[str, list[float]] = defaultdict(list)
 
     @contextmanager
-    def times(self, what: str) -> Iterator[None]:
+    def times(self, stage: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        self.ms[what].append((time.perf_counter() - started) * 1e3)
+        self.ms[stage].append((time.perf_counter() - started) * 1e3)
 
 
 def _once(
@@ -111,15 +110,15 @@ def _once(
         images = np.stack([item.pixels for item in prepared]) if len(prepared) > 1 else prepared[0].pixels[None]
     sizes = np.array([item.resized for item in prepared], np.int32)
     with clock.times("plain"):
-        answers = plain.run(images, sizes)
+        output = plain.run(images, sizes)
     with clock.times("profiled"):
         kind = np.float16 if artifact.manifest.precision == "fp16" else np.float32
         profiled.run({"images": images.astype(kind, copy=False), "image_sizes": sizes})
     with clock.times("post"):
-        for count, boxes, item in zip(answers.num_detections, answers.boxes, prepared, strict=True):
+        for count, boxes, item in zip(output.num_detections, output.boxes, prepared, strict=True):
             boxes_in_image(boxes[: int(count)], item)
 
 
 def _layer(ran: RanLayer) -> LayerRun:
-    flops = ran.flops
-    return LayerRun(name=ran.name, op=ran.op, stage=ran.stage, ms=ran.ms, gflop=None if flops is None else flops / 1e9)
+    gflop = None if ran.flops is None else ran.flops / 1e9
+    return LayerRun(name=ran.name, op=ran.op, stage=ran.stage, ms=ran.ms, gflop=gflop)

@@ -1,12 +1,13 @@
-"""Runs of a ``model.onnx`` as ONNX Runtime's own profiler saw them, layer by layer: times, shapes, work.
+"""Runs of a ``model.onnx`` in ONNX Runtime's own profiler, layer by layer: times, shapes, work.
 
-On a GPU that profiler times launches, not the work; so this is for the processor.
+On the processor only: on a GPU that profiler times launches, not the work.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,11 +38,11 @@ class RanLayer:
 
     Attributes:
         name: unique in the run, the same in every run of a session.
-        op: the operator; what was fused into it is told by the name, if at all.
-        stage: which part of the network it belongs to.
-        ms: how long it took.
-        inputs: what it read, weights among them where the session lists them.
-        outputs: what it wrote.
+        op: the operator; the name may tell what was fused into it.
+        stage: the part of the network.
+        ms: its time.
+        inputs: its inputs, weights among them where the session lists them.
+        outputs: its outputs.
     """
 
     name: str
@@ -58,7 +59,18 @@ class RanLayer:
         ONNX Runtime pads channels to its blocks of 8 or 16; what is computed for the padding counts. None for other
         operators, and where the weights are needed and not listed.
         """
-        return _flops(self.op.removeprefix("Fused"), [s for _, s in self.inputs], [s for _, s in self.outputs])
+        op = self.op.removeprefix("Fused")
+        shapes, out = [shape for _, shape in self.inputs], self.outputs[0][1] if self.outputs else ()
+        has_weights = len(shapes) > 1 and len(shapes[0]) == len(shapes[1]) >= 2
+        if op == "Conv" and has_weights:  # weights (out, in / groups, kernel height, kernel width)
+            return 2.0 * math.prod(out) * math.prod(shapes[1][1:])
+        if op == "ConvTranspose" and has_weights:  # weights (in, out / groups, kernel height, kernel width)
+            return 2.0 * math.prod(shapes[0]) * math.prod(shapes[1][1:])
+        if op == "MatMul":
+            return 2.0 * math.prod(out) * shapes[0][-1]
+        if op == "Gemm":  # (M, K) or (K, M) times the rest to (M, N): the inner length, transposed or not
+            return 2.0 * math.prod(out) * math.prod(shapes[0]) / out[0] if out[0] else 0.0
+        return None
 
 
 class ProfiledSession:
@@ -94,8 +106,7 @@ def profiled_session(path: Path, *, threads: int, as_written: bool = False) -> I
     Args:
         path: a ``model.onnx``.
         threads: of one operator.
-        as_written: run the graph as it stands in the file, and list all weights: fused and rearranged nodes hide what
-            a layer is made of.
+        as_written: run the nodes of the file, neither fused nor rearranged, and list all weights.
 
     Raises:
         ArtifactError: ONNX Runtime cannot load it.
@@ -136,38 +147,23 @@ def _start(event: Event) -> float:
 
 def _layers(kernels: Sequence[Event]) -> list[RanLayer]:
     names = [str(kernel["name"]).removesuffix(_KERNEL) for kernel in kernels]
-    repeated = {name for name in names if names.count(name) > 1}
-    layers = []
-    for kernel, name, stage in zip(kernels, names, stages_in_order(names), strict=True):
-        details = kernel["args"]
-        layers.append(
-            RanLayer(
-                name=f"{name} #{details['node_index']}" if name in repeated else name,
-                op=str(details["op_name"]),
-                stage=stage,
-                ms=float(kernel["dur"]) / 1e3,
-                inputs=_tensors(details.get("input_type_shape", ())),
-                outputs=_tensors(details.get("output_type_shape", ())),
-            )
+    counts = Counter(names)
+    return [
+        RanLayer(
+            name=name if counts[name] == 1 else f"{name} #{details['node_index']}",
+            op=str(details["op_name"]),
+            stage=stage,
+            ms=float(kernel["dur"]) / 1e3,
+            inputs=_tensors(details.get("input_type_shape", ())),
+            outputs=_tensors(details.get("output_type_shape", ())),
         )
-    return layers
+        for kernel, name, stage in zip(kernels, names, stages_in_order(names), strict=True)
+        for details in [kernel["args"]]
+    ]
 
 
 def _tensors(listed: Sequence[Mapping[str, Sequence[int]]]) -> tuple[Tensor, ...]:
     return tuple((kind, shape) for entry in listed for kind, shape in entry.items())
-
-
-def _flops(op: str, inputs: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> float | None:
-    has_weights = len(inputs) > 1 and len(inputs[0]) == len(inputs[1]) >= 2
-    if op == "Conv" and has_weights:  # weights (out, in / groups, kernel height, kernel width)
-        return 2.0 * math.prod(outputs[0]) * math.prod(inputs[1][1:])
-    if op == "ConvTranspose" and has_weights:  # weights (in, out / groups, kernel height, kernel width)
-        return 2.0 * math.prod(inputs[0]) * math.prod(inputs[1][1:])
-    if op == "MatMul":
-        return 2.0 * math.prod(outputs[0]) * inputs[0][-1]
-    if op == "Gemm":  # (M, K) or (K, M) times the rest to (M, N): the inner length, transposed or not
-        return 2.0 * math.prod(outputs[0]) * math.prod(inputs[0]) / outputs[0][0] if outputs[0][0] else 0.0
-    return None
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""``profile.json``: what each stage and each layer of a detection took, and how that was measured.
+"""``profile.json``: the time of each stage and each layer of a detection, and how it was measured.
 
 Times are milliseconds of one batch. Every number was measured in the run that wrote it; what was not is None.
 """
@@ -6,7 +6,7 @@ Times are milliseconds of one batch. Every number was measured in the run that w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Final, Literal, get_args
 
@@ -32,7 +32,7 @@ SCHEMA_VERSION: Final = 1
 HostStage = Literal["decode", "preprocess", "copies", "between layers"]
 StageName = HostStage | NetworkStage
 STAGES: Final[tuple[StageName, ...]] = ("decode", "copies", "preprocess", *NETWORK_STAGES, "between layers")
-"""In the order that data flows. ``copies`` are those between host and GPU; ``between layers`` is what the network took
+"""In the order that data flows. ``copies`` are those between host and GPU; ``between layers`` is the network's time
 beyond the sum of its layers."""
 assert set(STAGES) == {*get_args(HostStage), *NETWORK_STAGES}
 
@@ -43,8 +43,8 @@ class LayerRun(Record, frozen=True, kw_only=True):
     Attributes:
         name: unique in the network.
         op: its operator or kernel; empty where the runtime does not say.
-        stage: which part of a detection it is.
-        ms: how long it took.
+        stage: the part of a detection.
+        ms: its time.
         gflop: its multiplications and additions in 10^9; None where they are not known.
     """
 
@@ -56,12 +56,12 @@ class LayerRun(Record, frozen=True, kw_only=True):
 
 
 class Measured(Record, frozen=True, kw_only=True):
-    """What profiling a model file gives, run by run.
+    """The times of a model file, run by run.
 
     Attributes:
         device: what it ran on.
         runs: the layers of every run.
-        more: milliseconds by run of what is no layer, decoding for instance; added to the stage of that name.
+        more: milliseconds by run of what is no layer, such as decoding; added to the stage of that name.
         network_ms: see ``Profile``.
         profiled_ms: likewise.
     """
@@ -73,26 +73,17 @@ class Measured(Record, frozen=True, kw_only=True):
     profiled_ms: float
 
 
-class LayerTime(Record, frozen=True, kw_only=True):
-    """A layer over all runs.
+class LayerTime(LayerRun, frozen=True, kw_only=True):
+    """A layer over all runs: ``ms`` is the median, ``gflop`` counts convolutions and matrix products as they ran.
+
+    In ONNX Runtime and TensorRT a layer may be several nodes of the file, and channels may be padded.
 
     Attributes:
-        name: unique in the network; in ONNX Runtime and TensorRT a layer may be several nodes of the file.
-        op: its operator or kernel; empty where the runtime does not say.
-        stage: which part of a detection it is.
-        ms: the median.
         share: of a whole detection, 0 to 1.
-        gflop: multiplications and additions in 10^9, of convolutions and matrix products as they ran: what ONNX Runtime
-            computes for padded channels counts. None for others, and where the runtime does not tell the shapes.
-        gflop_per_s: the rate, or None.
+        gflop_per_s: the rate; None where the work is not known.
     """
 
-    name: str
-    op: str
-    stage: NetworkStage
-    ms: float
     share: float
-    gflop: float | None
     gflop_per_s: float | None
 
 
@@ -100,7 +91,7 @@ class StageTime(Record, frozen=True, kw_only=True):
     """A stage over all runs.
 
     Attributes:
-        name: which.
+        name: the stage.
         ms: the median of its runs' sums.
         share: of a whole detection, 0 to 1; all stages together have 1.
         layers: how many it has.
@@ -125,20 +116,20 @@ class Profile(Record, frozen=True, kw_only=True):
         model: the file.
         sha256: of the file.
         architecture: of the model.
-        runtime: what ran it: ``"onnxruntime"``, ``"tensorrt-rtx"`` or ``"tensorrt"``.
+        runtime: ``"onnxruntime"``, ``"tensorrt-rtx"`` or ``"tensorrt"``.
         device: what it ran on.
         precision: of the heavy layers.
         batch: images at a time; all times are of a batch.
         canvas: (height, width) in pixels.
-        source: where the images come from: ``"given"``, or a sentence that names those that frcnn brings along.
-        images: their names, those that were looked at.
+        source: of the images: ``"given"``, or a sentence that names those that frcnn brings along.
+        images: names of the images that were detected in.
         repeats: runs that were measured, after one that warmed up.
         total_ms: all stages together.
-        network_ms: what runs without a profiler took, the median: the network in ONNX Runtime, by the clock; in an
-            engine artifact everything from the upload of sizes to the download of answers, as one CUDA graph.
-        profiled_ms: the same with the profiler: what looking costs.
+        network_ms: the median of runs without a profiler: the network in ONNX Runtime, by the clock; in an engine
+            artifact everything from the upload of sizes to the download of detections, as one CUDA graph.
+        profiled_ms: the same with the profiler.
         stages: in the order that data flows.
-        layers: all of them, the slowest first.
+        layers: the slowest first.
     """
 
     schema_version: int
@@ -169,20 +160,22 @@ def stage_times(runs: Sequence[Sequence[LayerRun]], more: Mapping[StageName, Seq
             by_stage.setdefault(layer.stage, [0.0] * len(runs))[index] += layer.ms
     medians = {stage: median(by_stage[stage]) for stage in STAGES if stage in by_stage}
     total = sum(medians.values()) or 1.0
-    found = []
+    stages = []
     for stage, ms in medians.items():
-        gflop = _median(_sum(layer.gflop for layer in run if layer.stage == stage) for run in runs)
-        found.append(
+        layers = [[layer for layer in run if layer.stage == stage] for run in runs]
+        known = [[layer.gflop for layer in run if layer.gflop is not None] for run in layers]
+        gflop = median(sum(work) for work in known if work) if any(known) else None
+        stages.append(
             StageTime(
                 name=stage,
                 ms=ms,
                 share=ms / total,
-                layers=max(sum(layer.stage == stage for layer in run) for run in runs),
+                layers=max(map(len, layers)),
                 gflop=gflop,
                 gflop_per_s=_rate(gflop, ms),
             )
         )
-    return found
+    return stages
 
 
 def layer_times(runs: Sequence[Sequence[LayerRun]], *, total_ms: float) -> list[LayerTime]:
@@ -196,33 +189,23 @@ def layer_times(runs: Sequence[Sequence[LayerRun]], *, total_ms: float) -> list[
     for run in runs:
         for layer in run:
             by_name[layer.name].append(layer)
-    found = []
-    for name, of_runs in by_name.items():
-        times = [layer.ms for layer in of_runs]
-        ms = median(times + [0.0] * (len(runs) - len(times)))
-        gflop = _median(layer.gflop for layer in of_runs)
-        found.append(
+    layers = []
+    for name, same in by_name.items():
+        ms = median([layer.ms for layer in same] + [0.0] * (len(runs) - len(same)))
+        known = [layer.gflop for layer in same if layer.gflop is not None]
+        gflop = median(known) if known else None
+        layers.append(
             LayerTime(
                 name=name,
-                op=of_runs[0].op,
-                stage=of_runs[0].stage,
+                op=same[0].op,
+                stage=same[0].stage,
                 ms=ms,
-                share=ms / total_ms if total_ms else 0.0,
                 gflop=gflop,
+                share=ms / total_ms if total_ms else 0.0,
                 gflop_per_s=_rate(gflop, ms),
             )
         )
-    return sorted(found, key=lambda layer: (-layer.ms, layer.name))
-
-
-def _sum(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
+    return sorted(layers, key=lambda layer: (-layer.ms, layer.name))
 
 
 def _rate(gflop: float | None, ms: float) -> float | None:

@@ -10,12 +10,7 @@ __all__ = ["cost_of_looking", "show_profile"]
 
 
 def show_profile(profile: Profile, *, top: int) -> None:
-    """Print stages, the slowest layers, and what looking cost.
-
-    Args:
-        profile: what was measured.
-        top: how many layers.
-    """
+    """Print the stages, the ``top`` slowest layers, and the profiler's overhead."""
     what = f"{profile.architecture}, {profile.precision}, canvas {size_text(profile.canvas)}, batch {profile.batch}"
     say(f"{what}; medians of {profile.repeats} runs, {profile.runtime} on {profile.device}")
     columns = ("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s")
@@ -28,7 +23,7 @@ def show_profile(profile: Profile, *, top: int) -> None:
 
 
 def cost_of_looking(profile: Profile) -> str:
-    """Say what the profiler itself costs, in all and by layer: small layers look larger than they are by so much."""
+    """Return a sentence on the profiler's overhead, in all and by layer: small layers look that much larger."""
     more = profile.profiled_ms - profile.network_ms
     a_layer = f", {1e3 * more / len(profile.layers):.1f} us a layer" if profile.layers else ""
     return (
@@ -38,14 +33,12 @@ def cost_of_looking(profile: Profile) -> str:
 
 
 def _stage_cells(stage: StageTime) -> tuple[str, ...]:
-    layers = str(stage.layers) if stage.layers else ""
-    return stage.name, ms(stage.ms), percent(stage.share), layers, *_work(stage.gflop, stage.gflop_per_s)
+    return stage.name, ms(stage.ms), percent(stage.share), str(stage.layers or ""), *_work(stage)
 
 
 def _layer_cells(layer: LayerTime) -> tuple[str, ...]:
-    work = _work(layer.gflop, layer.gflop_per_s)
-    return layer.name, layer.op, layer.stage, ms(layer.ms), percent(layer.share), *work
+    return layer.name, layer.op, layer.stage, ms(layer.ms), percent(layer.share), *_work(layer)
 
 
-def _work(gflop: float | None, rate: float | None) -> tuple[str, str]:
-    return "" if gflop is None else number(gflop), "" if rate is None else number(rate)
+def _work(item: StageTime | LayerTime) -> list[str]:
+    return ["" if value is None else number(value) for value in (item.gflop, item.gflop_per_s)]
