@@ -1,4 +1,4 @@
-"""How far float32 detections are from exact ones: eager torchvision in float64 is the truth.
+"""The distance of float32 detections from the reference, eager torchvision in float64.
 
 Two correct float32 programs differ by rounding, and a detector amplifies that: the last bit may decide what NMS keeps.
 So an artifact on random weights is not held to a fixed distance from eager float32 but to a multiple of the distance
@@ -28,7 +28,7 @@ _MARGIN = 1e-3
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
-    """The distance of detections from the truth.
+    """The distance of detections from the reference.
 
     Attributes:
         pairs: detections that have a partner of their label.
@@ -69,7 +69,7 @@ def network_detections(
     """
     fix_pooler_scales(model, spec)
     dtype = next(model.parameters()).dtype
-    found = run_network(model, images.to(dtype), sizes)
+    results = run_network(model, images.to(dtype), sizes)
     return [
         Detections(
             boxes=result["boxes"].float().numpy(),
@@ -77,7 +77,7 @@ def network_detections(
             labels=result["labels"].numpy(),
             image_size=size,
         )
-        for result, size in zip(found, sizes, strict=True)
+        for result, size in zip(results, sizes, strict=True)
     ]
 
 
@@ -89,43 +89,43 @@ def session_detections(session: Any, images: Tensor, sizes: Sequence[Size]) -> l
         images: (N, 3, H, W) float32, normalised and padded.
         sizes: (height, width) of each resized image.
     """
-    feeds = {"images": images.numpy(), "image_sizes": np.array(sizes, np.int32)}
-    counts, boxes, scores, labels = session.run(None, feeds)
+    outputs = session.run(None, {"images": images.numpy(), "image_sizes": np.array(sizes, np.int32)})
     return [
-        Detections(
-            boxes=boxes[i, :count], scores=scores[i, :count], labels=labels[i, :count].astype(np.int64), image_size=size
-        )
-        for i, (count, size) in enumerate(zip(counts, sizes, strict=True))
+        Detections(boxes=boxes[:count], scores=scores[:count], labels=labels[:count], image_size=size)
+        for count, boxes, scores, labels, size in zip(*outputs, sizes, strict=True)
     ]
 
 
-def noise_between(truth: Iterable[Detections], found: Iterable[Detections], spec: ModelSpec) -> Noise:
-    """Measure the distance of detections from the truth, images in the same order."""
-    boxes, scores = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
-    lost, looked_at, pairs = 0, 0, 0
-    for exact, own in zip(truth, found, strict=True):
-        full = min(len(exact), len(own)) >= spec.roi_heads.detections_per_img
-        lowest = max(float(side.scores.min(initial=1.0)) for side in (exact, own)) if full else 0.0
+def noise_between(reference: Iterable[Detections], detections: Iterable[Detections], spec: ModelSpec) -> Noise:
+    """Measure the distance of detections from the reference, images in the same order."""
+    box_errors, score_errors = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+    unmatched, counted = 0, 0
+    for sides in zip(reference, detections, strict=True):
+        is_full = min(map(len, sides)) >= spec.roi_heads.detections_per_img
+        lowest = max(float(side.scores.min(initial=1.0)) for side in sides) if is_full else 0.0
         cutoff = max(spec.roi_heads.score_thresh, lowest) + _MARGIN
-        matches = match(exact, own)
-        e, a = matches.pairs[:, 0], matches.pairs[:, 1]
-        same = exact.labels[e] == own.labels[a]
-        boxes.append(np.abs(exact.boxes[e[same]] - own.boxes[a[same]]).ravel())
-        scores.append(np.abs(exact.scores[e[same]] - own.scores[a[same]]))
-        clear_exact, clear_own = exact.scores > cutoff, own.scores > cutoff
-        with_partner_e, with_partner_a = np.zeros(len(exact), bool), np.zeros(len(own), bool)
-        with_partner_e[e[same]] = with_partner_a[a[same]] = True
-        lost += int((clear_exact & ~with_partner_e).sum() + (clear_own & ~with_partner_a).sum())
-        looked_at += int(clear_exact.sum() + clear_own.sum())
-        pairs += int(same.sum())
-    all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
+        pairs = match(*sides).pairs
+        a, b = (
+            Detections(
+                boxes=side.boxes[rows], scores=side.scores[rows], labels=side.labels[rows], image_size=side.image_size
+            )
+            for side, rows in zip(sides, pairs.T, strict=True)
+        )
+        same = a.labels == b.labels
+        box_errors.append(np.abs(a.boxes - b.boxes)[same].ravel())
+        score_errors.append(np.abs(a.scores - b.scores)[same])
+        for side, rows in zip(sides, pairs[same].T, strict=True):
+            is_clear = side.scores > cutoff
+            counted += int(is_clear.sum())
+            unmatched += int(np.delete(is_clear, rows).sum())
+    boxes, scores = np.concatenate(box_errors), np.concatenate(score_errors)
     return Noise(
-        pairs=pairs,
-        unmatched=lost / max(1, looked_at),
-        box_px_rms=_rms(all_boxes),
-        box_px_max=float(all_boxes.max(initial=0.0)),
-        score_rms=_rms(all_scores),
-        score_max=float(all_scores.max(initial=0.0)),
+        pairs=len(scores),
+        unmatched=unmatched / max(1, counted),
+        box_px_rms=_rms(boxes),
+        box_px_max=float(boxes.max(initial=0.0)),
+        score_rms=_rms(scores),
+        score_max=float(scores.max(initial=0.0)),
     )
 
 

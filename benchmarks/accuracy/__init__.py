@@ -7,7 +7,6 @@ Out: AP per class and size, and images with errors drawn.
 __all__ = [
     "class_map",
     "coco_annotations",
-    "collecting",
     "drawing",
     "ground_truth",
     "images",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from frcnn.benchmarks.accuracy.collecting import DetectedImage
+from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.benchmarks.parity.matching import match
 from frcnn.errors import OutputError
 from frcnn.files import replacing, writable_folder

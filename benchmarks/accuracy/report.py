@@ -9,8 +9,8 @@ from importlib import metadata
 from typing import Any, Final
 
 from frcnn.benchmarks.accuracy.class_map import ClassMap
-from frcnn.benchmarks.accuracy.collecting import Collected
 from frcnn.benchmarks.accuracy.ground_truth import GroundTruth
+from frcnn.benchmarks.accuracy.images import Collected
 from frcnn.benchmarks.accuracy.scoring import Measures, Scores, difference, score
 from frcnn.console import show_table
 

@@ -1,4 +1,4 @@
-"""torchvision's own model as a detector on a canvas of our choice: what everything is compared with."""
+"""torchvision's own model as a detector on a given canvas: the reference of every comparison."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EagerDetector:
 
     @torch.inference_mode()
     def detect(self, image: RGBImage, canvas: Size) -> Detections:
-        """Detect in an image padded to a canvas, as the artifact under comparison pads it.
+        """Detect in an image padded onto a canvas, as the artifact under comparison pads it.
 
         Args:
             image: any decoded image.
@@ -45,22 +45,20 @@ class EagerDetector:
             ImageError: torchvision cannot resize the image.
         """
         transform = self.model.transform
-        device = next(self.model.parameters()).device
+        pixels = to_tensor(image).to(next(self.model.parameters()).device)
         try:
-            resized, _ = transform.resize(transform.normalize(to_tensor(image).to(device)), None)
+            resized, _ = transform.resize(transform.normalize(pixels), None)
         except RuntimeError as error:  # the short side of a very long image becomes 0 pixels
             raise ImageError(f"{image.name}: torchvision cannot resize it: {error}") from error
         size = (int(resized.shape[1]), int(resized.shape[2]))
         padded = resized.new_zeros(1, 3, *canvas)
         padded[0, :, : size[0], : size[1]] = resized
-
-        found = run_network(self.model, padded, [size])
-        (result,) = transform.postprocess(found, [size], [image.size])
+        (result,) = transform.postprocess(run_network(self.model, padded, [size]), [size], [image.size])
         return to_detections(result, image, self.spec)
 
 
 def run_network(model: GeneralizedRCNN, images: Tensor, sizes: Sequence[Size]) -> list[dict[str, Tensor]]:
-    """Run what torchvision runs between its transform and its postprocessing.
+    """Run torchvision between its transform and its postprocessing.
 
     Args:
         model: in eval mode.
@@ -73,8 +71,8 @@ def run_network(model: GeneralizedRCNN, images: Tensor, sizes: Sequence[Size]) -
     maps = model.backbone(images)
     features = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
     proposals, _ = model.rpn(ImageList(images, list(sizes)), features)
-    found: list[dict[str, Tensor]] = model.roi_heads(features, proposals, list(sizes))[0]
-    return found
+    detections: list[dict[str, Tensor]] = model.roi_heads(features, proposals, list(sizes))[0]
+    return detections
 
 
 def to_detections(result: dict[str, Tensor], image: RGBImage, spec: ModelSpec) -> Detections:

@@ -35,9 +35,8 @@ from frcnn.runtime.commands.run_options import add_run_options
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.accuracy.class_map import ClassMap
-    from frcnn.benchmarks.accuracy.collecting import Eager
     from frcnn.benchmarks.accuracy.ground_truth import GroundTruth
-    from frcnn.benchmarks.accuracy.images import Skipped
+    from frcnn.benchmarks.accuracy.images import Eager, Skipped
     from frcnn.benchmarks.accuracy.report import Evaluation
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
     from frcnn.runtime.model_files.artifact import Artifact
@@ -101,8 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 where images were skipped or the limit is passed."""
     from frcnn.benchmarks.accuracy.class_map import map_classes
-    from frcnn.benchmarks.accuracy.collecting import collect
-    from frcnn.benchmarks.accuracy.images import find_images
+    from frcnn.benchmarks.accuracy.images import collect, find_images
     from frcnn.benchmarks.accuracy.report import evaluate
     from frcnn.benchmarks.candidates.artifacts import load_options, model_manifest
     from frcnn.runtime import Detector

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frcnn.benchmarks.accuracy.collecting import DetectedImage
 from frcnn.benchmarks.accuracy.drawing import draw_pair, find_differences, write_pairs
 from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage
+from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.errors import OutputError
 from frcnn.runtime import Detections
 

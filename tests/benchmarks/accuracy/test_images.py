@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 from support.engine_files import source_manifest
 
-from frcnn.benchmarks.accuracy.collecting import collect
 from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, GroundTruth
-from frcnn.benchmarks.accuracy.images import find_images
+from frcnn.benchmarks.accuracy.images import collect, find_images
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
