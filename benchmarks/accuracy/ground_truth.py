@@ -15,7 +15,7 @@ from frcnn.spec import Size
 __all__ = ["AnnotatedImage", "Annotation", "Coordinate", "GroundTruth", "Length", "names_shown", "reading"]
 
 MAX_PX: Final = 1e9
-"""Numbers beyond it, and NaN, are refused: nobody can compute areas of them."""
+"""Numbers beyond it, and NaN, are refused: areas would overflow."""
 Coordinate = Annotated[float, msgspec.Meta(ge=-MAX_PX, le=MAX_PX)]
 Length = Annotated[float, msgspec.Meta(ge=0, le=MAX_PX)]
 

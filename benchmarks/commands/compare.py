@@ -1,6 +1,6 @@
-"""Check that a model detects what its checkpoint does in eager torchvision.
+"""Check that a model detects the same objects as its checkpoint in eager torchvision.
 
-Both take the same images on the same canvas; detections are paired by overlap. The exit code is 0 when they agree,
+Both detect in the same images on the same canvas; detections are paired by overlap. The exit code is 0 when they agree,
 1 when they do not or when an image was skipped. Without limits on the command line these hold for trained weights:
 
   fp32                   boxes within 0.01 px, scores within 1e-4, the same labels, nothing missing

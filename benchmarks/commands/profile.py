@@ -1,8 +1,8 @@
 """Measure where the time of a model goes: by stage, from decoding to boxes, and by layer.
 
 A model.onnx is run on the processor with ONNX Runtime's own profiler; a model.frcnn on the GPU, with CUDA events
-between its steps and the layers that TensorRT reports. What the profiler itself costs is measured, too.
-Without --images, images that frcnn brings along are taken; what depends on how much is found differs on yours.
+between its steps and the layers that TensorRT reports. The profiler itself takes time, which is measured and printed.
+Without --images, bundled images are used; times that depend on the number of objects differ on yours.
 
 The exit code is 1 where an image could not be read (it is named).
 

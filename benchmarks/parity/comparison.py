@@ -34,8 +34,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         box_px: largest difference of a box coordinate in pixels of the image (``exact``).
         score: largest difference of scores (``exact``).
         iou: a pair below it has moved (``overlap``).
-        moved: largest share of pairs that may have moved (``overlap``): of two boxes of one object with all but the
-            same score, rounding decides which suppresses the other.
+        moved: largest share of pairs that may have moved (``overlap``): of two boxes of one object with nearly the
+            same score, rounding decides which NMS keeps.
         margin: a detection without a partner counts where its score is more than this above the cut-off: the model's
             score threshold, or the lowest score of a full list.
         unmatched: largest share of the detections above the margin without a partner or with another label.

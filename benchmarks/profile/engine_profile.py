@@ -42,7 +42,7 @@ def profile_engine(
     report: Report,
     warn: Callable[[str], None],
 ) -> Measured:
-    """Run an artifact ``repeats`` times in each way; the caller closes device and engines.
+    """Run an artifact ``repeats`` times in each of the three ways; the caller closes device and engines.
 
     Args:
         manifest: the artifact's.

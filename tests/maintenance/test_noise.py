@@ -24,13 +24,13 @@ def spec(exports):
     return exports.spec("resnet18_fpn_max")  # score threshold 0.2, 20 detections
 
 
-def test_no_distance(spec):
+def test_equal_detections_have_no_distance(spec):
     noise = noise_between([make()], [make()], spec)
     assert (noise.pairs, noise.unmatched) == (4, 0)
     assert (noise.box_px_rms, noise.box_px_max, noise.score_rms, noise.score_max) == (0, 0, 0, 0)
 
 
-def test_root_mean_square_and_largest(spec):
+def test_root_mean_square_and_maximum_are_measured(spec):
     boxes = BOXES.copy()
     boxes[0, 0] += 3
     boxes[1, 3] -= 4
@@ -49,12 +49,12 @@ def test_a_missing_and_a_relabelled_detection_are_unmatched(spec):
     assert (relabelled.pairs, relabelled.unmatched) == (3, pytest.approx(2 / 8))
 
 
-def test_a_detection_at_the_cut_off_is_not_looked_at(spec):
+def test_a_detection_at_the_cut_off_does_not_count(spec):
     extra = make(np.concatenate([BOXES, [[1, 1, 9, 9]]]), (0.9, 0.8, 0.7, 0.6, 0.2005), (1, 1, 1, 1, 1))
     assert noise_between([make()], [extra], spec).unmatched == 0
 
 
-def test_images_are_taken_together_and_must_be_as_many(spec):
+def test_images_are_pooled_and_must_be_equally_many(spec):
     boxes = BOXES + np.float32(1)
     noise = noise_between([make(), make()], [make(), make(boxes)], spec)
     assert noise.pairs == 8

@@ -28,7 +28,7 @@ def refused(model: ModelSpec, of: GroundTruth, *pairs: str, **options: bool) -> 
     return caught.value
 
 
-def test_names_are_paired_whatever_their_ids_and_case():
+def test_classes_are_paired_by_name_in_any_case_whatever_the_ids():
     found = map_classes(NAMED, truth({40: "Dog", 2: "cat"}))
     assert found.categories == {1: 2, 2: 40}
     assert (found.left_out, found.unused) == ((), (3,))
@@ -41,7 +41,7 @@ def test_without_names_numbers_are_paired_with_their_gaps():
     assert 12 in found.unused and 90 not in found.unused
 
 
-def test_categories_that_are_no_class_are_listed():
+def test_the_error_lists_categories_that_are_no_class():
     error = refused(NAMED, truth({1: "cat", 5: "bus", 6: "train", 7: "truck"}, 1, 5, 7))
     assert error.message.startswith(
         "set.json: 2 categories are no class of the model: 5 'bus', 7 'truck'; the model's 3"
@@ -52,7 +52,7 @@ def test_categories_that_are_no_class_are_listed():
     assert "91 'hair brush', 0 'zero'; the model has classes 1 to 90, without names" in error.message
 
 
-def test_they_may_be_left_out_but_not_all():
+def test_unmapped_categories_may_be_left_out_but_not_all():
     found = map_classes(NAMED, truth({1: "cat", 5: "bus"}), allow_unmapped=True)
     assert (found.categories, found.left_out) == ({1: 1}, (5,))
     error = refused(NAMED, truth({5: "bus"}), allow_unmapped=True)
@@ -64,12 +64,12 @@ def test_a_category_without_objects_need_not_be_a_class():
 
 
 @pytest.mark.parametrize("pair", ["Teddy Bear=plush toy", "3=plush toy", "teddy bear=8", " 3 = 8 "])
-def test_pairs_by_name_or_number(pair):
+def test_a_pair_is_of_names_or_numbers(pair):
     found = map_classes(NAMED, truth({1: "cat", 2: "dog", 8: "plush toy"}), [pair])
     assert found.categories == {1: 1, 2: 2, 3: 8}
 
 
-def test_a_pair_takes_the_place_of_the_usual_one():
+def test_a_pair_of_the_user_takes_precedence():
     found = map_classes(BARE, truth({1: "person", 2: "bicycle"}), ["1=2", "2=1"])
     assert found.categories == {1: 2, 2: 1}
 
@@ -79,7 +79,7 @@ def test_two_classes_may_be_one_category():
     assert found.categories == {1: 3, 2: 3}
 
 
-def test_voc_has_names_only():
+def test_voc_categories_are_paired_by_name_only():
     voc = truth({1: "cat", 2: "dog"}, has_ids=False)
     assert map_classes(NAMED, voc).categories == {1: 1, 2: 2}
     error = refused(BARE, voc)
@@ -98,11 +98,11 @@ def test_voc_has_names_only():
         (["cat=cat", "1=dog"], "--map 1=dog: '1' is paired twice"),
     ],
 )
-def test_pairs_that_make_no_sense(pairs, message):
+def test_malformed_pairs_are_refused(pairs, message):
     assert refused(NAMED, truth({1: "cat", 2: "dog"}), *pairs).message == message
 
 
-def test_a_name_that_two_categories_have():
+def test_ambiguous_category_names_are_refused():
     both = truth({1: "cat", 2: "Cat"})
     assert "2 categories are called 'cat': 1, 2" in refused(NAMED, both).message
     assert "more than one category" in refused(BARE, both, "1=cat").message

@@ -40,7 +40,7 @@ def changed(part: str, index: int, **values: Any) -> dict[str, Any]:
     return document
 
 
-def test_images_objects_and_categories(written):
+def test_coco_images_annotations_and_categories_are_read(written):
     truth = read_coco(written())
     assert truth.categories == {3: "cat", 90: "toothbrush"}
     assert truth.has_ids
@@ -54,7 +54,7 @@ def test_images_objects_and_categories(written):
     assert truth.used_categories(with_crowds=False) == {3}
 
 
-def test_ids_of_images_may_be_names(written):
+def test_image_ids_may_be_text(written):
     document = changed("images", 0, id="a")
     for annotation in document["annotations"]:
         annotation["image_id"] = "a"
@@ -78,13 +78,13 @@ def test_ids_of_images_may_be_names(written):
         (changed("categories", 1, id="3"), "Expected `int`, got `str` - at `$.categories[1].id`"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(document, message, written):
+def test_invalid_coco_is_refused_in_one_line(document, message, written):
     with pytest.raises(UsageError) as caught:
         read_coco(written(document))
     assert message in caught.value.message
     assert "instances.json" in caught.value.message and "\n" not in caught.value.message
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(UsageError, match=r"cannot read .*none.json: No such file"):
         read_coco(tmp_path / "none.json")

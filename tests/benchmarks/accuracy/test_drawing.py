@@ -56,32 +56,32 @@ def test_equal_detections_do_not_differ():
 
 
 @pytest.mark.slow
-def test_a_detection_that_only_one_side_has():
+def test_a_detection_of_one_side_only_is_drawn_as_such():
     assert halves(found(CAT), found(CAT, ELSEWHERE)) == ({SAME}, {SAME, ALONE})
     assert halves(found(CAT, ELSEWHERE), found(CAT)) == ({SAME, ALONE}, {SAME})
 
 
 @pytest.mark.slow
-def test_another_label_and_a_moved_box():
+def test_another_label_and_a_moved_box_have_their_colours():
     assert halves(found(CAT), found((BOX, 0.9, 2))) == ({RELABELLED}, {RELABELLED})
     assert halves(found(CAT), found(((40, 40, 200, 230), 0.9, 1))) == ({MOVED}, {MOVED})
 
 
 @pytest.mark.slow
-def test_what_scores_little_does_not_count_but_may_be_a_partner():
+def test_a_low_score_does_not_count_but_may_be_a_partner():
     weak = (ELSEWHERE[0], 0.2, 1)
     assert find_differences([detected(found(CAT), found(CAT, weak))], min_score=0.3) == []
     assert halves(found(CAT, weak), found((BOX, 0.9, 2), ELSEWHERE)) == ({SAME, RELABELLED}, {SAME, RELABELLED})
     assert halves(found(CAT), found(CAT, weak), min_score=0.1) == ({SAME}, {SAME, ALONE})
 
 
-def test_the_surest_difference_comes_first():
+def test_the_highest_scoring_difference_comes_first():
     images = [detected(found(), found((BOX, score, 1)), f"{score}.png") for score in (0.4, 0.95, 0.6, 0.1)]
     assert [item.file.name for item in find_differences(images, min_score=0.3)] == ["0.95.png", "0.6.png", "0.4.png"]
 
 
 @pytest.mark.parametrize("width", [40, 150, 900])
-def test_images_of_any_size(width):
+def test_pairs_of_any_image_size_are_drawn(width):
     few = found(((2, 2, 30, 30), 0.9, 1))
     (item,) = find_differences([detected(few, found())], min_score=0.3)
     drawn = draw_pair(item, np.full((60, width, 3), 128, np.uint8), titles=TITLES)

@@ -63,7 +63,7 @@ def truth(*names: str, size: tuple[int, int] | None = (64, 64)) -> GroundTruth:
     return GroundTruth(source="set.json", categories={1: "cat"}, images=images)
 
 
-def test_all_images_in_the_order_of_the_annotations(detector, network, tmp_path):
+def test_detections_keep_the_order_of_the_annotations(detector, network, tmp_path):
     folder = saved(tmp_path / "p", "c.png", "a.png", "deep/b.png", "other.png")
     files, missing = find_images(truth("c.png", "deep/b.png", "a.png"), folder)
     found = collect(detector, files, batch_size=2)
@@ -73,7 +73,7 @@ def test_all_images_in_the_order_of_the_annotations(detector, network, tmp_path)
     assert {image.eager for image in found.images} == {None}
 
 
-def test_unusable_images_are_named_and_the_others_stay_with_their_annotations(detector, tmp_path):
+def test_unusable_images_are_skipped_and_the_others_keep_their_annotations(detector, tmp_path):
     folder = saved(tmp_path / "p", "a.png", "b.png", "e.png")
     (folder / "b.png").write_bytes(b"no image")
     saved(folder, "c.png", size=(64, 60))
@@ -92,7 +92,7 @@ def test_unusable_images_are_named_and_the_others_stay_with_their_annotations(de
     assert "fits none of the model's canvases" in found.skipped["d.png"]
 
 
-def test_an_image_that_exif_turns_says_so(detector, tmp_path):
+def test_a_size_turned_by_exif_is_reported(detector, tmp_path):
     folder = tmp_path / "p"
     folder.mkdir()
     exif = Image.Exif()
@@ -102,7 +102,7 @@ def test_an_image_that_exif_turns_says_so(detector, tmp_path):
     assert "EXIF orientation turns it" in found.skipped["a.jpg"]
 
 
-def test_eager_sees_the_very_image_and_leaves_out_for_both(detector, tmp_path):
+def test_an_image_that_eager_cannot_use_is_skipped_for_both(detector, tmp_path):
     folder = saved(tmp_path / "p", "a.png", "b.png")
     seen = []
 
@@ -119,7 +119,7 @@ def test_eager_sees_the_very_image_and_leaves_out_for_both(detector, tmp_path):
     assert {image.pixels.shape for image in seen} == {(64, 64, 3)}
 
 
-def test_an_interruption_keeps_what_was_found(detector, tmp_path):
+def test_an_interruption_keeps_the_detections(detector, tmp_path):
     names = [f"{i}.png" for i in range(6)]
     folder = saved(tmp_path / "p", *names)
 
@@ -146,7 +146,7 @@ def test_missing_images_are_named_and_may_be_left_out(tmp_path):
     assert list(missing) == names[1:]
 
 
-def test_annotations_of_another_set(tmp_path):
+def test_images_of_another_set_are_refused(tmp_path):
     folder = saved(tmp_path / "p", "x.png")
     with pytest.raises(UsageError) as caught:
         find_images(truth("a.png", "b.png"), folder, allow_missing=True)
@@ -154,13 +154,13 @@ def test_annotations_of_another_set(tmp_path):
     assert (caught.value.message, caught.value.hint) == (message, "check that annotations and images are of one set")
 
 
-def test_a_folder_too_deep(tmp_path):
+def test_a_folder_too_deep_is_refused_with_the_right_one(tmp_path):
     folder = saved(tmp_path / "val", "a.png")
     with pytest.raises(UsageError) as caught:
         find_images(truth("val/a.png"), folder)
     assert caught.value.hint == "file names are relative to --images: for val/a.png give the folder that has val in it"
 
 
-def test_no_folder(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is no folder"):
         find_images(truth("a.png"), tmp_path / "none")

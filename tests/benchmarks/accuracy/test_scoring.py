@@ -38,7 +38,7 @@ def scored(
     return scores.overall, scores.per_class
 
 
-def test_the_very_boxes_are_worth_1():
+def test_identical_boxes_score_1():
     images = [truth(thing(0, 0, 20, 20), thing(50, 50, 60, 60, DOG)), truth(thing(10, 10, 200, 100))]
     detections = [found((0, 0, 20, 20, 0.9, 1), (50, 50, 60, 60, 0.3, 2)), found((10, 10, 200, 100, 0.6, 1))]
     overall, per_class = scored(images, detections)
@@ -62,7 +62,7 @@ def test_a_shifted_box_counts_up_to_its_iou(shift, iou):
     assert overall["AR100"] == pytest.approx(reached / 10)
 
 
-def test_a_false_alarm_between_two_hits():
+def test_a_false_positive_between_two_hits_lowers_precision():
     """Precision is 1 up to a recall of 0.5, 2/3 beyond: 51 of COCO's 101 recalls at 1, 50 at 2/3."""
     images = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50))]
     overall, _ = scored(images, [found((0, 0, 50, 50, 0.9, 1), (300, 300, 50, 50, 0.8, 1), (100, 0, 50, 50, 0.7, 1))])
@@ -71,19 +71,19 @@ def test_a_false_alarm_between_two_hits():
     assert overall["AR10"] == 1.0
 
 
-def test_a_class_that_is_never_found_is_worth_0_and_the_mean_is_over_classes():
+def test_a_class_never_detected_scores_0_and_the_mean_is_over_classes():
     images = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50, DOG))]
     overall, per_class = scored(images, [found((0, 0, 50, 50, 0.9, 1))])
     assert (per_class[CAT]["AP"], per_class[DOG]["AP"], overall["AP"]) == (1.0, 0.0, 0.5)
 
 
-def test_a_class_without_objects_has_no_say():
+def test_a_class_without_objects_is_left_out_of_the_mean():
     overall, per_class = scored([truth(thing(0, 0, 50, 50))], [found((0, 0, 50, 50, 0.9, 1), (0, 0, 50, 50, 0.9, 2))])
     assert overall["AP"] == 1.0
     assert per_class[DOG]["AP"] is None
 
 
-def test_nothing_found_is_0_and_nothing_to_find_is_undefined():
+def test_no_detections_score_0_and_no_objects_are_undefined():
     overall, _ = scored([truth(thing(0, 0, 50, 50))], [found()])
     assert (overall["AP"], overall["AR100"], overall["APs"]) == (0.0, 0.0, None)
     overall, _ = scored([truth()], [found((0, 0, 50, 50, 0.9, 1))])
@@ -116,7 +116,7 @@ def test_an_object_is_as_large_as_its_mask():
     assert (overall["APs"], overall["APl"]) == (1.0, None)
 
 
-def test_only_the_best_detections_of_a_class_count():
+def test_max_detections_limits_each_class():
     objects = [thing(20 * (i % 20), 20 * (i // 20), 10, 10) for i in range(120)]
     rows = [(*item.bbox, 0.9 - i / 1000, 1) for i, item in enumerate(objects)]
     assert scored([truth(*objects)], [found(*rows)])[0]["AR100"] == pytest.approx(100 / 120)
@@ -125,7 +125,7 @@ def test_only_the_best_detections_of_a_class_count():
     assert "AR100" not in overall
 
 
-def test_scoring_twice_gives_the_same_and_prints_nothing(capsys):
+def test_scoring_is_repeatable_and_prints_nothing(capsys):
     images = [truth(thing(0, 0, 50, 50), thing(90, 0, 50, 50, iscrowd=True))]
     detections = [found((5, 0, 50, 50, 0.9, 1), (100, 0, 20, 20, 0.8, 1))]
     assert scored(images, detections) == scored(images, detections)
@@ -133,7 +133,7 @@ def test_scoring_twice_gives_the_same_and_prints_nothing(capsys):
     assert captured.out == captured.err == ""
 
 
-def test_differences():
+def test_differences_are_model_less_eager():
     assert difference({"AP": 0.5, "APs": None}, {"AP": 0.75, "APs": 0.1}) == {"AP": -0.25, "APs": None}
 
 

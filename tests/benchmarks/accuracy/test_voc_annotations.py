@@ -34,7 +34,7 @@ def annotation(*objects: tuple[str, tuple[float, ...], int], size: str = SIZE) -
     return PLAIN.format(size=size, objects="".join(items))
 
 
-def test_corners_are_counted_from_1_and_lie_inside(voc):
+def test_voc_corners_count_from_1_and_lie_inside(voc):
     """A box over a whole image of 500 x 375 is 1, 1, 500, 375 in VOC; one of a single pixel has four equal sides."""
     truth = read_voc(*voc(a=annotation(("dog", (1, 1, 500, 375), 0), ("cat", (3, 4, 3, 4), 1))))
     (image,) = truth.images
@@ -45,14 +45,14 @@ def test_corners_are_counted_from_1_and_lie_inside(voc):
     assert (dog.iscrowd, cat.iscrowd) == (False, True), "difficult"
 
 
-def test_names_become_categories_without_ids_of_their_own(voc):
+def test_voc_names_become_categories(voc):
     truth = read_voc(*voc(b=annotation(("dog", (1, 1, 9, 9), 0)), a=annotation(("cat", (1, 1, 9, 9), 0))))
     assert truth.categories == {1: "cat", 2: "dog"}
     assert not truth.has_ids
     assert truth.used_categories() == {1, 2}
 
 
-def test_an_image_has_the_name_of_its_annotation(voc):
+def test_a_voc_image_has_the_name_of_its_annotation(voc):
     annotations, images = voc(a=annotation(), b=annotation(), c=annotation())
     for name in ("a.png", "b.JPG", "b.png", "a.txt"):
         (images / name).touch()
@@ -60,7 +60,7 @@ def test_an_image_has_the_name_of_its_annotation(voc):
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])
-def test_a_size_that_is_not_said(size, voc):
+def test_a_missing_size_is_none(size, voc):
     assert read_voc(*voc(a=annotation(size=size))).images[0].size is None
 
 
@@ -82,13 +82,13 @@ def test_a_size_that_is_not_said(size, voc):
         ),
     ],
 )
-def test_what_is_no_voc_is_refused(text, message, voc):
+def test_invalid_voc_is_refused_in_one_line(text, message, voc):
     with pytest.raises(UsageError) as caught:
         read_voc(*voc(a=annotation(), b=text))
     assert message in caught.value.message
     assert "b.xml" in caught.value.message and "\n" not in caught.value.message
 
 
-def test_a_folder_without_annotations(voc):
+def test_a_folder_without_annotations_is_refused(voc):
     with pytest.raises(UsageError, match="has no XML files"):
         read_voc(*voc())

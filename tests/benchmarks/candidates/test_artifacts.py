@@ -17,7 +17,7 @@ def engine(**changes: Any) -> EngineManifest:
     return engine_manifest(parts, **changes)
 
 
-def test_the_models_manifest_is_in_an_engines():
+def test_an_engine_holds_the_models_manifest():
     source = source_manifest()
     assert model_manifest(source) is source
     assert model_manifest(engine(source=source)) is source
@@ -30,6 +30,6 @@ def test_an_engines_canvases_are_its_profiles():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_only_what_needs_a_gpu_is_run_on_one(precision):
+def test_only_engines_and_bf16_run_on_a_gpu(precision):
     assert device_for(engine(precision=precision)) == "cuda"
     assert device_for(source_manifest(precision=precision)) == ("cuda" if precision == "bf16" else "cpu")

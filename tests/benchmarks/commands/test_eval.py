@@ -170,7 +170,7 @@ def test_missing_images_may_be_left_out(evaluate, measured, images, capsys):
     assert "1 images are not in the folder and are left out: 2.png" in capsys.readouterr().err
 
 
-def test_an_interruption_keeps_what_was_measured(measured, monkeypatch, checkpoint, tmp_path, evaluate, capsys):
+def test_an_interruption_reports_partial_results(measured, monkeypatch, checkpoint, tmp_path, evaluate, capsys):
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 
     detect = EagerDetector.detect
@@ -208,7 +208,7 @@ def test_a_folder_of_voc_annotations_is_read(exports, images, found, tmp_path, c
     assert json.loads(capsys.readouterr().out)["AP"] == 1.0
 
 
-def test_json_on_standard_output_is_all_there_is(evaluate, capsys):
+def test_json_on_standard_output_is_alone_there(evaluate, capsys):
     assert evaluate("--json", "-") == 0
     assert json.loads(capsys.readouterr().out)["AP"] == 1.0
 

@@ -133,7 +133,7 @@ def test_a_missing_detection_at_the_models_own_threshold_does_not_count(above, l
 
 
 @pytest.mark.parametrize(("score", "lost"), [(0.4005, 0), (0.4015, 1)])
-def test_in_a_full_list_the_lowest_score_is_the_cut_off(score, lost, spec):
+def test_the_lowest_score_of_a_full_list_is_the_cut_off(score, lost, spec):
     """Both lists hold six; where one more is found, another falls off the end."""
     grid = np.array([[40 * i, 0, 40 * i + 30, 30] for i in range(7)], np.float32)
     expected = make(grid[:6], np.array([0.9, 0.8, 0.7, 0.6, score, 0.4], np.float32), np.ones(6))
@@ -246,7 +246,7 @@ def wrongly_rounded(deltas: Tensor, anchors: Tensor, *rest: object) -> Tensor:
 @pytest.mark.parametrize(
     ("stage", "decode"), [(roi_heads, wrongly_in_bf16), (roi_heads, wrongly_rounded), (rpn, wrongly_in_bf16)]
 )
-def test_boxes_decoded_in_bf16_are_not(stage: object, decode: Callable[..., Tensor], trained, monkeypatch):
+def test_boxes_decoded_in_bf16_exceed_the_limits(stage: object, decode: Callable[..., Tensor], trained, monkeypatch):
     """What must stay float32 shows where it does not; even the mildest form, coordinates rounded at the very end."""
     monkeypatch.setattr(stage, "decode", decode)
     parity = bf16_parity(trained)

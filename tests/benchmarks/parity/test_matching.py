@@ -22,7 +22,7 @@ def make(boxes, labels=None, scores=None) -> Detections:
 
 
 @st.composite
-def crowds(draw) -> Detections:
+def proposals(draw) -> Detections:
     """Draw up to twelve boxes on a coarse lattice, so that many overlap by 0.5 and more, some of them equally."""
     count = draw(st.integers(0, 12))
     corners = draw(hnp.arrays(np.int64, (count, 2), elements=st.integers(0, 4)))
@@ -31,7 +31,7 @@ def crowds(draw) -> Detections:
     return make(np.concatenate([corners, corners + sizes], axis=1), labels)
 
 
-@given(crowds(), crowds())
+@given(proposals(), proposals())
 def test_each_detection_is_used_once_and_none_is_lost(expected, found):
     matches = match(expected, found)
     e, f = matches.pairs[:, 0], matches.pairs[:, 1]
@@ -39,7 +39,7 @@ def test_each_detection_is_used_once_and_none_is_lost(expected, found):
     assert sorted([*f, *matches.only_found]) == list(range(len(found)))
 
 
-@given(crowds(), crowds())
+@given(proposals(), proposals())
 def test_pairs_overlap_by_half_or_more_and_what_is_left_does_not(expected, found):
     matches = match(expected, found)
     ious = box_iou(expected.boxes, found.boxes)
@@ -48,7 +48,7 @@ def test_pairs_overlap_by_half_or_more_and_what_is_left_does_not(expected, found
     assert (ious[np.ix_(matches.only_expected, matches.only_found)] < 0.5).all()
 
 
-@given(crowds(), crowds())
+@given(proposals(), proposals())
 def test_swapping_sides_leaves_counts_labels_and_overlaps(expected, found):
     there, back = match(expected, found), match(found, expected)
     # Greedy pairing by falling overlap: equal overlaps may be paired in another order, unequal ones may not.
@@ -59,7 +59,7 @@ def test_swapping_sides_leaves_counts_labels_and_overlaps(expected, found):
     assert np.array_equal(box_iou(expected.boxes, found.boxes), box_iou(found.boxes, expected.boxes).T)
 
 
-@given(crowds())
+@given(proposals())
 def test_detections_match_themselves(detections):
     is_box = (detections.boxes[:, 2:] > detections.boxes[:, :2]).all(1)
     matches = match(detections, detections)
@@ -87,7 +87,7 @@ def test_another_label_is_paired_where_nothing_else_is_left():
 
 
 @pytest.mark.parametrize(("width", "pairs"), [(10, 1), (5, 1), (4.99, 0)])
-def test_half_is_enough(width, pairs):
+def test_an_iou_of_half_is_a_pair(width, pairs):
     assert len(match(make([[0, 0, 10, 1]]), make([[0, 0, width, 1]])).pairs) == pairs
 
 
@@ -97,7 +97,7 @@ def test_nothing_matches_nothing():
     assert (matches.only_expected.tolist(), matches.only_found.tolist()) == ([], [0])
 
 
-def test_overlap_of_boxes():
+def test_box_iou_of_overlapping_disjoint_and_empty_boxes():
     a = np.array([[0, 0, 2, 2], [1, 1, 1, 1]], np.float32)
     b = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6], [1, 1, 1, 1]], np.float32)
     assert box_iou(a, b) == pytest.approx(np.array([[1, 1 / 3, 0, 0], [0, 0, 0, 0]]))

@@ -80,7 +80,7 @@ def run(device, artifact, tmp_path):
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_every_delay_is_found_where_it_was(run, device, batch):
+def test_every_delay_is_attributed_to_its_stage(run, device, batch):
     measured = run(batch=batch, layers=LAYERS)
     assert measured.device == "Fake GPU"
     assert run.warnings == []
@@ -108,7 +108,7 @@ def test_every_delay_is_found_where_it_was(run, device, batch):
     assert total == pytest.approx(whole + COPY + 2 * ENGINE)  # all that the steps took, and no more
 
 
-def test_what_is_timed_is_the_graph_first_and_plain_steps_after(run, device):
+def test_the_graph_is_timed_first_and_plain_steps_after(run, device):
     run(repeats=3, layers=LAYERS)
     assert device.calls["capture"] == 1
     assert device.calls["graph launch"] == 1 + 3  # the second run captures and launches
@@ -124,7 +124,7 @@ def test_engines_that_report_nothing_are_shown_as_a_whole(run):
     assert run.warnings == ["TensorRT reported no layers: its engines are shown as a whole, between layers"]
 
 
-def test_a_profile_that_wants_more_images_is_told(run, artifact, device):
+def test_a_profile_of_more_images_warns(run, artifact, device):
     profiles = (profile((2, 2), (160, 160), (224, 224)),)
     artifact.manifest = TinyArtifact(artifact.manifest.source, profiles=profiles).manifest
     measured = run(layers=LAYERS)
@@ -132,14 +132,14 @@ def test_a_profile_that_wants_more_images_is_told(run, artifact, device):
     assert run.warnings == ["the engine runs 2 images at the least: 2 are timed, 1 of them asked for"]
 
 
-def test_a_batch_that_no_profile_holds_is_refused(run, device):
+def test_a_batch_larger_than_every_profile_is_refused(run, device):
     with pytest.raises(UsageError, match="no profile of the engine holds 3 images"):
         run(batch=3)
     assert device.left_open() == {"devices": 1}
 
 
 @pytest.mark.parametrize("call", ["create_event", "event record", "graph launch", "enqueue", "event time", "copy"])
-def test_whatever_fails_everything_is_released(run, device, call):
+def test_everything_is_released_after_a_failure(run, device, call):
     device.fail_next(call)
     with pytest.raises(ArtifactError, match=f"injected: {call} fails"):
         run(layers=LAYERS)

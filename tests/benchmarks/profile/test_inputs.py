@@ -30,7 +30,7 @@ def choose(exports, tmp_path):
     return choose
 
 
-def test_the_first_image_says_the_canvas_and_others_are_left_out(choose, tmp_path):
+def test_the_first_image_decides_the_canvas_and_others_are_left_out(choose, tmp_path):
     found = choose((160, 224), (224, 160), (320, 448), (160, 280))
     assert found.canvas == (160, 224)
     assert [item.image.name for item in found.placed] == ["p0", "p2"]
@@ -39,28 +39,28 @@ def test_the_first_image_says_the_canvas_and_others_are_left_out(choose, tmp_pat
     assert {item.resized for item in found.placed} == {(160, 224)}
 
 
-def test_runs_go_on_where_the_one_before_ended(choose):
+def test_each_run_continues_where_the_last_ended(choose):
     found = choose(*[(160, 224)] * 3)
     assert [found.batch(run, 2) for run in range(3)] == [[0, 1], [2, 0], [1, 2]]
     assert found.used(1, 2) == ("p0", "p1")
     assert found.used(5, 2) == ("p0", "p1", "p2")
 
 
-def test_a_canvas_that_is_given_takes_all_that_it_holds(choose):
+def test_a_given_canvas_takes_every_image_that_fits(choose):
     found = choose((160, 224), (224, 160), (160, 192), canvas=(192, 256))
     assert [item.image.name for item in found.placed] == ["p0", "p2"]
     assert [item.resized for item in found.placed] == [(160, 224), (160, 192)]
     assert {item.canvas for item in found.placed} == {(192, 256)}
 
 
-def test_images_of_ours_fill_the_canvas(choose):
+def test_bundled_images_fill_the_canvas(choose):
     found = choose((160, 224), (224, 160), canvas=(192, 256), files=False)
     assert [item.resized for item in found.placed] == [(192, 256)] * 2
     assert found.files == ()
     assert found.left_out == ()
 
 
-def test_canvases_that_cannot_be(choose):
+def test_invalid_canvases_are_refused(choose):
     with pytest.raises(UsageError, match="takes no canvas of 100x200") as raised:
         choose((160, 224), canvas=(100, 200))
     assert raised.value.hint == "the smallest that holds it is 128x224"
@@ -78,7 +78,7 @@ def test_a_fixed_canvas_is_the_only_one(exports, tmp_path):
     assert found.canvas == (160, 224)
 
 
-def test_images_of_ours_that_fit_no_canvas_fill_the_first(exports, tmp_path):
+def test_bundled_images_that_fit_no_canvas_fill_the_first(exports, tmp_path):
     manifest = exports("vgg16", size=(160, 224)).manifest
     transform, canvases = manifest.model.transform, OnnxCanvases(manifest)
     ours = images((160, 280), (160, 280), files=False, folder=tmp_path)

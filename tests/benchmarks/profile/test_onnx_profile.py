@@ -88,7 +88,7 @@ class Delays:
         return [run] * self.profiled_runs
 
 
-def test_every_delay_is_found_where_it_was(exports, inputs, monkeypatch):
+def test_every_delay_is_attributed_to_its_stage(exports, inputs, monkeypatch):
     Delays(monkeypatch)
     artifact = open_artifact(exports(FAMILY).path)
     found = profile_onnx(artifact, inputs, batch=2, repeats=3, threads=1, report=silent)

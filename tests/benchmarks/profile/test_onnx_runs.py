@@ -54,7 +54,7 @@ def test_work_of_each_operator_is_its_multiplications_and_additions(model):
     assert conv.outputs == (("float", [1, 16, 8, 8]),)
 
 
-def test_runs_are_told_apart(model):
+def test_each_run_has_the_same_unique_layers(model):
     with profiled_session(model, threads=1) as session:
         for _ in range(3):
             session.run(FEEDS)
@@ -85,7 +85,7 @@ def test_events_are_sorted_into_runs_by_time_and_equal_names_are_numbered():
     assert [(layer.name, layer.ms) for layer in second] == [("rpn/TopK", 1.0)]
 
 
-def test_weights_that_are_not_listed_leave_the_work_unknown():
+def test_unlisted_weights_leave_the_work_unknown():
     shapes = {"input_type_shape": [{"float": [1, 8, 4, 4]}], "output_type_shape": [{"float": [1, 8, 4, 4]}]}
     event = kernel("backbone/Conv", 2, 1, **shapes)
     event["args"]["op_name"] = "Conv"
@@ -93,7 +93,7 @@ def test_weights_that_are_not_listed_leave_the_work_unknown():
     assert layer.flops is None
 
 
-def test_what_onnx_runtime_cannot_do_is_one_line(model, tmp_path):
+def test_failures_of_onnx_runtime_are_one_line(model, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with (
         pytest.raises(ArtifactError, match=r"bad\.onnx: ONNX Runtime cannot load it: .*Protobuf") as raised,

@@ -29,12 +29,12 @@ from frcnn.benchmarks.profile.stage_names import NETWORK_STAGES, stage_of, stage
         ("my.backbone/Conv", None),
     ],
 )
-def test_names_tell_the_stage(name, stage):
+def test_stages_are_matched_by_name(name, stage):
     assert stage_of(name) == stage
     assert stage is None or stage in NETWORK_STAGES
 
 
-def test_what_has_no_name_of_ours_belongs_to_where_it_runs():
+def test_unnamed_layers_belong_to_the_stage_that_they_run_in():
     names = [
         "Cast",
         "backbone/Conv",
@@ -47,7 +47,7 @@ def test_what_has_no_name_of_ours_belongs_to_where_it_runs():
     assert stages_in_order(names) == ["backbone"] * 3 + ["proposals"] * 2 + ["post"] * 2
 
 
-def test_what_sorts_rois_before_they_are_pooled_and_after_belongs_to_pooling():
+def test_sorting_rois_around_pooling_belongs_to_pooling():
     names = [
         "rpn/Where",
         "Split",
