@@ -130,11 +130,13 @@ def run(arguments: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         raise ImageError(f"none of the {len(files)} images could be used", hint="see the warnings above")
     collected.skipped = missing | collected.skipped
-    found = evaluate(ground_truth, classes, collected, max_detections=arguments.max_detections, limit=arguments.limit)
-    _report(found, arguments, artifact, of=len(files))
+    evaluation = evaluate(
+        ground_truth, classes, collected, max_detections=arguments.max_detections, limit=arguments.limit
+    )
+    _report(evaluation, arguments, artifact, of=len(files))
     if collected.is_partial:
         raise KeyboardInterrupt
-    return _EXIT_SKIPPED_OR_WORSE if unusable or found.passed is False else _EXIT_OK
+    return _EXIT_SKIPPED_OR_WORSE if unusable or evaluation.passed is False else _EXIT_OK
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -215,32 +217,32 @@ def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
     return lambda image: eager.detect(image, transform.canvas_size(*transform.resized_size(*image.size)))
 
 
-def _report(found: Evaluation, arguments: argparse.Namespace, artifact: Artifact, *, of: int) -> None:
+def _report(evaluation: Evaluation, arguments: argparse.Namespace, artifact: Artifact, *, of: int) -> None:
     show = note if arguments.json == "-" else say
     if arguments.json is not None:
-        document = found.as_json(
+        document = evaluation.as_json(
             model=_about(artifact, arguments.model),
             eager=None if arguments.checkpoint is None else {"checkpoint": str(arguments.checkpoint)},
             command=arguments.command,
         )
         write_json(document, arguments.json)
     if arguments.json != "-":
-        found.show()
-    if found.collected.is_partial:
-        show(f"PARTIAL: interrupted after {len(found.collected.images)} of {of} images")
+        evaluation.show()
+    if evaluation.collected.is_partial:
+        show(f"PARTIAL: interrupted after {len(evaluation.collected.images)} of {of} images")
     if arguments.output is not None:
-        _draw(found, arguments)
-    if found.passed is not None and found.difference is not None:
-        fall = found.difference["AP"]
-        verdict = "within" if found.passed else "NOT within"
+        _draw(evaluation, arguments)
+    if evaluation.passed is not None and evaluation.difference is not None:
+        fall = evaluation.difference["AP"]
+        verdict = "within" if evaluation.passed else "NOT within"
         change = "undefined" if fall is None else f"{fall:+.4f}"
-        show(f"{verdict} the limit: AP differs from eager's by {change}, it may fall by {found.limit:g}")
+        show(f"{verdict} the limit: AP differs from eager's by {change}, it may fall by {evaluation.limit:g}")
 
 
-def _draw(found: Evaluation, arguments: argparse.Namespace) -> None:
+def _draw(evaluation: Evaluation, arguments: argparse.Namespace) -> None:
     from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
 
-    items = find_differences(found.collected.images, min_score=arguments.draw_score)
+    items = find_differences(evaluation.collected.images, min_score=arguments.draw_score)
     drawn = items[: arguments.draw_max]
     write_pairs(drawn, arguments.output, titles=("eager torchvision", arguments.model.name))
     more = f", of {len(items)} (--draw-max)," if len(items) > len(drawn) else ""

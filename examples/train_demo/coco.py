@@ -1,4 +1,4 @@
-"""Reads COCO-format folders and scores a detector by COCO's measure, with faster-coco-eval."""
+"""Reads and writes COCO-format folders, and scores a detector by COCO's measure, as frcnn eval does."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+
+from frcnn.benchmarks.accuracy.coco_annotations import read_coco
+from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, Annotation
+from frcnn.benchmarks.accuracy.images import find_images
+from frcnn.benchmarks.accuracy.scoring import score
+from frcnn.errors import UsageError
+from frcnn.runtime import Detections
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 Document = dict[str, Any]  # JSON
@@ -68,36 +76,23 @@ def read_folder(folder: Path) -> Folder:
     """Read a COCO-format folder. Crowd annotations and boxes under one pixel are left out.
 
     Raises:
-        DataError: The folder is missing something, or its annotations do not fit together.
+        DataError: The folder is missing something, or its annotations contradict each other.
     """
-    file = folder / "instances.json"
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        categories = sorted(document["categories"], key=lambda category: int(category["id"]))
-        images = {image["id"]: folder / "images" / str(image["file_name"]) for image in document["images"]}
-        label_of = {category["id"]: label for label, category in enumerate(categories, start=1)}
-        found: dict[Any, list[tuple[list[float], int]]] = {image_id: [] for image_id in images}
-        for annotation in document["annotations"]:
-            x, y, width, height = (float(value) for value in annotation["bbox"])
-            if annotation.get("iscrowd") or min(width, height) < 1:
-                continue
-            box = [x, y, x + width, y + height]
-            found[annotation["image_id"]].append((box, label_of[annotation["category_id"]]))
-        names = [str(category["name"]) for category in categories]
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}: not JSON ({error})") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: not a COCO instances file ({type(error).__name__}: {error})") from error
-    if not images or not names:
-        raise DataError(f"{file}: lists no images or no categories")
-    missing = next((path for path in images.values() if not path.is_file()), None)
-    if missing is not None:
-        raise DataError(f"{missing}: listed in {file.name} but not there")
-    boxes = [np.array([box for box, _ in items], np.float32).reshape(-1, 4) for items in found.values()]
-    labels = [np.array([label for _, label in items], np.int64) for items in found.values()]
-    return Folder(names, list(images.values()), boxes, labels)
+        ground_truth = read_coco(folder / "instances.json")
+        files, _ = find_images(ground_truth, folder / "images")
+    except UsageError as error:
+        raise DataError(error.message.removeprefix("--annotations: ").removeprefix("--images: ")) from error
+    if not ground_truth.categories:
+        raise DataError(f"{ground_truth.source}: lists no categories")
+    ids = sorted(ground_truth.categories)
+    boxes, labels = [], []
+    for image in files.values():
+        items = [item for item in image.annotations if not item.iscrowd and min(item.bbox[2:]) >= 1]
+        corners = [(x, y, x + width, y + height) for x, y, width, height in (item.bbox for item in items)]
+        boxes.append(np.array(corners, np.float32).reshape(-1, 4))
+        labels.append(np.array([ids.index(item.category_id) + 1 for item in items], np.int64))
+    return Folder([ground_truth.categories[category] for category in ids], list(files), boxes, labels)
 
 
 def write_folder(out: Path, scenes: Iterable[Scene], names: Sequence[str]) -> None:
@@ -118,14 +113,17 @@ def write_folder(out: Path, scenes: Iterable[Scene], names: Sequence[str]) -> No
     try:
         (partial / "images").mkdir()
         images: list[Document] = []
-        truths: list[Document] = []
+        annotations: list[Document] = []
         for image_id, (image, boxes, labels) in enumerate(scenes, start=1):
             name = f"{image_id:05d}.jpg"
             Image.fromarray(image).save(partial / "images" / name, quality=92)
             height, width, _ = image.shape
             images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-            truths += _truths(image_id, boxes, labels, len(truths) + 1)
-        document = {"images": images, "annotations": truths, "categories": _categories(names)}
+            for item in _annotations(boxes, labels):
+                number = {"id": len(annotations) + 1, "image_id": image_id, "iscrowd": 0}
+                annotations.append(msgspec.structs.asdict(item) | number)
+        categories = [{"id": label, "name": name} for label, name in enumerate(names, start=1)]
+        document = {"images": images, "annotations": annotations, "categories": categories}
         (partial / "instances.json").write_text(json.dumps(document) + "\n", encoding="utf-8")
         (partial / "labels.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
         partial.chmod(0o755)
@@ -154,63 +152,27 @@ def evaluate(model: nn.Module, scenes: Iterable[Scene], names: Sequence[str], de
         (name -> AP at 0.50:0.95, null for a class absent from the images); every AP in [0, 1].
     """
     model.eval()
-    images: list[Document] = []
-    truths: list[Document] = []
-    detections: list[Document] = []
-    for image_id, (image, boxes, labels) in enumerate(scenes, start=1):
-        images.append({"id": image_id, "height": image.shape[0], "width": image.shape[1]})
-        truths += _truths(image_id, boxes, labels, len(truths) + 1)
+    images: list[AnnotatedImage] = []
+    detections: list[Detections] = []
+    for image, boxes, labels in scenes:
+        images.append(AnnotatedImage(file_name="", size=None, annotations=_annotations(boxes, labels)))
         with torch.inference_mode():
-            (found,) = model([to_tensor(image).to(device)])
-        found = {key: value.cpu().numpy() for key, value in found.items()}
-        items = _annotations(image_id, found["boxes"], found["labels"])
-        for item, score in zip(items, found["scores"].tolist(), strict=True):
-            detections.append(item | {"score": score})
-    categories = _categories(names)
-    counts = {"images": len(images), "objects": len(truths)}
-    return counts | _score({"images": images, "annotations": truths, "categories": categories}, detections)
-
-
-def _categories(names: Sequence[str]) -> list[Document]:
-    """Give the class names their ids, from 1."""
-    return [{"id": label, "name": name} for label, name in enumerate(names, start=1)]
-
-
-def _truths(image_id: int, boxes: NDArray[np.float32], labels: NDArray[np.int64], first_id: int) -> list[Document]:
-    """Put one image's true boxes in COCO's form, with ids from ``first_id``; an area is the box's."""
-    return [
-        item | {"id": first_id + offset, "iscrowd": 0, "area": item["bbox"][2] * item["bbox"][3]}
-        for offset, item in enumerate(_annotations(image_id, boxes, labels))
-    ]
-
-
-def _annotations(image_id: int, boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> list[Document]:
-    """Put boxes (N, 4) xyxy and labels (N,) in COCO's form (``bbox`` is x, y, width, height)."""
-    return [
-        {"image_id": image_id, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True)
-    ]
-
-
-def _score(truth: Document, detections: list[Document]) -> Document:
-    """Run faster-coco-eval on a COCO document and its detections."""
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    names = [category["name"] for category in truth["categories"]]
-    if not detections:
-        return {"mAP": 0.0, "AP50": 0.0, "AP75": 0.0, "per_class": dict.fromkeys(names, 0.0)}
-    ground = COCO(truth)
-    found = ground.loadRes(detections)
-    scorer = COCOeval_faster(ground, found, iouType="bbox", print_function=lambda *_: None)
-    scorer.evaluate()
-    scorer.accumulate()
-    scorer.summarize()
-    # (IoU, recall, class), for objects of any area and at most 100 boxes an image
-    precision = np.asarray(scorer.eval["precision"])[..., 0, -1]
-    valid = np.where(precision > -1, precision, np.nan)
-    per_class = {
-        name: round(float(np.nanmean(valid[..., k])), 4) if not np.isnan(valid[..., k]).all() else None
-        for k, name in enumerate(names)
+            (result,) = model([to_tensor(image).to(device)])
+        arrays = {key: value.cpu().numpy() for key, value in result.items()}
+        detections.append(Detections(**arrays, image_size=image.shape[:2]))
+    scores = score(images, detections, {label: label for label in range(1, len(names) + 1)})
+    per_class = {name: scores.per_class[label]["AP"] for label, name in enumerate(names, start=1)}
+    return {
+        "images": len(images),
+        "objects": sum(len(image.annotations) for image in images),
+        **{name: round(scores.overall[key] or 0.0, 4) for name, key in (("mAP", "AP"), ("AP50",) * 2, ("AP75",) * 2)},
+        "per_class": {name: None if value is None else round(value, 4) for name, value in per_class.items()},
     }
-    mean, half, three_quarters = (round(float(value), 4) for value in scorer.stats[:3])
-    return {"mAP": mean, "AP50": half, "AP75": three_quarters, "per_class": per_class}
+
+
+def _annotations(boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Annotation, ...]:
+    """Put boxes (N, 4) xyxy and labels (N,) in COCO's form; an area is the box's."""
+    return tuple(
+        Annotation(category_id=label, bbox=(x1, y1, x2 - x1, y2 - y1), area=(x2 - x1) * (y2 - y1))
+        for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True)
+    )
