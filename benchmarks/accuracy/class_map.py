@@ -75,7 +75,7 @@ def map_classes(
     if left_out and (not allow_unmapped or not mapping):
         raise _unmapped(model, ground_truth, left_out, may_allow=bool(mapping))
     unused = tuple(label for label in labels if label not in mapping)
-    return ClassMap(categories=dict(sorted(mapping.items())), left_out=tuple(left_out), unused=unused)
+    return ClassMap(categories=mapping, left_out=tuple(left_out), unused=unused)
 
 
 def _by_name(names: Mapping[int, str]) -> dict[str, list[int]]:

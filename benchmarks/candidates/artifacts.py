@@ -47,4 +47,3 @@ def first_canvas(manifest: AnyManifest) -> Size | None:
 def device_for(manifest: AnyManifest) -> Device:
     """Return the device that the artifact is for: engines and bf16 run on a GPU only, all else runs on any CPU."""
     return "cuda" if isinstance(manifest, EngineManifest) or manifest.precision == "bf16" else "cpu"
-

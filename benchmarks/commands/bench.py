@@ -186,8 +186,8 @@ def _prepared(
     import torch
 
     from frcnn.benchmarks.candidates.candidate import Task
-    from frcnn.benchmarks.candidates.registry import all_candidates
     from frcnn.benchmarks.candidates.images import made_equal
+    from frcnn.benchmarks.candidates.registry import all_candidates
     from frcnn.benchmarks.timing.run import BenchRun
     from frcnn.runtime.host.onnxruntime_backend import available_cpus
 

@@ -20,7 +20,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from frcnn.benchmarks.commands.reference import device_of, load_options, require_same_model
+from frcnn.benchmarks.commands.reference import device_of, require_same_model
 from frcnn.console import note, say, warn, write_json
 from frcnn.errors import ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import (

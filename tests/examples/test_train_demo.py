@@ -57,32 +57,17 @@ def compose(demo: dict[str, ModuleType], seed: int, index: int, split: str = "te
 
 def options(out: Path, *more: str) -> list[str]:
     """The options of a tiny run from random weights on one thread."""
-    return [
-        "--backbone-weights",
-        "none",
-        "--workers",
-        "0",
-        "--quiet",
-        "--batch",
-        "1",
-        "--out",
-        str(out),
-        *more,
-    ]
+    return [*["--backbone-weights", "none", "--workers", "0", "--quiet", "--batch", "1", "--out"], str(out), *more]
 
 
-def test_compose_repeats_itself(demo: dict[str, ModuleType]) -> None:
+def test_equal_seeds_compose_equal_scenes(demo: dict[str, ModuleType]) -> None:
     for split in ("train", "test"):
-        first, again, other = (
-            compose(demo, 1, 0, split),
-            compose(demo, 1, 0, split),
-            compose(demo, 1, 1, split),
-        )
+        first, again, other = (compose(demo, 1, index, split) for index in (0, 0, 1))
         assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
         assert first[0].shape != other[0].shape or not np.array_equal(first[0], other[0])
 
 
-def test_compose_keeps_its_promises(demo: dict[str, ModuleType]) -> None:
+def test_scenes_have_the_documented_sizes_boxes_and_labels(demo: dict[str, ModuleType]) -> None:
     shapes = set()
     for index in range(12):
         image, boxes, labels = compose(demo, 2, index)
@@ -114,7 +99,7 @@ def test_boxes_are_tight(demo: dict[str, ModuleType], monkeypatch: pytest.Monkey
         assert not (ink & ~covered).any()
 
 
-def test_splits_share_nothing(demo: dict[str, ModuleType]) -> None:
+def test_splits_share_neither_digits_nor_photographs(demo: dict[str, ModuleType]) -> None:
     scenes = demo["scenes"]
     assert not set(scenes.PHOTOGRAPHS["train"]) & set(scenes.PHOTOGRAPHS["test"])
     counts = [len(scenes._digits(split)[1]) for split in scenes.SPLITS]
@@ -137,7 +122,7 @@ def test_folder_round_trip(demo: dict[str, ModuleType], tmp_path: Path, capsys: 
 
 
 def test_interrupted_run_resumes_exactly(demo: dict[str, ModuleType], tmp_path: Path) -> None:
-    """A run stopped by SIGINT and resumed ends in the very weights of one that was never stopped."""
+    """A run stopped by SIGINT and resumed ends in the same weights as one that was never stopped."""
     data, stopped, whole = tmp_path / "data", tmp_path / "stopped", tmp_path / "whole"
     images = (demo["scenes"].compose(np.random.default_rng(i), "train", (96, 80)) for i in range(2))
     demo["coco"].write_folder(data, images, demo["scenes"].NAMES)
@@ -174,7 +159,7 @@ def test_user_errors_are_one_line(
     assert capsys.readouterr().err.startswith(f"train: cannot make the folder {tmp_path / 'file' / 'out'}: ")
 
 
-def test_shipped_checkpoint(demo: dict[str, ModuleType]) -> None:
+def test_the_shipped_checkpoint_matches_its_figures_and_detects(demo: dict[str, ModuleType]) -> None:
     assert CHECKPOINT.stat().st_size <= 8_000_000
     figures = json.loads((DEMO / "figures.json").read_text())
     assert figures["file_bytes"] == CHECKPOINT.stat().st_size
