@@ -13,11 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.benchmarks.parity.matching import match
-from frcnn.errors import OutputError
 from frcnn.files import replacing, writable_folder
 from frcnn.runtime import Detections
 from frcnn.runtime.images.image import RGBImage
-from frcnn.runtime.images.sources import output_names
+from frcnn.runtime.images.sources import output_names, refuse_overwriting
 from frcnn.runtime.results.draw import Colour, annotate
 
 __all__ = ["Difference", "draw_pair", "find_differences", "write_pairs"]
@@ -94,19 +93,17 @@ def write_pairs(items: Sequence[Difference], folder: Path, *, titles: tuple[str,
     Raises:
         ImageError: an image is gone.
         OutputError: the folder cannot be written.
+        UsageError: a drawing would overwrite an input.
     """
     writable_folder(folder)
     names = output_names(item.file for item in items)
-    written = []
-    for item in items:
-        target = folder / names[item.file]
-        if target.exists() and target.samefile(item.file):
-            raise OutputError(f"{target} is an input and would be overwritten", hint="choose another folder with -o")
+    targets = [folder / names[item.file] for item in items]
+    refuse_overwriting(targets, [item.file for item in items])
+    for item, target in zip(items, targets, strict=True):
         pair = draw_pair(item, RGBImage.open(item.file).uint8(), titles=titles)
         with replacing(target) as temporary:
             Image.fromarray(pair).save(temporary, quality=92)
-        written.append(target)
-    return written
+    return targets
 
 
 def _difference(image: DetectedImage, min_score: float) -> Difference | None:

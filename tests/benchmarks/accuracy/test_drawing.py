@@ -11,7 +11,7 @@ from PIL import Image
 from frcnn.benchmarks.accuracy.drawing import draw_pair, find_differences, write_pairs
 from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage
 from frcnn.benchmarks.accuracy.images import DetectedImage
-from frcnn.errors import OutputError
+from frcnn.errors import UsageError
 from frcnn.runtime import Detections
 
 SAME, MOVED, RELABELLED, ALONE = (86, 180, 233), (204, 121, 167), (240, 228, 66), (213, 94, 0)
@@ -97,6 +97,6 @@ def test_drawings_keep_names_and_never_replace_an_image(tmp_path):
     with Image.open(tmp_path / "out" / "a.png") as image:
         assert image.width == 808
     before = (folder / "a.png").read_bytes()
-    with pytest.raises(OutputError, match="is an input and would be overwritten"):
+    with pytest.raises(UsageError, match="is an input and would be overwritten"):
         write_pairs(items, folder, titles=TITLES)
     assert (folder / "a.png").read_bytes() == before

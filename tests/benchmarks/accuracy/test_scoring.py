@@ -49,7 +49,8 @@ def test_identical_boxes_score_1():
 
 
 @pytest.mark.parametrize(
-    ("shift", "iou"), [(10, 0.8182), (20, 0.6667), (25, 0.6), (26, 0.5873), (33, 0.5038), (34, 0.4925)]
+    ("shift", "iou"),
+    [(10, 0.8182), (14, 0.7544), (16, 0.7241), (20, 0.6667), (25, 0.6), (26, 0.5873), (33, 0.5038), (34, 0.4925)],
 )
 def test_a_shifted_box_counts_up_to_its_iou(shift, iou):
     """A box of 100 x 100, moved by s to the side, has the IoU (100 - s) / (100 + s)."""
@@ -95,6 +96,12 @@ def test_classes_that_are_no_category_do_not_count():
     assert overall["AP"] == 1.0
 
 
+def test_categories_that_are_no_class_do_not_count():
+    overall, per_class = scored([truth(thing(0, 0, 50, 50), thing(0, 0, 50, 50, 99))], [found((0, 0, 50, 50, 0.9, 1))])
+    assert (overall["AP"], overall["AR100"]) == (1.0, 1.0)
+    assert set(per_class) == {CAT, DOG}
+
+
 def test_two_classes_may_be_one_category():
     images = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50))]
     detections = [found((0, 0, 50, 50, 0.9, 1), (100, 0, 50, 50, 0.9, 2))]
@@ -121,7 +128,8 @@ def test_max_detections_limits_each_class():
     rows = [(*item.bbox, 0.9 - i / 1000, 1) for i, item in enumerate(objects)]
     assert scored([truth(*objects)], [found(*rows)])[0]["AR100"] == pytest.approx(100 / 120)
     overall, _ = scored([truth(*objects)], [found(*rows)], max_detections=300)
-    assert overall["AR300"] == overall["AP"] == 1.0
+    assert overall["AR300"] == overall["AP"] == overall["APs"] == overall["ARs"] == 1.0
+    assert (overall["AR1"], overall["AR10"]) == pytest.approx((1 / 120, 10 / 120))
     assert "AR100" not in overall
 
 

@@ -73,7 +73,7 @@ def test_events_are_sorted_into_runs_by_time_and_equal_names_are_numbered():
     events = [
         kernel("Cast", 130, 500, 2),
         {"name": "model_run", "ts": 200, "dur": 90},
-        kernel("rpn/TopK", 210, 1000, 3),
+        kernel("rpn/TopK", 200, 1000, 3),
         {"name": "session_initialization", "ts": 0, "dur": 9},
         kernel("Cast", 120, 250, 1),
         {"name": "model_run", "ts": 100, "dur": 90},
@@ -91,6 +91,15 @@ def test_unlisted_weights_leave_the_work_unknown():
     event["args"]["op_name"] = "Conv"
     ((layer,),) = layers_of_events([{"name": "model_run", "ts": 1, "dur": 9}, event])
     assert layer.flops is None
+
+
+@pytest.mark.parametrize("left", [[4, 8], [8, 4]])
+def test_the_work_of_gemm_counts_the_inner_length_transposed_or_not(left):
+    shapes = {"input_type_shape": [{"float": left}, {"float": [16, 8]}], "output_type_shape": [{"float": [4, 16]}]}
+    event = kernel("Gemm", 2, 1, **shapes)
+    event["args"]["op_name"] = "FusedGemm"
+    ((layer,),) = layers_of_events([{"name": "model_run", "ts": 1, "dur": 9}, event])
+    assert layer.flops == 2 * 4 * 16 * 8
 
 
 def test_failures_of_onnx_runtime_are_one_line(model, tmp_path):
