@@ -69,15 +69,15 @@ def test_float64_is_a_copy_and_closer_to_itself_than_float32_is(exports):
     assert {p.dtype for p in exact.parameters()} == {torch.float64}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     images, sizes = network_input(model, spec, LANDSCAPE)
-    truth = network_detections(exact, spec, images, sizes)
-    again = noise_between(truth, network_detections(as_float64(exact), spec, images, sizes), spec)
+    reference = network_detections(exact, spec, images, sizes)
+    again = noise_between(reference, network_detections(as_float64(exact), spec, images, sizes), spec)
     assert again.box_px_max == again.score_max == 0
-    single = noise_between(truth, network_detections(model, spec, images, sizes), spec)
+    single = noise_between(reference, network_detections(model, spec, images, sizes), spec)
     assert 0 < single.box_px_rms < 1e-3
     assert 0 < single.score_rms < 1e-4
 
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.roi_heads.box_predictor.bbox_pred.weight.mul_(1.001)
-    wrong = noise_between(truth, network_detections(other, spec, images, sizes), spec)
+    wrong = noise_between(reference, network_detections(other, spec, images, sizes), spec)
     assert wrong.box_px_rms > 2 * single.box_px_rms  # what parity tests would call a failure

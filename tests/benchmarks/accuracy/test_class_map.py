@@ -15,7 +15,7 @@ NAMED = source_manifest().model  # cat, dog, teddy bear
 BARE = msgspec.structs.replace(NAMED, labels=None, num_classes=91)
 
 
-def truth(categories: dict[int, str], *used: int, has_ids: bool = True) -> GroundTruth:
+def ground_truth(categories: dict[int, str], *used: int, has_ids: bool = True) -> GroundTruth:
     objects = tuple(Annotation(category_id=c, bbox=(0, 0, 9, 9), area=81) for c in used or categories)
     image = AnnotatedImage(file_name="a.png", size=None, annotations=objects)
     return GroundTruth(source="set.json", categories=categories, images=(image,), has_ids=has_ids)
@@ -29,58 +29,58 @@ def refused(model: ModelSpec, of: GroundTruth, *pairs: str, **options: bool) -> 
 
 
 def test_classes_are_paired_by_name_in_any_case_whatever_the_ids():
-    found = map_classes(NAMED, truth({40: "Dog", 2: "cat"}))
+    found = map_classes(NAMED, ground_truth({40: "Dog", 2: "cat"}))
     assert found.categories == {1: 2, 2: 40}
     assert (found.left_out, found.unused) == ((), (3,))
 
 
 def test_without_names_numbers_are_paired_with_their_gaps():
     """COCO's ids leave out 12; class 12 of torchvision's models stands for nothing."""
-    found = map_classes(BARE, truth({11: "fire hydrant", 13: "stop sign", 90: "toothbrush"}))
+    found = map_classes(BARE, ground_truth({11: "fire hydrant", 13: "stop sign", 90: "toothbrush"}))
     assert found.categories == {11: 11, 13: 13, 90: 90}
     assert 12 in found.unused and 90 not in found.unused
 
 
 def test_the_error_lists_categories_that_are_no_class():
-    error = refused(NAMED, truth({1: "cat", 5: "bus", 6: "train", 7: "truck"}, 1, 5, 7))
+    error = refused(NAMED, ground_truth({1: "cat", 5: "bus", 6: "train", 7: "truck"}, 1, 5, 7))
     assert error.message.startswith(
         "set.json: 2 categories are no class of the model: 5 'bus', 7 'truck'; the model's 3"
     )
     assert "cat, dog, teddy bear" in error.message
     assert "--map MODEL=ANNOTATION" in error.hint and "--allow-unmapped" in error.hint
-    error = refused(BARE, truth({1: "cat", 91: "hair brush", 0: "zero"}))
+    error = refused(BARE, ground_truth({1: "cat", 91: "hair brush", 0: "zero"}))
     assert "91 'hair brush', 0 'zero'; the model has classes 1 to 90, without names" in error.message
 
 
 def test_unmapped_categories_may_be_left_out_but_not_all():
-    found = map_classes(NAMED, truth({1: "cat", 5: "bus"}), allow_unmapped=True)
+    found = map_classes(NAMED, ground_truth({1: "cat", 5: "bus"}), allow_unmapped=True)
     assert (found.categories, found.left_out) == ({1: 1}, (5,))
-    error = refused(NAMED, truth({5: "bus"}), allow_unmapped=True)
+    error = refused(NAMED, ground_truth({5: "bus"}), allow_unmapped=True)
     assert "--allow-unmapped" not in error.hint
 
 
 def test_a_category_without_objects_need_not_be_a_class():
-    assert map_classes(NAMED, truth({1: "cat", 5: "bus"}, 1)).left_out == ()
+    assert map_classes(NAMED, ground_truth({1: "cat", 5: "bus"}, 1)).left_out == ()
 
 
 @pytest.mark.parametrize("pair", ["Teddy Bear=plush toy", "3=plush toy", "teddy bear=8", " 3 = 8 "])
 def test_a_pair_is_of_names_or_numbers(pair):
-    found = map_classes(NAMED, truth({1: "cat", 2: "dog", 8: "plush toy"}), [pair])
+    found = map_classes(NAMED, ground_truth({1: "cat", 2: "dog", 8: "plush toy"}), [pair])
     assert found.categories == {1: 1, 2: 2, 3: 8}
 
 
 def test_a_pair_of_the_user_takes_precedence():
-    found = map_classes(BARE, truth({1: "person", 2: "bicycle"}), ["1=2", "2=1"])
+    found = map_classes(BARE, ground_truth({1: "person", 2: "bicycle"}), ["1=2", "2=1"])
     assert found.categories == {1: 2, 2: 1}
 
 
 def test_two_classes_may_be_one_category():
-    found = map_classes(NAMED, truth({1: "cat", 2: "dog", 3: "animal"}, 3), ["cat=animal", "dog=animal"])
+    found = map_classes(NAMED, ground_truth({1: "cat", 2: "dog", 3: "animal"}, 3), ["cat=animal", "dog=animal"])
     assert found.categories == {1: 3, 2: 3}
 
 
 def test_voc_categories_are_paired_by_name_only():
-    voc = truth({1: "cat", 2: "dog"}, has_ids=False)
+    voc = ground_truth({1: "cat", 2: "dog"}, has_ids=False)
     assert map_classes(NAMED, voc).categories == {1: 1, 2: 2}
     error = refused(BARE, voc)
     assert "2 categories are no class of the model: cat, dog; the model has classes 1 to 90" in error.message
@@ -99,10 +99,10 @@ def test_voc_categories_are_paired_by_name_only():
     ],
 )
 def test_malformed_pairs_are_refused(pairs, message):
-    assert refused(NAMED, truth({1: "cat", 2: "dog"}), *pairs).message == message
+    assert refused(NAMED, ground_truth({1: "cat", 2: "dog"}), *pairs).message == message
 
 
 def test_ambiguous_category_names_are_refused():
-    both = truth({1: "cat", 2: "Cat"})
+    both = ground_truth({1: "cat", 2: "Cat"})
     assert "2 categories are called 'cat': 1, 2" in refused(NAMED, both).message
     assert "more than one category" in refused(BARE, both, "1=cat").message

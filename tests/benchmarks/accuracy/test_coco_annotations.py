@@ -41,17 +41,17 @@ def changed(part: str, index: int, **values: Any) -> dict[str, Any]:
 
 
 def test_coco_images_annotations_and_categories_are_read(written):
-    truth = read_coco(written())
-    assert truth.categories == {3: "cat", 90: "toothbrush"}
-    assert truth.has_ids
-    first, second = truth.images
+    ground_truth = read_coco(written())
+    assert ground_truth.categories == {3: "cat", 90: "toothbrush"}
+    assert ground_truth.has_ids
+    first, second = ground_truth.images
     assert (first.file_name, first.size, second.file_name, second.size) == ("a.jpg", (60, 80), "deep/b.jpg", None)
     cat, brush = first.annotations
     assert (cat.category_id, cat.bbox, cat.area, cat.iscrowd) == (3, (1, 2.5, 30, 40), 500.5, False)
     assert (brush.category_id, brush.area, brush.iscrowd) == (90, 100, True)
     assert second.annotations == ()
-    assert truth.used_categories() == {3, 90}
-    assert truth.used_categories(with_crowds=False) == {3}
+    assert ground_truth.used_categories() == {3, 90}
+    assert ground_truth.used_categories(with_crowds=False) == {3}
 
 
 def test_image_ids_may_be_text(written):

@@ -30,8 +30,8 @@ def found(*rows: tuple[tuple[float, float, float, float], float, int]) -> Detect
 
 
 def detected(eager: Detections, model: Detections, file: str = "a.png") -> DetectedImage:
-    truth = AnnotatedImage(file_name=file, size=None)
-    return DetectedImage(file=Path(file), ground_truth=truth, model=model, eager=eager)
+    ground_truth = AnnotatedImage(file_name=file, size=None)
+    return DetectedImage(file=Path(file), ground_truth=ground_truth, model=model, eager=eager)
 
 
 def colours(pixels: np.ndarray) -> set[tuple[int, ...]]:

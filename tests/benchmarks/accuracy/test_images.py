@@ -58,14 +58,14 @@ def saved(folder: Path, *names: str, size: tuple[int, int] = (64, 64)) -> Path:
     return folder
 
 
-def truth(*names: str, size: tuple[int, int] | None = (64, 64)) -> GroundTruth:
+def ground_truth(*names: str, size: tuple[int, int] | None = (64, 64)) -> GroundTruth:
     images = tuple(AnnotatedImage(file_name=name, size=size) for name in names)
     return GroundTruth(source="set.json", categories={1: "cat"}, images=images)
 
 
 def test_detections_keep_the_order_of_the_annotations(detector, network, tmp_path):
     folder = saved(tmp_path / "p", "c.png", "a.png", "deep/b.png", "other.png")
-    files, missing = find_images(truth("c.png", "deep/b.png", "a.png"), folder)
+    files, missing = find_images(ground_truth("c.png", "deep/b.png", "a.png"), folder)
     found = collect(detector, files, batch_size=2)
     assert [image.ground_truth.file_name for image in found.images] == ["c.png", "deep/b.png", "a.png"]
     assert [image.model.boxes.tolist() for image in found.images] == [[[0, 0, 64, 64]]] * 3
@@ -79,9 +79,9 @@ def test_unusable_images_are_skipped_and_the_others_keep_their_annotations(detec
     saved(folder, "c.png", size=(64, 60))
     saved(folder, "d.png", size=(32, 64))  # resized to 666 x 1333, which the canvas does not hold
     images = (
-        *truth("a.png", "b.png", "c.png").images,
-        *truth("d.png", size=None).images,
-        *truth("e.png").images,
+        *ground_truth("a.png", "b.png", "c.png").images,
+        *ground_truth("d.png", size=None).images,
+        *ground_truth("e.png").images,
     )
     files, _ = find_images(GroundTruth(source="set.json", categories={1: "cat"}, images=images), folder)
     found = collect(detector, files)
@@ -98,7 +98,7 @@ def test_a_size_turned_by_exif_is_reported(detector, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((40, 64, 3), np.uint8)).save(folder / "a.jpg", exif=exif)
-    found = collect(detector, find_images(truth("a.jpg", size=(40, 64)), folder)[0])
+    found = collect(detector, find_images(ground_truth("a.jpg", size=(40, 64)), folder)[0])
     assert "EXIF orientation turns it" in found.skipped["a.jpg"]
 
 
@@ -112,7 +112,7 @@ def test_an_image_that_eager_cannot_use_is_skipped_for_both(detector, tmp_path):
             raise ImageError(f"{image.name}: torchvision cannot resize it")
         return Detections(boxes=np.zeros((0, 4)), scores=[], labels=[], image_size=image.size)
 
-    found = collect(detector, find_images(truth("a.png", "b.png"), folder)[0], eager=eager)
+    found = collect(detector, find_images(ground_truth("a.png", "b.png"), folder)[0], eager=eager)
     assert [image.ground_truth.file_name for image in found.images] == ["b.png"]
     assert found.images[0].eager is not None and len(found.images[0].eager) == 0
     assert "torchvision cannot resize it" in found.skipped["a.png"]
@@ -128,7 +128,7 @@ def test_an_interruption_keeps_the_detections(detector, tmp_path):
             raise KeyboardInterrupt
         return Detections(boxes=np.zeros((0, 4)), scores=[], labels=[], image_size=image.size)
 
-    found = collect(detector, find_images(truth(*names), folder)[0], eager=eager)
+    found = collect(detector, find_images(ground_truth(*names), folder)[0], eager=eager)
     assert found.is_partial
     assert [image.ground_truth.file_name for image in found.images] == names[:3]
 
@@ -137,11 +137,11 @@ def test_missing_images_are_named_and_may_be_left_out(tmp_path):
     folder = saved(tmp_path / "p", "a.png")
     names = ["a.png", *(f"{i}.png" for i in range(12))]
     with pytest.raises(UsageError) as caught:
-        find_images(truth(*names), folder)
+        find_images(ground_truth(*names), folder)
     assert f"12 of 13 images that set.json lists are not in {folder}: 0.png, 1.png," in caught.value.message
     assert "9.png and 2 more" in caught.value.message
     assert "--allow-missing" in caught.value.hint
-    files, missing = find_images(truth(*names), folder, allow_missing=True)
+    files, missing = find_images(ground_truth(*names), folder, allow_missing=True)
     assert list(files) == [folder / "a.png"]
     assert list(missing) == names[1:]
 
@@ -149,7 +149,7 @@ def test_missing_images_are_named_and_may_be_left_out(tmp_path):
 def test_images_of_another_set_are_refused(tmp_path):
     folder = saved(tmp_path / "p", "x.png")
     with pytest.raises(UsageError) as caught:
-        find_images(truth("a.png", "b.png"), folder, allow_missing=True)
+        find_images(ground_truth("a.png", "b.png"), folder, allow_missing=True)
     message = f"none of the 2 images that set.json lists (a.png, ...) is in {folder}, which has x.png"
     assert (caught.value.message, caught.value.hint) == (message, "check that annotations and images are of one set")
 
@@ -157,10 +157,10 @@ def test_images_of_another_set_are_refused(tmp_path):
 def test_a_folder_too_deep_is_refused_with_the_right_one(tmp_path):
     folder = saved(tmp_path / "val", "a.png")
     with pytest.raises(UsageError) as caught:
-        find_images(truth("val/a.png"), folder)
+        find_images(ground_truth("val/a.png"), folder)
     assert caught.value.hint == "file names are relative to --images: for val/a.png give the folder that has val in it"
 
 
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is no folder"):
-        find_images(truth("a.png"), tmp_path / "none")
+        find_images(ground_truth("a.png"), tmp_path / "none")

@@ -16,11 +16,11 @@ CLASSES = {1: CAT, 2: DOG}
 IOUS = np.arange(0.5, 1.0, 0.05)
 
 
-def truth(*objects: Annotation) -> AnnotatedImage:
+def annotated(*objects: Annotation) -> AnnotatedImage:
     return AnnotatedImage(file_name="a.png", size=None, annotations=objects)
 
 
-def thing(x: float, y: float, width: float, height: float, category: int = CAT, **more: object) -> Annotation:
+def item(x: float, y: float, width: float, height: float, category: int = CAT, **more: object) -> Annotation:
     return Annotation(category_id=category, bbox=(x, y, width, height), **{"area": width * height, **more})
 
 
@@ -39,7 +39,7 @@ def scored(
 
 
 def test_identical_boxes_score_1():
-    images = [truth(thing(0, 0, 20, 20), thing(50, 50, 60, 60, DOG)), truth(thing(10, 10, 200, 100))]
+    images = [annotated(item(0, 0, 20, 20), item(50, 50, 60, 60, DOG)), annotated(item(10, 10, 200, 100))]
     detections = [found((0, 0, 20, 20, 0.9, 1), (50, 50, 60, 60, 0.3, 2)), found((10, 10, 200, 100, 0.6, 1))]
     overall, per_class = scored(images, detections)
     assert overall == dict.fromkeys(overall, 1.0)
@@ -55,7 +55,7 @@ def test_identical_boxes_score_1():
 def test_a_shifted_box_counts_up_to_its_iou(shift, iou):
     """A box of 100 x 100, moved by s to the side, has the IoU (100 - s) / (100 + s)."""
     assert (100 - shift) / (100 + shift) == pytest.approx(iou, abs=5e-5)
-    overall, _ = scored([truth(thing(50, 50, 100, 100))], [found((50 + shift, 50, 100, 100, 0.9, 1))])
+    overall, _ = scored([annotated(item(50, 50, 100, 100))], [found((50 + shift, 50, 100, 100, 0.9, 1))])
     reached = sum(iou >= threshold - 1e-9 for threshold in IOUS)
     assert overall["AP"] == pytest.approx(reached / 10)
     assert overall["AP50"] == float(iou >= 0.5)
@@ -65,7 +65,7 @@ def test_a_shifted_box_counts_up_to_its_iou(shift, iou):
 
 def test_a_false_positive_between_two_hits_lowers_precision():
     """Precision is 1 up to a recall of 0.5, 2/3 beyond: 51 of COCO's 101 recalls at 1, 50 at 2/3."""
-    images = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50))]
+    images = [annotated(item(0, 0, 50, 50), item(100, 0, 50, 50))]
     overall, _ = scored(images, [found((0, 0, 50, 50, 0.9, 1), (300, 300, 50, 50, 0.8, 1), (100, 0, 50, 50, 0.7, 1))])
     assert overall["AP"] == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert overall["AR1"] == 0.5
@@ -73,68 +73,72 @@ def test_a_false_positive_between_two_hits_lowers_precision():
 
 
 def test_a_class_never_detected_scores_0_and_the_mean_is_over_classes():
-    images = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50, DOG))]
+    images = [annotated(item(0, 0, 50, 50), item(100, 0, 50, 50, DOG))]
     overall, per_class = scored(images, [found((0, 0, 50, 50, 0.9, 1))])
     assert (per_class[CAT]["AP"], per_class[DOG]["AP"], overall["AP"]) == (1.0, 0.0, 0.5)
 
 
 def test_a_class_without_objects_is_left_out_of_the_mean():
-    overall, per_class = scored([truth(thing(0, 0, 50, 50))], [found((0, 0, 50, 50, 0.9, 1), (0, 0, 50, 50, 0.9, 2))])
+    overall, per_class = scored(
+        [annotated(item(0, 0, 50, 50))], [found((0, 0, 50, 50, 0.9, 1), (0, 0, 50, 50, 0.9, 2))]
+    )
     assert overall["AP"] == 1.0
     assert per_class[DOG]["AP"] is None
 
 
 def test_no_detections_score_0_and_no_objects_are_undefined():
-    overall, _ = scored([truth(thing(0, 0, 50, 50))], [found()])
+    overall, _ = scored([annotated(item(0, 0, 50, 50))], [found()])
     assert (overall["AP"], overall["AR100"], overall["APs"]) == (0.0, 0.0, None)
-    overall, _ = scored([truth()], [found((0, 0, 50, 50, 0.9, 1))])
+    overall, _ = scored([annotated()], [found((0, 0, 50, 50, 0.9, 1))])
     assert set(overall.values()) == {None}
 
 
 def test_classes_that_are_no_category_do_not_count():
-    overall, _ = scored([truth(thing(0, 0, 50, 50))], [found((0, 0, 50, 50, 0.9, 1), (200, 200, 9, 9, 1.0, 3))])
+    overall, _ = scored([annotated(item(0, 0, 50, 50))], [found((0, 0, 50, 50, 0.9, 1), (200, 200, 9, 9, 1.0, 3))])
     assert overall["AP"] == 1.0
 
 
 def test_categories_that_are_no_class_do_not_count():
-    overall, per_class = scored([truth(thing(0, 0, 50, 50), thing(0, 0, 50, 50, 99))], [found((0, 0, 50, 50, 0.9, 1))])
+    overall, per_class = scored(
+        [annotated(item(0, 0, 50, 50), item(0, 0, 50, 50, 99))], [found((0, 0, 50, 50, 0.9, 1))]
+    )
     assert (overall["AP"], overall["AR100"]) == (1.0, 1.0)
     assert set(per_class) == {CAT, DOG}
 
 
 def test_two_classes_may_be_one_category():
-    images = [truth(thing(0, 0, 50, 50), thing(100, 0, 50, 50))]
+    images = [annotated(item(0, 0, 50, 50), item(100, 0, 50, 50))]
     detections = [found((0, 0, 50, 50, 0.9, 1), (100, 0, 50, 50, 0.9, 2))]
     overall = score(images, detections, {1: CAT, 2: CAT}).overall
     assert overall["AP"] == 1.0
 
 
 def test_a_crowd_counts_neither_way():
-    crowd = thing(200, 200, 200, 200, iscrowd=True)
+    crowd = item(200, 200, 200, 200, iscrowd=True)
     inside = [(210, 210, 40, 40, 0.95, 1), (300, 300, 40, 40, 0.94, 1)]
-    overall, _ = scored([truth(thing(0, 0, 50, 50), crowd)], [found(*inside, (0, 0, 50, 50, 0.5, 1))])
+    overall, _ = scored([annotated(item(0, 0, 50, 50), crowd)], [found(*inside, (0, 0, 50, 50, 0.5, 1))])
     assert overall["AP"] == 1.0
-    overall, _ = scored([truth(thing(0, 0, 50, 50))], [found(*inside, (0, 0, 50, 50, 0.5, 1))])
+    overall, _ = scored([annotated(item(0, 0, 50, 50))], [found(*inside, (0, 0, 50, 50, 0.5, 1))])
     assert overall["AP"] == pytest.approx(1 / 3)
 
 
 def test_an_object_is_as_large_as_its_mask():
-    overall, _ = scored([truth(thing(0, 0, 200, 200, area=900))], [found((0, 0, 200, 200, 0.9, 1))])
+    overall, _ = scored([annotated(item(0, 0, 200, 200, area=900))], [found((0, 0, 200, 200, 0.9, 1))])
     assert (overall["APs"], overall["APl"]) == (1.0, None)
 
 
 def test_max_detections_limits_each_class():
-    objects = [thing(20 * (i % 20), 20 * (i // 20), 10, 10) for i in range(120)]
+    objects = [item(20 * (i % 20), 20 * (i // 20), 10, 10) for i in range(120)]
     rows = [(*item.bbox, 0.9 - i / 1000, 1) for i, item in enumerate(objects)]
-    assert scored([truth(*objects)], [found(*rows)])[0]["AR100"] == pytest.approx(100 / 120)
-    overall, _ = scored([truth(*objects)], [found(*rows)], max_detections=300)
+    assert scored([annotated(*objects)], [found(*rows)])[0]["AR100"] == pytest.approx(100 / 120)
+    overall, _ = scored([annotated(*objects)], [found(*rows)], max_detections=300)
     assert overall["AR300"] == overall["AP"] == overall["APs"] == overall["ARs"] == 1.0
     assert (overall["AR1"], overall["AR10"]) == pytest.approx((1 / 120, 10 / 120))
     assert "AR100" not in overall
 
 
 def test_scoring_is_repeatable_and_prints_nothing(capsys):
-    images = [truth(thing(0, 0, 50, 50), thing(90, 0, 50, 50, iscrowd=True))]
+    images = [annotated(item(0, 0, 50, 50), item(90, 0, 50, 50, iscrowd=True))]
     detections = [found((5, 0, 50, 50, 0.9, 1), (100, 0, 20, 20, 0.8, 1))]
     assert scored(images, detections) == scored(images, detections)
     captured = capsys.readouterr()
@@ -196,7 +200,7 @@ def test_a_second_implementation_agrees_on_random_images(seed):
         for _ in range(int(rng.integers(0, 7))):
             x, y, width, height = rng.uniform(0, 300), rng.uniform(0, 300), *rng.uniform(20, 120, 2)
             category = int(rng.choice([CAT, DOG]))
-            objects.append(thing(x, y, width, height, category, iscrowd=bool(rng.random() < 0.15)))
+            objects.append(item(x, y, width, height, category, iscrowd=bool(rng.random() < 0.15)))
             for _ in range(int(rng.integers(0, 3))):
                 moved = rng.normal(0, 6, 4)
                 label = 1 + int(rng.random() < 0.5) if rng.random() < 0.1 else 1 + (category == DOG)
@@ -205,7 +209,7 @@ def test_a_second_implementation_agrees_on_random_images(seed):
             (*rng.uniform(0, 300, 2), *rng.uniform(10, 90, 2), rng.random(), int(rng.integers(1, 3)))
             for _ in range(int(rng.integers(0, 4)))
         ]
-        images.append(truth(*objects))
+        images.append(annotated(*objects))
         detections.append(found(*sorted(rows, key=lambda row: -row[4])))
     overall, per_class = scored(images, detections)
     expected = {category: coco_ap(images, detections, label, category) for label, category in CLASSES.items()}

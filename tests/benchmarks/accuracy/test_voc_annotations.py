@@ -36,20 +36,20 @@ def annotation(*objects: tuple[str, tuple[float, ...], int], size: str = SIZE) -
 
 def test_voc_corners_count_from_1_and_lie_inside(voc):
     """A box over a whole image of 500 x 375 is 1, 1, 500, 375 in VOC; one of a single pixel has four equal sides."""
-    truth = read_voc(*voc(a=annotation(("dog", (1, 1, 500, 375), 0), ("cat", (3, 4, 3, 4), 1))))
-    (image,) = truth.images
+    ground_truth = read_voc(*voc(a=annotation(("dog", (1, 1, 500, 375), 0), ("cat", (3, 4, 3, 4), 1))))
+    (image,) = ground_truth.images
     assert image.size == (375, 500)
     dog, cat = image.annotations
-    assert (truth.categories[dog.category_id], dog.bbox, dog.area) == ("dog", (0, 0, 500, 375), 500 * 375)
-    assert (truth.categories[cat.category_id], cat.bbox, cat.area) == ("cat", (2, 3, 1, 1), 1)
+    assert (ground_truth.categories[dog.category_id], dog.bbox, dog.area) == ("dog", (0, 0, 500, 375), 500 * 375)
+    assert (ground_truth.categories[cat.category_id], cat.bbox, cat.area) == ("cat", (2, 3, 1, 1), 1)
     assert (dog.iscrowd, cat.iscrowd) == (False, True), "difficult"
 
 
 def test_voc_names_become_categories(voc):
-    truth = read_voc(*voc(b=annotation(("dog", (1, 1, 9, 9), 0)), a=annotation(("cat", (1, 1, 9, 9), 0))))
-    assert truth.categories == {1: "cat", 2: "dog"}
-    assert not truth.has_ids
-    assert truth.used_categories() == {1, 2}
+    ground_truth = read_voc(*voc(b=annotation(("dog", (1, 1, 9, 9), 0)), a=annotation(("cat", (1, 1, 9, 9), 0))))
+    assert ground_truth.categories == {1: "cat", 2: "dog"}
+    assert not ground_truth.has_ids
+    assert ground_truth.used_categories() == {1, 2}
 
 
 def test_a_voc_image_has_the_name_of_its_annotation(voc):

@@ -1,6 +1,6 @@
 """``frcnn eval``, end to end: a checkpoint, the model exported from it, annotated images.
 
-What eager finds is taken for the truth, so that what must come out is known.
+The detections of eager are the ground truth, so that every result is known.
 """
 
 from __future__ import annotations
