@@ -77,12 +77,12 @@ def compared(found: Detections, spec: ModelSpec, limits: Limits, expected: Detec
 
 
 def test_the_limits_of_a_trained_model():
-    assert (EXACT.rule, EXACT.box_px, EXACT.score, EXACT.min_score, EXACT.unmatched) == ("exact", 0.01, 1e-4, 0, 0)
-    assert (OVERLAP.rule, OVERLAP.iou, OVERLAP.min_score, OVERLAP.unmatched) == ("overlap", 0.99, 0.3, 0)
-    assert (AGREEMENT.rule, AGREEMENT.min_score) == ("agreement", 0.3)
+    assert Limits(rule="exact", box_px=0.01, score=1e-4, min_score=0, margin=1e-3, unmatched=0) == EXACT
     assert default_limits("fp32", "max") == EXACT
-    assert (BF16.rule, BF16.iou, BF16.moved, BF16.min_score) == ("overlap", 0.97, 0.08, 0.3)
-    assert default_limits("bf16", "max").rule == "agreement"
+    assert Limits(rule="overlap", iou=0.99, moved=0.02, min_score=0.3, margin=0.02, unmatched=0) == OVERLAP
+    assert Limits(rule="agreement", min_score=0.3, margin=0.05, unmatched=0.05) == AGREEMENT
+    assert Limits(rule="overlap", iou=0.97, moved=0.08, min_score=0.3, margin=0.1, unmatched=0.01) == BF16
+    assert default_limits("bf16", "max") == Limits(rule="agreement", min_score=0.3, margin=0.1, unmatched=0.05)
 
 
 @pytest.mark.parametrize("limits", [EXACT, OVERLAP, AGREEMENT], ids=lambda limits: limits.rule)
@@ -163,6 +163,28 @@ def test_half_precision_is_judged_by_overlap_above_a_score(spec):
     assert result.passes(OVERLAP) and result.matched == 3
 
 
+def test_shares_are_allowed_up_to_their_limits(spec):
+    result = compared(moved(3.0), spec, OVERLAP)  # one of four pairs
+    assert result.passes(msgspec.structs.replace(OVERLAP, moved=1 / 4))
+    assert not result.passes(msgspec.structs.replace(OVERLAP, moved=0.24))
+    result = compared(without(1), spec, AGREEMENT)  # one of 4 + 3 detections
+    assert result.passes(msgspec.structs.replace(AGREEMENT, unmatched=1 / 7))
+    assert not result.passes(msgspec.structs.replace(AGREEMENT, unmatched=0.14))
+    assert compared(make(), spec, msgspec.structs.replace(OVERLAP, iou=1.0)).moved == 0
+
+
+def test_a_pair_counts_where_either_score_reaches_the_minimum(spec):
+    expected, found = (make(scores=np.array([0.95, 0.75, 0.5, score], np.float32)) for score in (0.31, 0.29))
+    assert compared(found, spec, OVERLAP, expected).matched == 4
+
+
+@pytest.mark.parametrize(("above", "relabelled"), [(0.0005, 0), (0.0015, 1)])
+def test_a_changed_label_at_the_cut_off_does_not_count(above, relabelled, spec):
+    expected = make(scores=np.array([0.95, 0.75, 0.5, THRESHOLD + above], np.float32))
+    found = make(scores=np.array([0.95, 0.75, 0.5, 0.08], np.float32), labels=np.array([1, 2, 1, 2]))
+    assert compared(found, spec, EXACT, expected).label_mismatches == relabelled
+
+
 def test_agreement_asks_only_for_partners(spec):
     assert compared(moved(10.0), spec, AGREEMENT).passes(AGREEMENT)
     assert not compared(without(1), spec, AGREEMENT).passes(AGREEMENT)
@@ -173,10 +195,12 @@ def test_the_total_adds_and_takes_the_worst(spec):
         msgspec.structs.replace(compared(moved(by), spec, EXACT), eager_ms=time, model_ms=time / 2)
         for by, time in ((0.004, 10.0), (0.008, 30.0), (0.0, 20.0))
     ]
+    results[0] = msgspec.structs.replace(results[0], score=5e-5)
     parity = total(results, EXACT)
     assert parity.passed
     assert (parity.total.matched, parity.total.expected, parity.total.found) == (12, 12, 12)
     assert parity.total.box_px == pytest.approx(0.008, abs=1e-5)
+    assert (parity.total.score, parity.total.iou) == (5e-5, min(result.iou for result in results))
     assert (parity.total.eager_ms, parity.total.model_ms) == (20.0, 10.0)
     assert not total([*results, compared(moved(0.02), spec, EXACT)], EXACT).passed
     assert not total([*results, compared(without(0), spec, EXACT)], EXACT).passed
