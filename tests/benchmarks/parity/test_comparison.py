@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -19,10 +20,11 @@ from support.images import tensor
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
+from frcnn.benchmarks.parity import comparison
 from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity, compare_detections, default_limits, total
 from frcnn.exporter import load_checkpoint
 from frcnn.exporter.model import DeployableFasterRCNN, boxes, roi_heads, rpn
-from frcnn.runtime import Detections
+from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Size
 
 THRESHOLD = 0.05
@@ -176,6 +178,9 @@ def test_shares_are_allowed_up_to_their_limits(spec):
 def test_a_pair_counts_where_either_score_reaches_the_minimum(spec):
     expected, found = (make(scores=np.array([0.95, 0.75, 0.5, score], np.float32)) for score in (0.31, 0.29))
     assert compared(found, spec, OVERLAP, expected).matched == 4
+    at_the_minimum = make(scores=np.array([0.95, 0.75, 0.5, OVERLAP.min_score], np.float32))
+    result = compared(at_the_minimum, spec, OVERLAP, at_the_minimum)
+    assert (result.expected, result.found, result.matched) == (4, 4, 4)
 
 
 @pytest.mark.parametrize(("above", "relabelled"), [(0.0005, 0), (0.0015, 1)])
@@ -204,6 +209,32 @@ def test_the_total_adds_and_takes_the_worst(spec):
     assert (parity.total.eager_ms, parity.total.model_ms) == (20.0, 10.0)
     assert not total([*results, compared(moved(0.02), spec, EXACT)], EXACT).passed
     assert not total([*results, compared(without(0), spec, EXACT)], EXACT).passed
+
+
+def test_eager_and_the_model_are_timed_apart_after_one_warm_up(spec, monkeypatch):
+    now, calls = [0.0], []
+
+    def detector(images):
+        calls.append("model")
+        now[0] += 0.1
+        return [make()] * len(images)
+
+    def detect(image, canvas):
+        calls.append(canvas)
+        now[0] += 0.3
+        return make()
+
+    monkeypatch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    eager, canvases = (
+        SimpleNamespace(spec=spec, detect=detect),
+        SimpleNamespace(canvas_of=lambda size, name: (160, 224)),
+    )
+    images = [RGBImage(pixels=np.zeros((80, 112, 3), np.uint8), name=name) for name in "ab"]
+    results = list(comparison.compare_images(eager, detector, images, EXACT, canvases=canvases))
+    assert [result.image for result in results] == ["a", "b"]
+    assert [result.eager_ms for result in results] == pytest.approx([300, 300])
+    assert [result.model_ms for result in results] == pytest.approx([100, 100])
+    assert calls == ["model", (160, 224)] * 3
 
 
 def test_nothing_found_on_both_sides_agrees(spec):
