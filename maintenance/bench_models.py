@@ -23,10 +23,10 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from frcnn.benchmarks.timing.images import default_images
 from PIL import Image
 
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
+from frcnn.benchmarks.candidates.images import default_images
 from frcnn.cli import main as frcnn
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
 from frcnn.files import replacing, writable_folder

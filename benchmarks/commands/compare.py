@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frcnn.benchmarks.commands.reference import require_same_model
+from frcnn.benchmarks.commands.reference import load_options, require_same_model
 from frcnn.console import note, say, show_table, track, warn, write_json
 from frcnn.errors import FrcnnError, ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_from_options(arguments)
     import torch
 
-    from frcnn.benchmarks.candidates.artifacts import canvases_of, load_options
+    from frcnn.benchmarks.candidates.artifacts import canvases_of
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
     from frcnn.benchmarks.parity.comparison import compare_images, total
     from frcnn.runtime import Detector

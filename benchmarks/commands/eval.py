@@ -20,7 +20,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from frcnn.benchmarks.commands.reference import device_of, require_same_model
+from frcnn.benchmarks.commands.reference import device_of, load_options, require_same_model
 from frcnn.console import note, say, warn, write_json
 from frcnn.errors import ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import (
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     from frcnn.benchmarks.accuracy.class_map import map_classes
     from frcnn.benchmarks.accuracy.images import collect, find_images
     from frcnn.benchmarks.accuracy.report import evaluate
-    from frcnn.benchmarks.candidates.artifacts import load_options, model_manifest
+    from frcnn.benchmarks.candidates.artifacts import model_manifest
     from frcnn.runtime import Detector
     from frcnn.runtime.model_files.artifact import open_artifact
 
