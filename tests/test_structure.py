@@ -84,6 +84,8 @@ HEAVY = [
     "cuda",
     "cupy",
     "faster_coco_eval",
+    "jinja2",
+    "matplotlib",
     "onnxruntime",
     "onnxscript",
     "pycuda",

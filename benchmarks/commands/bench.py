@@ -86,10 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_from_options(arguments)
     if find_spec("onnxruntime") is None:
         raise MissingDependencyError("onnxruntime", extra="cpu", why="frcnn bench")
+    from frcnn.benchmarks.report.drawing import check_renderer
     from frcnn.benchmarks.report.regression import compare_runs, regressions
     from frcnn.benchmarks.report.results import Results
     from frcnn.benchmarks.report.table import show_results
 
+    check_renderer()
     earlier = None if arguments.against is None else Results.read(arguments.against)
     plan = _plan(arguments)
     images = _images(arguments.images)

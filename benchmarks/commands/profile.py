@@ -97,6 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse outputs that cannot be written, or are one file, before the work."""
+    from frcnn.benchmarks.report.drawing import check_renderer
+
+    check_renderer()
     outputs = [arguments.chart] if arguments.json in (None, "-") else [arguments.chart, Path(arguments.json)]
     for path in outputs:
         writable_file(path)

@@ -1,18 +1,17 @@
-"""The chart of a profile: a page that needs nothing else, as the report of ``frcnn bench`` is drawn."""
+"""The page of a profile: stages and the slowest layers as figures and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from frcnn.benchmarks.profile.profile import LayerTime, Profile, StageName, StageTime
+from frcnn.benchmarks.profile.profile import LayerTime, Profile, StageTime
 from frcnn.benchmarks.profile.table import cost_of_looking
-from frcnn.benchmarks.report.axes import Axis
-from frcnn.benchmarks.report.charts import COLOURS, Bar, Segment, stacked
-from frcnn.benchmarks.report.document import Code, Document, Figure, Headline, Paragraph, Section, Table, TableRow
-from frcnn.benchmarks.report.formatting import NONE, listing, ms, number, percent, size_text, tick
-from frcnn.benchmarks.report.html_page import html
-from frcnn.benchmarks.report.markup import Markup
+from frcnn.benchmarks.report.document import Cell, Code, Document, Figure, Headline, Paragraph, Section, Table
+from frcnn.benchmarks.report.drawing import COLOURS, bars
+from frcnn.benchmarks.report.formatting import NONE, listing, ms, number, percent, size_text
+from frcnn.benchmarks.report.write import html
 
 __all__ = ["profile_page"]
 
@@ -24,17 +23,49 @@ def profile_page(profile: Profile, *, top: int) -> str:
 
     Args:
         profile: what was measured.
-        top: how many layers are drawn; the table under the drawing has as many.
+        top: how many layers are drawn; the table under the figure has as many.
+
+    Raises:
+        MissingDependencyError: Jinja2 or matplotlib is not installed.
     """
+    keys = {
+        stage.name: Cell(text=stage.name, key=str(place + 1), colour=place % COLOURS)
+        for place, stage in enumerate(profile.stages)
+    }
+    layers = profile.layers[:top]
+    stages = Figure(
+        title="Milliseconds by stage",
+        note="In the order that data flows. “Between layers” is what the network took beyond the sum of its layers.",
+        svg=_bars("stages", [(keys[stage.name], stage) for stage in profile.stages]),
+        table=Table(
+            caption="Stages",
+            columns=("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s"),
+            rows=tuple(
+                (keys[s.name], ms(s.ms), percent(s.share), str(s.layers or NONE), *_work(s)) for s in profile.stages
+            ),
+        ),
+    )
+    slowest = Figure(
+        title=f"The slowest {len(layers)} of {len(profile.layers)} layers",
+        note="Numbers and colours are those of the stages.",
+        svg=_bars("layers", [(replace(keys[x.stage], text=x.name), x) for x in layers]),
+        legend=tuple(keys.values()),
+        table=Table(
+            caption="Layers",
+            columns=("layer", "op", "stage", "ms", "share", "GFLOP", "GFLOP/s"),
+            rows=tuple((x.name, x.op or NONE, x.stage, ms(x.ms), percent(x.share), *_work(x)) for x in layers),
+            text_columns=3,
+        ),
+    )
     return html(
         Document(
             title=f"Where the time of {profile.architecture} goes",
             subtitle=f"{profile.environment.cpu}, {profile.environment.date}",
             headline=_headline(profile),
             sections=(
-                Section(name="stages", title="Stages", blocks=(_stages(profile),)),
-                Section(name="layers", title="Layers", blocks=(_layers(profile, top),)),
-                Section(name="how", title="How it was measured", blocks=_how(profile)),
+                Section(name="stages", title="Stages", blocks=(stages,)),
+                Section(name="layers", title="Layers", blocks=(slowest,)),
+                Section(name="method", title="How it was measured", blocks=_method(profile)),
             ),
         )
     )
@@ -42,61 +73,20 @@ def profile_page(profile: Profile, *, top: int) -> str:
 
 def _headline(profile: Profile) -> Headline:
     slowest = max(profile.stages, key=lambda stage: stage.ms)
-    layer = profile.layers[0] if profile.layers else None
-    remarks = [f"Canvas {size_text(profile.canvas)}, batch {profile.batch}, {profile.precision}."]
-    if layer is not None:
-        remarks.append(f"The slowest layer is {layer.name}: {ms(layer.ms)} ms, {percent(layer.share)}.")
+    notes = [f"Canvas {size_text(profile.canvas)}, batch {profile.batch}, {profile.precision}."]
+    if profile.layers:
+        layer = profile.layers[0]
+        notes.append(f"The slowest layer is {layer.name}: {_value(layer)}.")
     start = "file" if any(stage.name == "decode" for stage in profile.stages) else "decoded image"
     return Headline(
-        figure=f"{ms(profile.total_ms)} ms",
+        value=f"{ms(profile.total_ms)} ms",
         text=f"from {start} to boxes, the profiler on. {percent(slowest.share, 0)} of it: {slowest.name}.",
-        remarks=tuple(remarks),
+        notes=tuple(notes),
         tone="plain",
     )
 
 
-def _stages(profile: Profile) -> Figure:
-    numbers = _numbers(profile)
-    bars = [
-        _bar(numbers[stage.name], stage.name, _value(stage), stage.ms, f"{stage.name}: {_value(stage)}")
-        for stage in profile.stages
-    ]
-    rows: list[TableRow] = [
-        (stage.name, ms(stage.ms), percent(stage.share), str(stage.layers) if stage.layers else NONE, *_work(stage))
-        for stage in profile.stages
-    ]
-    return Figure(
-        title="Milliseconds by stage",
-        note="In the order that data flows. “Between layers” is what the network took beyond the sum of its layers.",
-        drawing=_drawn(bars),
-        table=Table(caption="Stages", columns=("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s"), rows=tuple(rows)),
-    )
-
-
-def _layers(profile: Profile, top: int) -> Figure:
-    numbers, layers = _numbers(profile), profile.layers[:top]
-    bars = [
-        _bar(numbers[layer.stage], layer.name, _value(layer), layer.ms, f"{layer.name}, {layer.stage}: {_value(layer)}")
-        for layer in layers
-    ]
-    rows: list[TableRow] = [
-        (layer.name, layer.op or NONE, layer.stage, ms(layer.ms), percent(layer.share), *_work(layer))
-        for layer in layers
-    ]
-    return Figure(
-        title=f"The slowest {len(layers)} of {len(profile.layers)} layers",
-        note="Numbers and colours are those of the stages.",
-        drawing=_drawn(bars),
-        table=Table(
-            caption="Layers",
-            columns=("layer", "op", "stage", "ms", "share", "GFLOP", "GFLOP/s"),
-            rows=tuple(rows),
-            texts=3,
-        ),
-    )
-
-
-def _how(profile: Profile) -> tuple[Paragraph | Code, ...]:
+def _method(profile: Profile) -> tuple[Paragraph | Code, ...]:
     names = [*profile.images[:_NAMED_IMAGES]]
     if len(profile.images) > len(names):
         names.append(f"{len(profile.images) - len(names)} more")
@@ -112,25 +102,15 @@ def _how(profile: Profile) -> tuple[Paragraph | Code, ...]:
     )
 
 
-def _numbers(profile: Profile) -> dict[StageName, int]:
-    return {stage.name: place for place, stage in enumerate(profile.stages, 1)}
-
-
-def _bar(number_of_stage: int, name: str, value: str, length: float, says: str) -> Bar:
-    key, colour = str(number_of_stage), (number_of_stage - 1) % COLOURS
-    segment = Segment(key=key, colour=colour, length=length, says=says)
-    return Bar(key=key, colour=colour, name=name, value=value, segments=(segment,))
-
-
-def _drawn(bars: Sequence[Bar]) -> Markup:
-    axis = Axis.linear(bar.segments[0].length for bar in bars)
-    return stacked(bars, axis, written=tick, unit="milliseconds")
+def _bars(name: str, items: Sequence[tuple[Cell, StageTime | LayerTime]]) -> str:
+    rows = [(cell, _value(item), [(cell, item.ms)]) for cell, item in items]
+    label = "; ".join(f"{cell.text}: {value}" for cell, value, _ in rows)
+    return bars(rows, unit="milliseconds", label=f"Milliseconds by {name}. {label}")
 
 
 def _value(item: StageTime | LayerTime) -> str:
     return f"{ms(item.ms)} ms, {percent(item.share)}"
 
 
-def _work(item: StageTime | LayerTime) -> tuple[str, str]:
-    gflop, rate = (NONE if value is None else number(value) for value in (item.gflop, item.gflop_per_s))
-    return gflop, rate
+def _work(item: StageTime | LayerTime) -> tuple[str, ...]:
+    return tuple(NONE if value is None else number(value) for value in (item.gflop, item.gflop_per_s))

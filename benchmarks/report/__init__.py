@@ -5,22 +5,14 @@ Out: files, and the regressions between two documents.
 """
 
 __all__ = [
-    "axes",
-    "charts",
     "content",
-    "details",
     "document",
-    "drawn",
+    "drawing",
+    "figures",
     "formatting",
-    "html_page",
-    "markdown_page",
-    "markup",
-    "plane_figures",
     "ranking",
     "regression",
     "results",
-    "roofline_figure",
-    "row_figures",
     "table",
     "write",
 ]

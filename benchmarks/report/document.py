@@ -1,11 +1,9 @@
-"""What a report says, apart from how it is written: ``report.md`` and ``report.html`` come from the same one."""
+"""The content of a report, apart from its format: ``report.md`` and ``report.html`` are rendered from the same one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-from frcnn.benchmarks.report.markup import Markup
+from typing import ClassVar, Literal
 
 __all__ = [
     "Block",
@@ -24,22 +22,26 @@ __all__ = [
 TableRow = tuple["Cell | str", ...]
 
 Tone = Literal["plain", "good", "warning", "bad", "quiet"]
-"""How a piece of text is shown. The words say the same: a tone is never the only sign."""
+"""The colour of a text. The words state the same: a tone is never the only sign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A cell of a table.
+    """A cell of a table, or an entry of a legend.
 
     Attributes:
-        text: what it says.
-        key: the letter of a row, or number of a stage, that charts refer to; empty where there is none.
+        text: its content.
+        key: the letter of a series, or number of a stage, that figures refer to; empty where there is none.
+        colour: of the key, 0 to 7.
+        hollow: figures draw the series in outline, because its detections are wrong.
         tone: of the text.
-        small: a remark under the text; empty where there is none.
+        small: a note under the text; empty where there is none.
     """
 
     text: str
     key: str = ""
+    colour: int = 0
+    hollow: bool = False
     tone: Tone = "plain"
     small: str = ""
 
@@ -52,14 +54,15 @@ class Table:
         caption: what it holds.
         columns: headings.
         rows: as many cells each as there are columns.
-        texts: the first so many columns are text, the others numbers.
-        folded: HTML shows it when asked to.
+        text_columns: the first so many columns are text, the others numbers.
+        folded: HTML shows it on request.
     """
 
+    kind: ClassVar = "table"
     caption: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
-    texts: int = 1
+    text_columns: int = 1
     folded: bool = False
 
 
@@ -67,32 +70,37 @@ class Table:
 class Paragraph:
     """A paragraph; one with a tone other than plain stands out."""
 
+    kind: ClassVar = "paragraph"
     text: str
     tone: Tone = "plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """A line to be copied, as it is."""
+    """A command to be copied."""
 
+    kind: ClassVar = "code"
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A chart, and the table that says the same in numbers.
+    """A figure and its numbers.
 
     Attributes:
         title: what it shows.
         note: how to read it.
-        drawing: HTML with SVG.
+        svg: the drawing, trusted HTML of ``frcnn.benchmarks.report.figures``.
+        legend: what keys in the drawing stand for.
         table: its numbers; Markdown has this in place of the drawing. None where another table in the section has them.
     """
 
+    kind: ClassVar = "figure"
     title: str
     note: str
-    drawing: Markup
-    table: Table | None
+    svg: str
+    legend: tuple[Cell, ...] = ()
+    table: Table | None = None
 
 
 Block = Paragraph | Code | Table | Figure
@@ -100,7 +108,7 @@ Block = Paragraph | Code | Table | Figure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of the report; ``name`` is its anchor."""
+    """A section of the report; ``name`` is its anchor."""
 
     name: str
     title: str
@@ -109,31 +117,24 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """The answer in one line.
+    """The result in one line.
 
     Attributes:
-        figure: a number to be seen first, like ``"1.73x"``; empty where no number may be quoted.
-        text: the answer.
-        remarks: what belongs to it.
+        value: a number to be seen first, like ``"1.73x"``; empty where no number may be quoted.
+        text: the result.
+        notes: what belongs to it.
         tone: good only where something is faster beyond doubt.
     """
 
-    figure: str
+    value: str
     text: str
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
     tone: Tone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A report.
-
-    Attributes:
-        title: what was measured.
-        subtitle: where and when.
-        headline: the answer.
-        sections: all else.
-    """
+    """A report: what was measured, where and when, the result, and the details."""
 
     title: str
     subtitle: str

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from frcnn.benchmarks.report.results import Ratio, Results, Row
+from frcnn.benchmarks.report.results import Ratio
 from frcnn.spec import Size
 
 __all__ = [
     "NONE",
     "bytes_text",
+    "interval_text",
     "key_of",
-    "keys",
     "listing",
     "ms",
     "number",
     "percent",
-    "quoted",
     "ratio_text",
     "size_text",
-    "spread_text",
     "tick",
 ]
 
@@ -33,19 +31,14 @@ def number(value: float, digits: int = 3) -> str:
         return "0"
     if not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
-    decimals = max(0, digits - 1 - _exponent(value))
-    return f"{value:,.{decimals}f}"
+    exponent = int(f"{value:e}".partition("e")[2])
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
 def tick(value: float) -> str:
-    """Return a round number, as beside an axis: without noughts behind the point."""
+    """Return a round number, as beside an axis: without trailing zeros."""
     text = number(value)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
-
-
-def _exponent(value: float) -> int:
-    """Return the power of ten of the first digit."""
-    return int(f"{value:e}".partition("e")[2])
 
 
 def ms(value: float | None) -> str:
@@ -75,26 +68,16 @@ def ratio_text(ratio: Ratio | None) -> str:
     return NONE if ratio is None else f"{ratio.median:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
-def spread_text(ratio: Ratio) -> str:
-    """Say what the interval of a ratio is: ``Ratio`` has the rule."""
+def interval_text(ratio: Ratio) -> str:
+    """Return what the interval of a ratio is; ``Ratio`` has the rule."""
     if ratio.rounds < 6:
-        return f"least and largest of {ratio.rounds} round{'s' if ratio.rounds != 1 else ''}"
+        return f"smallest and largest of {ratio.rounds} round{'s' if ratio.rounds != 1 else ''}"
     return f"95 % interval of the median, {ratio.rounds} rounds"
 
 
 def listing(names: Sequence[str]) -> str:
     """Return ``a, b and c``."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def quoted(rows: Sequence[Row]) -> str:
-    """Return rows' names, listed."""
-    return listing([row.name for row in rows])
-
-
-def keys(results: Results) -> dict[str, tuple[str, int]]:
-    """Return row id -> its letter, the same in every table and chart, and its place."""
-    return {row.id: (key_of(place), place) for place, row in enumerate(results.rows)}
 
 
 def key_of(index: int) -> str:

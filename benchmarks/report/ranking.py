@@ -6,8 +6,10 @@ difference is within the noise share a rank; on a system too noisy to tell rows 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from frcnn.benchmarks.report.document import Headline
-from frcnn.benchmarks.report.formatting import ms, percent, quoted, ratio_text, spread_text
+from frcnn.benchmarks.report.formatting import interval_text, listing, ms, percent, ratio_text
 from frcnn.benchmarks.report.results import Measure, Ratio, Results, Row
 
 __all__ = ["first_batch", "head_measure", "headline", "ranked", "ranks", "ratio_of"]
@@ -25,7 +27,7 @@ def head_measure(results: Results, row: Row) -> Measure | None:
 
 
 def ratio_of(row: Row, measure: Measure | None) -> Ratio | None:
-    """Return a measure's ratio; None for a row that is not ``ok``: a wrong answer is no gain, however fast."""
+    """Return a measure's ratio; None for a row that is not ``ok``: wrong detections are no gain, however fast."""
     return measure.ratio if measure is not None and row.status == "ok" else None
 
 
@@ -66,80 +68,61 @@ def ranks(results: Results) -> dict[str, int]:
 
 
 def headline(results: Results) -> Headline:
-    """Return the answer of the run: the fastest correct row against eager, or why there is none."""
+    """Return the result of the run: the fastest correct row against eager, or why there is none."""
     rows = ranked(results)
-    remarks = _remarks(results, rows)
+    notes = _notes(results, rows)
     if not rows:
-        return Headline(
-            figure="",
-            text="No row was both measured and found right against eager, so none is called fast.",
-            remarks=remarks,
-            tone="warning",
-        )
+        text = "No row was both measured and found right against eager, so none is called fast."
+        return Headline(value="", text=text, notes=notes, tone="warning")
     best = rows[0]
-    ratio = _head_ratio(results, best)
-    assert ratio is not None, "a ranked row has a ratio"
+    measure, ratio = head_measure(results, best), _head_ratio(results, best)
+    assert measure is not None and ratio is not None, "a ranked row was measured"
     reference = results.row(best.reference)
-    against = "eager" if reference is None else reference.name
-    says = f"{ratio_text(ratio)}, {spread_text(ratio)}"
+    name = "eager" if reference is None else reference.name
+    reading = f"The fastest correct row reads {ratio_text(ratio)}, {interval_text(ratio)}: {best.name}."
     if results.noise.too_noisy:
+        reading += " Do not quote it; run again on a quiet system."
         text = "This system was too noisy to tell rows apart."
-        unsure = f"The fastest correct row reads {says}: {best.name}. Do not quote it; run again on a quiet system."
-        return Headline(figure="", text=text, remarks=(unsure, *remarks), tone="warning")
+        return Headline(value="", text=text, notes=(reading, *notes), tone="warning")
     if ratio.low <= 1 <= ratio.high or (reference is not None and not _told_apart(results, best, reference)):
-        text = f"No correct row can be told apart from {against}."
-        return Headline(
-            figure="", text=text, remarks=(f"The fastest reads {says}: {best.name}.", *remarks), tone="warning"
-        )
+        text = f"No correct row can be told apart from {name}."
+        return Headline(value="", text=text, notes=(reading, *notes), tone="warning")
     if ratio.high < 1:
-        text = f"Nothing here is faster than {against}."
-        return Headline(
-            figure="", text=text, remarks=(f"The fastest correct row reads {says}: {best.name}.", *remarks), tone="bad"
-        )
-    text = f"{best.name} is {ratio.median:.2f} times as fast as {against} ({ratio.low:.2f} to {ratio.high:.2f})."
+        return Headline(value="", text=f"Nothing here is faster than {name}.", notes=(reading, *notes), tone="bad")
+    batch = "" if measure.batch == 1 else f", a batch of {measure.batch}"
+    times = f"Image to boxes{batch}: p50 {ms(measure.p50_ms)} ms, p90 {ms(measure.p90_ms)} ms"
+    if reference is not None and (of_reference := head_measure(results, reference)) is not None:
+        times += f"; {name}: p50 {ms(of_reference.p50_ms)} ms"
+    times += f". The interval is the {interval_text(ratio)}."
+    if best.images == "equal-sized":
+        times += " Both on equal-sized images."
     rivals = [row for row in rows[1:] if not _told_apart(results, best, row)]
-    close = (f"It cannot be told apart from {quoted(rivals)}.",) if rivals else ()
+    close = (f"It cannot be told apart from {_names(rivals)}.",) if rivals else ()
     return Headline(
-        figure=f"{ratio.median:.2f}x",
-        text=text,
-        remarks=(_times(results, best, reference, ratio), *close, *remarks),
+        value=f"{ratio.median:.2f}x",
+        text=f"{best.name} is {ratio.median:.2f} times as fast as {name} ({ratio.low:.2f} to {ratio.high:.2f}).",
+        notes=(times, *close, *notes),
         tone="good",
     )
 
 
-def _times(results: Results, best: Row, reference: Row | None, ratio: Ratio) -> str:
-    """Say the times behind the headline."""
-    of_best = head_measure(results, best)
-    of_reference = None if reference is None else head_measure(results, reference)
-    assert of_best is not None, "a ranked row was measured"
-    batch = of_best.batch
-    call = "" if batch == 1 else f", a batch of {batch}"
-    times = f"Image to boxes{call}: p50 {ms(of_best.p50_ms)} ms, p90 {ms(of_best.p90_ms)} ms"
-    if of_reference is not None:
-        times += f"; {'eager' if reference is None else reference.name}: p50 {ms(of_reference.p50_ms)} ms"
-    sized = " Both on equal-sized images." if best.images == "equal-sized" else ""
-    return f"{times}. The spread is the {spread_text(ratio)}.{sized}"
-
-
-def _remarks(results: Results, rows: list[Row]) -> tuple[str, ...]:
-    remarks = []
-    wrong = [row for row in results.rows if row.status == "wrong"]
-    if wrong:
-        remarks.append(f"Measured but wrong, so not ranked: {quoted(wrong)}.")
-    unchecked = [row for row in results.rows if _unchecked(results, row)]
+def _notes(results: Results, rows: list[Row]) -> tuple[str, ...]:
+    notes = []
+    if wrong := [row for row in results.rows if row.status == "wrong"]:
+        notes.append(f"Measured but wrong, so not ranked: {_names(wrong)}.")
+    unchecked = [
+        row
+        for row in results.rows
+        if row.status == "ok" and row.id != row.reference and row.correctness is None and head_measure(results, row)
+    ]
     if unchecked:
-        remarks.append(f"Measured but not compared with eager, so not ranked: {quoted(unchecked)}.")
+        notes.append(f"Measured but not compared with eager, so not ranked: {_names(unchecked)}.")
     if rows and not results.noise.too_noisy and results.noise.noise is not None:
-        remarks.append(f"Differences below {percent(results.noise.noise)} cannot be told from noise in this run.")
+        notes.append(f"Differences below {percent(results.noise.noise)} cannot be told from noise in this run.")
     if results.workload.checkpoint is None:
-        remarks.append("The weights are random: speed can be read from this run, accuracy cannot.")
-    return tuple(remarks)
+        notes.append("The weights are random: speed can be read from this run, accuracy cannot.")
+    return tuple(notes)
 
 
-def _unchecked(results: Results, row: Row) -> bool:
-    return (
-        row.status == "ok"
-        and row.id != row.reference
-        and row.correctness is None
-        and head_measure(results, row) is not None
-    )
+def _names(rows: Sequence[Row]) -> str:
+    return listing([row.name for row in rows])

@@ -1,16 +1,34 @@
-"""``report.md`` and ``report.html``: a run for people to read, from nothing but its ``results.json``."""
+"""``report.md`` and ``report.html``: a run for people to read, from nothing but its ``results.json``.
+
+Both are Jinja2 templates beside this module. What comes from data is escaped by the templates' environments without
+being asked for: names of files and reasons of errors come from outside.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
+from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from frcnn.benchmarks.report.content import document_of
-from frcnn.benchmarks.report.html_page import html
-from frcnn.benchmarks.report.markdown_page import markdown
+from frcnn.benchmarks.report.document import Cell, Document, Table
+from frcnn.benchmarks.report.drawing import check_renderer
 from frcnn.benchmarks.report.results import Results
 from frcnn.files import write_text
 
-__all__ = ["write_report"]
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["escaped", "html", "markdown", "plain", "table_markdown", "write_report"]
+
+_UNSEEN: Final = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+"""Control characters, marks that change the direction of text, and halves of characters that UTF-8 cannot hold."""
+_SPECIAL: Final = re.compile(r"([\\`*\[\]<>|~]|&(?=[#\w])|(?<!\w)_|_(?!\w))")
+_BLOCK: Final = re.compile(r"^(\d*)([#+\-=]|(?<=\d)[.)])")
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
@@ -24,6 +42,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         the two files.
 
     Raises:
+        MissingDependencyError: Jinja2 or matplotlib is not installed.
         OutputError: they cannot be written.
     """
     document = document_of(results)
@@ -31,3 +50,87 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     for path, text in written.items():
         write_text(path, text)
     return list(written)
+
+
+def html(document: Document) -> str:
+    """Return a page that needs nothing else: no script, no font, no image from elsewhere."""
+    style = (files(__package__) / "report.css").read_text(encoding="utf-8")
+    return _environment(_html_escaped).get_template("report.html.j2").render(document=document, style=style)
+
+
+def markdown(document: Document) -> str:
+    """Return a document with one line a row, no padding, so that a change of one number is a change of one line."""
+    environment = _environment(escaped)
+    environment.filters |= {
+        "line": _trusted(_line_start),
+        "table": _trusted(table_markdown),
+        "fenced": _trusted(_fence),
+    }
+    return environment.get_template("report.md.j2").render(document=document)
+
+
+def _environment(escape: Callable[[str], str]) -> Environment:
+    """Return an environment that escapes every value that is not trusted."""
+    check_renderer()
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from markupsafe import Markup
+
+    return Environment(
+        loader=FunctionLoader(lambda name: (files(__package__) / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(str(value))),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _trusted(convert: Callable[[Any], str]) -> Callable[[Any], str]:
+    from markupsafe import Markup
+
+    return lambda value: Markup(convert(value))
+
+
+def plain(text: str) -> str:
+    """Return text on one line; what could hide other text or change its direction is shown as U+FFFD.
+
+    A line break would end a table's row, and a mark of direction would make "wrong" read as something else.
+    """
+    return _UNSEEN.sub("\ufffd", " ".join(text.split()))
+
+
+def _html_escaped(text: str) -> str:
+    from markupsafe import escape
+
+    return str(escape(plain(text)))
+
+
+def escaped(text: str) -> str:
+    """Return text that Markdown shows as it is, inside a table too; no HTML in it is ever HTML."""
+    return _SPECIAL.sub(r"\\\1", plain(text))
+
+
+def _line_start(text: str) -> str:
+    """Return text for the start of a line, where a few more signs have a meaning."""
+    return _BLOCK.sub(r"\1\\\2", escaped(text))
+
+
+def table_markdown(table: Table) -> str:
+    """Return a table."""
+    alignment = ["---"] * table.text_columns + ["---:"] * (len(table.columns) - table.text_columns)
+    lines: list[Iterable[str]] = [map(escaped, table.columns), alignment, *(map(_cell, row) for row in table.rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cell(cell: Cell | str) -> str:
+    if isinstance(cell, str):
+        return escaped(cell)
+    text = f"{escaped(cell.key)}: {escaped(cell.text)}" if cell.key else escaped(cell.text)
+    return f"{text} ({escaped(cell.small)})" if cell.small else text
+
+
+def _fence(text: str) -> str:
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}sh\n{plain(text)}\n{fence}"

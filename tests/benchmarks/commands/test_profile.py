@@ -66,7 +66,7 @@ def test_table_json_and_chart_show_the_same_profile(measured, exports, images, t
     assert re.findall(r"(?:src|href)=\"(?!#)", chart) == []
     slowest = max(found.stages, key=lambda stage: stage.ms)
     assert f"of it: {slowest.name}." in chart
-    assert chart.count('class="line"') == len(found.stages) + 7
+    assert chart.count('scope="row"') == len(found.stages) + 7
     assert found.layers[6].name in chart and found.layers[7].name not in chart
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -12,15 +13,14 @@ import pytest
 from support.bench_results import EAGER, FASTEST, WRONG, made_up, replaced
 
 from frcnn.benchmarks.report.content import document_of
-from frcnn.benchmarks.report.document import Table
+from frcnn.benchmarks.report.document import Cell, Document, Table
+from frcnn.benchmarks.report.drawing import letters, svg
+from frcnn.benchmarks.report.figures import agreement, batch_figures, latency_figures
 from frcnn.benchmarks.report.formatting import ms, ratio_text
-from frcnn.benchmarks.report.html_page import html
-from frcnn.benchmarks.report.markdown_page import escaped, markdown
-from frcnn.benchmarks.report.plane_figures import agreement
 from frcnn.benchmarks.report.ranking import headline, ranked, ranks
 from frcnn.benchmarks.report.results import NotToldApart, Ratio, Results
-from frcnn.benchmarks.report.row_figures import latency_figures
-from frcnn.benchmarks.report.write import write_report
+from frcnn.benchmarks.report.write import escaped, html, markdown, write_report
+from frcnn.errors import MissingDependencyError
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)> | `b` *c* [d](http://e) </title>&lt;\n# f"
 VOID = {"br", "meta"}
@@ -58,6 +58,16 @@ def run() -> Results:
     return made_up()
 
 
+@pytest.fixture(scope="module")
+def document(run) -> Document:
+    return document_of(run)
+
+
+@pytest.fixture(scope="module")
+def page(document) -> str:
+    return html(document)
+
+
 def with_row(run: Results, row_id: str, **changes) -> Results:
     return replaced(run, rows=tuple(replaced(row, **changes) if row.id == row_id else row for row in run.rows))
 
@@ -81,14 +91,14 @@ def with_noise(run: Results, **changes) -> Results:
 
 def test_the_fastest_right_row_is_the_headline_with_its_spread(run):
     alone = only(run, EAGER, FASTEST, WRONG)
-    answer = headline(alone)
+    result = headline(alone)
     measure = run.row(FASTEST).measure("images", 1)
-    assert answer.figure == f"{measure.ratio.median:.2f}x"
-    assert answer.tone == "good"
-    assert run.row(FASTEST).name in answer.text
-    assert f"({measure.ratio.low:.2f} to {measure.ratio.high:.2f})" in answer.text
-    assert f"p50 {ms(measure.p50_ms)} ms, p90 {ms(measure.p90_ms)} ms" in answer.remarks[0]
-    assert "95 % interval of the median, 7 rounds" in answer.remarks[0]
+    assert result.value == f"{measure.ratio.median:.2f}x"
+    assert result.tone == "good"
+    assert run.row(FASTEST).name in result.text
+    assert f"({measure.ratio.low:.2f} to {measure.ratio.high:.2f})" in result.text
+    assert f"p50 {ms(measure.p50_ms)} ms, p90 {ms(measure.p90_ms)} ms" in result.notes[0]
+    assert "95 % interval of the median, 7 rounds" in result.notes[0]
 
 
 def test_a_wrong_row_is_never_the_headline_however_fast(run):
@@ -96,22 +106,22 @@ def test_a_wrong_row_is_never_the_headline_however_fast(run):
     fastest = run.row(FASTEST)
     assert wrong.measure("images", 1).ratio.median > 1.5 * fastest.measure("images", 1).ratio.median
     assert wrong not in ranked(run)
-    assert f"Measured but wrong, so not ranked: {wrong.name}." in headline(run).remarks
-    assert headline(only(run, EAGER, WRONG)).figure == ""
+    assert f"Measured but wrong, so not ranked: {wrong.name}." in headline(run).notes
+    assert headline(only(run, EAGER, WRONG)).value == ""
 
 
 def test_a_row_that_was_not_compared_is_not_called_fast(run):
     unchecked = with_row(only(run, EAGER, FASTEST), FASTEST, correctness=None)
-    answer = headline(unchecked)
-    assert (answer.figure, answer.tone) == ("", "warning")
-    assert any("not compared with eager" in remark for remark in answer.remarks)
+    result = headline(unchecked)
+    assert (result.value, result.tone) == ("", "warning")
+    assert any("not compared with eager" in note for note in result.notes)
 
 
 def test_a_noisy_system_gives_no_number_and_no_ranks(run):
     noisy = with_noise(run, too_noisy=True, noise=0.3)
-    answer = headline(noisy)
-    assert answer.text == "This system was too noisy to tell rows apart."
-    assert answer.figure == ""
+    result = headline(noisy)
+    assert result.text == "This system was too noisy to tell rows apart."
+    assert result.value == ""
     assert ranks(noisy) == {}
     assert "There are no ranks" in markdown(document_of(noisy))
 
@@ -124,15 +134,15 @@ def test_a_row_within_the_noise_of_eager_is_no_gain(run, how):
     else:
         blur = NotToldApart(first=FASTEST, second=EAGER, scope="images", batch=1)
         alone = with_noise(alone, not_told_apart=(blur,))
-    answer = headline(alone)
-    assert answer.text.startswith("No correct row can be told apart from eager")
-    assert answer.figure == ""
+    result = headline(alone)
+    assert result.text.startswith("No correct row can be told apart from eager")
+    assert result.value == ""
 
 
 def test_a_row_slower_than_eager_is_called_slower(run):
-    answer = headline(only(run, EAGER, "onnxruntime-cpu"))
-    assert answer.text.startswith("Nothing here is faster than eager")
-    assert answer.tone == "bad"
+    result = headline(only(run, EAGER, "onnxruntime-cpu"))
+    assert result.text.startswith("Nothing here is faster than eager")
+    assert result.tone == "bad"
 
 
 def test_rows_that_cannot_be_told_apart_share_a_rank(run):
@@ -150,13 +160,13 @@ def test_rows_that_cannot_be_told_apart_share_a_rank(run):
 
 def test_a_partial_run_says_so_first(run):
     partial = replaced(run, partial=True, partial_reason="interrupted (Ctrl-C)")
-    assert document_of(partial).headline.remarks[0].startswith("This run is partial: interrupted (Ctrl-C).")
+    assert document_of(partial).headline.notes[0].startswith("This run is partial: interrupted (Ctrl-C).")
     assert document_of(partial).headline.tone == "warning"
 
 
 def test_few_rounds_are_not_called_an_interval_of_95_per_cent(run):
     few = with_ratio(only(run, EAGER, FASTEST), FASTEST, rounds=3)
-    assert "least and largest of 3 rounds" in headline(few).remarks[0]
+    assert "smallest and largest of 3 rounds" in headline(few).notes[0]
 
 
 # the table, and both files
@@ -168,25 +178,23 @@ def cells_of(text: str, key: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
-def test_every_row_is_in_the_table_with_its_status_and_reason(run):
-    text = markdown(document_of(run))
+def test_every_row_is_in_the_table_with_its_status_and_reason(run, document):
+    text = markdown(document)
     for place, row in enumerate(run.rows):
         cells = cells_of(text, "ABCDEFGHIJK"[place])
         assert cells[0].startswith(f"{'ABCDEFGHIJK'[place]}: {escaped(row.name)}")
         assert cells[1] == (f"{row.status} ({escaped(row.reason)})" if row.reason else row.status)
 
 
-def test_a_wrong_row_has_times_but_neither_ratio_nor_rank(run):
-    cells = cells_of(markdown(document_of(run)), "I")
+def test_a_wrong_row_has_times_but_neither_ratio_nor_rank(run, document):
+    cells = cells_of(markdown(document), "I")
     assert cells[2] == ms(run.row(WRONG).measure("images", 1).p50_ms)
     assert [cells[6], cells[8], cells[9]] == ["-", "-", "-"]
-    assert ratio_text(run.row(WRONG).measure("images", 1).ratio) not in markdown(document_of(run))
+    assert ratio_text(run.row(WRONG).measure("images", 1).ratio) not in markdown(document)
 
 
-def test_both_files_say_the_same(run):
-    document = document_of(run)
-    text, page = markdown(document), Page(html(document))
-    said = " ".join(" ".join(page.text).split())
+def test_both_files_state_the_same(run, document, page):
+    text, shown_text = markdown(document), " ".join(" ".join(Page(page).text).split())
     tables = [b for s in document.sections for b in s.blocks if isinstance(b, Table)]
     tables += [b.table for s in document.sections for b in s.blocks if getattr(b, "table", None) is not None]
     assert len(tables) > 15
@@ -196,12 +204,12 @@ def test_both_files_say_the_same(run):
             for cell in row:
                 shown = cell if isinstance(cell, str) else cell.text
                 assert escaped(shown) in text
-                assert " ".join(shown.split()) in said
-    for remark in document.headline.remarks:
-        assert escaped(remark) in text
-        assert remark in said
+                assert " ".join(shown.split()) in shown_text
+    for note in document.headline.notes:
+        assert escaped(note) in text
+        assert note in shown_text
     assert run.environment.command in text
-    assert run.environment.command in said
+    assert run.environment.command in shown_text
 
 
 def test_a_report_is_one_file_that_asks_for_nothing_else(run, tmp_path):
@@ -213,33 +221,76 @@ def test_a_report_is_one_file_that_asks_for_nothing_else(run, tmp_path):
     assert {tag for tag, _ in page.elements}.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form"})
     outward = [value for _, at in page.elements for name, value in at.items() if name in ("src", "href", "action")]
     assert outward and all(value.startswith("#") for value in outward)
-    assert "url(" not in text and "@import" not in text and "http" not in text.replace("http-equiv", "")
+    assert not re.search(r"url\((?!#)|@import|http(?!-equiv)|xlink", text)
     assert any("default-src 'none'" in at.get("content", "") for at in page.named("meta"))
     assert write_report(run, tmp_path / "new" / "report") == [markdown_file, html_file]
     assert html_file.read_text(encoding="utf-8") == text, "the same run, the same report"
 
 
-def test_links_inside_the_page_lead_somewhere_and_names_are_used_once(run):
-    page = Page(html(document_of(run)))
-    ids = [at["id"] for _, at in page.elements if "id" in at]
+def test_links_inside_the_page_lead_somewhere_and_ids_are_used_once(page):
+    read = Page(page)
+    ids = [at["id"] for _, at in read.elements if "id" in at]
     assert len(ids) == len(set(ids))
-    assert {at["href"][1:] for at in page.named("a")} <= set(ids)
-    assert {at["aria-labelledby"] for at in page.named("section")} <= set(ids)
+    assert {at["href"][1:] for tag in ("a", "use") for at in read.named(tag)} <= set(ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", page)) <= set(ids)
+    assert {at["aria-labelledby"] for at in read.named("section")} <= set(ids)
 
 
-def test_charts_have_words_and_tables_have_headings(run):
-    text = html(document_of(run))
-    drawings = re.findall(r"<svg(?: [^>]*)?>(?:<title>([^<]*)</title>)?", text)
-    hidden = text.count('aria-hidden="true" class="axis"')
-    assert len([title for title in drawings if title]) == len(drawings) - hidden > 20
-    page = Page(text)
-    assert len(page.named("caption")) == len(page.named("table"))
-    scopes = [at["scope"] for at in page.named("th")]
+def test_a_page_can_be_used_without_seeing_it(page):
+    read = Page(page)
+    drawings = read.named("svg")
+    assert len(drawings) == len(read.named("figure")) == 12
+    assert all(at["role"] == "img" and len(at["aria-label"]) > 20 for at in drawings)
+    assert len(read.named("caption")) == len(read.named("table"))
+    scopes = [at["scope"] for at in read.named("th")]
     assert set(scopes) == {"row", "col"}
-    assert scopes.count("row") == len(page.named("tr")) - len(page.named("thead"))
+    assert scopes.count("row") == len(read.named("tr")) - len(read.named("thead"))
+    assert all(at["tabindex"] == "0" and at["aria-label"] for at in read.named("div") if at.get("class") == "scroll")
+    assert [len(read.named(tag)) for tag in ("main", "nav", "header", "h1")] == [1, 1, 1, 1]
+    levels = [int(tag[1]) for tag, _ in read.elements if re.fullmatch("h[1-6]", tag)]
+    assert all(lower - upper <= 1 for upper, lower in itertools.pairwise(levels))
+    assert read.elements[[tag for tag, _ in read.elements].index("body") + 1] == (
+        "a",
+        {"class": "skip", "href": "#content"},
+    )
 
 
-def test_what_comes_from_data_is_text_and_nothing_else(run):
+def test_figures_have_no_colour_but_those_of_the_style_sheet(page):
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", drawing)) <= {
+            "none",
+            *(f"var(--{name})" for name in ("ink", "soft", "rule", "band", "panel", "on")),
+            *(f"var(--c{place})" for place in range(8)),
+        }
+        assert "#a1b2" not in drawing
+    names = set(re.findall(r"var\(--([\w-]+)", page))
+    assert names - set(re.findall(r"--([\w-]+):", page)) == set()
+
+
+def test_letters_of_equal_points_do_not_cover_each_other():
+    points = [(4.0, 10.0, Cell(text="", key=key)) for key in "ABCDE"] + [(4.01, 100.0, Cell(text="", key="F"))]
+    placed = []
+
+    def draw(axes):
+        axes.set_xlim(0, 8)
+        axes.set_ylim(0, 100)
+        letters(axes, points)
+        placed.extend(axes.transData.transform(text.get_position())[1] for text in axes.texts)
+        assert all(axes.bbox.ymin <= height <= axes.bbox.ymax for height in placed)
+
+    svg(draw, label="letters", height=240)
+    assert len(placed) == 6
+    assert all(upper - lower > 16 for lower, upper in itertools.pairwise(sorted(placed)))
+
+
+def test_a_renderer_that_is_missing_is_named_before_the_run(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("frcnn.benchmarks.report.drawing.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="jinja2") as caught:
+        write_report(run, tmp_path)
+    assert "frcnn[bench]" in caught.value.hint
+
+
+def test_what_comes_from_data_is_text_and_nothing_else(run, page):
     row = replaced(run.row(FASTEST), name=HOSTILE, note=HOSTILE, missing=(HOSTILE,))
     absent = replaced(run.row("openvino"), reason=HOSTILE)
     artifact = replaced(row.artifact, name=HOSTILE)
@@ -268,14 +319,15 @@ def test_what_comes_from_data_is_text_and_nothing_else(run):
         run, rows=rows, workload=work, environment=system, comparison=comparison, curves=curves, partial=True,
         partial_reason=HOSTILE, noise=replaced(run.noise, how=HOSTILE),
     )  # fmt: skip
-    text = html(document_of(hostile))
-    plain, page = Page(html(document_of(run))), Page(text)
-    assert page.open == []
+    document = document_of(hostile)
+    text = html(document)
+    plain, read = Page(page), Page(text)
+    assert read.open == []
     assert text.count("&lt;script&gt;") > 20
-    assert {tag for tag, _ in page.elements} <= {tag for tag, _ in plain.elements}
-    assert {name for _, at in page.elements for name in at} <= {name for _, at in plain.elements for name in at}
+    assert {tag for tag, _ in read.elements} <= {tag for tag, _ in plain.elements}
+    assert {name for _, at in read.elements for name in at} <= {name for _, at in plain.elements for name in at}
     assert text.count("</title>") == text.count("<title>")
-    said = markdown(document_of(hostile))
+    said = markdown(document)
     in_code = said.partition("```sh\n")[2].partition("\n```")[0]
     outside = said.replace(in_code, "")
     assert not re.search(r"(?<!\\)<|(?<!\\)\*c|(?<!\\)\[d", outside)
@@ -298,6 +350,13 @@ def test_signs_that_hide_or_turn_text_are_shown_as_such(run, text, tmp_path):
         written = path.read_text(encoding="utf-8")
         assert "\ufffd" in written
         assert not re.search("[\x00\x1b\u202e\u2066]", written)
+
+
+@pytest.mark.parametrize("name", ["$x$ costs \\alpha", "漢字 \U0001f600", "50 % _{a}^b", "a" * 500])
+def test_names_are_drawn_as_they_are(run, name):
+    figure = latency_figures(with_row(only(run, FASTEST), FASTEST, name=name))[0]
+    assert f">{name[:40]}" in figure.svg
+    assert Page(figure.svg).open == []
 
 
 def test_a_command_with_backticks_stays_inside_its_fence(run):
@@ -351,10 +410,22 @@ def test_the_slowest_call_is_among_the_dots(run):
     many = tuple(tuple(samples) for _ in range(5))
     measure = replaced(run.row(FASTEST).measure("images", 1), rounds_ms=many)
     figures = latency_figures(with_row(only(run, FASTEST), FASTEST, measures=(measure,)))
-    dots = re.findall(r'<circle cx="([\d.]+)%"', figures[0].drawing)
+    # the ticks of the axis stand below all dots
+    marks = [
+        (float(x), float(y)) for x, y in re.findall(r'<use href="[^"]*" x="([\d.]+)" y="([\d.]+)"', figures[0].svg)
+    ]
+    floor = max(y for _, y in marks)
+    dots = [x for x, y in marks if y < floor - 5]
     assert 100 <= len(dots) <= 120
-    whisker = re.search(r'<line x1="[\d.]+%" x2="([\d.]+)%"[^>]*class="whisker', figures[0].drawing)
-    assert max(map(float, dots)) == float(whisker[1])
+    # a whisker is a line between two points of one height
+    lines = re.findall(r'd="M ([\d.]+) ([\d.]+)\s+L ([\d.]+) ([\d.]+)\s*"', figures[0].svg)
+    whisker = max(float(x2) for x1, y1, x2, y2 in lines if y1 == y2 and x1 != "10")
+    assert max(dots) == pytest.approx(whisker, abs=0.01)
+
+
+def test_a_row_measured_at_one_batch_size_has_no_line(run):
+    row = run.row(FASTEST)
+    assert batch_figures(with_row(only(run, FASTEST), FASTEST, measures=row.measures[:1])) == []
 
 
 # in a browser
@@ -418,9 +489,9 @@ def test_nothing_runs_over_the_edge_in_a_browser(run, tmp_path, width):
 
 @pytest.mark.slow
 @needs_chromium
-def test_something_too_wide_would_be_seen(run, tmp_path):
-    page = html(document_of(run)).replace("<main>", '<main><p style="width:500px">wide</p>')
-    shown, held, count, first = over_the_edge(page, 360, tmp_path)
+def test_something_too_wide_would_be_seen(page, tmp_path):
+    wide = page.replace("<header>", '<header><p style="width:500px">wide</p>')
+    shown, held, count, first = over_the_edge(wide, 360, tmp_path)
     assert (shown, count) == (360, 1), first
     assert held > 500
 

@@ -1,0 +1,309 @@
+"""Drawing with matplotlib: SVG for a page, and the parts that several figures share.
+
+A figure is ``_WIDTH`` units wide, so that its text can be read on a phone and two of them stand side by side elsewhere.
+Colours are names of the page's style sheet, for light and dark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from importlib.util import find_spec
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Final
+
+from frcnn.benchmarks.report.document import Cell
+from frcnn.benchmarks.report.formatting import tick
+from frcnn.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "BAND",
+    "COLOURS",
+    "INK",
+    "PLANE",
+    "ROW",
+    "SERIES",
+    "bars",
+    "box",
+    "check_renderer",
+    "letters",
+    "lines",
+    "name_rows",
+    "scale",
+    "svg",
+    "units",
+]
+
+COLOURS: Final = 8
+ROW: Final = 42
+"""Height of a row: its name, and its bar or box under it."""
+PLANE: Final = 240
+"""Height of a figure of two axes."""
+_WIDTH: Final = 370
+_LETTER: Final = 17.0
+"""Letters nearer to each other would touch."""
+_LETTER_STEPS: Final = 100
+# Placeholders that matplotlib takes for colours; the style sheet has the colours themselves.
+_VARIABLES: Final = ("ink", "soft", "rule", "band", "panel", "on", *(f"c{place}" for place in range(COLOURS)))
+_PLACEHOLDERS: Final = {f"#a1b2{place:02x}": f"var(--{name})" for place, name in enumerate(_VARIABLES)}
+INK, _SOFT, _RULE, BAND, _PANEL, _ON, *SERIES = _PLACEHOLDERS
+_STYLE: Final[dict[str, Any]] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": _RULE,
+    "axes.grid": True,
+    "axes.labelcolor": _SOFT,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": _SOFT,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "figure.dpi": 72,
+    "font.size": 11,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "frcnn",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": _RULE,
+    "xtick.labelcolor": _SOFT,
+    "ytick.labelcolor": _SOFT,
+    "ytick.left": False,
+}
+
+
+def check_renderer() -> None:
+    """Fail before a long run rather than after it.
+
+    Raises:
+        MissingDependencyError: Jinja2 or matplotlib is not installed.
+    """
+    for package in ("jinja2", "matplotlib"):
+        if find_spec(package) is None:
+            raise MissingDependencyError(package, extra="bench", why="writing a report")
+
+
+def svg(draw: Callable[[Axes], object], *, label: str, height: float) -> str:
+    """Return a figure as HTML.
+
+    Args:
+        draw: draws on the axes.
+        label: the figure in a sentence, for those who cannot see it.
+        height: of the axes; labels take more.
+    """
+    check_renderer()
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    left, above = (50, 24) if height == PLANE else (10, 4)
+    below, right = 36, 14
+    whole = above + height + below
+    with style.context(["default", _STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)  # the browser has the font
+        figure = Figure(figsize=(_WIDTH / 72, whole / 72))
+        draw(figure.add_axes((left / _WIDTH, below / whole, 1 - (left + right) / _WIDTH, height / whole)))
+        buffer = StringIO()
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    return _inline(buffer.getvalue(), f'<svg viewBox="0 0 {_WIDTH} {whole:g}" role="img" aria-label="{escape(label)}">')
+
+
+def _inline(document: str, start: str) -> str:
+    """Return matplotlib's SVG as part of a page: fluid, with the page's font and colours, and ids of its own."""
+    body = document[document.index(">", document.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<defs>\s*</defs>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    body = re.sub(r"font: ((?:\w+ )?[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", body)
+    for placeholder, variable in _PLACEHOLDERS.items():
+        body = body.replace(placeholder, variable)
+    own = hashlib.sha256(document.encode()).hexdigest()[:8]
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{own}-", body).replace("xlink:href", "href")
+    return start + re.sub(r"\s*\n\s*", "\n", body).strip()
+
+
+def scale(
+    axes: Axes,
+    which: str,
+    values: Iterable[float],
+    *,
+    low: float = 0.0,
+    high: float | None = None,
+    log: bool | None = None,
+    margin: float = 1.2,
+) -> bool:
+    """Give an axis a linear scale, or a logarithmic one where values are orders of magnitude apart.
+
+    Args:
+        axes: what is drawn on.
+        which: ``"x"`` or ``"y"``.
+        values: what the axis must hold.
+        low: start of a linear scale.
+        high: its end; None is beyond the values.
+        log: whether the scale is logarithmic; None decides by the values.
+        margin: factor at both ends of a logarithmic scale.
+
+    Returns:
+        whether the scale is logarithmic.
+    """
+    from matplotlib import ticker
+
+    found = [*values, low]
+    positive = [value for value in found if value > 0] or [1.0]
+    if log is None:
+        log = max(positive) > 20 * min(positive)
+    axis = getattr(axes, f"{which}axis")
+    if log:
+        ends = (min(positive) / margin, max(positive) * margin)
+        decades = math.log10(ends[1] / ends[0])
+        getattr(axes, f"set_{which}scale")("log")
+        subs = (1, 2, 5) if decades < 1.8 else (1, 3) if decades < 2.8 else (1,)
+        axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=7))
+        axis.set_minor_locator(ticker.NullLocator())
+    else:
+        ends = (low, high or low + ((max(found) - low) * 1.04 or 1.0))
+        axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: tick(value)))
+    getattr(axes, f"set_{which}lim")(*ends)
+    return log
+
+
+def units(axes: Axes, x: str, *, x_log: bool = False, y: str = "", y_log: bool = False) -> None:
+    """Write what the axes count."""
+    axes.set_xlabel(_short(x, 46) + (", logarithmic" if x_log else ""), loc="right")
+    axes.set_title(_short(y) + (", logarithmic" if y_log else ""), pad=11, x=-0.14)
+
+
+def _short(text: str, most: int = 56) -> str:
+    """Return a text that fits: names and units come from files."""
+    text = "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def name_rows(axes: Axes, rows: Sequence[tuple[Cell, str]]) -> None:
+    """Write every row's letter, name and value above its place."""
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks([])
+    at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    at["bbox"] = {"fc": _PANEL, "ec": "none", "pad": 1.5}
+    for place, (cell, value) in enumerate(rows):
+        height, indent = place - 0.32, 8 + 8 * len(cell.key)
+        axes.annotate(cell.key, (0, height), (0, 0), color=SERIES[cell.colour], weight="bold", **at)
+        axes.annotate(_short(cell.text, 54 - len(value)), (0, height), (indent, 0), **at)
+        axes.annotate(value, (1, height), (0, 0), ha="right", weight="bold", **at)
+
+
+def box(axes: Axes, place: float, cell: Cell, five: Sequence[float]) -> None:
+    """Draw a box with whiskers: ``five`` are the smallest, the box's start, the median, its end, the largest."""
+    colour, dashes = SERIES[cell.colour], "--" if cell.hollow else "-"
+    axes.bxp(
+        [dict(zip(("whislo", "q1", "med", "q3", "whishi"), five, strict=True))],
+        positions=[place + 0.12],
+        widths=0.4,
+        orientation="horizontal",
+        showfliers=False,
+        showcaps=False,
+        manage_ticks=False,
+        patch_artist=True,
+        boxprops={"facecolor": "none" if cell.hollow else colour, "edgecolor": colour, "alpha": 0.5, "ls": dashes},
+        whiskerprops={"color": colour, "lw": 1.4, "ls": dashes},
+        medianprops={"color": colour, "lw": 3.2},
+    )
+
+
+def bars(rows: Sequence[tuple[Cell, str, Sequence[tuple[Cell, float]]]], *, unit: str, label: str) -> str:
+    """Return stacked bars.
+
+    Args:
+        rows: from the top: a name, its value as text, and its parts with their lengths.
+        unit: of lengths.
+        label: the figure in a sentence.
+    """
+
+    def draw(axes: Axes) -> None:
+        totals = [sum(length for _, length in parts) for _, _, parts in rows]
+        scale(axes, "x", totals, log=False)
+        for place, (_, _, parts) in enumerate(rows):
+            start = 0.0
+            for cell, length in parts:
+                axes.barh(place + 0.14, length, 0.5, start, color=SERIES[cell.colour], edgecolor=_PANEL)
+                if length > 0.04 * max(totals):
+                    at = (start + length / 2, place + 0.14)
+                    axes.text(*at, cell.key, color=_ON, size=9, weight="bold", ha="center", va="center")
+                start += length
+        name_rows(axes, [(cell, value) for cell, value, _ in rows])
+        units(axes, unit)
+
+    return svg(draw, label=label, height=ROW * len(rows))
+
+
+def lines(
+    series: Sequence[tuple[Cell, Sequence[tuple[float, float, float, float]]]],
+    *,
+    x: str,
+    y: str,
+    ticks: Sequence[float] = (),
+) -> str:
+    """Return a line for every series, its letter at the end.
+
+    Args:
+        series: each with its points: x, y, and the ends of a bar (y twice where there is none).
+        x: what x counts.
+        y: what y counts.
+        ticks: values of x that make its axis logarithmic.
+    """
+    points = [point for _, of_series in series for point in of_series]
+    xs = [point[0] for point in points]
+
+    def draw(axes: Axes) -> None:
+        x_log = scale(axes, "x", xs, log=True if ticks else None if min(xs) > 0 else False, margin=1.08)
+        if ticks:
+            axes.set_xticks(ticks[:: math.ceil(len(ticks) / 6)])
+        y_log = scale(axes, "y", [end for point in points for end in point[1:]])
+        for cell, of_series in series:
+            at, values, low, high = zip(*of_series, strict=True)
+            colour, ground = SERIES[cell.colour], _PANEL if cell.hollow else SERIES[cell.colour]
+            dashes = "--" if cell.hollow else "-"
+            axes.plot(at, values, marker="o", ms=4, color=colour, mfc=ground, ls=dashes, clip_on=False)
+            axes.vlines(at, low, high, color=colour, lw=1.2)
+        letters(axes, [(*of_series[-1][:2], cell) for cell, of_series in series])
+        units(axes, x, x_log=x_log and not ticks, y=y, y_log=y_log)
+
+    return svg(draw, label=f"{y[:1].upper()}{y[1:]} against {x}; the numbers are in the table", height=PLANE)
+
+
+def letters(axes: Axes, points: Sequence[tuple[float, float, Cell]]) -> None:
+    """Draw lettered points; letters that would cover each other are moved up and down and tied to their points."""
+    ordered = sorted(points, key=lambda point: point[1])
+    if not ordered:
+        return
+    places = axes.transData.transform([point[:2] for point in ordered])
+    heights = list(places[:, 1])
+    pairs = [
+        (low, high)
+        for high in range(len(ordered))
+        for low in range(high)
+        if abs(places[low, 0] - places[high, 0]) < _LETTER
+    ]
+    for _ in range(_LETTER_STEPS):
+        for low, high in pairs:
+            overlap = max(0.0, _LETTER - heights[high] + heights[low])
+            heights[low] = max(heights[low] - overlap / 2, axes.bbox.ymin)
+            heights[high] = min(heights[high] + overlap / 2, axes.bbox.ymax)
+    for (x, y, cell), (across, up), height in zip(ordered, places, heights, strict=True):
+        colour, moved = SERIES[cell.colour], axes.transData.inverted().transform((across, height))[1]
+        ground = _PANEL if cell.hollow else colour
+        if abs(height - up) > 1:
+            axes.plot([x, x], [y, moved], color=colour, lw=1, clip_on=False)
+            axes.plot([x], [y], marker="o", ms=4, color=colour, mfc=ground, clip_on=False)
+        circle = {"boxstyle": "circle,pad=0.25", "fc": ground, "ec": colour, "ls": "--" if cell.hollow else "-"}
+        ink = colour if cell.hollow else _ON
+        axes.text(x, moved, cell.key, ha="center", va="center", size=9, weight="bold", color=ink, bbox=circle, zorder=5)
