@@ -20,6 +20,4 @@ __all__ = [
     "kernels",
     "noise",
     "performance_page",
-    "performance_sections",
-    "reliability_sections",
 ]

@@ -1,6 +1,6 @@
 """What is committed under ``benchmarks/results``: each file read as what its content says it is.
 
-A new kind of file is one more structure here and one more part in ``performance_sections``. A file of no known kind is
+A new kind of file is one more structure here and one more part in ``performance.md.j2``. A file of no known kind is
 an error: nothing that was measured and committed goes unseen.
 """
 

@@ -1,6 +1,7 @@
-"""Make what the documents say of figures from what is committed under benchmarks/results.
+"""Render the documents' figures from what is committed under benchmarks/results.
 
-That is docs/performance.md, the README's table of speed, and the figures in docs/reliability.md.
+These are docs/performance.md, the README's table of speed, and the figures in docs/reliability.md; each is a template
+beside this module.
 ``python -m maintenance.performance_page`` (or ``make performance``) writes them; with ``--check`` it writes
 nothing and exits with 1 where one is not what the files say.
 """
@@ -8,23 +9,62 @@ nothing and exits with 1 where one is not what the files say.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from frcnn.benchmarks.report.content import rows_table
+from frcnn.benchmarks.report.formatting import ms, number, percent, ratio_text, size_text
+from frcnn.benchmarks.report.ranking import head_measure, headline, ratio_of
+from frcnn.benchmarks.report.write import markdown_environment
 from frcnn.console import note
 from frcnn.errors import FrcnnError, UsageError
 from frcnn.files import write_text
-from maintenance.committed import read_committed
-from maintenance.performance_sections import page, readme_table
-from maintenance.reliability_sections import reliability_figures
+from maintenance.committed import Committed, KernelForm, read_committed
 
-__all__ = ["BEGIN", "END", "main", "pages", "with_figures"]
+__all__ = ["BEGIN", "END", "main", "page", "pages", "readme_table", "with_figures"]
 
 BEGIN: Final = "<!-- figures: made by make performance; edits are lost -->"
 END: Final = "<!-- end of figures -->"
 _ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+def _render(template: str, committed: Committed) -> str:
+    environment = markdown_environment(Path(__file__).parent)
+    environment.filters |= {convert.__name__: convert for convert in (ms, number, percent, ratio_text, size_text)}
+    environment.globals |= {function.__name__: function for function in (head_measure, headline, ratio_of, rows_table)}
+    text = environment.get_template(f"{template}.md.j2").render(
+        committed=committed,
+        has_engine=any(
+            artifact["runs"]
+            for named in committed.engines
+            for model in named.report.models
+            for artifact in model.artifacts
+        ),
+        kernel_forms=_kernel_forms,
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _kernel_forms(rows: Iterable[KernelForm]) -> dict[str, list[KernelForm]]:
+    """Return the compiled forms of each kernel, in the file's order."""
+    forms: dict[str, list[KernelForm]] = defaultdict(list)
+    for row in rows:
+        forms[row.kernel.partition(" ")[0]].append(row)
+    return forms
+
+
+def page(committed: Committed) -> str:
+    """Return docs/performance.md. A kind of which nothing is committed has the command that measures it."""
+    return _render("performance", committed) + "\n"
+
+
+def readme_table(committed: Committed) -> str:
+    """Return the README's table of speed, with the files that its numbers are from."""
+    return _render("readme", committed)
 
 
 def with_figures(document: str, figures: str, *, name: str) -> str:
@@ -67,7 +107,7 @@ def pages(root: Path) -> dict[Path, str]:
         root / "docs" / "performance.md": page(committed),
         readme: with_figures(readme.read_text("utf-8"), readme_table(committed), name="README.md"),
         reliability: with_figures(
-            reliability.read_text("utf-8"), reliability_figures(committed), name="docs/reliability.md"
+            reliability.read_text("utf-8"), _render("reliability", committed), name="docs/reliability.md"
         ),
     }
 

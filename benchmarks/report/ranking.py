@@ -93,7 +93,7 @@ def headline(results: Results) -> Headline:
     times = f"Image to boxes{batch}: p50 {ms(measure.p50_ms)} ms, p90 {ms(measure.p90_ms)} ms"
     if reference is not None and (of_reference := head_measure(results, reference)) is not None:
         times += f"; {name}: p50 {ms(of_reference.p50_ms)} ms"
-    times += f". The interval is the {interval_text(ratio)}."
+    times += f". In brackets: {interval_text(ratio)}."
     if best.images == "equal-sized":
         times += " Both on equal-sized images."
     rivals = [row for row in rows[1:] if not _told_apart(results, best, row)]

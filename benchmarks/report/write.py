@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +20,7 @@ from frcnn.files import write_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["escaped", "html", "markdown", "plain", "table_markdown", "write_report"]
+__all__ = ["escaped", "html", "markdown", "markdown_environment", "plain", "table_markdown", "write_report"]
 
 _UNSEEN: Final = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
@@ -54,29 +53,35 @@ def write_report(results: Results, folder: Path) -> list[Path]:
 
 def html(document: Document) -> str:
     """Return a page that needs nothing else: no script, no font, no image from elsewhere."""
-    style = (files(__package__) / "report.css").read_text(encoding="utf-8")
-    return _environment(_html_escaped).get_template("report.html.j2").render(document=document, style=style)
+    environment = _environment(Path(__file__).parent, _html_escaped)
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    return environment.get_template("report.html.j2").render(document=document, style=style)
 
 
 def markdown(document: Document) -> str:
     """Return a document with one line a row, no padding, so that a change of one number is a change of one line."""
-    environment = _environment(escaped)
-    environment.filters |= {
-        "line": _trusted(_line_start),
-        "table": _trusted(table_markdown),
-        "fenced": _trusted(_fence),
-    }
-    return environment.get_template("report.md.j2").render(document=document)
+    return markdown_environment(Path(__file__).parent).get_template("report.md.j2").render(document=document)
 
 
-def _environment(escape: Callable[[str], str]) -> Environment:
-    """Return an environment that escapes every value that is not trusted."""
+def markdown_environment(folder: Path) -> Environment:
+    """Return an environment for a folder of Markdown templates: what is not Markdown already is escaped.
+
+    Raises:
+        MissingDependencyError: Jinja2 or matplotlib is not installed.
+    """
+    environment = _environment(folder, escaped)
+    filters: dict[str, Callable[[Any], str]] = {"line": _line_start, "table": table_markdown, "fenced": _fence}
+    environment.filters |= {name: _trusted(convert) for name, convert in filters.items()}
+    return environment
+
+
+def _environment(folder: Path, escape: Callable[[str], str]) -> Environment:
     check_renderer()
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     return Environment(
-        loader=FunctionLoader(lambda name: (files(__package__) / name).read_text(encoding="utf-8")),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(str(value))),
         undefined=StrictUndefined,

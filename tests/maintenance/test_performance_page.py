@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from maintenance.committed import read_committed
-from maintenance.performance_page import BEGIN, END, main, pages, with_figures
-from maintenance.performance_sections import page, readme_table
+from maintenance.performance_page import BEGIN, END, main, page, pages, readme_table, with_figures
 from support.bench_results import EAGER, WRONG, made_up
 
 from frcnn.errors import ArtifactError, UsageError
@@ -32,16 +31,16 @@ def test_the_pages_are_what_the_files_say() -> None:
 
 
 def test_a_page_that_is_out_of_date_is_named_and_mended(checkout, capsys) -> None:
-    file = checkout / "benchmarks" / "results" / "cpu.json"
+    file = checkout / "benchmarks" / "results" / "demo-cpu.json"
     report = json.loads(file.read_text())
-    report["results"][0]["rows"][0]["ms"][1] = 123456.0
+    report["rows"][0]["measures"][0]["p50_ms"] = 123456.0
     file.write_text(json.dumps(report))
     assert main(["--root", str(checkout), "--check"]) == 1
     assert "README.md: out of date; run make performance" in capsys.readouterr().err
-    assert "123456 ms" not in (checkout / "README.md").read_text()
+    assert "123,456" not in (checkout / "README.md").read_text()
     assert main(["--root", str(checkout)]) == 0
     for name in ("README.md", "docs/performance.md"):
-        assert "123456 ms" in (checkout / name).read_text()
+        assert "123,456" in (checkout / name).read_text()
     assert main(["--root", str(checkout), "--check"]) == 0
 
 
@@ -76,6 +75,37 @@ def test_a_session_tells_how_every_part_ended_and_what_was_tried(tmp_path) -> No
     assert "| kernels of torchvision | passed | 112 passed, 2 skipped | 57 |" in whole
     assert "| kernels of torchvision | failed (1) | - | 57 |" in whole
     assert "| a network built | tensorrt 10.6.0 | built | seconds 91.4 |" in whole
+
+
+def test_text_from_a_result_is_no_markup(tmp_path) -> None:
+    system = {"gpu": "<b>GPU</b> | *x*", "cores": 16, "system": "Linux", "date": "2026-11-26"}
+    (tmp_path / "s.json").write_text(json.dumps({"system": system, "parts": [], "tried": []}))
+    assert r"\<b\>GPU\</b\> \| \*x\*; 16 cores, Linux." in page(read_committed(tmp_path))
+
+
+def test_growth_under_load_is_a_table(checkout) -> None:
+    growth = {
+        "rss_bytes_per_1000": {"per_1000": 1234.5, "low": -10.0, "high": 2400.0},
+        "at_rest": [{"descriptors": 5, "threads": 2}, {"descriptors": 6, "threads": 3}],
+    }
+    latency = {"p50_ms": 2.0, "p99_ms": 4.0}
+    threads = {"threads": 8, "images": 4000, "wrong": [], "latency_idle": latency, "latency_under_load": latency}
+    load = {
+        "threads": threads | {"growth": growth},
+        "images": {"images": 100_000, "growth": growth},
+        "detectors": {"detectors": 20, "wrong": 1, "growth": growth},
+        "engine_threads": {"threads": 4, "images": 2000, "wrong": []},
+    }
+    file = checkout / "benchmarks" / "results" / "soak.json"
+    report = json.loads(file.read_text())
+    report["attacks"]["load"] = load
+    file.write_text(json.dumps(report))
+    text = pages(checkout)[checkout / "docs" / "reliability.md"]
+    interval = "1,234 (-10 to 2,400) bytes in 1,000 | 5 to 6 | 2 to 3 |"
+    first, second = ("threads on one detector | 4,000 images", "small images | 100,000 images")
+    assert f"| {first} | 0 | {interval}\n| {second} | 0 | {interval}\n" in text
+    assert f"| detectors loaded and closed | 20 detectors | 1 | {interval}\n\n4 threads on an engine artifact" in text
+    assert "p99 4.00 ms a call (p50 2.00 ms), against 4.00 ms\n(p50 2.00 ms)" in text
 
 
 @pytest.mark.parametrize(
