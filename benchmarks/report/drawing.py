@@ -178,14 +178,20 @@ def scale(
 
 def units(axes: Axes, x: str, *, x_log: bool = False, y: str = "", y_log: bool = False) -> None:
     """Write what the axes count."""
-    axes.set_xlabel(_short(x, 46) + (", logarithmic" if x_log else ""), loc="right")
-    axes.set_title(_short(y) + (", logarithmic" if y_log else ""), pad=11, x=-0.14)
+    axes.set_xlabel(_fitting(x, 200) + (", logarithmic" if x_log else ""), loc="right")
+    axes.set_title(y + (", logarithmic" if y_log else ""), pad=11, x=-0.14)
 
 
-def _short(text: str, most: int = 56) -> str:
-    """Return a text that fits: names and units come from files."""
+def _fitting(text: str, width: float) -> str:
+    """Return a text, its middle left out where it is too long: names and units come from files."""
+    from matplotlib.textpath import TextPath
+
     text = "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    short, half = text if len(text) <= 60 else f"{text[:30]}…{text[-30:]}", 30
+    while half > 1 and TextPath((0, 0), short, size=11).get_extents().width > width:
+        half -= 1
+        short = f"{text[:half]}…{text[-half:]}" if 2 * half < len(text) else text
+    return short
 
 
 def name_rows(axes: Axes, rows: Sequence[tuple[Cell, str]]) -> None:
@@ -196,8 +202,9 @@ def name_rows(axes: Axes, rows: Sequence[tuple[Cell, str]]) -> None:
     at["bbox"] = {"fc": _PANEL, "ec": "none", "pad": 1.5}
     for place, (cell, value) in enumerate(rows):
         height, indent = place - 0.32, 8 + 8 * len(cell.key)
+        name = _fitting(cell.text, axes.bbox.width - indent - 8 * len(value))
         axes.annotate(cell.key, (0, height), (0, 0), color=SERIES[cell.colour], weight="bold", **at)
-        axes.annotate(_short(cell.text, 54 - len(value)), (0, height), (indent, 0), **at)
+        axes.annotate(name, (0, height), (indent, 0), **at)
         axes.annotate(value, (1, height), (0, 0), ha="right", weight="bold", **at)
 
 

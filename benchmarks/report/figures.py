@@ -262,7 +262,7 @@ def accuracy_figures(results: Results) -> list[Figure]:
         low = axes.get_ylim()[0]  # a difference of 0 has no place on a logarithmic scale
         points = zip(found, times, values, strict=True)
         letters(axes, [(time, max(value, low), cell) for (cell, _, _), time, value in points])
-        units(axes, "p50, milliseconds; further left is faster", x_log=x_log, y=unit, y_log=y_log)
+        units(axes, "p50 in milliseconds", x_log=x_log, y=unit, y_log=y_log)
 
     shares = [100 * agreement(check) for _, _, check in found]
     foot = next((foot for foot in (99.0, 95.0, 90.0, 75.0, 50.0) if min(shares) > foot), 0.0)

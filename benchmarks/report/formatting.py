@@ -38,7 +38,9 @@ def number(value: float, digits: int = 3) -> str:
 def tick(value: float) -> str:
     """Return a round number, as beside an axis: without trailing zeros."""
     text = number(value)
-    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    if "e" in text:
+        return f"{value:g}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def ms(value: float | None) -> str:
