@@ -10,7 +10,6 @@ from frcnn.benchmarks.report.document import (
     Cell,
     Code,
     Document,
-    Headline,
     Paragraph,
     Section,
     Table,
@@ -61,21 +60,13 @@ def document_of(results: Results) -> Document:
     return Document(
         title=f"{work.model} against eager torchvision",
         subtitle=f"{hardware}, {work.device}, {work.suite} suite, {system.date}",
-        headline=_with_partial(results, headline(results)),
+        headline=headline(results),
         sections=tuple(
             Section(name=title.lower().replace(",", "").replace(" ", "-"), title=title, blocks=tuple(blocks))
             for title, blocks in sections.items()
             if blocks
         ),
     )
-
-
-def _with_partial(results: Results, result: Headline) -> Headline:
-    if not results.partial:
-        return result
-    reason = results.partial_reason.rstrip(".") or "it was stopped"
-    note = f"This run is partial: {reason}. What is here was measured in full."
-    return replace(result, notes=(note, *result.notes), tone="warning")
 
 
 def rows_table(results: Results) -> Table:

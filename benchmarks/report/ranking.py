@@ -7,6 +7,7 @@ difference is within the noise share a rank; on a system too noisy to tell rows 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from frcnn.benchmarks.report.document import Headline
 from frcnn.benchmarks.report.formatting import interval_text, listing, ms, percent, ratio_text
@@ -68,7 +69,19 @@ def ranks(results: Results) -> dict[str, int]:
 
 
 def headline(results: Results) -> Headline:
-    """Return the result of the run: the fastest correct row against eager, or why there is none."""
+    """Return the result of the run: the fastest correct row against eager, or why there is none.
+
+    A partial run is called partial first.
+    """
+    result = _result(results)
+    if not results.partial:
+        return result
+    reason = results.partial_reason.rstrip(".") or "it was stopped"
+    note = f"This run is partial: {reason}. What is here was measured in full."
+    return replace(result, notes=(note, *result.notes), tone="warning")
+
+
+def _result(results: Results) -> Headline:
     rows = ranked(results)
     notes = _notes(results, rows)
     if not rows:
