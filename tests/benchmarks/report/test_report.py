@@ -158,7 +158,7 @@ def test_rows_that_cannot_be_told_apart_share_a_rank(run):
     assert ranks(with_noise(run, not_told_apart=elsewhere)) == ranks(apart)
 
 
-def test_a_partial_run_says_so_first(run):
+def test_a_partial_run_is_called_partial_first(run):
     partial = replaced(run, partial=True, partial_reason="interrupted (Ctrl-C)")
     assert document_of(partial).headline.notes[0].startswith("This run is partial: interrupted (Ctrl-C).")
     assert document_of(partial).headline.tone == "warning"
@@ -193,7 +193,7 @@ def test_a_wrong_row_has_times_but_neither_ratio_nor_rank(run, document):
     assert ratio_text(run.row(WRONG).measure("images", 1).ratio) not in markdown(document)
 
 
-def test_both_files_state_the_same(run, document, page):
+def test_both_files_have_the_same_content(run, document, page):
     text, shown_text = markdown(document), " ".join(" ".join(Page(page).text).split())
     tables = [b for s in document.sections for b in s.blocks if isinstance(b, Table)]
     tables += [b.table for s in document.sections for b in s.blocks if getattr(b, "table", None) is not None]
@@ -327,9 +327,9 @@ def test_what_comes_from_data_is_text_and_nothing_else(run, page):
     assert {tag for tag, _ in read.elements} <= {tag for tag, _ in plain.elements}
     assert {name for _, at in read.elements for name in at} <= {name for _, at in plain.elements for name in at}
     assert text.count("</title>") == text.count("<title>")
-    said = markdown(document)
-    in_code = said.partition("```sh\n")[2].partition("\n```")[0]
-    outside = said.replace(in_code, "")
+    rendered = markdown(document)
+    in_code = rendered.partition("```sh\n")[2].partition("\n```")[0]
+    outside = rendered.replace(in_code, "")
     assert not re.search(r"(?<!\\)<|(?<!\\)\*c|(?<!\\)\[d", outside)
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in cells_table(outside, "image")}
     assert widths == {5}
@@ -344,7 +344,7 @@ def cells_table(text: str, first: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", ["wr\u202egno\u202c", "a\x00b\x1b[31m", "\udcff.jpg", "a\u2066b"])
-def test_signs_that_hide_or_turn_text_are_shown_as_such(run, text, tmp_path):
+def test_control_characters_are_replaced(run, text, tmp_path):
     skipped = tuple(replaced(one, name=text) for one in run.workload.skipped)
     for path in write_report(replaced(run, workload=replaced(run.workload, skipped=skipped)), tmp_path):
         written = path.read_text(encoding="utf-8")
@@ -490,7 +490,7 @@ def test_nothing_runs_over_the_edge_in_a_browser(run, tmp_path, width):
 
 @pytest.mark.slow
 @needs_chromium
-def test_something_too_wide_would_be_seen(page, tmp_path):
+def test_an_element_that_is_too_wide_is_detected(page, tmp_path):
     wide = page.replace("<header>", '<header><p style="width:500px">wide</p>')
     shown, held, count, first = over_the_edge(wide, 360, tmp_path)
     assert (shown, count) == (360, 1), first
