@@ -4,4 +4,4 @@ In: a checkpoint and model files.
 Out: candidates that detect in a batch of images.
 """
 
-__all__ = ["artifacts", "candidate", "eager", "eager_detector", "engine", "images", "model_files", "onnx", "registry"]
+__all__ = ["artifacts", "candidate", "eager", "eager_detector", "images", "model_files", "registry", "runners"]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from frcnn.runtime.backend import Device
 from frcnn.runtime.images.canvases import Canvases, EngineCanvases, OnnxCanvases
+from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec import Manifest, ModelSpec, Size
 from frcnn.spec.engine import EngineManifest
 
-__all__ = ["AnyManifest", "canvases_of", "device_for", "first_canvas", "model_difference", "model_manifest"]
+__all__ = [
+    "AnyManifest",
+    "canvases_of",
+    "device_for",
+    "first_canvas",
+    "model_difference",
+    "model_manifest",
+    "onnx_manifest",
+]
 
 AnyManifest = Manifest | EngineManifest
 
@@ -15,6 +26,13 @@ AnyManifest = Manifest | EngineManifest
 def model_manifest(manifest: AnyManifest) -> Manifest:
     """Return the manifest of the ``model.onnx``: itself, or the one that an engine was built from."""
     return manifest.source if isinstance(manifest, EngineManifest) else manifest
+
+
+def onnx_manifest(path: Path) -> Manifest:
+    """Return the manifest of a ``model.onnx``."""
+    artifact = open_artifact(path)
+    assert isinstance(artifact, OnnxArtifact)
+    return artifact.manifest
 
 
 def model_difference(spec: ModelSpec, manifest: AnyManifest) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from frcnn.errors import FrcnnError
 from frcnn.runtime import Detections, RGBImage
-from frcnn.spec import ModelSpec, Precision, Size
+from frcnn.spec import ModelSpec, Size
 
 if TYPE_CHECKING:
     from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -20,7 +20,6 @@ __all__ = [
     "Candidate",
     "CannotRunError",
     "File",
-    "ImageKind",
     "NetworkClock",
     "Runner",
     "Task",
@@ -33,7 +32,6 @@ EAGER_EQUAL_ID = "eager-fp32-equal"
 """The reference on equal-sized images, where the images given differ in size."""
 
 NetworkClock = Literal["wall", "cuda"]
-ImageKind = Literal["as given", "equal-sized"]
 
 
 class CannotRunError(Exception):
@@ -50,16 +48,9 @@ def reason_of(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """A model file that a candidate runs.
-
-    Attributes:
-        path: where it is.
-        precision: of the heavy layers, where the file says so.
-        build_s: time this run took to build it; None where it was given, or left by an earlier run.
-    """
+    """A model file, and how long this run took to build it; None where it was given, or left by an earlier run."""
 
     path: Path
-    precision: Precision | None
     build_s: float | None = None
 
 
@@ -68,14 +59,11 @@ class Task:
     """What all candidates work on.
 
     Attributes:
-        model: the torchvision model, in eval mode, float32, on the CPU; candidates copy it.
-        spec: its description.
+        model: in eval mode, float32, on the CPU; candidates copy it.
         sha256: of the checkpoint; None where there is none.
-        images: as given.
-        equal_images: the same resized to one size; the same objects where they have it already.
+        equal_images: the images resized to one size; the same objects where they have it already.
         folder: where artifacts are built.
         device: where eager runs.
-        threads: of every candidate.
         compile_limit_s: how long ``torch.compile`` may take; 0 leaves it out.
         log: takes a line about what goes on.
     """
@@ -100,8 +88,8 @@ class Runner(Protocol):
         network_clock: what times the scope ``network``: the wall clock, or CUDA events.
     """
 
-    build_s: float | None
-    network_clock: NetworkClock
+    build_s: float | None = None
+    network_clock: NetworkClock = "wall"
 
     def canvas_of(self, image: RGBImage) -> Size:
         """Return the canvas (height, width) that an image alone is padded to.
@@ -130,11 +118,10 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to run the model.
+    """One way to run the model; the fields up to ``note`` are those of ``results.Row``.
 
     Attributes:
-        id: see ``results.Row``, like the fields that follow.
-        open: loads it.
+        open: loads it; takes the task, and the path of its file where there is ``prepare``.
         prepare: makes or finds its file; None where it runs the model itself.
         max_batch: the most images that one call takes; None for no limit.
     """
@@ -144,10 +131,10 @@ class Candidate:
     backend: str
     device: str
     precision: str
-    images: ImageKind = "as given"
+    images: Literal["as given", "equal-sized"] = "as given"
     reference: str = EAGER_ID
     note: str = ""
-    open: Callable[[Task, File | None], Runner]
+    open: Callable[..., Runner]
     prepare: Callable[[Task], File] | None = None
     max_batch: int | None = None
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ _COMPILE_NOTE: Final = (
 )
 
 
-class EagerRunner:
+class EagerRunner(Runner):
     """torchvision's own model, called as its users call it: a list of tensors in, dictionaries out.
 
     Args:
@@ -56,7 +57,6 @@ class EagerRunner:
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last)
             self.model.backbone.register_forward_pre_hook(_to_channels_last)
-        self.build_s: float | None = None
         self.network_clock: NetworkClock = "cuda" if task.device == "cuda" else "wall"
 
     def canvas_of(self, image: RGBImage) -> Size:
@@ -66,13 +66,13 @@ class EagerRunner:
     def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         """Detect in a list of images; the detections are on the host."""
         with self._inference():
-            found = self.model([self._tensor(image) for image in images])
+            found = self.model(self._tensors(images))
         return [to_detections(result, image, self._spec) for result, image in zip(found, images, strict=True)]
 
     def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Return what runs backbone, RPN and box head on a prepared batch."""
         with torch.inference_mode():
-            batch, _ = self.model.transform([self._tensor(image) for image in images])
+            batch, _ = self.model.transform(self._tensors(images))
 
         def run() -> object:
             with self._inference():
@@ -90,8 +90,8 @@ class EagerRunner:
         with torch.inference_mode(), autocast:
             yield
 
-    def _tensor(self, image: RGBImage) -> Tensor:
-        return to_tensor(image).to(self._device)
+    def _tensors(self, images: Sequence[RGBImage]) -> list[Tensor]:
+        return [to_tensor(image).to(self._device) for image in images]
 
 
 def _to_channels_last(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -105,42 +105,28 @@ def eager_candidates(device: str, *, mixed_sizes: bool) -> list[Candidate]:
         device: where.
         mixed_sizes: whether the images differ in size, so that candidates of equal-sized images need a reference.
     """
-    single = "tf32" if device == "cuda" else "fp32"
-    on_gpu = "convolutions in TF32, as PyTorch does by default" if device == "cuda" else ""
+    tf32 = "convolutions in TF32, as PyTorch does by default" if device == "cuda" else ""
 
-    def candidate(key: str, name: str, open_model: Any, **fields: Any) -> Candidate:
-        common = {"backend": "torch", "device": device, "precision": single} | fields
-        return Candidate(id=key, name=name, open=lambda task, _: open_model(task), **common)
+    def candidate(key: str, form: str, open_model: Callable[[Task], Runner], **fields: Any) -> Candidate:
+        common = {"device": device, "precision": "tf32" if device == "cuda" else "fp32"}
+        return Candidate(id=key, name=form, backend="torch", open=open_model, **(common | fields))
 
     half = {"device": "cuda", "precision": "fp16"}
+    last = partial(EagerRunner, channels_last=True)
+    amp_last = partial(_open_amp, channels_last=True)
+    compiled_note = "; ".join(filter(None, (_COMPILE_NOTE, tf32)))
     candidates = [
-        candidate(EAGER_ID, "eager torchvision, fp32", EagerRunner, note=on_gpu),
-        candidate(
-            "eager-channels-last",
-            "eager torchvision, fp32, channels-last",
-            lambda task: EagerRunner(task, channels_last=True),
-        ),
+        candidate(EAGER_ID, "eager torchvision, fp32", EagerRunner, note=tf32),
+        candidate("eager-channels-last", "eager torchvision, fp32, channels-last", last),
         candidate("eager-amp-fp16", "eager torchvision, AMP fp16", _open_amp, **half),
-        candidate(
-            "eager-amp-channels-last",
-            "eager torchvision, AMP fp16, channels-last",
-            lambda task: _open_amp(task, channels_last=True),
-            **half,
-        ),
-        candidate(
-            "torch-compile", "torch.compile", _open_compiled, note="; ".join(filter(None, (_COMPILE_NOTE, on_gpu)))
-        ),
+        candidate("eager-amp-channels-last", "eager torchvision, AMP fp16, channels-last", amp_last, **half),
+        candidate("torch-compile", "torch.compile", _open_compiled, note=compiled_note),
     ]
     if mixed_sizes:
+        note = "the reference of the candidates that take only one image size"
+        fields = {"images": "equal-sized", "reference": EAGER_EQUAL_ID, "note": note}
         candidates.append(
-            candidate(
-                EAGER_EQUAL_ID,
-                "eager torchvision, fp32, equal-sized images",
-                EagerRunner,
-                images="equal-sized",
-                reference=EAGER_EQUAL_ID,
-                note="the reference of the candidates that take only one image size",
-            )
+            candidate(EAGER_EQUAL_ID, "eager torchvision, fp32, equal-sized images", EagerRunner, **fields)
         )
     return candidates
 
@@ -164,15 +150,12 @@ def _open_compiled(task: Task) -> Runner:
             runner.model.backbone = torch.compile(runner.model.backbone, dynamic=True)
             for image in {runner.canvas_of(image): image for image in task.images}.values():
                 runner.detect([image])
-    except _OutOfTimeError:
+    except (Exception, _OutOfTimeError) as error:  # whatever the compiler raises is the candidate's reason
         torch.compiler.reset()
-        raise CannotRunError(
-            f"torch.compile had not finished after {limit:.0f} s; --compile-limit sets how long it may take"
-        ) from None
-    except Exception as error:  # whatever the compiler raises is the candidate's reason
-        torch.compiler.reset()
-        text = " ".join(str(error).split())[:200]
-        raise CannotRunError(f"torch.compile does not work here: {type(error).__name__}: {text}") from error
+        reason = f"does not work here: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if isinstance(error, _OutOfTimeError):
+            reason = f"had not finished after {limit:.0f} s; --compile-limit sets how long it may take"
+        raise CannotRunError(f"torch.compile {reason}") from error
     runner.build_s = time.monotonic() - started
     return runner
 

@@ -37,7 +37,7 @@ def given_file(path: Path) -> Callable[[Task], File]:
         if source is not None and task.sha256 is not None and source != task.sha256:
             expected = f"expected {task.sha256[:12]}..."
             raise ArtifactError(f"{path.name} was made from another checkpoint: SHA-256 {source[:12]}..., {expected}")
-        return File(path=path, precision=manifest.precision)
+        return File(path=path)
 
     return check
 
@@ -55,11 +55,7 @@ def built_onnx(task: Task) -> File:
 
 
 def built_engine(task: Task) -> File:
-    """Build ``model.frcnn`` for TensorRT-RTX, where there is a GPU to run it.
-
-    Raises:
-        CannotRunError: there is none.
-    """
+    """Build ``model.frcnn`` for TensorRT-RTX, where there is a GPU to run it."""
     import torch
 
     if not torch.cuda.is_available():
@@ -98,11 +94,11 @@ def _built(task: Task, name: str, is_current: Callable[[Path, Task], bool], buil
     """Build a float32 file, unless an earlier run left what this run would build."""
     path = task.folder / name
     if task.sha256 is not None and path.exists() and is_current(path, task):
-        return File(path=path, precision="fp32")
+        return File(path=path)
     task.log(f"building {name}")
     started = time.perf_counter()
     build(path)
-    return File(path=path, precision="fp32", build_s=time.perf_counter() - started)
+    return File(path=path, build_s=time.perf_counter() - started)
 
 
 def _is_current(path: Path, task: Task) -> bool:

@@ -10,7 +10,6 @@ __all__ = [
     "curves",
     "environment",
     "measure",
-    "memory",
     "run",
     "session",
     "stage_shares",

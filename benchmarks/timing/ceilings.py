@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import torch
@@ -19,57 +19,51 @@ _COPY_BYTES: Final = {"cpu": 1 << 27, "cuda": 1 << 30}
 _SIDE: Final = {"cpu": 1536, "cuda": 8192}
 _REPEATS: Final = 7
 _TYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_HALF: Final = ("fp16", "bf16")
 
 
 def measure_ceilings(device: str) -> Ceilings:
-    """Measure a large copy and large matrix products, the best of seven each.
-
-    Half-precision products are measured on a GPU only: on a CPU candidates compute in float32.
-    """
+    """Measure a large copy and large matrix products, the best of seven each; half precision on a GPU only."""
     stopwatch: Stopwatch = CudaStopwatch() if device == "cuda" else WallStopwatch()
+
+    def best_s(call: Callable[[], object]) -> float:
+        return min(stopwatch.ms(call) for _ in range(_REPEATS)) / 1e3
+
     source = torch.ones(_COPY_BYTES[device], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copy_ms = min(stopwatch.ms(lambda: target.copy_(source)) for _ in range(_REPEATS))
+    copy_s = best_s(lambda: target.copy_(source))
     side = _SIDE[device]
     rates = {}
     for precision, kind in _TYPES.items():
-        if device == "cpu" and precision in _HALF:
-            continue
-        a, b = (torch.rand(side, side, device=device).to(kind) for _ in range(2))
-        rates[precision] = 2 * side**3 / min(stopwatch.ms(lambda: a @ b) for _ in range(_REPEATS)) * 1e3  # noqa: B023
-    return Ceilings(device=device, copy_bytes_per_s=2 * len(source) / copy_ms * 1e3, matmul_flops_per_s=rates)
+        if device == "cuda" or precision == "fp32":
+            a, b = (torch.rand(side, side, device=device).to(kind) for _ in range(2))
+            rates[precision] = 2 * side**3 / best_s(partial(torch.matmul, a, b))
+    return Ceilings(device=device, copy_bytes_per_s=2 * len(source) / copy_s, matmul_flops_per_s=rates)
 
 
 def floor_ms(layers: Sequence[Layer], ceilings: Ceilings, precision: str) -> float | None:
-    """Return the least time of the layers, one after the other, in milliseconds; None where the rate is not known.
+    """Return the least milliseconds of a float32 graph's layers, one after the other; None without a rate.
 
-    The layers are those of a float32 graph; in half precision a layer moves half the bytes.
+    In half precision a layer moves half the bytes.
     """
     rate = ceilings.matmul_flops_per_s.get(precision)
     if rate is None:
         return None
-    size = 0.5 if precision in _HALF else 1.0
-    seconds = sum(max(x.flops / rate, size * x.bytes / ceilings.copy_bytes_per_s) for x in layers)
-    return seconds * 1e3
+    size = 0.5 if precision in ("fp16", "bf16") else 1.0
+    return 1e3 * sum(max(x.flops / rate, size * x.bytes / ceilings.copy_bytes_per_s) for x in layers)
 
 
 def roofline_of(layers: Sequence[Layer], canvas: Size, ceilings: Sequence[Ceilings]) -> Roofline:
     """Sum layers up by stage, and find the floor on each device."""
-    flops: dict[StageName, float] = defaultdict(float)
-    touched: dict[StageName, float] = defaultdict(float)
+    by_stage: dict[StageName, list[Layer]] = {}
     for layer in layers:
-        flops[layer.stage] += layer.flops
-        touched[layer.stage] += layer.bytes
-    floors = {
-        f"{c.device} {precision}": floor
-        for c in ceilings
-        for precision in c.matmul_flops_per_s
-        if (floor := floor_ms(layers, c, precision)) is not None
-    }
+        by_stage.setdefault(layer.stage, []).append(layer)
+    floors = {f"{c.device} {name}": floor_ms(layers, c, name) for c in ceilings for name in c.matmul_flops_per_s}
     return Roofline(
         canvas=canvas,
-        work=tuple(Work(stage=stage, flops=flops[stage], bytes=touched[stage]) for stage in touched),
+        work=tuple(
+            Work(stage=stage, flops=sum(x.flops for x in those), bytes=sum(x.bytes for x in those))
+            for stage, those in by_stage.items()
+        ),
         ceilings=tuple(ceilings),
-        floors_ms=floors,
+        floors_ms={key: floor for key, floor in floors.items() if floor is not None},
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from frcnn.benchmarks.candidates.candidate import Runner
-from frcnn.benchmarks.parity.comparison import Limits, compare_detections, default_limits, total
+from frcnn.benchmarks.parity.comparison import compare_detections, default_limits, total
 from frcnn.benchmarks.report.results import Correctness
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Precision, Size
@@ -60,27 +60,16 @@ def check(
         compare_detections(truth(image, canvas), own, spec, limits, name=image.name) for image, canvas, own in found
     ]
     parity = total(compared, limits)
-    t = parity.total
-    return Correctness(
-        passed=parity.passed,
-        limits=_in_words(limits),
-        images=len(parity.images),
-        expected=t.expected,
-        found=t.found,
-        matched=t.matched,
-        unmatched=t.unmatched,
-        relabelled=t.label_mismatches,
-        moved=t.moved,
-        box_px=t.box_px,
-        score=t.score,
-        iou=t.iou,
-    )
-
-
-def _in_words(limits: Limits) -> str:
-    rule = {
+    same_names = ("expected", "found", "matched", "unmatched", "moved", "box_px", "score", "iou")
+    rules = {
         "exact": f"boxes within {limits.box_px:g} px, scores within {limits.score:g}",
         "overlap": f"above score {limits.min_score:g} IoU at least {limits.iou:g} for {1 - limits.moved:.0%} of pairs",
         "agreement": f"{1 - limits.unmatched:.0%} of detections above score {limits.min_score:g} agree",
-    }[limits.rule]
-    return f"{rule}; missing or relabelled at most {limits.unmatched:.1%}"
+    }
+    return Correctness(
+        passed=parity.passed,
+        limits=f"{rules[limits.rule]}; missing or relabelled at most {limits.unmatched:.1%}",
+        images=len(parity.images),
+        relabelled=parity.total.label_mismatches,
+        **{name: getattr(parity.total, name) for name in same_names},
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -20,14 +21,15 @@ from frcnn.runtime.backend import Network
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.spec import Size
 
-__all__ = ["batch_curves", "classes_curves", "curve_of", "rois_curves", "size_curves"]
+__all__ = ["batch_curves", "curve_of", "size_curves", "variant_curves"]
 
 _SCALES: Final = (0.5, 0.71, 1.0, 1.41)
 _ROI_SHARES: Final = (0.1, 0.33, 1.0)
 _CLASSES: Final = (2, 21, 91, 366)
 _ONNX_CPU: Final = "onnxruntime-cpu"
-Points = Mapping[float, Mapping[str, Callable[[], object]]]
-"""x -> candidate -> a call of it."""
+
+Calls = dict[str, Callable[[], object]]
+"""By candidate."""
 
 
 def batch_curves(rows: Sequence[Row]) -> list[Curve]:
@@ -41,62 +43,75 @@ def batch_curves(rows: Sequence[Row]) -> list[Curve]:
 
 
 def size_curves(task: Task, network: Network, canvas: Size, *, budget_s: float) -> list[Curve]:
-    """Measure eager's and our network on canvases of a quarter to twice the usual area.
-
-    Args:
-        task: the model.
-        network: ours, of any canvas.
-        canvas: the usual (height, width).
-        budget_s: for all of it.
-    """
+    """Measure eager's network and ours, of any canvas, on a quarter to twice the area of the usual canvas."""
     step = task.spec.transform.size_divisible
-    model = _prepared(task)
-    points: dict[float, dict[str, Callable[[], object]]] = {}
+    model = _eager(task)
+    points: dict[float, Calls] = {}
     for scale in _SCALES:
         height, width = (max(1, round(side * scale / step)) * step for side in canvas)
-        images, sizes = _noise((height, width))
+        inputs = _noise((height, width))
         points[height * width / 1e6] = {
-            EAGER_ID: partial(_run_eager, model, images),
-            _ONNX_CPU: partial(network.run, images, sizes),
+            EAGER_ID: partial(_run_eager, model, inputs[0]),
+            _ONNX_CPU: partial(network.run, *inputs),
         }
     return _measured("image size", "megapixels of the canvas", points, budget_s, "the network only, on noise")
 
 
-def rois_curves(task: Task, canvas: Size, *, budget_s: float, export_until: float) -> list[Curve]:
-    """Measure the network with fewer proposals kept; ours is exported anew for each number.
+def variant_curves(
+    kind: Literal["RoIs", "classes"], task: Task, canvas: Size, *, budget_s: float, export_until: float
+) -> list[Curve]:
+    """Measure the network with fewer proposals kept, or with random predictors of other numbers of classes.
 
     Args:
+        kind: which of the two; ours is exported anew for each number.
         task: the model.
         canvas: the usual (height, width).
         budget_s: for measuring.
         export_until: of ``time.perf_counter``; ours has no further points where its next export would end later.
     """
+    from frcnn.exporter.graph.export import export_onnx
 
-    def change(model: Any, count: int) -> None:
-        model.rpn._post_nms_top_n = dict.fromkeys(("training", "testing"), count)
+    if kind == "RoIs":
+        counts = sorted({max(1, round(task.spec.rpn.post_nms_top_n * share)) for share in _ROI_SHARES})
+        change, unit, what = _keep_proposals, "proposals", "the RPN keeps at most so many"
+    else:
+        counts, change, unit, what = list(_CLASSES), _change_classes, "classes", "predictors of random weights"
+    inputs = _noise(canvas)
+    points: dict[float, Calls] = {}
+    longest = 0.0
+    with ExitStack() as networks:
+        for count in counts:
+            model = _eager(task)
+            change(model, count)
+            points[count] = {EAGER_ID: partial(_run_eager, model, inputs[0])}
+            began = time.perf_counter()
+            if began + longest >= export_until:
+                continue
+            path = task.folder / f"curve-{unit}-{count}.onnx"
+            task.log(f"exporting {unit}-{count}")
+            export_onnx(model.cpu(), path, architecture=task.spec.architecture)
+            try:
+                network = networks.enter_context(closing(OnnxRuntimeBackend(path, threads=task.threads)))
+            finally:
+                path.unlink()
+            model.to(task.device)
+            longest = max(longest, time.perf_counter() - began)
+            points[count][_ONNX_CPU] = partial(network.run, *inputs)
+        return _measured(kind, unit, points, budget_s, f"the network only, on noise: {what}")
 
-    counts = sorted({max(1, round(task.spec.rpn.post_nms_top_n * share)) for share in _ROI_SHARES})
-    note = "the network only, on noise: the RPN keeps at most so many"
-    return _variants(task, "RoIs", "proposals", counts, change, canvas, budget_s, export_until, note)
+
+def _keep_proposals(model: Any, count: int) -> None:
+    model.rpn._post_nms_top_n = dict.fromkeys(("training", "testing"), count)
 
 
-def classes_curves(task: Task, canvas: Size, *, budget_s: float, export_until: float) -> list[Curve]:
-    """Measure the network with random predictors of other numbers of classes; ours is exported anew for each.
-
-    The arguments are those of :func:`rois_curves`.
-    """
-
-    def change(model: Any, count: int) -> None:
-        predictor = model.roi_heads.box_predictor
-        generator = torch.Generator().manual_seed(count)
-        for name, outputs in (("cls_score", count), ("bbox_pred", 4 * count)):
-            layer = nn.Linear(getattr(predictor, name).in_features, outputs)
-            nn.init.normal_(layer.weight, std=0.01, generator=generator)
-            nn.init.zeros_(layer.bias)
-            setattr(predictor, name, layer.eval())
-
-    note = "the network only, on noise: predictors of random weights"
-    return _variants(task, "classes", "classes", _CLASSES, change, canvas, budget_s, export_until, note)
+def _change_classes(model: Any, count: int) -> None:
+    predictor = model.roi_heads.box_predictor
+    generator = torch.Generator().manual_seed(count)
+    for name, outputs in (("cls_score", count), ("bbox_pred", 4 * count)):
+        layer = nn.Linear(getattr(predictor, name).in_features, outputs)
+        nn.init.normal_(layer.weight, std=0.01, generator=generator)
+        nn.init.zeros_(layer.bias)
+        setattr(predictor, name, layer.eval())
 
 
 def curve_of(
@@ -117,51 +132,7 @@ def curve_of(
     return Curve(kind=kind, row=row, unit=unit, points=tuple(points), note=note)
 
 
-def _variants(
-    task: Task,
-    kind: CurveKind,
-    unit: str,
-    values: Sequence[int],
-    change: Callable[[Any, int], None],
-    canvas: Size,
-    budget_s: float,
-    export_until: float,
-    note: str,
-) -> list[Curve]:
-    images, sizes = _noise(canvas)
-    points: dict[float, dict[str, Callable[[], object]]] = {}
-    networks: list[Network] = []
-    longest = 0.0
-    for value in values:
-        model = _prepared(task)
-        change(model, value)
-        points[value] = {EAGER_ID: partial(_run_eager, model, images)}
-        began = time.perf_counter()
-        if began + longest < export_until:
-            networks.append(_exported(task, model.cpu(), f"{unit}-{value}"))
-            model.to(task.device)
-            longest = max(longest, time.perf_counter() - began)
-            points[value][_ONNX_CPU] = partial(networks[-1].run, images, sizes)
-    try:
-        return _measured(kind, unit, points, budget_s, note)
-    finally:
-        for network in networks:
-            network.close()
-
-
-def _exported(task: Task, model: Any, name: str) -> Network:
-    from frcnn.exporter.graph.export import export_onnx
-
-    task.log(f"exporting {name}")
-    path = task.folder / f"curve-{name}.onnx"
-    export_onnx(model, path, architecture=task.spec.architecture)
-    try:
-        return OnnxRuntimeBackend(path, threads=task.threads)
-    finally:
-        path.unlink()
-
-
-def _prepared(task: Task) -> Any:
+def _eager(task: Task) -> Any:
     model = copy.deepcopy(task.model).eval().to(task.device)
     fix_pooler_scales(model, task.spec)
     return model
@@ -181,7 +152,7 @@ def _run_eager(model: Any, images: Any) -> object:
     return found
 
 
-def _measured(kind: CurveKind, unit: str, points: Points, budget_s: float, note: str) -> list[Curve]:
+def _measured(kind: CurveKind, unit: str, points: Mapping[float, Calls], budget_s: float, note: str) -> list[Curve]:
     """Measure all points, the candidates of a point interleaved; what does not fit into the time has no point."""
 
     def series(candidate: str, call: Callable[[], object]) -> Series:
@@ -196,5 +167,5 @@ def _measured(kind: CurveKind, unit: str, points: Points, budget_s: float, note:
     for x, group in groups.items():
         for item in group.alive:
             if item.rounds:
-                samples.setdefault(item.candidate, {})[x] = [ms for of_round in item.rounds for ms in of_round]
+                samples.setdefault(item.candidate, {})[x] = item.samples
     return [curve_of(kind, candidate, unit, of_candidate, note=note) for candidate, of_candidate in samples.items()]

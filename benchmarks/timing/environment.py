@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -11,34 +12,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from frcnn._version import __version__
 from frcnn.benchmarks.report.results import Environment, Gpu, GpuState
 
 __all__ = ["gpu_state", "load_average", "now", "read_environment", "read_gpu"]
 
-N = TypeVar("N", int, float)
-
-_PACKAGES: Final = (
-    "torch",
-    "torchvision",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "triton",
-    "cuda-core",
-    "cuda-bindings",
-    "nvidia-cuda-nvrtc",
-    "numpy",
-    "opencv-python-headless",
-)
-_CPUFREQ: Final = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-_NO_TURBO: Final = Path("/sys/devices/system/cpu/intel_pstate/no_turbo")
-_BOOST: Final = Path("/sys/devices/system/cpu/cpufreq/boost")
+_PACKAGES_TEXT: Final = """
+    torch torchvision onnx onnxruntime onnxruntime-gpu openvino tensorrt tensorrt-rtx-cu13 triton cuda-core
+    cuda-bindings nvidia-cuda-nvrtc numpy opencv-python-headless
+"""
+_CPUS: Final = Path("/sys/devices/system/cpu")
 _THROTTLE: Final = {
     "clocks_event_reasons.sw_power_cap": "power cap",
     "clocks_event_reasons.hw_slowdown": "hardware slowdown",
@@ -51,19 +36,28 @@ def read_environment(
     *, command: str, threads: int, load_before: float | None, date: str, gpu: Gpu | None
 ) -> Environment:
     """Return the system, and how the run was started."""
+    cores = os.cpu_count() or 1
+    no_turbo, boost = _text(_CPUS / "intel_pstate/no_turbo"), _text(_CPUS / "cpufreq/boost")
+    cpu = re.search(r"^model name\s*:\s*(.+)", _text(Path("/proc/cpuinfo")) or "", re.MULTILINE)
+    memory_bytes, packages = None, {}
+    with suppress(ValueError, OSError, AttributeError):
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for package in _PACKAGES_TEXT.split():
+        with suppress(PackageNotFoundError):
+            packages[package] = version(package)
     return Environment(
         system=platform.machine(),
-        cpu=_cpu_name(),
-        cores=os.cpu_count() or 1,
-        affinity=_affinity(),
+        cpu=cpu[1].strip() if cpu else platform.processor() or platform.machine(),
+        cores=cores,
+        affinity=tuple(sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(cores))),
         threads=threads,
-        governor=_text(_CPUFREQ),
-        turbo=_turbo(),
+        governor=_text(_CPUS / "cpu0/cpufreq/scaling_governor"),
+        turbo=no_turbo == "0" if no_turbo is not None else None if boost is None else boost == "1",
         load_before=load_before,
         load_after=load_average(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes,
         gpu=gpu,
-        packages=_versions(),
+        packages=packages,
         frcnn=__version__,
         python=platform.python_version(),
         os=platform.platform(),
@@ -91,7 +85,7 @@ def read_gpu(states: Sequence[GpuState]) -> Gpu | None:
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(0)
-    driver = _nvidia_smi(("driver_version",))
+    driver = _nvidia_smi("driver_version")
     return Gpu(
         name=properties.name,
         driver=driver[0] if driver else "unknown",
@@ -103,22 +97,21 @@ def read_gpu(states: Sequence[GpuState]) -> Gpu | None:
 
 def gpu_state(when: str) -> GpuState | None:
     """Return what the first GPU reports of itself now; None without nvidia-smi or a GPU."""
-    fields = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", *_THROTTLE)
-    values = _nvidia_smi(fields)
+    values = _nvidia_smi("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", *_THROTTLE)
     if values is None:
         return None
-    sm, memory, power, temperature, *reasons = values
+    sm, memory, power, temperature = map(_number, values[:4])
     return GpuState(
         when=when,
-        sm_clock_mhz=_number(sm, int),
-        memory_clock_mhz=_number(memory, int),
-        power_w=_number(power, float),
-        temperature_c=_number(temperature, float),
-        throttling=tuple(name for name, value in zip(_THROTTLE.values(), reasons, strict=True) if value == "Active"),
+        sm_clock_mhz=None if sm is None else int(sm),
+        memory_clock_mhz=None if memory is None else int(memory),
+        power_w=power,
+        temperature_c=temperature,
+        throttling=tuple(name for name, value in zip(_THROTTLE.values(), values[4:], strict=True) if value == "Active"),
     )
 
 
-def _nvidia_smi(fields: Sequence[str]) -> list[str] | None:
+def _nvidia_smi(*fields: str) -> list[str] | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -131,33 +124,9 @@ def _nvidia_smi(fields: Sequence[str]) -> list[str] | None:
     return values if len(values) == len(fields) else None
 
 
-def _number(text: str, kind: type[N]) -> N | None:
+def _number(text: str) -> float | None:
     with suppress(ValueError):
-        return kind(float(text))
-    return None
-
-
-def _cpu_name() -> str:
-    text = _text(Path("/proc/cpuinfo")) or ""
-    found = next((line for line in text.splitlines() if line.startswith("model name")), "")
-    return found.partition(":")[2].strip() or platform.processor() or platform.machine()
-
-
-def _affinity() -> tuple[int, ...]:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return tuple(sorted(affinity(0))) if affinity is not None else tuple(range(os.cpu_count() or 1))
-
-
-def _turbo() -> bool | None:
-    no_turbo, boost = _text(_NO_TURBO), _text(_BOOST)
-    if no_turbo is not None:
-        return no_turbo == "0"
-    return None if boost is None else boost == "1"
-
-
-def _memory_bytes() -> int | None:
-    with suppress(ValueError, OSError, AttributeError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return float(text)
     return None
 
 
@@ -165,11 +134,3 @@ def _text(path: Path) -> str | None:
     with suppress(OSError):
         return path.read_text().strip()
     return None
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions

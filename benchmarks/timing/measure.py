@@ -1,13 +1,12 @@
 """Interleaved rounds within a budget of time.
 
-A *series* is one candidate doing one thing: images to boxes, or the network only, at one batch size. Series that are
-compared with each other form a *group*. A round of a group runs each of its series on the same images, in an order
-that rotates from round to round (A B C, B C A, ...), so that no series is always first. Groups share the budget by
-weight and take turns, so that drift of the system affects all alike.
+A *series* is one candidate doing one thing; series that are compared with each other form a *group*. A round of a group
+runs each series on the same images, in an order that rotates (A B C, B C A, ...), so that none is always first. Groups
+share the budget by weight and take turns, so that drift of the system affects all alike.
 
-Candidates share processors, and their threads do not rest when a call returns: ONNX Runtime's go on spinning for 40 ms.
-Run right after it, eager took 1.6 times as long, and another ONNX Runtime session 1.9 times (2 cores, the demo's
-model). So a series waits before its turn, and where calls are short it first makes an untimed one to warm the caches.
+ONNX Runtime's threads go on spinning for 40 ms after a call: run right after it, eager took 1.6 times as long, and
+another ONNX Runtime session 1.9 times (2 cores, the demo's model). So a series waits before its turn, and where calls
+are short it first makes an untimed one to warm the caches.
 """
 
 from __future__ import annotations
@@ -45,25 +44,21 @@ _GRACE: Final = 0.25
 
 
 class Stopwatch(Protocol):
-    """Times one call."""
+    """Makes a call and returns how long it took, in milliseconds."""
 
     def ms(self, call: Callable[[], object]) -> float:
-        """Make the call and return how long it took, in milliseconds."""
+        """Time one call."""
         ...
 
 
 class WallStopwatch:
-    """Times a call that is over when it returns.
-
-    Args:
-        clock: a monotonic clock.
-    """
+    """Times a call that is over when it returns, by a monotonic clock."""
 
     def __init__(self, clock: Clock = time.perf_counter) -> None:
         self._clock = clock
 
     def ms(self, call: Callable[[], object]) -> float:
-        """Make the call and return how long it took, in milliseconds."""
+        """Time one call."""
         started = self._clock()
         call()
         return (self._clock() - started) * 1e3
@@ -73,7 +68,7 @@ class CudaStopwatch:
     """Times what a call puts on PyTorch's current stream, waits of the host included, by two CUDA events."""
 
     def ms(self, call: Callable[[], object]) -> float:
-        """Make the call, wait for its work, and return how long it took, in milliseconds."""
+        """Time one call, and wait for its work."""
         import torch
 
         torch.cuda.synchronize()
@@ -94,7 +89,6 @@ class Series:
         windows: how many different batches of images there are.
         call: takes the index of a window, the same images for all series of a group, and returns what is timed; making
             it ready is not.
-        stopwatch: times a call.
         null: whether it is the second series of the null pair.
         warm_up: untimed calls that were made.
         rounds: milliseconds, by round and call.
@@ -110,15 +104,17 @@ class Series:
     rounds: list[list[float]] = field(default_factory=list)
     failure: str = ""
 
+    @property
+    def samples(self) -> list[float]:
+        """Milliseconds of all calls."""
+        return [ms for of_round in self.rounds for ms in of_round]
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Group:
     """Series that are compared with each other.
 
     Attributes:
-        scope: what a call does.
-        batch: images in a call.
-        series: those that are measured.
         weight: share of the budget, relative to other groups'.
         required: whether it has at least one round, whatever that costs.
         failure: why it was not measured at all; empty where it was.

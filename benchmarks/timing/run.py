@@ -12,32 +12,23 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
+from frcnn.benchmarks.candidates.artifacts import onnx_manifest
 from frcnn.benchmarks.candidates.candidate import EAGER_ID, Candidate, Task, padded_canvas, reason_of
 from frcnn.benchmarks.candidates.eager import EagerRunner
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector, fix_pooler_scales, to_tensor
 from frcnn.benchmarks.candidates.images import Images
-from frcnn.benchmarks.candidates.onnx import onnx_manifest
 from frcnn.benchmarks.profile.onnx_layers import work_of_layers
-from frcnn.benchmarks.report.results import (
-    SCHEMA_VERSION,
-    Curve,
-    GpuState,
-    ImageInfo,
-    Results,
-    Roofline,
-    Workload,
-)
+from frcnn.benchmarks.report.results import SCHEMA_VERSION, Curve, GpuState, ImageInfo, Results, Roofline, Workload
 from frcnn.benchmarks.timing.ceilings import measure_ceilings, roofline_of
 from frcnn.benchmarks.timing.correctness import Truth
-from frcnn.benchmarks.timing.curves import batch_curves, classes_curves, rois_curves, size_curves
+from frcnn.benchmarks.timing.curves import batch_curves, size_curves, variant_curves
 from frcnn.benchmarks.timing.environment import gpu_state, load_average, now, read_environment, read_gpu
 from frcnn.benchmarks.timing.measure import Limits, Report
 from frcnn.benchmarks.timing.session import Loaded, Session
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
 from frcnn.console import warn
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
-from frcnn.runtime.images.canvases import OnnxCanvases
-from frcnn.runtime.images.preprocess import place, with_pixels
+from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
 
 __all__ = ["SUITES", "BenchRun", "Plan", "Suite"]
@@ -68,13 +59,14 @@ class Plan:
     batches: tuple[int, ...] = (1, 2, 4, 8)
 
 
-_QUICK: Final = Plan(
-    suite="quick", budget_s=240.0, min_measuring_s=60.0, check_images=8, curves_s=8.0, export_curves=False
-)
-_FULL: Final = Plan(
-    suite="full", budget_s=1800.0, min_measuring_s=600.0, check_images=16, curves_s=60.0, export_curves=True
-)
-SUITES: Final[dict[Suite, Plan]] = {"quick": _QUICK, "full": _FULL}
+SUITES: Final[dict[Suite, Plan]] = {
+    "quick": Plan(
+        suite="quick", budget_s=240.0, min_measuring_s=60.0, check_images=8, curves_s=8.0, export_curves=False
+    ),
+    "full": Plan(
+        suite="full", budget_s=1800.0, min_measuring_s=600.0, check_images=16, curves_s=60.0, export_curves=True
+    ),
+}
 
 
 class BenchRun:
@@ -123,19 +115,17 @@ class BenchRun:
         Raises:
             FrcnnError: the checkpoint's model does not run at all.
         """
+        plan = self._plan
         self._note_gpu("before")
         self._count_objects()
         self.session.load(lambda share, what: self._report(0.35 * share, what))
         spent = time.perf_counter() - self._started
-        later = self._plan.curves_s * 3 + 0.1 * self._plan.budget_s
-        budget = max(self._plan.min_measuring_s, self._plan.budget_s - spent - later)
-        self.session.measure(Limits(budget_s=budget), lambda share, what: self._report(0.35 + 0.5 * share, what))
+        later = plan.curves_s * 3 + 0.1 * plan.budget_s
+        limits = Limits(budget_s=max(plan.min_measuring_s, plan.budget_s - spent - later))
+        self.session.measure(limits, lambda share, what: self._report(0.35 + 0.5 * share, what))
         self._note_gpu("after the rounds")
-        for what, look in (
-            ("stages", self._look_at_stages),
-            ("roofline", self._compare_with_roofline),
-            ("curves", self._draw_curves),
-        ):
+        looks = {"stages": self._find_stages, "roofline": self._find_roofline, "curves": self._find_curves}
+        for what, look in looks.items():
             self._report(0.87, what)
             try:
                 look()
@@ -144,49 +134,41 @@ class BenchRun:
         self._note_gpu("after")
 
     def results(self, *, partial: str = "") -> Results:
-        """Return what was measured so far.
-
-        Args:
-            partial: why the run ended early; empty where it did not.
-        """
-        rows = self.session.rows()
+        """Return what was measured so far; ``partial`` tells why the run ended early."""
+        task, rows = self._task, self.session.rows()
+        has_equal = any(item.candidate.images == "equal-sized" for item in self.session.loaded)
         return Results(
             schema_version=SCHEMA_VERSION,
             environment=read_environment(
                 command=self._command,
-                threads=self._task.threads,
+                threads=task.threads,
                 load_before=self._load_before,
                 date=self._date,
                 gpu=read_gpu(self._gpu_states),
             ),
-            workload=self._workload(),
+            workload=Workload(
+                suite=self._plan.suite,
+                device=task.device,
+                budget_s=self._plan.budget_s,
+                checkpoint=self._checkpoint,
+                checkpoint_sha256=task.sha256,
+                model=task.spec.architecture,
+                num_classes=task.spec.num_classes,
+                source=self._images.source,
+                images=tuple(ImageInfo(name=Path(image.name).name, size=image.size) for image in task.images),
+                skipped=self._images.skipped,
+                equal_size=task.equal_images[0].size if has_equal else None,
+                canvases=tuple(dict.fromkeys(padded_canvas(task.spec, image) for image in task.images)),
+                proposals=self._proposals,
+                detections=self._detections,
+                batches=self._plan.batches,
+            ),
             rows=rows,
             curves=(*batch_curves(rows), *self._curves),
             roofline=self._roofline,
             noise=self.session.noise(),
             partial=bool(partial),
             partial_reason=partial,
-        )
-
-    def _workload(self) -> Workload:
-        task = self._task
-        has_equal = any(item.candidate.images == "equal-sized" for item in self.session.loaded)
-        return Workload(
-            suite=self._plan.suite,
-            device=task.device,
-            budget_s=self._plan.budget_s,
-            checkpoint=self._checkpoint,
-            checkpoint_sha256=task.sha256,
-            model=task.spec.architecture,
-            num_classes=task.spec.num_classes,
-            source=self._images.source,
-            images=tuple(ImageInfo(name=Path(p.name).name, size=p.size) for p in task.images),
-            skipped=self._images.skipped,
-            equal_size=task.equal_images[0].size if has_equal else None,
-            canvases=tuple(dict.fromkeys(padded_canvas(task.spec, image) for image in task.images)),
-            proposals=self._proposals,
-            detections=self._detections,
-            batches=self._plan.batches,
         )
 
     @torch.inference_mode()
@@ -210,7 +192,7 @@ class BenchRun:
         if torch.cuda.is_available() and (state := gpu_state(when)) is not None:
             self._gpu_states.append(state)
 
-    def _look_at_stages(self) -> None:
+    def _find_stages(self) -> None:
         task = self._task
         decoding = decode_ms(task.images[:8], self._images.files[:8])
         for item in self.session.loaded:
@@ -219,15 +201,13 @@ class BenchRun:
         for item, path in self._our_files():
             item.note(stages=shares({"decode": decoding, **onnx_stages(path, task.images[0], threads=task.threads)}))
 
-    def _compare_with_roofline(self) -> None:
+    def _find_roofline(self) -> None:
         if (found := self._our_float32()) is None:
             return
         path, manifest = found
-        task = self._task
-        placed = place(task.images[0], manifest.model.transform, OnnxCanvases(manifest))
-        pixels = with_pixels(placed, manifest.model.transform).pixels[None]
-        feeds = {"images": pixels, "image_sizes": np.array([placed.resized], np.int32)}
-        layers = work_of_layers(path, feeds, threads=task.threads)
+        placed = prepare(self._task.images[0], manifest)
+        feeds = {"images": placed.pixels[None], "image_sizes": np.array([placed.resized], np.int32)}
+        layers = work_of_layers(path, feeds, threads=self._task.threads)
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         self._roofline = roofline_of(layers, placed.canvas, [measure_ceilings(device) for device in devices])
         for item, row in zip(self.session.loaded, self.session.rows(), strict=True):
@@ -235,7 +215,7 @@ class BenchRun:
             if floor is not None and measure is not None:
                 item.note(of_roofline=floor / measure.p50_ms)
 
-    def _draw_curves(self) -> None:
+    def _find_curves(self) -> None:
         plan, task = self._plan, self._task
         canvas = padded_canvas(task.spec, task.images[0])
         if (found := self._our_float32()) is not None and found[1].canvases is None:
@@ -243,8 +223,8 @@ class BenchRun:
             self._curves += size_curves(task, network, canvas, budget_s=plan.curves_s)
             network.close()
         until = self._started + plan.budget_s if plan.export_curves else -math.inf
-        self._curves += rois_curves(task, canvas, budget_s=plan.curves_s, export_until=until)
-        self._curves += classes_curves(task, canvas, budget_s=plan.curves_s, export_until=until)
+        self._curves += variant_curves("RoIs", task, canvas, budget_s=plan.curves_s, export_until=until)
+        self._curves += variant_curves("classes", task, canvas, budget_s=plan.curves_s, export_until=until)
 
     def _our_files(self) -> list[tuple[Loaded, Path]]:
         """Return the candidates that run a ``model.onnx`` of ours on the CPU, with their files."""

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import torch
 
 from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of
 from frcnn.benchmarks.report.results import (
     Artifact,
-    Correctness,
     NoiseVerdict,
     NotToldApart,
     Ratio,
     Row,
     Scope,
-    Status,
 )
 from frcnn.benchmarks.timing.correctness import Truth, check
 from frcnn.benchmarks.timing.measure import (
@@ -35,9 +35,9 @@ from frcnn.benchmarks.timing.measure import (
     WallStopwatch,
     measure_groups,
 )
-from frcnn.benchmarks.timing.memory import MemoryWatch
 from frcnn.benchmarks.timing.statistics import differ, measure_of, noise_of, ratio_between
 from frcnn.errors import MissingDependencyError
+from frcnn.files import file_sha256
 from frcnn.runtime import RGBImage
 
 __all__ = ["Loaded", "Session", "windows_of"]
@@ -58,14 +58,7 @@ _HOW: Final = (
 
 @dataclass(slots=True, eq=False)
 class Loaded:
-    """A candidate, and how far it came.
-
-    Attributes:
-        candidate: which.
-        row: its results so far, but for the measures.
-        runner: None where it did not load.
-        file: what it runs.
-    """
+    """A candidate, its results so far but for the measures, and what runs it; None where it did not load."""
 
     candidate: Candidate
     row: Row
@@ -155,17 +148,23 @@ class Session:
 
     def noise(self) -> NoiseVerdict:
         """Return what the null pair shows, and which candidates cannot be told apart."""
-        ratios = {id(group): self._null_ratio(group) for group in self.groups}
-        first = next((g for g in self.groups if (g.scope, g.batch) == ("images", self._batches[0])), None)
-        null = None if first is None else ratios[id(first)]
-        noise = None if null is None else noise_of(null)
+        nulls = [(group, null) for group in self.groups if (null := self._null_ratio(group)) is not None]
+        first = next(
+            (null for group, null in nulls if (group.scope, group.batch) == ("images", self._batches[0])), None
+        )
+        noise = None if first is None else noise_of(first)
         return NoiseVerdict(
             row=self._null,
-            null=null,
+            null=first,
             noise=noise,
             too_noisy=noise is not None and noise > _NOISE_LIMIT,
             limit=_NOISE_LIMIT,
-            not_told_apart=tuple(pair for group in self.groups for pair in _not_told_apart(group, ratios[id(group)])),
+            not_told_apart=tuple(
+                NotToldApart(first=a.candidate, second=b.candidate, scope=group.scope, batch=group.batch)
+                for group, null in nulls
+                for a, b in itertools.combinations([s for s in group.alive if s.rounds and not s.null], 2)
+                if not differ(ratio_between(a.rounds, b.rounds), noise_of(null))
+            ),
             how=_HOW.format(row=self._null or "no candidate"),
         )
 
@@ -176,26 +175,30 @@ class Session:
 
     def _load(self, item: Loaded) -> None:
         candidate, task = item.candidate, self._task
+        arguments: list[Any] = [task]
         if candidate.prepare is not None:
-            item.file = candidate.prepare(task)
-            item.note(artifact=_artifact(item.file))
-        memory = MemoryWatch()
+            item.file = file = candidate.prepare(task)
+            size, built_here = file.path.stat().st_size, file.build_s is not None
+            sha256 = file_sha256(file.path)
+            artifact = Artifact(name=file.path.name, size_bytes=size, sha256=sha256, built_here=built_here)
+            item.note(artifact=artifact)
+            arguments.append(file.path)
+        growth = _memory_growth()
         started = self._clock()
-        item.runner = runner = candidate.open(task, item.file)
+        item.runner = runner = candidate.open(*arguments)
         load_s = self._clock() - started - (runner.build_s or 0.0)
         images = self._images_of(candidate)[: self._check_images]
         runner.detect(images[:1])
-        item.note(
-            build_s=runner.build_s if item.file is None else item.file.build_s,
-            load_s=load_s,
-            peak_host_bytes=memory.host_bytes(),
-            peak_gpu_bytes=memory.gpu_bytes(),
-        )
+        host_bytes, gpu_bytes = growth()
+        build_s = runner.build_s if item.file is None else item.file.build_s
+        item.note(build_s=build_s, load_s=load_s, peak_host_bytes=host_bytes, peak_gpu_bytes=gpu_bytes)
         batch = min(self._batches[-1], candidate.max_batch or self._batches[-1], len(images))
-        correctness = check(self._truth, runner, images, task.spec, candidate.precision, batch=batch)
-        status: Status = "ok" if correctness.passed else "wrong"
-        reason = "" if correctness.passed else _what_is_wrong(correctness)
-        item.note(correctness=correctness, status=status, reason=reason)
+        c = check(self._truth, runner, images, task.spec, candidate.precision, batch=batch)
+        reason = (
+            f"disagrees with eager fp32: boxes differ by up to {c.box_px:.4g} px, scores by {c.score:.2g}, "
+            f"{c.moved} moved, {c.unmatched} missing, {c.relabelled} relabelled of {c.expected} + {c.found}"
+        )
+        item.note(correctness=c, status="ok" if c.passed else "wrong", reason="" if c.passed else reason)
 
     def _images_of(self, candidate: Candidate) -> Sequence[RGBImage]:
         return self._task.images if candidate.images == "as given" else self._task.equal_images
@@ -234,7 +237,7 @@ class Session:
                 continue
             if series.rounds:
                 reference = None if candidate.id == candidate.reference else _series_of(group, candidate.reference)
-                rounds = None if reference is None or not reference.rounds else reference.rounds
+                rounds = reference.rounds or None if reference is not None else None
                 measures.append(
                     measure_of(group.scope, group.batch, series.rounds, warm_up=series.warm_up, reference=rounds)
                 )
@@ -267,26 +270,37 @@ def _series_of(group: Group, candidate: str) -> Series | None:
     return next((series for series in group.series if series.candidate == candidate and not series.null), None)
 
 
-def _not_told_apart(group: Group, null: Ratio | None) -> list[NotToldApart]:
-    if null is None:
-        return []
-    noise = noise_of(null)
-    return [
-        NotToldApart(first=a.candidate, second=b.candidate, scope=group.scope, batch=group.batch)
-        for a, b in itertools.combinations([s for s in group.alive if s.rounds and not s.null], 2)
-        if not differ(ratio_between(a.rounds, b.rounds), noise)
-    ]
+def _memory_growth() -> Callable[[], tuple[int | None, int | None]]:
+    """Return what tells how far the peak of resident memory, and the GPU's memory in use, rose; None where unknown.
+
+    Memory that earlier candidates released and the allocator kept is used again first, so the growth is a lower bound.
+    """
+    before: int | None = None
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = _resident_bytes("VmRSS")
+    free_before = _free_gpu_bytes()
+
+    def growth() -> tuple[int | None, int | None]:
+        peak, free = _resident_bytes("VmHWM"), _free_gpu_bytes()
+        return (
+            None if before is None or peak is None else max(0, peak - before),
+            None if free_before is None or free is None else max(0, free_before - free),
+        )
+
+    return growth
 
 
-def _artifact(file: File) -> Artifact:
-    with file.path.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    size, is_built = file.path.stat().st_size, file.build_s is not None
-    return Artifact(name=file.path.name, size_bytes=size, sha256=sha256, built_here=is_built)
+def _resident_bytes(field: str) -> int | None:
+    try:
+        found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
 
 
-def _what_is_wrong(c: Correctness) -> str:
-    return (
-        f"disagrees with eager fp32: boxes differ by up to {c.box_px:.4g} px, scores by {c.score:.2g}, "
-        f"{c.moved} moved, {c.unmatched} missing, {c.relabelled} relabelled of {c.expected} + {c.found}"
-    )
+def _free_gpu_bytes() -> int | None:
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.synchronize()
+    return int(torch.cuda.mem_get_info()[0])

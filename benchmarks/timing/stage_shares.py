@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, get_args
@@ -14,10 +13,9 @@ from typing import Any, Final, get_args
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
+from frcnn.benchmarks.candidates.artifacts import onnx_manifest
 from frcnn.benchmarks.candidates.eager import EagerRunner
-from frcnn.benchmarks.candidates.onnx import onnx_manifest
 from frcnn.benchmarks.profile.onnx_layers import network_stage_ms
 from frcnn.benchmarks.report.results import StageName, StageShare
 from frcnn.runtime import RGBImage
@@ -51,10 +49,10 @@ def decode_ms(images: Sequence[RGBImage], files: Sequence[Path]) -> float:
 def onnx_stages(path: Path, image: RGBImage, *, threads: int) -> dict[StageName, float]:
     """Return the stages of our file in ONNX Runtime on the CPU, but for decoding."""
     manifest = onnx_manifest(path)
-    preparing = median(_ms(lambda: prepare(image, manifest)) for _ in range(_REPEATS))
     placed = prepare(image, manifest)
     kind = np.float16 if manifest.precision == "fp16" else np.float32
     feeds = {"images": placed.pixels[None].astype(kind), "image_sizes": np.array([placed.resized], np.int32)}
+    preparing = median(_ms(lambda: prepare(image, manifest)) for _ in range(_REPEATS))
     stages: dict[StageName, float] = {"preprocess": preparing, **network_stage_ms(path, feeds, threads=threads)}
     boxes = np.zeros((manifest.model.roi_heads.detections_per_img, 4), np.float32)
     stages["post"] += median(_ms(lambda: boxes_in_image(boxes, placed)) for _ in range(_REPEATS))
@@ -62,49 +60,39 @@ def onnx_stages(path: Path, image: RGBImage, *, threads: int) -> dict[StageName,
 
 
 def eager_stages(runner: EagerRunner, image: RGBImage) -> dict[StageName, float]:
-    """Return the stages of torchvision's model, but for decoding, by hooks on its modules."""
+    """Return the stages of torchvision's model, but for decoding, by hooks on its modules; a GPU is waited for."""
+    times: dict[StageName, float] = {}
+    began: list[float] = []
+    model: Any = runner.model
+    modules: dict[StageName, list[Any]] = {
+        "preprocess": [model.transform],
+        "backbone+FPN": [model.backbone],
+        "RPN": [model.rpn],
+        "RoI pooling": [model.roi_heads.box_roi_pool],
+        "box head": [model.roi_heads.box_head, model.roi_heads.box_predictor],
+    }
+
+    def end(stage: StageName) -> None:
+        times[stage] = times.get(stage, 0.0) + (_now() - began.pop()) * 1e3
+
     runner.detect([image])
-    runs = []
-    for _ in range(_REPEATS):
-        with _module_times(runner.model) as times:
-            whole = _ms(lambda: runner.detect([image]))
-        heads = times["box head"] + times["RoI pooling"]
-        known = times["preprocess"] + times["backbone+FPN"] + times["RPN"] + heads
-        times["post"] = max(0.0, whole - known)
-        runs.append(times)
-    return {stage: median(run[stage] for run in runs) for stage in runs[0]}
-
-
-@contextmanager
-def _module_times(model: Any) -> Iterator[dict[StageName, float]]:
-    """Time the modules of a model within the block; on a GPU each is waited for."""
-    times: dict[StageName, float] = defaultdict(float)
-    modules: tuple[tuple[StageName, nn.Module], ...] = (
-        ("preprocess", model.transform),
-        ("backbone+FPN", model.backbone),
-        ("RPN", model.rpn),
-        ("RoI pooling", model.roi_heads.box_roi_pool),
-        ("box head", model.roi_heads.box_head),
-        ("box head", model.roi_heads.box_predictor),
-    )
-    handles = [handle for stage, module in modules for handle in _timed(stage, module, times)]
+    runs: dict[StageName, list[float]] = defaultdict(list)
+    handles = []
+    for stage, those in modules.items():
+        for module in those:
+            handles.append(module.register_forward_pre_hook(lambda *_: began.append(_now())))
+            handles.append(module.register_forward_hook(lambda *_, stage=stage: end(stage)))
     try:
-        yield times
+        for _ in range(_REPEATS):
+            times.clear()
+            whole = _ms(lambda: runner.detect([image]))
+            times["post"] = max(0.0, whole - sum(times.values()))
+            for stage, ms in times.items():
+                runs[stage].append(ms)
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _timed(stage: StageName, module: nn.Module, times: dict[StageName, float]) -> list[Any]:
-    began: list[float] = []
-
-    def before(*_: object) -> None:
-        began.append(_now())
-
-    def after(*_: object) -> None:
-        times[stage] += (_now() - began.pop()) * 1e3
-
-    return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    return {stage: median(of_stage) for stage, of_stage in runs.items()}
 
 
 def _now() -> float:

@@ -21,8 +21,7 @@ _CONFIDENCE = 0.95
 def ratio_between(reference: Rounds, own: Rounds) -> Ratio:
     """Return how many times as fast a candidate is as its reference, from the rounds that both ran.
 
-    Both ran the same images in a round, so a round's ratio is free of what differs between images, and of drift
-    slower than a round.
+    Both ran the same images in a round, so neither images nor drift slower than a round change its ratio.
     """
     ratios = sorted(math.fsum(theirs) / math.fsum(ours) for theirs, ours in zip(reference, own, strict=False))
     low, high = interval_of_median(ratios)
@@ -56,15 +55,7 @@ def differ(ratio: Ratio, noise: float) -> bool:
 
 
 def measure_of(scope: Scope, batch: int, rounds: Rounds, *, warm_up: int, reference: Rounds | None) -> Measure:
-    """Return the measure of a candidate.
-
-    Args:
-        scope: what a call did.
-        batch: images in a call.
-        rounds: at least one, with at least one call.
-        warm_up: untimed calls before them.
-        reference: the rounds that it is compared with; None for a candidate that is its own reference.
-    """
+    """Return a candidate's measure, compared with the rounds of its reference where it has one."""
     calls = [ms for of_round in rounds for ms in of_round]
     p50, p90, p99 = np.percentile(calls, (50, 90, 99)).tolist()
     mean = fmean(calls)

@@ -82,7 +82,7 @@ class FakeRow:
             "backend": "torch",
             "device": "cpu",
             "precision": "fp32",
-            "open": lambda task, file: self,
+            "open": lambda task: self,
         }
         return Candidate(**(fields | changes))  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from support.exports import Exports
 from support.images import LANDSCAPE, photographs
 
 from frcnn.benchmarks.candidates import eager as eager_module
-from frcnn.benchmarks.candidates.candidate import CannotRunError, File, Task, reason_of
+from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of
 from frcnn.benchmarks.candidates.eager import EagerRunner, _deadline, _OutOfTimeError
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.candidates.model_files import built_engine, given_file, naive_onnx
@@ -22,9 +22,9 @@ from frcnn.benchmarks.profile.onnx_layers import Layer, work_of_layers
 from frcnn.benchmarks.report.results import Ceilings
 from frcnn.benchmarks.timing.ceilings import floor_ms, measure_ceilings, roofline_of
 from frcnn.benchmarks.timing.correctness import Truth, check
-from frcnn.benchmarks.timing.curves import curve_of, rois_curves, size_curves
+from frcnn.benchmarks.timing.curves import curve_of, size_curves, variant_curves
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
-from frcnn.errors import ArtifactError
+from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.runtime import RGBImage
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.images.preprocess import prepare
@@ -52,6 +52,10 @@ def candidates(exports: Exports):
     return {candidate.id: candidate for candidate in all_candidates([exports(FAMILY).path], "cpu", mixed_sizes=False)}
 
 
+def opened(candidate: Candidate, task: Task) -> Runner:
+    return candidate.open(task) if candidate.prepare is None else candidate.open(task, candidate.prepare(task).path)
+
+
 def test_every_backend_is_a_candidate_and_eager_is_the_first(candidates) -> None:
     assert list(candidates) == [
         "eager-fp32",
@@ -72,7 +76,7 @@ def test_every_backend_is_a_candidate_and_eager_is_the_first(candidates) -> None
 @pytest.mark.parametrize("key", ["eager-fp32", "eager-channels-last", "onnxruntime-cpu"])
 def test_candidates_detect_as_eager(key, candidates, task) -> None:
     candidate = candidates[key]
-    runner = candidate.open(task, None if candidate.prepare is None else candidate.prepare(task))
+    runner = opened(candidate, task)
     truth = Truth(EagerDetector(task.model, task.spec).detect)
     assert {runner.canvas_of(image) for image in task.images} == {CANVAS}
     found = check(truth, runner, task.images, task.spec, "fp16", batch=2)  # random weights: overlap, not pixels
@@ -85,7 +89,7 @@ def test_candidates_detect_as_eager(key, candidates, task) -> None:
 def test_torchvisions_own_export_detects_as_eager_in_the_image_it_was_traced_with(exports, candidates, task) -> None:
     candidate = candidates["naive-onnxruntime"]
     align = dataclasses.replace(task, model=exports.model("vgg16"), spec=exports.spec("vgg16"), sha256="cd" * 32)
-    runner = candidate.open(align, naive_onnx(align))
+    runner = opened(candidate, align)
     truth = Truth(EagerDetector(align.model, align.spec).detect)
     traced_with = align.images[:1]
     found = check(truth, runner, traced_with, align.spec, "fp16", batch=1)
@@ -112,8 +116,8 @@ def test_candidates_that_cannot_run_here_report_why(key, reason, candidates, tas
     if torch.cuda.is_available():
         pytest.skip("this system has a GPU")
     candidate = candidates[key]
-    with pytest.raises(CannotRunError, match=reason):
-        candidate.open(task, None if candidate.prepare is None else candidate.prepare(task))
+    with pytest.raises((CannotRunError, MissingDependencyError), match=reason):
+        opened(candidate, task)
     with pytest.raises(CannotRunError, match="NVIDIA GPU"):
         built_engine(task)
 
@@ -149,7 +153,7 @@ def test_an_artifact_of_another_model_is_refused(exports, task) -> None:
 def test_torchvisions_own_export_is_made_once(task) -> None:
     first = naive_onnx(task)
     made = first.path.stat().st_mtime_ns
-    assert first.build_s is not None and naive_onnx(task) == File(path=first.path, precision="fp32")
+    assert first.build_s is not None and naive_onnx(task) == File(path=first.path)
     assert first.path.stat().st_mtime_ns == made
     first.path.write_bytes(b"broken")
     assert naive_onnx(task).build_s is not None
@@ -237,7 +241,7 @@ def test_cost_curves_have_a_point_for_each_size(exports, task) -> None:
         assert len(curve.points) == 4
         assert curve.points[0].median_ms < curve.points[-1].median_ms
         assert curve.points[2].x == pytest.approx(96 * 128 / 1e6)
-    (rois,) = rois_curves(task, (96, 128), budget_s=8, export_until=0.0)
+    (rois,) = variant_curves("RoIs", task, (96, 128), budget_s=8, export_until=0.0)
     assert [point.x for point in rois.points][-1] == task.spec.rpn.post_nms_top_n
 
 

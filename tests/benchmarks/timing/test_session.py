@@ -111,10 +111,10 @@ def test_two_equal_runs_agree_within_their_intervals(clock, make) -> None:
 
 
 def test_a_candidate_that_cannot_run_keeps_its_reason(clock, make) -> None:
-    def cannot(task, file):
+    def cannot(task):
         raise CannotRunError("this system has none")
 
-    def breaks(task, file):
+    def breaks(task):
         raise ValueError("two\nlines")
 
     eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
@@ -122,7 +122,7 @@ def test_a_candidate_that_cannot_run_keeps_its_reason(clock, make) -> None:
         eager.candidate(),
         eager.candidate(id="absent", open=cannot),
         eager.candidate(id="broken", open=breaks),
-        eager.candidate(id="unbuilt", prepare=lambda task: breaks(task, None)),
+        eager.candidate(id="unbuilt", prepare=breaks),
         batches=(1,),
     ).rows()
     assert [(row.id, row.status, row.reason) for row in rows[1:]] == [

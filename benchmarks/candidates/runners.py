@@ -1,0 +1,154 @@
+"""What runs a model file: our runtime on any of its backends, and ONNX Runtime on torchvision's own export."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, model_manifest
+from frcnn.benchmarks.candidates.candidate import CannotRunError, NetworkClock, Runner, Task, padded_canvas
+from frcnn.benchmarks.candidates.eager_detector import to_tensor
+from frcnn.runtime import Detections, Detector, RGBImage
+from frcnn.runtime.backend import Network, NetworkOutput
+from frcnn.runtime.dependencies import import_onnx, import_onnxruntime
+from frcnn.runtime.images.preprocess import common_canvas, onto_canvas, place, with_pixels
+from frcnn.spec import Size
+
+__all__ = ["DetectorRunner", "NaiveRunner", "OpenVinoNetwork"]
+
+
+class DetectorRunner(Runner):
+    """A model file with our runtime around it.
+
+    Args:
+        detector: closed with the runner.
+        manifest: the file's.
+        network: what the detector runs in host memory; None for an engine, which takes images in device memory.
+    """
+
+    def __init__(self, detector: Detector, manifest: AnyManifest, network: Network | None = None) -> None:
+        self.network_clock: NetworkClock = "cuda" if network is None else "wall"
+        self._detector = detector
+        self._transform = model_manifest(manifest).model.transform
+        self._canvases = canvases_of(manifest)
+        self._network = network
+
+    def canvas_of(self, image: RGBImage) -> Size:
+        """Return the canvas that an image alone is padded to."""
+        return place(image, self._transform, self._canvases).canvas
+
+    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
+        """Detect in a batch on one canvas; the detections are on the host."""
+        return self._detector(list(images), batch_size=len(images), same_canvas=len(images) > 1)
+
+    def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
+        """Return what runs the network on a prepared batch; an engine's begins with its preprocessing kernel."""
+        if self._network is None:
+            return self._on_device(images)
+        placed = [place(image, self._transform, self._canvases) for image in images]
+        canvas = common_canvas(placed, self._canvases)
+        prepared = [with_pixels(onto_canvas(item, canvas), self._transform) for item in placed]
+        pixels = np.stack([item.pixels for item in prepared])
+        return partial(self._network.run, pixels, np.array([item.resized for item in prepared], np.int32))
+
+    def _on_device(self, images: Sequence[RGBImage]) -> Callable[[], object]:
+        import torch
+
+        arrays = [torch.from_numpy(image.uint8().copy()).cuda() for image in images]
+        torch.cuda.synchronize()
+        return partial(
+            self._detector,
+            arrays,
+            stream=torch.cuda.current_stream(),
+            device_output=True,
+            batch_size=len(arrays),
+            same_canvas=len(arrays) > 1,
+        )
+
+    def close(self) -> None:
+        """Release the detector."""
+        self._detector.close()
+
+
+class OpenVinoNetwork:
+    """A ``Network`` on OpenVINO, which knows no model-local functions: their bodies are inlined first.
+
+    Args:
+        path: a ``model.onnx``.
+        threads: processor threads.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        openvino: Any = importlib.import_module("openvino")  # no type information, and seldom installed
+        import_onnx()
+        import onnx
+        from onnx.inliner import inline_local_functions
+
+        core: Any = openvino.Core()
+        model = core.read_model(model=inline_local_functions(onnx.load(path)).SerializeToString())
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        compiled = core.compile_model(model, "CPU", settings)
+        self._request: Any = compiled.create_infer_request()
+        self._kind = np.float16 if "f16" in str(compiled.input("images").get_element_type()) else np.float32
+
+    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
+        """Detect; see ``Network.run``."""
+        feeds = {"images": images.astype(self._kind, copy=False), "image_sizes": image_sizes}
+        found = {key.get_any_name(): value for key, value in self._request.infer(feeds).items()}
+        found["labels"] = found["labels"].astype(np.int32, copy=False)
+        return NetworkOutput(**{name: found[name] for name in ("num_detections", "boxes", "scores", "labels")})
+
+    def close(self) -> None:
+        """Release the model."""
+        self._request = None
+
+
+class NaiveRunner(Runner):
+    """torchvision's own export in ONNX Runtime: one image of one size in, its detections out.
+
+    Args:
+        task: what it works on.
+        path: the file.
+        providers: ONNX Runtime's names, the wanted one first.
+    """
+
+    def __init__(self, task: Task, path: Path, *, providers: Sequence[str]) -> None:
+        ort = import_onnxruntime()
+        available = ort.get_available_providers()
+        if providers[0] not in available:
+            raise CannotRunError(f"this onnxruntime has no {providers[0]} (it has {', '.join(available)})")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = task.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        self._session: Any = ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
+        if providers[0] not in self._session.get_providers():
+            raise CannotRunError(f"ONNX Runtime's {providers[0]} does not start on this system")
+        self._spec = task.spec
+        self._input = self._session.get_inputs()[0].name
+
+    def canvas_of(self, image: RGBImage) -> Size:
+        """Return the canvas that torchvision pads an image to."""
+        return padded_canvas(self._spec, image)
+
+    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
+        """Detect in a batch of one."""
+        (image,) = images
+        chw = np.ascontiguousarray(to_tensor(image).numpy())
+        boxes, labels, scores = self._session.run(None, {self._input: chw})
+        names = self._spec.labels
+        return [Detections(boxes=boxes, scores=scores, labels=labels, image_size=image.size, label_names=names)]
+
+    def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
+        """Refuse: resizing is a part of this graph."""
+        raise CannotRunError("resizing is a part of torchvision's own export and cannot be taken off")
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
