@@ -17,8 +17,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,6 +28,7 @@ from frcnn.console import note, progress_bar, say, warn
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options
 from frcnn.files import writable_folder
+from frcnn.options import add_number
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.candidates.images import Images
@@ -41,7 +41,6 @@ __all__ = ["add_arguments", "parse_limit", "run"]
 _EXIT_OK: Final = 0
 _EXIT_REGRESSION: Final = 1
 _EXIT_INTERRUPTED: Final = 130
-_SUITES: Final = ("quick", "full")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,19 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-o", "--output", metavar="FOLDER", type=Path, default=Path("report"), help="the report (default: %(default)s)"
     )
-    group.add_argument(
-        "--suite", choices=_SUITES, default="quick", help="4 minutes, or 30 with every curve (default: %(default)s)"
-    )
+    text = "4 minutes, or 30 with every curve (default: %(default)s)"
+    group.add_argument("--suite", choices=("quick", "full"), default="quick", help=text)
     group.add_argument("--device", choices=("cpu", "cuda"), help="where eager runs (default: cuda where there is one)")
-    group.add_argument("--threads", type=int, help="of every candidate (default: all processors this process may use)")
+    text = "of every candidate (default: all processors this process may use)"
+    add_number(group, "--threads", minimum=1, metavar="THREADS", help=text)
     group.add_argument("--batch", metavar="N[,N...]", default=None, help="batch sizes (default: 1,2,4,8)")
     group.add_argument("--budget", metavar="SECONDS", type=float, help="for everything, building included")
-    group.add_argument(
-        "--compile-limit",
-        metavar="SECONDS",
-        type=float,
-        help="how long torch.compile may take; 0 leaves it out (default: an eighth of the budget)",
-    )
+    text = "how long torch.compile may take; 0 leaves it out (default: an eighth of the budget)"
+    group.add_argument("--compile-limit", metavar="SECONDS", type=float, help=text)
     group.add_argument("--against", metavar="FILE", type=Path, help="an earlier results.json, to compare with")
     group.add_argument(
         "--limit", metavar="SHARE", default="5%", help="a larger loss than this is a regression (default: 5%%)"
@@ -96,7 +91,13 @@ def run(arguments: argparse.Namespace) -> int:
     plan = _plan(arguments)
     images = _images(arguments.images)
     folder = writable_folder(arguments.output)
-    with _progress() as report:
+    started = time.monotonic()
+    with progress_bar("reading") as show:
+
+        def report(share: float, what: str) -> None:
+            left = f", about {(time.monotonic() - started) * (1 - share) / share:.0f} s left" if share > 0 else ""
+            show(what + left, share)
+
         bench = _prepared(arguments, loaded, plan, images, folder, report)
         partial = ""
         try:
@@ -142,28 +143,22 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
     plan = SUITES[arguments.suite]
     if arguments.batch is not None:
-        plan = dataclasses.replace(plan, batches=_batches(arguments.batch))
+        try:
+            batches = tuple(sorted({int(item) for item in arguments.batch.split(",")}))
+        except ValueError:
+            batches = (0,)
+        if not 1 <= batches[0] <= batches[-1] <= 1024:
+            raise UsageError(
+                f"--batch: expected numbers from 1 to 1024, got {arguments.batch!r}", hint="for instance 1,2,4,8"
+            )
+        plan = dataclasses.replace(plan, batches=batches)
     if arguments.budget is not None:
         if not 1 <= arguments.budget < math.inf:
             raise UsageError(f"--budget: expected seconds from 1, got {arguments.budget}")
         part = arguments.budget / plan.budget_s
-        plan = dataclasses.replace(
-            plan,
-            budget_s=arguments.budget,
-            min_measuring_s=plan.min_measuring_s * part,
-            curves_s=plan.curves_s * part,
-        )
+        times = {name: getattr(plan, name) * part for name in ("budget_s", "min_measuring_s", "curves_s")}
+        plan = dataclasses.replace(plan, **times)
     return plan
-
-
-def _batches(text: str) -> tuple[int, ...]:
-    try:
-        batches = tuple(sorted({int(item) for item in text.split(",")}))
-    except ValueError:
-        batches = (0,)
-    if not 1 <= batches[0] <= batches[-1] <= 1024:
-        raise UsageError(f"--batch: expected numbers from 1 to 1024, got {text!r}", hint="for instance 1,2,4,8")
-    return batches
 
 
 def _images(paths: Sequence[Path] | None) -> Images:
@@ -193,18 +188,17 @@ def _prepared(
     from frcnn.benchmarks.timing.run import BenchRun
     from frcnn.runtime.host.onnxruntime_backend import available_cpus
 
-    if arguments.threads is not None and arguments.threads < 1:
-        raise UsageError(f"--threads: expected 1 or more, got {arguments.threads}")
-    if arguments.device == "cuda" and not torch.cuda.is_available():
+    has_gpu = torch.cuda.is_available()
+    if arguments.device == "cuda" and not has_gpu:
         raise UsageError(
             "--device cuda: PyTorch finds no NVIDIA GPU", hint="--device cpu, or frcnn doctor for what is missing"
         )
-    threads = arguments.threads or available_cpus()
-    torch.set_num_threads(threads)
-    equal = made_equal(images.images)
     limit = plan.budget_s / 8 if arguments.compile_limit is None else arguments.compile_limit
     if not 0 <= limit < math.inf:
         raise UsageError(f"--compile-limit: expected seconds from 0, got {limit}")
+    threads = arguments.threads or available_cpus()
+    torch.set_num_threads(threads)
+    equal = made_equal(images.images)
     task = Task(
         model=loaded.model,
         spec=loaded.spec,
@@ -212,7 +206,7 @@ def _prepared(
         images=images.images,
         equal_images=equal,
         folder=folder,
-        device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=arguments.device or ("cuda" if has_gpu else "cpu"),
         threads=threads,
         compile_limit_s=limit,
         log=note if not sys.stderr.isatty() else lambda what: None,
@@ -221,19 +215,6 @@ def _prepared(
     candidates = all_candidates(arguments.artifacts, task.device, mixed_sizes=mixed_sizes)
     name, command = arguments.checkpoint.name, arguments.command
     return BenchRun(task, candidates, images, plan, checkpoint=name, command=command, report=report)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[float, str], None]]:
-    """Show how far the run is, on standard error."""
-    started = time.monotonic()
-    with progress_bar("reading") as show:
-
-        def report(share: float, what: str) -> None:
-            left = (time.monotonic() - started) * (1 - share) / share if share > 0 else None
-            show(what if left is None else f"{what}, about {left:.0f} s left", share)
-
-        yield report
 
 
 def _write(results: Results, folder: Path) -> None:
