@@ -2,7 +2,7 @@
 
 ``python -m maintenance.bench_models --results benchmarks/results`` measures the full-size models on the CPU.
 ``--target tensorrt-rtx --device cuda`` first exports them and builds their artifacts, and measures those on a GPU.
-Options of ``frcnn bench`` (``--batch 1 --budget 100``) are handed on.
+Options of ``frcnn bench`` are handed on: ``--models mobilenet-v3-320 --batch 1 --budget 60 -o FOLDER`` is a short try.
 
 The weights are random but calibrated (``calibrated.py``): speed depends on them only through the number of proposals
 and detections, which are in the results. What is in the folder already is not made again.
@@ -156,10 +156,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("out/bench"), help="folder of files and reports")
-    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=[model.name for model in _FULL_SIZE])
-    parser.add_argument("--target", choices=("tensorrt-rtx", "tensorrt", "none"), help="export, build and measure that")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where eager runs")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("out/bench"),
+        help="folder of files and reports (default: %(default)s)",
+    )
+    names = [model.name for model in _FULL_SIZE]
+    text = f"of {', '.join(MODELS)} (default: all but demo)"
+    parser.add_argument("--models", nargs="+", metavar="MODEL", choices=tuple(MODELS), default=names, help=text)
+    parser.add_argument(
+        "--target", choices=("tensorrt-rtx", "tensorrt", "none"), help="export, build, measure that; none: export only"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where eager runs (default: cpu)")
     parser.add_argument("--results", type=Path, help="also write results to FOLDER/<model>-<device>.json")
     parser.add_argument("--make-only", action="store_true", help="measure nothing")
     chosen, options = parser.parse_known_args(arguments)

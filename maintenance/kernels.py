@@ -24,15 +24,7 @@ from frcnn.errors import FrcnnError
 from frcnn.files import write_text
 from maintenance.gpu_system import describe_system, has_gpu
 from maintenance.kernel_boxes import Boxes, demo_boxes, load_boxes, random_boxes
-from maintenance.kernel_cases import (
-    OURS,
-    OURS_FROM_PYTHON,
-    THEIRS,
-    Case,
-    align_case,
-    nms_case,
-    preprocess_case,
-)
+from maintenance.kernel_cases import OURS, OURS_FROM_PYTHON, THEIRS, Case, align_case, nms_case, preprocess_case
 from maintenance.kernel_floors import Bound, Limits, measure_limits
 from maintenance.kernel_timing import Cache, CudaTimer, Quartiles, Timer, interleaved, quartiles_of, ratios
 

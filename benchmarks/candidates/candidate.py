@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from frcnn.errors import FrcnnError
 from frcnn.runtime import Detections, RGBImage
@@ -80,7 +81,7 @@ class Task:
     log: Callable[[str], None] = field(default=lambda what: None)
 
 
-class Runner(Protocol):
+class Runner(ABC):
     """A candidate that is loaded.
 
     Attributes:
@@ -91,29 +92,31 @@ class Runner(Protocol):
     build_s: float | None = None
     network_clock: NetworkClock = "wall"
 
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
     def canvas_of(self, image: RGBImage) -> Size:
-        """Return the canvas (height, width) that an image alone is padded to.
+        """Return the canvas (height, width) that an image alone is padded to: torchvision's.
 
         Raises:
             ImageError: the candidate cannot take the image.
         """
-        ...
+        return padded_canvas(self.spec, image)
 
+    @abstractmethod
     def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
-        """Detect in one batch of images, padded to one canvas, as torchvision pads a list."""
-        ...
+        """Detect in one batch of images, padded to one canvas, as torchvision pads a list; detections on the host."""
 
+    @abstractmethod
     def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Prepare a batch, and return what runs only the network on it.
 
         Raises:
             CannotRunError: the preprocessing cannot be taken off.
         """
-        ...
 
-    def close(self) -> None:
-        """Release everything."""
-        ...
+    def close(self) -> None:  # noqa: B027
+        """Release what does not go with the object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

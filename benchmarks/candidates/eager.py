@@ -16,19 +16,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from frcnn.benchmarks.candidates.candidate import (
-    EAGER_EQUAL_ID,
-    EAGER_ID,
-    Candidate,
-    CannotRunError,
-    NetworkClock,
-    Runner,
-    Task,
-    padded_canvas,
-)
+from frcnn.benchmarks.candidates.candidate import EAGER_EQUAL_ID, EAGER_ID, Candidate, CannotRunError, Runner, Task
 from frcnn.benchmarks.candidates.eager_detector import fix_pooler_scales, run_network, to_detections, to_tensor
 from frcnn.runtime import Detections, RGBImage
-from frcnn.spec import Size
 
 __all__ = ["EagerRunner", "eager_candidates"]
 
@@ -49,7 +39,7 @@ class EagerRunner(Runner):
     def __init__(self, task: Task, *, channels_last: bool = False, half: bool = False) -> None:
         if task.device == "cuda" and not torch.cuda.is_available():
             raise CannotRunError("PyTorch finds no NVIDIA GPU on this system")
-        self._spec = task.spec
+        super().__init__(task.spec)
         self._device = torch.device(task.device)
         self._half = half
         self.model = copy.deepcopy(task.model).eval().to(self._device)
@@ -57,17 +47,13 @@ class EagerRunner(Runner):
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last)
             self.model.backbone.register_forward_pre_hook(_to_channels_last)
-        self.network_clock: NetworkClock = "cuda" if task.device == "cuda" else "wall"
-
-    def canvas_of(self, image: RGBImage) -> Size:
-        """Return the canvas that torchvision pads an image to."""
-        return padded_canvas(self._spec, image)
+        self.network_clock = "cuda" if task.device == "cuda" else "wall"
 
     def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         """Detect in a list of images; the detections are on the host."""
         with self._inference():
             found = self.model(self._tensors(images))
-        return [to_detections(result, image, self._spec) for result, image in zip(found, images, strict=True)]
+        return [to_detections(result, image, self.spec) for result, image in zip(found, images, strict=True)]
 
     def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Return what runs backbone, RPN and box head on a prepared batch."""
@@ -79,10 +65,6 @@ class EagerRunner(Runner):
                 return run_network(self.model, batch.tensors, batch.image_sizes)
 
         return run
-
-    def close(self) -> None:
-        """Release the model."""
-        del self.model
 
     @contextmanager
     def _inference(self) -> Iterator[None]:

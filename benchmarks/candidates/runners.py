@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, model_manifest
-from frcnn.benchmarks.candidates.candidate import CannotRunError, NetworkClock, Runner, Task, padded_canvas
+from frcnn.benchmarks.candidates.candidate import CannotRunError, Runner, Task
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.runtime.backend import Network, NetworkOutput
@@ -33,15 +33,15 @@ class DetectorRunner(Runner):
     """
 
     def __init__(self, detector: Detector, manifest: AnyManifest, network: Network | None = None) -> None:
-        self.network_clock: NetworkClock = "cuda" if network is None else "wall"
+        super().__init__(model_manifest(manifest).model)
+        self.network_clock = "cuda" if network is None else "wall"
         self._detector = detector
-        self._transform = model_manifest(manifest).model.transform
         self._canvases = canvases_of(manifest)
         self._network = network
 
     def canvas_of(self, image: RGBImage) -> Size:
         """Return the canvas that an image alone is padded to."""
-        return place(image, self._transform, self._canvases).canvas
+        return place(image, self.spec.transform, self._canvases).canvas
 
     def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         """Detect in a batch on one canvas; the detections are on the host."""
@@ -50,26 +50,23 @@ class DetectorRunner(Runner):
     def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Return what runs the network on a prepared batch; an engine's begins with its preprocessing kernel."""
         if self._network is None:
-            return self._on_device(images)
-        placed = [place(image, self._transform, self._canvases) for image in images]
+            import torch
+
+            arrays = [torch.from_numpy(image.uint8().copy()).cuda() for image in images]
+            torch.cuda.synchronize()
+            return partial(
+                self._detector,
+                arrays,
+                stream=torch.cuda.current_stream(),
+                device_output=True,
+                batch_size=len(arrays),
+                same_canvas=len(arrays) > 1,
+            )
+        placed = [place(image, self.spec.transform, self._canvases) for image in images]
         canvas = common_canvas(placed, self._canvases)
-        prepared = [with_pixels(onto_canvas(item, canvas), self._transform) for item in placed]
+        prepared = [with_pixels(onto_canvas(item, canvas), self.spec.transform) for item in placed]
         pixels = np.stack([item.pixels for item in prepared])
         return partial(self._network.run, pixels, np.array([item.resized for item in prepared], np.int32))
-
-    def _on_device(self, images: Sequence[RGBImage]) -> Callable[[], object]:
-        import torch
-
-        arrays = [torch.from_numpy(image.uint8().copy()).cuda() for image in images]
-        torch.cuda.synchronize()
-        return partial(
-            self._detector,
-            arrays,
-            stream=torch.cuda.current_stream(),
-            device_output=True,
-            batch_size=len(arrays),
-            same_canvas=len(arrays) > 1,
-        )
 
     def close(self) -> None:
         """Release the detector."""
@@ -119,6 +116,7 @@ class NaiveRunner(Runner):
     """
 
     def __init__(self, task: Task, path: Path, *, providers: Sequence[str]) -> None:
+        super().__init__(task.spec)
         ort = import_onnxruntime()
         available = ort.get_available_providers()
         if providers[0] not in available:
@@ -130,25 +128,16 @@ class NaiveRunner(Runner):
         self._session: Any = ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
         if providers[0] not in self._session.get_providers():
             raise CannotRunError(f"ONNX Runtime's {providers[0]} does not start on this system")
-        self._spec = task.spec
         self._input = self._session.get_inputs()[0].name
-
-    def canvas_of(self, image: RGBImage) -> Size:
-        """Return the canvas that torchvision pads an image to."""
-        return padded_canvas(self._spec, image)
 
     def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
         """Detect in a batch of one."""
         (image,) = images
         chw = np.ascontiguousarray(to_tensor(image).numpy())
         boxes, labels, scores = self._session.run(None, {self._input: chw})
-        names = self._spec.labels
+        names = self.spec.labels
         return [Detections(boxes=boxes, scores=scores, labels=labels, image_size=image.size, label_names=names)]
 
     def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
         """Refuse: resizing is a part of this graph."""
         raise CannotRunError("resizing is a part of torchvision's own export and cannot be taken off")
-
-    def close(self) -> None:
-        """Release the session."""
-        self._session = None

@@ -41,13 +41,10 @@ class Plan:
     """How thorough a run is.
 
     Attributes:
-        suite: its name.
         budget_s: for everything, building included; measuring takes what is left of it.
         min_measuring_s: that measuring gets even where building took it all.
-        check_images: images that are compared with eager.
         curves_s: for each curve.
         export_curves: whether ours is exported anew for the curves that need it, while time is left.
-        batches: batch sizes.
     """
 
     suite: Suite
@@ -75,7 +72,7 @@ class BenchRun:
     Args:
         task: what the candidates work on.
         candidates: in the order of the report.
-        images: what was given, and what was skipped of it.
+        images: what was given.
         plan: how thorough.
         checkpoint: the file's name; None where there is none.
         command: the command line that repeats the run.
@@ -228,11 +225,8 @@ class BenchRun:
 
     def _our_files(self) -> list[tuple[Loaded, Path]]:
         """Return the candidates that run a ``model.onnx`` of ours on the CPU, with their files."""
-        return [
-            (item, item.file.path)
-            for item in self.session.loaded
-            if item.candidate.id.startswith("onnxruntime-cpu") and item.runner is not None and item.file is not None
-        ]
+        ours = (item for item in self.session.loaded if item.candidate.id.startswith("onnxruntime-cpu"))
+        return [(item, item.file.path) for item in ours if item.runner is not None and item.file is not None]
 
     def _our_float32(self) -> tuple[Path, Manifest] | None:
         manifests = ((path, onnx_manifest(path)) for _, path in self._our_files())

@@ -16,14 +16,7 @@ import msgspec
 import torch
 
 from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of
-from frcnn.benchmarks.report.results import (
-    Artifact,
-    NoiseVerdict,
-    NotToldApart,
-    Ratio,
-    Row,
-    Scope,
-)
+from frcnn.benchmarks.report.results import Artifact, NoiseVerdict, NotToldApart, Ratio, Row, Scope
 from frcnn.benchmarks.timing.correctness import Truth, check
 from frcnn.benchmarks.timing.measure import (
     Clock,
@@ -42,6 +35,7 @@ from frcnn.runtime import RGBImage
 
 __all__ = ["Loaded", "Session", "windows_of"]
 
+_SHARED: Final = ("id", "name", "backend", "device", "precision", "images", "reference", "note")
 _SCOPES: Final[tuple[Scope, ...]] = ("images", "network")
 _MAX_INPUT_BYTES: Final = 32 << 20
 _NOISE_LIMIT: Final = 0.05
@@ -111,7 +105,11 @@ class Session:
         self._clock = clock
         self._sleep = sleep
         self._check_images = check_images
-        self.loaded = [Loaded(candidate, _row_of(candidate)) for candidate in candidates]
+        reason = "the run ended before it was loaded"
+        self.loaded = [
+            Loaded(c, Row(status="failed", reason=reason, **{name: getattr(c, name) for name in _SHARED}))
+            for c in candidates
+        ]
         self.groups: list[Group] = []
         self._null: str | None = None
 
@@ -148,7 +146,11 @@ class Session:
 
     def noise(self) -> NoiseVerdict:
         """Return what the null pair shows, and which candidates cannot be told apart."""
-        nulls = [(group, null) for group in self.groups if (null := self._null_ratio(group)) is not None]
+        nulls: list[tuple[Group, Ratio]] = []
+        for group in self.groups:
+            pair = [series.rounds for series in group.alive if series.candidate == self._null and series.rounds]
+            if len(pair) == 2:
+                nulls.append((group, ratio_between(*pair)))
         first = next(
             (null for group, null in nulls if (group.scope, group.batch) == ("images", self._batches[0])), None
         )
@@ -249,21 +251,11 @@ class Session:
             row = msgspec.structs.replace(row, status="failed", reason=reason)
         return row
 
-    def _null_ratio(self, group: Group) -> Ratio | None:
-        pair = [s for s in group.alive if s.candidate == self._null and s.rounds]
-        return ratio_between(pair[0].rounds, pair[1].rounds) if len(pair) == 2 else None
-
 
 def windows_of(images: Sequence[RGBImage], batch: int) -> list[list[RGBImage]]:
     """Return batches that go round the images, each image in at least one."""
     count = -(-len(images) // batch)
     return [[images[(i * batch + j) % len(images)] for j in range(batch)] for i in range(count)]
-
-
-def _row_of(candidate: Candidate) -> Row:
-    shared = ("id", "name", "backend", "device", "precision", "images", "reference", "note")
-    fields: dict[str, Any] = {name: getattr(candidate, name) for name in shared}
-    return Row(status="failed", reason="the run ended before it was loaded", **fields)
 
 
 def _series_of(group: Group, candidate: str) -> Series | None:
