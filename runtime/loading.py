@@ -54,11 +54,7 @@ def load_backend(
 def check_engine_options(
     path: str | os.PathLike[str], *, device: Device | None, provider: Provider | None, threads: int | None
 ) -> None:
-    """Refuse options that do not apply to an engine artifact.
-
-    Raises:
-        UsageError: such an option is given.
-    """
+    """Refuse options that do not apply to an engine artifact."""
     _refuse(threads=threads, provider=provider, why="an engine runs on the GPU, by TensorRT")
     if device == "cpu":
         raise UsageError(
@@ -78,10 +74,6 @@ def open_engines(
 
     Returns:
         The GPU, and the engines on it by part; the caller closes them, the GPU last.
-
-    Raises:
-        ArtifactError: it is damaged or not trusted, there is no GPU, or it does not run on this one.
-        MissingDependencyError: TensorRT or ``cuda-bindings`` is not installed.
     """
     manifest = artifact.manifest
     artifact.check_trusted(trusted_hashes)

@@ -96,11 +96,7 @@ def add_output_argument(group: Group, what: str, suffix: str) -> None:
 
 
 def output_path(arguments: argparse.Namespace, suffix: str) -> Path:
-    """Return the file to write: ``-o``, or the name of the checkpoint or of ``--weights``.
-
-    Raises:
-        UsageError: ``-o`` has another suffix.
-    """
+    """Return the file to write: ``-o``, or the name of the checkpoint or of ``--weights``."""
     output: Path | None = arguments.output
     if output is None:
         name = arguments.checkpoint or str(arguments.weights or "model").partition("=")[0]
@@ -123,12 +119,7 @@ def given_options(arguments: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def load_from_options(arguments: argparse.Namespace) -> LoadedCheckpoint:
-    """Load what the options name.
-
-    Raises:
-        FrcnnError: any of ``read_checkpoint``'s and ``load_pretrained``'s; both or neither of checkpoint and
-            ``--weights``; an unreadable label file; torch is not installed.
-    """
+    """Load what the options name."""
     weights: str | None = getattr(arguments, "weights", None)
     if (arguments.checkpoint is None) == (weights is None):
         got = "neither" if weights is None else "both"
@@ -171,11 +162,7 @@ def print_checkpoint(loaded: LoadedCheckpoint) -> None:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Read class names: UTF-8 text (a byte order mark is fine), one a line.
-
-    Raises:
-        UsageError: the file cannot be read, is empty or no text, or has an empty line between names.
-    """
+    """Read class names: UTF-8 text (a byte order mark is fine), one a line."""
     try:
         if path.stat().st_size > _LARGEST_LABEL_FILE_BYTES:
             raise UsageError(f"--labels: {path} is too large for class names", hint=_ONE_A_LINE)

@@ -72,11 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 def export_loaded(
     loaded: LoadedCheckpoint, path: Path, *, sizes: tuple[Size, ...] | None, precision: Precision
 ) -> Manifest:
-    """Export a checkpoint with its labels, hash and assumptions.
-
-    Raises:
-        FrcnnError: any of ``export_onnx``'s.
-    """
+    """Export a checkpoint with its labels, hash and assumptions."""
     from frcnn.exporter.graph.export import export_onnx
 
     return export_onnx(

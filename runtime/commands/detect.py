@@ -173,11 +173,7 @@ def _is_file(name: str | Path | None) -> bool:
 
 
 def _output_paths(arguments: argparse.Namespace, files: list[Path]) -> dict[Path, Path]:
-    """Return where the annotated copy of each file goes; empty where none are wanted.
-
-    Raises:
-        UsageError: an output is also an input, or is named twice.
-    """
+    """Return where the annotated copy of each file goes; empty where none are wanted."""
     from frcnn.runtime.images.sources import output_names, refuse_overwriting
 
     named = [name for name in (arguments.json, arguments.jsonl, arguments.json_index) if name is not None]

@@ -69,12 +69,7 @@ class FileDetection:
         self.skipped: dict[str, ImageError] = {}
 
     def run(self, files: Sequence[Path]) -> None:
-        """Detect in all files, in order, or until asked to stop, which ends after the current image.
-
-        Raises:
-            ArtifactError: the network failed.
-            OutputError: an annotated copy or a line of results cannot be written.
-        """
+        """Detect in all files, in order, or until asked to stop, which ends after the current image."""
         for video, group in groupby(files, is_video):
             if video:
                 for file in group:
@@ -147,22 +142,14 @@ class FileDetection:
 
 
 def write_image(path: Path, image: RGBImage, found: Detections) -> None:
-    """Write an image with its detections drawn on it; the suffix chooses PNG or JPEG.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write an image with its detections drawn on it; the suffix chooses PNG or JPEG."""
     options = {"format": "PNG"} if path.suffix == ".png" else _JPEG_OPTIONS
     with replacing(path) as temporary:
         Image.fromarray(annotate(image.uint8(), found)).save(temporary, **options)
 
 
 def _require_frames(file: Path, count: int, promised: int | None) -> None:
-    """Raise where a video ended early.
-
-    Raises:
-        ImageError: fewer frames than its header promises, or none.
-    """
+    """Raise where a video ended early."""
     if count == 0:
         raise ImageError(f"{file}: not one frame of the video could be read", hint="the file is damaged")
     if promised is not None and count < promised - max(2, promised * _LOST_SHARE):

@@ -71,12 +71,7 @@ def _check_folder(folder: Path, *, force: bool) -> None:
 
 
 def _write_all(artifact: EngineArtifact, folder: Path) -> None:
-    """Write every part and the manifest.
-
-    Raises:
-        ArtifactError: a part is damaged.
-        OutputError: a file cannot be written, or would lie outside the folder.
-    """
+    """Write every part and the manifest."""
     root = folder.resolve()
     for name, part in artifact.manifest.parts.items():
         path = folder / name

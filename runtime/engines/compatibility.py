@@ -48,9 +48,6 @@ def check_gpu(artifact: EngineArtifact, compute_capability: str) -> None:
     Args:
         artifact: the file.
         compute_capability: of the GPU, like ``"8.9"``.
-
-    Raises:
-        ArtifactError: the target does not serve the GPU, or the engines were built for others.
     """
     target, built_for = artifact.manifest.target, artifact.manifest.compute_capabilities
     if not serves(target, compute_capability):
@@ -83,9 +80,6 @@ def check_runs_here(
         compute_capability: of the GPU, like ``"8.9"``.
         driver_cuda_version: the CUDA release that the driver serves, like ``"13.0"``.
         free_bytes: free memory of the GPU.
-
-    Raises:
-        ArtifactError: the first requirement that is not met.
     """
     rebuild = artifact.manifest.build_command(artifact.path)
     _check_version(artifact, target_version, rebuild)
@@ -103,9 +97,6 @@ def check_validity(trt: Any, runtime: Any, data: bytes, *, device: Device, log: 
         data: the serialized engine.
         device: current on this thread.
         log: of the runtime.
-
-    Raises:
-        ArtifactError: it cannot; the message has every reason that TensorRT-RTX gives.
     """
     validity, diagnostics = runtime.get_engine_validity(data)
     if validity != trt.EngineValidity.INVALID:

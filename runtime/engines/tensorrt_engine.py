@@ -50,11 +50,7 @@ class TensorRTContext:
         self._profiler: Any = None
 
     def bind(self, profile: int, input_shapes: Mapping[str, Shape], stream: int) -> Mapping[str, Shape]:
-        """Set the profile and the inputs' shapes and return the outputs' shapes.
-
-        Raises:
-            ArtifactError: shapes outside the profile, or not those of the engine's inputs.
-        """
+        """Set the profile and the inputs' shapes and return the outputs' shapes."""
         self._engine.save_cache()
         context, wanted = self._context, f"{dict(input_shapes)} in profile {profile}"
         self._log.clear()
@@ -170,11 +166,7 @@ class TensorRTEngine:
         self._config = self._context_config()
 
     def create_context(self) -> TensorRTContext:
-        """Return a context, without device memory of its own.
-
-        Raises:
-            ArtifactError: TensorRT refuses, or the engine is closed.
-        """
+        """Return a context, without device memory of its own."""
         with self._lock:
             if self.raw is None:
                 raise ArtifactError("the engine was closed", hint="load the detector again")
@@ -204,11 +196,7 @@ class TensorRTEngine:
             self._config = self._compiled = self.raw = self._runtime = None
 
     def check_tensors(self, tensors: Mapping[str, EngineTensor]) -> None:
-        """Compare the engine's inputs and outputs with a manifest.
-
-        Raises:
-            ArtifactError: a tensor that the manifest does not have, or one of another type, layout or location.
-        """
+        """Compare the engine's inputs and outputs with a manifest."""
         engine = self.raw
         for name in self.names:
             if name not in tensors:
@@ -274,10 +262,6 @@ def load_engine(
         device: the GPU; its context becomes current on this thread.
         cache_folder: of TensorRT-RTX's compiled kernels; None keeps none.
         tensors: inputs and outputs in the manifest; None checks nothing.
-
-    Raises:
-        ArtifactError: TensorRT refuses it, or it does not match the manifest.
-        MissingDependencyError: the library is not installed.
     """
     trt = import_tensorrt(target)
     log = failure_log(target)

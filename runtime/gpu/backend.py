@@ -43,11 +43,6 @@ class EngineBackend:
         device: the GPU.
         engines: its engines, by part.
         workers: the maximum batches that run at once; see :data:`DEFAULT_WORKERS`.
-
-    Raises:
-        ArtifactError: the artifact's kernels are not those of this frcnn.
-        KernelError: the driver refuses a kernel.
-        UsageError: less than one worker.
     """
 
     def __init__(
@@ -122,9 +117,6 @@ class EngineBackend:
 
         Detections on the device stay valid, and keep the device open, until they are released. In a forked process
         nothing happens: everything belongs to the parent.
-
-        Raises:
-            ArtifactError: something could not be released cleanly; the rest was.
         """
         if os.getpid() != self._process:
             return
@@ -221,19 +213,11 @@ class RunningBatch:
         self.output: DeviceOutput | None = None
 
     def result(self) -> NetworkOutput:
-        """Wait for the outputs and return the rows of the batch's images.
-
-        Raises:
-            ArtifactError: the network failed.
-        """
+        """Wait for the outputs and return the rows of the batch's images."""
         return NetworkOutput(**{name: array[: self._count] for name, array in self.arrays().items()})
 
     def arrays(self) -> Mapping[str, NDArray[Any]]:
-        """Wait for the outputs and return them by name, with the padding of the batch.
-
-        Raises:
-            ArtifactError: the network failed.
-        """
+        """Wait for the outputs and return them by name, with the padding of the batch."""
         self.fetch()
         if self._error is not None:
             raise self._error
@@ -245,11 +229,7 @@ class RunningBatch:
         self.fetch()
 
     def fetch(self) -> None:
-        """Wait for the stream, keep the outputs and free the worker, unless that was done; keep a failure, too.
-
-        Raises:
-            UsageError: this process was forked off since.
-        """
+        """Wait for the stream, keep the outputs and free the worker, unless that was done; keep a failure, too."""
         if os.getpid() != self._process:
             raise _forked_error()
         with self._lock:

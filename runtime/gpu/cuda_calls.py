@@ -76,10 +76,6 @@ def call_cuda(name: str, *arguments: Any) -> Any:
 
     Returns:
         Its result; several as a tuple; None if it has none.
-
-    Raises:
-        ArtifactError: it fails, or there is no driver.
-        MissingDependencyError: ``cuda-bindings`` is not installed.
     """
     try:
         status, results = ask_driver(name, *arguments)
@@ -91,32 +87,19 @@ def call_cuda(name: str, *arguments: Any) -> Any:
 
 
 def driver_cuda_version() -> str:
-    """Return the CUDA release that the driver serves, like ``"13.0"``.
-
-    Raises:
-        ArtifactError: there is no driver.
-        MissingDependencyError: ``cuda-bindings`` is not installed.
-    """
+    """Return the CUDA release that the driver serves, like ``"13.0"``."""
     number = int(call_cuda("cuDriverGetVersion"))
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def is_capturing(stream: int) -> bool:
-    """Return whether a stream is being captured.
-
-    Raises:
-        ArtifactError: the driver refuses.
-    """
+    """Return whether a stream is being captured."""
     none = import_cuda_driver().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
     return bool(call_cuda("cuStreamIsCapturing", stream) != none)
 
 
 def release_cuda(name: str, handle: Any) -> None:
-    """Free or destroy something, unless its context is gone or dead.
-
-    Raises:
-        ArtifactError: the driver refuses for another reason.
-    """
+    """Free or destroy something, unless its context is gone or dead."""
     status, _results = ask_driver(name, handle)
     if status != _OK and status not in _GONE:
         raise ArtifactError(f"CUDA's {name} returned {status}", hint=cuda_hint(status))

@@ -110,10 +110,6 @@ class CudaDevice:
         architecture: ``sm_NN``.
         compute_capability: ``"N.N"``.
         driver: launches kernels on it.
-
-    Raises:
-        ArtifactError: no driver, no such GPU, or an unusable one.
-        MissingDependencyError: ``cuda-bindings`` is not installed.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -157,11 +153,7 @@ class CudaDevice:
         return call_cuda("cuDevicePrimaryCtxRetain", self._handle), True
 
     def activate(self) -> None:
-        """Make its context current on the calling thread, unless it is.
-
-        Raises:
-            ArtifactError: the device is closed, or the context was destroyed by its owner.
-        """
+        """Make its context current on the calling thread, unless it is."""
         if not self._is_open:
             raise ArtifactError("the GPU was closed", hint="load the detector again")
         if int(call_cuda("cuCtxGetCurrent")) != int(self._context):
@@ -172,11 +164,7 @@ class CudaDevice:
         return int(call_cuda("cuMemGetInfo")[0])
 
     def call_for_memory(self, name: str, size_bytes: int, *more: Any) -> Any:
-        """Call a function that allocates; name the bytes that were needed if there is not enough.
-
-        Raises:
-            ArtifactError: there is not enough, or the driver refuses.
-        """
+        """Call a function that allocates; name the bytes that were needed if there is not enough."""
         if size_bytes < 1:
             raise ArtifactError(f"expected to allocate 1 byte or more, got {size_bytes}")
         try:
@@ -243,9 +231,6 @@ class CudaDevice:
 
         Meanwhile other threads may do what a capture forbids, like allocating. An exception of ``work`` ends the
         capture and is raised.
-
-        Raises:
-            ArtifactError: the work holds what cannot be captured.
         """
         mode = import_cuda_driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         call_cuda("cuStreamBeginCapture", stream, mode)

@@ -135,9 +135,6 @@ class EngineContext(Protocol):
         """Set the profile and the inputs' shapes, once, and return the outputs' shapes.
 
         Work on other streams than ``stream`` must wait for it before it enqueues.
-
-        Raises:
-            ArtifactError: shapes outside the profile.
         """
         ...
 

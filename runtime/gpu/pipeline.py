@@ -78,10 +78,6 @@ class Pipeline:
         output_pointer: address of the outputs on the device.
         output_bytes: their size.
         fields: the outputs' places there.
-
-    Raises:
-        ArtifactError: an engine refuses the shape, or memory is short.
-        KernelError: a kernel refuses the shape.
     """
 
     def __init__(self, program: Program, device: Device, key: PipelineKey, profile: int, stream: int) -> None:
@@ -131,10 +127,6 @@ class Pipeline:
         Args:
             stream: the worker's; earlier work on it must be done, except what this call needs.
             warn: called with the reason if there is no graph.
-
-        Raises:
-            ArtifactError: TensorRT or CUDA refuse.
-            KernelError: CUDA refuses a launch.
         """
         if self._is_warm and self._may_capture:
             self._capture(stream, warn)
@@ -150,10 +142,6 @@ class Pipeline:
         Args:
             stream: see :meth:`launch`.
             after: called with each step when it was enqueued; may enqueue more.
-
-        Raises:
-            ArtifactError: TensorRT or CUDA refuse.
-            KernelError: CUDA refuses a launch.
         """
         for launched, launch in self._launches:
             launch(stream)

@@ -81,10 +81,6 @@ def load_program(
         read_part: returns a part of it.
         engines: its engines by part.
         device: where the kernels are loaded.
-
-    Raises:
-        ArtifactError: the artifact does not hold the kernels of this frcnn, or its tensors are not a detector's.
-        KernelError: the driver refuses a kernel.
     """
     _check_tensors(manifest)
 

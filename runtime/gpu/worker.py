@@ -60,11 +60,6 @@ class Worker:
 
         Returns:
             The pipeline, which holds the outputs when the stream is done, until the next batch.
-
-        Raises:
-            ArtifactError: memory is short, or TensorRT or CUDA refuse.
-            ImageError: an image in memory that the device cannot reach.
-            KernelError: CUDA refuses a launch.
         """
         pipeline = self.upload(key, profile, batch, waits)
         pipeline.launch(self.stream, self._warn)
@@ -79,10 +74,6 @@ class Worker:
             batch: images of one canvas, prepared alike. Those in host memory are copied before this returns, those
                 in device memory must live and not change until the stream is done.
             waits: streams to wait for.
-
-        Raises:
-            ArtifactError: memory is short, or TensorRT or CUDA refuse.
-            ImageError: an image in memory that the device cannot reach.
         """
         pipeline = self._pipeline(key, profile)
         for stream in waits:
@@ -96,11 +87,7 @@ class Worker:
         return pipeline
 
     def close(self) -> None:
-        """Wait for the stream and release everything.
-
-        Raises:
-            ArtifactError: something failed; everything else was released.
-        """
+        """Wait for the stream and release everything."""
         with ExitStack() as stack:
             stack.callback(self._device.destroy_stream, self.stream)
             for memory in (self._arena, self._pinned_pixels, self._device_pixels):

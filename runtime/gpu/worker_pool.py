@@ -54,10 +54,6 @@ class WorkerPool:
 
         Args:
             key: a shape; a worker that has bound it is preferred.
-
-        Raises:
-            ArtifactError: no worker can be made.
-            UsageError: the pool is closed.
         """
         worker: Worker | None = None
         new = False
@@ -111,22 +107,14 @@ class WorkerPool:
             self._changed.notify_all()
 
     def discard(self, worker: Worker, batch: Fetchable | None = None) -> None:
-        """Close a worker that failed; another may replace it.
-
-        Raises:
-            ArtifactError: it cannot be closed cleanly.
-        """
+        """Close a worker that failed; another may replace it."""
         try:
             worker.close()
         finally:
             self._forget(batch)
 
     def close(self) -> None:
-        """Refuse new calls, wait for those in progress, and close all workers; several threads may call it.
-
-        Raises:
-            ArtifactError: a worker cannot be closed cleanly; the others were closed.
-        """
+        """Refuse new calls, wait for those in progress, and close all workers; several threads may call it."""
         failure: Exception | None = None
         while True:
             with self._lock:

@@ -40,12 +40,7 @@ class HostBackend:
         return prepare(as_image(image, name=name, max_pixels=max_pixels), self._manifest)
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
-        """Detect, at once; see ``Backend.submit``.
-
-        Raises:
-            ArtifactError: the network failed.
-            UsageError: a stream was given.
-        """
+        """Detect, at once; see ``Backend.submit``."""
         if stream is not None:
             raise UsageError("stream: a model.onnx does not run on the caller's streams", hint=_ENGINES_ONLY)
         pixels = [item.pixels for item in batch if isinstance(item, Prepared)]
@@ -53,11 +48,7 @@ class HostBackend:
         return Done(self._network.run(images, np.array([item.resized for item in batch], np.int32)))
 
     def submit_to_device(self, batch: Sequence[Placed], *, stream: int | None = None) -> list[DeviceDetections]:
-        """Refuse: the detections are in host memory.
-
-        Raises:
-            UsageError: always.
-        """
+        """Refuse: the detections are in host memory."""
         raise UsageError("device_output: the detections of a model.onnx are in host memory", hint=_ENGINES_ONLY)
 
     def close(self) -> None:

@@ -54,12 +54,6 @@ class OnnxRuntimeBackend:
             computes the float32 layers in float32; TensorRT uses TF32 for them unless the environment has
             ``NVIDIA_TF32_OVERRIDE=0``.
         threads: threads of one operator; default: all processors this process may use.
-
-    Raises:
-        ArtifactError: ONNX Runtime cannot load the model, its inputs and outputs are not a detector's, it is bf16 and
-            the device a CPU, or the provider does not start.
-        MissingDependencyError: ONNX Runtime, or its package for the provider, is not installed.
-        UsageError: an unknown device or provider, a provider of another device, or less than one thread.
     """
 
     def __init__(

@@ -49,9 +49,6 @@ def chosen_provider(device: Device, provider: Provider | None) -> Provider:
     Args:
         device: where to run.
         provider: the caller's choice; None: ``"cuda"`` on a GPU, ``"cpu"`` otherwise.
-
-    Raises:
-        UsageError: there is no such device or provider, or the provider does not run on the device.
     """
     if device not in _DEFAULTS:
         raise UsageError(f"device: expected one of {', '.join(_DEFAULTS)}, got {device!r}")

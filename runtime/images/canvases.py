@@ -30,9 +30,6 @@ class Canvases(Protocol):
         Args:
             resized: its (height, width) in pixels.
             name: the image's name in messages.
-
-        Raises:
-            ImageSizeError: no canvas holds it, or the canvas is too large for any detector.
         """
         ...
 
@@ -41,11 +38,7 @@ class Canvases(Protocol):
         ...
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Refuse a batch size that no canvas takes.
-
-        Raises:
-            UsageError: no canvas does.
-        """
+        """Refuse a batch size that no canvas takes."""
 
 
 class OnnxCanvases:
@@ -133,9 +126,6 @@ class EngineCanvases:
         Args:
             count: images, no more than :meth:`max_at_once`.
             canvas: of the images.
-
-        Raises:
-            UsageError: no profile holds so many.
         """
         known = self._runs.get((count, canvas))
         if known is not None:

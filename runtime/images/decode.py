@@ -45,10 +45,6 @@ def decode_file(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
-
-    Raises:
-        ImageError: it is missing or cannot be decoded.
-        ImageSizeError: it has more than ``max_pixels`` pixels.
     """
     name = str(path)
     with _open(path) as image:
@@ -61,10 +57,6 @@ def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
-
-    Raises:
-        ImageError: it cannot be decoded.
-        ImageSizeError: it has more than ``max_pixels`` pixels.
     """
     _check_size(image, name, max_pixels)
     return _rgb(image, name)

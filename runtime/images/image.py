@@ -126,9 +126,6 @@ def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) 
         image: see ``Detector``.
         name: the image's name in messages; a file is called by its path instead.
         max_pixels: limit for files and PIL images, checked before decoding.
-
-    Raises:
-        ImageError: anything else.
     """
     if isinstance(image, RGBImage):
         return _checked(image, name)
@@ -150,10 +147,6 @@ def as_device_image(array: Any, *, name: str) -> DeviceImage:
         array: ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8, with any strides. A torch tensor whose first side is 3 is
             ``(3, H, W)``, as everywhere in torchvision.
         name: the image's name in messages.
-
-    Raises:
-        ImageError: another type or shape, or an array that exposes no usable interface.
-        MissingDependencyError: it speaks DLPack alone and ``cuda-core`` is not installed, or is older than 1.0.
     """
     try:
         view = view_of(array, name)
@@ -190,11 +183,7 @@ def is_device_array(image: object) -> bool:
 
 
 def image_list(images: Iterable[object]) -> Iterable[object]:
-    """Return the images.
-
-    Raises:
-        UsageError: a single image where a list of them belongs.
-    """
+    """Return the images."""
     if isinstance(images, list | tuple):
         return images
     single = isinstance(images, str | bytes | os.PathLike | Image.Image | np.ndarray | RGBImage | DeviceImage)

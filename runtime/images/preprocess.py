@@ -53,11 +53,7 @@ class Prepared(Placed):
 
 
 def place(image: RGBImage | DeviceImage, transform: TransformSpec, canvases: Canvases) -> Placed:
-    """Choose the size that an image is resized to and the smallest canvas that holds it.
-
-    Raises:
-        ImageSizeError: the resized image fits none of the model's canvases.
-    """
+    """Choose the size that an image is resized to and the smallest canvas that holds it."""
     resized = transform.resized_size(*image.size)
     height, width = image.size
     canvas = canvases.canvas_of(resized, name=f"{image.name} ({height}x{width})")
@@ -83,21 +79,13 @@ def with_pixels(placed: Placed, transform: TransformSpec) -> Prepared:
 
 
 def prepare(image: RGBImage, manifest: Manifest) -> Prepared:
-    """Resize, normalise and pad an image onto the smallest canvas of a ``model.onnx`` that holds it.
-
-    Raises:
-        ImageSizeError: the resized image fits none of the model's canvases.
-    """
+    """Resize, normalise and pad an image onto the smallest canvas of a ``model.onnx`` that holds it."""
     transform = manifest.model.transform
     return with_pixels(place(image, transform, OnnxCanvases(manifest)), transform)
 
 
 def common_canvas(placed: Sequence[Placed], canvases: Canvases) -> Size:
-    """Return the canvas that torchvision would pad all images to.
-
-    Raises:
-        ImageSizeError: the largest height and width together fit no canvas of the model.
-    """
+    """Return the canvas that torchvision would pad all images to."""
     largest = max(item.resized[0] for item in placed), max(item.resized[1] for item in placed)
     return canvases.canvas_of(largest, name=f"{len(placed)} images on one canvas")
 

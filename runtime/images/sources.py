@@ -23,11 +23,7 @@ def is_video(path: Path) -> bool:
 
 
 def files_in_folder(folder: Path) -> list[Path]:
-    """Return the image and video files of a folder, sorted by name, without sub-folders and hidden files.
-
-    Raises:
-        ImageError: there are none, or the folder cannot be read.
-    """
+    """Return the image and video files of a folder, sorted by name, without sub-folders and hidden files."""
     try:
         names = sorted(folder.iterdir())
     except OSError as error:
@@ -79,11 +75,7 @@ def output_names(files: Iterable[Path]) -> dict[Path, str]:
 
 
 def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse to overwrite an input.
-
-    Raises:
-        UsageError: an output is one of the inputs.
-    """
+    """Refuse to overwrite an input."""
     read = {path.resolve() for path in inputs}
     for output in outputs:
         if output.resolve() in read:

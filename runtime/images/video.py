@@ -62,13 +62,7 @@ class Video:
 
 
 def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
-    """Open a video file.
-
-    Raises:
-        ImageError: it is missing, or OpenCV cannot read it.
-        ImageSizeError: its frames have more than ``max_pixels`` pixels.
-        MissingDependencyError: OpenCV is not installed.
-    """
+    """Open a video file."""
     cv2 = import_opencv()
     _silence(cv2)
     os.environ.setdefault(
@@ -115,9 +109,6 @@ class VideoWriter:
 
         Args:
             frame: ``(H, W, 3)`` uint8 RGB; an odd last row or column is dropped, because the codec takes even sizes.
-
-        Raises:
-            OutputError: OpenCV cannot write the file.
         """
         cv2 = import_opencv()
         height, width = (side - side % 2 for side in frame.shape[:2])
@@ -136,11 +127,7 @@ class VideoWriter:
             self._writer.release()
 
     def require_whole(self) -> None:
-        """Check a finished file; OpenCV reports no failed write, such as on a full disk.
-
-        Raises:
-            OutputError: the file does not have all frames.
-        """
+        """Check a finished file; OpenCV reports no failed write, such as on a full disk."""
         if self._writer is None:
             return
         cv2 = import_opencv()
@@ -156,11 +143,7 @@ class VideoWriter:
 
 @contextmanager
 def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
-    """Yield a ``VideoWriter`` that is closed at the end of the block, and checked if the block succeeds.
-
-    Raises:
-        OutputError: the file does not have all frames.
-    """
+    """Yield a ``VideoWriter`` that is closed at the end of the block, and checked if the block succeeds."""
     writer = VideoWriter(path, fps)
     try:
         yield writer

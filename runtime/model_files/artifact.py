@@ -77,12 +77,7 @@ class Network:
 
 
 def open_artifact(path: str | os.PathLike[str]) -> Artifact:
-    """Read the manifest of a model file, whatever its name, without loading its weights.
-
-    Raises:
-        ArtifactError: it is missing, empty, a folder, truncated, neither an engine artifact nor an ONNX model, an ONNX
-            model that frcnn did not make, or its manifest is damaged or of another version.
-    """
+    """Read the manifest of a model file, whatever its name, without loading its weights."""
     if is_archive(path):
         return open_engine_artifact(path)
     outline = read_outline(path)
@@ -98,12 +93,7 @@ def open_artifact(path: str | os.PathLike[str]) -> Artifact:
 
 
 def read_network(artifact: OnnxArtifact) -> Network:
-    """Read the graph of a model file, without its weights.
-
-    Raises:
-        ArtifactError: the graph is damaged.
-        MissingDependencyError: the package ``onnx`` is not installed.
-    """
+    """Read the graph of a model file, without its weights."""
     onnx = import_onnx()
     try:
         model = onnx.ModelProto.FromString(artifact.outline.model)

@@ -41,32 +41,20 @@ class EngineArtifact:
         return self.archive.file_bytes
 
     def read_part(self, name: str) -> bytes:
-        """Return a part's bytes, checked by their SHA-256.
-
-        Raises:
-            ArtifactError: the manifest lists no such part, or its SHA-256 is another.
-        """
+        """Return a part's bytes, checked by their SHA-256."""
         part = self.manifest.parts.get(name)
         if part is None:
             raise ArtifactError(f"{self.path}: the engine artifact has no part {name}", hint=REBUILD)
         return self.archive.read(name, part)
 
     def check_parts(self) -> None:
-        """Check the SHA-256 of every part, holding little in memory.
-
-        Raises:
-            ArtifactError: the first part that has another.
-        """
+        """Check the SHA-256 of every part, holding little in memory."""
         for name, part in self.manifest.parts.items():
             for _ in self.archive.stream(name, part):
                 pass
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the file, as ``sha256sum`` and ``frcnn inspect`` print it.
-
-        Raises:
-            ArtifactError: the file can no longer be read, or was changed since it was opened.
-        """
+        """Return the SHA-256 of the file, as ``sha256sum`` and ``frcnn inspect`` print it."""
         return self.archive.sha256()
 
     def check_trusted(self, trusted_hashes: Collection[str] | None) -> None:
@@ -77,10 +65,6 @@ class EngineArtifact:
 
         Args:
             trusted_hashes: SHA-256 of files, 64 hexadecimal digits each; None trusts every file.
-
-        Raises:
-            ArtifactError: it is not among them; the message has the file's.
-            UsageError: one of them is no SHA-256.
         """
         if trusted_hashes is None:
             return
@@ -100,11 +84,7 @@ class EngineArtifact:
             )
 
     def read_precision(self) -> tuple[PrecisionRecord, ...]:
-        """Return the precision of every layer; empty if the artifact does not list it.
-
-        Raises:
-            ArtifactError: the part that lists it is damaged.
-        """
+        """Return the precision of every layer; empty if the artifact does not list it."""
         if PRECISION_PART not in self.manifest.parts:
             return ()
         try:
@@ -114,11 +94,7 @@ class EngineArtifact:
 
 
 def open_engine_artifact(path: str | os.PathLike[str]) -> EngineArtifact:
-    """Read the manifest of an artifact, whose parts must be those that it lists; they are not read yet.
-
-    Raises:
-        ArtifactError: the file cannot be read, is damaged, is no engine artifact, or one of another schema version.
-    """
+    """Read the manifest of an artifact, whose parts must be those that it lists; they are not read yet."""
     archive = open_archive(path)
     manifest = EngineManifest.from_json(archive.manifest_bytes, source=os.fspath(path))
     archive.check_listed(manifest.parts)

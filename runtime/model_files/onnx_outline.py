@@ -65,12 +65,7 @@ class Outline:
 
 
 def read_outline(path: str | os.PathLike[str]) -> Outline:
-    """Read an ONNX file without its weights.
-
-    Raises:
-        ArtifactError: it is missing, empty, a folder, truncated, or no ONNX file; it has values in other files; or it
-            has too many bytes besides its weights.
-    """
+    """Read an ONNX file without its weights."""
     file_path = Path(path)
     make_one = "make one with: frcnn export CHECKPOINT -o model.onnx"
     try:

@@ -33,9 +33,6 @@ class ResultLines:
 
     Args:
         path: the file, or ``"-"`` for standard output.
-
-    Raises:
-        OutputError: it cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -43,12 +40,7 @@ class ResultLines:
         self._stream: TextIO = sys.stdout if self._path is None else _fresh(self._path)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one line.
-
-        Raises:
-            BrokenPipeError: the reader of standard output left.
-            OutputError: the line cannot be written.
-        """
+        """Append one line."""
         line = json.dumps(record, allow_nan=False)
         try:
             self._stream.write(line + "\n")

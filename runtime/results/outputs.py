@@ -55,11 +55,7 @@ class PendingDetections:
         self._label_names = label_names
 
     def result(self) -> list[Detections]:
-        """Wait for the output and return a ``Detections`` per image.
-
-        Raises:
-            ArtifactError: the network failed, or its output is invalid: NaN, or classes that the model does not have.
-        """
+        """Wait for the output and return a ``Detections`` per image."""
         output = self._output.result()
         return [self._detections(output, index, item) for index, item in enumerate(self._batch)]
 

@@ -53,11 +53,7 @@ class Report:
         return [name for name, file in self._files.items() if not file.classes]
 
     def add(self, image_id: int, file_name: str, found: Detections, *, frame: int | None = None) -> None:
-        """Add an image or frame.
-
-        Raises:
-            OutputError: its line cannot be written.
-        """
+        """Add an image or frame."""
         height, width = found.image_size
         place = {"file_name": file_name} if frame is None else {"file_name": file_name, "frame": frame}
         image = {"id": image_id, **place, "height": height, "width": width}
@@ -71,19 +67,11 @@ class Report:
             lines.write({**image, "results": results})
 
     def write_results(self, path: str) -> None:
-        """Write the COCO results; ``-`` is standard output.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
+        """Write the COCO results; ``-`` is standard output."""
         _write(path, self.results)
 
     def write_index(self, path: str) -> None:
-        """Write the COCO list of images and categories, without annotations; ``-`` is standard output.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
+        """Write the COCO list of images and categories, without annotations; ``-`` is standard output."""
         names = self._label_names
         used = sorted({entry["category_id"] for entry in self.results})
         labels = [(label, str(label)) for label in used] if names is None else list(enumerate(names))[1:]

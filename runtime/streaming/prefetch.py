@@ -55,9 +55,6 @@ class Ahead(Generic[T]):
         """Yield the items in order, and a :class:`NotReady` before each wait for one.
 
         An exception of the iterable is raised here, after the items before it.
-
-        Raises:
-            UsageError: this process was forked off since; the thread stayed in the parent.
         """
         _running.add(self)
         self._thread.start()

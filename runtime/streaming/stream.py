@@ -44,9 +44,6 @@ def place_each(
         max_pixels: limit for files and PIL images.
         ahead: see ``Backend.place``.
         on_error: takes the unusable images, which are skipped; None: their errors are raised.
-
-    Raises:
-        ImageError: an image cannot be used.
     """
     for index, image in enumerate(noting_position(images)):
         try:
@@ -123,11 +120,7 @@ def without_images(pairs: Generator[tuple[Placed, Result]]) -> Generator[Result]
 
 
 def with_images(pairs: Generator[tuple[Placed, Result]]) -> Generator[tuple[RGBImage, Result]]:
-    """Yield each image, decoded and upright, with its result.
-
-    Raises:
-        UsageError: an image in device memory, which is not copied back.
-    """
+    """Yield each image, decoded and upright, with its result."""
     with closing(pairs):
         for item, found in pairs:
             if isinstance(item.image, DeviceImage):

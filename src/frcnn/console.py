@@ -63,9 +63,6 @@ def write_json(document: object, target: str = "-") -> None:
     Args:
         document: what msgspec encodes: records, dataclasses, dictionaries; NaN becomes null.
         target: a file, or ``-`` for standard output.
-
-    Raises:
-        OutputError: it cannot be written.
     """
     text = json.dumps(msgspec.json.decode(msgspec.json.encode(document)), indent=2)
     if target == "-":

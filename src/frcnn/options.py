@@ -65,11 +65,7 @@ def add_json(group: Group) -> None:
 
 
 def parse_sizes(text: str) -> tuple[Size, ...]:
-    """Parse ``800x1344,1344x800``: (height, width) pairs.
-
-    Raises:
-        UsageError: an item is not HEIGHTxWIDTH, or is given twice.
-    """
+    """Parse ``800x1344,1344x800``: (height, width) pairs."""
     sizes: list[Size] = []
     for item in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,6})[xX×]([0-9]{1,6})\s*", item)  # noqa: RUF001  # people paste it

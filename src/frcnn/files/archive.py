@@ -61,11 +61,7 @@ class Archive:
     entries: Mapping[str, Entry]
 
     def check_listed(self, parts: Mapping[str, Part]) -> None:
-        """Refuse an archive that holds other parts, or parts of other sizes, than the manifest lists.
-
-        Raises:
-            ArtifactError: the first difference.
-        """
+        """Refuse an archive that holds other parts, or parts of other sizes, than the manifest lists."""
         with _reported(self.path):
             for name, part in parts.items():
                 self._entry(name, part)
@@ -74,11 +70,7 @@ class Archive:
                     raise DamagedError(f"the part {name} is not listed in {MANIFEST_PART}")
 
     def read(self, name: str, expected: Part) -> bytes:
-        """Return a part's bytes, ``expected.size_bytes`` of them.
-
-        Raises:
-            ArtifactError: it is absent, or its size or SHA-256 is another.
-        """
+        """Return a part's bytes, ``expected.size_bytes`` of them."""
         with _reported(self.path), self.path.open("rb") as file:
             entry = self._entry(name, expected)
             file.seek(entry.offset)
@@ -87,11 +79,7 @@ class Archive:
             return data
 
     def stream(self, name: str, expected: Part) -> Iterator[bytes]:
-        """Yield a part's bytes a little at a time; they are right only if the last of them is followed by no error.
-
-        Raises:
-            ArtifactError: as :meth:`read`.
-        """
+        """Yield a part's bytes a little at a time; they are right only if the last of them is followed by no error."""
         digest = hashlib.sha256()
         with _reported(self.path), self.path.open("rb") as file:
             entry = self._entry(name, expected)
@@ -101,11 +89,7 @@ class Archive:
             _check_hash(name, digest, expected)
 
     def sha256(self) -> str:
-        """Return the file's SHA-256, which vouches for the manifest that was read and so for all that it lists.
-
-        Raises:
-            ArtifactError: the file can no longer be read, or was changed since it was opened.
-        """
+        """Return the file's SHA-256, which vouches for the manifest that was read and so for all that it lists."""
         digest = hashlib.sha256()
         with _reported(self.path), self.path.open("rb") as file:
             # The manifest that was read must be in the very bytes that are hashed: a file put in its place is noticed.
@@ -140,11 +124,6 @@ def write_archive(
 
     Returns:
         Size and SHA-256 of every part.
-
-    Raises:
-        ArtifactError: a file changed while it was packed.
-        OutputError: the archive cannot be written.
-        ValueError: a name that cannot be used, or is used twice.
     """
     pairs = list(parts)
     fault = fault_of_names([MANIFEST_PART, *(name for name, _ in pairs)])
@@ -160,11 +139,7 @@ def write_archive(
 
 
 def open_archive(path: str | os.PathLike[str]) -> Archive:
-    """Read an archive's directory and manifest, and check that its entries are as :func:`write_archive` writes them.
-
-    Raises:
-        ArtifactError: the file cannot be read, is truncated, or is not such an archive.
-    """
+    """Read an archive's directory and manifest, and check that its entries are as :func:`write_archive` writes them."""
     file_path = Path(path)
     with _reported(file_path), open_bounded(file_path) as file:
         entries = read_directory(file)

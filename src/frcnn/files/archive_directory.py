@@ -56,11 +56,7 @@ class _Bounded(io.BufferedReader):
 
 
 def open_bounded(path: Path, max_bytes: int = _MAX_BYTES) -> io.BufferedReader:
-    """Open a file whose zip directory is to be read: no read of it takes more than ``max_bytes`` of memory.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
+    """Open a file whose zip directory is to be read: no read of it takes more than ``max_bytes`` of memory."""
     return _Bounded(io.FileIO(path), max_bytes)
 
 
@@ -75,11 +71,7 @@ def is_archive(path: str | os.PathLike[str]) -> bool:
 
 
 def read_directory(file: io.BufferedReader) -> dict[str, Entry]:
-    """Return where every entry is, by name, in the order of the file; the manifest is the first.
-
-    Raises:
-        DamagedError: the file is truncated, no zip, or has an unusual entry.
-    """
+    """Return where every entry is, by name, in the order of the file; the manifest is the first."""
     try:
         with zipfile.ZipFile(file) as archive:
             infos, end = archive.infolist(), archive.start_dir

@@ -32,9 +32,6 @@ def external_tensor(model: bytes) -> str | None:
 
     Args:
         model: a serialized ``ModelProto``.
-
-    Raises:
-        ValueError: the bytes are none.
     """
     pending = [("model", 0, len(model))]
     while pending:

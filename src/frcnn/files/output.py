@@ -40,9 +40,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     killed leaves ``.name.N.tmp.suffix``, which the next writer of ``path`` removes. Missing parent folders are made.
     The temporary name keeps the suffix, for writers that choose a format by it; the writer must fill the file that is
     there, not put another in its place.
-
-    Raises:
-        OutputError: the folder or the file cannot be written.
     """
     target = writable_file(path)
     with _reporting(f"write {target}"):
@@ -142,11 +139,7 @@ def _is_at(handle: int, path: Path) -> bool:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Give a folder that is gone after the block, for files that go from one library to another.
-
-    Raises:
-        OutputError: there is no place for one.
-    """
+    """Give a folder that is gone after the block, for files that go from one library to another."""
     with _reporting("make a temporary folder", hint="set TMPDIR to a folder that can be written"):
         folder = tempfile.TemporaryDirectory(prefix="frcnn-", ignore_cleanup_errors=True)
     with folder as name:
@@ -155,33 +148,20 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def standard_output() -> Iterator[None]:
-    """Write to standard output in the block; what it takes late, only a flush tells.
-
-    Raises:
-        BrokenPipeError: its reader left.
-        OutputError: it cannot be written.
-    """
+    """Write to standard output in the block; what it takes late, only a flush tells."""
     hint = "send it elsewhere, or name a file"
     with _reporting("write standard output", hint=hint, passing=(BrokenPipeError,)):
         yield
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a whole UTF-8 text file, or none.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a whole UTF-8 text file, or none."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def writable_file(path: str | os.PathLike[str]) -> Path:
-    """Make the folder of a file to be written if it is missing, and return the file's path.
-
-    Raises:
-        OutputError: it cannot be written there, or is a folder itself.
-    """
+    """Make the folder of a file to be written if it is missing, and return the file's path."""
     file = Path(path)
     if file.is_dir():
         raise OutputError(f"cannot write {file}: it is a folder", hint="name a file")
@@ -190,11 +170,7 @@ def writable_file(path: str | os.PathLike[str]) -> Path:
 
 
 def writable_folder(path: str | os.PathLike[str]) -> Path:
-    """Make a folder if it is missing and return its path.
-
-    Raises:
-        OutputError: it cannot be made or written to.
-    """
+    """Make a folder if it is missing and return its path."""
     folder = Path(path)
     with _reporting(f"make the folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -204,10 +180,6 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
