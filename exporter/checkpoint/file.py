@@ -22,7 +22,7 @@ import torch
 
 from frcnn.errors import CheckpointError, MissingDependencyError
 from frcnn.exporter.checkpoint.builders import importable, one_line
-from frcnn.files.archive_directory import open_bounded
+from frcnn.files.archive import open_bounded
 
 __all__ = ["CheckpointFile", "read_checkpoint_file"]
 

@@ -11,34 +11,21 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
 from frcnn.errors import ArtifactError
-from frcnn.files.external_data import external_tensor
+from frcnn.files.external_data import Field, FieldError, external_tensor, fields
 
 __all__ = ["Outline", "read_outline"]
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_FIXED_BYTES: Final = {_FIXED64: 8, _FIXED32: 4}
-
 # Field numbers of onnx.proto
-_MODEL_IR_VERSION, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 1, 2, 7, 14, 25
+_MODEL_IR_VERSION, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_METADATA = 1, 2, 7, 14
 _MODEL_FIELDS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _GRAPH_INITIALIZER: Final = 5
 _TENSOR_DATA: Final = frozenset({4, 5, 6, 7, 9, 10, 11})
 _PAIR_KEY, _PAIR_VALUE = 1, 2
 _SMALL_BYTES: Final = 256
 _MAX_BYTES: Final = 64 << 20  # besides the weights; those of real models are below 1 MB
-
-
-class _Field(NamedTuple):
-    """One protobuf field in a file: its number, wire type, begin, and its payload's begin and end."""
-
-    number: int
-    wire: int
-    begin: int
-    payload: int
-    end: int
 
 
 class _NotOnnxError(Exception):
@@ -49,12 +36,8 @@ class _NotOnnxError(Exception):
 class Outline:
     """An ONNX file without its weights.
 
-    Attributes:
-        producer: the program that made it; empty if the file does not name it.
-        metadata: ``metadata_props``.
-        model: a serialized ``ModelProto`` whose larger initializers have no values.
-        weight_bytes: bytes of the values that were left out.
-        file_bytes: size of the file.
+    ``metadata`` are its ``metadata_props``. ``model`` is a serialized ``ModelProto`` whose larger initializers have no
+    values, which are ``weight_bytes`` of the ``file_bytes``. ``producer`` is empty if the file does not name it.
     """
 
     producer: str
@@ -107,11 +90,17 @@ def _outline(file: BinaryIO, size: int) -> Outline:
             metadata[name] = pair.get(_PAIR_VALUE, "")
     if _MODEL_GRAPH not in seen:
         raise _NotOnnxError("an ONNX file without a graph (truncated?)")
-    _require_whole(bytes(kept))
-    return Outline(producer=producer, metadata=metadata, model=bytes(kept), weight_bytes=weight_bytes, file_bytes=size)
+    model = bytes(kept)
+    try:
+        external = external_tensor(model)
+    except ValueError as error:
+        raise _NotOnnxError(f"a damaged one: {error}") from error
+    if external is not None:
+        raise _NotOnnxError(f"one that is not whole: the values of {external!r} lie in another file")
+    return Outline(producer=producer, metadata=metadata, model=model, weight_bytes=weight_bytes, file_bytes=size)
 
 
-def _without_weights(file: BinaryIO, graph: _Field) -> tuple[bytes, int]:
+def _without_weights(file: BinaryIO, graph: Field) -> tuple[bytes, int]:
     """Return a serialized GraphProto without the values of its larger initializers, and how many bytes those are."""
     kept, dropped = bytearray(), 0
     for field in _fields(file, graph.payload, graph.end):
@@ -135,46 +124,13 @@ def _keep(kept: bytearray, file: BinaryIO, begin: int, end: int) -> None:
     kept += _read(file, begin, end)
 
 
-def _require_whole(model: bytes) -> None:
+def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[Field]:
     try:
-        external = external_tensor(model)
-    except ValueError as error:
-        raise _NotOnnxError(f"a damaged one: {error}") from error
-    if external is not None:
-        raise _NotOnnxError(f"one that is not whole: the values of {external!r} lie in another file")
-
-
-def _fields(file: BinaryIO, begin: int, end: int) -> Iterator[_Field]:
-    """Walk the fields of the message that lies in [begin, end) of the file."""
-    position = begin
-    while position < end:
-        key, payload = _read_varint(file, position, end)
-        number, wire = key >> 3, key & 7
-        if number == 0 or wire not in (_VARINT, _BYTES, *_FIXED_BYTES):
-            raise _NotOnnxError(_guess(file))
-        if wire == _VARINT:
-            stop = _read_varint(file, payload, end)[1]
-        elif wire == _BYTES:
-            length, payload = _read_varint(file, payload, end)
-            stop = payload + length
-        else:
-            stop = payload + _FIXED_BYTES[wire]
-        if stop > end:
-            known = begin > 0 or number in _MODEL_FIELDS
-            raise _NotOnnxError(f"a truncated one ({stop - end:,} bytes are missing)" if known else _guess(file))
-        yield _Field(number, wire, position, payload, stop)
-        position = stop
-
-
-def _read_varint(file: BinaryIO, position: int, end: int) -> tuple[int, int]:
-    """Return the variable-length integer at a position and the position after it."""
-    file.seek(position)
-    value = 0
-    for index, byte in enumerate(file.read(min(10, end - position))):
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, position + index + 1
-    raise _NotOnnxError(_guess(file))
+        yield from fields(lambda start, stop: _read(file, start, stop), begin, end)
+    except FieldError as error:
+        known = error.missing and (begin > 0 or error.number in _MODEL_FIELDS)
+        what = f"a truncated one ({error.missing:,} bytes are missing)" if known else _guess(file)
+        raise _NotOnnxError(what) from error
 
 
 def _read(file: BinaryIO, begin: int, end: int) -> bytes:
@@ -182,8 +138,8 @@ def _read(file: BinaryIO, begin: int, end: int) -> bytes:
     return file.read(end - begin)
 
 
-def _text(file: BinaryIO, field: _Field) -> str:
-    if field.wire != _BYTES:
+def _text(file: BinaryIO, field: Field) -> str:
+    if not field.has_length:
         raise _NotOnnxError(_guess(file))
     try:
         return _read(file, field.payload, field.end).decode()
@@ -193,7 +149,7 @@ def _text(file: BinaryIO, field: _Field) -> str:
 
 def _message(number: int, content: bytes | bytearray) -> bytes:
     """Return a field that holds a message."""
-    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:

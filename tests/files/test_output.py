@@ -184,7 +184,7 @@ def test_a_file_is_refused_as_a_folder(target: Path, below: str) -> None:
 
 
 def test_a_folder_that_refuses_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("frcnn.files.output.os.access", lambda *_: False)
+    monkeypatch.setattr("frcnn.files.os.access", lambda *_: False)
     with pytest.raises(OutputError, match=f"cannot write into the folder {tmp_path}: permission denied"):
         writable_folder(tmp_path)
 

@@ -1,18 +1,25 @@
-"""Files are read with limits and written whole or not at all.
+"""Files are read with limits, and written whole or not at all: write beside, then rename.
 
 In: paths and bytes.
-Out: files, archives and errors that name the fix. ``output`` is exported here.
+Out: files, and an ``OutputError`` where one cannot be written; ``archive`` reads and writes engine artifacts.
+
+A writer holds a lock on its temporary file, and the system takes the lock back when a process dies, however it dies.
+So the next writer of the same file knows what was left behind from what is being written, and removes it.
 """
 
-from frcnn.files.output import (
-    file_sha256,
-    replacing,
-    standard_output,
-    temporary_folder,
-    writable_file,
-    writable_folder,
-    write_text,
-)
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+
+from frcnn.errors import OutputError
 
 __all__ = [
     "file_sha256",
@@ -23,3 +30,159 @@ __all__ = [
     "writable_folder",
     "write_text",
 ]
+
+_fcntl: ModuleType | None = None if os.name == "nt" else importlib.import_module("fcntl")
+"""Locks; without them what a killed process leaves behind stays."""
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` to write to; rename it over ``path`` when the block succeeds.
+
+    When the block fails or is interrupted the temporary file is removed and ``path`` is as it was. A process that is
+    killed leaves ``.name.N.tmp.suffix``, which the next writer of ``path`` removes. Missing parent folders are made.
+    The temporary name keeps the suffix, for writers that choose a format by it; the writer must fill the file that is
+    there, not put another in its place.
+    """
+    target = writable_file(path)
+    with _reporting(f"write {target}"):
+        handle, temporary = _temporary_file(target)
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(target)
+        finally:
+            with suppress(OSError):
+                if handle is None or _is_at(handle, temporary):  # once renamed, the name may be another writer's
+                    temporary.unlink(missing_ok=True)
+            if handle is not None:
+                os.close(handle)
+
+
+@contextmanager
+def _reporting(
+    what: str, *, hint: str = "choose another output path with -o", passing: tuple[type[OSError], ...] = ()
+) -> Iterator[None]:
+    """Raise an OSError as an OutputError, except those to pass on."""
+    try:
+        yield
+    except passing:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot {what}: {error.strerror or error}", hint=hint) from error
+
+
+def _temporary_file(target: Path) -> tuple[int | None, Path]:
+    """Make an empty file beside the target under the first number that no living writer has; remove what was abandoned.
+
+    Returns:
+        What holds its lock (None where the system has no locks), and its path.
+    """
+    paths = (target.with_name(f".{target.stem}.{number}.tmp{target.suffix}") for number in count(1))
+    for path in paths:
+        while True:
+            try:
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                if _remove_abandoned(path):
+                    continue
+                break
+            if _is_locked(handle, path):
+                for further in paths:
+                    if not os.path.lexists(further):
+                        return handle, path
+                    _remove_abandoned(further)
+            os.close(handle)
+            if _fcntl is None:
+                return None, path
+    raise AssertionError("numbers do not end")
+
+
+def _is_locked(handle: int, path: Path) -> bool:
+    """Lock a new file; False where there are no locks, or another writer took it for abandoned before it was locked."""
+    if _fcntl is None:
+        return False
+    with suppress(OSError):  # a file system without locks: nothing on it looks abandoned
+        _fcntl.flock(handle, _fcntl.LOCK_EX)
+    return _is_at(handle, path)
+
+
+def _remove_abandoned(path: Path) -> bool:
+    """Remove a temporary file whose writer is gone; return whether its name may be free now."""
+    if _fcntl is None:
+        return False
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return True
+    except OSError:  # another user's, or no file at all
+        return False
+    try:
+        _fcntl.flock(handle, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+        if _is_at(handle, path):
+            path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Return whether an open file still has this path."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Give a folder that is gone after the block, for files that go from one library to another."""
+    with _reporting("make a temporary folder", hint="set TMPDIR to a folder that can be written"):
+        folder = tempfile.TemporaryDirectory(prefix="frcnn-", ignore_cleanup_errors=True)
+    with folder as name:
+        yield Path(name)
+
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Write to standard output in the block; what it takes late, only a flush tells."""
+    hint = "send it elsewhere, or name a file"
+    with _reporting("write standard output", hint=hint, passing=(BrokenPipeError,)):
+        yield
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a whole UTF-8 text file, or none."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def writable_file(path: str | os.PathLike[str]) -> Path:
+    """Make the folder of a file to be written if it is missing, and return the file's path."""
+    file = Path(path)
+    if file.is_dir():
+        raise OutputError(f"cannot write {file}: it is a folder", hint="name a file")
+    writable_folder(file.parent)
+    return file
+
+
+def writable_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder if it is missing and return its path."""
+    folder = Path(path)
+    with _reporting(f"make the folder {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write into the folder {folder}: permission denied", hint="choose another with -o")
+    return folder
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
