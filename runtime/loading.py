@@ -68,12 +68,7 @@ def open_engines(
 ) -> tuple[CudaDevice, dict[str, TensorRTEngine]]:
     """Check an artifact in every way, then deserialise its engines: they are code.
 
-    Args:
-        artifact: the file.
-        trusted_hashes: see ``Detector.load``.
-
-    Returns:
-        The GPU, and the engines on it by part; the caller closes them, the GPU last.
+    Return the GPU, and the engines on it by part; the caller closes them, the GPU last.
     """
     manifest = artifact.manifest
     artifact.check_trusted(trusted_hashes)

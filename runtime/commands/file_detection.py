@@ -33,18 +33,8 @@ _LOST_SHARE = 0.02
 class FileDetection:
     """One run of ``frcnn detect`` over files.
 
-    Args:
-        detector: the model.
-        report: collects the results.
-        copies: where the annotated copy of each file goes; files that are not in it get none.
-        score: lowest score to keep.
-        classes: class indices to keep, or None.
-        batch_size: images the network takes at a time.
-        max_pixels: videos with larger frames are skipped.
-        stop: asked after each image or frame; None never stops.
-
-    Attributes:
-        skipped: name -> why, of each input that could not be used, or not to its end.
+    Files in ``copies`` get an annotated copy there. ``skipped`` are the inputs that could not be used, or not to their
+    end.
     """
 
     def __init__(

@@ -9,13 +9,7 @@ __all__ = ["add_run_options"]
 
 
 def add_run_options(group: Group, *, device: str, threads: str) -> None:
-    """Add ``--device``, ``--provider`` and ``--threads``.
-
-    Args:
-        group: where they are listed.
-        device: help of ``--device``.
-        threads: help of ``--threads``.
-    """
+    """Add ``--device``, ``--provider`` and ``--threads``."""
     group.add_argument("--device", choices=("cpu", "cuda"), help=device)
     text = "execution provider of ONNX Runtime for model.onnx (default: cuda on a GPU, cpu otherwise)"
     group.add_argument("--provider", choices=PROVIDERS, help=text)

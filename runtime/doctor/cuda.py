@@ -27,12 +27,10 @@ _DRIVER_FIX: Final = "NVIDIA's driver, r580 or later for CUDA 13 (nvidia.com/dri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that frcnn can use.
+    """One thing that frcnn can use, and what for.
 
     Attributes:
-        name: what it is.
         status: ``ok``, ``missing``, or ``broken``: installed but not usable.
-        purpose: what frcnn needs it for.
         detail: its version, or what is wrong.
         fix: how to install it, or an alternative; empty if nothing is missing.
         essential: whether detection needs it.
@@ -100,14 +98,7 @@ def find_cuda_driver() -> tuple[Check, tuple[str, ...]]:
 
 
 def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequence[str]) -> Check:
-    """Add to the check of a TensorRT whether it can build artifacts here and run them.
-
-    Args:
-        package: TensorRT or TensorRT-RTX.
-        driver: whether CUDA sees a GPU.
-        compiler: NVRTC.
-        gpus: compute capabilities of the GPUs here.
-    """
+    """Add to the check of a TensorRT whether it can build artifacts here and run them on the GPUs here."""
     target: Target = "tensorrt-rtx" if package.name == "tensorrt_rtx" else "tensorrt"
     unserved = tuple(dict.fromkeys(gpu for gpu in gpus if not serves(target, gpu)))
     not_here = f"it does not serve compute capability {', '.join(unserved)}"

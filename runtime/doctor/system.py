@@ -25,16 +25,7 @@ _GPU_FIX: Final = "an NVIDIA GPU and its driver (nvidia.com/drivers); frcnn dete
 
 
 class _Package(NamedTuple):
-    """A Python package.
-
-    Attributes:
-        name: of the check.
-        purpose: what frcnn needs it for.
-        extra: of frcnn that installs it.
-        module: its module; ``name`` if empty.
-        distributions: that bring it; ``name`` alone if empty.
-        essential: whether detection needs it.
-    """
+    """A package: its module and the distributions that bring it are called as the check unless they are given."""
 
     name: str
     purpose: str

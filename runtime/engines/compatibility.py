@@ -43,12 +43,7 @@ _INVALID: Final[Mapping[str, str]] = {
 
 
 def check_gpu(artifact: EngineArtifact, compute_capability: str) -> None:
-    """Refuse an artifact whose engines are not for a GPU; TensorRT need not be installed.
-
-    Args:
-        artifact: the file.
-        compute_capability: of the GPU, like ``"8.9"``.
-    """
+    """Refuse an artifact whose engines are not for a GPU; TensorRT need not be installed."""
     target, built_for = artifact.manifest.target, artifact.manifest.compute_capabilities
     if not serves(target, compute_capability):
         raise ArtifactError(f"{artifact.path}: {refusal(compute_capability)}", hint=other_ways(compute_capability))
@@ -72,15 +67,7 @@ def check_runs_here(
     driver_cuda_version: str,
     free_bytes: int,
 ) -> None:
-    """Refuse an artifact that cannot run on this system; :func:`check_gpu` comes first.
-
-    Args:
-        artifact: the file.
-        target_version: of the installed library that the artifact is for.
-        compute_capability: of the GPU, like ``"8.9"``.
-        driver_cuda_version: the CUDA release that the driver serves, like ``"13.0"``.
-        free_bytes: free memory of the GPU.
-    """
+    """Refuse an artifact that cannot run on this system; :func:`check_gpu` comes first."""
     rebuild = artifact.manifest.build_command(artifact.path)
     _check_version(artifact, target_version, rebuild)
     _check_driver(artifact, driver_cuda_version, rebuild)
@@ -89,15 +76,7 @@ def check_runs_here(
 
 
 def check_validity(trt: Any, runtime: Any, data: bytes, *, device: Device, log: FailureLog) -> None:
-    """Ask TensorRT-RTX whether it can run an engine here, before it is loaded.
-
-    Args:
-        trt: the module ``tensorrt_rtx``.
-        runtime: its ``Runtime``.
-        data: the serialized engine.
-        device: current on this thread.
-        log: of the runtime.
-    """
+    """Ask TensorRT-RTX whether it can run an engine here, before it is loaded; the error has every reason it gives."""
     validity, diagnostics = runtime.get_engine_validity(data)
     if validity != trt.EngineValidity.INVALID:
         return

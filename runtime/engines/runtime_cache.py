@@ -35,15 +35,7 @@ def default_folder() -> Path | None:
 def cache_key(
     engine: bytes, *, gpu: str, compute_capability: str, driver_cuda_version: str, tensorrt_version: str
 ) -> str:
-    """Return the key of a cache, 64 hexadecimal digits.
-
-    Args:
-        engine: the serialized engine.
-        gpu: the product's name.
-        compute_capability: ``"N.N"``.
-        driver_cuda_version: the CUDA release that the driver serves; TensorRT checks the driver itself, more closely.
-        tensorrt_version: of the library that compiles.
-    """
+    """Return the key of a cache, 64 hexadecimal digits; TensorRT checks the driver itself, more closely."""
     digest = hashlib.sha256(engine).hexdigest()
     parts = (_SCHEMA, gpu, compute_capability, driver_cuda_version, tensorrt_version, digest)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -51,13 +43,7 @@ def cache_key(
 
 @dataclass(slots=True)
 class RuntimeCache:
-    """The cache file of one key.
-
-    Args:
-        folder: made on the first write.
-        key: of :func:`cache_key`.
-        max_bytes: of all files in the folder; the least recently used are removed first.
-    """
+    """The cache file of one key; the least recently used files beyond ``max_bytes`` in the folder are removed."""
 
     folder: Path
     key: str

@@ -136,17 +136,7 @@ def _profiler_class(trt: Any) -> Any:
 
 
 class TensorRTEngine:
-    """A deserialised engine; see :class:`~frcnn.runtime.gpu.device.Engine`.
-
-    Attributes:
-        device: the GPU.
-        log: TensorRT's errors.
-        trt: the library's module.
-        raw: the library's ``ICudaEngine``.
-        names: of its inputs and outputs.
-        outputs: names of its outputs.
-        has_new_kernels: whether new shapes ran since the cache was saved.
-    """
+    """A deserialised engine, ``raw``; see :class:`~frcnn.runtime.gpu.device.Engine`."""
 
     def __init__(
         self, trt: Any, runtime: Any, raw: Any, *, device: Device, log: FailureLog, cache: RuntimeCache | None
@@ -254,14 +244,10 @@ def load_engine(
     cache_folder: Path | None,
     tensors: Mapping[str, EngineTensor] | None = None,
 ) -> TensorRTEngine:
-    """Deserialise an engine on a GPU.
+    """Deserialise an engine, which is code, on a GPU, whose context becomes current on this thread.
 
-    Args:
-        data: the serialized engine; it is code, so its source must be trusted.
-        target: the library that it is for.
-        device: the GPU; its context becomes current on this thread.
-        cache_folder: of TensorRT-RTX's compiled kernels; None keeps none.
-        tensors: inputs and outputs in the manifest; None checks nothing.
+    ``cache_folder`` keeps TensorRT-RTX's compiled kernels. Inputs and outputs are checked against ``tensors`` of the
+    manifest.
     """
     trt = import_tensorrt(target)
     log = failure_log(target)

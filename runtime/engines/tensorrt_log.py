@@ -25,11 +25,7 @@ _CODE: Final = re.compile(r"\bError Code \d+: ")
 
 
 class FailureLog:
-    """The errors of one TensorRT.
-
-    Attributes:
-        logger: a ``trt.ILogger`` for TensorRT.
-    """
+    """The errors of one TensorRT, which gets ``logger``."""
 
     def __init__(self, trt: Any) -> None:
         self._own = threading.local()  # of threads that called ``clear``

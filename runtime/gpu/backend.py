@@ -35,14 +35,8 @@ arena and engine contexts again, and gains where batches are too small to fill t
 class EngineBackend:
     """A ``Backend`` on an engine artifact.
 
-    It owns the device and the engines from here on, also if the constructor fails.
-
-    Args:
-        manifest: of the artifact.
-        read_part: returns a part of it.
-        device: the GPU.
-        engines: its engines, by part.
-        workers: the maximum batches that run at once; see :data:`DEFAULT_WORKERS`.
+    It owns the device and the engines from here on, also if the constructor fails. ``workers`` is the maximum of
+    batches that run at once.
     """
 
     def __init__(
@@ -187,15 +181,8 @@ class EngineBackend:
 class RunningBatch:
     """A batch on a worker's stream, fetched once, by whoever needs it or the worker; a ``Pending``.
 
-    Args:
-        device: where it runs.
-        pool: takes the worker back.
-        worker: what it runs on.
-        pipeline: holds the outputs when the stream is done.
-        batch: the images; those in device memory are kept alive until they were read.
-
-    Attributes:
-        output: the outputs' own memory on the device, kept until they are there.
+    It keeps the images in device memory alive until they were read, and ``output``, the outputs' own memory on the
+    device, until they are there.
     """
 
     def __init__(

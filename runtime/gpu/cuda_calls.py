@@ -72,11 +72,7 @@ def cuda_hint(status: str) -> str:
 
 
 def call_cuda(name: str, *arguments: Any) -> Any:
-    """Call a function of the driver.
-
-    Returns:
-        Its result; several as a tuple; None if it has none.
-    """
+    """Call a function of the driver and return its result: several as a tuple, None if it has none."""
     try:
         status, results = ask_driver(name, *arguments)
     except KernelError as error:  # no driver, or one that is too old

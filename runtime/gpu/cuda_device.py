@@ -99,18 +99,7 @@ class _CudaEvent(_Resource):
 
 
 class CudaDevice:
-    """A GPU; see :class:`~frcnn.runtime.gpu.device.Device`.
-
-    Args:
-        index: its number, in the order of ``CUDA_VISIBLE_DEVICES``.
-
-    Attributes:
-        index: its number.
-        name: the product's name.
-        architecture: ``sm_NN``.
-        compute_capability: ``"N.N"``.
-        driver: launches kernels on it.
-    """
+    """A GPU by its number in the order of ``CUDA_VISIBLE_DEVICES``; see :class:`~frcnn.runtime.gpu.device.Device`."""
 
     def __init__(self, index: int = 0) -> None:
         call_cuda("cuInit", 0)
@@ -230,7 +219,7 @@ class CudaDevice:
         """Capture what ``work`` enqueues, without running it, and send the graph to the GPU.
 
         Meanwhile other threads may do what a capture forbids, like allocating. An exception of ``work`` ends the
-        capture and is raised.
+        capture.
         """
         mode = import_cuda_driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         call_cuda("cuStreamBeginCapture", stream, mode)

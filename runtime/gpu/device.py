@@ -34,11 +34,7 @@ class Memory(Protocol):
 
 
 class PinnedMemory(Memory, Protocol):
-    """Host memory that the GPU copies from and to without staging.
-
-    Attributes:
-        array: ``(size_bytes,)`` uint8, the same memory; not to be used after ``close``.
-    """
+    """Host memory that the GPU copies from and to; ``array`` is its bytes, not to be used after ``close``."""
 
     array: NDArray[np.uint8]
 
@@ -68,13 +64,7 @@ class Graph(Protocol):
 
 
 class Device(Protocol):
-    """One GPU.
-
-    Attributes:
-        name: the product's name.
-        architecture: ``sm_NN``.
-        compute_capability: ``"N.N"``.
-    """
+    """One GPU; ``architecture`` is ``sm_NN``, ``compute_capability`` ``"N.N"``."""
 
     name: str
     architecture: str
@@ -146,10 +136,8 @@ class EngineContext(Protocol):
     def enqueue(self, pointers: Mapping[str, int], workspace: int, stream: int) -> None:
         """Put the engine's work on a stream.
 
-        Args:
-            pointers: address of every input and output by name.
-            workspace: address of ``workspace_bytes`` bytes; engines that run before or after may share it.
-            stream: the stream.
+        ``pointers`` are the addresses of all inputs and outputs. ``workspace`` is that of ``workspace_bytes`` bytes,
+        which engines that run before or after may share.
         """
 
     def report_layers(self, report: LayerReport) -> None:

@@ -28,16 +28,10 @@ def aligned(size_bytes: int) -> int:
 
 
 def lay_out(blocks: Iterable[Block]) -> tuple[dict[str, int], int]:
-    """Place blocks so that those needed at the same step do not overlap.
+    """Place blocks so that those needed at the same step do not overlap; return their offsets and the total bytes.
 
     The largest is placed first, each at the lowest offset that is free while it is needed ("greedy by size",
     arXiv:2001.03288). A convolutional network comes within a few percent of its largest step.
-
-    Args:
-        blocks: with different names.
-
-    Returns:
-        Name -> offset, and the total bytes.
     """
     placed: list[tuple[int, int, Block]] = []
     for block in sorted(blocks, key=lambda block: (-block.size_bytes, block.first, block.name)):

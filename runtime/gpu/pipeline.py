@@ -31,25 +31,14 @@ Warn = Callable[[str], None]
 
 
 class Launched(NamedTuple):
-    """One step of a detection on its stream.
-
-    Attributes:
-        kind: what it is.
-        name: the input, the kernel, the engine's part, or the operator's node in ``model.onnx``.
-    """
+    """One step of a detection: its input, kernel, engine's part, or operator's node in ``model.onnx``."""
 
     kind: Literal["upload", "preprocess", "engine", "operator", "download"]
     name: str
 
 
 class PipelineKey(NamedTuple):
-    """The shape of a pipeline.
-
-    Attributes:
-        batch: images.
-        canvas: (height, width) in pixels.
-        from_pixels: whether the preprocessing kernel makes ``images`` from bytes; otherwise the CPU prepared them.
-    """
+    """The shape of a pipeline; ``from_pixels``: a kernel makes ``images``, otherwise the CPU prepared them."""
 
     batch: int
     canvas: Size
@@ -61,22 +50,13 @@ class Pipeline:
 
     The constructor binds the engines, which tells how much memory they need; :meth:`place_in` gives them that memory.
 
-    Args:
-        program: the steps of a detection.
-        device: the GPU.
-        key: the shape.
-        profile: the engines' profile that holds it.
-        stream: the worker's.
-
     Attributes:
-        key: the shape.
         arena_bytes: device memory it needs.
         sizes: ``(N, 2)`` int32 in pinned memory, to be filled before :meth:`launch`: images' resized (height, width).
         table: ``(N, 8)`` int64, likewise, if ``key.from_pixels``; see ``IMAGE_COLUMNS``.
         images: ``(N, 3, H, W)``, likewise, otherwise; bfloat16 as its bits.
         outputs: the outputs by name, in pinned memory, complete when the stream is done.
-        output_pointer: address of the outputs on the device.
-        output_bytes: their size.
+        output_pointer: address of the ``output_bytes`` bytes of outputs on the device.
         fields: the outputs' places there.
     """
 
@@ -99,11 +79,7 @@ class Pipeline:
             raise
 
     def place_in(self, arena: int) -> None:
-        """Fix all addresses.
-
-        Args:
-            arena: address of ``arena_bytes`` bytes of device memory.
-        """
+        """Fix all addresses, in ``arena_bytes`` bytes of device memory."""
         at = {name: arena + offset for name, offset in self._offsets.items()}
         for name, place in self.fields.items():
             at[name] = at["outputs"] + place.offset
@@ -124,9 +100,8 @@ class Pipeline:
     def launch(self, stream: int, warn: Warn) -> None:
         """Enqueue everything: plainly the first time, which warms the engines up, then as one graph.
 
-        Args:
-            stream: the worker's; earlier work on it must be done, except what this call needs.
-            warn: called with the reason if there is no graph.
+        Earlier work on the stream must be done, except what this call needs. ``warn`` takes the reason if there is no
+        graph.
         """
         if self._is_warm and self._may_capture:
             self._capture(stream, warn)
@@ -137,12 +112,7 @@ class Pipeline:
             self._is_warm = True  # only now: a failed launch has not warmed up the steps after it
 
     def launch_in_steps(self, stream: int, after: Callable[[Launched], None]) -> None:
-        """Enqueue everything plainly, whether there is a graph or not, with a call after each step.
-
-        Args:
-            stream: see :meth:`launch`.
-            after: called with each step when it was enqueued; may enqueue more.
-        """
+        """Enqueue everything plainly, whether there is a graph or not; ``after`` takes each step that was enqueued."""
         for launched, launch in self._launches:
             launch(stream)
             after(launched)

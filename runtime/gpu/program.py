@@ -41,13 +41,7 @@ _ELEMENTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoadedOperator:
-    """An operator's step with its loaded kernels.
-
-    Attributes:
-        step: from the manifest.
-        wiring: of the kernels.
-        kernels: in order of execution.
-    """
+    """An operator's step with its loaded kernels, in order of execution."""
 
     step: OperatorStep
     wiring: OperatorWiring
@@ -56,14 +50,7 @@ class LoadedOperator:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Program:
-    """The steps of a detection, ready to be bound to shapes.
-
-    Attributes:
-        manifest: of the artifact.
-        engines: by part.
-        preprocess: the kernel that makes ``images`` from pixels.
-        steps: in order.
-    """
+    """The steps of a detection, ready to be bound to shapes; ``preprocess`` makes ``images`` from pixels."""
 
     manifest: EngineManifest
     engines: Mapping[str, Engine]
@@ -74,14 +61,7 @@ class Program:
 def load_program(
     manifest: EngineManifest, read_part: Callable[[str], bytes], engines: Mapping[str, Engine], device: Device
 ) -> Program:
-    """Load an artifact's kernels; the device must be active on this thread.
-
-    Args:
-        manifest: of the artifact.
-        read_part: returns a part of it.
-        engines: its engines by part.
-        device: where the kernels are loaded.
-    """
+    """Load an artifact's kernels; the device must be active on this thread."""
     _check_tensors(manifest)
 
     def load(kernel: Kernel) -> LoadedKernel:

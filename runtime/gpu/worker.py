@@ -33,17 +33,7 @@ _STAGING_STEP_BYTES: Final = 1 << 20
 
 
 class Worker:
-    """Runs batches on a stream of its own.
-
-    Args:
-        program: the steps of a detection.
-        device: the GPU.
-        warn: called with what users should know.
-
-    Attributes:
-        stream: its stream.
-        pipelines: bound shapes, the one used last at the end.
-    """
+    """Runs batches on a stream of its own; of the ``pipelines``, bound to shapes, the one used last is at the end."""
 
     def __init__(self, program: Program, device: Device, warn: Warn) -> None:
         self._program = program
@@ -56,11 +46,7 @@ class Worker:
         self.stream = device.create_stream()
 
     def enqueue(self, key: PipelineKey, profile: int, batch: Sequence[Placed], waits: Iterable[int]) -> Pipeline:
-        """Enqueue a batch: :meth:`upload` and the pipeline's launch.
-
-        Returns:
-            The pipeline, which holds the outputs when the stream is done, until the next batch.
-        """
+        """Enqueue a batch: :meth:`upload`, then launch the pipeline, which holds the outputs until the next batch."""
         pipeline = self.upload(key, profile, batch, waits)
         pipeline.launch(self.stream, self._warn)
         return pipeline

@@ -32,12 +32,7 @@ class Fetchable(Protocol):
 
 
 class WorkerPool:
-    """Workers, made when they are needed.
-
-    Args:
-        make: makes a worker.
-        maximum: how many there may be.
-    """
+    """Workers, made when they are needed, up to a maximum."""
 
     def __init__(self, make: Callable[[], Worker], maximum: int) -> None:
         self._make = make
@@ -50,11 +45,7 @@ class WorkerPool:
         self._closing = False
 
     def acquire(self, key: PipelineKey) -> Worker:
-        """Take a worker: a free one, a new one, or the first that can be freed.
-
-        Args:
-            key: a shape; a worker that has bound it is preferred.
-        """
+        """Take a worker: a free one, if possible with the shape bound, a new one, or the first that can be freed."""
         worker: Worker | None = None
         new = False
         try:

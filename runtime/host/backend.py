@@ -21,12 +21,7 @@ _ENGINES_ONLY: Final = "build an engine: frcnn build model.onnx -o model.frcnn"
 
 
 class HostBackend:
-    """A ``Backend`` on a network that takes arrays in host memory, such as ONNX Runtime's.
-
-    Args:
-        network: executes the model.
-        manifest: of the model.
-    """
+    """A ``Backend`` on a network that takes arrays in host memory, such as ONNX Runtime's."""
 
     batches_in_flight = 1
 

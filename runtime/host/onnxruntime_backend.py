@@ -44,16 +44,11 @@ _UPGRADE: Final = "upgrade onnxruntime-gpu, which learnt bf16 bit by bit, or bui
 
 
 class OnnxRuntimeBackend:
-    """A ``Network`` on ONNX Runtime.
+    """A ``Network`` on ONNX Runtime, on ``threads`` threads: by default all processors this process may use.
 
-    Args:
-        path: the model.
-        device: ``"cpu"``, or ``"cuda"`` where onnxruntime-gpu and its CUDA libraries are installed.
-        provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``; None: the device's own. TensorRT needs its libraries, builds
-            engines on the first image of a size and keeps them in the user's cache (see ``$FRCNN_CACHE_DIR``). CUDA
-            computes the float32 layers in float32; TensorRT uses TF32 for them unless the environment has
-            ``NVIDIA_TF32_OVERRIDE=0``.
-        threads: threads of one operator; default: all processors this process may use.
+    Without a provider it is the device's own. TensorRT needs its libraries, builds engines on the first image of a size
+    and keeps them in the user's cache (see ``$FRCNN_CACHE_DIR``). CUDA computes the float32 layers in float32; TensorRT
+    uses TF32 for them unless the environment has ``NVIDIA_TF32_OVERRIDE=0``.
     """
 
     def __init__(

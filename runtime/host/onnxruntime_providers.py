@@ -44,12 +44,7 @@ _TENSORRT_OPTIONS: Final[Options] = {"trt_fp16_enable": "0", "trt_int8_enable": 
 
 
 def chosen_provider(device: Device, provider: Provider | None) -> Provider:
-    """Return the provider to run with.
-
-    Args:
-        device: where to run.
-        provider: the caller's choice; None: ``"cuda"`` on a GPU, ``"cpu"`` otherwise.
-    """
+    """Return the provider to run with on a device: the caller's choice, or the device's own."""
     if device not in _DEFAULTS:
         raise UsageError(f"device: expected one of {', '.join(_DEFAULTS)}, got {device!r}")
     if provider is None:
@@ -73,12 +68,7 @@ def execution_providers(provider: Provider, model: Path, *, cache: Path | None) 
     """Return the ``providers`` of ``onnxruntime.InferenceSession``.
 
     TensorRT builds engines whenever a canvas or a batch is larger or smaller than any before, which takes long, and
-    keeps them in the cache.
-
-    Args:
-        provider: the first provider.
-        model: the model file.
-        cache: folder for TensorRT's engines; None keeps none.
+    keeps them in the cache where there is one.
     """
     options: dict[str, Options] = {
         "CPUExecutionProvider": {},

@@ -99,12 +99,9 @@ class DeviceImage:
 
     Attributes:
         pointer: address of the red byte of the first pixel.
-        size: (height, width) in pixels.
         strides: bytes from a row, a column and a channel to the next; of any sign.
         stream: the stream that must be waited for before the image is read; 0 is the legacy default stream.
         array: the caller's array, kept alive.
-        name: the image's name in messages.
-        source: None; results carry it.
     """
 
     pointer: int
@@ -117,15 +114,11 @@ class DeviceImage:
 
 
 def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> RGBImage:
-    """Decode an image of any accepted kind; alpha is dropped.
+    """Decode an image of any accepted kind, see ``Detector``; alpha is dropped.
 
-    A file is turned upright by its EXIF orientation. A PIL image is taken as it stands, so that boxes are in its own
-    pixels (``PIL.ImageOps.exif_transpose`` turns it upright). PyTorch tensors are recognised by their methods.
-
-    Args:
-        image: see ``Detector``.
-        name: the image's name in messages; a file is called by its path instead.
-        max_pixels: limit for files and PIL images, checked before decoding.
+    A file is turned upright by its EXIF orientation and named by its path. A PIL image is taken as it stands, so that
+    boxes are in its own pixels (``PIL.ImageOps.exif_transpose`` turns it upright). PyTorch tensors are recognised by
+    their methods.
     """
     if isinstance(image, RGBImage):
         return _checked(image, name)
@@ -143,10 +136,8 @@ def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) 
 def as_device_image(array: Any, *, name: str) -> DeviceImage:
     """Take an array in device memory as an image, without a copy.
 
-    Args:
-        array: ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8, with any strides. A torch tensor whose first side is 3 is
-            ``(3, H, W)``, as everywhere in torchvision.
-        name: the image's name in messages.
+    It is ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8, with any strides. A torch tensor whose first side is 3 is ``(3,
+    H, W)``, as everywhere in torchvision.
     """
     try:
         view = view_of(array, name)

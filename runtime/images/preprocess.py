@@ -28,13 +28,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Placed:
-    """An image, the size it is resized to, and the canvas it is padded to.
-
-    Attributes:
-        image: the original.
-        resized: (height, width) in pixels after resizing.
-        canvas: (height, width) in pixels after padding.
-    """
+    """An image, the (height, width) in pixels that it is resized to, and the canvas that it is padded to."""
 
     image: RGBImage | DeviceImage
     resized: Size
@@ -45,8 +39,7 @@ class Placed:
 class Prepared(Placed):
     """An image as the network sees it.
 
-    Attributes:
-        pixels: ``(3, canvas height, canvas width)`` float32, normalised, zero right of and below the resized image.
+    ``pixels`` are ``(3, canvas height, canvas width)`` float32, normalised, zero right of and below the resized image.
     """
 
     pixels: NDArray[np.float32]
@@ -111,13 +104,8 @@ def factors_to_image(placed: Placed) -> NDArray[np.float32]:
 
 
 def boxes_in_image(boxes: NDArray[np.float32], placed: Placed) -> NDArray[np.float32]:
-    """Scale boxes back as torchvision's ``resize_boxes`` does: by one float32 ratio per axis.
+    """Scale ``(M, 4)`` float32 ``(x1, y1, x2, y2)`` from canvas pixels to pixels of the original image.
 
-    Args:
-        boxes: ``(M, 4)`` float32 ``(x1, y1, x2, y2)`` in canvas pixels.
-        placed: the image.
-
-    Returns:
-        ``(M, 4)`` float32 ``(x1, y1, x2, y2)`` in pixels of the original image.
+    As torchvision's ``resize_boxes`` does: by one float32 ratio per axis.
     """
     return boxes * factors_to_image(placed)

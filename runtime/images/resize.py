@@ -30,13 +30,7 @@ _BLOCK_ELEMENTS = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """The samples of one axis.
-
-    Attributes:
-        before: ``(out,)`` int64, the source index at or before each sample.
-        after: ``(out,)`` int64, the source index after it (the same one at the end).
-        weight: ``(out,)`` float32 in [0, 1] of ``after``.
-    """
+    """The samples of one axis: source indices ``before`` and ``after`` each, and the weight in [0, 1] of ``after``."""
 
     before: NDArray[np.int64]
     after: NDArray[np.int64]
@@ -79,12 +73,7 @@ def resize_affine(source: Pixels, out: Float32Array, *, scale: Float32Array, bia
 class _Columns:
     """One gather that interpolates an interleaved row ``x0c0 x0c1 x0c2 x1c0 …`` and separates its channels.
 
-    Attributes:
-        before: ``(C * W,)`` int64, elements of an interleaved row.
-        after: ``(C * W,)`` int64, likewise.
-        weight: ``(C * W,)`` float32 weight of ``after``.
-        scale: ``(C * W,)`` float32 factor.
-        bias: ``(C * W,)`` float32 summand.
+    All arrays are ``(C * W,)``; ``before`` and ``after`` are elements of a row.
     """
 
     before: NDArray[np.int64]

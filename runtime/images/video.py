@@ -32,13 +32,7 @@ _IMAGES: Final = "CV_IMAGES"  # reads many files for a name with %d in it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Video:
-    """An opened video.
-
-    Attributes:
-        path: the file.
-        fps: frames per second; 25 if the file has none.
-        frame_count: the frame count in its header, or None if it has none.
-    """
+    """An opened video; 25 ``fps`` if the file has none, ``frame_count`` None if its header has none."""
 
     path: Path
     fps: float
@@ -91,12 +85,7 @@ def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
 
 
 class VideoWriter:
-    """Writes frames to an .mp4 file of the first frame's size.
-
-    Args:
-        path: the file.
-        fps: frames per second.
-    """
+    """Writes frames to an .mp4 file of the first frame's size."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
@@ -105,11 +94,7 @@ class VideoWriter:
         self._count = 0
 
     def write(self, frame: NDArray[np.uint8]) -> None:
-        """Append a frame.
-
-        Args:
-            frame: ``(H, W, 3)`` uint8 RGB; an odd last row or column is dropped, because the codec takes even sizes.
-        """
+        """Append a ``(H, W, 3)`` uint8 RGB frame; the codec takes even sizes: an odd last row or column is dropped."""
         cv2 = import_opencv()
         height, width = (side - side % 2 for side in frame.shape[:2])
         if self._writer is None:

@@ -21,13 +21,7 @@ __all__ = ["Artifact", "Network", "OnnxArtifact", "Value", "open_artifact", "rea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxArtifact:
-    """A ``model.onnx`` made by ``frcnn export``.
-
-    Attributes:
-        path: the file.
-        manifest: the description of the model.
-        outline: the file without its weights.
-    """
+    """A ``model.onnx`` made by ``frcnn export``."""
 
     path: Path
     manifest: Manifest
@@ -40,13 +34,7 @@ Artifact = OnnxArtifact | EngineArtifact
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """An input or output of a graph.
-
-    Attributes:
-        name: its name.
-        dtype: its type, as ONNX names it (``FLOAT``).
-        shape: each dimension, a number or a name.
-    """
+    """An input or output of a graph; each dimension is a number or a name."""
 
     name: str
     dtype: str
@@ -63,8 +51,6 @@ class Network:
 
     Attributes:
         opsets: operator domain -> version.
-        inputs: of the graph.
-        outputs: of the graph.
         operators: operator -> its count in the graph and its sub-graphs, most frequent first.
         functions: operator with a function body in the file -> the operators in the body, counted.
     """

@@ -23,13 +23,7 @@ __all__ = ["EngineArtifact", "open_engine_artifact"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact:
-    """An artifact made by ``frcnn build``.
-
-    Attributes:
-        path: the file.
-        manifest: its description.
-        archive: the parts.
-    """
+    """An artifact made by ``frcnn build``."""
 
     path: Path
     manifest: EngineManifest
@@ -58,13 +52,10 @@ class EngineArtifact:
         return self.archive.sha256()
 
     def check_trusted(self, trusted_hashes: Collection[str] | None) -> None:
-        """Refuse the file unless the caller trusts its SHA-256.
+        """Refuse the file unless its SHA-256, 64 hexadecimal digits, is among those the caller trusts; None trusts all.
 
         The hash covers the whole file, so the manifest, and through it every engine and kernel, whose own hashes are
         checked when they are read.
-
-        Args:
-            trusted_hashes: SHA-256 of files, 64 hexadecimal digits each; None trusts every file.
         """
         if trusted_hashes is None:
             return

@@ -27,12 +27,9 @@ def partial_path(path: str | os.PathLike[str]) -> Path:
 
 
 class ResultLines:
-    """A new file of JSON Lines.
+    """A new file of JSON Lines, or ``"-"`` for standard output.
 
     An old one is removed, not emptied: another process that still writes to it keeps its own.
-
-    Args:
-        path: the file, or ``"-"`` for standard output.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -16,12 +16,7 @@ __all__ = ["DetectionFilter", "PendingDetections"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionFilter:
-    """Which detections a call keeps.
-
-    Attributes:
-        score: minimum score; 0 keeps all.
-        labels: class indices, or None for all.
-    """
+    """Which detections a call keeps: those of a minimum score, and of some classes or all."""
 
     score: float
     labels: frozenset[int] | None
@@ -33,14 +28,7 @@ class DetectionFilter:
 
 
 class PendingDetections:
-    """Detections of a batch that the network works on; a ``Pending``.
-
-    Args:
-        output: the network's output.
-        batch: the images.
-        keep: which detections to keep.
-        label_names: of the model.
-    """
+    """Detections of a batch that the network works on; a ``Pending``."""
 
     def __init__(
         self,

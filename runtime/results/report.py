@@ -29,10 +29,8 @@ class _File:
 class Report:
     """Collects the detections of images and video frames.
 
-    Args:
-        label_names: the model's class names, index 0 the background, or None.
-        lines: files that get each image or frame as soon as it is added: its entry of ``images`` with its entries of
-            ``results`` under ``results``.
+    Each is also written to the files ``lines`` as soon as it is added: its entry of ``images`` with its entries of
+    ``results`` under ``results``.
 
     Attributes:
         images: COCO ``images``: a dictionary per image or frame, with ``id``, ``file_name``, ``height``, ``width`` and,

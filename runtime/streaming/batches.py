@@ -31,16 +31,11 @@ def results_in_order(
 ) -> Generator[tuple[Placed, Result]]:
     """Run images in batches of one canvas each, and yield every image with its result, in the order they came.
 
-    A batch is submitted when it is full, when the images end, or when too many images wait. If the iterable or a
-    batch fails, no further image is taken, and the results of the images before the failure come first. While the
-    next image is not ready, batches in flight are fetched instead.
+    A batch is submitted when it is full, when the images end, or when too many images wait. If the iterable or a batch
+    fails, no further image is taken, and the results of the images before the failure come first. While the next image
+    is not ready, batches in flight are fetched instead.
 
-    Args:
-        placed: the images.
-        submit: begins a batch of images of one canvas, prepared alike.
-        batch_size: the maximum images in a batch.
-        max_at_once: (canvas, batch size) -> how many of them the canvas allows; None: all.
-        in_flight: the maximum batches in flight.
+    ``max_at_once`` returns how many images a canvas allows of a batch size; ``in_flight`` is the maximum of batches.
     """
     waiting: _Waiting[Result] = _Waiting(submit, in_flight)
     failure: Exception | None = None
@@ -97,8 +92,7 @@ class _Slot(Generic[Result]):
 class _Waiting(Generic[Result]):
     """Images in order of arrival, those not submitted yet by group, and batches in flight.
 
-    Attributes:
-        has_failed: whether a batch failed; :meth:`ready` raises its error in its first image's turn.
+    If ``has_failed``, :meth:`ready` raises the error of the batch in its first image's turn.
     """
 
     def __init__(self, submit: Callable[[list[Placed]], Pending[list[Result]]], in_flight: int) -> None:

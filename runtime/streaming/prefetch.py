@@ -34,15 +34,11 @@ class NotReady:
 
 
 class Ahead(Generic[T]):
-    """Items that a thread makes before they are needed.
+    """Items that a thread makes before they are needed, at most ``depth`` of them.
 
     The thread starts with the first item. It ends with the iterable, when the consumer closes the generator or fails,
     by :meth:`end`, and at the interpreter's exit: a thread that is in a decoder then would abort the process. Ctrl-C
     does not wait for it. The thread closes an iterable that is a generator.
-
-    Args:
-        items: the iterable; only the thread uses it.
-        depth: bound of the queue.
     """
 
     def __init__(self, items: Iterable[T], *, depth: int) -> None:

@@ -38,12 +38,7 @@ def place_each(
 ) -> Iterator[Placed]:
     """Place images on canvases one after the other; an exception names its image.
 
-    Args:
-        backend: prepares them.
-        images: the images.
-        max_pixels: limit for files and PIL images.
-        ahead: see ``Backend.place``.
-        on_error: takes the unusable images, which are skipped; None: their errors are raised.
+    ``on_error`` takes the unusable images, which are skipped; without it their errors are raised.
     """
     for index, image in enumerate(noting_position(images)):
         try:
@@ -81,11 +76,7 @@ def detect_in_batches(
 
 
 class Streams:
-    """The open streams of a detector, each of which reads ahead in a thread.
-
-    Args:
-        backend: detects.
-    """
+    """The open streams of a detector, each of which reads ahead in a thread."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
