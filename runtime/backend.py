@@ -49,7 +49,6 @@ class Pending(Protocol[ResultOut]):
         Raises:
             ArtifactError: the network failed.
         """
-        ...
 
     def close(self) -> None:
         """Let the work end and release what it holds; failed work raises nothing here."""
@@ -82,7 +81,6 @@ class Network(Protocol):
         Raises:
             ArtifactError: the network failed.
         """
-        ...
 
     def close(self) -> None:
         """Release the network; it is not called again."""
@@ -112,7 +110,6 @@ class Backend(Protocol):
             ImageError: the image cannot be used.
             UsageError: the backend is closed.
         """
-        ...
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Pending[NetworkOutput]:
         """Begin to detect in images of one canvas, no more than it takes at once, prepared alike.
@@ -126,7 +123,6 @@ class Backend(Protocol):
             ImageError: an image in device memory cannot be reached.
             UsageError: the backend is closed, or has no streams.
         """
-        ...
 
     def submit_to_device(self, batch: Sequence[Placed], *, stream: int | None = None) -> list[DeviceDetections]:
         """Detect as :meth:`submit` does and leave the detections in device memory, without waiting.
@@ -136,7 +132,6 @@ class Backend(Protocol):
             ImageError: likewise.
             UsageError: likewise; or the network does not run on a GPU of its own.
         """
-        ...
 
     def close(self) -> None:
         """Wait for work in progress and release everything; a second call does nothing."""

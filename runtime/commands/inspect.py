@@ -73,8 +73,8 @@ def _as_json(artifact: OnnxArtifact, network: Network) -> dict[str, Any]:
         "producer": outline.producer,
         "manifest": artifact.manifest,
         "opsets": network.opsets,
-        "inputs": [value.as_dict() for value in network.inputs],
-        "outputs": [value.as_dict() for value in network.outputs],
+        "inputs": network.inputs,
+        "outputs": network.outputs,
         "operators": network.operators,
         "functions": network.functions,
     }

@@ -12,7 +12,6 @@ __all__ = [
     "memory_plan",
     "pipeline",
     "program",
-    "staging",
     "worker",
     "worker_pool",
 ]

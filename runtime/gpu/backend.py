@@ -9,23 +9,22 @@ from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from frcnn.errors import ArtifactError, FrcnnError, UsageError
+from frcnn.errors import FrcnnError, UsageError
 from frcnn.log import warn_once
-from frcnn.runtime.backend import NetworkOutput, closed_error
+from frcnn.runtime.backend import closed_error
 from frcnn.runtime.device_detections import DeviceDetections, DeviceKeeper, DeviceOutput
 from frcnn.runtime.gpu.device import Device, Engine
 from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey
 from frcnn.runtime.gpu.program import load_program
 from frcnn.runtime.gpu.worker import Worker
-from frcnn.runtime.gpu.worker_pool import WorkerPool
+from frcnn.runtime.gpu.worker_pool import RunningBatch, WorkerPool, forked_error
 from frcnn.runtime.images.canvases import Canvases, EngineCanvases
 from frcnn.runtime.images.image import DeviceImage, RGBImage, as_device_image, as_image, is_device_array, is_tensor
 from frcnn.runtime.images.preprocess import Placed, Prepared, factors_to_image, place, with_pixels
 from frcnn.spec.engine import EngineManifest
 
-__all__ = ["DEFAULT_WORKERS", "EngineBackend", "RunningBatch"]
+__all__ = ["DEFAULT_WORKERS", "EngineBackend"]
 
 DEFAULT_WORKERS: Final = 2
 """Batches that may be on the GPU at once. Two overlap one's copies with the other's work; each further one costs an
@@ -175,78 +174,7 @@ class EngineBackend:
         if self._closed:
             raise closed_error()
         if os.getpid() != self._process:
-            raise _forked_error()
-
-
-class RunningBatch:
-    """A batch on a worker's stream, fetched once, by whoever needs it or the worker; a ``Pending``.
-
-    It keeps the images in device memory alive until they were read, and ``output``, the outputs' own memory on the
-    device, until they are there.
-    """
-
-    def __init__(
-        self, device: Device, pool: WorkerPool, worker: Worker, pipeline: Pipeline, batch: Sequence[Placed]
-    ) -> None:
-        self._process = os.getpid()
-        self._device = device
-        self._pool = pool
-        self._bound: tuple[Worker, Pipeline] | None = (worker, pipeline)
-        self._batch: Sequence[Placed] = batch
-        self._count = len(batch)
-        self._lock = threading.Lock()
-        self._outputs: Mapping[str, NDArray[Any]] | None = None
-        self._error: FrcnnError | None = None
-        self.output: DeviceOutput | None = None
-
-    def result(self) -> NetworkOutput:
-        """Wait for the outputs and return the rows of the batch's images."""
-        return NetworkOutput(**{name: array[: self._count] for name, array in self.arrays().items()})
-
-    def arrays(self) -> Mapping[str, NDArray[Any]]:
-        """Wait for the outputs and return them by name, with the padding of the batch."""
-        self.fetch()
-        if self._error is not None:
-            raise self._error
-        assert self._outputs is not None
-        return self._outputs
-
-    def close(self) -> None:
-        """Let the work end and free the worker."""
-        self.fetch()
-
-    def fetch(self) -> None:
-        """Wait for the stream, keep the outputs and free the worker, unless that was done; keep a failure, too."""
-        if os.getpid() != self._process:
-            raise _forked_error()
-        with self._lock:
-            if self._bound is None:
-                return
-            worker, pipeline = self._bound
-            try:
-                if self._outputs is None:  # or Ctrl-C came after they were there
-                    self._device.activate()
-                    self._device.synchronize(worker.stream)
-                    self._outputs = {name: array.copy() for name, array in pipeline.outputs.items()}
-            except FrcnnError as error:
-                self._error = error
-            finally:
-                self._batch, self.output = (), None
-                if self._outputs is not None:
-                    self._pool.give_back(worker, self)
-                    self._bound = None
-                else:
-                    self._bound = None
-                    self._error = self._error or ArtifactError("the detections were not fetched: interrupted")
-                    with suppress(FrcnnError):
-                        self._pool.discard(worker, self)
-
-
-def _forked_error() -> UsageError:
-    return UsageError(
-        "the detector was loaded before this process was forked off, and CUDA does not survive that",
-        hint="load it in each process, or start them by multiprocessing.get_context('spawn')",
-    )
+            raise forked_error()
 
 
 def _streams_of(batch: Sequence[Placed], stream: int | None) -> Iterable[int]:

@@ -47,7 +47,6 @@ class Event(Protocol):
 
     def ms_since(self, earlier: Self) -> float:
         """Return the milliseconds of the device since another event; both streams must be done."""
-        ...
 
     def close(self) -> None:
         """Release it; its work must be done."""
@@ -73,26 +72,21 @@ class Device(Protocol):
     @property
     def driver(self) -> Driver:
         """Launches kernels on it."""
-        ...
 
     def activate(self) -> None:
         """Make its context current on the calling thread; every thread does this before any other call."""
 
     def free_bytes(self) -> int:
         """Return the bytes of free device memory."""
-        ...
 
     def allocate(self, size_bytes: int) -> Memory:
         """Allocate device memory."""
-        ...
 
     def allocate_pinned(self, size_bytes: int) -> PinnedMemory:
         """Allocate pinned host memory."""
-        ...
 
     def create_stream(self) -> int:
         """Return a new stream, which does not synchronise with the legacy default stream."""
-        ...
 
     def destroy_stream(self, stream: int) -> None:
         """Destroy a stream of :meth:`create_stream`; its work must be done."""
@@ -102,7 +96,6 @@ class Device(Protocol):
 
     def create_event(self) -> Event:
         """Return an event that measures time."""
-        ...
 
     def wait_for(self, stream: int, other: int) -> None:
         """Let later work on ``stream`` wait for the work that is on ``other`` now; 0 is the legacy default stream."""
@@ -112,7 +105,6 @@ class Device(Protocol):
 
     def capture(self, stream: int, work: Callable[[], None]) -> Graph:
         """Capture what ``work`` enqueues, without running it; an exception of ``work`` ends the capture."""
-        ...
 
     def close(self) -> None:
         """Release the device; memory, graphs and streams were closed before."""
@@ -126,12 +118,10 @@ class EngineContext(Protocol):
 
         Work on other streams than ``stream`` must wait for it before it enqueues.
         """
-        ...
 
     @property
     def workspace_bytes(self) -> int:
         """Device memory that the engine needs while it runs with the bound shapes."""
-        ...
 
     def enqueue(self, pointers: Mapping[str, int], workspace: int, stream: int) -> None:
         """Put the engine's work on a stream.
@@ -145,7 +135,6 @@ class EngineContext(Protocol):
 
     def is_capturable(self, stream: int) -> bool:
         """Return whether :meth:`enqueue` may be captured in a graph."""
-        ...
 
     def close(self) -> None:
         """Release it; its work must be done."""
@@ -156,7 +145,6 @@ class Engine(Protocol):
 
     def create_context(self) -> EngineContext:
         """Return a context, without device memory of its own."""
-        ...
 
     def close(self) -> None:
         """Release it, after its contexts."""

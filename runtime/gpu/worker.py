@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import ImageError
-from frcnn.runtime.bfloat16 import bfloat16_bits
 from frcnn.runtime.gpu.device import Device, Memory, PinnedMemory
 from frcnn.runtime.gpu.memory_plan import aligned
 from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey, Warn
 from frcnn.runtime.gpu.program import Program
-from frcnn.runtime.gpu.staging import staged
 from frcnn.runtime.images.image import DeviceImage
-from frcnn.runtime.images.preprocess import Placed, Prepared
+from frcnn.runtime.images.preprocess import Placed, Prepared, bfloat16_bits
 
-__all__ = ["MAX_PIPELINES", "Worker"]
+__all__ = ["MAX_PIPELINES", "Staged", "Worker", "staged"]
 
 MAX_PIPELINES: Final = 8
 """Shapes that stay bound in a worker: each has its engines' contexts and a captured graph."""
@@ -162,3 +161,42 @@ def _fill_images(images: NDArray[np.generic], batch: Sequence[Placed]) -> None:
         item = batch[row if row < len(batch) else 0]
         assert isinstance(item, Prepared)
         images[row] = bfloat16_bits(item.pixels) if images.dtype == np.uint16 else item.pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An image's bytes in memory order, and where its pixels are among them.
+
+    Attributes:
+        pixels: the image's array with its axes in memory order, all forwards, grey ones with one channel.
+        offset: byte of the red channel of the first pixel, in a copy without gaps.
+        strides: bytes from a row, a column and a channel to the next, in that copy.
+    """
+
+    pixels: NDArray[np.uint8]
+    offset: int
+    strides: tuple[int, int, int]
+
+
+def staged(pixels: NDArray[np.uint8]) -> Staged:
+    """Find the order in which a ``(H, W, 3)`` uint8 image with any strides can be copied fastest.
+
+    The preprocessing kernel reads pixels by strides of any sign, so BGR, planar and grey images, crops and mirrored
+    ones need no conversion.
+    """
+    if pixels.flags.c_contiguous:
+        return Staged(pixels, 0, (3 * pixels.shape[1], 3, 1))
+    if pixels.strides[2] == 0:  # grey, three times the same byte
+        pixels = pixels[:, :, :1]
+    order = sorted(range(3), key=lambda axis: -abs(pixels.strides[axis]))
+    forwards = pixels[tuple(slice(None, None, -1) if step < 0 else slice(None) for step in pixels.strides)]
+    strides, offset, step = [0, 0, 0], 0, 1
+    for axis in reversed(order):
+        length = pixels.shape[axis]
+        backwards = pixels.strides[axis] < 0
+        strides[axis] = -step if backwards else step
+        offset += step * (length - 1) if backwards else 0
+        step *= length
+    if pixels.shape[2] == 1:
+        strides[2] = 0
+    return Staged(forwards.transpose(order), offset, (strides[0], strides[1], strides[2]))

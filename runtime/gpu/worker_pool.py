@@ -10,25 +10,26 @@ lock is entered directly: a condition's own ``with`` is written in Python.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
 
-from frcnn.runtime.backend import closed_error
-from frcnn.runtime.gpu.pipeline import PipelineKey
+from numpy.typing import NDArray
+
+from frcnn.errors import ArtifactError, FrcnnError, UsageError
+from frcnn.runtime.backend import NetworkOutput, closed_error
+from frcnn.runtime.device_detections import DeviceOutput
+from frcnn.runtime.gpu.device import Device
+from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey
 from frcnn.runtime.gpu.worker import Worker
+from frcnn.runtime.images.preprocess import Placed
 
-__all__ = ["Fetchable", "WorkerPool"]
+__all__ = ["RunningBatch", "WorkerPool", "forked_error"]
 
 _RECHECK_SECONDS: Final = 1.0
 """For the case that Ctrl-C interrupted a thread before it could notify the others."""
-
-
-class Fetchable(Protocol):
-    """A batch in flight."""
-
-    def fetch(self) -> None:
-        """Wait for its outputs, keep them, and give its worker back; once, whoever calls."""
 
 
 class WorkerPool:
@@ -41,7 +42,7 @@ class WorkerPool:
         self._changed = threading.Condition(self._lock)
         self._free: list[Worker] = []
         self._made = 0
-        self._in_flight: dict[Fetchable, None] = {}
+        self._in_flight: dict[RunningBatch, None] = {}
         self._closing = False
 
     def acquire(self, key: PipelineKey) -> Worker:
@@ -77,17 +78,17 @@ class WorkerPool:
                 self._forget()
             raise
 
-    def submitted(self, batch: Fetchable) -> None:
+    def submitted(self, batch: RunningBatch) -> None:
         """Register a batch in flight, so that other threads may fetch it."""
         with self._lock:
             self._in_flight[batch] = None
             self._changed.notify_all()
 
-    def is_in_flight(self, batch: Fetchable) -> bool:
+    def is_in_flight(self, batch: RunningBatch) -> bool:
         """Return whether a batch is registered and still holds its worker."""
         return batch in self._in_flight
 
-    def give_back(self, worker: Worker, batch: Fetchable | None = None) -> None:
+    def give_back(self, worker: Worker, batch: RunningBatch | None = None) -> None:
         """Free a worker whose stream is done; for a batch, only the first call does so."""
         with self._lock:
             if batch is not None:
@@ -97,7 +98,7 @@ class WorkerPool:
             self._free += [worker]
             self._changed.notify_all()
 
-    def discard(self, worker: Worker, batch: Fetchable | None = None) -> None:
+    def discard(self, worker: Worker, batch: RunningBatch | None = None) -> None:
         """Close a worker that failed; another may replace it."""
         try:
             worker.close()
@@ -127,10 +128,82 @@ class WorkerPool:
         if failure is not None:
             raise failure
 
-    def _forget(self, batch: Fetchable | None = None) -> None:
+    def _forget(self, batch: RunningBatch | None = None) -> None:
         """Remove a worker from the count."""
         with self._lock:
             if batch in self._in_flight:
                 del self._in_flight[batch]
             self._made -= 1
             self._changed.notify_all()
+
+
+class RunningBatch:
+    """A batch on a worker's stream, fetched once, by whoever needs it or the worker; a ``Pending``.
+
+    It keeps the images in device memory alive until they were read, and ``output``, the outputs' own memory on the
+    device, until they are there.
+    """
+
+    def __init__(
+        self, device: Device, pool: WorkerPool, worker: Worker, pipeline: Pipeline, batch: Sequence[Placed]
+    ) -> None:
+        self._process = os.getpid()
+        self._device = device
+        self._pool = pool
+        self._bound: tuple[Worker, Pipeline] | None = (worker, pipeline)
+        self._batch: Sequence[Placed] = batch
+        self._count = len(batch)
+        self._lock = threading.Lock()
+        self._outputs: Mapping[str, NDArray[Any]] | None = None
+        self._error: FrcnnError | None = None
+        self.output: DeviceOutput | None = None
+
+    def result(self) -> NetworkOutput:
+        """Wait for the outputs and return the rows of the batch's images."""
+        return NetworkOutput(**{name: array[: self._count] for name, array in self.arrays().items()})
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """Wait for the outputs and return them by name, with the padding of the batch."""
+        self.fetch()
+        if self._error is not None:
+            raise self._error
+        assert self._outputs is not None
+        return self._outputs
+
+    def close(self) -> None:
+        """Let the work end and free the worker."""
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Wait for the stream, keep the outputs and free the worker, unless that was done; keep a failure, too."""
+        if os.getpid() != self._process:
+            raise forked_error()
+        with self._lock:
+            if self._bound is None:
+                return
+            worker, pipeline = self._bound
+            try:
+                if self._outputs is None:  # or Ctrl-C came after they were there
+                    self._device.activate()
+                    self._device.synchronize(worker.stream)
+                    self._outputs = {name: array.copy() for name, array in pipeline.outputs.items()}
+            except FrcnnError as error:
+                self._error = error
+            finally:
+                self._batch, self.output = (), None
+                if self._outputs is not None:
+                    self._pool.give_back(worker, self)
+                    self._bound = None
+                else:
+                    self._bound = None
+                    self._error = self._error or ArtifactError("the detections were not fetched: interrupted")
+                    with suppress(FrcnnError):
+                        self._pool.discard(worker, self)
+
+
+def forked_error() -> UsageError:
+    """Return the error of a call in a process that was forked off."""
+    return UsageError(
+        "the detector was loaded before this process was forked off, and CUDA does not survive that",
+        hint="load it in each process, or start them by multiprocessing.get_context('spawn')",
+    )

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime.backend import Device, NetworkOutput, available_cpus, closed_error
-from frcnn.runtime.bfloat16 import bfloat16_bits
 from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.host.onnxruntime_providers import (
     Provider,
@@ -24,6 +23,7 @@ from frcnn.runtime.host.onnxruntime_providers import (
     execution_providers,
     provider_names,
 )
+from frcnn.runtime.images.preprocess import bfloat16_bits
 from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 

@@ -7,7 +7,7 @@ the smallest canvas that holds it, whatever the batch, so its detections do not 
 from __future__ import annotations
 
 import sys
-from typing import Final, Protocol
+from typing import Final
 
 from frcnn.errors import ImageSizeError, UsageError
 from frcnn.spec import Manifest, Size
@@ -21,28 +21,23 @@ _MAX_PIXELS: Final = 1 << 26
 _REMEMBERED: Final = 1024  # image sizes whose canvas is kept
 
 
-class Canvases(Protocol):
+class Canvases:
     """The canvases that a model takes."""
 
     def canvas_of(self, resized: Size, *, name: str) -> Size:
-        """Return the smallest canvas that holds a resized image.
-
-        Args:
-            resized: its (height, width) in pixels.
-            name: the image's name in messages.
-        """
-        ...
+        """Return the smallest canvas that holds a resized image, called ``name`` in messages."""
+        raise NotImplementedError
 
     def max_at_once(self, canvas: Size, batch_size: int) -> int:
         """Return how many images of a canvas may run at once, at most ``batch_size``."""
-        ...
+        return batch_size
 
     def check_batch_size(self, batch_size: int) -> None:
         """Refuse a batch size that no canvas takes."""
 
 
-class OnnxCanvases:
-    """The canvases of a ``model.onnx``."""
+class OnnxCanvases(Canvases):
+    """The canvases of a ``model.onnx``, whose batch is dynamic."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
@@ -65,15 +60,8 @@ class OnnxCanvases:
             hint=f"export with --size {taken.replace(' ', '')},{needed}, or without --size for images of any shape",
         )
 
-    def max_at_once(self, canvas: Size, batch_size: int) -> int:
-        """Return ``batch_size``: the batch is dynamic in every ``model.onnx``."""
-        return batch_size
 
-    def check_batch_size(self, batch_size: int) -> None:
-        """Refuse nothing."""
-
-
-class EngineCanvases:
+class EngineCanvases(Canvases):
     """The canvases within the profiles of an engine artifact."""
 
     def __init__(self, manifest: EngineManifest) -> None:

@@ -16,6 +16,7 @@ from frcnn.spec import Manifest, Size, TransformSpec
 __all__ = [
     "Placed",
     "Prepared",
+    "bfloat16_bits",
     "boxes_in_image",
     "common_canvas",
     "factors_to_image",
@@ -109,3 +110,10 @@ def boxes_in_image(boxes: NDArray[np.float32], placed: Placed) -> NDArray[np.flo
     As torchvision's ``resize_boxes`` does: by one float32 ratio per axis.
     """
     return boxes * factors_to_image(placed)
+
+
+def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return finite float32 values as the bits of bfloat16, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    half_or_less = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return ((bits + half_or_less) >> np.uint32(16)).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""frcnn.runtime.gpu.staging: every pixel is found again in the staged bytes."""
+"""frcnn.runtime.gpu.worker: every pixel is found again in the staged bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.strided import VIEWS
 
-from frcnn.runtime.gpu.staging import staged
+from frcnn.runtime.gpu.worker import staged
 
 
 @pytest.mark.parametrize("name", VIEWS)

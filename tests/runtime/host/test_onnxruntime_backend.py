@@ -13,8 +13,8 @@ import torch
 
 from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime import Detector
-from frcnn.runtime.bfloat16 import bfloat16_bits
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.images.preprocess import bfloat16_bits
 from frcnn.spec import Manifest
 
 SIZES = np.array([[32, 64], [16, 32]], np.int32)
