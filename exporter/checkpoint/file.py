@@ -22,7 +22,7 @@ import torch
 
 from frcnn.errors import CheckpointError, MissingDependencyError
 from frcnn.exporter.checkpoint.builders import importable, one_line
-from frcnn.files.archive import open_bounded
+from frcnn.files.archive import BoundedFile
 
 __all__ = ["CheckpointFile", "read_checkpoint_file"]
 
@@ -143,7 +143,7 @@ def _read_safetensors(path: Path) -> dict[str, object]:
 def _require_torch_zip(path: Path, size: int) -> None:
     """Refuse zip files that ``torch.save`` did not write, which are never compressed."""
     try:
-        with open_bounded(path, _MAX_DIRECTORY_BYTES) as file, zipfile.ZipFile(file) as archive:
+        with BoundedFile(path, _MAX_DIRECTORY_BYTES) as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except Exception as error:  # zipfile raises many types on a damaged or hostile directory
         raise CheckpointError(

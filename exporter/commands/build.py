@@ -46,43 +46,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("artifact")
     add_output_argument(group, "the artifact", SUFFIX)
     group.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="(default: %(default)s)")
-    group.add_argument(
-        "--batch", metavar="N|MIN:OPT:MAX", default="1:1:8", help="images in a batch (default: %(default)s)"
-    )
-    group.add_argument(
-        "--size",
-        metavar="SIZE[,SIZE...]",
-        help="canvases, height x width in pixels: HxW, or a range HxW:HxW:HxW of min, opt and max",
-    )
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="of the heavy layers; by default that of the model.onnx, or fp32 for a checkpoint",
-    )
-    group.add_argument(
-        "--kernel-arch",
-        metavar="sm_NN[,sm_NN...]",
-        help="GPUs that frcnn's own kernels are compiled for; by default those of the engines. PTX is always added",
-    )
+    text = "images in a batch (default: %(default)s)"
+    group.add_argument("--batch", metavar="N|MIN:OPT:MAX", default="1:1:8", help=text)
+    text = "canvases, height x width in pixels: HxW, or a range HxW:HxW:HxW of min, opt and max"
+    group.add_argument("--size", metavar="SIZE[,SIZE...]", help=text)
+    text = "of the heavy layers; by default that of the model.onnx, or fp32 for a checkpoint"
+    group.add_argument("--precision", choices=PRECISIONS, help=text)
+    text = "GPUs that frcnn's own kernels are compiled for; by default those of the engines. PTX is always added"
+    group.add_argument("--kernel-arch", metavar="sm_NN[,sm_NN...]", help=text)
     group.add_argument(
         "--compute-capability",
         metavar="N.N[,N.N...]",
         help=f"GPUs that the engines are for; by default {gpus_text(())}, or with --target tensorrt the one that is "
         "there. TensorRT-RTX serves 7.5, too, but neither 9.0 nor 10.x",
     )
-    group.add_argument(
-        "--optimization-level", metavar="0..5", type=int, help="how long TensorRT searches (--target tensorrt)"
-    )
-    group.add_argument(
-        "--timing-cache", metavar="FILE", type=Path, help="keep what TensorRT measures (--target tensorrt)"
-    )
-    group.add_argument(
-        "--verify",
-        metavar="PATH",
-        nargs="+",
-        type=Path,
-        help="images to run 'frcnn compare' on, against the checkpoint, where there is a GPU",
-    )
+    text = "how long TensorRT searches (--target tensorrt)"
+    group.add_argument("--optimization-level", metavar="0..5", type=int, help=text)
+    text = "keep what TensorRT measures (--target tensorrt)"
+    group.add_argument("--timing-cache", metavar="FILE", type=Path, help=text)
+    text = "images to run 'frcnn compare' on, against the checkpoint, where there is a GPU"
+    group.add_argument("--verify", metavar="PATH", nargs="+", type=Path, help=text)
 
 
 def run(arguments: argparse.Namespace) -> int | list[str]:

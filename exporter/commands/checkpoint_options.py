@@ -36,14 +36,10 @@ def add_checkpoint_arguments(
     or_else: str = "",
     as_option: bool = False,
 ) -> None:
-    """Add the checkpoint (the first positional argument) and the options that go with it.
+    """Add the checkpoint (the first positional argument, or ``--checkpoint``) and the options that go with it.
 
-    Args:
-        parser: the verb's.
-        weights: also add ``--weights``, which replaces the checkpoint.
-        metavar: the checkpoint's name in the help.
-        or_else: what the verb takes instead, for the help.
-        as_option: add an optional ``--checkpoint`` instead of the positional argument.
+    ``weights`` also adds ``--weights``, which replaces the checkpoint. ``metavar`` and ``or_else``, what the verb takes
+    instead, are for the help.
     """
     group = parser.add_argument_group("checkpoint")
     group.add_argument(
@@ -54,39 +50,22 @@ def add_checkpoint_arguments(
         help="trained weights: .pth, .pt, .ckpt or .safetensors" + or_else,
     )
     if weights:
-        group.add_argument(
-            "--weights",
-            metavar="NAME=WEIGHTS",
-            help="torchvision's own weights instead of a checkpoint: fasterrcnn_resnet50_fpn_v2=COCO_V1",
-        )
+        text = "torchvision's own weights instead of a checkpoint: fasterrcnn_resnet50_fpn_v2=COCO_V1"
+        group.add_argument("--weights", metavar="NAME=WEIGHTS", help=text)
     group.add_argument(
         "--arch",
         metavar="NAME",
         help="the architecture: a known name, mypkg.models:build or models.py:build, any function that returns a"
         " FasterRCNN; by default the one that the weights fit",
     )
-    group.add_argument(
-        "--arg",
-        metavar="KEY=VALUE",
-        dest="args",
-        action="append",
-        default=[],
-        help="an argument for that function, what the weights do not hold: min_size=640; repeat for more",
-    )
-    group.add_argument(
-        "--labels",
-        metavar="FILE",
-        type=Path,
-        help="class names, one a line, with or without the background first; by default those in the checkpoint",
-    )
-    group.add_argument(
-        "--state-key", metavar="ENTRY", help="the entry that holds the weights, where a checkpoint has several"
-    )
-    group.add_argument(
-        "--trust-pickle",
-        action="store_true",
-        help="read pickled objects too, which runs code from the file; only for files whose makers you trust",
-    )
+    text = "an argument for that function, what the weights do not hold: min_size=640; repeat for more"
+    group.add_argument("--arg", metavar="KEY=VALUE", dest="args", action="append", default=[], help=text)
+    text = "class names, one a line, with or without the background first; by default those in the checkpoint"
+    group.add_argument("--labels", metavar="FILE", type=Path, help=text)
+    text = "the entry that holds the weights, where a checkpoint has several"
+    group.add_argument("--state-key", metavar="ENTRY", help=text)
+    text = "read pickled objects too, which runs code from the file; only for files whose makers you trust"
+    group.add_argument("--trust-pickle", action="store_true", help=text)
 
 
 def add_output_argument(group: Group, what: str, suffix: str) -> None:

@@ -41,11 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser, weights=True)
     group = parser.add_argument_group("model")
     add_output_argument(group, "the ONNX file", _SUFFIX)
-    group.add_argument(
-        "--size",
-        metavar="HxW[,HxW...]",
-        help="fixed canvases, height x width in pixels, like 800x1344,1344x800; by default any size",
-    )
+    text = "fixed canvases, height x width in pixels, like 800x1344,1344x800; by default any size"
+    group.add_argument("--size", metavar="HxW[,HxW...]", help=text)
     group.add_argument(
         "--precision",
         choices=PRECISIONS,

@@ -83,15 +83,13 @@ def _overview_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code.
-
-    Args:
-        argv: the arguments after the program's name; those of the process by default.
-    """
+    """Run one verb and return its exit code; ``argv`` are the arguments after the program's name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
-    show_before, warnings.showwarning = warnings.showwarning, _show_warning
-    handler = _WarningHandler()
+    formatter, show_before = _WarningFormatter(), warnings.showwarning
+    warnings.showwarning = lambda message, *_details, **_more: print(formatter.line(message), file=sys.stderr)
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
     LOGGER.addHandler(handler)
     try:
         return _flushed(_exit_code(arguments))
@@ -135,23 +133,15 @@ def _flushed(code: int) -> int:
     return code
 
 
-def _show_warning(message: Warning | str, *_details: object, **_more: object) -> None:
-    """Print what the module ``warnings`` lets through as one line, without the place in our code."""
-    _print_warning(str(message))
+class _WarningFormatter(logging.Formatter):
+    """Makes what is logged, or passes the module ``warnings``, one line without the place in our code."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        return self.line(record.getMessage())
 
-class _WarningHandler(logging.Handler):
-    """Prints what is logged as a warning is printed."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            _print_warning(record.getMessage())
-        except Exception:
-            self.handleError(record)
-
-
-def _print_warning(text: str) -> None:
-    print(f"warning: {' '.join(text.removeprefix('frcnn: ').split())}", file=sys.stderr)
+    @staticmethod
+    def line(message: Warning | str) -> str:
+        return f"warning: {' '.join(str(message).removeprefix('frcnn: ').split())}"
 
 
 def _run(arguments: list[str]) -> int:

@@ -58,12 +58,7 @@ def warn(text: str) -> None:
 
 
 def write_json(document: object, target: str = "-") -> None:
-    """Write a document as indented JSON in ASCII.
-
-    Args:
-        document: what msgspec encodes: records, dataclasses, dictionaries; NaN becomes null.
-        target: a file, or ``-`` for standard output.
-    """
+    """Write what msgspec encodes as indented JSON in ASCII, NaN as null, to a file or (``-``) standard output."""
     text = json.dumps(msgspec.json.decode(msgspec.json.encode(document)), indent=2)
     if target == "-":
         say(text)
@@ -72,14 +67,7 @@ def write_json(document: object, target: str = "-") -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> None:
-    """Print a table to standard output.
-
-    Args:
-        title: printed above it.
-        columns: headings.
-        rows: one sequence of cells per row, as many as there are columns.
-        text_columns: the first so many columns are text (left); the rest are numbers (right).
-    """
+    """Print a table to standard output; the first ``text_columns`` are text (left), the rest numbers (right)."""
     table = Table(title=Text(printable(title)), title_justify="left", title_style="bold", header_style="bold")
     for index, column in enumerate(columns):
         is_text = index < text_columns
@@ -92,7 +80,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 
 def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
     """Yield the items with a progress bar on standard error; silent where that is no terminal."""
-    with _progress(_text_column(), BarColumn(), MofNCompleteColumn()) as progress:
+    with _progress(BarColumn(), MofNCompleteColumn()) as progress:
         task = progress.add_task(printable(what), total=total)
         for item in items:
             yield item
@@ -102,7 +90,7 @@ def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
 @contextmanager
 def spinner(what: str) -> Iterator[None]:
     """Show that something of unknown length goes on, with the time it has taken, on standard error."""
-    with _progress(SpinnerColumn(), _text_column()) as progress:
+    with _progress(before=(SpinnerColumn(),)) as progress:
         progress.add_task(printable(what), total=None)
         yield
 
@@ -111,24 +99,17 @@ def spinner(what: str) -> Iterator[None]:
 def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
     """Show how far something is, on standard error; silent where that is no terminal.
 
-    Args:
-        what: shown until the first report.
-
-    Yields:
-        a function that takes what goes on and the share of all work that is done; any thread may call it.
+    Yield a function that takes what goes on and the share of all work that is done; any thread may call it.
     """
-    with _progress(_text_column(), BarColumn(), TaskProgressColumn()) as progress:
+    with _progress(BarColumn(), TaskProgressColumn()) as progress:
         task = progress.add_task(printable(what), total=1.0)
         yield lambda now, share: progress.update(task, description=printable(now), completed=share)
 
 
-def _progress(*columns: ProgressColumn) -> Progress:
-    console = _console(stderr=True)
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal)
-
-
-def _text_column() -> TextColumn:
-    return TextColumn("{task.description}", markup=False)
+def _progress(*columns: ProgressColumn, before: tuple[ProgressColumn, ...] = ()) -> Progress:
+    console, text = _console(stderr=True), TextColumn("{task.description}", markup=False)
+    shown = (*before, text, *columns, TimeElapsedColumn())
+    return Progress(*shown, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _printable_lines(text: str) -> str:

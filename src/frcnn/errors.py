@@ -1,17 +1,5 @@
 """Every error that a user of frcnn can meet.
 
-FrcnnError
-├── UsageError              an option or argument that makes no sense
-├── MissingDependencyError  a package of an extra is not installed (also an ImportError)
-├── CheckpointError         a checkpoint that cannot be read or does not fit the architecture
-├── UnsupportedModelError   a model with a part that has no deployable form
-├── ExportError             the exporter failed on a supported model
-├── KernelError             a CUDA kernel that cannot be compiled, or shapes and arrays that one cannot take
-├── ArtifactError           a model file that is not ours, is broken, or does not fit this system
-├── ImageError              an image that cannot be used
-│   └── ImageSizeError      an image that fits no canvas of the model, or passes the pixel limit
-└── OutputError             a result that cannot be written
-
 A message says what is wrong, what was expected and what was found; ``hint`` says how to fix it.
 The command prints ``error: <message>`` and ``hint: <hint>`` and exits with 2. What a message quotes may come from a
 hostile file, so every message and hint is made one line of printable text of bounded length.
@@ -49,9 +37,7 @@ def printable(text: str) -> str:
 class FrcnnError(Exception):
     """Base of all errors raised on purpose.
 
-    Args:
-        message: what is wrong, expected and found, on one line.
-        hint: how to fix it, on one line; empty where there is nothing to add.
+    Its ``message`` and ``hint`` are one line each; the hint is empty where there is nothing to add.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:

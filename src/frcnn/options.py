@@ -21,15 +21,7 @@ Group = argparse._ActionsContainer
 
 
 def add_number(group: Group, *flags: str, minimum: float, maximum: float = math.inf, **more: Any) -> None:
-    """Add an option that takes a number, whole where ``minimum`` is an ``int``.
-
-    Args:
-        group: where it is listed.
-        flags: its names, the first of which messages use.
-        minimum: its least value.
-        maximum: its greatest value.
-        more: further arguments of ``add_argument``.
-    """
+    """Add an option, named by the first of ``flags`` in messages, that takes a number, whole where ``minimum`` is."""
     is_whole = isinstance(minimum, int)
     bound = "" if maximum == math.inf else f" to {maximum:g}"
     expected = f"{minimum}{bound or ' or more'}" if is_whole else f"a number from {minimum:g}{bound}"

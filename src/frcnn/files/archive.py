@@ -30,7 +30,7 @@ from frcnn.files import file_sha256, replacing
 from frcnn.spec import LONGEST_MANIFEST_BYTES
 from frcnn.spec.engine import MANIFEST_PART, PART_NAME, Part
 
-__all__ = ["REBUILD", "Archive", "Content", "is_archive", "open_archive", "open_bounded", "write_archive"]
+__all__ = ["REBUILD", "Archive", "BoundedFile", "Content", "is_archive", "open_archive", "write_archive"]
 
 REBUILD: Final = "build the artifact again: frcnn build model.onnx"
 
@@ -127,15 +127,12 @@ def write_archive(
     manifest: bytes | Callable[[Mapping[str, Part]], bytes],
     parts: Iterable[tuple[str, Content]],
 ) -> dict[str, Part]:
-    """Write an archive, whole or not at all.
+    """Write an archive, whole or not at all, and return size and SHA-256 of every part.
 
     Args:
         path: the file; replaced where there is one.
         manifest: its JSON, or a function that makes it of the parts' sizes and hashes.
         parts: name and content of each part, in the order in which they are written. Files must not change meanwhile.
-
-    Returns:
-        Size and SHA-256 of every part.
     """
     pairs = list(parts)
     fault = _fault_of_names([MANIFEST_PART, *(name for name, _ in pairs)])
@@ -153,7 +150,7 @@ def write_archive(
 def open_archive(path: str | os.PathLike[str]) -> Archive:
     """Read an archive's directory and manifest, and check that its entries are as :func:`write_archive` writes them."""
     file_path = Path(path)
-    with _reported(file_path), open_bounded(file_path) as file:
+    with _reported(file_path), BoundedFile(file_path) as file:
         entries = _read_directory(file)
         manifest = entries.pop(MANIFEST_PART)
         file.seek(manifest.offset)
@@ -214,24 +211,19 @@ def _check_hash(name: str, found: hashlib._Hash, expected: Part) -> None:
         raise _DamagedError(f"the part {name} has the SHA-256 {found.hexdigest()}, expected {expected.sha256}")
 
 
-class _Bounded(io.BufferedReader):
-    """A file that returns no more bytes at once than a directory may have."""
+class BoundedFile(io.BufferedReader):
+    """A file whose zip directory is to be read: no read of it takes more than ``max_bytes`` of memory."""
 
-    def __init__(self, file: io.FileIO, max_bytes: int) -> None:
-        super().__init__(file)
+    def __init__(self, path: Path, max_bytes: int = _MAX_BYTES) -> None:
+        super().__init__(io.FileIO(path))
         self._max_bytes = max_bytes
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:  # noqa: D102
         maximum = self._max_bytes
         data = super().read(maximum + 1 if size is None or size < 0 else min(size, maximum + 1))
         if len(data) > maximum:
             raise zipfile.BadZipFile("it is too large")
         return data
-
-
-def open_bounded(path: Path, max_bytes: int = _MAX_BYTES) -> io.BufferedReader:
-    """Open a file whose zip directory is to be read: no read of it takes more than ``max_bytes`` of memory."""
-    return _Bounded(io.FileIO(path), max_bytes)
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
@@ -262,13 +254,23 @@ def _read_directory(file: io.BufferedReader) -> dict[str, _Entry]:
         raise _DamagedError(fault)
     entries, position = {}, 0
     for info in infos:
-        _check_plain(info)
-        if info.header_offset < position:
-            raise _DamagedError(f"the entry {info.orig_filename} overlaps the one before it")
-        entry = entries[info.orig_filename] = _locate(file, info)
+        name, fault = info.orig_filename, ""
+        if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+            fault = "is a link or another special file"
+        elif info.flag_bits & _ENCRYPTED:
+            fault = "is encrypted"
+        elif info.flag_bits & ~_UTF8_NAME:
+            fault = f"has the flags {info.flag_bits:#x}, expected none"
+        elif info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            fault = "is compressed, expected its bytes as they are"
+        elif info.header_offset < position:
+            fault = "overlaps the one before it"
+        if fault:
+            raise _DamagedError(f"the entry {name} {fault}")
+        entry = entries[name] = _locate(file, info)
         position = entry.offset + entry.size
         if position > end:
-            raise _DamagedError(f"the entry {info.orig_filename} goes beyond the end of the parts")
+            raise _DamagedError(f"the entry {name} goes beyond the end of the parts")
     return entries
 
 
@@ -285,19 +287,6 @@ def _fault_of_names(names: Sequence[str]) -> str | None:
         if any(name[: slash.start()].lower() in taken for slash in re.finditer("/", name)):
             return f"the entry {name} lies in one that is no folder"
     return None
-
-
-def _check_plain(info: zipfile.ZipInfo) -> None:
-    """Refuse an entry that is anything but the bytes of a regular file as they are."""
-    name = info.orig_filename
-    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise _DamagedError(f"the entry {name} is a link or another special file")
-    if info.flag_bits & _ENCRYPTED:
-        raise _DamagedError(f"the entry {name} is encrypted")
-    if info.flag_bits & ~_UTF8_NAME:
-        raise _DamagedError(f"the entry {name} has the flags {info.flag_bits:#x}, expected none")
-    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-        raise _DamagedError(f"the entry {name} is compressed, expected its bytes as they are")
 
 
 def _locate(file: io.BufferedReader, info: zipfile.ZipInfo) -> _Entry:

@@ -151,7 +151,6 @@ class RoIHeadsSpec(Record, frozen=True, kw_only=True):
     """Box head, at inference.
 
     Attributes:
-        pooler: how RoIs are pooled.
         score_thresh: detections must score more than this.
         nms_thresh: detections overlapping a better one of their class by more than this IoU are dropped.
         detections_per_img: the most detections per image.
@@ -170,9 +169,6 @@ class ModelSpec(Record, frozen=True, kw_only=True):
         architecture: the builder's or the class's name; for people, never for decisions.
         num_classes: classes including the background (index 0).
         labels: ``num_classes`` names, index 0 the background; None where nobody named them.
-        transform: preprocessing.
-        rpn: region proposal network.
-        roi_heads: box head.
     """
 
     architecture: PrintableText
@@ -195,8 +191,6 @@ class Manifest(Record, frozen=True, kw_only=True):
     """The manifest of a ``model.onnx``: its ``metadata_props["frcnn.manifest"]``.
 
     Attributes:
-        schema_version: version of this layout.
-        model: the model's description.
         precision: type of the network's heavy layers; decode, softmax, scores and IoU are float32 always.
         canvases: the (height, width) canvases the artifact takes, or None: any multiple of
             ``model.transform.size_divisible``.
@@ -242,18 +236,10 @@ class _Versioned(msgspec.Struct):
 
 
 def read_versioned(text: str | bytes, kind: type[T], schema_version: int, *, source: str, remake: str) -> T:
-    """Read a manifest, strictly.
+    """Read a manifest strictly; ``source`` names the artifact in messages, ``remake`` is how to make it anew.
 
-    Args:
-        text: JSON.
-        kind: which manifest.
-        schema_version: the one that this frcnn reads.
-        source: the artifact's name, for messages.
-        remake: how to make the artifact anew.
-
-    Raises:
-        ArtifactError: the text is no such manifest of that schema version, is too long, or has an entry
-            twice, which two readers might read differently.
+    It is an ``ArtifactError`` if the text is no such manifest of that schema version, is too long, or has an entry
+    twice, which two readers might read differently.
     """
     if len(text) > LONGEST_MANIFEST_BYTES:
         size = f"{len(text):,} bytes, expected {LONGEST_MANIFEST_BYTES:,} at most"
@@ -284,9 +270,6 @@ def full_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
     Args:
         labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1`` without it.
         num_classes: classes including the background.
-
-    Raises:
-        UsageError: another number of names, an empty one, or one with control characters.
     """
     names = tuple(labels)
     if len(names) not in (num_classes, num_classes - 1):

@@ -117,13 +117,7 @@ class EngineTensor(Record, frozen=True, kw_only=True):
 
 
 class EngineStep(Record, frozen=True, kw_only=True, tag="engine", tag_field="kind"):
-    """Run an engine.
-
-    Attributes:
-        part: the serialized engine.
-        inputs: tensors it reads.
-        outputs: tensors it writes.
-    """
+    """Run an engine, whose serialized form is a part."""
 
     part: PartName
     inputs: tuple[TensorName, ...]
@@ -136,9 +130,7 @@ class OperatorStep(Record, frozen=True, kw_only=True, tag="operator", tag_field=
     Attributes:
         node: the node's name in ``model.onnx``.
         operator: ``GroupedNMS``, ``MultiscaleRoIAlign`` or ``MultiscaleRoIPool``.
-        attributes: the operator's attributes.
         inputs: tensors it reads, in the operator's order.
-        output: the tensor it writes.
     """
 
     node: TensorName
@@ -179,7 +171,6 @@ class PrecisionRecord(Record, frozen=True, kw_only=True):
 
     Attributes:
         step: index of the step whose engine it is in.
-        layer: its name.
         type: TensorRT's layer type, like ``"CONVOLUTION"``.
         element: type of its output.
         heavy: whether it is one of those that the artifact's precision is about: convolutions, matrix products.
@@ -196,7 +187,6 @@ class EngineManifest(Record, frozen=True, kw_only=True):
     """The manifest of an engine artifact.
 
     Attributes:
-        schema_version: version of this layout.
         source: the manifest of the ``model.onnx`` that it was built from.
         source_onnx_sha256: SHA-256 of that file.
         target: which TensorRT runs it.
@@ -209,7 +199,6 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         tensors: every tensor that a step reads or writes, by name.
         steps: what a detection does, in order.
         parts: every other file in the artifact, by name.
-        memory: device memory needed.
         versions: package name -> version of what built it.
     """
 
@@ -271,13 +260,10 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         batch: Range | None = None,
         compute_capabilities: Sequence[str] | None = None,
     ) -> str:
-        """Return the command that builds the artifact again.
+        """Return the command that builds the artifact again, as it is but for what is given.
 
-        Args:
-            output: the file to write; its suffix is added where it has another.
-            canvases: more canvases, (height, width), to take.
-            batch: images at a time; None: as it is.
-            compute_capabilities: GPUs that TensorRT-RTX builds for; None: as it is. TensorRT builds for its own.
+        ``canvases``, (height, width), are taken in addition. TensorRT builds for its own GPU, whatever
+        ``compute_capabilities``.
         """
         gpus = self.compute_capabilities if compute_capabilities is None else compute_capabilities
         ranges = [profile.batch for profile in self.profiles]
@@ -298,12 +284,6 @@ class EngineManifest(Record, frozen=True, kw_only=True):
 
 
 def kernel_part(entry: str, fingerprint: str, architecture: str) -> str:
-    """Return the part that holds a kernel compiled for an architecture.
-
-    Args:
-        entry: its ``extern "C"`` name.
-        fingerprint: hash of its source, headers and constants.
-        architecture: ``sm_NN`` or ``compute_NN``.
-    """
+    """Return the part that holds a kernel, by its ``extern "C"`` name, compiled for ``sm_NN`` or ``compute_NN``."""
     suffix = "ptx" if architecture.startswith("compute_") else "cubin"
     return f"kernels/{entry}-{fingerprint}.{architecture}.{suffix}"
