@@ -44,11 +44,7 @@ class Pending(Protocol[ResultOut]):
     """Work in progress."""
 
     def result(self) -> ResultOut:
-        """Wait for the work and return its result.
-
-        Raises:
-            ArtifactError: the network failed.
-        """
+        """Wait for the work and return its result; an ``ArtifactError`` if the network failed."""
 
     def close(self) -> None:
         """Let the work end and release what it holds; failed work raises nothing here."""
@@ -128,9 +124,7 @@ class Backend(Protocol):
         """Detect as :meth:`submit` does and leave the detections in device memory, without waiting.
 
         Raises:
-            ArtifactError: see :meth:`submit`.
-            ImageError: likewise.
-            UsageError: likewise; or the network does not run on a GPU of its own.
+            UsageError: the network does not run on a GPU of its own; and the errors of :meth:`submit`.
         """
 
     def close(self) -> None:

@@ -40,13 +40,10 @@ class Field:
 
 
 class DeviceKeeper:
-    """Keeps a device open until its last output is released.
+    """Keeps a device open until its last output is released, then closes it.
 
     The memory of a released output is freed at the next call, not at once: Python may collect garbage while CUDA must
     not be called, as in the middle of a capture.
-
-    Args:
-        device: closed at the end.
     """
 
     def __init__(self, device: Device) -> None:
@@ -59,11 +56,7 @@ class DeviceKeeper:
         self._closed = False
 
     def allocate(self, size_bytes: int) -> Memory:
-        """Allocate memory for an output; the device must be active on this thread.
-
-        Raises:
-            ArtifactError: there is not enough.
-        """
+        """Allocate memory for an output; the device must be active on this thread."""
         with self._lock:
             self._sweep()
             memory = self.device.allocate(size_bytes)
@@ -101,12 +94,8 @@ class DeviceKeeper:
 class DeviceOutput:
     """The network's output for a batch in device memory of its own, freed after the last array of it is gone.
 
-    Args:
-        keeper: of the device.
-        memory: where the arrays are.
-        fields: the arrays by name.
-        on_host: waits for the network and returns the same arrays in host memory.
-        stream: the stream whose later work finds the arrays complete; 0 is the legacy default stream.
+    ``on_host`` waits for the network and returns the same arrays in host memory. Later work on ``stream`` finds the
+    arrays complete; 0 is the legacy default stream.
     """
 
     def __init__(

@@ -68,10 +68,30 @@ def check_runs_here(
     free_bytes: int,
 ) -> None:
     """Refuse an artifact that cannot run on this system; :func:`check_gpu` comes first."""
-    rebuild = artifact.manifest.build_command(artifact.path)
-    _check_version(artifact, target_version, rebuild)
-    _check_driver(artifact, driver_cuda_version, rebuild)
-    _check_kernels(artifact, compute_capability, rebuild)
+    manifest = artifact.manifest
+    rebuild = manifest.build_command(artifact.path)
+    built, major = manifest.target_version, manifest.cuda_major
+    if target_version != built:
+        raise ArtifactError(
+            f"{artifact.path}: its engines are for {_NAMES[manifest.target]} {built} and run on no other version, here "
+            f"is {target_version}",
+            hint=f"{rebuild}, or install that version: pip install '{manifest.target}-cu{major}=={built}'",
+        )
+    if int(driver_cuda_version.partition(".")[0]) < major:
+        driver = f"NVIDIA's driver {_DRIVERS[major]} or later" if major in _DRIVERS else "a newer NVIDIA driver"
+        raise ArtifactError(
+            f"{artifact.path}: its kernels are for CUDA {major}, the driver here serves CUDA {driver_cuda_version}",
+            hint=f"install {driver}, or with TensorRT and NVRTC of the driver's CUDA release: {rebuild}",
+        )
+    architectures, own = manifest.architectures, architecture_of(compute_capability)
+    ptx = (name.removeprefix("compute_") for name in architectures if name.startswith("compute_"))
+    oldest = int(own.removeprefix("sm_"))
+    if own not in architectures and not any(name.isdigit() and int(name) <= oldest for name in ptx):
+        raise ArtifactError(
+            f"{artifact.path}: its kernels are for {', '.join(architectures) or 'no GPU'}, this one needs {own}, or "
+            "PTX for it or for an older one",
+            hint=rebuild,
+        )
     _check_memory(artifact, free_bytes)
 
 
@@ -99,41 +119,6 @@ def check_validity(trt: Any, runtime: Any, data: bytes, *, device: Device, log: 
     )
 
 
-def _check_version(artifact: EngineArtifact, version: str, rebuild: str) -> None:
-    target, built = artifact.manifest.target, artifact.manifest.target_version
-    if version != built:
-        package = f"{target}-cu{artifact.manifest.cuda_major}=={built}"
-        raise ArtifactError(
-            f"{artifact.path}: its engines are for {_NAMES[target]} {built} and run on no other version, here is "
-            f"{version}",
-            hint=f"{rebuild}, or install that version: pip install '{package}'",
-        )
-
-
-def _check_driver(artifact: EngineArtifact, driver_cuda_version: str, rebuild: str) -> None:
-    major = artifact.manifest.cuda_major
-    if int(driver_cuda_version.partition(".")[0]) < major:
-        driver = f"NVIDIA's driver {_DRIVERS[major]} or later" if major in _DRIVERS else "a newer NVIDIA driver"
-        raise ArtifactError(
-            f"{artifact.path}: its kernels are for CUDA {major}, the driver here serves CUDA {driver_cuda_version}",
-            hint=f"install {driver}, or with TensorRT and NVRTC of the driver's CUDA release: {rebuild}",
-        )
-
-
-def _check_kernels(artifact: EngineArtifact, compute_capability: str, rebuild: str) -> None:
-    """Require machine code for this GPU, or PTX that its driver compiles."""
-    architectures = artifact.manifest.architectures
-    own = architecture_of(compute_capability)
-    oldest = int(own.removeprefix("sm_"))
-    ptx = (name.removeprefix("compute_") for name in architectures if name.startswith("compute_"))
-    if own not in architectures and not any(name.isdigit() and int(name) <= oldest for name in ptx):
-        raise ArtifactError(
-            f"{artifact.path}: its kernels are for {', '.join(architectures) or 'no GPU'}, this one needs {own}, or "
-            "PTX for it or for an older one",
-            hint=rebuild,
-        )
-
-
 def _check_memory(artifact: EngineArtifact, free_bytes: int) -> None:
     manifest = artifact.manifest
     needed = manifest.memory.total_bytes
@@ -147,11 +132,7 @@ def _check_memory(artifact: EngineArtifact, free_bytes: int) -> None:
         else "a smaller canvas takes less: the option --size of frcnn build"
     )
     raise ArtifactError(
-        f"{artifact.path}: it needs {_mib(needed, up=True)} MiB of GPU memory and TensorRT's scratch besides, "
-        f"{_mib(free_bytes)} MiB are free",
+        f"{artifact.path}: it needs {-(-needed // _MIB):,} MiB of GPU memory and TensorRT's scratch besides, "
+        f"{free_bytes // _MIB:,} MiB are free",
         hint=f"nvidia-smi shows what else uses the GPU; {smaller}",
     )
-
-
-def _mib(size_bytes: int, *, up: bool = False) -> str:
-    return f"{-(-size_bytes // _MIB) if up else size_bytes // _MIB:,}"

@@ -225,8 +225,10 @@ class CudaDevice:
         call_cuda("cuStreamBeginCapture", stream, mode)
         try:
             work()
-        except BaseException:
-            self._abandon_capture(stream)
+        except BaseException:  # end the capture, so that the stream can be used again
+            status, results = ask_driver("cuStreamEndCapture", stream)
+            if status == _OK and results and int(results[0]):
+                ask_driver("cuGraphDestroy", results[0])
             raise
         graph = call_cuda("cuStreamEndCapture", stream)
         try:
@@ -240,12 +242,6 @@ class CudaDevice:
             captured.close()
             raise
         return captured
-
-    def _abandon_capture(self, stream: int) -> None:
-        """End a capture whose work failed, so that the stream can be used again, and destroy the graph."""
-        status, results = ask_driver("cuStreamEndCapture", stream)
-        if status == _OK and results and int(results[0]):
-            ask_driver("cuGraphDestroy", results[0])
 
     def close(self) -> None:
         """Release the device; memory, graphs and streams were closed before. A second call does nothing."""

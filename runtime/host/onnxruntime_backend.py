@@ -17,11 +17,11 @@ from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime.backend import Device, NetworkOutput, available_cpus, closed_error
 from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.host.onnxruntime_providers import (
+    PROVIDER_NAMES,
     Provider,
     chosen_provider,
     default_folder,
     execution_providers,
-    provider_names,
 )
 from frcnn.runtime.images.preprocess import bfloat16_bits
 from frcnn.runtime.model_files.onnx_outline import read_outline
@@ -111,7 +111,7 @@ def _precision(path: Path) -> Precision | None:
 
 
 def _session(onnxruntime: ModuleType, path: Path, provider: Provider, precision: Precision | None, threads: int) -> Any:
-    wanted = provider_names(provider)
+    wanted = PROVIDER_NAMES[provider]
     available = onnxruntime.get_available_providers()
     if not set(wanted) <= set(available):
         raise MissingDependencyError(

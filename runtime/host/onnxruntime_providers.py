@@ -16,7 +16,7 @@ from frcnn.files import writable_folder
 from frcnn.plugins.cuda.kernel_cache import default_cache, warn_not_kept
 from frcnn.runtime.backend import Device
 
-__all__ = ["PROVIDERS", "Provider", "chosen_provider", "default_folder", "execution_providers", "provider_names"]
+__all__ = ["PROVIDERS", "PROVIDER_NAMES", "Provider", "chosen_provider", "default_folder", "execution_providers"]
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 PROVIDERS: Final[tuple[Provider, ...]] = ("cpu", "cuda", "tensorrt")
@@ -25,7 +25,7 @@ Options = dict[str, str]
 
 _DEVICES: Final[dict[Provider, Device]] = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
 _DEFAULTS: Final[dict[Device, Provider]] = {"cpu": "cpu", "cuda": "cuda"}
-_NAMES: Final[dict[Provider, tuple[str, ...]]] = {
+PROVIDER_NAMES: Final[dict[Provider, tuple[str, ...]]] = {  # all must be there, the preferred first
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider",),
     # CUDA runs what TensorRT does not take (NonMaxSuppression, RoiAlign, NonZero)
@@ -59,11 +59,6 @@ def chosen_provider(device: Device, provider: Provider | None) -> Provider:
     return provider
 
 
-def provider_names(provider: Provider) -> tuple[str, ...]:
-    """Return ONNX Runtime's names of the providers that must be there, in order of preference."""
-    return _NAMES[provider]
-
-
 def execution_providers(provider: Provider, model: Path, *, cache: Path | None) -> list[tuple[str, Options]]:
     """Return the ``providers`` of ``onnxruntime.InferenceSession``.
 
@@ -77,7 +72,7 @@ def execution_providers(provider: Provider, model: Path, *, cache: Path | None) 
     }
     if provider == "tensorrt" and cache is not None:
         options["TensorrtExecutionProvider"] = _TENSORRT_OPTIONS | _kept_in(cache / _content_key(model))
-    return [(name, dict(options[name])) for name in _NAMES[provider]]
+    return [(name, dict(options[name])) for name in PROVIDER_NAMES[provider]]
 
 
 def default_folder() -> Path | None:

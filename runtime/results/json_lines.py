@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TextIO
 
 from frcnn.errors import OutputError
-from frcnn.files import writable_folder
+from frcnn.files import writable_file
 
 __all__ = ["STANDARD_OUTPUT", "ResultLines", "partial_path"]
 
@@ -73,9 +73,7 @@ class ResultLines:
 
 
 def _fresh(path: Path) -> TextIO:
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder", hint="name a file")
-    writable_folder(path.parent)
+    writable_file(path)
     try:
         path.unlink(missing_ok=True)
         return path.open("x", encoding="utf-8")

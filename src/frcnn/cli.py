@@ -31,10 +31,7 @@ from frcnn.log import LOGGER
 
 __all__ = ["VERBS", "main"]
 
-EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130
-EXIT_BROKEN_PIPE: Final = 141
-EXIT_TERMINATED: Final = 143
+EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 143
 
 
 class Verb(NamedTuple):

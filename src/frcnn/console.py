@@ -12,17 +12,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -80,18 +71,18 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 
 def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
     """Yield the items with a progress bar on standard error; silent where that is no terminal."""
-    with _progress(BarColumn(), MofNCompleteColumn()) as progress:
-        task = progress.add_task(printable(what), total=total)
+    with _progress(progress.BarColumn(), progress.MofNCompleteColumn()) as shown:
+        task = shown.add_task(printable(what), total=total)
         for item in items:
             yield item
-            progress.advance(task)
+            shown.advance(task)
 
 
 @contextmanager
 def spinner(what: str) -> Iterator[None]:
     """Show that something of unknown length goes on, with the time it has taken, on standard error."""
-    with _progress(before=(SpinnerColumn(),)) as progress:
-        progress.add_task(printable(what), total=None)
+    with _progress(before=(progress.SpinnerColumn(),)) as shown:
+        shown.add_task(printable(what), total=None)
         yield
 
 
@@ -101,15 +92,15 @@ def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
 
     Yield a function that takes what goes on and the share of all work that is done; any thread may call it.
     """
-    with _progress(BarColumn(), TaskProgressColumn()) as progress:
-        task = progress.add_task(printable(what), total=1.0)
-        yield lambda now, share: progress.update(task, description=printable(now), completed=share)
+    with _progress(progress.BarColumn(), progress.TaskProgressColumn()) as shown:
+        task = shown.add_task(printable(what), total=1.0)
+        yield lambda now, share: shown.update(task, description=printable(now), completed=share)
 
 
-def _progress(*columns: ProgressColumn, before: tuple[ProgressColumn, ...] = ()) -> Progress:
-    console, text = _console(stderr=True), TextColumn("{task.description}", markup=False)
-    shown = (*before, text, *columns, TimeElapsedColumn())
-    return Progress(*shown, console=console, transient=True, disable=not console.is_terminal)
+def _progress(*columns: progress.ProgressColumn, before: tuple[progress.ProgressColumn, ...] = ()) -> progress.Progress:
+    console, text = _console(stderr=True), progress.TextColumn("{task.description}", markup=False)
+    columns = (*before, text, *columns, progress.TimeElapsedColumn())
+    return progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _printable_lines(text: str) -> str:

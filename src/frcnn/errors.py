@@ -57,10 +57,8 @@ class MissingDependencyError(FrcnnError, ImportError):
     """A package that an extra of frcnn brings is not installed."""
 
     def __init__(self, package: str, *, extra: str, why: str) -> None:
-        super().__init__(
-            f"{why} needs the package {package!r}, which is not installed",
-            hint=f"pip install 'frcnn[{extra}]'",
-        )
+        message = f"{why} needs the package {package!r}, which is not installed"
+        super().__init__(message, hint=f"pip install 'frcnn[{extra}]'")
         self.package = package
         self.extra = extra
 

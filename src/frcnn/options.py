@@ -52,8 +52,7 @@ def add_batch_size(group: Group) -> None:
 
 def add_json(group: Group) -> None:
     """Add ``--json``, for :func:`frcnn.console.write_json`."""
-    text = "write everything that was measured; - for standard output"
-    group.add_argument("--json", metavar="FILE", help=text)
+    group.add_argument("--json", metavar="FILE", help="write everything that was measured; - for standard output")
 
 
 def parse_sizes(text: str) -> tuple[Size, ...]:

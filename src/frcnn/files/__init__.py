@@ -79,8 +79,7 @@ def _reporting(
 def _temporary_file(target: Path) -> tuple[int | None, Path]:
     """Make an empty file beside the target under the first number that no living writer has; remove what was abandoned.
 
-    Returns:
-        What holds its lock (None where the system has no locks), and its path.
+    Return what holds its lock (None where the system has no locks), and its path.
     """
     paths = (target.with_name(f".{target.stem}.{number}.tmp{target.suffix}") for number in count(1))
     for path in paths:
@@ -152,8 +151,7 @@ def temporary_folder() -> Iterator[Path]:
 @contextmanager
 def standard_output() -> Iterator[None]:
     """Write to standard output in the block; what it takes late, only a flush tells."""
-    hint = "send it elsewhere, or name a file"
-    with _reporting("write standard output", hint=hint, passing=(BrokenPipeError,)):
+    with _reporting("write standard output", hint="send it elsewhere, or name a file", passing=(BrokenPipeError,)):
         yield
 
 

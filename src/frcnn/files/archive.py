@@ -129,14 +129,11 @@ def write_archive(
 ) -> dict[str, Part]:
     """Write an archive, whole or not at all, and return size and SHA-256 of every part.
 
-    Args:
-        path: the file; replaced where there is one.
-        manifest: its JSON, or a function that makes it of the parts' sizes and hashes.
-        parts: name and content of each part, in the order in which they are written. Files must not change meanwhile.
+    ``manifest`` is JSON, or makes it of the parts' sizes and hashes. The parts are written in their order; files must
+    not change meanwhile.
     """
     pairs = list(parts)
-    fault = _fault_of_names([MANIFEST_PART, *(name for name, _ in pairs)])
-    if fault is not None:
+    if fault := _fault_of_names([MANIFEST_PART, *(name for name, _ in pairs)]):
         raise ValueError(f"parts: {fault}")
     listed = {name: _describe(content) for name, content in pairs}
     text = manifest if isinstance(manifest, bytes) else manifest(listed)
@@ -249,8 +246,7 @@ def _read_directory(file: io.BufferedReader) -> dict[str, _Entry]:
         raise _DamagedError(f"it does not begin with {MANIFEST_PART}")
     if infos[0].file_size > _MAX_BYTES:
         raise _DamagedError(f"{MANIFEST_PART} has {infos[0].file_size:,} bytes, expected {_MAX_BYTES:,} at most")
-    fault = _fault_of_names([info.orig_filename for info in infos])
-    if fault is not None:
+    if fault := _fault_of_names([info.orig_filename for info in infos]):
         raise _DamagedError(fault)
     entries, position = {}, 0
     for info in infos:
@@ -274,8 +270,8 @@ def _read_directory(file: io.BufferedReader) -> dict[str, _Entry]:
     return entries
 
 
-def _fault_of_names(names: Sequence[str]) -> str | None:
-    """Return what is wrong with the names of entries; None: each is a plain file of its own on every system."""
+def _fault_of_names(names: Sequence[str]) -> str:
+    """Return what is wrong with the names of entries; empty: each is a plain file of its own on every system."""
     taken: set[str] = set()
     for name in names:
         if len(name) > _LONGEST_NAME or re.match(PART_NAME, name) is None:
@@ -286,7 +282,7 @@ def _fault_of_names(names: Sequence[str]) -> str | None:
     for name in names:
         if any(name[: slash.start()].lower() in taken for slash in re.finditer("/", name)):
             return f"the entry {name} lies in one that is no folder"
-    return None
+    return ""
 
 
 def _locate(file: io.BufferedReader, info: zipfile.ZipInfo) -> _Entry:

@@ -47,8 +47,7 @@ MANIFEST_KEY: Final = "frcnn.manifest"
 BACKGROUND: Final = "__background__"
 LONGEST_MANIFEST_BYTES: Final = 4 << 20  # those of real models are below 100 KB
 
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+Size = tuple[int, int]  # (height, width) in pixels
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
@@ -57,8 +56,7 @@ PoolerKind = Literal["align", "max"]
 _LARGEST: Final = (1 << 63) - 1
 Positive = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
-PrintableText = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
-"""One line without control characters."""
+PrintableText = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]  # without control characters
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Mean = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
 Deviation = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
@@ -265,12 +263,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
 
 
 def full_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """Return ``num_classes`` names with the background first.
-
-    Args:
-        labels: ``num_classes`` names with index 0 the background, or ``num_classes - 1`` without it.
-        num_classes: classes including the background.
-    """
+    """Return ``num_classes`` names with the background first, whether ``labels`` begin with it or not."""
     names = tuple(labels)
     if len(names) not in (num_classes, num_classes - 1):
         raise UsageError(

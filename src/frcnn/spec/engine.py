@@ -78,7 +78,6 @@ class Range(Record, frozen=True, kw_only=True):
             raise ValueError(f"expected min <= opt <= max, got {self.min}:{self.opt}:{self.max}")
 
     def __contains__(self, value: object) -> bool:
-        """Return whether a size is within the range."""
         return isinstance(value, int) and self.min <= value <= self.max
 
     def __str__(self) -> str:

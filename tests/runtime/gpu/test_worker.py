@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 from support.fake_device import DeviceArray, FakeDevice
-from support.strided import noise
+from support.strided import VIEWS, noise
 from support.tiny_artifact import TinyArtifact, tiny_outputs
 
 from frcnn.errors import ArtifactError, ImageError
 from frcnn.runtime.gpu.pipeline import PipelineKey
 from frcnn.runtime.gpu.program import load_program
-from frcnn.runtime.gpu.worker import MAX_PIPELINES, Worker
+from frcnn.runtime.gpu.worker import MAX_PIPELINES, Worker, staged
 from frcnn.runtime.images.canvases import EngineCanvases
 from frcnn.runtime.images.image import RGBImage, as_device_image
 from frcnn.runtime.images.preprocess import Placed, Prepared, place, prepare, with_pixels
@@ -181,3 +181,16 @@ def test_after_a_failed_allocation_the_worker_can_be_used(bench: Bench) -> None:
         with pytest.raises(ArtifactError, match=f"injected: {call}"):
             bench.run(batch)
     same(bench.run(batch), bench.expected(batch))
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_staged_bytes_are_found_again(name: str) -> None:
+    pixels = VIEWS[name]()
+    stage = staged(pixels)
+    assert all(step >= 0 for step in stage.pixels.strides)
+    copied = np.ascontiguousarray(stage.pixels).ravel()
+    height, width, _ = pixels.shape
+    rows, columns, channels = np.ogrid[:height, :width, :3]
+    at = stage.offset + rows * stage.strides[0] + columns * stage.strides[1] + channels * stage.strides[2]
+    np.testing.assert_array_equal(copied[at], pixels)
+    assert copied.size == (pixels.size // 3 if name.startswith("grey") else pixels.size)

@@ -16,11 +16,11 @@ import pytest
 from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.host.onnxruntime_providers import (
+    PROVIDER_NAMES,
     PROVIDERS,
     chosen_provider,
     default_folder,
     execution_providers,
-    provider_names,
 )
 from frcnn.spec import Manifest
 
@@ -60,7 +60,7 @@ def test_a_provider_of_another_device_is_refused(device: Any, provider: Any, mes
 
 
 def test_the_names_are_onnxruntimes() -> None:
-    names = {name for provider in PROVIDERS for name in provider_names(provider)}
+    names = {name for provider in PROVIDERS for name in PROVIDER_NAMES[provider]}
     assert names <= set(onnxruntime.get_all_providers())
 
 
