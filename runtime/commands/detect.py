@@ -100,14 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
             lines = [stack.enter_context(ResultLines(path)) for path in _line_paths(arguments)]
             report = Report(detector.labels, lines=lines)
             detection = FileDetection(
-                detector,
-                report,
-                copies,
-                score=arguments.score,
-                classes=classes,
-                batch_size=arguments.batch_size,
-                max_pixels=arguments.max_pixels,
+                detector=detector,
+                report=report,
+                copies=copies,
                 stop=stop,
+                max_pixels=arguments.max_pixels,
+                options={"score": arguments.score, "classes": classes, "batch_size": arguments.batch_size},
             )
             for name, error in unusable.items():
                 detection.skip(name, error)

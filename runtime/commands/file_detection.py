@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from frcnn.errors import ImageError
 from frcnn.files import replacing
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.detector import Detector
-from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import is_video
 from frcnn.runtime.images.video import open_video, writing_video
@@ -30,42 +30,34 @@ _LOST_SHARE = 0.02
 """Share of a video's promised frames that may be missing: headers are often a frame or two off."""
 
 
+@dataclass(kw_only=True)
 class FileDetection:
     """One run of ``frcnn detect`` over files.
 
-    Files in ``copies`` get an annotated copy there. ``skipped`` are the inputs that could not be used, or not to their
-    end.
+    Attributes:
+        copies: where the annotated copy of a file goes; the others get none.
+        max_pixels: videos with larger frames are skipped.
+        options: of ``Detector.stream_images``.
+        skipped: name -> why, of each input that could not be used, or not to its end.
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        report: Report,
-        copies: Mapping[Path, Path],
-        *,
-        score: float,
-        classes: frozenset[int] | None,
-        batch_size: int,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        stop: Stop | None = None,
-    ) -> None:
-        self._detector = detector
-        self._report = report
-        self._copies = copies
-        self._options: dict[str, Any] = {"score": score, "classes": classes, "batch_size": batch_size}
-        self._max_pixels = max_pixels
-        self._stop = stop
-        self._next_id = 1
-        self.skipped: dict[str, ImageError] = {}
+    detector: Detector
+    report: Report
+    copies: Mapping[Path, Path]
+    stop: Stop
+    max_pixels: int
+    options: Mapping[str, Any]
+    skipped: dict[str, ImageError] = field(default_factory=dict)
+    _next_id: int = field(default=1, init=False)
 
     def run(self, files: Sequence[Path]) -> None:
         """Detect in all files, in order, or until asked to stop, which ends after the current image."""
         for video, group in groupby(files, is_video):
             if video:
                 for file in group:
-                    if not self._is_stopped:
+                    if not self.stop.is_asked:
                         self._video(file)
-            elif not self._is_stopped:
+            elif not self.stop.is_asked:
                 self._images(list(group))
 
     def skip(self, name: str, error: ImageError) -> None:
@@ -73,41 +65,42 @@ class FileDetection:
         self.skipped[name] = error
         note(f"skipped: {error}")
 
-    @property
-    def _is_stopped(self) -> bool:
-        return self._stop is not None and self._stop.is_asked
-
     def _images(self, files: list[Path]) -> None:
         position = {str(file): index for index, file in enumerate(files)}
         first_id = self._next_id
         self._next_id += len(files)
-        pairs = self._detector.stream_images(
-            files, on_error=lambda index, error: self.skip(str(files[index]), error), **self._options
+        pairs = self.detector.stream_images(
+            files, on_error=lambda index, error: self.skip(str(files[index]), error), **self.options
         )
         with closing(pairs):
             for image, found in track(pairs, total=len(files), what="detecting"):
                 index = position[image.name]
-                if files[index] in self._copies:
-                    write_image(self._copies[files[index]], image, found)
-                self._report.add(first_id + index, image.name, found)  # last: what is reported is all there
-                if self._is_stopped:
+                if files[index] in self.copies:
+                    _write_image(self.copies[files[index]], image, found)
+                self.report.add(first_id + index, image.name, found)  # last: what is reported is all there
+                if self.stop.is_asked:
                     break
 
     def _video(self, file: Path) -> None:
         first_id = self._next_id
         self._next_id += 1
         try:
-            video = open_video(file, max_pixels=self._max_pixels)
+            video = open_video(file, max_pixels=self.max_pixels)
             count = 0
-            pairs = self._detector.stream_images(video.frames(), **self._options)
+            pairs = self.detector.stream_images(video.frames(), **self.options)
             shown = track(pairs, total=video.frame_count, what=file.name)
             with closing(pairs), closing(self._copied(file, shown, video.fps)) as copied:
                 for count, (_, found) in enumerate(copied, 1):
-                    self._report.add(first_id + count - 1, str(file), found, frame=count - 1)
-                    if self._is_stopped:  # the frames done are reported; the copy is whole or not there
+                    self.report.add(first_id + count - 1, str(file), found, frame=count - 1)
+                    if self.stop.is_asked:  # the frames done are reported; the copy is whole or not there
                         return
             self._next_id = first_id + max(1, count)
-            _require_frames(file, count, video.frame_count)
+            if count == 0:
+                raise ImageError(f"{file}: not one frame of the video could be read", hint="the file is damaged")
+            promised = video.frame_count or 0
+            if count < promised - max(2, promised * _LOST_SHARE):
+                found_frames = f"only {count} of {promised} frames could be read (those were used)"
+                raise ImageError(f"{file}: {found_frames}", hint="the file is damaged")
         except ImageError as error:
             self.skip(str(file), error)
 
@@ -119,11 +112,11 @@ class FileDetection:
         first = next(iterator, None)
         if first is None:
             return
-        if file not in self._copies:
+        if file not in self.copies:
             yield first
             yield from iterator
             return
-        with replacing(self._copies[file]) as temporary, writing_video(temporary, fps) as writer:
+        with replacing(self.copies[file]) as temporary, writing_video(temporary, fps) as writer:
             writer.write(annotate(first[0].uint8(), first[1]))
             yield first
             for image, found in iterator:
@@ -131,18 +124,8 @@ class FileDetection:
                 yield image, found
 
 
-def write_image(path: Path, image: RGBImage, found: Detections) -> None:
+def _write_image(path: Path, image: RGBImage, found: Detections) -> None:
     """Write an image with its detections drawn on it; the suffix chooses PNG or JPEG."""
     options = {"format": "PNG"} if path.suffix == ".png" else _JPEG_OPTIONS
     with replacing(path) as temporary:
         Image.fromarray(annotate(image.uint8(), found)).save(temporary, **options)
-
-
-def _require_frames(file: Path, count: int, promised: int | None) -> None:
-    """Raise where a video ended early."""
-    if count == 0:
-        raise ImageError(f"{file}: not one frame of the video could be read", hint="the file is damaged")
-    if promised is not None and count < promised - max(2, promised * _LOST_SHARE):
-        raise ImageError(
-            f"{file}: only {count} of {promised} frames could be read (those were used)", hint="the file is damaged"
-        )

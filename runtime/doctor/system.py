@@ -43,26 +43,14 @@ _BASE: Final = (
     _Package("onnx", "export, inspect", "cpu"),
 )
 _EXPORT: Final = tuple(_Package(name, "export, compare", "export") for name in ("torch", "torchvision", "onnxscript"))
+_BUILDS: Final = ("", "-cu13", "-cu12")
 _TENSORRT: Final = (
-    _Package(
-        "tensorrt", "TensorRT artifacts", "tensorrt", distributions=("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-    ),
-    _Package(
-        "tensorrt_rtx",
-        "TensorRT-RTX artifacts",
-        "rtx",
-        distributions=("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-    ),
+    _Package("tensorrt", "TensorRT artifacts", "tensorrt", "", tuple(f"tensorrt{end}" for end in _BUILDS)),
+    _Package("tensorrt_rtx", "TensorRT-RTX artifacts", "rtx", "", tuple(f"tensorrt-rtx{end}" for end in _BUILDS)),
 )
 _MORE: Final = (
-    _Package(
-        "cuda-bindings",
-        "CUDA kernels, graphs",
-        "rtx",
-        module="cuda.bindings",
-        distributions=("cuda-bindings", "cuda-python"),
-    ),
-    _Package("cuda-core", "CUDA kernels, graphs", "rtx", module="cuda.core"),
+    _Package("cuda-bindings", "CUDA kernels, graphs", "rtx", "cuda.bindings", ("cuda-bindings", "cuda-python")),
+    _Package("cuda-core", "CUDA kernels, graphs", "rtx", "cuda.core"),
     _Package("pycuda", "PyCUDA interface", "pycuda"),
     _Package("supervision", "Detections.to_supervision", "bench"),
 )

@@ -84,7 +84,18 @@ class Pipeline:
         for name, place in self.fields.items():
             at[name] = at["outputs"] + place.offset
         self.output_pointer = at["outputs"]
-        self._launches = [*self._uploads(at), *self._preprocess(at)]
+        assert self._pinned is not None
+        pinned, copy = self._pinned.pointer, self._device.copy
+        self._launches = [
+            (Launched("upload", name), partial(copy, at[name], pinned + place.offset, place.size_bytes))
+            for name, place in self._inputs.items()
+        ]
+        if self.key.from_pixels:
+            loaded = self._program.preprocess
+            height, width = self.key.canvas
+            kernel = loaded.kernel.bind({"N": self.key.batch, "H": height, "W": width})
+            launch = partial(loaded.launch, kernel, (at["table"], at["images"]))
+            self._launches.append((Launched("preprocess", loaded.kernel.entry), launch))
         contexts = iter(self._contexts)
         for index, step in enumerate(self._program.steps):
             if isinstance(step, EngineStep):
@@ -93,8 +104,7 @@ class Pipeline:
                 self._launches.append((Launched("engine", step.part), enqueue))
             else:
                 self._launches += self._operator(step, self._plans[index], at, at[f"workspace {index}"])
-        pinned = self._taken().pointer + self._outputs_at
-        download = partial(self._device.copy, pinned, self.output_pointer, self.output_bytes)
+        download = partial(copy, pinned + self._outputs_at, self.output_pointer, self.output_bytes)
         self._launches.append((Launched("download", "outputs"), download))
 
     def launch(self, stream: int, warn: Warn) -> None:
@@ -215,26 +225,6 @@ class Pipeline:
         self.outputs = {name: _view(memory[self._outputs_at :], place) for name, place in self.fields.items()}
         self.sizes = _view(memory, sizes)
         self.table = self.images = _view(memory, pixels)
-
-    def _taken(self) -> PinnedMemory:
-        assert self._pinned is not None
-        return self._pinned
-
-    def _uploads(self, at: Mapping[str, int]) -> list[tuple[Launched, Launch]]:
-        pinned = self._taken().pointer
-        return [
-            (Launched("upload", name), partial(self._device.copy, at[name], pinned + place.offset, place.size_bytes))
-            for name, place in self._inputs.items()
-        ]
-
-    def _preprocess(self, at: Mapping[str, int]) -> list[tuple[Launched, Launch]]:
-        if not self.key.from_pixels:
-            return []
-        loaded = self._program.preprocess
-        height, width = self.key.canvas
-        launch = loaded.kernel.bind({"N": self.key.batch, "H": height, "W": width})
-        kernel = partial(loaded.launch, launch, (at["table"], at["images"]))
-        return [(Launched("preprocess", loaded.kernel.entry), kernel)]
 
     def _operator(
         self, operator: LoadedOperator, plan: OperatorPlan, at: Mapping[str, int], scratch: int

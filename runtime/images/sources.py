@@ -64,7 +64,7 @@ def output_names(files: Iterable[Path]) -> dict[Path, str]:
     taken: set[str] = set()
     names: dict[Path, str] = {}
     for file in files:
-        suffix = _output_suffix(file)
+        suffix = ".mp4" if is_video(file) else file.suffix if file.suffix.lower() in _JPEG_SUFFIXES else ".png"
         name, number = f"{file.stem}{suffix}", 1
         while name.lower() in taken:  # some file systems ignore case
             number += 1
@@ -80,9 +80,3 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     for output in outputs:
         if output.resolve() in read:
             raise UsageError(f"{output} is an input and would be overwritten", hint="choose another output")
-
-
-def _output_suffix(file: Path) -> str:
-    if is_video(file):
-        return ".mp4"
-    return file.suffix if file.suffix.lower() in _JPEG_SUFFIXES else ".png"
