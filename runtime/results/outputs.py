@@ -27,33 +27,27 @@ class DetectionFilter:
         return self.score == 0 and self.labels is None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class PendingDetections:
     """Detections of a batch that the network works on; a ``Pending``."""
 
-    def __init__(
-        self,
-        output: Pending[NetworkOutput],
-        batch: list[Placed],
-        keep: DetectionFilter,
-        label_names: tuple[str, ...] | None,
-    ) -> None:
-        self._output = output
-        self._batch = batch
-        self._keep = keep
-        self._label_names = label_names
+    output: Pending[NetworkOutput]
+    batch: list[Placed]
+    keep: DetectionFilter
+    label_names: tuple[str, ...] | None
 
     def result(self) -> list[Detections]:
         """Wait for the output and return a ``Detections`` per image."""
-        output = self._output.result()
-        return [self._detections(output, index, item) for index, item in enumerate(self._batch)]
+        output = self.output.result()
+        return [self._detections(output, index, item) for index, item in enumerate(self.batch)]
 
     def close(self) -> None:
         """Let the work end."""
-        self._output.close()
+        self.output.close()
 
     def _detections(self, output: NetworkOutput, index: int, item: Placed) -> Detections:
         rows = slice(int(output.num_detections[index]))
-        fault = _fault(output, index, self._label_names)
+        fault = _fault(output, index, self.label_names)
         if fault is not None:
             raise ArtifactError(
                 f"{item.image.name}: the model's output is invalid: {fault}",
@@ -65,9 +59,9 @@ class PendingDetections:
             labels=output.labels[index, rows].astype(np.int64),
             image_size=item.image.size,
             source=item.image.source,
-            label_names=self._label_names,
+            label_names=self.label_names,
         )
-        return found if self._keep.keeps_all else found.filter(score=self._keep.score, classes=self._keep.labels)
+        return found if self.keep.keeps_all else found.filter(score=self.keep.score, classes=self.keep.labels)
 
 
 def _fault(output: NetworkOutput, index: int, label_names: tuple[str, ...] | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from frcnn.runtime.backend import Pending
@@ -78,15 +79,13 @@ def naming_images(placed: Sequence[Placed]) -> Iterator[None]:
         raise
 
 
+@dataclass(slots=True, eq=False)
 class _Slot(Generic[Result]):
     """An image and, later, its result or the error of its batch."""
 
-    __slots__ = ("error", "placed", "result")
-
-    def __init__(self, placed: Placed) -> None:
-        self.placed = placed
-        self.result: Result | None = None
-        self.error: Exception | None = None
+    placed: Placed
+    result: Result | None = None
+    error: Exception | None = None
 
 
 class _Waiting(Generic[Result]):
