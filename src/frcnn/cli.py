@@ -83,10 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; ``argv`` are the arguments after the program's name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     previous = signal.signal(signal.SIGTERM, _on_sigterm)
-    formatter, show_before = _WarningFormatter(), warnings.showwarning
-    warnings.showwarning = lambda message, *_details, **_more: print(formatter.line(message), file=sys.stderr)
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
+    show_before, warnings.showwarning = warnings.showwarning, _print_warning
+    handler = _WarningHandler()
     LOGGER.addHandler(handler)
     try:
         return _flushed(_exit_code(arguments))
@@ -130,15 +128,19 @@ def _flushed(code: int) -> int:
     return code
 
 
-class _WarningFormatter(logging.Formatter):
-    """Makes what is logged, or passes the module ``warnings``, one line without the place in our code."""
+class _WarningHandler(logging.Handler):
+    """Prints what is logged as a warning is printed, to the standard error of that moment."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return self.line(record.getMessage())
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _print_warning(record.getMessage())
+        except Exception:
+            self.handleError(record)
 
-    @staticmethod
-    def line(message: Warning | str) -> str:
-        return f"warning: {' '.join(str(message).removeprefix('frcnn: ').split())}"
+
+def _print_warning(message: Warning | str, *_details: object, **_more: object) -> None:
+    """Print a warning on one line, without the place in our code."""
+    print(f"warning: {' '.join(str(message).removeprefix('frcnn: ').split())}", file=sys.stderr)
 
 
 def _run(arguments: list[str]) -> int:

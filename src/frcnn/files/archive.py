@@ -34,8 +34,7 @@ __all__ = ["REBUILD", "Archive", "BoundedFile", "Content", "is_archive", "open_a
 
 REBUILD: Final = "build the artifact again: frcnn build model.onnx"
 
-Content = bytes | memoryview | Path
-"""A part's bytes, or the file that has them."""
+Content = bytes | memoryview | Path  # a part's bytes, or the file that has them
 
 _CHUNK_BYTES: Final = 1 << 20
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)

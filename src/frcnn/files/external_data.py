@@ -28,8 +28,7 @@ _VARINT, _BYTES = 0, 2
 _FIXED_BYTES: Final = {1: 8, 5: 4}
 _LONGEST_VARINT: Final = 10
 
-Read = Callable[[int, int], bytes]
-"""Returns the bytes from one position to another."""
+Read = Callable[[int, int], bytes]  # from one position to another
 
 
 class Field(NamedTuple):
