@@ -7,18 +7,17 @@ by the user take precedence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from frcnn.benchmarks.accuracy.ground_truth import GroundTruth, names_shown
+from frcnn.benchmarks.accuracy.annotations import GroundTruth, names_shown
 from frcnn.errors import UsageError
 from frcnn.spec import ModelSpec
 
 __all__ = ["ClassMap", "map_classes"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassMap:
+class ClassMap(NamedTuple):
     """Pairs of classes and categories.
 
     Attributes:
@@ -48,7 +47,7 @@ def map_classes(
     """
     labels = range(1, model.num_classes)
     names = {} if model.labels is None else {label: model.label_name(label) for label in labels}
-    categories = _by_name(ground_truth.categories)
+    classes, categories = _by_name(names), _by_name(ground_truth.categories)
     ids = list(ground_truth.categories) if ground_truth.has_ids else []
     mapping = {label: label for label in labels if label in ids} if model.labels is None else {}
     for label, name in names.items():
@@ -65,17 +64,16 @@ def map_classes(
         left, separator, right = pair.partition("=")
         if not separator:
             raise UsageError(f"--map: expected MODEL=ANNOTATION, got {pair!r}", hint="like --map airplane=aeroplane")
-        label = _resolve(left, _by_name(names), labels, f"--map {pair}", "class of the model")
+        label = _resolve(left, classes, labels, f"--map {pair}", "class of the model")
         if label in given:
             raise UsageError(f"--map {pair}: {left!r} is paired twice", hint="give one pair for a class")
         given[label] = _resolve(right, categories, ids, f"--map {pair}", "category of the annotations")
     mapping |= given
     used = ground_truth.used_categories() - set(mapping.values())
-    left_out = [category for category in ground_truth.categories if category in used]
+    left_out = tuple(category for category in ground_truth.categories if category in used)
     if left_out and (not allow_unmapped or not mapping):
         raise _unmapped(model, ground_truth, left_out, may_allow=bool(mapping))
-    unused = tuple(label for label in labels if label not in mapping)
-    return ClassMap(categories=mapping, left_out=tuple(left_out), unused=unused)
+    return ClassMap(mapping, left_out, tuple(label for label in labels if label not in mapping))
 
 
 def _by_name(names: Mapping[int, str]) -> dict[str, list[int]]:
@@ -86,19 +84,17 @@ def _by_name(names: Mapping[int, str]) -> dict[str, list[int]]:
     return indices
 
 
-def _resolve(text: str, names: Mapping[str, list[int]], numbers: Sequence[int], option: str, what: str) -> int:
+def _resolve(text: str, names: Mapping[str, list[int]], numbers: Iterable[int], option: str, what: str) -> int:
     """Return the index that a name or number stands for."""
     wanted = text.strip()
     found = names.get(wanted.casefold(), [])
-    if len(found) == 1:
-        return found[0]
-    for number in numbers:
-        if wanted == str(number):
-            return number
+    by_number = {str(number): number for number in numbers}
+    if len(found) == 1 or wanted in by_number:
+        return found[0] if len(found) == 1 else by_number[wanted]
     if found:
         raise UsageError(f"{option}: more than one {what} is called {wanted!r}", hint="give its number")
-    known = names_shown(list(names) or list(map(str, numbers)))
-    raise UsageError(f"{option}: no {what} is called {wanted!r}", hint=f"there are: {known}")
+    hint = f"there are: {names_shown(list(names or by_number))}"
+    raise UsageError(f"{option}: no {what} is called {wanted!r}", hint=hint)
 
 
 def _unmapped(model: ModelSpec, ground_truth: GroundTruth, left_out: Sequence[int], *, may_allow: bool) -> UsageError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,7 @@ _GAP_PX: Final = 8
 _MIN_FONT_PX: Final = 12
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Difference:
+class Difference(NamedTuple):
     """An image in which detections differ.
 
     Attributes:
@@ -61,21 +60,15 @@ def find_differences(images: Sequence[DetectedImage], *, min_score: float) -> li
 
 
 def draw_pair(item: Difference, pixels: NDArray[np.uint8], *, titles: tuple[str, str]) -> NDArray[np.uint8]:
-    """Return the image twice, side by side, with the detections of either side and a legend above them.
-
-    Args:
-        item: the detections.
-        pixels: (H, W, 3) uint8 RGB.
-        titles: names of the left and the right side.
-    """
-    halves = [
-        Image.fromarray(annotate(pixels, side, colours=[_COLOURS[kind] for kind in kinds]))
-        for side, kinds in zip(item.sides, item.kinds, strict=True)
-    ]
+    """Return the image, (H, W, 3) uint8 RGB, twice side by side: detections of either side, a legend above them."""
+    halves, legends = [], []
+    for side, kinds, title in zip(item.sides, item.kinds, titles, strict=True):
+        halves.append(Image.fromarray(annotate(pixels, side, colours=[_COLOURS[kind] for kind in kinds])))
+        counts = zip(np.bincount(kinds, minlength=len(_NAMES)), _NAMES, _COLOURS, strict=True)
+        legends.append([(title, _TEXT), *((f"{count} {name}", colour) for count, name, colour in counts if count)])
     width, height = halves[0].size
     font_px = max(_MIN_FONT_PX, width // 36)
     font, line_px = ImageFont.load_default(font_px), round(font_px * 1.4)
-    legends = [_legend(title, kinds) for title, kinds in zip(titles, item.kinds, strict=True)]
     legend_px = line_px * max(map(len, legends))
     sheet = Image.new("RGB", (2 * width + _GAP_PX, legend_px + height), _BACKGROUND)
     canvas = ImageDraw.Draw(sheet)
@@ -121,21 +114,8 @@ def _difference(image: DetectedImage, min_score: float) -> Difference | None:
         return None
     # of a pair both are drawn where one is shown: else the other would look as if it were alone
     shown[0][e] = shown[1][m] = shown[0][e] | shown[1][m]
-    return Difference(
-        file=image.file,
-        sides=(_rows(eager, shown[0]), _rows(model, shown[1])),
-        kinds=(kinds[0][shown[0]], kinds[1][shown[1]]),
-        score=highest,
+    left, right = (
+        replace(side, boxes=side.boxes[rows], scores=side.scores[rows], labels=side.labels[rows])
+        for side, rows in zip(sides, shown, strict=True)
     )
-
-
-def _rows(detections: Detections, rows: NDArray[np.bool_]) -> Detections:
-    columns = {name: getattr(detections, name)[rows] for name in ("boxes", "scores", "labels")}
-    return replace(detections, **columns)
-
-
-def _legend(title: str, kinds: NDArray[np.int64]) -> list[tuple[str, Colour]]:
-    """Return the lines above a side: its name, and how many detections of each kind in that kind's colour."""
-    counts = np.bincount(kinds, minlength=len(_NAMES)).tolist()
-    lines = zip(counts, _NAMES, _COLOURS, strict=True)
-    return [(title, _TEXT), *((f"{count} {name}", colour) for count, name, colour in lines if count)]
+    return Difference(image.file, (left, right), (kinds[0][shown[0]], kinds[1][shown[1]]), highest)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
-from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, GroundTruth, names_shown
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth, names_shown
 from frcnn.console import track
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, Detector
@@ -22,16 +23,8 @@ Eager = Callable[[RGBImage], Detections]
 """Detects in an image with eager torchvision."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DetectedImage:
-    """The detections in one image.
-
-    Attributes:
-        file: the image.
-        ground_truth: its annotations.
-        model: the model's detections.
-        eager: eager's, where a checkpoint was given.
-    """
+class DetectedImage(NamedTuple):
+    """An image with its annotations, the model's detections, and eager's where a checkpoint was given."""
 
     file: Path
     ground_truth: AnnotatedImage
@@ -41,13 +34,7 @@ class DetectedImage:
 
 @dataclass(slots=True, kw_only=True)
 class Collected:
-    """The detections in all images.
-
-    Attributes:
-        images: in the order of the annotations.
-        skipped: images that cannot be used, and why.
-        is_partial: whether it was interrupted.
-    """
+    """The detections in all images, in the order of the annotations; partial where it was interrupted."""
 
     images: list[DetectedImage] = field(default_factory=list)
     skipped: Skipped = field(default_factory=dict)
@@ -57,12 +44,7 @@ class Collected:
 def find_images(
     ground_truth: GroundTruth, folder: Path, *, allow_missing: bool = False
 ) -> tuple[dict[Path, AnnotatedImage], Skipped]:
-    """Return the annotated images by file, and those that are missing.
-
-    Args:
-        ground_truth: the annotated set.
-        folder: the annotations' file names are relative to it.
-        allow_missing: go on without some of them.
+    """Return the annotated images by file, and those that are missing from the folder.
 
     Raises:
         UsageError: the folder does not exist, or has none of them; a file name leads out of it; or some are missing
@@ -75,7 +57,18 @@ def find_images(
     files = {folder / image.file_name: image for image in ground_truth.images}
     found = {file: image for file, image in files.items() if file.is_file()}
     if not found:
-        raise _wrong_folder(ground_truth, folder)
+        first = ground_truth.images[0].file_name
+        present = sorted(path.name for path in folder.iterdir() if path.is_file())
+        hint = "check that annotations and images are of one set"
+        if {file.name for file in files} & set(present):
+            parent = Path(first).parent
+            hint = f"file names are relative to --images: for {first} give the folder that has {parent} in it"
+        content = f"which has {names_shown(present, 3)}" if present else "which is empty"
+        raise UsageError(
+            f"none of the {len(ground_truth.images)} images that {ground_truth.source} lists ({first}, ...) is in "
+            f"{folder}, {content}",
+            hint=hint,
+        )
     missing = [image.file_name for file, image in files.items() if file not in found]
     if missing and not allow_missing:
         raise UsageError(
@@ -118,9 +111,7 @@ def collect(
                 except ImageError as error:  # left out for both: they are scored on the same images
                     collected.skipped[files[file].file_name] = str(error)
                     continue
-                collected.images.append(
-                    DetectedImage(file=file, ground_truth=files[file], model=detections, eager=reference)
-                )
+                collected.images.append(DetectedImage(file, files[file], detections, reference))
     except KeyboardInterrupt:
         collected.is_partial = True
     return collected
@@ -156,17 +147,3 @@ def _require_inside(name: str, ground_truth: GroundTruth) -> None:
             f"{ground_truth.source}: the file name {name!r} is not one inside the folder of images",
             hint="file names are relative to --images; give a folder above all images",
         )
-
-
-def _wrong_folder(ground_truth: GroundTruth, folder: Path) -> UsageError:
-    first = ground_truth.images[0].file_name
-    present = sorted(path.name for path in folder.iterdir() if path.is_file())
-    hint = "check that annotations and images are of one set"
-    if {Path(image.file_name).name for image in ground_truth.images} & set(present):
-        hint = f"file names are relative to --images: for {first} give the folder that has {Path(first).parent} in it"
-    content = f"which has {names_shown(present, 3)}" if present else "which is empty"
-    return UsageError(
-        f"none of the {len(ground_truth.images)} images that {ground_truth.source} lists ({first}, ...) is in "
-        f"{folder}, {content}",
-        hint=hint,
-    )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final
 
+from frcnn.benchmarks.accuracy.annotations import GroundTruth
 from frcnn.benchmarks.accuracy.class_map import ClassMap
-from frcnn.benchmarks.accuracy.ground_truth import GroundTruth
 from frcnn.benchmarks.accuracy.images import Collected
 from frcnn.benchmarks.accuracy.scoring import Measures, Scores, difference, score
 from frcnn.console import show_table
+from frcnn.runtime import Detections
 
 __all__ = ["SCHEMA_VERSION", "Evaluation", "evaluate"]
 
@@ -23,7 +24,7 @@ _PACKAGES: Final = ("frcnn", "faster-coco-eval", "numpy", "onnxruntime", "onnxru
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """An evaluation.
+    """The scores of the images that were used.
 
     Attributes:
         ground_truth: the annotated set.
@@ -61,19 +62,16 @@ class Evaluation:
         return sum(not item.iscrowd and item.category_id in counted for item in annotations)
 
     def as_json(self, *, model: Mapping[str, Any], eager: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
-        """Return the document.
-
-        Args:
-            model: the model file.
-            eager: the checkpoint.
-            command: the command line.
-        """
-        eager_json = None if self.eager is None else {**(eager or {}), **self._scores_json(self.eager)}
+        """Return the document, with descriptions of the model file and of the checkpoint, and the command line."""
+        versions = {}
+        for package in _PACKAGES:
+            with suppress(metadata.PackageNotFoundError):
+                versions[package] = metadata.version(package)
         return {
             "schema_version": SCHEMA_VERSION,
             **self._scores_json(self.model),
             "model": dict(model),
-            "eager": eager_json,
+            "eager": None if self.eager is None else {**(eager or {}), **self._scores_json(self.eager)},
             "difference": self.difference,
             "limit": self.limit,
             "passed": self.passed,
@@ -82,7 +80,7 @@ class Evaluation:
             "annotations": self.ground_truth.source,
             "skipped": self.collected.skipped,
             "partial": self.collected.is_partial,
-            "versions": _installed_versions(),
+            "versions": versions,
             "command": command,
         }
 
@@ -99,8 +97,7 @@ class Evaluation:
 
     def _row(self, category: int) -> tuple[str, ...]:
         model = self.model.per_class[category]
-        name, count = self.ground_truth.categories[category], str(self.objects(category))
-        cells = (name, count, *_cells(model)[:3])
+        cells = (self.ground_truth.categories[category], str(self.objects(category)), *_cells(model)[:3])
         if self.eager is None:
             return cells
         eager = self.eager.per_class[category]
@@ -123,37 +120,21 @@ class Evaluation:
 def evaluate(
     ground_truth: GroundTruth, classes: ClassMap, collected: Collected, *, max_detections: int, limit: float | None
 ) -> Evaluation:
-    """Score detections against the annotations of the images that were used.
+    """Score detections against the annotations of the images that were used; see ``score`` and ``Evaluation``."""
 
-    Args:
-        ground_truth: the annotated set.
-        classes: which class is which category.
-        collected: the detections.
-        max_detections: detections of a class in an image that count, the best.
-        limit: by how much the model's AP may fall below eager's.
+    def scored(detections: Sequence[Detections]) -> Scores:
+        images = [image.ground_truth for image in collected.images]
+        return score(images, detections, classes.categories, max_detections=max_detections)
 
-    Raises:
-        MissingDependencyError: faster-coco-eval is not installed.
-    """
-    images = [image.ground_truth for image in collected.images]
-    model = [image.model for image in collected.images]
     eager = [image.eager for image in collected.images if image.eager is not None]
     return Evaluation(
         ground_truth=ground_truth,
         collected=collected,
         categories=tuple(sorted(set(classes.categories.values()))),
-        model=score(images, model, classes.categories, max_detections=max_detections),
-        eager=score(images, eager, classes.categories, max_detections=max_detections) if eager else None,
+        model=scored([image.model for image in collected.images]),
+        eager=scored(eager) if eager else None,
         limit=limit,
     )
-
-
-def _installed_versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return versions
 
 
 def _cells(measures: Measures, sign: str = "") -> tuple[str, ...]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage
 from frcnn.errors import MissingDependencyError
 from frcnn.runtime import Detections
 
@@ -27,14 +26,8 @@ _SIZES: Final = ("", "s", "m", "l")  # of objects: all, below 32^2, below 96^2 a
 _ABSENT: Final = -1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """The measures of one set of detections.
-
-    Attributes:
-        overall: of all classes together, the mean over those that have objects.
-        per_class: by category id.
-    """
+class Scores(NamedTuple):
+    """The measures of all classes together, the mean over those that have objects, and by category id."""
 
     overall: Measures
     per_class: dict[int, Measures]
@@ -58,7 +51,10 @@ def score(
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
     """
-    library = _import_faster_coco_eval()
+    try:
+        library: Any = importlib.import_module("faster_coco_eval")
+    except ImportError as error:
+        raise MissingDependencyError("faster-coco-eval", extra="bench", why="measuring accuracy") from error
     ids = sorted(set(categories.values()))
     ground_truth = library.COCO(_document(images, ids))
     results = ground_truth.loadRes(_results(detections, categories))
@@ -72,10 +68,10 @@ def score(
     shape = (10, 101, len(ids), len(_SIZES), 3)
     precision = np.asarray(evaluation.eval["precision"], np.float64).reshape(shape)
     recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape[:1] + shape[2:])
-    per_class = {
-        category: _measures(precision[:, :, [k]], recall[:, [k]], max_detections) for k, category in enumerate(ids)
-    }
-    return Scores(overall=_measures(precision, recall, max_detections), per_class=per_class)
+    return Scores(
+        overall=_measures(precision, recall, max_detections),
+        per_class={c: _measures(precision[:, :, [k]], recall[:, [k]], max_detections) for k, c in enumerate(ids)},
+    )
 
 
 def difference(model: Measures, eager: Measures) -> Measures:
@@ -102,7 +98,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 def _document(images: Sequence[AnnotatedImage], ids: Collection[int]) -> dict[str, Any]:
     annotations = (
-        msgspec.structs.asdict(item) | {"image_id": number, "bbox": list(item.bbox), "iscrowd": int(item.iscrowd)}
+        msgspec.structs.asdict(item) | {"image_id": number, "bbox": list(item.bbox), "iscrowd": int(bool(item.iscrowd))}
         for number, image in enumerate(images, start=1)
         for item in image.annotations
     )
@@ -123,10 +119,3 @@ def _results(detections: Sequence[Detections], categories: Mapping[int, int]) ->
         )
         if label in categories
     ]
-
-
-def _import_faster_coco_eval() -> Any:
-    try:
-        return importlib.import_module("faster_coco_eval")
-    except ImportError as error:
-        raise MissingDependencyError("faster-coco-eval", extra="bench", why="measuring accuracy") from error

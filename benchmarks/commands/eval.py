@@ -34,8 +34,8 @@ from frcnn.options import add_batch_size, add_json, add_number
 from frcnn.runtime.commands.run_options import add_run_options
 
 if TYPE_CHECKING:
+    from frcnn.benchmarks.accuracy.annotations import GroundTruth
     from frcnn.benchmarks.accuracy.class_map import ClassMap
-    from frcnn.benchmarks.accuracy.ground_truth import GroundTruth
     from frcnn.benchmarks.accuracy.images import Eager, Skipped
     from frcnn.benchmarks.accuracy.report import Evaluation
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
@@ -154,8 +154,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _read_annotations(arguments: argparse.Namespace) -> GroundTruth:
-    from frcnn.benchmarks.accuracy.coco_annotations import read_coco
-    from frcnn.benchmarks.accuracy.voc_annotations import read_voc
+    from frcnn.benchmarks.accuracy.annotations import read_coco, read_voc
 
     if arguments.annotations.is_dir():
         return read_voc(arguments.annotations, arguments.images)
@@ -182,7 +181,7 @@ def _require_objects(ground_truth: GroundTruth, classes: ClassMap) -> None:
 
 
 def _report_left_out(ground_truth: GroundTruth, classes: ClassMap, missing: Skipped) -> None:
-    from frcnn.benchmarks.accuracy.ground_truth import names_shown
+    from frcnn.benchmarks.accuracy.annotations import names_shown
 
     if missing:
         warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from frcnn.benchmarks.accuracy.coco_annotations import read_coco
-from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, Annotation
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation, read_coco
 from frcnn.benchmarks.accuracy.images import find_images
 from frcnn.benchmarks.accuracy.scoring import score
 from frcnn.errors import UsageError

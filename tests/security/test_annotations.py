@@ -7,9 +7,8 @@ import json
 import pytest
 from support.hostile.watch import misdeeds
 
-from frcnn.benchmarks.accuracy.coco_annotations import read_coco
+from frcnn.benchmarks.accuracy.annotations import read_coco, read_voc
 from frcnn.benchmarks.accuracy.images import find_images
-from frcnn.benchmarks.accuracy.voc_annotations import read_voc
 from frcnn.errors import UsageError
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
 from frcnn.exporter.commands.checkpoint_options import read_labels

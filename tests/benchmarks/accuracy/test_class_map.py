@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from support.engine_files import source_manifest
 
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation, GroundTruth
 from frcnn.benchmarks.accuracy.class_map import map_classes
-from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, Annotation, GroundTruth
 from frcnn.errors import UsageError
 from frcnn.spec import ModelSpec
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage
 from frcnn.benchmarks.accuracy.drawing import draw_pair, find_differences, write_pairs
-from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.errors import UsageError
 from frcnn.runtime import Detections

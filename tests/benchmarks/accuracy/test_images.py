@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support.engine_files import source_manifest
 
-from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, GroundTruth
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
 from frcnn.benchmarks.accuracy.images import collect, find_images
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, Detector

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from frcnn.benchmarks.accuracy.ground_truth import AnnotatedImage, Annotation
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation
 from frcnn.benchmarks.accuracy.scoring import Measures, difference, score
 from frcnn.runtime import Detections
 

@@ -22,8 +22,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.serialization import StorageType
 
-from frcnn.benchmarks.accuracy.coco_annotations import read_coco
-from frcnn.benchmarks.accuracy.voc_annotations import read_voc
+from frcnn.benchmarks.accuracy.annotations import read_coco, read_voc
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
 from frcnn.exporter.checkpoint.layout import find_weights
