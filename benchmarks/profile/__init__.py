@@ -4,14 +4,4 @@ In: ``model.onnx`` or ``*.frcnn``, and images.
 Out: a profile as a table, JSON and a page.
 """
 
-__all__ = [
-    "engine_profile",
-    "inputs",
-    "onnx_layers",
-    "onnx_profile",
-    "onnx_runs",
-    "page",
-    "profile",
-    "stage_names",
-    "table",
-]
+__all__ = ["engine_profile", "inputs", "onnx_layers", "onnx_profile", "page", "profile", "table"]

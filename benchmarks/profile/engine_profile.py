@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
 
 from frcnn.benchmarks.profile.inputs import Inputs
-from frcnn.benchmarks.profile.profile import LayerRun, Measured, StageName
-from frcnn.benchmarks.profile.stage_names import stages_in_order
+from frcnn.benchmarks.profile.profile import LayerRun, Measured, Report, StageName, stages_in_order
 from frcnn.runtime.gpu.device import Device, Engine, Event
 from frcnn.runtime.gpu.pipeline import Launched, Pipeline, PipelineKey
 from frcnn.runtime.gpu.program import load_program
@@ -23,16 +22,16 @@ from frcnn.runtime.gpu.worker import Worker
 from frcnn.runtime.images.canvases import EngineCanvases
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import boxes_in_image
-from frcnn.spec.engine import EngineManifest
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
 __all__ = ["profile_engine"]
 
-Report = Callable[[str, float], None]
+_Layers = list[tuple[str, float]]
+"""Names and milliseconds of layers, as TensorRT reports them."""
 
 
 def profile_engine(
-    manifest: EngineManifest,
-    read_part: Callable[[str], bytes],
+    artifact: EngineArtifact,
     device: Device,
     engines: Mapping[str, Engine],
     inputs: Inputs,
@@ -45,24 +44,23 @@ def profile_engine(
     """Run an artifact ``repeats`` times in each of the three ways; the caller closes device and engines.
 
     Args:
-        manifest: the artifact's.
-        read_part: returns a part of the artifact.
+        artifact: the file.
         device: active on this thread.
         engines: the artifact's, by part.
         inputs: images, taken in turn.
         batch: images at a time.
         repeats: measured runs.
-        report: called with the work going on and the share of all that is done.
+        report: called with the progress.
         warn: called with what a reader should know.
 
     Raises:
         ArtifactError: memory is short, or TensorRT or CUDA refuse.
         UsageError: no profile of the engines holds such a batch.
     """
-    profile, size = EngineCanvases(manifest).batch_to_run(batch, inputs.canvas)
+    profile, size = EngineCanvases(artifact.manifest).batch_to_run(batch, inputs.canvas)
     if size > batch:
         warn(f"the engine runs {size} images at the least: {size} are timed, {batch} of them asked for")
-    program = load_program(manifest, read_part, engines, device)
+    program = load_program(artifact.manifest, artifact.read_part, engines, device)
     with ExitStack() as stack:
         worker = Worker(program, device, warn)
         stack.callback(worker.close)
@@ -81,34 +79,40 @@ def profile_engine(
         for run in range(repeats):
             report("timing layers", (run + repeats) / repeats / 2)
             reported.append(runner.in_steps(run))
-    if not any(step.layers for run in reported for step in run.steps):
+    if not any(layers for run in reported for _, _, layers in run.steps):
         warn("TensorRT reported no layers: its engines are shown as a whole, between layers")
+    more: dict[StageName, list[float]] = {
+        "copies": [run.pixels_ms + run.sum_ms("upload", "download") for run in plain],
+        "preprocess": [run.sum_ms("preprocess") for run in plain],
+        "post": [run.post_ms for run in plain],
+        "between layers": [
+            max(0.0, a.sum_ms("engine") - sum(ms for _, _, layers in b.steps for _, ms in layers))
+            for a, b in zip(plain, reported, strict=True)
+        ],
+    }
     return Measured(
         device=device.name,
         runs=[_layers(a, b) for a, b in zip(plain, reported, strict=True)],
-        more=_beyond_layers(plain, reported, has_files=bool(inputs.files)),
+        more=more | ({"decode": [run.decode_ms for run in plain]} if inputs.files else {}),
         network_ms=median(whole_ms),
-        profiled_ms=median(sum(step.ms for step in run.steps) for run in reported),
+        profiled_ms=median(sum(ms for _, ms, _ in run.steps) for run in reported),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """A launch, its time, and the layers that were reported of it."""
-
-    launched: Launched
-    ms: float
-    layers: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """A detection: decoding and scaling boxes by the clock, the copy of the pixels and the steps by events."""
+    """A detection: decoding and scaling boxes by the clock, the copy of the pixels and the steps by events.
+
+    A step is a launch, its milliseconds, and the layers that were reported of it.
+    """
 
     decode_ms: float
     pixels_ms: float
-    steps: tuple[_Step, ...]
+    steps: Sequence[tuple[Launched, float, _Layers]]
     post_ms: float
+
+    def sum_ms(self, *kinds: str) -> float:
+        return sum(ms for launched, ms, _ in self.steps if launched.kind in kinds)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,7 +127,7 @@ class _Runner:
     batch: int
     warn: Callable[[str], None]
     events: list[Event] = field(default_factory=list)
-    reported: list[tuple[str, float]] = field(default_factory=list)
+    reported: _Layers = field(default_factory=list)
 
     def whole_ms(self, run: int) -> float:
         """Run as one graph; return the time from the first upload to the detections, without the pixels."""
@@ -132,33 +136,34 @@ class _Runner:
         pipeline.launch(self.worker.stream, self.warn)
         self._mark(1)
         self.device.synchronize(self.worker.stream)
-        return self.events[1].ms_since(self.events[0])
+        return self._between_ms(0)
 
     def in_steps(self, run: int) -> _Run:
         """Run step by step, with an event behind each."""
-        decode_ms = self._decode_ms(run)
+        chosen = self.inputs.batch(run, self.batch)
+        started = time.perf_counter()
+        for index in chosen if self.inputs.files else ():
+            RGBImage.open(self.inputs.files[index])
+        decode_ms = (time.perf_counter() - started) * 1e3
         self._mark(0)
         pipeline = self._upload(run)
         self._mark(1)
-        launches: list[tuple[Launched, tuple[tuple[str, float], ...]]] = []
+        launches: list[tuple[Launched, _Layers]] = []
 
         def after(launched: Launched) -> None:
-            launches.append((launched, tuple(self.reported)))
+            launches.append((launched, list(self.reported)))
             self.reported.clear()
             self._mark(len(launches) + 1)
 
         pipeline.launch_in_steps(self.worker.stream, after)
         self.device.synchronize(self.worker.stream)
-        steps = (
-            _Step(launched=launched, ms=self.events[i + 1].ms_since(self.events[i]), layers=layers)
-            for i, (launched, layers) in enumerate(launches, 1)
-        )
-        return _Run(
-            decode_ms=decode_ms,
-            pixels_ms=self.events[1].ms_since(self.events[0]),
-            steps=tuple(steps),
-            post_ms=self._post_ms(run, pipeline),
-        )
+        steps = [(launched, self._between_ms(i), layers) for i, (launched, layers) in enumerate(launches, 1)]
+        pixels_ms, started = self._between_ms(0), time.perf_counter()
+        for row, index in enumerate(chosen):
+            count = int(pipeline.outputs["num_detections"][row])
+            boxes_in_image(pipeline.outputs["boxes"][row, :count], self.inputs.placed[index])
+        post_ms = (time.perf_counter() - started) * 1e3
+        return _Run(decode_ms=decode_ms, pixels_ms=pixels_ms, steps=steps, post_ms=post_ms)
 
     def report_layers(self) -> None:
         """Have TensorRT report layers from now on."""
@@ -175,59 +180,29 @@ class _Runner:
             self.events.append(self.device.create_event())
         self.events[index].record(self.worker.stream)
 
+    def _between_ms(self, index: int) -> float:
+        """Return the time between an event and the next."""
+        return self.events[index + 1].ms_since(self.events[index])
+
     def _upload(self, run: int) -> Pipeline:
         placed = [self.inputs.placed[index] for index in self.inputs.batch(run, self.batch)]
         return self.worker.upload(self.key, self.profile, placed, ())
 
-    def _decode_ms(self, run: int) -> float:
-        started = time.perf_counter()
-        for index in self.inputs.batch(run, self.batch) if self.inputs.files else ():
-            RGBImage.open(self.inputs.files[index])
-        return (time.perf_counter() - started) * 1e3
-
-    def _post_ms(self, run: int, pipeline: Pipeline) -> float:
-        started = time.perf_counter()
-        for row, index in enumerate(self.inputs.batch(run, self.batch)):
-            count = int(pipeline.outputs["num_detections"][row])
-            boxes_in_image(pipeline.outputs["boxes"][row, :count], self.inputs.placed[index])
-        return (time.perf_counter() - started) * 1e3
-
 
 def _layers(plain: _Run, reported: _Run) -> list[LayerRun]:
-    """Return the layers of the engines as reported, and the operators' kernels as timed without that."""
+    """Return the layers of the engines as reported, and the operators' kernels as timed without that.
+
+    Names that occur again are numbered: two engines, or one that runs a layer twice, may report the same.
+    """
     items: list[tuple[str, str, float]] = []
-    for step, with_layers in zip(plain.steps, reported.steps, strict=True):
-        if step.launched.kind == "operator":
-            items.append((step.launched.name, "kernel", step.ms))
-        items += [(name, "", ms) for name, ms in with_layers.layers]
-    names = [name for name, _, _ in items]
-    return [
-        LayerRun(name=unique, op=op, stage=stage, ms=ms)
-        for unique, (_, op, ms), stage in zip(_unique(names), items, stages_in_order(names), strict=True)
-    ]
-
-
-def _beyond_layers(plain: Sequence[_Run], reported: Sequence[_Run], *, has_files: bool) -> dict[StageName, list[float]]:
-    """Return the milliseconds by run of everything but layers."""
-    more: dict[StageName, list[float]] = {
-        "copies": [run.pixels_ms + _sum(run, "upload", "download") for run in plain],
-        "preprocess": [_sum(run, "preprocess") for run in plain],
-        "post": [run.post_ms for run in plain],
-        "between layers": [
-            max(0.0, _sum(a, "engine") - sum(ms for step in b.steps for _, ms in step.layers))
-            for a, b in zip(plain, reported, strict=True)
-        ],
-    }
-    return {"decode": [run.decode_ms for run in plain], **more} if has_files else more
-
-
-def _sum(run: _Run, *kinds: str) -> float:
-    return sum(step.ms for step in run.steps if step.launched.kind in kinds)
-
-
-def _unique(names: Sequence[str]) -> Iterator[str]:
-    """Number names that occur again: two engines, or one that runs a layer twice, may report the same."""
+    for (launched, step_ms, _), (_, _, layers) in zip(plain.steps, reported.steps, strict=True):
+        if launched.kind == "operator":
+            items.append((launched.name, "kernel", step_ms))
+        items += [(name, "", ms) for name, ms in layers]
     seen: Counter[str] = Counter()
-    for name in names:
+    runs = []
+    for (name, op, ms), stage in zip(items, stages_in_order([name for name, _, _ in items]), strict=True):
         seen[name] += 1
-        yield name if seen[name] == 1 else f"{name} #{seen[name]}"
+        unique = name if seen[name] == 1 else f"{name} #{seen[name]}"
+        runs.append(LayerRun(name=unique, op=op, stage=stage, ms=ms))
+    return runs

@@ -61,26 +61,22 @@ def choose_inputs(
     if canvas is None and not images.files and _canvas_of(sizes[0], canvases) is None:
         canvas = first
     chosen = place(images.images[0], transform, canvases).canvas if canvas is None else _checked(canvas, canvases)
-    placed: list[Placed] = []
-    files: list[Path] = []
-    left_out: list[str] = []
-    for index, (image, size) in enumerate(zip(images.images, sizes, strict=True)):
-        resized = size if canvas is None or images.files else chosen
-        if canvas is None:
-            fits = _canvas_of(resized, canvases) == chosen
-        else:
-            fits = resized[0] <= chosen[0] and resized[1] <= chosen[1]
-        if fits:
-            placed.append(Placed(image=image, resized=resized, canvas=chosen))
-            files += images.files[index : index + 1]
-        else:
-            left_out.append(image.name)
-    if not placed:
+    if canvas is None:
+        fitting = [index for index, size in enumerate(sizes) if _canvas_of(size, canvases) == chosen]
+    else:
+        sizes = sizes if images.files else [chosen] * len(sizes)
+        fitting = [index for index, (height, width) in enumerate(sizes) if height <= chosen[0] and width <= chosen[1]]
+    if not fitting:
         raise ImageSizeError(
-            f"--size {size_text(chosen)}: none of the {len(left_out)} image(s), resized, goes on that canvas",
+            f"--size {size_text(chosen)}: none of the {len(sizes)} image(s), resized, goes on that canvas",
             hint="leave --size out: the first image's canvas is taken then",
         )
-    return Inputs(canvas=chosen, placed=tuple(placed), files=tuple(files), left_out=tuple(left_out))
+    return Inputs(
+        canvas=chosen,
+        placed=tuple(Placed(image=images.images[i], resized=sizes[i], canvas=chosen) for i in fitting),
+        files=tuple(images.files[i] for i in fitting) if images.files else (),
+        left_out=tuple(image.name for i, image in enumerate(images.images) if i not in fitting),
+    )
 
 
 def _canvas_of(resized: Size, canvases: Canvases) -> Size | None:
@@ -92,11 +88,7 @@ def _canvas_of(resized: Size, canvases: Canvases) -> Size | None:
 
 
 def _checked(canvas: Size, canvases: Canvases) -> Size:
-    """Return a canvas that the model takes as it is.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """Return a canvas that the model takes as it is, or raise."""
     try:
         taken = canvases.canvas_of(canvas, name=f"--size {size_text(canvas)}")
     except ImageSizeError as error:

@@ -1,22 +1,46 @@
-"""The layers of a ``model.onnx`` in a benchmark run: time by stage, and work for the roofline."""
+"""Runs of a ``model.onnx`` in ONNX Runtime's own profiler, layer by layer: times, and work by the shapes that ran.
+
+On the processor only: on a GPU that profiler times launches, not the work.
+"""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from frcnn.benchmarks.profile.onnx_runs import Feeds, RanLayer, profiled_session
-from frcnn.benchmarks.profile.stage_names import NetworkStage
+from numpy.typing import NDArray
+
+from frcnn.benchmarks.profile.profile import LayerRun, NetworkStage, stages_in_order
 from frcnn.benchmarks.report.results import StageName
+from frcnn.errors import ArtifactError
+from frcnn.files import temporary_folder
+from frcnn.runtime.dependencies import import_onnxruntime
 
-__all__ = ["Layer", "network_stage_ms", "work_of_layers"]
+__all__ = [
+    "Feeds",
+    "Layer",
+    "ProfiledSession",
+    "layers_of_events",
+    "network_stage_ms",
+    "profiled_session",
+    "work_of_layers",
+]
 
-_BYTES: Final = {"float": 4, "float16": 2, "bfloat16": 2, "double": 8, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
+Feeds = Mapping[str, NDArray[Any]]
+Event = Mapping[str, Any]
+Tensor = tuple[str, Sequence[int]]
+"""(element type, shape)"""
+
+_KERNEL: Final = "_kernel_time"
+_FATAL_ONLY: Final = 4
 _REPEATS: Final = 3
+_BYTES: Final = {"float": 4, "float16": 2, "bfloat16": 2, "double": 8, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
 # element by element, or no more than another view of the same numbers
 _MERGED_TEXT: Final = """
     Abs Add And BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Div Equal Erf Exp Expand Flatten Floor
@@ -36,8 +60,7 @@ _STAGES: Final[Mapping[NetworkStage, StageName]] = {
 """The stages that eager torchvision can be timed by, too: its modules."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(NamedTuple):
     """A node of the graph, run once.
 
     Attributes:
@@ -52,16 +75,72 @@ class Layer:
     bytes: float
 
 
+class ProfiledSession:
+    """A session whose runs are profiled; made by :func:`profiled_session`."""
+
+    def __init__(self, session: Any, path: Path) -> None:
+        self._session = session
+        self._path = path
+
+    def run(self, feeds: Feeds) -> None:
+        """Run once.
+
+        Raises:
+            ArtifactError: ONNX Runtime fails.
+        """
+        try:
+            self._session.run(None, dict(feeds))
+        except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
+            raise ArtifactError(
+                f"{self._path}: ONNX Runtime failed on {len(feeds['images'])} image(s): {_one_line(error)}",
+                hint="give fewer images at a time or smaller ones where memory ran out",
+            ) from error
+
+    def finish(self) -> list[list[LayerRun]]:
+        """End profiling, and return the layers of every run in the order in which they ran."""
+        return layers_of_events(json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8")))
+
+
+@contextmanager
+def profiled_session(path: Path, *, threads: int, as_written: bool = False) -> Iterator[ProfiledSession]:
+    """Open a model file as the runtime does, with the profiler on.
+
+    Args:
+        path: a ``model.onnx``.
+        threads: of one operator.
+        as_written: run the nodes of the file, neither fused nor rearranged, and list all weights.
+
+    Raises:
+        ArtifactError: ONNX Runtime cannot load it.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    options.enable_profiling = True
+    if as_written:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")  # prepacked weights are not listed
+    with temporary_folder() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        try:
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # as above
+            raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {_one_line(error)}") from error
+        yield ProfiledSession(session, path)
+
+
 def network_stage_ms(path: Path, feeds: Feeds, *, threads: int) -> dict[StageName, float]:
     """Return the median milliseconds of each stage of the network, kernels only, as the file runs by default."""
     with profiled_session(path, threads=threads) as session:
         for _ in range(_REPEATS + 1):
             session.run(feeds)
         runs = session.finish()[1:]
-    stages = dict.fromkeys(_STAGES.values())
     return {
         stage: median(sum(layer.ms for layer in run if _STAGES[layer.stage] == stage) for run in runs)
-        for stage in stages
+        for stage in dict.fromkeys(_STAGES.values())
     }
 
 
@@ -73,10 +152,66 @@ def work_of_layers(path: Path, feeds: Feeds, *, threads: int) -> list[Layer]:
     with profiled_session(path, threads=threads, as_written=True) as session:
         session.run(feeds)
         (layers,) = session.finish()
-    return [Layer(stage=_STAGES[ran.stage], flops=ran.flops or 0.0, bytes=_bytes(ran)) for ran in layers]
+    return [Layer(_STAGES[ran.stage], ran.flops or 0.0, 0.0 if ran.op in _MERGED else ran.bytes) for ran in layers]
 
 
-def _bytes(layer: RanLayer) -> float:
-    if layer.op in _MERGED:
-        return 0.0
-    return float(sum(_BYTES.get(kind, 4) * math.prod(shape) for kind, shape in (*layer.inputs, *layer.outputs)))
+def layers_of_events(events: Sequence[Event]) -> list[list[LayerRun]]:
+    """Return the layers of every run from the events of ONNX Runtime's profile."""
+    kernels = sorted((e for e in events if str(e.get("name", "")).endswith(_KERNEL)), key=_start)
+    borders = sorted(_start(e) for e in events if e.get("name") == "model_run")
+    ends = [*borders[1:], math.inf]
+    return [
+        _layers([kernel for kernel in kernels if start <= _start(kernel) < end])
+        for start, end in zip(borders, ends, strict=True)
+    ]
+
+
+def _start(event: Event) -> float:
+    return float(event["ts"])
+
+
+def _layers(kernels: Sequence[Event]) -> list[LayerRun]:
+    """Return layers; a name tells what was fused into the operator, and is numbered where a run has it twice."""
+    names = [str(kernel["name"]).removesuffix(_KERNEL) for kernel in kernels]
+    counts, layers = Counter(names), []
+    for kernel, name, stage in zip(kernels, names, stages_in_order(names), strict=True):
+        details, op = kernel["args"], str(kernel["args"]["op_name"])
+        inputs, outputs = (_tensors(details.get(f"{side}_type_shape", ())) for side in ("input", "output"))
+        layers.append(
+            LayerRun(
+                name=name if counts[name] == 1 else f"{name} #{details['node_index']}",
+                op=op,
+                stage=stage,
+                ms=float(kernel["dur"]) / 1e3,
+                flops=_flops(op.removeprefix("Fused"), [shape for _, shape in inputs], [s for _, s in outputs]),
+                bytes=float(sum(_BYTES.get(kind, 4) * math.prod(shape) for kind, shape in (*inputs, *outputs))),
+            )
+        )
+    return layers
+
+
+def _tensors(listed: Sequence[Mapping[str, Sequence[int]]]) -> list[Tensor]:
+    return [(kind, shape) for entry in listed for kind, shape in entry.items()]
+
+
+def _flops(op: str, inputs: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> float | None:
+    """Return the multiplications and additions of a convolution or matrix product, by the shapes that it ran with.
+
+    ONNX Runtime pads channels to its blocks of 8 or 16; what is computed for the padding counts. None for other
+    operators, and where the weights are needed and not listed.
+    """
+    out = outputs[0] if outputs else ()
+    has_weights = len(inputs) > 1 and len(inputs[0]) == len(inputs[1]) >= 2
+    if op == "Conv" and has_weights:  # weights (out, in / groups, kernel height, kernel width)
+        return 2.0 * math.prod(out) * math.prod(inputs[1][1:])
+    if op == "ConvTranspose" and has_weights:  # weights (in, out / groups, kernel height, kernel width)
+        return 2.0 * math.prod(inputs[0]) * math.prod(inputs[1][1:])
+    if op == "MatMul":
+        return 2.0 * math.prod(out) * inputs[0][-1]
+    if op == "Gemm":  # (M, K) or (K, M) times the rest to (M, N): the inner length, transposed or not
+        return 2.0 * math.prod(out) * math.prod(inputs[0]) / out[0] if out[0] else 0.0
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

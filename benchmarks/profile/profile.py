@@ -1,16 +1,21 @@
 """``profile.json``: the time of each stage and each layer of a detection, and how it was measured.
 
 Times are milliseconds of one batch. Every number was measured in the run that wrote it; what was not is None.
+
+A layer's stage is found by its name. The exporter names nodes after torchvision's modules (``backbone/body/...``,
+``rpn/head/...``), and runtimes keep those names in what they fuse and rearrange. Nodes that a runtime adds, and those
+of the operators' function bodies, have no such name: they belong to the stage that they run in.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Final, Literal, get_args
 
-from frcnn.benchmarks.profile.stage_names import NETWORK_STAGES, NetworkStage
 from frcnn.benchmarks.report.results import Environment
 from frcnn.spec import Record, Size
 
@@ -20,42 +25,62 @@ __all__ = [
     "LayerRun",
     "LayerTime",
     "Measured",
+    "NetworkStage",
     "Profile",
+    "Report",
     "StageName",
     "StageTime",
     "layer_times",
+    "stage_of",
     "stage_times",
+    "stages_in_order",
 ]
 
 SCHEMA_VERSION: Final = 1
 
-HostStage = Literal["decode", "preprocess", "copies", "between layers"]
-StageName = HostStage | NetworkStage
-STAGES: Final[tuple[StageName, ...]] = ("decode", "copies", "preprocess", *NETWORK_STAGES, "between layers")
+NetworkStage = Literal["backbone", "FPN", "RPN head", "proposals", "RoI pooling", "box head", "post"]
+StageName = Literal["decode", "preprocess", "copies", "between layers"] | NetworkStage
+STAGES: Final[tuple[StageName, ...]] = ("decode", "copies", "preprocess", *get_args(NetworkStage), "between layers")
 """In the order that data flows. ``copies`` are those between host and GPU; ``between layers`` is the network's time
 beyond the sum of its layers."""
-assert set(STAGES) == {*get_args(HostStage), *NETWORK_STAGES}
+Report = Callable[[str, float], None]
+"""Called with the work going on and the share of all that is done."""
+
+_PATTERNS: Final[Mapping[NetworkStage, str]] = {
+    "RoI pooling": r"roi_heads[/.]Multiscale|RoiAlign|MaxRoiPool|MultiscaleRoI",
+    "box head": r"roi_heads[/.]box_(?:head|predictor)",
+    "post": r"roi_heads[/.]",
+    "RPN head": r"rpn[/.]head",
+    "proposals": r"rpn[/.]",
+    "FPN": r"backbone[/.]fpn",
+    "backbone": r"backbone[/.]",
+}
+_COMPILED: Final = {stage: re.compile(rf"(?:^|[^A-Za-z0-9.])(?:{text})") for stage, text in _PATTERNS.items()}
 
 
-class LayerRun(Record, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRun:
     """A layer in one run.
 
     Attributes:
-        name: unique in the network.
+        name: unique in the network, the same in every run.
         op: its operator or kernel; empty where the runtime does not say.
         stage: the part of a detection.
         ms: its time.
-        gflop: its multiplications and additions in 10^9; None where they are not known.
+        flops: multiplications and additions of a convolution or matrix product; None where they are not known.
+        bytes: of its inputs and outputs, each once; see ``onnx_layers``.
     """
 
     name: str
     op: str
     stage: NetworkStage
     ms: float
-    gflop: float | None = None
+    flops: float | None = None
+    bytes: float = 0.0
 
 
-class Measured(Record, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
     """The times of a model file, run by run.
 
     Attributes:
@@ -67,22 +92,31 @@ class Measured(Record, frozen=True, kw_only=True):
     """
 
     device: str
-    runs: list[list[LayerRun]]
-    more: dict[StageName, list[float]]
+    runs: Sequence[Sequence[LayerRun]]
+    more: Mapping[StageName, Sequence[float]]
     network_ms: float
     profiled_ms: float
 
 
-class LayerTime(LayerRun, frozen=True, kw_only=True):
-    """A layer over all runs: ``ms`` is the median, ``gflop`` counts convolutions and matrix products as they ran.
-
-    In ONNX Runtime and TensorRT a layer may be several nodes of the file, and channels may be padded.
+class LayerTime(Record, frozen=True, kw_only=True):
+    """A layer over all runs; in ONNX Runtime and TensorRT it may be several nodes of the file.
 
     Attributes:
+        name: unique in the network.
+        op: its operator or kernel; empty where the runtime does not say.
+        stage: the part of a detection.
+        ms: the median.
+        gflop: 10^9 multiplications and additions of convolutions and matrix products as they ran, padded channels
+            among them; None where they are not known.
         share: of a whole detection, 0 to 1.
-        gflop_per_s: the rate; None where the work is not known.
+        gflop_per_s: the rate, or None.
     """
 
+    name: str
+    op: str
+    stage: NetworkStage
+    ms: float
+    gflop: float | None = None
     share: float
     gflop_per_s: float | None
 
@@ -152,6 +186,30 @@ class Profile(Record, frozen=True, kw_only=True):
     layers: tuple[LayerTime, ...]
 
 
+def stage_of(name: str) -> NetworkStage | None:
+    """Return the stage that a layer's name matches, the first of the patterns' order if several; None if none."""
+    return next((stage for stage, pattern in _COMPILED.items() if pattern.search(name)), None)
+
+
+def stages_in_order(names: Sequence[str]) -> list[NetworkStage]:
+    """Return the stage of every layer of a run, in the order in which they ran.
+
+    A layer whose name matches none belongs to the stage before it. Between the proposals and the box head it belongs to
+    RoI pooling, whose body sorts RoIs by level before it pools and puts the results back in order after.
+    """
+    matched = [stage_of(name) for name in names]
+    stages: list[NetworkStage] = []
+    current: NetworkStage = "backbone"
+    for index, stage in enumerate(matched):
+        following = next((later for later in matched[index + 1 :] if later is not None), None)
+        if stage is not None:
+            current = stage
+        elif current == "proposals" and following in ("RoI pooling", "box head"):
+            current = "RoI pooling"
+        stages.append(current)
+    return stages
+
+
 def stage_times(runs: Sequence[Sequence[LayerRun]], more: Mapping[StageName, Sequence[float]]) -> list[StageTime]:
     """Sum layers up by stage; see ``Measured`` for the arguments."""
     by_stage: dict[StageName, list[float]] = {stage: list(times) for stage, times in more.items()}
@@ -163,18 +221,9 @@ def stage_times(runs: Sequence[Sequence[LayerRun]], more: Mapping[StageName, Seq
     stages = []
     for stage, ms in medians.items():
         layers = [[layer for layer in run if layer.stage == stage] for run in runs]
-        known = [[layer.gflop for layer in run if layer.gflop is not None] for run in layers]
-        gflop = median(sum(work) for work in known if work) if any(known) else None
-        stages.append(
-            StageTime(
-                name=stage,
-                ms=ms,
-                share=ms / total,
-                layers=max(map(len, layers)),
-                gflop=gflop,
-                gflop_per_s=_rate(gflop, ms),
-            )
-        )
+        gflop, rate = _work([[layer.flops for layer in run] for run in layers], ms)
+        count = max(map(len, layers))
+        stages.append(StageTime(name=stage, ms=ms, share=ms / total, layers=count, gflop=gflop, gflop_per_s=rate))
     return stages
 
 
@@ -192,21 +241,19 @@ def layer_times(runs: Sequence[Sequence[LayerRun]], *, total_ms: float) -> list[
     layers = []
     for name, same in by_name.items():
         ms = median([layer.ms for layer in same] + [0.0] * (len(runs) - len(same)))
-        known = [layer.gflop for layer in same if layer.gflop is not None]
-        gflop = median(known) if known else None
+        gflop, rate = _work([[layer.flops] for layer in same], ms)
+        share = ms / total_ms if total_ms else 0.0
+        first = same[0]
         layers.append(
-            LayerTime(
-                name=name,
-                op=same[0].op,
-                stage=same[0].stage,
-                ms=ms,
-                gflop=gflop,
-                share=ms / total_ms if total_ms else 0.0,
-                gflop_per_s=_rate(gflop, ms),
-            )
+            LayerTime(name=name, op=first.op, stage=first.stage, ms=ms, gflop=gflop, share=share, gflop_per_s=rate)
         )
     return sorted(layers, key=lambda layer: (-layer.ms, layer.name))
 
 
-def _rate(gflop: float | None, ms: float) -> float | None:
-    return None if gflop is None or ms <= 0 else gflop / (ms / 1e3)
+def _work(flops: Iterable[Sequence[float | None]], ms: float) -> tuple[float | None, float | None]:
+    """Return GFLOP, the median of the runs' sums over what is known, and GFLOP/s; None where nothing is known."""
+    known = [[value for value in run if value is not None] for run in flops]
+    if not any(known):
+        return None, None
+    gflop = median(sum(run) for run in known if run) / 1e9
+    return gflop, gflop / (ms / 1e3) if ms > 0 else None

@@ -14,9 +14,10 @@ def show_profile(profile: Profile, *, top: int) -> None:
     what = f"{profile.architecture}, {profile.precision}, canvas {size_text(profile.canvas)}, batch {profile.batch}"
     say(f"{what}; medians of {profile.repeats} runs, {profile.runtime} on {profile.device}")
     columns = ("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s")
+    stages = [(x.name, ms(x.ms), percent(x.share), str(x.layers or ""), *_work(x)) for x in profile.stages]
     total = ("total", ms(profile.total_ms), percent(1.0), str(len(profile.layers)), "", "")
-    show_table("stages", columns, [*map(_stage_cells, profile.stages), total])
-    slowest = [_layer_cells(layer) for layer in profile.layers[:top]]
+    show_table("stages", columns, [*stages, total])
+    slowest = [(x.name, x.op, x.stage, ms(x.ms), percent(x.share), *_work(x)) for x in profile.layers[:top]]
     title = f"the slowest {len(slowest)} of {len(profile.layers)} layers"
     show_table(title, ("layer", "op", "stage", "ms", "share", "GFLOP", "GFLOP/s"), slowest, text_columns=3)
     say(cost_of_looking(profile))
@@ -30,14 +31,6 @@ def cost_of_looking(profile: Profile) -> str:
         f"the network takes {ms(profile.network_ms)} ms without the profiler and {ms(profile.profiled_ms)} ms with it "
         f"({more / profile.network_ms:+.0%}{a_layer})"
     )
-
-
-def _stage_cells(stage: StageTime) -> tuple[str, ...]:
-    return stage.name, ms(stage.ms), percent(stage.share), str(stage.layers or ""), *_work(stage)
-
-
-def _layer_cells(layer: LayerTime) -> tuple[str, ...]:
-    return layer.name, layer.op, layer.stage, ms(layer.ms), percent(layer.share), *_work(layer)
 
 
 def _work(item: StageTime | LayerTime) -> list[str]:

@@ -59,8 +59,7 @@ def run(device, artifact, tmp_path):
         shares = []
         try:
             measured = profile_engine(
-                manifest,
-                artifact.read_part,
+                artifact,
                 device,
                 engines,
                 inputs,

@@ -14,7 +14,7 @@ from frcnn.benchmarks.candidates.images import given_images
 from frcnn.benchmarks.profile import onnx_profile
 from frcnn.benchmarks.profile.inputs import choose_inputs
 from frcnn.benchmarks.profile.onnx_profile import check_on_processor, profile_onnx
-from frcnn.benchmarks.profile.onnx_runs import RanLayer
+from frcnn.benchmarks.profile.profile import LayerRun
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.runtime.images.canvases import OnnxCanvases
 from frcnn.runtime.model_files.artifact import open_artifact
@@ -79,12 +79,7 @@ class Delays:
         self.now += sum(ms for _, _, ms, _ in LAYERS) + next(self.between)
 
     def finish(self):
-        out = {name: (("float", [1, 500]),) for name, *_ in LAYERS}
-        by_work = {None: ("TopK", ()), 1e9: ("MatMul", (("float", [1, 1_000_000]),))}
-        run = [
-            RanLayer(name=name, op=by_work[work][0], stage=stage, ms=ms, inputs=by_work[work][1], outputs=out[name])
-            for name, stage, ms, work in LAYERS
-        ]
+        run = [LayerRun(name=name, op="", stage=stage, ms=ms, flops=flops) for name, stage, ms, flops in LAYERS]
         return [run] * self.profiled_runs
 
 
@@ -100,8 +95,8 @@ def test_every_delay_is_attributed_to_its_stage(exports, inputs, monkeypatch):
     }
     assert found.network_ms == pytest.approx(PLAIN)
     assert found.profiled_ms == pytest.approx(38 + 2)
-    assert [[(layer.name, layer.ms, layer.gflop) for layer in run] for run in found.runs] == [
-        [("backbone/Conv", 30.0, 1.0), ("rpn/TopK", 8.0, None)]
+    assert [[(layer.name, layer.ms, layer.flops) for layer in run] for run in found.runs] == [
+        [("backbone/Conv", 30.0, 1e9), ("rpn/TopK", 8.0, None)]
     ] * 3
 
 
@@ -115,7 +110,7 @@ def test_a_real_model_has_all_its_stages(exports, inputs, precision):
     assert set(found.more) == {"decode", "preprocess", "post", "between layers"}
     assert all(len(times) == 2 and min(times) >= 0 for times in found.more.values())
     heavy = [layer for layer in found.runs[0] if layer.op == "Conv" and layer.stage == "backbone"]
-    assert len(heavy) > 5 and all(layer.gflop for layer in heavy)
+    assert len(heavy) > 5 and all(layer.flops for layer in heavy)
     names = [[layer.name for layer in run] for run in found.runs]
     assert names[0] == names[1] and len(set(names[0])) == len(names[0])
     for run, between in zip(found.runs, found.more["between layers"], strict=True):
