@@ -82,20 +82,19 @@ def find_images(
 def collect(
     detector: Detector, files: Mapping[Path, AnnotatedImage], *, eager: Eager | None = None, batch_size: int = 1
 ) -> Collected:
-    """Detect in all images; Ctrl-C ends it early and keeps the detections until then, marked as partial.
-
-    Args:
-        detector: the model.
-        files: the annotated images by file.
-        eager: compared with the model, on the same decoded images.
-        batch_size: images that the model takes at a time.
-    """
+    """Detect in all images with the model and with eager; Ctrl-C ends it early and keeps the detections until then."""
     collected = Collected()
     submitted: list[str] = []
 
     def images() -> Iterator[RGBImage]:
-        for image in _decode(files, collected.skipped):
-            submitted.append(files[Path(image.name)].file_name)
+        for file, annotated in files.items():
+            try:
+                image = RGBImage.open(file)
+                _require_size(image, annotated)
+            except ImageError as error:
+                collected.skipped[annotated.file_name] = str(error)
+                continue
+            submitted.append(annotated.file_name)
             yield image
 
     def skip(position: int, error: ImageError) -> None:
@@ -117,23 +116,12 @@ def collect(
     return collected
 
 
-def _decode(files: Mapping[Path, AnnotatedImage], skipped: Skipped) -> Iterator[RGBImage]:
-    """Decode the images one after the other; those that cannot be used are added to ``skipped``.
-
-    An image of another size than annotated is one of them: its boxes would be compared with those of something else.
-    """
-    for file, annotated in files.items():
-        try:
-            image = RGBImage.open(file)
-        except ImageError as error:
-            skipped[annotated.file_name] = str(error)
-            continue
-        if annotated.size in (None, image.size):
-            yield image
-            continue
+def _require_size(image: RGBImage, annotated: AnnotatedImage) -> None:
+    """Refuse an image of another size than annotated: its boxes would be compared with those of something else."""
+    if annotated.size not in (None, image.size):
         (height, width), (annotated_height, annotated_width) = image.size, annotated.size
         turned = "; its EXIF orientation turns it: annotate it upright" if image.size == annotated.size[::-1] else ""
-        skipped[annotated.file_name] = (
+        raise ImageError(
             f"{image.name} is {width}x{height} (width x height), "
             f"its annotations are for {annotated_width}x{annotated_height}{turned}"
         )

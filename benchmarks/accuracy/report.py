@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Any, Final
 
@@ -13,47 +13,54 @@ from frcnn.benchmarks.accuracy.class_map import ClassMap
 from frcnn.benchmarks.accuracy.images import Collected
 from frcnn.benchmarks.accuracy.scoring import Measures, Scores, difference, score
 from frcnn.console import show_table
-from frcnn.runtime import Detections
 
-__all__ = ["SCHEMA_VERSION", "Evaluation", "evaluate"]
+__all__ = ["SCHEMA_VERSION", "Evaluation"]
 
 SCHEMA_VERSION: Final = 1
 
 _PACKAGES: Final = ("frcnn", "faster-coco-eval", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The scores of the images that were used.
+    """The scores of the images that were used, against their annotations.
+
+    Args:
+        ground_truth: the annotated set.
+        classes: which class is which category.
+        collected: the detections.
+        max_detections: detections of a class in an image that count, the best.
+        limit: by how much the model's AP may fall below eager's, or None.
 
     Attributes:
-        ground_truth: the annotated set.
-        collected: the detections.
-        categories: the evaluated categories' ids.
-        model: the model's scores.
-        eager: eager's, where a checkpoint was given.
-        limit: by how much the model's AP may fall below eager's, or None.
+        eager: eager's scores, where a checkpoint was given.
+        difference: the model's measures less eager's, or None.
+        passed: whether the model is within the limit; None where there is none.
+
+    Raises:
+        MissingDependencyError: faster-coco-eval is not installed.
     """
 
-    ground_truth: GroundTruth
-    collected: Collected
-    categories: tuple[int, ...]
-    model: Scores
-    eager: Scores | None
-    limit: float | None
-
-    @property
-    def difference(self) -> Measures | None:
-        """The model's measures less eager's."""
-        return None if self.eager is None else difference(self.model.overall, self.eager.overall)
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether the model is within the limit; None where there is none."""
-        if self.limit is None or self.difference is None:
-            return None
-        change = self.difference["AP"]
-        return change is not None and -change <= self.limit
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        classes: ClassMap,
+        collected: Collected,
+        *,
+        max_detections: int,
+        limit: float | None,
+    ) -> None:
+        self.ground_truth, self.collected, self.limit = ground_truth, collected, limit
+        self.categories = sorted(set(classes.categories.values()))
+        images = [image.ground_truth for image in collected.images]
+        scored = partial(score, images, categories=classes.categories, max_detections=max_detections)
+        self.model = scored([image.model for image in collected.images])
+        eager = [image.eager for image in collected.images if image.eager is not None]
+        self.eager = scored(eager) if eager else None
+        self.difference = None if self.eager is None else difference(self.model.overall, self.eager.overall)
+        self.passed: bool | None = None
+        if limit is not None and self.difference is not None:
+            change = self.difference["AP"]
+            self.passed = change is not None and -change <= limit
 
     def objects(self, *categories: int) -> int:
         """Return how many objects of some categories, or of all, count in the images that were used."""
@@ -115,26 +122,6 @@ class Evaluation:
             for category, name in zip(self.categories, names, strict=True)
         }
         return {**scores.overall, "per_class": per_class}
-
-
-def evaluate(
-    ground_truth: GroundTruth, classes: ClassMap, collected: Collected, *, max_detections: int, limit: float | None
-) -> Evaluation:
-    """Score detections against the annotations of the images that were used; see ``score`` and ``Evaluation``."""
-
-    def scored(detections: Sequence[Detections]) -> Scores:
-        images = [image.ground_truth for image in collected.images]
-        return score(images, detections, classes.categories, max_detections=max_detections)
-
-    eager = [image.eager for image in collected.images if image.eager is not None]
-    return Evaluation(
-        ground_truth=ground_truth,
-        collected=collected,
-        categories=tuple(sorted(set(classes.categories.values()))),
-        model=scored([image.model for image in collected.images]),
-        eager=scored(eager) if eager else None,
-        limit=limit,
-    )
 
 
 def _cells(measures: Measures, sign: str = "") -> tuple[str, ...]:

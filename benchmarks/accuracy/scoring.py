@@ -44,8 +44,8 @@ def score(
 
     Args:
         images: the annotated images.
-        detections: one ``Detections`` an image.
-        categories: the categories that count, by class index.
+        detections: of each image.
+        categories: those that count, by class index.
         max_detections: detections of a class in an image that count, the best.
 
     Raises:

@@ -20,21 +20,21 @@ A detection without a partner counts only where its score is clear of the model'
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from frcnn.benchmarks.commands.reference import load_options, require_same_model
+import msgspec
+
+from frcnn.benchmarks.candidates.artifacts import canvases_of, model_manifest
+from frcnn.benchmarks.commands.reference import load_options, prepare_reference
+from frcnn.benchmarks.parity.comparison import ImageParity, Parity, compare_images, default_limits, total
 from frcnn.console import note, say, show_table, track, warn, write_json
-from frcnn.errors import FrcnnError, ImageError, UsageError
+from frcnn.errors import ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
 from frcnn.options import add_images, add_json, add_number
+from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.commands.run_options import add_run_options
-
-if TYPE_CHECKING:
-    from frcnn.benchmarks.candidates.artifacts import AnyManifest
-    from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity
-    from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.sources import files_of, is_video
+from frcnn.runtime.model_files.artifact import open_artifact
 
 __all__ = ["add_arguments", "run"]
 
@@ -71,42 +71,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare and print; return 1 on disagreement."""
     loaded = load_from_options(arguments)
-    import torch
-
-    from frcnn.benchmarks.candidates.artifacts import canvases_of
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
-    from frcnn.benchmarks.parity.comparison import compare_images, total
-    from frcnn.runtime import Detector
-    from frcnn.runtime.model_files.artifact import open_artifact
 
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
     manifest = open_artifact(arguments.model).manifest
-    require_same_model(loaded.spec, manifest, arguments)
-    limits = _limits(arguments, manifest)
+    prepare_reference(loaded, manifest, arguments)
+    given = {name: getattr(arguments, name) for name in (option.replace("-", "_") for option in _LIMITS)}
+    limits = msgspec.structs.replace(
+        default_limits(manifest.precision, model_manifest(manifest).model.roi_heads.pooler.kind),
+        **{name: value for name, value in given.items() if value is not None},
+    )
     with Detector.load(arguments.model, **load_options(arguments, manifest)) as detector:
         if arguments.json != "-":
             print_checkpoint(loaded)
-        canvases = canvases_of(manifest)
+        canvases, eager = canvases_of(manifest), EagerDetector(loaded.model, loaded.spec)
         files = _files(arguments.images)
-        skipped: list[str] = []
-        eager = EagerDetector(loaded.model, loaded.spec)
         results: list[ImageParity] = []
-        for image in track(_images(files, skipped), total=len(files), what="comparing"):
+        for file in track(files, total=len(files), what="comparing"):
             try:
+                image = RGBImage.open(file)
                 results.extend(compare_images(eager, detector, [image], limits, canvases=canvases, warm_up=not results))
             except ImageError as error:
-                _skip(skipped, image.name, error)
+                warn(f"skipped {file}: {error}")
     if not results:
         raise ImageError(f"none of the {len(files)} images could be used", hint="see the warnings above")
     parity = total(results, limits)
-    _print(parity, arguments.json)
-    return _EXIT_OK if parity.passed and not skipped else _EXIT_DISAGREEMENT
+    if arguments.json is not None:
+        write_json(parity, arguments.json)
+    _show(parity, is_json_printed=arguments.json == "-")
+    return _EXIT_OK if parity.passed and len(results) == len(files) else _EXIT_DISAGREEMENT
 
 
 def _files(paths: list[Path]) -> list[Path]:
-    from frcnn.runtime.images.sources import files_of, is_video
-
     files, unusable = files_of(map(str, paths))
     for error in unusable.values():
         raise error
@@ -116,40 +111,12 @@ def _files(paths: list[Path]) -> list[Path]:
     return images
 
 
-def _images(files: list[Path], skipped: list[str]) -> Iterator[RGBImage]:
-    from frcnn.runtime.images.image import RGBImage
-
-    for file in files:
-        try:
-            yield RGBImage.open(file)
-        except ImageError as error:
-            _skip(skipped, str(file), error)
-
-
-def _skip(skipped: list[str], name: str, error: FrcnnError) -> None:
-    skipped.append(name)
-    warn(f"skipped {name}: {error}")
-
-
-def _limits(arguments: argparse.Namespace, manifest: AnyManifest) -> Limits:
-    import msgspec
-
-    from frcnn.benchmarks.candidates.artifacts import model_manifest
-    from frcnn.benchmarks.parity.comparison import default_limits
-
-    given = {name: getattr(arguments, name.replace("-", "_")) for name in _LIMITS}
-    chosen = {name.replace("-", "_"): value for name, value in given.items() if value is not None}
-    pooler = model_manifest(manifest).model.roi_heads.pooler.kind
-    return msgspec.structs.replace(default_limits(manifest.precision, pooler), **chosen)
-
-
-def _print(parity: Parity, json_target: str | None) -> None:
-    if json_target is not None:
-        write_json(parity, json_target)
-    show = note if json_target == "-" else say
-    if json_target != "-":
-        rows = [[cell(result) for cell in _COLUMNS.values()] for result in (*parity.images, parity.total)]
-        show_table("model against eager torchvision", tuple(_COLUMNS), rows)
+def _show(parity: Parity, *, is_json_printed: bool) -> None:
+    """Print the table of images, the limits, the times and the verdict; without the table to standard error."""
+    show = note if is_json_printed else say
+    if not is_json_printed:
+        rows = [_row(result) for result in (*parity.images, parity.total)]
+        show_table("model against eager torchvision", list(rows[-1]), [list(row.values()) for row in rows])
     t, limits = parity.total, parity.limits
     bound = {
         "exact": f"boxes within {limits.box_px:g} px, scores within {limits.score:g}",
@@ -168,17 +135,19 @@ def _print(parity: Parity, json_target: str | None) -> None:
         )
 
 
-_COLUMNS: dict[str, Callable[[ImageParity], str]] = {
-    "image": lambda result: Path(result.image).name,
-    "eager": lambda result: str(result.expected),
-    "model": lambda result: str(result.found),
-    "pairs": lambda result: str(result.matched),
-    "relabelled": lambda result: str(result.label_mismatches),
-    "missing": lambda result: str(result.unmatched),
-    "moved": lambda result: str(result.moved),
-    "box px": lambda result: f"{result.box_px:.5f}",
-    "score": lambda result: f"{result.score:.1e}",
-    "min IoU": lambda result: f"{result.iou:.5f}",
-    "eager ms": lambda result: f"{result.eager_ms:.0f}",
-    "model ms": lambda result: f"{result.model_ms:.0f}",
-}
+def _row(result: ImageParity) -> dict[str, str]:
+    """Return cells by column."""
+    return {
+        "image": Path(result.image).name,
+        "eager": str(result.expected),
+        "model": str(result.found),
+        "pairs": str(result.matched),
+        "relabelled": str(result.label_mismatches),
+        "missing": str(result.unmatched),
+        "moved": str(result.moved),
+        "box px": f"{result.box_px:.5f}",
+        "score": f"{result.score:.1e}",
+        "min IoU": f"{result.iou:.5f}",
+        "eager ms": f"{result.eager_ms:.0f}",
+        "model ms": f"{result.model_ms:.0f}",
+    }

@@ -17,10 +17,20 @@ eager's by more than --limit. Ctrl-C ends the measurement early and reports what
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from frcnn.benchmarks.commands.reference import device_of, load_options, require_same_model
+import msgspec
+
+from frcnn.benchmarks.accuracy.annotations import names_shown, read_coco, read_voc
+from frcnn.benchmarks.accuracy.class_map import map_classes
+from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
+from frcnn.benchmarks.accuracy.images import Eager, collect, find_images
+from frcnn.benchmarks.accuracy.report import Evaluation
+from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
+from frcnn.benchmarks.candidates.artifacts import model_manifest
+from frcnn.benchmarks.commands.reference import load_options, prepare_reference
 from frcnn.console import note, say, warn, write_json
 from frcnn.errors import ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import (
@@ -31,22 +41,19 @@ from frcnn.exporter.commands.checkpoint_options import (
 )
 from frcnn.files import file_sha256, writable_file, writable_folder
 from frcnn.options import add_batch_size, add_json, add_number
+from frcnn.runtime import Detector
 from frcnn.runtime.commands.run_options import add_run_options
+from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact
+from frcnn.spec import full_labels
 
 if TYPE_CHECKING:
-    from frcnn.benchmarks.accuracy.annotations import GroundTruth
-    from frcnn.benchmarks.accuracy.class_map import ClassMap
-    from frcnn.benchmarks.accuracy.images import Eager, Skipped
-    from frcnn.benchmarks.accuracy.report import Evaluation
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
-    from frcnn.runtime.model_files.artifact import Artifact
-    from frcnn.spec import ModelSpec
 
 __all__ = ["add_arguments", "run"]
 
 _EXIT_OK: Final = 0
 _EXIT_SKIPPED_OR_WORSE: Final = 1
-_COCO_DETECTIONS: Final = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,8 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(
         group,
         "--max-detections",
-        minimum=_COCO_DETECTIONS,
-        default=_COCO_DETECTIONS,
+        minimum=COCO_DETECTIONS,
+        default=COCO_DETECTIONS,
         metavar="N",
         help="detections of a class in an image that count, the best (default and minimum: COCO's 100)",
     )
@@ -99,28 +106,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 where images were skipped or the limit is passed."""
-    from frcnn.benchmarks.accuracy.class_map import map_classes
-    from frcnn.benchmarks.accuracy.images import collect, find_images
-    from frcnn.benchmarks.accuracy.report import evaluate
-    from frcnn.benchmarks.candidates.artifacts import model_manifest
-    from frcnn.runtime import Detector
-    from frcnn.runtime.model_files.artifact import open_artifact
-
     _check(arguments)
     artifact = open_artifact(arguments.model)
-    ground_truth = _read_annotations(arguments)
-    classes = map_classes(
-        _named(model_manifest(artifact.manifest).model, arguments),
-        ground_truth,
-        arguments.map,
-        allow_unmapped=arguments.allow_unmapped,
-    )
+    manifest, spec = artifact.manifest, model_manifest(artifact.manifest).model
+    read = partial(read_voc, images=arguments.images) if arguments.annotations.is_dir() else read_coco
+    ground_truth = read(arguments.annotations)
+    if arguments.labels is not None:
+        spec = msgspec.structs.replace(spec, labels=full_labels(read_labels(arguments.labels), spec.num_classes))
+    classes = map_classes(spec, ground_truth, arguments.map, allow_unmapped=arguments.allow_unmapped)
     files, missing = find_images(ground_truth, arguments.images, allow_missing=arguments.allow_missing)
-    _require_objects(ground_truth, classes)
-    loaded = None if arguments.checkpoint is None else _checkpoint(arguments, artifact)
-    with Detector.load(arguments.model, **load_options(arguments, artifact.manifest)) as detector:
-        _report_left_out(ground_truth, classes, missing)
-        eager = None if loaded is None else _eager(loaded, on_gpu=device_of(arguments, artifact.manifest) == "cuda")
+    if not ground_truth.used_categories(with_crowds=False) & set(classes.categories.values()):
+        raise UsageError(
+            f"{ground_truth.source} has no objects of the model's classes: there is nothing to measure against",
+            hint="check that annotations and model are of one set",
+        )
+    loaded = None if arguments.checkpoint is None else load_from_options(arguments)
+    if loaded is not None:
+        prepare_reference(loaded, manifest, arguments)
+    options = load_options(arguments, manifest)
+    with Detector.load(arguments.model, **options) as detector:
+        if missing:
+            warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")
+        if classes.left_out:
+            names = names_shown([ground_truth.categories[category] for category in classes.left_out])
+            warn(f"{len(classes.left_out)} categories are no class of the model and are left out: {names}")
+        if unused := list(map(str, classes.unused)):
+            what = "classes of the model are no category; their detections do not count"
+            note(f"{len(unused)} {what}: {names_shown(unused)}")
+        eager = None if loaded is None else _eager(loaded, on_gpu=options["device"] == "cuda")
         collected = collect(detector, files, eager=eager, batch_size=arguments.batch_size)
     unusable = list(collected.skipped)
     for reason in collected.skipped.values():
@@ -130,10 +143,32 @@ def run(arguments: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         raise ImageError(f"none of the {len(files)} images could be used", hint="see the warnings above")
     collected.skipped = missing | collected.skipped
-    evaluation = evaluate(
+    evaluation = Evaluation(
         ground_truth, classes, collected, max_detections=arguments.max_detections, limit=arguments.limit
     )
-    _report(evaluation, arguments, artifact, of=len(files))
+    show = note if arguments.json == "-" else say
+    if arguments.json is not None:
+        about = {
+            "path": str(arguments.model),
+            "kind": artifact.manifest.target if isinstance(artifact, EngineArtifact) else "onnx",
+            "architecture": spec.architecture,
+            "precision": manifest.precision,
+            "classes": spec.num_classes,
+            "sha256": file_sha256(arguments.model),
+        }
+        eager_json = {"checkpoint": str(arguments.checkpoint)}
+        write_json(evaluation.as_json(model=about, eager=eager_json, command=arguments.command), arguments.json)
+    if arguments.json != "-":
+        evaluation.show()
+    if collected.is_partial:
+        show(f"PARTIAL: interrupted after {len(collected.images)} of {len(files)} images")
+    if arguments.output is not None:
+        _draw(evaluation, arguments)
+    if evaluation.passed is not None and evaluation.difference is not None:
+        fall = evaluation.difference["AP"]
+        verdict = "within" if evaluation.passed else "NOT within"
+        change = "undefined" if fall is None else f"{fall:+.4f}"
+        show(f"{verdict} the limit: AP differs from eager's by {change}, it may fall by {evaluation.limit:g}")
     if collected.is_partial:
         raise KeyboardInterrupt
     return _EXIT_SKIPPED_OR_WORSE if unusable or evaluation.passed is False else _EXIT_OK
@@ -153,56 +188,6 @@ def _check(arguments: argparse.Namespace) -> None:
         writable_file(arguments.json)
 
 
-def _read_annotations(arguments: argparse.Namespace) -> GroundTruth:
-    from frcnn.benchmarks.accuracy.annotations import read_coco, read_voc
-
-    if arguments.annotations.is_dir():
-        return read_voc(arguments.annotations, arguments.images)
-    return read_coco(arguments.annotations)
-
-
-def _named(spec: ModelSpec, arguments: argparse.Namespace) -> ModelSpec:
-    """Return the model's description with the names that the user gives, if any."""
-    import msgspec
-
-    from frcnn.spec import full_labels
-
-    if arguments.labels is None:
-        return spec
-    return msgspec.structs.replace(spec, labels=full_labels(read_labels(arguments.labels), spec.num_classes))
-
-
-def _require_objects(ground_truth: GroundTruth, classes: ClassMap) -> None:
-    if not ground_truth.used_categories(with_crowds=False) & set(classes.categories.values()):
-        raise UsageError(
-            f"{ground_truth.source} has no objects of the model's classes: there is nothing to measure against",
-            hint="check that annotations and model are of one set",
-        )
-
-
-def _report_left_out(ground_truth: GroundTruth, classes: ClassMap, missing: Skipped) -> None:
-    from frcnn.benchmarks.accuracy.annotations import names_shown
-
-    if missing:
-        warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")
-    if classes.left_out:
-        names = names_shown([ground_truth.categories[category] for category in classes.left_out])
-        warn(f"{len(classes.left_out)} categories are no class of the model and are left out: {names}")
-    if classes.unused:
-        numbers = names_shown(list(map(str, classes.unused)))
-        note(f"{len(classes.unused)} classes of the model are no category; their detections do not count: {numbers}")
-
-
-def _checkpoint(arguments: argparse.Namespace, artifact: Artifact) -> LoadedCheckpoint:
-    loaded = load_from_options(arguments)
-    if arguments.threads is not None:
-        import torch
-
-        torch.set_num_threads(arguments.threads)
-    require_same_model(loaded.spec, artifact.manifest, arguments)
-    return loaded
-
-
 def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
     """Return eager torchvision, each image on the canvas that torchvision itself would choose."""
     import torch
@@ -216,50 +201,10 @@ def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
     return lambda image: eager.detect(image, transform.canvas_size(*transform.resized_size(*image.size)))
 
 
-def _report(evaluation: Evaluation, arguments: argparse.Namespace, artifact: Artifact, *, of: int) -> None:
-    show = note if arguments.json == "-" else say
-    if arguments.json is not None:
-        document = evaluation.as_json(
-            model=_about(artifact, arguments.model),
-            eager=None if arguments.checkpoint is None else {"checkpoint": str(arguments.checkpoint)},
-            command=arguments.command,
-        )
-        write_json(document, arguments.json)
-    if arguments.json != "-":
-        evaluation.show()
-    if evaluation.collected.is_partial:
-        show(f"PARTIAL: interrupted after {len(evaluation.collected.images)} of {of} images")
-    if arguments.output is not None:
-        _draw(evaluation, arguments)
-    if evaluation.passed is not None and evaluation.difference is not None:
-        fall = evaluation.difference["AP"]
-        verdict = "within" if evaluation.passed else "NOT within"
-        change = "undefined" if fall is None else f"{fall:+.4f}"
-        show(f"{verdict} the limit: AP differs from eager's by {change}, it may fall by {evaluation.limit:g}")
-
-
 def _draw(evaluation: Evaluation, arguments: argparse.Namespace) -> None:
-    from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
-
     items = find_differences(evaluation.collected.images, min_score=arguments.draw_score)
     drawn = items[: arguments.draw_max]
     write_pairs(drawn, arguments.output, titles=("eager torchvision", arguments.model.name))
     more = f", of {len(items)} (--draw-max)," if len(items) > len(drawn) else ""
     where = f"drawn in {arguments.output}" if items else "nothing to draw"
     note(f"{len(drawn)} images{more} with differences scoring {arguments.draw_score:g} or more: {where}")
-
-
-def _about(artifact: Artifact, path: Path) -> dict[str, Any]:
-    """Return the description of the model file for the results."""
-    from frcnn.benchmarks.candidates.artifacts import model_manifest
-    from frcnn.runtime.model_files.engine_artifact import EngineArtifact
-
-    spec = model_manifest(artifact.manifest).model
-    return {
-        "path": str(path),
-        "kind": artifact.manifest.target if isinstance(artifact, EngineArtifact) else "onnx",
-        "architecture": spec.architecture,
-        "precision": artifact.manifest.precision,
-        "classes": spec.num_classes,
-        "sha256": file_sha256(path),
-    }

@@ -5,48 +5,39 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from frcnn.benchmarks.candidates.artifacts import AnyManifest, device_for, model_difference
 from frcnn.errors import ArtifactError
+from frcnn.spec.engine import EngineManifest
 
 if TYPE_CHECKING:
-    from frcnn.benchmarks.candidates.artifacts import AnyManifest
-    from frcnn.spec import ModelSpec
+    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
-__all__ = ["device_of", "load_options", "require_same_model"]
+__all__ = ["load_options", "prepare_reference"]
 
 
-def require_same_model(spec: ModelSpec, manifest: AnyManifest, arguments: argparse.Namespace) -> None:
-    """Require that a checkpoint's model is that of the file: else a difference means nothing.
-
-    Args:
-        spec: the checkpoint's.
-        manifest: the file's.
-        arguments: with the file's path as ``model``.
+def prepare_reference(loaded: LoadedCheckpoint, manifest: AnyManifest, arguments: argparse.Namespace) -> None:
+    """Require that the checkpoint's model is that of the file, and give eager ``--threads``.
 
     Raises:
-        ArtifactError: the first difference of the models.
+        ArtifactError: the first difference of the models, with which a comparison would mean nothing.
     """
-    from frcnn.benchmarks.candidates.artifacts import model_difference
+    if arguments.threads is not None:
+        import torch
 
-    if difference := model_difference(spec, manifest):
+        torch.set_num_threads(arguments.threads)
+    if difference := model_difference(loaded.spec, manifest):
         raise ArtifactError(
             f"{arguments.model} is another model than the checkpoint: {difference}",
             hint=f"give {arguments.command.split()[1]} the same --arch and --arg as export",
         )
 
 
-def device_of(arguments: argparse.Namespace, manifest: AnyManifest) -> str | None:
-    """Return the device to run the file on; None: that of ``--provider``."""
-    from frcnn.benchmarks.candidates.artifacts import device_for
-
-    if arguments.device is None and arguments.provider is None:
-        return device_for(manifest)
-    device: str | None = arguments.device
-    return device
-
-
 def load_options(arguments: argparse.Namespace, manifest: AnyManifest) -> dict[str, Any]:
-    """Return the options of ``Detector.load``; ``--threads`` is eager's alone where the file holds engines."""
-    from frcnn.spec.engine import EngineManifest
+    """Return the options of ``Detector.load``: that of ``device`` is None where ``--provider`` decides it.
 
-    options = {"device": device_of(arguments, manifest), "provider": arguments.provider}
+    ``--threads`` is eager's alone where the file holds engines.
+    """
+    options = {"device": arguments.device, "provider": arguments.provider}
+    if options == {"device": None, "provider": None}:
+        options["device"] = device_for(manifest)
     return options if isinstance(manifest, EngineManifest) else options | {"threads": arguments.threads}

@@ -6,17 +6,19 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
 
-from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.parity.matching import match
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import ModelSpec, PoolerKind, Precision
+
+if TYPE_CHECKING:
+    from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 
 __all__ = ["ImageParity", "Limits", "Parity", "compare_detections", "compare_images", "default_limits", "total"]
 
@@ -56,17 +58,13 @@ class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         image: file name, or ``"total"``.
-        expected: eager's detections that count.
-        found: the artifact's detections that count.
-        matched: pairs of one label.
-        label_mismatches: pairs of different labels.
+        expected: eager's detections that count; ``found``: the artifact's.
+        matched: pairs of one label; ``label_mismatches``: of different ones.
         unmatched: detections of either side without a partner, above the margin.
         moved: pairs below the limit's IoU.
-        box_px: largest difference of a box coordinate among pairs, in pixels of the image.
-        score: largest difference of scores among pairs.
+        box_px: largest difference of a box coordinate among pairs, in pixels of the image; ``score``: of scores.
         iou: lowest IoU among pairs; 1 where there are none.
-        eager_ms: time of eager, resizing included, in milliseconds; the median for the total.
-        model_ms: time of the artifact, likewise.
+        eager_ms: time of eager, resizing included, the median for the total; ``model_ms``: the artifact's.
     """
 
     image: str
@@ -131,15 +129,7 @@ def compare_images(
     canvases: Canvases,
     warm_up: bool = True,
 ) -> Iterator[ImageParity]:
-    """Run both on each image, eager on the artifact's canvas, and compare.
-
-    Args:
-        eager: the checkpoint.
-        detector: the artifact.
-        images: any decoded images.
-        limits: what counts as agreement.
-        canvases: the artifact's; eager pads each image to the same one.
-        warm_up: run both once, untimed, on the first image.
+    """Run both on each image, eager padded to the artifact's canvas, and compare; first once untimed to warm up.
 
     Raises:
         ImageSizeError: an image fits no canvas of the artifact.
@@ -165,7 +155,7 @@ def compare_detections(
     """Compare the detections of eager (expected) and of the artifact (found) in an image."""
     cutoff = max(limits.min_score, *(_cutoff(side, spec) for side in (expected, found))) + limits.margin
     matches = match(expected, found)
-    e, f = matches.pairs[:, 0], matches.pairs[:, 1]
+    e, f = matches.pairs.T
     counts = np.maximum(expected.scores[e], found.scores[f]) >= limits.min_score
     same = expected.labels[e] == found.labels[f]
     good = counts & same

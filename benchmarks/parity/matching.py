@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,7 @@ Floats = NDArray[np.float32]
 _SAME_OBJECT_IOU = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Matches:
+class Matches(NamedTuple):
     """Which detection of one is which of the other.
 
     Attributes:
@@ -44,12 +43,9 @@ def match(expected: Detections, found: Detections) -> Matches:
         if row not in partners and column not in partners.values():
             partners[row] = column
     pairs = np.array([*partners.items()], np.int64).reshape(-1, 2)
-    return Matches(
-        pairs=pairs,
-        ious=ious[pairs[:, 0], pairs[:, 1]],
-        only_expected=np.setdiff1d(np.arange(len(expected)), pairs[:, 0]),
-        only_found=np.setdiff1d(np.arange(len(found)), pairs[:, 1]),
-    )
+    e, f = pairs.T
+    alone = np.setdiff1d(np.arange(len(expected)), e), np.setdiff1d(np.arange(len(found)), f)
+    return Matches(pairs, ious[e, f], *alone)
 
 
 def box_iou(a: Floats, b: Floats) -> Floats:

@@ -41,17 +41,9 @@ def profile_engine(
     report: Report,
     warn: Callable[[str], None],
 ) -> Measured:
-    """Run an artifact ``repeats`` times in each of the three ways; the caller closes device and engines.
+    """Run an artifact ``repeats`` times in each of the three ways.
 
-    Args:
-        artifact: the file.
-        device: active on this thread.
-        engines: the artifact's, by part.
-        inputs: images, taken in turn.
-        batch: images at a time.
-        repeats: measured runs.
-        report: called with the progress.
-        warn: called with what a reader should know.
+    The device is active on this thread; the caller closes it and the engines, which are given by part.
 
     Raises:
         ArtifactError: memory is short, or TensorRT or CUDA refuse.
@@ -166,11 +158,9 @@ class _Runner:
         return _Run(decode_ms=decode_ms, pixels_ms=pixels_ms, steps=steps, post_ms=post_ms)
 
     def report_layers(self) -> None:
-        """Have TensorRT report layers from now on."""
         self._upload(0).report_layers(lambda name, ms: self.reported.append((name, ms)))
 
     def close(self) -> None:
-        """Release the events; the work must be done."""
         with ExitStack() as stack:
             for event in self.events:
                 stack.callback(event.close)

@@ -20,8 +20,6 @@ class Inputs:
     """Images that go on one canvas, in turn.
 
     Attributes:
-        canvas: (height, width) in pixels.
-        placed: the images.
         files: of the images, decoded anew in every run; empty where they have none.
         left_out: names of images that go on another canvas.
     """
@@ -47,8 +45,8 @@ def choose_inputs(
 
     Args:
         images: a user's, or those that frcnn brings along.
-        transform: the model's preprocessing.
-        canvases: those that the model takes.
+        transform: the model's.
+        canvases: the model's.
         canvas: (height, width); None: that of the first image. Images that frcnn brings along are resized to fill it; a
             user's keep the size that the model gives them.
         first: the first canvas of the model, if it lists any: for images that frcnn brings along and that fit none.

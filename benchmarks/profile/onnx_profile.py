@@ -44,14 +44,6 @@ def profile_onnx(
 ) -> Measured:
     """Do what the runtime does with a batch, the network with and without the profiler; once more to warm up.
 
-    Args:
-        artifact: the model.
-        inputs: images, taken in turn.
-        batch: images at a time.
-        repeats: measured runs.
-        threads: of one operator.
-        report: called with the progress.
-
     Raises:
         ArtifactError: ONNX Runtime cannot run it on the processor.
         MissingDependencyError: ONNX Runtime is not installed.

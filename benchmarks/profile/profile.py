@@ -64,11 +64,9 @@ class LayerRun:
 
     Attributes:
         name: unique in the network, the same in every run.
-        op: its operator or kernel; empty where the runtime does not say.
-        stage: the part of a detection.
-        ms: its time.
+        op: its operator or kernel; empty where the runtime does not report it.
         flops: multiplications and additions of a convolution or matrix product; None where they are not known.
-        bytes: of its inputs and outputs, each once; see ``onnx_layers``.
+        bytes: of its inputs and outputs, each once, in ONNX Runtime.
     """
 
     name: str
@@ -81,14 +79,11 @@ class LayerRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The times of a model file, run by run.
+    """The times of a model file, run by run; see ``Profile``.
 
     Attributes:
-        device: what it ran on.
         runs: the layers of every run.
         more: milliseconds by run of what is no layer, such as decoding; added to the stage of that name.
-        network_ms: see ``Profile``.
-        profiled_ms: likewise.
     """
 
     device: str
@@ -102,14 +97,10 @@ class LayerTime(Record, frozen=True, kw_only=True):
     """A layer over all runs; in ONNX Runtime and TensorRT it may be several nodes of the file.
 
     Attributes:
-        name: unique in the network.
-        op: its operator or kernel; empty where the runtime does not say.
-        stage: the part of a detection.
         ms: the median.
         gflop: 10^9 multiplications and additions of convolutions and matrix products as they ran, padded channels
-            among them; None where they are not known.
+            among them; None where they are not known, as is their rate.
         share: of a whole detection, 0 to 1.
-        gflop_per_s: the rate, or None.
     """
 
     name: str
@@ -125,10 +116,8 @@ class StageTime(Record, frozen=True, kw_only=True):
     """A stage over all runs.
 
     Attributes:
-        name: the stage.
         ms: the median of its runs' sums.
         share: of a whole detection, 0 to 1; all stages together have 1.
-        layers: how many it has.
         gflop: of its layers whose work is known; None where there are none.
         gflop_per_s: their work by the time of all its layers, or None.
     """
@@ -145,16 +134,10 @@ class Profile(Record, frozen=True, kw_only=True):
     """Where the time goes.
 
     Attributes:
-        schema_version: of this layout.
-        environment: the system, the versions and the command.
-        model: the file.
-        sha256: of the file.
-        architecture: of the model.
+        model: the file; ``sha256``: its digest.
         runtime: ``"onnxruntime"``, ``"tensorrt-rtx"`` or ``"tensorrt"``.
-        device: what it ran on.
         precision: of the heavy layers.
         batch: images at a time; all times are of a batch.
-        canvas: (height, width) in pixels.
         source: of the images: ``"given"``, or a sentence that names those that frcnn brings along.
         images: names of the images that were detected in.
         repeats: runs that were measured, after one that warmed up.
@@ -162,8 +145,7 @@ class Profile(Record, frozen=True, kw_only=True):
         network_ms: the median of runs without a profiler: the network in ONNX Runtime, by the clock; in an engine
             artifact everything from the upload of sizes to the download of detections, as one CUDA graph.
         profiled_ms: the same with the profiler.
-        stages: in the order that data flows.
-        layers: the slowest first.
+        stages: in the order that data flows; ``layers``: the slowest first.
     """
 
     schema_version: int
@@ -228,12 +210,7 @@ def stage_times(runs: Sequence[Sequence[LayerRun]], more: Mapping[StageName, Seq
 
 
 def layer_times(runs: Sequence[Sequence[LayerRun]], *, total_ms: float) -> list[LayerTime]:
-    """Return every layer's median, the slowest first; one that is missing from a run took no time in it.
-
-    Args:
-        runs: the layers of every run.
-        total_ms: of a whole detection.
-    """
+    """Return every layer's median, the slowest first; one that is missing from a run took no time in it."""
     by_name: dict[str, list[LayerRun]] = defaultdict(list)
     for run in runs:
         for layer in run:
