@@ -29,7 +29,7 @@ from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
 from frcnn.benchmarks.accuracy.images import Eager, collect, find_images
 from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
-from frcnn.benchmarks.candidates.artifacts import model_manifest
+from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference
 from frcnn.console import note, say, warn, write_json
 from frcnn.errors import ImageError, UsageError
@@ -44,8 +44,8 @@ from frcnn.options import add_batch_size, add_json, add_number
 from frcnn.runtime import Detector
 from frcnn.runtime.commands.run_options import add_run_options
 from frcnn.runtime.model_files.artifact import open_artifact
-from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec import full_labels
+from frcnn.spec.engine import EngineManifest
 
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
@@ -107,8 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 where images were skipped or the limit is passed."""
     _check(arguments)
-    artifact = open_artifact(arguments.model)
-    manifest, spec = artifact.manifest, model_manifest(artifact.manifest).model
+    manifest = open_artifact(arguments.model).manifest
+    spec = model_manifest(manifest).model
     read = partial(read_voc, images=arguments.images) if arguments.annotations.is_dir() else read_coco
     ground_truth = read(arguments.annotations)
     if arguments.labels is not None:
@@ -146,11 +146,20 @@ def run(arguments: argparse.Namespace) -> int:
     evaluation = Evaluation(
         ground_truth, classes, collected, max_detections=arguments.max_detections, limit=arguments.limit
     )
+    _report(evaluation, manifest, arguments, of=len(files))
+    if collected.is_partial:
+        raise KeyboardInterrupt
+    return _EXIT_SKIPPED_OR_WORSE if unusable or evaluation.passed is False else _EXIT_OK
+
+
+def _report(evaluation: Evaluation, manifest: AnyManifest, arguments: argparse.Namespace, *, of: int) -> None:
+    """Write and print the results; of so many images."""
     show = note if arguments.json == "-" else say
     if arguments.json is not None:
+        spec = model_manifest(manifest).model
         about = {
             "path": str(arguments.model),
-            "kind": artifact.manifest.target if isinstance(artifact, EngineArtifact) else "onnx",
+            "kind": manifest.target if isinstance(manifest, EngineManifest) else "onnx",
             "architecture": spec.architecture,
             "precision": manifest.precision,
             "classes": spec.num_classes,
@@ -160,8 +169,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(evaluation.as_json(model=about, eager=eager_json, command=arguments.command), arguments.json)
     if arguments.json != "-":
         evaluation.show()
-    if collected.is_partial:
-        show(f"PARTIAL: interrupted after {len(collected.images)} of {len(files)} images")
+    if evaluation.collected.is_partial:
+        show(f"PARTIAL: interrupted after {len(evaluation.collected.images)} of {of} images")
     if arguments.output is not None:
         _draw(evaluation, arguments)
     if evaluation.passed is not None and evaluation.difference is not None:
@@ -169,9 +178,6 @@ def run(arguments: argparse.Namespace) -> int:
         verdict = "within" if evaluation.passed else "NOT within"
         change = "undefined" if fall is None else f"{fall:+.4f}"
         show(f"{verdict} the limit: AP differs from eager's by {change}, it may fall by {evaluation.limit:g}")
-    if collected.is_partial:
-        raise KeyboardInterrupt
-    return _EXIT_SKIPPED_OR_WORSE if unusable or evaluation.passed is False else _EXIT_OK
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -153,7 +153,9 @@ def compare_detections(
     expected: Detections, found: Detections, spec: ModelSpec, limits: Limits, *, name: str
 ) -> ImageParity:
     """Compare the detections of eager (expected) and of the artifact (found) in an image."""
-    cutoff = max(limits.min_score, *(_cutoff(side, spec) for side in (expected, found))) + limits.margin
+    heads, sides = spec.roi_heads, (expected, found)
+    lowest = [float(side.scores.min()) for side in sides if len(side) >= heads.detections_per_img]  # of full lists
+    cutoff = max(limits.min_score, heads.score_thresh, *lowest) + limits.margin
     matches = match(expected, found)
     e, f = matches.pairs.T
     counts = np.maximum(expected.scores[e], found.scores[f]) >= limits.min_score
@@ -188,9 +190,3 @@ def total(images: list[ImageParity], limits: Limits) -> Parity:
         model_ms=median(image.model_ms for image in images),
     )
     return Parity(limits=limits, images=images, total=summary, passed=summary.passes(limits))
-
-
-def _cutoff(detections: Detections, spec: ModelSpec) -> float:
-    heads = spec.roi_heads
-    is_full = len(detections) >= heads.detections_per_img
-    return max(heads.score_thresh, float(detections.scores.min()) if is_full else 0.0)

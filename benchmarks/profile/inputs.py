@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +80,9 @@ def choose_inputs(
 
 def _canvas_of(resized: Size, canvases: Canvases) -> Size | None:
     """Return the canvas that the model chooses for a resized image; None where none holds it."""
-    try:
+    with suppress(ImageSizeError):
         return canvases.canvas_of(resized, name="an image")
-    except ImageSizeError:
-        return None
+    return None
 
 
 def _checked(canvas: Size, canvases: Canvases) -> Size:
