@@ -153,7 +153,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _report(evaluation: Evaluation, manifest: AnyManifest, arguments: argparse.Namespace, *, of: int) -> None:
-    """Write and print the results; of so many images."""
+    """Write and print the results; ``of`` is how many images there were to evaluate."""
     show = note if arguments.json == "-" else say
     if arguments.json is not None:
         spec = model_manifest(manifest).model
