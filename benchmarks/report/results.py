@@ -59,14 +59,14 @@ Verdict = Literal["regression", "gain", "same", "not comparable"]
 
 
 class GpuState(Record, frozen=True, kw_only=True):
-    """What a GPU reports at one moment; ``throttling`` has nvidia-smi's reasons for a lowered clock."""
+    """What a GPU reports at one moment."""
 
     when: str
     sm_clock_mhz: int | None
     memory_clock_mhz: int | None
     power_w: float | None
     temperature_c: float | None
-    throttling: tuple[str, ...]
+    throttling: tuple[str, ...]  # nvidia-smi's reasons for a lowered clock
 
 
 class Gpu(Record, frozen=True, kw_only=True):
@@ -80,39 +80,25 @@ class Gpu(Record, frozen=True, kw_only=True):
 
 
 class Environment(Record, frozen=True, kw_only=True):
-    """The system, and how the run was started.
+    """The system, and how the run was started; what the system does not report is None."""
 
-    Attributes:
-        system: its architecture, like ``"x86_64"``.
-        cores: logical processors of the system.
-        affinity: the logical processors that the run was allowed to use; frcnn does not change them.
-        threads: threads of each candidate: torch's intra-op threads, ONNX Runtime's, OpenVINO's.
-        governor: of the first core's clock; None, like the following, where the system does not tell.
-        turbo: whether the clock may rise above the base clock.
-        load_before: processes ready to run (1 minute's mean) before the run.
-        load_after: the same at the end; the run itself is in it.
-        packages: package -> version, of all that is installed and took part.
-        date: when the run began, ISO 8601 with the offset to UTC.
-        command: the command line that repeats the run.
-    """
-
-    system: str
+    system: str  # its architecture, like "x86_64"
     cpu: str
-    cores: int
-    affinity: tuple[int, ...]
-    threads: int
-    governor: str | None
-    turbo: bool | None
-    load_before: float | None
-    load_after: float | None
+    cores: int  # logical processors of the system
+    affinity: tuple[int, ...]  # those that the run was allowed to use; frcnn does not change them
+    threads: int  # of each candidate: torch's intra-op threads, ONNX Runtime's, OpenVINO's
+    governor: str | None  # of the first core's clock
+    turbo: bool | None  # whether the clock may rise above the base clock
+    load_before: float | None  # processes ready to run, mean of 1 minute
+    load_after: float | None  # includes the run itself
     memory_bytes: int | None
     gpu: Gpu | None
-    packages: dict[str, str]
+    packages: dict[str, str]  # package -> version, of all that is installed and took part
     frcnn: str
     python: str
     os: str
-    date: str
-    command: str
+    date: str  # when the run began, ISO 8601 with the offset to UTC
+    command: str  # repeats the run
 
 
 class ImageInfo(Record, frozen=True, kw_only=True):
@@ -130,37 +116,22 @@ class Skipped(Record, frozen=True, kw_only=True):
 
 
 class Workload(Record, frozen=True, kw_only=True):
-    """What every candidate had to do.
+    """What every candidate had to do; sizes are (height, width) in pixels."""
 
-    Attributes:
-        suite: ``"quick"`` or ``"full"``.
-        device: ``"cpu"`` or ``"cuda"``: where eager ran.
-        budget_s: the time that the run was given.
-        checkpoint: its file name; None where the weights are random.
-        model: the architecture.
-        num_classes: the background included.
-        source: where the images come from: ``"given"``, or a sentence about those that frcnn brings along.
-        equal_size: (height, width) that images were resized to for candidates of ``images="equal-sized"``; None where
-            there was none.
-        canvases: (height, width) in pixels that the network saw, each once.
-        proposals: per image after the RPN's NMS, by eager.
-        detections: per image, by eager.
-    """
-
-    suite: str
-    device: str
+    suite: str  # "quick" or "full"
+    device: str  # where eager ran: "cpu" or "cuda"
     budget_s: float
-    checkpoint: str | None
+    checkpoint: str | None  # its file name; None where the weights are random
     checkpoint_sha256: str | None
-    model: str
-    num_classes: int
-    source: str
+    model: str  # the architecture
+    num_classes: int  # the background included
+    source: str  # of the images: "given", or a sentence about those that frcnn brings along
     images: tuple[ImageInfo, ...]
     skipped: tuple[Skipped, ...]
-    equal_size: Size | None
-    canvases: tuple[Size, ...]
-    proposals: tuple[int, ...]
-    detections: tuple[int, ...]
+    equal_size: Size | None  # that images were resized to for candidates of images="equal-sized"
+    canvases: tuple[Size, ...]  # that the network saw, each once
+    proposals: tuple[int, ...]  # per image after the RPN's NMS, by eager
+    detections: tuple[int, ...]  # per image, by eager
     batches: tuple[int, ...]
 
 
@@ -174,43 +145,26 @@ class Artifact(Record, frozen=True, kw_only=True):
 
 
 class Correctness(Record, frozen=True, kw_only=True):
-    """How a candidate's detections compare with eager's in this run, by the limits of its precision.
-
-    Attributes:
-        limits: in words.
-        images: how many images were compared.
-        expected: eager's detections looked at.
-        found: the candidate's detections looked at.
-        matched: pairs of one label.
-        unmatched: detections of either side without a partner, clear of the cut-off.
-        relabelled: pairs of different labels.
-        moved: pairs of less IoU than the limit.
-        box_px: largest difference of a box coordinate, in pixels of the image.
-        score: largest difference of scores.
-        iou: least IoU among pairs.
-    """
+    """How a candidate's detections compare with eager's in this run, by the limits of its precision."""
 
     passed: bool
-    limits: str
+    limits: str  # in words
     images: int
-    expected: int
-    found: int
-    matched: int
-    unmatched: int
-    relabelled: int
-    moved: int
-    box_px: float
-    score: float
-    iou: float
+    expected: int  # eager's detections
+    found: int  # the candidate's detections
+    matched: int  # pairs of one label
+    unmatched: int  # detections of either side without a partner, clear of the cut-off
+    relabelled: int  # pairs of different labels
+    moved: int  # pairs of less IoU than the limit
+    box_px: float  # largest difference of a box coordinate, in pixels of the image
+    score: float  # largest difference of scores
+    iou: float  # smallest among pairs
 
 
 class Ratio(Record, frozen=True, kw_only=True):
-    """How many times as fast as the reference, by the times of each round.
+    """How many times as fast as the reference, over the ratios of rounds.
 
-    Attributes:
-        median: over the rounds, like min and max.
-        low: lower end of the interval that holds the true median (95 %, or min to max with fewer than 6 rounds).
-        high: its upper end.
+    ``low`` to ``high`` holds the true median with 95 %; with fewer than 6 rounds it is ``min`` to ``max``.
     """
 
     median: float
@@ -222,34 +176,22 @@ class Ratio(Record, frozen=True, kw_only=True):
 
 
 class Measure(Record, frozen=True, kw_only=True):
-    """Times of a candidate at one batch size.
-
-    Attributes:
-        scope: what one call did.
-        batch: images in a call.
-        rounds_ms: the time of every call, one list per round, in the order they were made.
-        warm_up: untimed calls before the first round.
-        p50_ms: median over all calls.
-        p90_ms: 90th percentile; MLPerf's figure for a single stream.
-        p99_ms: 99th percentile, by interpolation; with fewer than 100 calls it is close to the largest.
-        fps: images of all calls / time of all calls.
-        ratio: reference's time / this candidate's within rounds; None for one that is its own reference.
-    """
+    """Times of a candidate at one batch size; percentiles and the mean are over all calls."""
 
     scope: Scope
     batch: int
-    rounds_ms: tuple[tuple[float, ...], ...]
-    warm_up: int
+    rounds_ms: tuple[tuple[float, ...], ...]  # the time of every call, in the order they were made
+    warm_up: int  # untimed calls before the first round
     p50_ms: float
-    p90_ms: float
-    p99_ms: float
+    p90_ms: float  # MLPerf's figure for a single stream
+    p99_ms: float  # interpolated; with fewer than 100 calls it is close to the largest
     mean_ms: float
-    fps: float
-    ratio: Ratio | None
+    fps: float  # images of all calls / time of all calls
+    ratio: Ratio | None  # None for a candidate that is its own reference
 
 
 class StageShare(Record, frozen=True, kw_only=True):
-    """Time of one stage of an image, in milliseconds (median), and its share of all stages, 0 to 1.
+    """Median time of one stage of an image, and its share of all stages, 0 to 1.
 
     ``decode`` is the file's bytes -> RGB; it is no part of the scope ``images``.
     """
@@ -260,50 +202,28 @@ class StageShare(Record, frozen=True, kw_only=True):
 
 
 class Row(Record, frozen=True, kw_only=True):
-    """A candidate, one way to run the model, and what was measured of it.
+    """A candidate, one way to run the model, and what was measured of it."""
 
-    Attributes:
-        id: short and stable, what other fields refer to: ``"eager-fp32"``, ``"onnxruntime-cpu"``, ...
-        backend: what executes it: ``"torch"``, ``"onnxruntime"``, ``"openvino"``, ``"tensorrt-rtx"``, ``"tensorrt"``.
-        device: ``"cpu"`` or ``"cuda"``.
-        precision: of the heavy layers.
-        images: ``"as given"``, or ``"equal-sized"``: resized to ``workload.equal_size`` first, untimed.
-        reference: id of the candidate that its ratios refer to: eager fp32 on the same images.
-        reason: why it is not ``ok``, one line; empty where it is.
-        note: what a reader must know to judge the figures; empty where there is nothing.
-        artifact: the file it ran; None for eager.
-        build_s: time to build the artifact from the checkpoint; for ``torch.compile`` the time of the first calls. None
-            where it was given or already there.
-        load_s: time from a file (or a model in memory, for eager) to a candidate that is ready to run.
-        peak_host_bytes: growth of the process's resident memory from before loading to the peak of the first calls.
-        peak_gpu_bytes: the same of the GPU's memory.
-        correctness: None where it was not checked; the reason tells why.
-        measures: one per scope and batch size that ran.
-        missing: why a scope or batch size has no measure: ``"images, batch 8: ..."``.
-        stages: where the time of an image goes at batch 1; empty where it cannot be told.
-        of_roofline: share of the device's roofline, 0 to 1: floor of the network / its time at batch 1.
-    """
-
-    id: str
+    id: str  # short and stable: "eager-fp32", "onnxruntime-cpu", ...
     name: str
-    backend: str
-    device: str
-    precision: str
-    images: Literal["as given", "equal-sized"]
-    reference: str
+    backend: str  # "torch", "onnxruntime", "openvino", "tensorrt-rtx" or "tensorrt"
+    device: str  # "cpu" or "cuda"
+    precision: str  # of the heavy layers
+    images: Literal["as given", "equal-sized"]  # equal-sized: resized to workload.equal_size first, untimed
+    reference: str  # id of the candidate that its ratios refer to: eager fp32 on the same images
     status: Status
-    reason: str
-    note: str = ""
-    artifact: Artifact | None = None
-    build_s: float | None = None
-    load_s: float | None = None
-    peak_host_bytes: int | None = None
-    peak_gpu_bytes: int | None = None
-    correctness: Correctness | None = None
+    reason: str  # why it is not ok, one line
+    note: str = ""  # what a reader must know to judge the figures
+    artifact: Artifact | None = None  # None for eager
+    build_s: float | None = None  # checkpoint -> artifact, or torch.compile's first calls; None where it was given
+    load_s: float | None = None  # file, or a model in memory for eager -> a candidate that is ready to run
+    peak_host_bytes: int | None = None  # growth of resident memory from before loading to the peak of the first calls
+    peak_gpu_bytes: int | None = None  # the same of the GPU's memory
+    correctness: Correctness | None = None  # None where it was not checked; the reason tells why
     measures: tuple[Measure, ...] = ()
-    missing: tuple[str, ...] = ()
-    stages: tuple[StageShare, ...] = ()
-    of_roofline: float | None = None
+    missing: tuple[str, ...] = ()  # why a scope or batch size has no measure: "images, batch 8: ..."
+    stages: tuple[StageShare, ...] = ()  # at batch 1; empty where it cannot be told
+    of_roofline: float | None = None  # minimum time of the network / its time at batch 1
 
     def measure(self, scope: Scope, batch: int) -> Measure | None:
         """Return the measure of a scope and batch size, or None."""
@@ -321,65 +241,42 @@ class CurvePoint(Record, frozen=True, kw_only=True):
 
 
 class Curve(Record, frozen=True, kw_only=True):
-    """How a candidate's cost grows with one thing, all else as in the workload.
-
-    Attributes:
-        row: id of the candidate.
-        unit: of x: ``"images"``, ``"megapixels of the canvas"``, ``"proposals"``, ``"classes"``.
-        points: by rising x.
-        note: what was changed, and how; empty where that is plain.
-    """
+    """How a candidate's cost grows with one thing, all else as in the workload."""
 
     kind: CurveKind
     row: str
-    unit: str
-    points: tuple[CurvePoint, ...]
-    note: str = ""
+    unit: str  # of x: "images", "megapixels of the canvas", "proposals" or "classes"
+    points: tuple[CurvePoint, ...]  # by rising x
+    note: str = ""  # what was changed, and how; empty where that is plain
 
 
 class Ceilings(Record, frozen=True, kw_only=True):
-    """What the device can do at best, measured in the same run.
-
-    Attributes:
-        copy_bytes_per_s: bytes read and written by a large copy, per second.
-        matmul_flops_per_s: precision -> multiplications and additions of a large matrix product, per second.
-    """
+    """What the device can do at best, measured in the same run."""
 
     device: str
-    copy_bytes_per_s: float
-    matmul_flops_per_s: dict[str, float]
+    copy_bytes_per_s: float  # read and written
+    matmul_flops_per_s: dict[str, float]  # by precision; multiplications and additions
 
 
 class Work(Record, frozen=True, kw_only=True):
-    """What one stage has to do for one image, counted from the graph.
+    """What one stage of the network has to do for one image, counted from the graph.
 
-    Attributes:
-        stage: of the network.
-        flops: multiplications and additions of its convolutions and matrix products.
-        bytes: read and written, layer by layer: each layer's inputs, weights and outputs once. Layers that a compiler
-            merges into a neighbour (activations, sums, changes of shape) move nothing.
+    Each layer reads its inputs and weights and writes its outputs once. Layers that a compiler merges into a neighbour
+    (activations, sums, changes of shape) move nothing.
     """
 
     stage: StageName
-    flops: float
+    flops: float  # multiplications and additions of convolutions and matrix products
     bytes: float
 
 
 class Roofline(Record, frozen=True, kw_only=True):
-    """The least time that the network can take, layer by layer.
-
-    Attributes:
-        canvas: (height, width) that the work was counted for, batch 1.
-        work: by stage.
-        ceilings: by device.
-        floors_ms: ``"device precision"`` (``"cpu fp32"``) -> sum over layers of the larger of flops / matmul rate and
-            bytes / copy rate.
-    """
+    """The minimum time of the network, layer by layer, for one image of the canvas (height, width)."""
 
     canvas: Size
     work: tuple[Work, ...]
     ceilings: tuple[Ceilings, ...]
-    floors_ms: dict[str, float]
+    floors_ms: dict[str, float]  # "cpu fp32" -> sum over layers of max(flops / matmul rate, bytes / copy rate)
 
 
 class NotToldApart(Record, frozen=True, kw_only=True):
@@ -392,87 +289,57 @@ class NotToldApart(Record, frozen=True, kw_only=True):
 
 
 class NoiseVerdict(Record, frozen=True, kw_only=True):
-    """Whether the system was quiet enough.
+    """Whether the system was quiet enough."""
 
-    Attributes:
-        row: id of the candidate that ran as two, interleaved as the others: the null pair.
-        null: the ratio between the two; 1 on a quiet system.
-        noise: relative size of a difference that this run cannot tell from none, from the null pair: 0.02 is 2 %.
-        too_noisy: the noise is above ``limit``: differences between candidates should not be trusted.
-        not_told_apart: pairs of candidates within the noise.
-        how: how it was decided, in words.
-    """
-
-    row: str | None
-    null: Ratio | None
-    noise: float | None
-    too_noisy: bool
+    row: str | None  # the candidate that ran as two, interleaved as the others: the null pair
+    null: Ratio | None  # between the two; 1 on a quiet system
+    noise: float | None  # relative difference that this run cannot tell from none: 0.02 is 2 %
+    too_noisy: bool  # the noise is above the limit
     limit: float
     not_told_apart: tuple[NotToldApart, ...]
-    how: str
+    how: str  # how it was decided, in words
 
 
 class Change(Record, frozen=True, kw_only=True):
     """One figure then and now.
 
-    Attributes:
-        row: id of the candidate.
-        scope: None, like the batch, for what does not belong to a measure (status).
-        what: ``"x eager"`` (ratio to the reference) or ``"status"``.
-        change: new / old - 1, where both are numbers; negative is slower.
-        verdict: ``regression``: slower by more than the limit, beyond both runs' noise and rounds, or no longer ``ok``.
-            ``same``: within the limit, the noise or the rounds. ``not comparable``: in one run only, or too few rounds.
-        reason: why it is the same or not comparable.
+    ``regression`` is slower by more than the limit, beyond both runs' noise and rounds, or no longer ``ok``. ``same``
+    is within the limit, the noise or the rounds. ``not comparable`` is in one run only, or has too few rounds.
     """
 
     row: str
     name: str
-    scope: Scope | None
+    scope: Scope | None  # None, like the batch, for a status
     batch: int | None
-    what: str
+    what: str  # "x eager" (ratio to the reference) or "status"
     old: str
     new: str
-    change: float | None
+    change: float | None  # new / old - 1; negative is slower
     verdict: Verdict
-    reason: str = ""
+    reason: str = ""  # why it is the same or not comparable
 
 
 class Comparison(Record, frozen=True, kw_only=True):
-    """What changed since an earlier run.
-
-    Attributes:
-        file: the earlier results.
-        limit: a loss larger than this is a regression: 0.05 is 5 %.
-        notes: what differs between the two runs apart from the code: system, versions, threads, checkpoint.
-        changes: one per figure that both runs, or one of them, have.
-    """
+    """What changed since an earlier run."""
 
     file: str
-    limit: float
-    notes: tuple[str, ...]
+    limit: float  # a loss larger than this is a regression: 0.05 is 5 %
+    notes: tuple[str, ...]  # what differs apart from the code: system, versions, threads, checkpoint
     changes: tuple[Change, ...]
 
 
 class Results(Record, frozen=True, kw_only=True):
-    """A run.
-
-    Attributes:
-        rows: the candidates, eager fp32 first; those that could not run are among them.
-        roofline: None where the graph could not be counted.
-        comparison: against an earlier run, with ``--against``.
-        partial: the run ended early; what is here was measured in full.
-        partial_reason: why, one line.
-    """
+    """A run."""
 
     schema_version: int
     environment: Environment
     workload: Workload
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...]  # eager fp32 first; those that could not run are among them
     curves: tuple[Curve, ...]
-    roofline: Roofline | None
+    roofline: Roofline | None  # None where the graph could not be counted
     noise: NoiseVerdict
-    comparison: Comparison | None = None
-    partial: bool = False
+    comparison: Comparison | None = None  # with --against
+    partial: bool = False  # the run ended early; what is here was measured in full
     partial_reason: str = ""
 
     def row(self, row_id: str) -> Row | None:
