@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from frcnn.benchmarks.report.content import rows_table
-from frcnn.benchmarks.report.formatting import ms, number, percent, ratio_text, size_text
+from frcnn.benchmarks.report.formatting import number, percent, ratio_text, size_text
 from frcnn.benchmarks.report.ranking import head_measure, headline, ratio_of
 from frcnn.benchmarks.report.write import markdown_environment
 from frcnn.console import note
@@ -34,7 +34,7 @@ _ROOT: Final = Path(__file__).resolve().parents[1]
 
 def _render(template: str, committed: Committed) -> str:
     environment = markdown_environment(Path(__file__).parent)
-    environment.filters |= {convert.__name__: convert for convert in (ms, number, percent, ratio_text, size_text)}
+    environment.filters |= {convert.__name__: convert for convert in (number, percent, ratio_text, size_text)}
     environment.globals |= {function.__name__: function for function in (head_measure, headline, ratio_of, rows_table)}
     text = environment.get_template(f"{template}.md.j2").render(
         committed=committed,

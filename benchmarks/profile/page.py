@@ -3,102 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
 
 from frcnn.benchmarks.profile.profile import LayerTime, Profile, StageTime
 from frcnn.benchmarks.profile.table import cost_of_looking
-from frcnn.benchmarks.report.document import Cell, Code, Document, Figure, Headline, Paragraph, Section, Table
-from frcnn.benchmarks.report.drawing import COLOURS, bars
-from frcnn.benchmarks.report.formatting import NONE, listing, ms, number, percent, size_text
+from frcnn.benchmarks.report.document import Block, Cell, Document, Figure, Headline, Paragraph, Table
+from frcnn.benchmarks.report.drawing import bars
+from frcnn.benchmarks.report.formatting import NONE, listing, number, percent, size_text
 from frcnn.benchmarks.report.write import html
 
 __all__ = ["profile_page"]
 
-_NAMED_IMAGES: Final = 3
-
 
 def profile_page(profile: Profile, *, top: int) -> str:
-    """Return the page: stages, and the slowest layers.
-
-    Args:
-        profile: what was measured.
-        top: how many layers are drawn; the table under the figure has as many.
+    """Return the page: stages, and the ``top`` slowest layers as a figure and a table.
 
     Raises:
         MissingDependencyError: Jinja2 or matplotlib is not installed.
     """
-    keys = {
-        stage.name: Cell(text=stage.name, key=str(place + 1), colour=place % COLOURS)
-        for place, stage in enumerate(profile.stages)
-    }
+    keys = {s.name: Cell(s.name, key=str(n + 1), colour=n % 8) for n, s in enumerate(profile.stages)}
     layers = profile.layers[:top]
+    stage_rows = [
+        (keys[s.name], number(s.ms), percent(s.share), str(s.layers or NONE), *_work(s)) for s in profile.stages
+    ]
+    layer_rows = [(x.name, x.op or NONE, x.stage, number(x.ms), percent(x.share), *_work(x)) for x in layers]
     stages = Figure(
-        title="Milliseconds by stage",
-        note="In the order that data flows. “Between layers” is what the network took beyond the sum of its layers.",
-        svg=_bars("stages", [(keys[stage.name], stage) for stage in profile.stages]),
-        table=Table(
-            caption="Stages",
-            columns=("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s"),
-            rows=tuple(
-                (keys[s.name], ms(s.ms), percent(s.share), str(s.layers or NONE), *_work(s)) for s in profile.stages
-            ),
-        ),
+        "Milliseconds by stage",
+        "In the order that data flows. “Between layers” is what the network took beyond the sum of its layers.",
+        _bars("stages", [(keys[stage.name], stage) for stage in profile.stages]),
+        table=Table("Stages", ("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s"), stage_rows),
     )
     slowest = Figure(
-        title=f"The slowest {len(layers)} of {len(profile.layers)} layers",
-        note="Numbers and colours are those of the stages.",
-        svg=_bars("layers", [(replace(keys[x.stage], text=x.name), x) for x in layers]),
-        legend=tuple(keys.values()),
-        table=Table(
-            caption="Layers",
-            columns=("layer", "op", "stage", "ms", "share", "GFLOP", "GFLOP/s"),
-            rows=tuple((x.name, x.op or NONE, x.stage, ms(x.ms), percent(x.share), *_work(x)) for x in layers),
-            text_columns=3,
-        ),
+        f"The slowest {len(layers)} of {len(profile.layers)} layers",
+        "Numbers and colours are those of the stages.",
+        _bars("layers", [(keys[x.stage]._replace(text=x.name), x) for x in layers]),
+        list(keys.values()),
+        Table("Layers", ("layer", "op", "stage", "ms", "share", "GFLOP", "GFLOP/s"), layer_rows, text_columns=3),
     )
-    return html(
-        Document(
-            title=f"Where the time of {profile.architecture} goes",
-            subtitle=f"{profile.environment.cpu}, {profile.environment.date}",
-            headline=_headline(profile),
-            sections=(
-                Section(name="stages", title="Stages", blocks=(stages,)),
-                Section(name="layers", title="Layers", blocks=(slowest,)),
-                Section(name="method", title="How it was measured", blocks=_method(profile)),
-            ),
-        )
-    )
+    title = f"Where the time of {profile.architecture} goes"
+    subtitle = f"{profile.environment.cpu}, {profile.environment.date}"
+    sections: dict[str, Sequence[Block]] = {
+        "Stages": (stages,),
+        "Layers": (slowest,),
+        "How it was measured": _method(profile),
+    }
+    return html(Document(title, subtitle, _headline(profile), sections))
 
 
 def _headline(profile: Profile) -> Headline:
     slowest = max(profile.stages, key=lambda stage: stage.ms)
     notes = [f"Canvas {size_text(profile.canvas)}, batch {profile.batch}, {profile.precision}."]
-    if profile.layers:
-        layer = profile.layers[0]
-        notes.append(f"The slowest layer is {layer.name}: {_value(layer)}.")
+    notes += [f"The slowest layer is {layer.name}: {_value(layer)}." for layer in profile.layers[:1]]
     start = "file" if any(stage.name == "decode" for stage in profile.stages) else "decoded image"
-    return Headline(
-        value=f"{ms(profile.total_ms)} ms",
-        text=f"from {start} to boxes, the profiler on. {percent(slowest.share, 0)} of it: {slowest.name}.",
-        notes=tuple(notes),
-        tone="plain",
-    )
+    text = f"from {start} to boxes, the profiler on. {percent(slowest.share, 0)} of it: {slowest.name}."
+    return Headline(f"{number(profile.total_ms)} ms", text, notes, "plain")
 
 
-def _method(profile: Profile) -> tuple[Paragraph | Code, ...]:
-    names = [*profile.images[:_NAMED_IMAGES]]
-    if len(profile.images) > len(names):
-        names.append(f"{len(profile.images) - len(names)} more")
+def _method(profile: Profile) -> tuple[Paragraph, ...]:
+    names = [*profile.images[:3], *([f"{len(profile.images) - 3} more"] if len(profile.images) > 3 else [])]
     source = "" if profile.source == "given" else f" ({profile.source})"
     cost = cost_of_looking(profile)
     return (
         Paragraph(
-            text=f"{profile.runtime} on {profile.device}, {profile.environment.threads} processor threads; medians of "
+            f"{profile.runtime} on {profile.device}, {profile.environment.threads} processor threads; medians of "
             f"{profile.repeats} runs after one that warmed up. Images: {listing(names)}{source}."
         ),
-        Paragraph(text=f"{cost[0].upper()}{cost[1:]}."),
-        Code(text=profile.environment.command),
+        Paragraph(f"{cost[0].upper()}{cost[1:]}."),
+        Paragraph(profile.environment.command, "code"),
     )
 
 
@@ -109,8 +79,8 @@ def _bars(name: str, items: Sequence[tuple[Cell, StageTime | LayerTime]]) -> str
 
 
 def _value(item: StageTime | LayerTime) -> str:
-    return f"{ms(item.ms)} ms, {percent(item.share)}"
+    return f"{number(item.ms)} ms, {percent(item.share)}"
 
 
-def _work(item: StageTime | LayerTime) -> tuple[str, ...]:
-    return tuple(NONE if value is None else number(value) for value in (item.gflop, item.gflop_per_s))
+def _work(item: StageTime | LayerTime) -> tuple[str, str]:
+    return number(item.gflop), number(item.gflop_per_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from frcnn.benchmarks.profile.profile import LayerTime, Profile, StageTime
-from frcnn.benchmarks.report.formatting import ms, number, percent, size_text
+from frcnn.benchmarks.report.formatting import number, percent, size_text
 from frcnn.console import say, show_table
 
 __all__ = ["cost_of_looking", "show_profile"]
@@ -14,10 +14,9 @@ def show_profile(profile: Profile, *, top: int) -> None:
     what = f"{profile.architecture}, {profile.precision}, canvas {size_text(profile.canvas)}, batch {profile.batch}"
     say(f"{what}; medians of {profile.repeats} runs, {profile.runtime} on {profile.device}")
     columns = ("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s")
-    stages = [(x.name, ms(x.ms), percent(x.share), str(x.layers or ""), *_work(x)) for x in profile.stages]
-    total = ("total", ms(profile.total_ms), percent(1.0), str(len(profile.layers)), "", "")
-    show_table("stages", columns, [*stages, total])
-    slowest = [(x.name, x.op, x.stage, ms(x.ms), percent(x.share), *_work(x)) for x in profile.layers[:top]]
+    total = ("total", number(profile.total_ms), percent(1.0), str(len(profile.layers)), "", "")
+    show_table("stages", columns, [*map(_stage_cells, profile.stages), total])
+    slowest = [_layer_cells(layer) for layer in profile.layers[:top]]
     title = f"the slowest {len(slowest)} of {len(profile.layers)} layers"
     show_table(title, ("layer", "op", "stage", "ms", "share", "GFLOP", "GFLOP/s"), slowest, text_columns=3)
     say(cost_of_looking(profile))
@@ -28,9 +27,17 @@ def cost_of_looking(profile: Profile) -> str:
     more = profile.profiled_ms - profile.network_ms
     a_layer = f", {1e3 * more / len(profile.layers):.1f} us a layer" if profile.layers else ""
     return (
-        f"the network takes {ms(profile.network_ms)} ms without the profiler and {ms(profile.profiled_ms)} ms with it "
-        f"({more / profile.network_ms:+.0%}{a_layer})"
+        f"the network takes {number(profile.network_ms)} ms without the profiler and {number(profile.profiled_ms)} ms"
+        f" with it ({more / profile.network_ms:+.0%}{a_layer})"
     )
+
+
+def _stage_cells(stage: StageTime) -> tuple[str, ...]:
+    return stage.name, number(stage.ms), percent(stage.share), str(stage.layers or ""), *_work(stage)
+
+
+def _layer_cells(layer: LayerTime) -> tuple[str, ...]:
+    return layer.name, layer.op, layer.stage, number(layer.ms), percent(layer.share), *_work(layer)
 
 
 def _work(item: StageTime | LayerTime) -> list[str]:

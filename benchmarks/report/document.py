@@ -2,141 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
-__all__ = [
-    "Block",
-    "Cell",
-    "Code",
-    "Document",
-    "Figure",
-    "Headline",
-    "Paragraph",
-    "Section",
-    "Table",
-    "TableRow",
-    "Tone",
-]
+__all__ = ["Block", "Cell", "Document", "Figure", "Headline", "Paragraph", "Table", "TableRow", "Tone"]
 
-TableRow = tuple["Cell | str", ...]
-
-Tone = Literal["plain", "good", "warning", "bad", "quiet"]
-"""The colour of a text. The words state the same: a tone is never the only sign."""
+Tone = Literal["plain", "good", "warning", "bad", "quiet", "code"]
+"""The colour of a text. The words state the same: a tone is never the only sign. ``code`` is a command to be copied."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """A cell of a table, or an entry of a legend.
-
-    Attributes:
-        text: its content.
-        key: the letter of a series, or number of a stage, that figures refer to; empty where there is none.
-        colour: of the key, 0 to 7.
-        hollow: figures draw the series in outline, because its detections are wrong.
-        tone: of the text.
-        small: a note under the text; empty where there is none.
-    """
+class Cell(NamedTuple):
+    """A cell of a table, or an entry of a legend."""
 
     text: str
-    key: str = ""
-    colour: int = 0
-    hollow: bool = False
     tone: Tone = "plain"
-    small: str = ""
+    small: str = ""  # a note under the text
+    key: str = ""  # the letter of a series, or number of a stage, that figures refer to
+    colour: int = 0  # of the key, 0 to 7
+    hollow: bool = False  # figures draw the series in outline, because its detections are wrong
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A table; the first column names its rows.
+TableRow = tuple[Cell | str, ...]
 
-    Attributes:
-        caption: what it holds.
-        columns: headings.
-        rows: as many cells each as there are columns.
-        text_columns: the first so many columns are text, the others numbers.
-        folded: HTML shows it on request.
-    """
 
-    kind: ClassVar = "table"
+class Table(NamedTuple):
+    """A table; the first column names its rows."""
+
     caption: str
-    columns: tuple[str, ...]
-    rows: tuple[TableRow, ...]
-    text_columns: int = 1
-    folded: bool = False
+    columns: Sequence[str]
+    rows: Sequence[TableRow]
+    text_columns: int = 1  # the first so many columns are text, the others numbers
+    folded: bool = False  # HTML shows it on request
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paragraph:
+class Paragraph(NamedTuple):
     """A paragraph; one with a tone other than plain stands out."""
 
-    kind: ClassVar = "paragraph"
     text: str
     tone: Tone = "plain"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Code:
-    """A command to be copied."""
+class Figure(NamedTuple):
+    """A figure and its numbers; Markdown has the table in place of the drawing."""
 
-    kind: ClassVar = "code"
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A figure and its numbers.
-
-    Attributes:
-        title: what it shows.
-        note: how to read it.
-        svg: the drawing, trusted HTML of ``frcnn.benchmarks.report.figures``.
-        legend: what keys in the drawing stand for.
-        table: its numbers; Markdown has this in place of the drawing. None where another table in the section has them.
-    """
-
-    kind: ClassVar = "figure"
     title: str
-    note: str
-    svg: str
-    legend: tuple[Cell, ...] = ()
-    table: Table | None = None
+    note: str  # how to read it
+    svg: str  # trusted HTML of frcnn.benchmarks.report.drawing
+    legend: Sequence[Cell] = ()
+    table: Table | None = None  # None where another table in the section has the numbers
 
 
-Block = Paragraph | Code | Table | Figure
+Block = Paragraph | Table | Figure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """A section of the report; ``name`` is its anchor."""
+class Headline(NamedTuple):
+    """The result in one line, and what belongs to it."""
 
-    name: str
-    title: str
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Headline:
-    """The result in one line.
-
-    Attributes:
-        value: a number to be seen first, like ``"1.73x"``; empty where no number may be quoted.
-        text: the result.
-        notes: what belongs to it.
-        tone: good only where something is faster beyond doubt.
-    """
-
-    value: str
+    value: str  # a number to be seen first, like "1.73x"; empty where no number may be quoted
     text: str
-    notes: tuple[str, ...]
-    tone: Tone
+    notes: Sequence[str]
+    tone: Tone  # good only where something is faster beyond doubt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
-    """A report: what was measured, where and when, the result, and the details."""
+class Document(NamedTuple):
+    """A report: what was measured, where and when, the result, and title -> content of every section."""
 
     title: str
     subtitle: str
     headline: Headline
-    sections: tuple[Section, ...]
+    sections: Mapping[str, Sequence[Block]]

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from importlib.util import find_spec
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Final
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from frcnn.benchmarks.report.document import Cell
 from frcnn.benchmarks.report.formatting import tick
@@ -23,37 +24,19 @@ from frcnn.errors import MissingDependencyError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "BAND",
-    "COLOURS",
-    "INK",
-    "PLANE",
-    "ROW",
-    "SERIES",
-    "bars",
-    "box",
-    "check_renderer",
-    "letters",
-    "lines",
-    "name_rows",
-    "scale",
-    "svg",
-    "units",
-]
+__all__ = ["INK", "bars", "box", "check_renderer", "dots", "letters", "lines", "mark", "name_rows", "scale", "svg"]
 
-COLOURS: Final = 8
-ROW: Final = 42
+_ROW: Final = 42
 """Height of a row: its name, and its bar or box under it."""
-PLANE: Final = 240
+_PLANE: Final = 240
 """Height of a figure of two axes."""
 _WIDTH: Final = 370
 _LETTER: Final = 17.0
 """Letters nearer to each other would touch."""
-_LETTER_STEPS: Final = 100
 # Placeholders that matplotlib takes for colours; the style sheet has the colours themselves.
-_VARIABLES: Final = ("ink", "soft", "rule", "band", "panel", "on", *(f"c{place}" for place in range(COLOURS)))
+_VARIABLES: Final = ("ink", "soft", "rule", "band", "panel", "on", *(f"c{place}" for place in range(8)))
 _PLACEHOLDERS: Final = {f"#a1b2{place:02x}": f"var(--{name})" for place, name in enumerate(_VARIABLES)}
-INK, _SOFT, _RULE, BAND, _PANEL, _ON, *SERIES = _PLACEHOLDERS
+INK, _SOFT, _RULE, _BAND, _PANEL, _ON, *_SERIES = _PLACEHOLDERS
 _STYLE: Final[dict[str, Any]] = {
     "axes.axisbelow": True,
     "axes.edgecolor": _RULE,
@@ -92,19 +75,19 @@ def check_renderer() -> None:
             raise MissingDependencyError(package, extra="bench", why="writing a report")
 
 
-def svg(draw: Callable[[Axes], object], *, label: str, height: float) -> str:
-    """Return a figure as HTML.
+def svg(draw: Callable[[Axes], object], label: str, rows: int = 0) -> str:
+    """Return a figure as HTML; ``draw`` draws it.
 
     Args:
-        draw: draws on the axes.
+        draw: is given the axes.
         label: the figure in a sentence, for those who cannot see it.
-        height: of the axes; labels take more.
+        rows: named rows from the top; 0 for a figure of two axes.
     """
     check_renderer()
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    left, above = (50, 24) if height == PLANE else (10, 4)
+    left, above, height = (10, 4, _ROW * rows) if rows else (50, 24, _PLANE)
     below, right = 36, 14
     whole = above + height + below
     with style.context(["default", _STYLE]), warnings.catch_warnings():
@@ -132,54 +115,62 @@ def _inline(document: str, start: str) -> str:
 
 def scale(
     axes: Axes,
-    which: str,
+    which: Literal["x", "y"],
+    unit: str,
     values: Iterable[float],
     *,
     low: float = 0.0,
     high: float | None = None,
     log: bool | None = None,
     margin: float = 1.2,
-) -> bool:
-    """Give an axis a linear scale, or a logarithmic one where values are orders of magnitude apart.
+    ticks: Sequence[float] = (),
+) -> None:
+    """Give an axis its unit and a scale: logarithmic where values are orders of magnitude apart, else linear.
 
     Args:
         axes: what is drawn on.
-        which: ``"x"`` or ``"y"``.
-        values: what the axis must hold.
+        which: the axis.
+        unit: what it counts.
+        values: what it must hold.
         low: start of a linear scale.
         high: its end; None is beyond the values.
         log: whether the scale is logarithmic; None decides by the values.
         margin: factor at both ends of a logarithmic scale.
-
-    Returns:
-        whether the scale is logarithmic.
+        ticks: steps of the scale, which is logarithmic then.
     """
     from matplotlib import ticker
 
     found = [*values, low]
     positive = [value for value in found if value > 0] or [1.0]
-    if log is None:
-        log = max(positive) > 20 * min(positive)
-    axis = getattr(axes, f"{which}axis")
-    if log:
+    if ticks or log or (log is None and max(positive) > 20 * min(positive)):
         ends = (min(positive) / margin, max(positive) * margin)
         decades = math.log10(ends[1] / ends[0])
-        getattr(axes, f"set_{which}scale")("log")
         subs = (1, 2, 5) if decades < 1.8 else (1, 3) if decades < 2.8 else (1,)
-        axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=7))
-        axis.set_minor_locator(ticker.NullLocator())
+        axes.set(**{f"{which}scale": "log"})
+        locator: ticker.Locator = ticker.LogLocator(subs=subs, numticks=7)
+        if ticks:
+            locator = ticker.FixedLocator(ticks[:: math.ceil(len(ticks) / 6)])
+        else:
+            unit += ", logarithmic"
     else:
         ends = (low, high or low + ((max(found) - low) * 1.04 or 1.0))
-        axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
+        locator = ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
+    axes.set(**{f"{which}lim": ends})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(ticker.NullLocator())
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: tick(value)))
-    getattr(axes, f"set_{which}lim")(*ends)
-    return log
+    if which == "x":
+        axes.set_xlabel(_fitting(unit, 200), loc="right")
+    else:
+        axes.set_title(unit, pad=11, x=-0.14)
 
 
-def units(axes: Axes, x: str, *, x_log: bool = False, y: str = "", y_log: bool = False) -> None:
-    """Write what the axes count."""
-    axes.set_xlabel(_fitting(x, 200) + (", logarithmic" if x_log else ""), loc="right")
-    axes.set_title(y + (", logarithmic" if y_log else ""), pad=11, x=-0.14)
+def mark(axes: Axes, x: float, *, around: float = 0.0) -> None:
+    """Draw a dashed line, on a band that reaches so far to both sides."""
+    if around:
+        axes.axvspan(x - around, x + around, color=_BAND, lw=0)
+    axes.axvline(x, color=INK, lw=1.2, ls="--")
 
 
 def _fitting(text: str, width: float) -> str:
@@ -203,14 +194,14 @@ def name_rows(axes: Axes, rows: Sequence[tuple[Cell, str]]) -> None:
     for place, (cell, value) in enumerate(rows):
         height, indent = place - 0.32, 8 + 8 * len(cell.key)
         name = _fitting(cell.text, axes.bbox.width - indent - 8 * len(value))
-        axes.annotate(cell.key, (0, height), (0, 0), color=SERIES[cell.colour], weight="bold", **at)
+        axes.annotate(cell.key, (0, height), (0, 0), color=_look(cell)[0], weight="bold", **at)
         axes.annotate(name, (0, height), (indent, 0), **at)
         axes.annotate(value, (1, height), (0, 0), ha="right", weight="bold", **at)
 
 
 def box(axes: Axes, place: float, cell: Cell, five: Sequence[float]) -> None:
     """Draw a box with whiskers: ``five`` are the smallest, the box's start, the median, its end, the largest."""
-    colour, dashes = SERIES[cell.colour], "--" if cell.hollow else "-"
+    colour, _, dashes = _look(cell)
     axes.bxp(
         [dict(zip(("whislo", "q1", "med", "q3", "whishi"), five, strict=True))],
         positions=[place + 0.12],
@@ -226,30 +217,36 @@ def box(axes: Axes, place: float, cell: Cell, five: Sequence[float]) -> None:
     )
 
 
-def bars(rows: Sequence[tuple[Cell, str, Sequence[tuple[Cell, float]]]], *, unit: str, label: str) -> str:
-    """Return stacked bars.
+def dots(axes: Axes, place: float, cell: Cell, values: Sequence[float]) -> None:
+    """Draw sorted values as dots, at most 120 of them, in three lines, so that equal ones are seen as several."""
+    shown = values[:: -math.ceil(len(values) / 120)]  # counted from the largest, which is always shown
+    heights = [place + 0.12 + (-0.16, 0, 0.16)[index % 3] for index in range(len(shown))]
+    axes.plot(shown, heights, ls="", marker="o", ms=3, mew=0, alpha=0.5, color=_look(cell)[0])
 
-    Args:
-        rows: from the top: a name, its value as text, and its parts with their lengths.
-        unit: of lengths.
-        label: the figure in a sentence.
-    """
+
+def _look(cell: Cell) -> tuple[str, str, str]:
+    """Return the colour of a series, what fills its markers, and the style of its lines."""
+    colour = _SERIES[cell.colour]
+    return (colour, _PANEL, "--") if cell.hollow else (colour, colour, "-")
+
+
+def bars(rows: Sequence[tuple[Cell, str, Sequence[tuple[Cell, float]]]], *, unit: str, label: str) -> str:
+    """Return stacked bars, from the top: a name, its value as text, and its parts with their lengths."""
 
     def draw(axes: Axes) -> None:
         totals = [sum(length for _, length in parts) for _, _, parts in rows]
-        scale(axes, "x", totals, log=False)
+        scale(axes, "x", unit, totals, log=False)
         for place, (_, _, parts) in enumerate(rows):
             start = 0.0
             for cell, length in parts:
-                axes.barh(place + 0.14, length, 0.5, start, color=SERIES[cell.colour], edgecolor=_PANEL)
+                axes.barh(place + 0.14, length, 0.5, start, color=_SERIES[cell.colour], edgecolor=_PANEL)
                 if length > 0.04 * max(totals):
                     at = (start + length / 2, place + 0.14)
                     axes.text(*at, cell.key, color=_ON, size=9, weight="bold", ha="center", va="center")
                 start += length
         name_rows(axes, [(cell, value) for cell, value, _ in rows])
-        units(axes, unit)
 
-    return svg(draw, label=label, height=ROW * len(rows))
+    return svg(draw, label, rows=len(rows))
 
 
 def lines(
@@ -271,20 +268,16 @@ def lines(
     xs = [point[0] for point in points]
 
     def draw(axes: Axes) -> None:
-        x_log = scale(axes, "x", xs, log=True if ticks else None if min(xs) > 0 else False, margin=1.08)
-        if ticks:
-            axes.set_xticks(ticks[:: math.ceil(len(ticks) / 6)])
-        y_log = scale(axes, "y", [end for point in points for end in point[1:]])
+        scale(axes, "x", x, xs, log=None if min(xs) > 0 else False, margin=1.08, ticks=ticks)
+        scale(axes, "y", y, [end for point in points for end in point[1:]])
         for cell, of_series in series:
             at, values, low, high = zip(*of_series, strict=True)
-            colour, ground = SERIES[cell.colour], _PANEL if cell.hollow else SERIES[cell.colour]
-            dashes = "--" if cell.hollow else "-"
+            colour, ground, dashes = _look(cell)
             axes.plot(at, values, marker="o", ms=4, color=colour, mfc=ground, ls=dashes, clip_on=False)
             axes.vlines(at, low, high, color=colour, lw=1.2)
         letters(axes, [(*of_series[-1][:2], cell) for cell, of_series in series])
-        units(axes, x, x_log=x_log and not ticks, y=y, y_log=y_log)
 
-    return svg(draw, label=f"{y[:1].upper()}{y[1:]} against {x}; the numbers are in the table", height=PLANE)
+    return svg(draw, f"{y[:1].upper()}{y[1:]} against {x}; the numbers are in the table")
 
 
 def letters(axes: Axes, points: Sequence[tuple[float, float, Cell]]) -> None:
@@ -294,23 +287,21 @@ def letters(axes: Axes, points: Sequence[tuple[float, float, Cell]]) -> None:
         return
     places = axes.transData.transform([point[:2] for point in ordered])
     heights = list(places[:, 1])
-    pairs = [
+    near = [
         (low, high)
-        for high in range(len(ordered))
-        for low in range(high)
+        for low, high in combinations(range(len(ordered)), 2)
         if abs(places[low, 0] - places[high, 0]) < _LETTER
     ]
-    for _ in range(_LETTER_STEPS):
-        for low, high in pairs:
+    for _ in range(100):
+        for low, high in near:
             overlap = max(0.0, _LETTER - heights[high] + heights[low])
             heights[low] = max(heights[low] - overlap / 2, axes.bbox.ymin)
             heights[high] = min(heights[high] + overlap / 2, axes.bbox.ymax)
     for (x, y, cell), (across, up), height in zip(ordered, places, heights, strict=True):
-        colour, moved = SERIES[cell.colour], axes.transData.inverted().transform((across, height))[1]
-        ground = _PANEL if cell.hollow else colour
+        (colour, ground, dashes), moved = _look(cell), axes.transData.inverted().transform((across, height))[1]
         if abs(height - up) > 1:
             axes.plot([x, x], [y, moved], color=colour, lw=1, clip_on=False)
             axes.plot([x], [y], marker="o", ms=4, color=colour, mfc=ground, clip_on=False)
-        circle = {"boxstyle": "circle,pad=0.25", "fc": ground, "ec": colour, "ls": "--" if cell.hollow else "-"}
+        circle = {"boxstyle": "circle,pad=0.25", "fc": ground, "ec": colour, "ls": dashes}
         ink = colour if cell.hollow else _ON
         axes.text(x, moved, cell.key, ha="center", va="center", size=9, weight="bold", color=ink, bbox=circle, zorder=5)

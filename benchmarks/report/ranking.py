@@ -7,10 +7,9 @@ difference is within the noise share a rank; on a system too noisy to tell rows 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from frcnn.benchmarks.report.document import Headline
-from frcnn.benchmarks.report.formatting import interval_text, listing, ms, percent, ratio_text
+from frcnn.benchmarks.report.formatting import listing, number, percent, ratio_text
 from frcnn.benchmarks.report.results import Measure, Ratio, Results, Row
 
 __all__ = ["first_batch", "head_measure", "headline", "ranked", "ranks", "ratio_of"]
@@ -38,15 +37,13 @@ def _head_ratio(results: Results, row: Row) -> Ratio | None:
 
 def ranked(results: Results) -> list[Row]:
     """Return the rows that may be called fast, the fastest first."""
-    found = [
-        (ratio.median, row)
+    found = {row.id: ratio for row in results.rows if (ratio := _head_ratio(results, row)) is not None}
+    rows = [
+        row
         for row in results.rows
-        if row.id != row.reference
-        and row.correctness is not None
-        and row.correctness.passed
-        and (ratio := _head_ratio(results, row)) is not None
+        if row.id in found and row.id != row.reference and row.correctness is not None and row.correctness.passed
     ]
-    return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
+    return sorted(rows, key=lambda row: -found[row.id].median)
 
 
 def _told_apart(results: Results, first: Row, second: Row) -> bool:
@@ -78,45 +75,40 @@ def headline(results: Results) -> Headline:
         return result
     reason = results.partial_reason.rstrip(".") or "it was stopped"
     note = f"This run is partial: {reason}. What is here was measured in full."
-    return replace(result, notes=(note, *result.notes), tone="warning")
+    return result._replace(notes=(note, *result.notes), tone="warning")
 
 
 def _result(results: Results) -> Headline:
     rows = ranked(results)
     notes = _notes(results, rows)
     if not rows:
-        text = "No row was both measured and found right against eager, so none is called fast."
-        return Headline(value="", text=text, notes=notes, tone="warning")
+        return Headline(
+            "", "No row was both measured and found right against eager, so none is called fast.", notes, "warning"
+        )
     best = rows[0]
     measure, ratio = head_measure(results, best), _head_ratio(results, best)
     assert measure is not None and ratio is not None, "a ranked row was measured"
     reference = results.row(best.reference)
     name = "eager" if reference is None else reference.name
-    reading = f"The fastest correct row reads {ratio_text(ratio)}, {interval_text(ratio)}: {best.name}."
+    reading = f"The fastest correct row reads {ratio_text(ratio)}, {_interval(ratio)}: {best.name}."
     if results.noise.too_noisy:
         reading += " Do not quote it; run again on a quiet system."
-        text = "This system was too noisy to tell rows apart."
-        return Headline(value="", text=text, notes=(reading, *notes), tone="warning")
+        return Headline("", "This system was too noisy to tell rows apart.", (reading, *notes), "warning")
     if ratio.low <= 1 <= ratio.high or (reference is not None and not _told_apart(results, best, reference)):
-        text = f"No correct row can be told apart from {name}."
-        return Headline(value="", text=text, notes=(reading, *notes), tone="warning")
+        return Headline("", f"No correct row can be told apart from {name}.", (reading, *notes), "warning")
     if ratio.high < 1:
-        return Headline(value="", text=f"Nothing here is faster than {name}.", notes=(reading, *notes), tone="bad")
+        return Headline("", f"Nothing here is faster than {name}.", (reading, *notes), "bad")
     batch = "" if measure.batch == 1 else f", a batch of {measure.batch}"
-    times = f"Image to boxes{batch}: p50 {ms(measure.p50_ms)} ms, p90 {ms(measure.p90_ms)} ms"
+    times = f"Image to boxes{batch}: p50 {number(measure.p50_ms)} ms, p90 {number(measure.p90_ms)} ms"
     if reference is not None and (of_reference := head_measure(results, reference)) is not None:
-        times += f"; {name}: p50 {ms(of_reference.p50_ms)} ms"
-    times += f". In brackets: {interval_text(ratio)}."
+        times += f"; {name}: p50 {number(of_reference.p50_ms)} ms"
+    times += f". In brackets: {_interval(ratio)}."
     if best.images == "equal-sized":
         times += " Both on equal-sized images."
     rivals = [row for row in rows[1:] if not _told_apart(results, best, row)]
     close = (f"It cannot be told apart from {_names(rivals)}.",) if rivals else ()
-    return Headline(
-        value=f"{ratio.median:.2f}x",
-        text=f"{best.name} is {ratio.median:.2f} times as fast as {name} ({ratio.low:.2f} to {ratio.high:.2f}).",
-        notes=(times, *close, *notes),
-        tone="good",
-    )
+    text = f"{best.name} is {ratio.median:.2f} times as fast as {name} ({ratio.low:.2f} to {ratio.high:.2f})."
+    return Headline(f"{ratio.median:.2f}x", text, (times, *close, *notes), "good")
 
 
 def _notes(results: Results, rows: list[Row]) -> tuple[str, ...]:
@@ -135,6 +127,12 @@ def _notes(results: Results, rows: list[Row]) -> tuple[str, ...]:
     if results.workload.checkpoint is None:
         notes.append("The weights are random: speed can be read from this run, accuracy cannot.")
     return tuple(notes)
+
+
+def _interval(ratio: Ratio) -> str:
+    if ratio.rounds < 6:
+        return f"smallest and largest of {ratio.rounds} round{'s' if ratio.rounds != 1 else ''}"
+    return f"95 % interval of the median, {ratio.rounds} rounds"
 
 
 def _names(rows: Sequence[Row]) -> str:

@@ -76,19 +76,13 @@ def _show_noise(noise: NoiseVerdict) -> None:
 
 
 def _show_comparison(comparison: Comparison) -> None:
-    rows = [
-        (
-            c.name,
+    rows = []
+    for c in comparison.changes:
+        measure, change = (
             "" if c.scope is None else f"{c.scope}, batch {c.batch}",
-            c.what,
-            c.old,
-            c.new,
             "" if c.change is None else f"{c.change:+.1%}",
-            c.verdict,
-            c.reason,
         )
-        for c in comparison.changes
-    ]
+        rows.append((c.name, measure, c.what, c.old, c.new, change, c.verdict, c.reason))
     show_table(f"against {comparison.file}, limit {comparison.limit:.1%}", _CHANGES, rows, text_columns=3)
     for line in comparison.notes:
         say(f"differs: {line}")

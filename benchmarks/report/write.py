@@ -7,9 +7,9 @@ being asked for: names of files and reasons of errors come from outside.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from frcnn.benchmarks.report.content import document_of
 from frcnn.benchmarks.report.document import Cell, Document, Table
@@ -20,8 +20,9 @@ from frcnn.files import write_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["escaped", "html", "markdown", "markdown_environment", "plain", "table_markdown", "write_report"]
+__all__ = ["escaped", "html", "markdown", "markdown_environment", "write_report"]
 
+_HERE: Final = Path(__file__).parent
 _UNSEEN: Final = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
@@ -31,14 +32,7 @@ _BLOCK: Final = re.compile(r"^(\d*)([#+\-=]|(?<=\d)[.)])")
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write both reports into a folder, which is made where there is none.
-
-    Args:
-        results: a run; a partial one is reported as such.
-        folder: where ``report.md`` and ``report.html`` go.
-
-    Returns:
-        the two files.
+    """Write ``report.md`` and ``report.html`` into a folder, which is made where there is none.
 
     Raises:
         MissingDependencyError: Jinja2 or matplotlib is not installed.
@@ -53,14 +47,15 @@ def write_report(results: Results, folder: Path) -> list[Path]:
 
 def html(document: Document) -> str:
     """Return a page that needs nothing else: no script, no font, no image from elsewhere."""
-    environment = _environment(Path(__file__).parent, _html_escaped)
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(document=document, style=style)
+    from markupsafe import escape
+
+    template = _environment(_HERE, lambda text: str(escape(_plain(text)))).get_template("report.html.j2")
+    return template.render(document=document, style=(_HERE / "report.css").read_text(encoding="utf-8"))
 
 
 def markdown(document: Document) -> str:
     """Return a document with one line a row, no padding, so that a change of one number is a change of one line."""
-    return markdown_environment(Path(__file__).parent).get_template("report.md.j2").render(document=document)
+    return markdown_environment(_HERE).get_template("report.md.j2").render(document=document)
 
 
 def markdown_environment(folder: Path) -> Environment:
@@ -70,8 +65,13 @@ def markdown_environment(folder: Path) -> Environment:
         MissingDependencyError: Jinja2 or matplotlib is not installed.
     """
     environment = _environment(folder, escaped)
-    filters: dict[str, Callable[[Any], str]] = {"line": _line_start, "table": table_markdown, "fenced": _fence}
-    environment.filters |= {name: _trusted(convert) for name, convert in filters.items()}
+    from markupsafe import Markup
+
+    environment.filters |= {
+        "line": lambda text: Markup(_BLOCK.sub(r"\1\\\2", escaped(text))),  # at the start of a line more signs count
+        "table": lambda table: Markup(_table(table)),
+        "fenced": lambda text: Markup(_fenced(text)),
+    }
     return environment
 
 
@@ -91,13 +91,7 @@ def _environment(folder: Path, escape: Callable[[str], str]) -> Environment:
     )
 
 
-def _trusted(convert: Callable[[Any], str]) -> Callable[[Any], str]:
-    from markupsafe import Markup
-
-    return lambda value: Markup(convert(value))
-
-
-def plain(text: str) -> str:
+def _plain(text: str) -> str:
     """Return text on one line; what could hide other text or change its direction is shown as U+FFFD.
 
     A line break would end a table's row, and a mark of direction would make "wrong" read as something else.
@@ -105,37 +99,24 @@ def plain(text: str) -> str:
     return _UNSEEN.sub("\ufffd", " ".join(text.split()))
 
 
-def _html_escaped(text: str) -> str:
-    from markupsafe import escape
-
-    return str(escape(plain(text)))
-
-
 def escaped(text: str) -> str:
     """Return text that Markdown shows as it is, inside a table too; no HTML in it is ever HTML."""
-    return _SPECIAL.sub(r"\\\1", plain(text))
+    return _SPECIAL.sub(r"\\\1", _plain(text))
 
 
-def _line_start(text: str) -> str:
-    """Return text for the start of a line, where a few more signs have a meaning."""
-    return _BLOCK.sub(r"\1\\\2", escaped(text))
-
-
-def table_markdown(table: Table) -> str:
-    """Return a table."""
+def _table(table: Table) -> str:
     alignment = ["---"] * table.text_columns + ["---:"] * (len(table.columns) - table.text_columns)
-    lines: list[Iterable[str]] = [map(escaped, table.columns), alignment, *(map(_cell, row) for row in table.rows)]
+    lines = [[*map(escaped, table.columns)], alignment, *([*map(_cell, row)] for row in table.rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _cell(cell: Cell | str) -> str:
     if isinstance(cell, str):
         return escaped(cell)
-    text = f"{escaped(cell.key)}: {escaped(cell.text)}" if cell.key else escaped(cell.text)
-    return f"{text} ({escaped(cell.small)})" if cell.small else text
+    key, small = (f"{cell.key}: " if cell.key else ""), (f" ({escaped(cell.small)})" if cell.small else "")
+    return f"{key}{escaped(cell.text)}{small}"
 
 
-def _fence(text: str) -> str:
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}sh\n{plain(text)}\n{fence}"
+def _fenced(text: str) -> str:
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
+    return f"{fence}sh\n{_plain(text)}\n{fence}"

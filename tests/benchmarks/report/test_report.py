@@ -16,7 +16,7 @@ from frcnn.benchmarks.report.content import document_of
 from frcnn.benchmarks.report.document import Cell, Document, Table
 from frcnn.benchmarks.report.drawing import letters, svg
 from frcnn.benchmarks.report.figures import agreement, batch_figures, latency_figures
-from frcnn.benchmarks.report.formatting import ms, ratio_text
+from frcnn.benchmarks.report.formatting import number, ratio_text
 from frcnn.benchmarks.report.ranking import headline, ranked, ranks
 from frcnn.benchmarks.report.results import NotToldApart, Ratio, Results
 from frcnn.benchmarks.report.write import escaped, html, markdown, write_report
@@ -97,7 +97,7 @@ def test_the_fastest_right_row_is_the_headline_with_its_spread(run):
     assert result.tone == "good"
     assert run.row(FASTEST).name in result.text
     assert f"({measure.ratio.low:.2f} to {measure.ratio.high:.2f})" in result.text
-    assert f"p50 {ms(measure.p50_ms)} ms, p90 {ms(measure.p90_ms)} ms" in result.notes[0]
+    assert f"p50 {number(measure.p50_ms)} ms, p90 {number(measure.p90_ms)} ms" in result.notes[0]
     assert "95 % interval of the median, 7 rounds" in result.notes[0]
 
 
@@ -188,15 +188,17 @@ def test_every_row_is_in_the_table_with_its_status_and_reason(run, document):
 
 def test_a_wrong_row_has_times_but_neither_ratio_nor_rank(run, document):
     cells = cells_of(markdown(document), "I")
-    assert cells[2] == ms(run.row(WRONG).measure("images", 1).p50_ms)
+    assert cells[2] == number(run.row(WRONG).measure("images", 1).p50_ms)
     assert [cells[6], cells[8], cells[9]] == ["-", "-", "-"]
     assert ratio_text(run.row(WRONG).measure("images", 1).ratio) not in markdown(document)
 
 
 def test_both_files_have_the_same_content(run, document, page):
     text, shown_text = markdown(document), " ".join(" ".join(Page(page).text).split())
-    tables = [b for s in document.sections for b in s.blocks if isinstance(b, Table)]
-    tables += [b.table for s in document.sections for b in s.blocks if getattr(b, "table", None) is not None]
+    tables = [b for blocks in document.sections.values() for b in blocks if isinstance(b, Table)]
+    tables += [
+        b.table for blocks in document.sections.values() for b in blocks if getattr(b, "table", None) is not None
+    ]
     assert len(tables) > 15
     for table in tables:
         for row in table.rows:
@@ -268,7 +270,7 @@ def test_figures_have_no_colour_but_those_of_the_style_sheet(page):
 
 
 def test_letters_of_equal_points_do_not_cover_each_other():
-    points = [(4.0, 10.0, Cell(text="", key=key)) for key in "ABCDE"] + [(4.01, 100.0, Cell(text="", key="F"))]
+    points = [(4.0, 10.0, Cell("", key=key)) for key in "ABCDE"] + [(4.01, 100.0, Cell("", key="F"))]
     placed = []
 
     def draw(axes):
@@ -278,7 +280,7 @@ def test_letters_of_equal_points_do_not_cover_each_other():
         placed.extend(axes.transData.transform(text.get_position())[1] for text in axes.texts)
         assert all(axes.bbox.ymin <= height <= axes.bbox.ymax for height in placed)
 
-    svg(draw, label="letters", height=240)
+    svg(draw, "letters")
     assert len(placed) == 6
     assert all(upper - lower > 16 for lower, upper in itertools.pairwise(sorted(placed)))
 
@@ -518,7 +520,7 @@ def test_colours_can_be_read_in_light_and_dark(theme):
     for ground in ("paper", "panel"):
         for ink in ("ink", "soft", "good", "warning", "bad", "link"):
             assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
-        for number in range(8):
-            assert contrast(colours[f"c{number}"], colours[ground]) >= 3, (number, ground)
-    for number in range(8):
-        assert contrast(colours["on"], colours[f"c{number}"]) >= 4.5, number
+        for place in range(8):
+            assert contrast(colours[f"c{place}"], colours[ground]) >= 3, (place, ground)
+    for place in range(8):
+        assert contrast(colours["on"], colours[f"c{place}"]) >= 4.5, place
