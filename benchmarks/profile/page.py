@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from frcnn.benchmarks.profile.profile import LayerTime, Profile, StageTime
-from frcnn.benchmarks.profile.table import cost_of_looking
-from frcnn.benchmarks.report.document import Block, Cell, Document, Figure, Headline, Paragraph, Table
+from frcnn.benchmarks.profile.table import cost_of_looking, layer_cells, stage_cells
+from frcnn.benchmarks.report.document import Block, Cell, Document, Figure, Headline, Paragraph, Table, TableRow
 from frcnn.benchmarks.report.drawing import bars
 from frcnn.benchmarks.report.formatting import NONE, listing, number, percent, size_text
 from frcnn.benchmarks.report.write import html
@@ -22,10 +22,8 @@ def profile_page(profile: Profile, *, top: int) -> str:
     """
     keys = {s.name: Cell(s.name, key=str(n + 1), colour=n % 8) for n, s in enumerate(profile.stages)}
     layers = profile.layers[:top]
-    stage_rows = [
-        (keys[s.name], number(s.ms), percent(s.share), str(s.layers or NONE), *_work(s)) for s in profile.stages
-    ]
-    layer_rows = [(x.name, x.op or NONE, x.stage, number(x.ms), percent(x.share), *_work(x)) for x in layers]
+    stage_rows: list[TableRow] = [(keys[s.name], *(x or NONE for x in stage_cells(s)[1:])) for s in profile.stages]
+    layer_rows: list[TableRow] = [tuple(text or NONE for text in layer_cells(layer)) for layer in layers]
     stages = Figure(
         "Milliseconds by stage",
         "In the order that data flows. “Between layers” is what the network took beyond the sum of its layers.",
@@ -80,7 +78,3 @@ def _bars(name: str, items: Sequence[tuple[Cell, StageTime | LayerTime]]) -> str
 
 def _value(item: StageTime | LayerTime) -> str:
     return f"{number(item.ms)} ms, {percent(item.share)}"
-
-
-def _work(item: StageTime | LayerTime) -> tuple[str, str]:
-    return number(item.gflop), number(item.gflop_per_s)

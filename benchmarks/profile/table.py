@@ -6,7 +6,7 @@ from frcnn.benchmarks.profile.profile import LayerTime, Profile, StageTime
 from frcnn.benchmarks.report.formatting import number, percent, size_text
 from frcnn.console import say, show_table
 
-__all__ = ["cost_of_looking", "show_profile"]
+__all__ = ["cost_of_looking", "layer_cells", "show_profile", "stage_cells"]
 
 
 def show_profile(profile: Profile, *, top: int) -> None:
@@ -15,8 +15,8 @@ def show_profile(profile: Profile, *, top: int) -> None:
     say(f"{what}; medians of {profile.repeats} runs, {profile.runtime} on {profile.device}")
     columns = ("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s")
     total = ("total", number(profile.total_ms), percent(1.0), str(len(profile.layers)), "", "")
-    show_table("stages", columns, [*map(_stage_cells, profile.stages), total])
-    slowest = [_layer_cells(layer) for layer in profile.layers[:top]]
+    show_table("stages", columns, [*map(stage_cells, profile.stages), total])
+    slowest = [layer_cells(layer) for layer in profile.layers[:top]]
     title = f"the slowest {len(slowest)} of {len(profile.layers)} layers"
     show_table(title, ("layer", "op", "stage", "ms", "share", "GFLOP", "GFLOP/s"), slowest, text_columns=3)
     say(cost_of_looking(profile))
@@ -32,11 +32,13 @@ def cost_of_looking(profile: Profile) -> str:
     )
 
 
-def _stage_cells(stage: StageTime) -> tuple[str, ...]:
+def stage_cells(stage: StageTime) -> tuple[str, ...]:
+    """Return a stage's row of a table; what is not known is empty."""
     return stage.name, number(stage.ms), percent(stage.share), str(stage.layers or ""), *_work(stage)
 
 
-def _layer_cells(layer: LayerTime) -> tuple[str, ...]:
+def layer_cells(layer: LayerTime) -> tuple[str, ...]:
+    """Return a layer's row of a table; what is not known is empty."""
     return layer.name, layer.op, layer.stage, number(layer.ms), percent(layer.share), *_work(layer)
 
 

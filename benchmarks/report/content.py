@@ -69,10 +69,9 @@ def rows_table(results: Results) -> Table:
                 str(places.get(row.id, NONE)),
             )
         )
-    times_columns = ("p50 ms", "p90 ms", "p99 ms", "images/s", "x eager")
+    columns = ("p50 ms", "p90 ms", "p99 ms", "images/s", "x eager", "network p50 ms", "network x eager", "rank")
     scope = "image to boxes" if batch == 1 else f"image to boxes, batch {batch}"
-    columns = ("candidate", "status", *times_columns, "network p50 ms", "network x eager", "rank")
-    return Table(f"All rows; {scope}, and the network alone", columns, rows, text_columns=2)
+    return Table(f"All rows; {scope}, and the network alone", ("candidate", "status", *columns), rows, text_columns=2)
 
 
 def _times_eager(row: Row, ratio: Ratio | None) -> Cell:

@@ -76,13 +76,7 @@ def check_renderer() -> None:
 
 
 def svg(draw: Callable[[Axes], object], label: str, rows: int = 0) -> str:
-    """Return a figure as HTML; ``draw`` draws it.
-
-    Args:
-        draw: is given the axes.
-        label: the figure in a sentence, for those who cannot see it.
-        rows: named rows from the top; 0 for a figure of two axes.
-    """
+    """Return a figure of named rows, or of two axes, as HTML; ``label`` is for those who cannot see it."""
     check_renderer()
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -127,38 +121,28 @@ def scale(
 ) -> None:
     """Give an axis its unit and a scale: logarithmic where values are orders of magnitude apart, else linear.
 
-    Args:
-        axes: what is drawn on.
-        which: the axis.
-        unit: what it counts.
-        values: what it must hold.
-        low: start of a linear scale.
-        high: its end; None is beyond the values.
-        log: whether the scale is logarithmic; None decides by the values.
-        margin: factor at both ends of a logarithmic scale.
-        ticks: steps of the scale, which is logarithmic then.
+    A linear one goes from ``low`` to ``high``, or to beyond the values; ``margin`` is a factor at both ends of a
+    logarithmic one, which ``log`` or its ``ticks`` ask for.
     """
     from matplotlib import ticker
 
     found = [*values, low]
     positive = [value for value in found if value > 0] or [1.0]
+    axis = axes.xaxis if which == "x" else axes.yaxis
     if ticks or log or (log is None and max(positive) > 20 * min(positive)):
         ends = (min(positive) / margin, max(positive) * margin)
         decades = math.log10(ends[1] / ends[0])
         subs = (1, 2, 5) if decades < 1.8 else (1, 3) if decades < 2.8 else (1,)
         axes.set(**{f"{which}scale": "log"})
-        locator: ticker.Locator = ticker.LogLocator(subs=subs, numticks=7)
-        if ticks:
-            locator = ticker.FixedLocator(ticks[:: math.ceil(len(ticks) / 6)])
-        else:
-            unit += ", logarithmic"
+        axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=7))
+        axis.set_minor_locator(ticker.NullLocator())
+        unit += "" if ticks else ", logarithmic"
     else:
         ends = (low, high or low + ((max(found) - low) * 1.04 or 1.0))
-        locator = ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
+        axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
+    if ticks:
+        axis.set_major_locator(ticker.FixedLocator(ticks[:: math.ceil(len(ticks) / 6)]))
     axes.set(**{f"{which}lim": ends})
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(locator)
-    axis.set_minor_locator(ticker.NullLocator())
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: tick(value)))
     if which == "x":
         axes.set_xlabel(_fitting(unit, 200), loc="right")
@@ -258,11 +242,7 @@ def lines(
 ) -> str:
     """Return a line for every series, its letter at the end.
 
-    Args:
-        series: each with its points: x, y, and the ends of a bar (y twice where there is none).
-        x: what x counts.
-        y: what y counts.
-        ticks: values of x that make its axis logarithmic.
+    A series' points are x, y, and the ends of a bar (y twice where there is none). ``ticks`` make x logarithmic.
     """
     points = [point for _, of_series in series for point in of_series]
     xs = [point[0] for point in points]

@@ -120,13 +120,11 @@ def latency_figures(results: Results) -> list[Figure]:
         for place, (cell, times, quartiles, by) in enumerate(each):
             drawing.dots(axes, place, cell, [time / by for time in times])
             drawing.box(axes, place, cell, [time / by for time in (times[0], *quartiles, times[-1])])
-        names = zip(found, worst if relative else medians, strict=True)
-        drawing.name_rows(axes, [(cell, text) for (cell, _, _), text in names])
+        texts = [f"{t[-1] / by:.2f}x" if relative else f"{number(q[1])} ms" for _, t, q, by in each]
+        drawing.name_rows(axes, [(cell, text) for (cell, *_), text in zip(each, texts, strict=True)])
 
-    medians = [f"{number(quartiles[1])} ms" for _, _, quartiles in found]
-    worst = [f"{times[-1] / quartiles[1]:.2f}x" for _, times, quartiles in found]
-    calls = [f"{c.text}: {len(times)} calls, median {text}" for (c, times, _), text in zip(found, medians, strict=True)]
-    slowest = [f"{cell.text}: {text}" for (cell, _, _), text in zip(found, worst, strict=True)]
+    calls = "; ".join(f"{c.text}: {len(t)} calls, median {number(q[1])} ms" for c, t, q in found)
+    slowest = "; ".join(f"{cell.text}: {times[-1] / quarters[1]:.2f}x" for cell, times, quarters in found)
     images = "one image" if first_batch(results) == 1 else f"{first_batch(results)} images"
     heads = ("candidate", "calls", "fastest", "quartile", "median", "quartile", "p90", "p99", "slowest")
     return [
@@ -134,17 +132,13 @@ def latency_figures(results: Results) -> list[Figure]:
             "Latency, image to boxes",
             f"A dot is a call of {images}, at most 120 a row. Box: the middle half. Stroke: median,"
             " written on the right. Hollow: a wrong row.",
-            drawing.svg(partial(draw, relative=False), f"Latency. {'; '.join(calls)}", rows=len(found)),
+            drawing.svg(partial(draw, relative=False), f"Latency. {calls}", rows=len(found)),
             table=Table("Times of calls, ms", heads, rows),
         ),
         Figure(
             "Steadiness: times by each row's own median",
             "The same calls, so that slow and fast rows can be compared. Written on the right: the slowest call.",
-            drawing.svg(
-                partial(draw, relative=True),
-                f"The slowest call by the median. {'; '.join(slowest)}",
-                rows=len(found),
-            ),
+            drawing.svg(partial(draw, relative=True), f"The slowest call by the median. {slowest}", rows=len(found)),
         ),
     ]
 

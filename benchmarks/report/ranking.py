@@ -112,21 +112,18 @@ def _result(results: Results) -> Headline:
 
 
 def _notes(results: Results, rows: list[Row]) -> tuple[str, ...]:
-    notes = []
-    if wrong := [row for row in results.rows if row.status == "wrong"]:
-        notes.append(f"Measured but wrong, so not ranked: {_names(wrong)}.")
-    unchecked = [
-        row
-        for row in results.rows
-        if row.status == "ok" and row.id != row.reference and row.correctness is None and head_measure(results, row)
-    ]
-    if unchecked:
-        notes.append(f"Measured but not compared with eager, so not ranked: {_names(unchecked)}.")
-    if rows and not results.noise.too_noisy and results.noise.noise is not None:
-        notes.append(f"Differences below {percent(results.noise.noise)} cannot be told from noise in this run.")
-    if results.workload.checkpoint is None:
-        notes.append("The weights are random: speed can be read from this run, accuracy cannot.")
-    return tuple(notes)
+    noise, ok = results.noise, [row for row in results.rows if row.status == "ok" and row.id != row.reference]
+    wrong = [row for row in results.rows if row.status == "wrong"]
+    unchecked = [row for row in ok if row.correctness is None and head_measure(results, row)]
+    told = rows and not noise.too_noisy and noise.noise is not None
+    notes = {
+        f"Measured but wrong, so not ranked: {_names(wrong)}.": wrong,
+        f"Measured but not compared with eager, so not ranked: {_names(unchecked)}.": unchecked,
+        f"Differences below {percent(noise.noise)} cannot be told from noise in this run.": told,
+        "The weights are random: speed can be read from this run, accuracy cannot.": results.workload.checkpoint
+        is None,
+    }
+    return tuple(note for note, holds in notes.items() if holds)
 
 
 def _interval(ratio: Ratio) -> str:

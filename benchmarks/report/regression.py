@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from frcnn.benchmarks.report.results import Change, Comparison, Ratio, Results, Row, Verdict
+from frcnn.benchmarks.report.results import Change, Comparison, Measure, Ratio, Results, Row, Verdict
 from frcnn.errors import UsageError
 
 __all__ = ["compare_runs", "regressions"]
 
 _MIN_ROUNDS: Final = 5
 """Min to max of so many rounds holds the true median with 94 %."""
+
+_Judged = tuple[Verdict, str]
+"""A verdict and its reason."""
 
 
 def compare_runs(old: Results, new: Results, *, file: Path, limit: float) -> Comparison:
@@ -23,12 +27,6 @@ def compare_runs(old: Results, new: Results, *, file: Path, limit: float) -> Com
     narrow: a system has phases, which last longer than a round and differ from run to run. Ratios of fewer than 5
     rounds are not judged.
 
-    Args:
-        old: the earlier run.
-        new: this one.
-        file: of the earlier run.
-        limit: 0.05 is 5 %.
-
     Raises:
         UsageError: the earlier run is of another model or other images.
     """
@@ -39,15 +37,14 @@ def compare_runs(old: Results, new: Results, *, file: Path, limit: float) -> Com
     for row in new.rows:
         before = earlier.pop(row.id, None)
         if before is None:
-            changes.append(_status(row, "", row.status, "not comparable", "not in the earlier run"))
+            changes.append(_change(row, "", row.status, ("not comparable", "not in the earlier run")))
         elif before.status != row.status:
-            verdict: Verdict = (
-                "regression" if before.status == "ok" else "gain" if row.status == "ok" else "not comparable"
-            )
-            changes.append(_status(row, before.status, row.status, verdict, row.reason))
+            other: Verdict = "gain" if row.status == "ok" else "not comparable"
+            verdict: Verdict = "regression" if before.status == "ok" else other
+            changes.append(_change(row, before.status, row.status, (verdict, row.reason)))
         else:
             changes += _ratios(before, row, limit, noise)
-    changes += [_status(row, row.status, "", "not comparable", "not in this run") for row in earlier.values()]
+    changes += [_change(row, row.status, "", ("not comparable", "not in this run")) for row in earlier.values()]
     return Comparison(file=str(file), limit=limit, notes=tuple(_notes(old, new)), changes=tuple(changes))
 
 
@@ -74,19 +71,16 @@ def _require_same_task(old: Results, new: Results, file: Path) -> None:
 
 def _notes(old: Results, new: Results) -> list[str]:
     then, now = ({**_facts(run), **run.environment.packages} for run in (old, new))
-    names = list(dict.fromkeys((*_facts(new), *sorted(then | now))))
     notes = [
         f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now"
-        for name in names
+        for name in dict.fromkeys((*_facts(new), *sorted(then | now)))
         if then.get(name) != now.get(name)
     ]
     if old.workload.images != new.workload.images:
         notes.append("images differ")
     for when, run in (("earlier", old), ("this", new)):
-        if run.partial:
-            notes.append(f"the {when} run is partial: {run.partial_reason}")
-        if run.noise.too_noisy:
-            notes.append(f"the {when} run's system was too noisy")
+        notes += [f"the {when} run is partial: {run.partial_reason}"] * run.partial
+        notes += [f"the {when} run's system was too noisy"] * run.noise.too_noisy
     return notes
 
 
@@ -102,46 +96,38 @@ def _facts(run: Results) -> dict[str, object]:
     }
 
 
-def _status(row: Row, old: str, new: str, verdict: Verdict, reason: str) -> Change:
+def _change(
+    row: Row,
+    old: str,
+    new: str,
+    judged: tuple[Verdict, str],
+    measure: Measure | None = None,
+    change: float | None = None,
+) -> Change:
     return Change(
         row=row.id,
         name=row.name,
-        scope=None,
-        batch=None,
-        what="status",
+        scope=measure.scope if measure else None,
+        batch=measure.batch if measure else None,
+        what="x eager" if measure else "status",
         old=old,
         new=new,
-        change=None,
-        verdict=verdict,
-        reason=reason,
+        change=change,
+        verdict=judged[0],
+        reason=judged[1],
     )
 
 
-def _ratios(old: Row, new: Row, limit: float, noise: float) -> list[Change]:
-    changes = []
+def _ratios(old: Row, new: Row, limit: float, noise: float) -> Iterator[Change]:
     for measure in new.measures:
-        before = old.measure(measure.scope, measure.batch)
-        if before is None or before.ratio is None or measure.ratio is None:
-            continue
-        verdict, reason = _judged(before.ratio, measure.ratio, limit, noise)
-        changes.append(
-            Change(
-                row=new.id,
-                name=new.name,
-                scope=measure.scope,
-                batch=measure.batch,
-                what="x eager",
-                old=_text(before.ratio),
-                new=_text(measure.ratio),
-                change=measure.ratio.median / before.ratio.median - 1,
-                verdict=verdict,
-                reason=reason,
-            )
-        )
-    return changes
+        before, now = old.measure(measure.scope, measure.batch), measure.ratio
+        if before is not None and before.ratio is not None and now is not None:
+            then = before.ratio
+            judged = _judged(then, now, limit, noise)
+            yield _change(new, _text(then), _text(now), judged, measure, now.median / then.median - 1)
 
 
-def _judged(then: Ratio, now: Ratio, limit: float, noise: float) -> tuple[Verdict, str]:
+def _judged(then: Ratio, now: Ratio, limit: float, noise: float) -> _Judged:
     change = now.median / then.median - 1
     if min(then.rounds, now.rounds) < _MIN_ROUNDS:
         return "not comparable", f"fewer than {_MIN_ROUNDS} rounds"

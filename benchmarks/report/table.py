@@ -11,10 +11,8 @@ __all__ = ["show_results"]
 
 _TITLES: Final[dict[Scope, str]] = {"images": "decoded images to boxes", "network": "the network only"}
 _TIMES: Final = ("candidate", "status", "p50 ms", "p90", "p99", "mean", "fps", "x eager", "min to max", "rounds")
-_FACTS: Final = (
-    *("candidate", "status", "precision", "file MB", "build s", "load s", "host MB", "GPU MB", "box px"),
-    "of roofline",
-)
+_SIZES: Final = ("file MB", "build s", "load s", "host MB", "GPU MB", "box px", "of roofline")
+_FACTS: Final = ("candidate", "status", "precision", *_SIZES)
 _CHANGES: Final = ("candidate", "measure", "what", "then", "now", "change", "verdict", "why")
 
 
@@ -29,7 +27,12 @@ def show_results(results: Results) -> None:
             found = [(row, m) for row in results.rows if (m := row.measure(scope, batch)) is not None]
             if found:
                 show_table(f"{title}, batch {batch}", _TIMES, [_times(row, m) for row, m in found], text_columns=2)
-    show_table("candidates", _FACTS, [_facts(row) for row in results.rows], text_columns=3)
+    show_table(
+        "candidates",
+        ("candidate", "status", "precision", *_SIZES),
+        [_facts(row) for row in results.rows],
+        text_columns=3,
+    )
     for row in results.rows:
         if row.status != "ok":
             say(f"{row.status.upper()}: {row.name}: {row.reason}")
@@ -51,13 +54,12 @@ def _times(row: Row, m: Measure) -> tuple[str, ...]:
 
 
 def _facts(row: Row) -> tuple[str, ...]:
-    mega = 1e-6
     values = (
-        (row.artifact and row.artifact.size_bytes * mega, ".1f"),
+        (row.artifact and row.artifact.size_bytes / 1e6, ".1f"),
         (row.build_s, ".1f"),
         (row.load_s, ".2f"),
-        (row.peak_host_bytes and row.peak_host_bytes * mega, ".0f"),
-        (row.peak_gpu_bytes and row.peak_gpu_bytes * mega, ".0f"),
+        (row.peak_host_bytes and row.peak_host_bytes / 1e6, ".0f"),
+        (row.peak_gpu_bytes and row.peak_gpu_bytes / 1e6, ".0f"),
         (row.correctness and row.correctness.box_px, ".2g"),
         (row.of_roofline, ".0%"),
     )
@@ -78,10 +80,8 @@ def _show_noise(noise: NoiseVerdict) -> None:
 def _show_comparison(comparison: Comparison) -> None:
     rows = []
     for c in comparison.changes:
-        measure, change = (
-            "" if c.scope is None else f"{c.scope}, batch {c.batch}",
-            "" if c.change is None else f"{c.change:+.1%}",
-        )
+        measure = "" if c.scope is None else f"{c.scope}, batch {c.batch}"
+        change = "" if c.change is None else f"{c.change:+.1%}"
         rows.append((c.name, measure, c.what, c.old, c.new, change, c.verdict, c.reason))
     show_table(f"against {comparison.file}, limit {comparison.limit:.1%}", _CHANGES, rows, text_columns=3)
     for line in comparison.notes:

@@ -32,12 +32,7 @@ _BLOCK: Final = re.compile(r"^(\d*)([#+\-=]|(?<=\d)[.)])")
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
-    """Write ``report.md`` and ``report.html`` into a folder, which is made where there is none.
-
-    Raises:
-        MissingDependencyError: Jinja2 or matplotlib is not installed.
-        OutputError: they cannot be written.
-    """
+    """Write ``report.md`` and ``report.html`` into a folder, which is made where there is none."""
     document = document_of(results)
     written = {folder / "report.md": markdown(document), folder / "report.html": html(document)}
     for path, text in written.items():
