@@ -115,13 +115,13 @@ def _notes(results: Results, rows: list[Row]) -> tuple[str, ...]:
     noise, ok = results.noise, [row for row in results.rows if row.status == "ok" and row.id != row.reference]
     wrong = [row for row in results.rows if row.status == "wrong"]
     unchecked = [row for row in ok if row.correctness is None and head_measure(results, row)]
+    random = results.workload.checkpoint is None
     told = rows and not noise.too_noisy and noise.noise is not None
     notes = {
         f"Measured but wrong, so not ranked: {_names(wrong)}.": wrong,
         f"Measured but not compared with eager, so not ranked: {_names(unchecked)}.": unchecked,
         f"Differences below {percent(noise.noise)} cannot be told from noise in this run.": told,
-        "The weights are random: speed can be read from this run, accuracy cannot.": results.workload.checkpoint
-        is None,
+        "The weights are random: speed can be read from this run, accuracy cannot.": random,
     }
     return tuple(note for note, holds in notes.items() if holds)
 

@@ -27,12 +27,7 @@ def show_results(results: Results) -> None:
             found = [(row, m) for row in results.rows if (m := row.measure(scope, batch)) is not None]
             if found:
                 show_table(f"{title}, batch {batch}", _TIMES, [_times(row, m) for row, m in found], text_columns=2)
-    show_table(
-        "candidates",
-        ("candidate", "status", "precision", *_SIZES),
-        [_facts(row) for row in results.rows],
-        text_columns=3,
-    )
+    show_table("candidates", _FACTS, map(_facts, results.rows), text_columns=3)
     for row in results.rows:
         if row.status != "ok":
             say(f"{row.status.upper()}: {row.name}: {row.reason}")

@@ -195,10 +195,9 @@ def test_a_wrong_row_has_times_but_neither_ratio_nor_rank(run, document):
 
 def test_both_files_have_the_same_content(run, document, page):
     text, shown_text = markdown(document), " ".join(" ".join(Page(page).text).split())
-    tables = [b for blocks in document.sections.values() for b in blocks if isinstance(b, Table)]
-    tables += [
-        b.table for blocks in document.sections.values() for b in blocks if getattr(b, "table", None) is not None
-    ]
+    blocks = [block for of_section in document.sections.values() for block in of_section]
+    tables = [block for block in blocks if isinstance(block, Table)]
+    tables += [block.table for block in blocks if getattr(block, "table", None) is not None]
     assert len(tables) > 15
     for table in tables:
         for row in table.rows:
