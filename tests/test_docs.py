@@ -347,7 +347,9 @@ def test_the_extras_of_the_page_are_those_there_are() -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     text = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
-    modules = [name for name in PUBLIC if name not in ("frcnn", "frcnn.cli", "frcnn.files")] + ["frcnn.plugins.cuda.launch"]
+    modules = [name for name in PUBLIC if name not in ("frcnn", "frcnn.cli", "frcnn.files")] + [
+        "frcnn.plugins.cuda.launch"
+    ]
     for module in modules:
         assert f"## {module}\n" in text
         part = text.partition(f"## {module}\n")[2].partition("\n## ")[0]
