@@ -38,7 +38,13 @@ DEMO = ROOT / "examples" / "train_demo"
 README = ROOT / "README.md"
 GENERATED = {DOCS / "performance.md", DOCS / "reliability.md"}
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(set(DOCS.rglob("*.md")) - GENERATED)]
-LINKED = [*PAGES, *GENERATED, ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "examples").rglob("*.md"))]
+LINKED = [
+    *PAGES,
+    *sorted(GENERATED),
+    ROOT / "SECURITY.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
 MAX_README_LINES = 130
 
 SMALL_MODEL = """
@@ -347,10 +353,8 @@ def test_the_extras_of_the_page_are_those_there_are() -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     text = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
-    modules = [name for name in PUBLIC if name not in ("frcnn", "frcnn.cli", "frcnn.files")] + [
-        "frcnn.plugins.cuda.launch"
-    ]
-    for module in modules:
+    modules = {*PUBLIC, "frcnn.plugins.cuda.launch"} - {"frcnn", "frcnn.cli", "frcnn.files"}
+    for module in sorted(modules):
         assert f"## {module}\n" in text
         part = text.partition(f"## {module}\n")[2].partition("\n## ")[0]
         missing = [name for name in import_module(module).__all__ if not re.search(rf"\b{name}\b", part)]
