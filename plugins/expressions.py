@@ -39,11 +39,7 @@ INTEGERS: Arithmetic[int] = Arithmetic(constant=int, ceil_div=lambda a, b: -(-a 
 
 
 def evaluate(text: str, sizes: Mapping[str, Value], arithmetic: Arithmetic[Value]) -> Value:
-    """Evaluate an expression with a value for every name in it.
-
-    Raises:
-        ValueError: the text is not an expression of this language, or a name has no value.
-    """
+    """Evaluate an expression with a value for every name in it; raise ValueError for text that is none."""
     functions = {"ceil_div": arithmetic.ceil_div, "min": arithmetic.minimum, "max": arithmetic.maximum}
 
     def value(node: ast.expr) -> Value:

@@ -97,11 +97,7 @@ class Kernel:
         return {name: _literal(value) for name, value in self.constants.items()}
 
     def sizes(self, input_shapes: Sequence[Sequence[int]]) -> dict[str, int]:
-        """Return the value of every letter in the inputs' shapes.
-
-        Raises:
-            KernelError: a shape has another rank, or a letter has two values or one that the kernel cannot take.
-        """
+        """Return the value of every letter in the inputs' shapes; raise KernelError if the kernel cannot take them."""
         if len(input_shapes) != len(self.inputs):
             raise KernelError(f"{self.entry} takes {len(self.inputs)} inputs, got {len(input_shapes)}")
         sizes = read_sizes(self.entry, self.inputs, input_shapes)
@@ -109,11 +105,7 @@ class Kernel:
         return sizes
 
     def bind(self, sizes: Mapping[str, int]) -> Launch:
-        """Return the launch for the values of the letters, as :meth:`sizes` gives them.
-
-        Raises:
-            KernelError: the kernel cannot take a letter's value, or the launch would be too large for CUDA.
-        """
+        """Return the launch for the values of the letters; raise KernelError if the kernel or CUDA cannot take them."""
         self._check(sizes)
 
         def value(expression: str) -> int:
@@ -146,8 +138,7 @@ class Kernel:
 def read_sizes(owner: str, tensors: Sequence[Tensor], shapes: Sequence[Sequence[int | None]]) -> dict[str, int]:
     """Return the value of every letter in the tensors' shapes; None is a size that is not known yet.
 
-    Raises:
-        KernelError: a shape has another rank, or a letter has two values.
+    Raises KernelError for a shape of another rank and a letter with two values.
     """
     sizes: dict[str, int] = {}
     for tensor, shape in zip(tensors, shapes, strict=True):

@@ -19,11 +19,7 @@ ElementType = Literal["float32", "int32", "int64", "float16", "bfloat16", "featu
 class Tensor:
     """An input or output; its shape is in the letters of the room's docstring.
 
-    Attributes:
-        name: the formal name; a variadic input's names have the level appended.
-        element: element type.
-        shape: one letter or expression per dimension.
-        variadic: whether there is one tensor per feature level.
+    A variadic one stands for one tensor per feature level, with the level appended to its name.
     """
 
     name: str

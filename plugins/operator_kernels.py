@@ -24,12 +24,8 @@ _KERNELS: Final[Mapping[str, Callable[..., tuple[Kernel, ...]]]] = {
 def kernels_for(operator: str, attributes: Mapping[str, Any]) -> tuple[Kernel, ...]:
     """Return the kernels of an operator, in the order in which they run.
 
-    Args:
-        operator: ``GroupedNMS``, ``MultiscaleRoIAlign`` or ``MultiscaleRoIPool``.
-        attributes: the operator's attributes by name, and ``element``, ``layout`` and ``output_layout`` of RoI pooling.
-
-    Raises:
-        KernelError: an unknown operator, missing or unknown attributes, or no kernel has these values.
+    RoI pooling takes ``element``, ``layout`` and ``output_layout`` beside its attributes. Raises KernelError for an
+    unknown operator or attribute, one that is missing, and values that no kernel has.
     """
     check_choice("operator", operator, sorted(_KERNELS))
     required = [attribute.name for attribute in OPERATORS[operator].attributes]

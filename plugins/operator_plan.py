@@ -31,14 +31,9 @@ class OperatorPlan:
 
 
 class OperatorWiring:
-    """The kernels of an operator, wired by the names of their tensors.
+    """The kernels of an operator in order, wired by the names of their tensors, with its inputs and its output.
 
-    Attributes:
-        kernels: in the order in which they run.
-        inputs: the tensors that the operator reads, in order.
-        output: the tensor that it writes.
-        layouts: tensor -> layout, for those that are not planar.
-        free: letters of the output's shape that no input has, like a canvas's height -> their dimension.
+    ``free`` are the letters of the output's shape that no input has, like a canvas's height -> their dimension.
     """
 
     def __init__(self, kernels: Sequence[Kernel]) -> None:
@@ -53,11 +48,7 @@ class OperatorWiring:
         self.free = {text: i for i, text in enumerate(self.output.shape) if text.isidentifier() and text not in known}
 
     def plan(self, input_shapes: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> OperatorPlan:
-        """Bind the operator to the shapes of its inputs and the values of its free letters.
-
-        Raises:
-            KernelError: the kernels cannot take these shapes.
-        """
+        """Bind the operator to the shapes of its inputs and the values of its free letters, or raise KernelError."""
         shapes = {tensor.name: tuple(shape) for tensor, shape in zip(self.inputs, input_shapes, strict=True)}
         launches = []
         for kernel in self.kernels:

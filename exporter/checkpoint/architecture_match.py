@@ -42,13 +42,7 @@ _COUNTER: Final = ".num_batches_tracked"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misfit:
-    """Differences between weights and a model.
-
-    Attributes:
-        missing: names that only the model has.
-        unexpected: names that only the weights have.
-        misshaped: names of both whose shapes differ or whose values are not floating point, with both.
-    """
+    """Names that only the model has, names that only the weights have, and lines about names of both that differ."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -67,10 +61,7 @@ class Misfit:
 
 
 def with_current_names(state: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
-    """Rename weights from before torchvision 0.13 if a model expects the current names.
-
-    Follows ``FeaturePyramidNetwork._load_from_state_dict`` and ``RPNHead._load_from_state_dict`` of torchvision.
-    """
+    """Rename weights from before torchvision 0.13, as its own ``_load_from_state_dict`` methods do."""
     wanted = frozenset(expected)
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -142,16 +133,8 @@ def infer_architecture(
 ) -> tuple[str, str]:
     """Return the only architecture that fits the weights, and the reason as one line.
 
-    Args:
-        state: name -> tensor.
-        source: name of the file, for messages.
-        num_classes: number of classes in the weights.
-        args: arguments of the user for the builder.
-        recorded: architecture name in the checkpoint; selects among architectures with the same names and shapes.
-        published: architecture for which torchvision publishes this file; likewise.
-
-    Raises:
-        CheckpointError: no architecture fits, or several do.
+    ``recorded`` is the name in the checkpoint and ``published`` the architecture for which torchvision publishes the
+    file; both select among architectures with the same names and shapes. If none or several fit, raise CheckpointError.
     """
     misfits = _misfits(state, num_classes, args)
     fitting = [name for name, misfit in misfits.items() if misfit.count == 0]

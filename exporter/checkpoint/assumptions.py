@@ -24,13 +24,9 @@ def facts_of(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def assumptions_of(model: FasterRCNN, spec: ModelSpec, *, given: Collection[str], known: bool) -> list[str]:
-    """Return the settings that were taken from the builder and not given by the user.
+    """Return the settings that were taken from the builder and not ``given`` by the user, one line each.
 
-    Args:
-        model: the built model.
-        spec: its description.
-        given: names of the arguments that the user gave.
-        known: whether the builder accepts ``FasterRCNN``'s arguments, so that lines can name the ``--arg`` to use.
+    The lines name the ``--arg`` to use if the builder is ``known`` to accept ``FasterRCNN``'s arguments.
     """
     transform, rpn, heads = spec.transform, spec.rpn, spec.roi_heads
     generator = model.rpn.anchor_generator

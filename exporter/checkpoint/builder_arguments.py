@@ -32,13 +32,7 @@ _FRACTIONS: Final = frozenset({"rpn_nms_thresh", "rpn_score_thresh", "box_nms_th
 
 
 def parse_args(items: Iterable[str]) -> dict[str, object]:
-    """Parse repeated ``KEY=VALUE`` options.
-
-    A value is read as a Python literal (``640``, ``0.1``, ``None``, ``((32,), (64,))``, ``'text'``), else as text.
-
-    Raises:
-        UsageError: an item has no ``=``, its key is not a Python name, or a key is given twice.
-    """
+    """Parse ``KEY=VALUE`` options: a value is a Python literal (``640``, ``None``, ``((32,), (64,))``), else text."""
     parsed: dict[str, object] = {}
     for item in items:
         key, equals, text = item.partition("=")
@@ -60,11 +54,7 @@ def _literal(text: str) -> object:
 
 
 def refuse_unknown(args: Mapping[str, object], accepted: Iterable[str], *, builder: str) -> None:
-    """Check that a builder accepts arguments.
-
-    Raises:
-        UsageError: it does not; the message lists those it accepts.
-    """
+    """Raise UsageError, which lists the accepted arguments, for those that a builder does not accept."""
     names = sorted(accepted)
     unknown = sorted(set(args).difference(names))
     if unknown:
@@ -75,11 +65,7 @@ def refuse_unknown(args: Mapping[str, object], accepted: Iterable[str], *, build
 
 
 def check_values(args: Mapping[str, object]) -> None:
-    """Check the plain numbers among ``FasterRCNN``'s arguments, which it does not check itself.
-
-    Raises:
-        UsageError: a value has the wrong type or range.
-    """
+    """Raise UsageError for plain numbers among ``FasterRCNN``'s arguments that it should check itself and does not."""
     for key, value in args.items():
         if key in _COUNTS and not _is_count(value):
             raise UsageError(f"--arg {key}: expected a whole number above 0, got {value!r}", hint=_EXAMPLE)

@@ -30,13 +30,8 @@ _CUSTOM_HINT = "for another one, --arch mypkg.models:build or --arch path/to/mod
 def resolve_builder(arch: str) -> Builder:
     """Return the builder that ``--arch`` names.
 
-    Args:
-        arch: a name in ``ARCHITECTURES``, ``pkg.module:function`` (also searched in the current folder) or
-            ``path/to/file.py:function``.
-
-    Raises:
-        UsageError: there is no such architecture, file, module or function.
-        CheckpointError: importing the file or module fails.
+    ``arch`` is a name in ``ARCHITECTURES``, ``pkg.module:function`` (also searched in the current folder) or
+    ``path/to/file.py:function``. Raises UsageError if there is none, CheckpointError if its import fails.
     """
     if arch in ARCHITECTURES:
         return ARCHITECTURES[arch]
@@ -141,16 +136,8 @@ def build_model(
 ) -> FasterRCNN:
     """Call a builder, without changing the state of torch's random number generator.
 
-    Args:
-        arch: name of the builder, for messages.
-        builder: from ``resolve_builder``.
-        num_classes: is passed on if it is not None, the builder accepts it, and ``args`` does not have it.
-        args: keyword arguments.
-        device: ``"cpu"``, or ``"meta"`` for shapes only.
-
-    Raises:
-        UsageError: the builder does not accept an argument, or its value is not valid.
-        CheckpointError: the builder fails, or does not return a ``FasterRCNN``.
+    ``num_classes`` is passed on if the builder accepts it and ``args`` does not have it; the device ``"meta"`` makes
+    shapes only. Raises UsageError for arguments, and CheckpointError if the builder fails or returns something else.
     """
     accepted = accepted_arguments(builder)
     if accepted is not None:
@@ -184,11 +171,7 @@ def build_model(
 
 @contextmanager
 def _strict_transform() -> Iterator[None]:
-    """Refuse unknown arguments inside the block.
-
-    ``FasterRCNN`` passes those to ``GeneralizedRCNNTransform``, which ignores them, so that a misspelt argument of a
-    builder with ``**kwargs`` would have no effect.
-    """
+    """Refuse arguments that ``GeneralizedRCNNTransform``, to which ``FasterRCNN`` passes unknown ones, would ignore."""
     original = GeneralizedRCNNTransform.__init__
     known = inspect.signature(original).parameters.keys() | {"_skip_resize"}
 

@@ -65,12 +65,7 @@ _FOREIGN: Final[tuple[tuple[bytes, str, str], ...]] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFile:
-    """Content of a checkpoint file.
-
-    Attributes:
-        content: the saved object; for safetensors a dictionary like ``{"model": tensors, "labels": [...]}``.
-        sha256: of the file, hexadecimal.
-    """
+    """Content of a checkpoint file, of safetensors as ``{"model": tensors, "labels": [...]}``, and its SHA-256."""
 
     content: object
     sha256: str

@@ -48,12 +48,10 @@ class FoundWeights:
     """The weights in a checkpoint.
 
     Attributes:
-        state: name -> tensor, with the names of a ``FasterRCNN``; empty if ``module`` is set.
-        module: a whole pickled model.
+        state: name -> tensor, with the names of a ``FasterRCNN``; empty if ``module``, a whole pickled model, is set.
         entry: its place, like ``model_state_dict`` or ``state_dict/ema.``; empty for a bare state_dict.
         ignored: number of tensors in the same dictionary that are not the detector's.
         notes: choices among several, one line each.
-        labels: class names in the checkpoint.
         name: name of the architecture in the checkpoint.
     """
 
@@ -76,18 +74,10 @@ class _Candidate:
 
 
 def find_weights(content: object, *, source: str, state_key: str | None = None) -> FoundWeights:
-    """Find the detector in a checkpoint.
+    """Find the detector in a checkpoint, under ``state_key`` if there are several.
 
-    If there are several and only one is a running average (EMA), that one is used, with a note.
-
-    Args:
-        content: from ``read_checkpoint_file``.
-        source: name of the file, for messages.
-        state_key: the entry to use if there are several.
-
-    Raises:
-        CheckpointError: there is no detector, there are several and ``state_key`` names none of them, or a tensor is
-            not a plain one.
+    Of several the only running average (EMA) is used, with a note. Raises CheckpointError if there is no detector, the
+    choice is open, or a tensor is not a plain one.
     """
     candidates = list(_walk(content, "", _DEPTH, set()))
     if not candidates:

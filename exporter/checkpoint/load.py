@@ -42,15 +42,7 @@ __all__ = ["LoadedCheckpoint", "load_checkpoint", "load_pretrained", "read_check
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedCheckpoint:
-    """A model from a checkpoint file.
-
-    Attributes:
-        model: in eval mode, float32, on the CPU.
-        spec: its description, with the labels if there are any.
-        facts: what was read from the weights, one line each.
-        assumptions: what was taken from the architecture instead, one line each.
-        sha256: of the file, hexadecimal.
-    """
+    """A float32 model in eval mode on the CPU, with lines about what was read from the weights and what was assumed."""
 
     model: FasterRCNN
     spec: ModelSpec
@@ -101,16 +93,9 @@ def load_checkpoint(
 def load_pretrained(
     text: str, *, args: Mapping[str, object] | None = None, labels: Sequence[str] | None = None
 ) -> LoadedCheckpoint:
-    """Load weights that torchvision publishes, downloading them unless ``torch.hub`` has them already.
+    """Load ``NAME=WEIGHTS`` that torchvision publishes, downloading them unless ``torch.hub`` has them already.
 
-    Args:
-        text: ``NAME=WEIGHTS``, like ``fasterrcnn_resnet50_fpn_v2=COCO_V1``.
-        args: keyword arguments for the architecture.
-        labels: class names. Default: those that torchvision publishes with the weights.
-
-    Raises:
-        UsageError: there is no such name, weights or argument.
-        CheckpointError: the download fails, or the SHA-256 of the file is not the published one.
+    Labels are torchvision's by default. Raises UsageError for names and arguments, CheckpointError for the download.
     """
     name, weights = parse_weights(text)
     categories = weights.meta["categories"] if labels is None else labels
@@ -236,7 +221,6 @@ def _norms(
 
 
 def _load(model: FasterRCNN, state: Mapping[str, Tensor], *, source: Path, arch: str) -> None:
-    """Load weights into a model."""
     expected = model.state_dict()
     renamed = with_current_names(state, expected)
     misfit = compare(renamed, expected)

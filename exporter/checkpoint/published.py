@@ -54,11 +54,7 @@ def published_weights(sha256: str) -> tuple[str, WeightsEnum] | None:
 
 
 def parse_weights(text: str) -> tuple[str, WeightsEnum]:
-    """Return the architecture and the weights that ``NAME=WEIGHTS`` names.
-
-    Raises:
-        UsageError: there is no such name or weights; the message lists those there are.
-    """
+    """Return the architecture and weights that ``NAME=WEIGHTS`` names; UsageError lists those there are."""
     name, equals, entry = text.partition("=")
     if not equals:
         raise UsageError(f"--weights: expected NAME=WEIGHTS, got {text!r}", hint=_EXAMPLE)
@@ -76,10 +72,7 @@ def parse_weights(text: str) -> tuple[str, WeightsEnum]:
 def download(name: str, weights: WeightsEnum) -> Path:
     """Return the file of weights in ``torch.hub``'s folder, downloaded if it is not there.
 
-    Its SHA-256 is checked before the file is read. A download with another SHA-256 is deleted.
-
-    Raises:
-        CheckpointError: the download fails, or the SHA-256 is not the published one.
+    Its whole SHA-256 is checked before it is read; a download with another one is deleted, and CheckpointError raised.
     """
     url, expected = str(weights.url), published_sha256(weights)
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]

@@ -207,12 +207,8 @@ def build_artifact(
 def prepare(request: Request) -> tuple[ModuleType, tuple[str, ...], tuple[str, ...]]:
     """Check what a build needs on this system, before any step that takes long.
 
-    Returns:
-        The TensorRT module, the compute capabilities of the engines, and the architectures of the kernels.
-
-    Raises:
-        MissingDependencyError: TensorRT or the CUDA compiler is not installed.
-        UsageError: the target needs a GPU and there is none, or a requested GPU is not supported.
+    Returns the TensorRT module, the compute capabilities of the engines and the architectures of the kernels, or raises
+    MissingDependencyError or UsageError.
     """
     capabilities = request.settings.compute_capabilities
     if request.target == "tensorrt":

@@ -18,11 +18,7 @@ _GPU: Final = re.compile(r"([1-9][0-9]?)\.([0-9])|sm_([1-9][0-9]?)([0-9])[af]?")
 
 
 def gpu_compute_capability() -> str | None:
-    """Return the compute capability of the first GPU, like ``"8.9"``; None without a GPU.
-
-    Raises:
-        MissingDependencyError: ``cuda-bindings`` is not installed.
-    """
+    """Return the compute capability of the first GPU, like ``"8.9"``; None without a GPU."""
     attributes = import_driver().CUdevice_attribute
     try:
         status, _ = ask_driver("cuInit", 0)
@@ -42,15 +38,7 @@ def gpu_compute_capability() -> str | None:
 
 
 def require_gpu(wanted: tuple[str, ...]) -> str:
-    """Return the compute capability of the GPU that TensorRT builds on.
-
-    Args:
-        wanted: compute capability that the engine is for. Default: that of the GPU.
-
-    Raises:
-        UsageError: there is no GPU, or it has another compute capability.
-        MissingDependencyError: ``cuda-bindings`` is not installed.
-    """
+    """Return the compute capability of the GPU that TensorRT builds on; raise UsageError if another is wanted."""
     found = gpu_compute_capability()
     without_gpu = "" if any(map(_unserved, wanted)) else ", or with --target tensorrt-rtx, which needs no GPU"
     if found is None:
@@ -67,16 +55,9 @@ def require_gpu(wanted: tuple[str, ...]) -> str:
 
 
 def refuse_unserved(compute_capabilities: Sequence[str], architectures: Sequence[str]) -> None:
-    """Refuse GPUs on which artifacts for TensorRT-RTX cannot run.
+    """Raise UsageError for GPUs (``"8.9"``, ``"sm_89"``) on which artifacts for TensorRT-RTX cannot run.
 
     Unknown names pass: TensorRT-RTX and the kernel compiler refuse them later and list those they know.
-
-    Args:
-        compute_capabilities: of the GPUs that the engines are for, like ``"8.9"``.
-        architectures: that the kernels are compiled for, like ``"sm_89"``.
-
-    Raises:
-        UsageError: TensorRT-RTX does not support one of them.
     """
     named = [("--compute-capability", name) for name in compute_capabilities]
     named += [("--kernel-arch", name) for name in architectures]

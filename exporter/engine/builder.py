@@ -42,11 +42,7 @@ class BuildSettings:
 
 
 def import_builder(target: Target) -> ModuleType:
-    """Return the module that builds engines for a target: ``tensorrt_rtx`` or ``tensorrt``.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """Return the module that builds engines for a target, or raise MissingDependencyError."""
     if target == "tensorrt":
         return load_tensorrt()
     try:
@@ -92,18 +88,10 @@ def build_serialized(
     *,
     report: Callable[[float], None] | None = None,
 ) -> bytes:
-    """Build an engine.
+    """Build an engine with the shapes of each profile, and return it serialized.
 
-    Ctrl-C and SIGTERM stop TensorRT at its next step and take effect after it has returned.
-
-    Args:
-        network: the network definition.
-        profiles: shapes of the inputs for each optimization profile.
-        settings: all other settings.
-        report: is called with the finished share of the work, 0 to 1, from threads of TensorRT.
-
-    Returns:
-        The serialized engine.
+    Ctrl-C and SIGTERM stop TensorRT at its next step and take effect after it has returned. ``report`` is called with
+    the finished share of the work, 0 to 1, from threads of TensorRT.
 
     Raises:
         ExportError: TensorRT fails; the message includes its reason.
@@ -132,11 +120,7 @@ def build_serialized(
 
 
 def check_compute_capabilities(trt: Any, wanted: Sequence[str]) -> None:
-    """Check that TensorRT-RTX can build engines for compute capabilities.
-
-    Raises:
-        UsageError: one is not supported, or is given twice.
-    """
+    """Raise UsageError for compute capabilities that TensorRT-RTX cannot build for, and for one that is given twice."""
     known = _compute_capabilities(trt)
     for index, name in enumerate(wanted):
         if name not in known:
@@ -209,14 +193,7 @@ def _add_profile(network: Network, config: Any, shapes: ProfileShapes, index: in
 def _monitor(
     trt: Any, report: Callable[[float], None] | None, is_stopped: Callable[[], bool], faults: list[BaseException]
 ) -> Any:
-    """Return an ``IProgressMonitor``; None if the module has none.
-
-    Args:
-        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
-        report: is called with the finished share of the work.
-        is_stopped: whether to stop the build.
-        faults: receives what ``report`` raises, which must not unwind through C++ and stops the build.
-    """
+    """Return an ``IProgressMonitor`` that collects errors of ``report`` in ``faults``; None if the module has none."""
     if not hasattr(trt, "IProgressMonitor"):
         return None
     lock, phases = threading.Lock(), Phases()

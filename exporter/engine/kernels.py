@@ -22,15 +22,7 @@ __all__ = ["check_architectures", "kernel_parts"]
 
 
 def check_architectures(wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the architectures to compile for.
-
-    Args:
-        wanted: ``sm_NN`` names. Default: the default GPUs of TensorRT-RTX, as far as the compiler supports them.
-
-    Raises:
-        UsageError: the compiler does not support one of them.
-        MissingDependencyError: there is no compiler.
-    """
+    """Return the ``sm_NN`` to compile for, by default TensorRT-RTX's; raise UsageError for one NVRTC does not know."""
     known = supported_architectures()
     if wanted is None:
         return tuple(name for name in map(architecture_of, RTX_DEFAULT) if name in known)
@@ -52,18 +44,8 @@ def kernel_parts(
 ) -> dict[str, bytes]:
     """Compile the kernels of the steps and of the preprocessing to a cubin per architecture and to PTX.
 
-    Args:
-        steps: the steps of the artifact.
-        transform: the model's preprocessing.
-        architectures: ``sm_NN`` names.
-        report: is called with the finished share of the work, 0 to 1.
-
-    Returns:
-        The code by the name of its part.
-
-    Raises:
-        KernelError: there is no kernel for an operator's attributes and tensors, or it cannot be compiled.
-        MissingDependencyError: there is no compiler.
+    Returns the code by the name of its part. ``report`` is called with the finished share of the work. Raises
+    KernelError if there is no kernel for an operator's attributes and tensors, or it cannot be compiled.
     """
     images = steps.tensors["images"].element
     if images not in ("float32", "float16", "bfloat16"):

@@ -40,11 +40,8 @@ _PLACE: Final = re.compile(r"\s*In \S+ at \S+:\d+")  # a line in NVIDIA's source
 class Messages:
     """Log messages of TensorRT, which are not printed.
 
-    Attributes:
-        has_plugins: whether a custom plugin may have failed.
-        errors: error messages, in order.
-        weights_bytes: device memory of the weights of the engine built last, if TensorRT reported it.
-        is_cache_lost: whether a timing cache could not be read; TensorRT warns, and continues with an empty one.
+    ``weights_bytes`` are those of the engine built last, if reported. ``is_cache_lost``: TensorRT could not read a
+    timing cache, warned, and went on with an empty one.
     """
 
     has_plugins: bool = False
@@ -85,16 +82,9 @@ class Messages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network definition and the objects that must live as long as it.
+    """A network definition of a step, and the objects that must live as long as it.
 
-    Attributes:
-        name: of its step, for messages.
-        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
-        messages: log messages.
-        builder: ``IBuilder``.
-        definition: ``INetworkDefinition``.
-        parser: ``OnnxParser``, which owns the weights.
-        producers: value of the ONNX model -> name of the node that produces it.
+    ``producers`` maps a value of the ONNX model to the name of the node that produces it.
     """
 
     name: str
@@ -118,8 +108,7 @@ class Network:
     def output_shapes(self, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """Return the shapes of the outputs for shapes of the inputs; the definition is not changed.
 
-        Raises:
-            ExportError: the network does not accept these shapes, or a shape depends on data.
+        Raises ExportError if the network does not accept these shapes, or a shape depends on data.
         """
         inputs = self.inputs
         declared = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
@@ -146,15 +135,9 @@ class Network:
 
 
 def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Network:
-    """Parse a model into a strongly typed network definition.
+    """Parse a model without custom operators, or with plugins for them, into a strongly typed network definition.
 
-    Args:
-        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
-        model: without custom operators, or with nodes of registered plugins in their place.
-        name: of its step, for messages.
-
-    Raises:
-        ExportError: TensorRT cannot parse the model; the message includes its reason.
+    Raises ExportError, with TensorRT's reason, if TensorRT cannot parse it.
     """
     known = trt.NetworkDefinitionCreationFlag
     flags = [getattr(known, flag) for flag in _CREATION_FLAGS if hasattr(known, flag)]
@@ -184,11 +167,7 @@ def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Netw
 
 
 def element_of(data_type: Any) -> TensorElement:
-    """Return the element type of a ``DataType`` of TensorRT.
-
-    Raises:
-        ExportError: tensors between steps do not have this type.
-    """
+    """Return the element type of a ``DataType`` of TensorRT; raise ExportError for one that no step's tensor has."""
     if data_type.name not in _ELEMENTS:
         raise ExportError(f"expected elements of {', '.join(_ELEMENTS.values())}, got {data_type.name}")
     return _ELEMENTS[data_type.name]

@@ -65,7 +65,6 @@ class Layer:
     """A layer of a network definition, or an operator between engines.
 
     Attributes:
-        step: index of its step.
         node: the node of ``model.onnx`` that it comes from, or its own name if there is none.
         kind: TensorRT's layer type, or the operator.
         computed_in: element types of the floating-point tensors that it computes with, without repeats.
@@ -96,13 +95,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The proof that an engine computes in a precision.
-
-    Attributes:
-        precision: of all heavy layers.
-        heavy: number of heavy layers.
-        layers: all layers with floating-point tensors.
-    """
+    """The proof that all heavy layers compute in a precision, with all layers that have floating-point tensors."""
 
     precision: Precision
     heavy: int
@@ -156,11 +149,7 @@ def operator_layer(operator: OperatorStep, step: int, tensors: Mapping[str, Engi
 
 
 def prove(layers: Sequence[Layer], precision: Precision) -> Proof:
-    """Check that layers compute in a precision.
-
-    Raises:
-        ExportError: a heavy layer computes in another type, or arithmetic on boxes and scores is not in float32.
-    """
+    """Check that heavy layers compute in a precision and arithmetic on boxes in float32; raise ExportError if not."""
     requested = ELEMENT_OF_PRECISION[precision]
     heavy = [layer for layer in layers if layer.is_heavy]
     wrong = [layer for layer in heavy if layer.computed_in != (requested,)]

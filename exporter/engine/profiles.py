@@ -23,11 +23,7 @@ _SIZE_HELP: Final = "for instance --size 800x1344,1344x800, or min, opt and max:
 
 
 def parse_batch(text: str) -> Range:
-    """Parse ``4`` or ``1:1:8``.
-
-    Raises:
-        UsageError: the text is neither, or the numbers decrease.
-    """
+    """Parse ``4`` or ``1:1:8``; raise UsageError for other text and for numbers that decrease."""
     hint = "for instance --batch 1:1:8: the min, opt and max images in a batch"
     if re.fullmatch(r"[0-9]{1,6}(:[0-9]{1,6}:[0-9]{1,6})?", text.strip()) is None:
         raise UsageError(f"--batch: expected N or MIN:OPT:MAX, got {text!r}", hint=hint)
@@ -36,16 +32,10 @@ def parse_batch(text: str) -> Range:
 
 
 def make_profiles(source: Manifest, *, batch: str = DEFAULT_BATCH, size: str | None = None) -> tuple[Profile, ...]:
-    """Return the profiles that the options ask for.
+    """Return the profiles that the options ask for, or raise UsageError.
 
-    Args:
-        source: the manifest of the ``model.onnx``.
-        batch: ``N`` or ``MIN:OPT:MAX``.
-        size: comma-separated ``HxW`` or ``HxW:HxW:HxW`` (min, opt, max), height x width in pixels. Default: the
-            canvases of the file, or every size that the model's resizing produces.
-
-    Raises:
-        UsageError: an option is not valid, or not supported by the model.
+    ``size`` is comma-separated ``HxW`` or ``HxW:HxW:HxW`` (min, opt, max) in pixels, by default the canvases of the
+    file, or every size that the model's resizing produces.
     """
     batches = parse_batch(batch)
     if size is not None:
@@ -62,11 +52,7 @@ def make_profiles(source: Manifest, *, batch: str = DEFAULT_BATCH, size: str | N
 
 
 def static_canvases(size: str | None) -> tuple[Size, ...] | None:
-    """Return the canvases of a ``--size`` without ranges; None for any other, which needs a model for any size.
-
-    Raises:
-        UsageError: the option is not valid.
-    """
+    """Return the canvases of a ``--size`` without ranges; None for any other, which needs a model for any size."""
     if size is None:
         return None
     profiles = [_parse_profile(item, parse_batch("1")) for item in size.split(",")]

@@ -38,24 +38,14 @@ _ELEMENT_BYTES: Final[Mapping[str, int]] = {**ELEMENT_BYTES, "bool": 1}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """The shapes of one detection.
-
-    Attributes:
-        shapes: of every tensor that a step reads or writes.
-        scratch_bytes: device memory that each operator step's kernels share between their launches, by node.
-    """
+    """The shapes of every tensor of one detection, and each operator's scratch memory by its node."""
 
     shapes: dict[str, Shape]
     scratch_bytes: dict[str, int]
 
 
 def trace(steps: Steps, batch: int, canvas: Size) -> Trace:
-    """Compute the shapes of a batch of images on a canvas through all steps.
-
-    Raises:
-        ExportError: an engine does not accept the shapes of its inputs.
-        KernelError: a kernel does not support the shapes.
-    """
+    """Compute the shapes of a batch through all steps; raise ExportError or KernelError where a step refuses them."""
     shapes: dict[str, Shape] = {"images": (batch, 3, *canvas), "image_sizes": (batch, 2)}
     scratch: dict[str, int] = {}
     for step in steps.steps:
@@ -75,9 +65,7 @@ def trace(steps: Steps, batch: int, canvas: Size) -> Trace:
 def shapes_of_profile(steps: Steps, profile: Profile) -> tuple[dict[str, ProfileShapes], Trace]:
     """Return the input shapes of every engine in a profile, by the engine's part, and the trace of the largest.
 
-    Raises:
-        ExportError: see :func:`trace`; or a dimension shrinks as the canvas grows.
-        KernelError: see :func:`trace`.
+    Raises what :func:`trace` does, and ExportError if a dimension shrinks as the canvas grows.
     """
     batch, height, width = profile.batch, profile.height, profile.width
     minimum = trace(steps, batch.min, (height.min, width.min))
@@ -98,13 +86,7 @@ def shapes_of_profile(steps: Steps, profile: Profile) -> tuple[dict[str, Profile
 def memory_needs(
     traces: Sequence[Trace], tensors: Mapping[str, EngineTensor], weights_bytes: Iterable[int]
 ) -> MemoryNeeds:
-    """Return the device memory for the largest shapes, as far as it is known without a GPU.
-
-    Args:
-        traces: the largest shapes of each profile.
-        tensors: every tensor that a step reads or writes.
-        weights_bytes: of each engine.
-    """
+    """Return the device memory for the largest shapes of each profile, as far as it is known without a GPU."""
 
     def padded_bytes(name: str, found: Trace) -> int:
         size = math.prod(found.shapes[name]) * _ELEMENT_BYTES[tensors[name].element]

@@ -31,13 +31,7 @@ _CHANNELS_LAST: Final[Mapping[str, str]] = {"float32": "HWC", "float16": "HWC8",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """The steps of a detection, in execution order.
-
-    Attributes:
-        steps: engines and operators.
-        networks: the network definition of each engine, by its part.
-        tensors: every tensor that a step reads or writes.
-    """
+    """The steps of a detection in execution order, the network of each engine by its part, and the tensors between."""
 
     steps: tuple[EngineStep | OperatorStep, ...]
     networks: dict[str, Network]
@@ -50,11 +44,7 @@ class Steps:
 
 
 def steps_between_operators(trt: ModuleType, model: onnx.ModelProto) -> Steps:
-    """Cut a model at the custom operators.
-
-    Raises:
-        ExportError: TensorRT cannot parse a piece.
-    """
+    """Cut a model at the custom operators; raise ExportError if TensorRT cannot parse a piece."""
     steps: list[EngineStep | OperatorStep] = []
     networks: dict[str, Network] = {}
     tensors: dict[str, EngineTensor] = {}
@@ -77,12 +67,7 @@ def steps_between_operators(trt: ModuleType, model: onnx.ModelProto) -> Steps:
 
 
 def one_engine(trt: ModuleType, model: onnx.ModelProto) -> Steps:
-    """Make one network of a model, with its custom operators as plugins, which must be registered.
-
-    Raises:
-        ExportError: TensorRT cannot parse the model.
-        KernelError: a plugin fails.
-    """
+    """Make one network of a model, with its custom operators as plugins, which must be registered."""
     part = "engines/model.plan"
     network = parse_network(trt, lower_to_plugins(model), name=part)
     tensors: dict[str, EngineTensor] = {}
@@ -91,11 +76,7 @@ def one_engine(trt: ModuleType, model: onnx.ModelProto) -> Steps:
 
 
 def kernels_of_step(step: OperatorStep, tensors: Mapping[str, EngineTensor]) -> tuple[Kernel, ...]:
-    """Return the kernels that an operator step launches, in order, for the types and layouts of its tensors.
-
-    Raises:
-        KernelError: there is no such kernel.
-    """
+    """Return the kernels that an operator step launches, in order, for the types and layouts of its tensors."""
     features = tensors[step.inputs[-1]]
     return kernels_of(step.operator, step.attributes, element=cast(Element, features.element), layout=features.layout)
 

@@ -18,11 +18,7 @@ _FLOAT32_ONLY: Final = frozenset({"HardSwish", "Mish", "LpNormalization"})
 
 
 def add_bfloat16_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Add casts around the bfloat16 nodes that TensorRT does not support, in place.
-
-    Args:
-        model: as PyTorch's exporter made it, with the types of all values.
-    """
+    """Add casts around the bfloat16 nodes that TensorRT does not support, in place; the values' types must be known."""
     graph = model.graph
     values = {value.name: value for value in (*graph.input, *graph.output, *graph.value_info)}
     nodes: list[onnx.NodeProto] = []

@@ -20,13 +20,7 @@ __all__ = ["CutNode", "Piece", "cut"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Piece:
-    """A part between cuts, as a complete model.
-
-    Attributes:
-        model: has the same opsets, only the weights that it uses, and typed inputs and outputs.
-        inputs: values it reads.
-        outputs: values it makes that a later step or the model's outputs need.
-    """
+    """A part between cuts: a complete model of what it uses, the values it reads, and those that are needed later."""
 
     model: onnx.ModelProto
     inputs: tuple[str, ...]
@@ -35,13 +29,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CutNode:
-    """A node at which the model is cut, unchanged.
-
-    Attributes:
-        node: the node.
-        inputs: values it reads, without repeats; those its subgraphs capture come last.
-        outputs: values it makes.
-    """
+    """A node at which the model is cut, unchanged; what its subgraphs capture is last among ``inputs``."""
 
     node: onnx.NodeProto
     inputs: tuple[str, ...]

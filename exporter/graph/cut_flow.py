@@ -31,12 +31,7 @@ _RANDOM: Final = (  # their outputs differ each time, so they are computed once 
 class Placed:
     """A node that the model's outputs depend on.
 
-    Attributes:
-        index: position among the model's nodes.
-        node: the node.
-        reads: values it reads, including those its subgraphs capture.
-        role: how it is distributed over the pieces.
-        stage: largest number of cut nodes on a path to it, excluding itself.
+    ``reads`` includes what its subgraphs capture; ``stage`` is the largest number of cut nodes on a path to it.
     """
 
     index: int
@@ -48,14 +43,9 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Flow:
-    """What a model's outputs depend on.
+    """What a model's outputs depend on: nodes in the model's order, inputs that are no initializers, and initializers.
 
-    Attributes:
-        nodes: in the model's order.
-        producers: value -> the node that produces it.
-        inputs: the model's inputs, without initializers.
-        constants: initializers by name.
-        stages: value -> the first stage at which it is available.
+    ``stages`` maps a value to the first stage at which it is available.
     """
 
     nodes: list[Placed] = field(default_factory=list)
@@ -90,8 +80,7 @@ def is_shape_query(node: onnx.NodeProto) -> bool:
 def read_flow(model: onnx.ModelProto, is_cut: IsCut) -> Flow:
     """Find what the outputs depend on, and the earliest stage of each node.
 
-    Raises:
-        ExportError: a value is read before it is made, or made twice, or a node to cut at is in a subgraph.
+    Raises ExportError if a value is read before it is made, or made twice, or a node to cut at is in a subgraph.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}

@@ -45,11 +45,7 @@ class ValueTypes:
         self._types = {value.name: value.type for value in values if _is_known(value.type)}
 
     def of(self, name: str) -> onnx.TypeProto:
-        """Return the type of a value that crosses a cut.
-
-        Raises:
-            ExportError: its element type or number of dimensions is not known.
-        """
+        """Return the type of a value that crosses a cut; raise ExportError if it is not known."""
         if name in self._flow.constants:
             return _type_of(self._flow.constants[name])
         if name not in self._types and not self._inferred:
@@ -71,14 +67,10 @@ class ValueTypes:
         return _dims(self._types[name])
 
     def with_cheapest_source(self, node: onnx.NodeProto, inputs: Iterable[str]) -> onnx.NodeProto:
-        """Return a ``Shape`` or ``Size`` node that reads a value which the piece has anyway, if there is one.
+        """Return a ``Shape`` or ``Size`` node that reads a value which the piece has anyway, or else ``node`` itself.
 
         A symbol has one value throughout a model, so another value serves if its stated shape has the same sizes and
         symbols in a row.
-
-        Args:
-            node: the node; is not changed, and is returned itself if no other value is known to serve.
-            inputs: values that the piece reads for other reasons.
         """
         measured, inputs, model_inputs = node.input[0], list(inputs), self._flow.inputs
         if measured in inputs:

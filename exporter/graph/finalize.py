@@ -21,8 +21,7 @@ _SCOPES: Final = "pkg.torch.onnx.name_scopes"  # where PyTorch's exporter record
 def finalize_graph(model: onnx.ModelProto, spec: ModelSpec, manifest: Manifest) -> onnx.ModelProto:
     """Add function bodies and the manifest, name nodes after modules, remove stack traces, and check the graph.
 
-    Raises:
-        ExportError: the graph has other custom operators than expected, or is not valid ONNX.
+    Raises ExportError if it has other custom operators than expected, or is not valid ONNX.
     """
     _attach_functions(model, spec)
     _name_nodes(model)

@@ -32,12 +32,7 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def inline_functions(model: onnx.ModelProto, is_kept: IsCut) -> onnx.ModelProto:
-    """Return a model in which the only functions are those of nodes that ``is_kept`` selects.
-
-    Args:
-        model: is not changed, and is returned itself if there is nothing to inline.
-        is_kept: whether a node's function stays.
-    """
+    """Return a model in which the only functions are those of nodes that ``is_kept`` selects."""
     bodies = (node for function in model.functions for node in function.node)
     kept = {(node.domain, node.op_type) for node in all_nodes((*model.graph.node, *bodies)) if is_kept(node)}
     if kept.issuperset((function.domain, function.name) for function in model.functions):
@@ -46,11 +41,7 @@ def inline_functions(model: onnx.ModelProto, is_kept: IsCut) -> onnx.ModelProto:
 
 
 def refuse_in_subgraphs(nodes: Iterable[onnx.NodeProto], is_refused: IsCut) -> None:
-    """Refuse nodes inside the subgraphs of ``nodes``.
-
-    Raises:
-        ExportError: a node at any depth is selected by ``is_refused``.
-    """
+    """Raise ExportError if ``is_refused`` selects a node inside the subgraphs of ``nodes``, at any depth."""
     for node in nodes:
         for graph in _subgraphs(node):
             for inner in filter(is_refused, all_nodes(graph.node)):

@@ -22,13 +22,7 @@ _MAKE_ONE: Final = "make one with: frcnn export CHECKPOINT -o model.onnx"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceModel:
-    """A ``model.onnx`` written by ``frcnn export``.
-
-    Attributes:
-        model: with all weights.
-        manifest: its description.
-        sha256: of the file, hexadecimal.
-    """
+    """A ``model.onnx`` written by ``frcnn export``, with all weights, its manifest and the SHA-256 of the file."""
 
     model: onnx.ModelProto
     manifest: Manifest
@@ -36,11 +30,7 @@ class SourceModel:
 
 
 def is_onnx(path: Path) -> bool:
-    """Return whether the content of a file is an ONNX model.
-
-    Raises:
-        ArtifactError: the file cannot be read, or is an engine artifact.
-    """
+    """Return whether a file is an ONNX model; raise ArtifactError for an engine artifact or an unreadable file."""
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -60,12 +50,7 @@ def is_onnx(path: Path) -> bool:
 
 
 def read_source_model(path: Path) -> SourceModel:
-    """Read a ``model.onnx`` with its weights.
-
-    Raises:
-        ArtifactError: the file cannot be read, is not an ONNX model, has weights in other files, was not written by
-            frcnn, or has a damaged manifest.
-    """
+    """Read a ``model.onnx`` with its weights; raise ArtifactError if it is damaged, not whole, or not frcnn's."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -90,11 +75,7 @@ def read_source_model(path: Path) -> SourceModel:
 
 
 def require_precision(source: SourceModel, precision: Precision | None, path: Path) -> None:
-    """Check that a ``model.onnx`` has a precision.
-
-    Raises:
-        UsageError: it has another.
-    """
+    """Raise UsageError if a ``model.onnx`` has another precision."""
     if precision is not None and precision != source.manifest.precision:
         raise UsageError(
             f"precision: {path} is typed in {source.manifest.precision}, which its engine keeps; got {precision}",

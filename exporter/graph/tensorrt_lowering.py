@@ -26,14 +26,8 @@ def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model in which plugin nodes, in execution order, replace every operator of the domain ``frcnn``.
 
     Functions are inlined and those of the operators dropped. Lowering a lowered model changes nothing. Plugin nodes,
-    and the values between the plugins of one operator, are named after its node: ``rpn/GroupedNMS/order``.
-
-    Args:
-        model: is not changed.
-
-    Raises:
-        ExportError: a node of the domain is not a known operator, has other inputs, outputs or attributes than the
-            operator, or is in a subgraph.
+    and the values between the plugins of one operator, are named after its node: ``rpn/GroupedNMS/order``. A node that
+    is unknown, unlike its operator's spec or in a subgraph raises ExportError.
     """
     model = inline_functions(model, _is_ours)
     refuse_in_subgraphs(model.graph.node, _is_ours)

@@ -21,13 +21,10 @@ __all__ = ["fold_batchnorm"]
 
 
 def fold_batchnorm(model: GeneralizedRCNN, spec: ModelSpec) -> int:
-    """Fold every batch normalisation of backbone and box head that directly follows a convolution, in place.
+    """Fold batch normalisations of backbone and box head into their convolutions, in place; return how many.
 
     A forward pass with fake tensors records the uses of each convolution's output. A convolution is folded if every
     output of it is used once, by the same normalisation.
-
-    Returns:
-        The number of folded normalisations.
     """
     side = 4 * spec.transform.size_divisible
     pooled_size = spec.roi_heads.pooler.output_size

@@ -70,13 +70,9 @@ class ProposalStage(nn.Module):
     def _candidates(
         self, level: int, objectness: Tensor, deltas: Tensor, canvas: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Return the best candidates of a level: boxes (N, k, 4) and scores (N, k), float32; padding has score -1.
+        """Return the best boxes (N, k, 4) and scores (N, k) of a level, float32; padding has score -1.
 
-        Args:
-            level: level index.
-            objectness: (N, A, Hᵢ, Wᵢ) logits.
-            deltas: (N, 4A, Hᵢ, Wᵢ).
-            canvas: (H, W).
+        ``objectness`` (N, A, Hᵢ, Wᵢ) are logits, ``deltas`` are (N, 4A, Hᵢ, Wᵢ), and the canvas is (H, W).
         """
         cell_anchors: Tensor = getattr(self, f"cell_anchors_{level}")
         anchors_per_cell = cell_anchors.shape[0]

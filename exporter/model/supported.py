@@ -31,11 +31,7 @@ _REIMPLEMENTED: dict[type, tuple[str, ...]] = {
 
 
 def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
-    """Return the model if it can be exported.
-
-    Raises:
-        UnsupportedModelError: it cannot be exported; the message names the part and the reason.
-    """
+    """Return the model if it can be exported, or raise UnsupportedModelError, which names the part and the reason."""
     if not isinstance(model, GeneralizedRCNN):
         raise UnsupportedModelError(
             f"expected a torchvision FasterRCNN, got {type(model).__module__}.{type(model).__name__}",

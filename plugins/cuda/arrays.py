@@ -29,17 +29,9 @@ _LAYOUTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayView:
-    """Location and layout of an array.
+    """Location and layout of an array; strides are in bytes, and ``what`` is its name in messages.
 
-    Attributes:
-        what: its name in messages.
-        pointer: address of its first element; may be 0 when it has none.
-        shape: number of elements along each dimension.
-        strides: bytes from an element to the next along each dimension.
-        element: ``float32``, …; a type that no kernel takes has its library's name.
-        element_bytes: size of an element.
-        read_only: whether it must not be written.
-        on_device: whether a GPU can access it.
+    The pointer may be 0 when there are no elements. An element type that no kernel takes has its library's name.
     """
 
     what: str

@@ -104,11 +104,7 @@ def compile_kernels(
     cuda_major: int | None = None,
     cache: KernelCache | None = None,
 ) -> dict[str, bytes]:
-    """Compile a cubin for each architecture (``sm_NN``), and PTX for all others; see :func:`compile_kernel`.
-
-    Returns:
-        Architecture -> code; the PTX is under :data:`OLDEST_PTX`.
-    """
+    """Compile a cubin for each ``sm_NN``, and PTX under :data:`OLDEST_PTX`; see :func:`compile_kernel`."""
     wanted = (*dict.fromkeys(architectures), OLDEST_PTX)
     return {name: compile_kernel(kernel, name, cuda_major=cuda_major, cache=cache) for name in wanted}
 

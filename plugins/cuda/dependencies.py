@@ -15,11 +15,7 @@ _CUDA_CORE: Final = "cuda-core>=1"
 
 
 def import_nvrtc() -> ModuleType:
-    """Return the module ``cuda.bindings.nvrtc``, with the compiler's library loaded.
-
-    Raises:
-        MissingDependencyError: the bindings or the library are not installed.
-    """
+    """Return the module ``cuda.bindings.nvrtc`` with the compiler loaded, or raise MissingDependencyError."""
     nvrtc = _imported("cuda.bindings.nvrtc", package="cuda-bindings", why="compiling CUDA kernels")
     try:
         nvrtc.nvrtcVersion()
@@ -29,20 +25,12 @@ def import_nvrtc() -> ModuleType:
 
 
 def import_driver() -> ModuleType:
-    """Return the module ``cuda.bindings.driver``; the driver itself is loaded by its first call.
-
-    Raises:
-        MissingDependencyError: the bindings are not installed.
-    """
+    """Return the module ``cuda.bindings.driver``; the driver itself is loaded by its first call."""
     return _imported("cuda.bindings.driver", package="cuda-bindings", why="launching CUDA kernels")
 
 
 def import_core_utility(name: str, *, why: str) -> Any:
-    """Return ``cuda.core.utils.<name>``.
-
-    Raises:
-        MissingDependencyError: cuda-core is not installed, or is older than 1.0.
-    """
+    """Return ``cuda.core.utils.<name>``; raise MissingDependencyError without cuda-core 1.0 or later."""
     utils = _imported("cuda.core.utils", package=_CUDA_CORE, why=why)
     try:
         return attrgetter(name)(utils)

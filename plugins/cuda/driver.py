@@ -46,14 +46,7 @@ class Driver(Protocol):
         """Return a handle of the kernel in this machine code or PTX."""
 
     def launch(self, handle: Any, launch: Launch, pointers: Sequence[int], stream: int) -> None:
-        """Launch what :meth:`load` returned.
-
-        Args:
-            handle: the kernel.
-            launch: geometry and integers; no 0 in its grid.
-            pointers: inputs, then outputs; the integers are passed between them.
-            stream: a CUstream.
-        """
+        """Launch a loaded kernel; ``pointers`` are inputs, then outputs, and no number of the grid is 0."""
 
 
 class CudaDriver:
@@ -118,15 +111,10 @@ class LoadedKernel:
     driver: Driver
 
     def launch(self, launch: Launch, pointers: Sequence[int], stream: int) -> None:
-        """Launch it in the current context; only the number of pointers is checked.
+        """Launch it in the current context on a CUstream, as ``kernel.bind`` returned it for the shapes.
 
-        Args:
-            launch: what ``kernel.bind`` returns for the shapes.
-            pointers: device addresses of the inputs, then of the outputs, multiples of 16 bytes.
-            stream: a CUstream; 0 is the legacy default stream.
-
-        Raises:
-            KernelError: too few or too many pointers, or the driver refuses.
+        ``pointers`` are device addresses of the inputs, then of the outputs, multiples of 16 bytes; only their number
+        is checked.
         """
         expected = len(self.kernel.inputs) + len(self.kernel.outputs)
         if len(pointers) != expected:
@@ -142,12 +130,7 @@ def cuda_driver() -> CudaDriver:
 
 
 def ask_driver(name: str, *arguments: Any) -> tuple[str, tuple[Any, ...]]:
-    """Call a driver function; return the name of its status, and its results.
-
-    Raises:
-        KernelError: there is no driver, or it is too old for this function.
-        MissingDependencyError: ``cuda-bindings`` is not installed.
-    """
+    """Call a driver function; return the name of its status and its results, or raise KernelError without a driver."""
     function: Callable[..., tuple[Any, ...]] = getattr(import_driver(), name)
     try:
         status, *results = function(*arguments)

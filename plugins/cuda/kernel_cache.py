@@ -26,11 +26,7 @@ _DIGEST_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class KernelCache:
-    """A folder of compiled kernels.
-
-    Args:
-        folder: created by the first write; None keeps nothing.
-    """
+    """A folder of compiled kernels, created by the first write; None keeps nothing."""
 
     folder: Path | None
 

@@ -30,14 +30,7 @@ _OVERLAPS: Final = Tensor(name="overlaps", element="int32", shape=("G", "16*ceil
 
 
 def kernels(*, iou_threshold: float) -> tuple[Kernel, Kernel]:
-    """Return the mask and the resolve kernel.
-
-    Args:
-        iou_threshold: the operator's attribute.
-
-    Raises:
-        KernelError: the threshold is not a number from 0 to 1.
-    """
+    """Return the mask and the resolve kernel; raise KernelError unless the threshold is a number from 0 to 1."""
     if not (math.isfinite(iou_threshold) and 0 <= iou_threshold <= 1):
         raise KernelError(f"iou_threshold must be from 0 to 1, got {iou_threshold}")
     boxes, scores = SPEC.inputs

@@ -14,12 +14,7 @@ __all__ = ["function"]
 
 
 def function(*, levels: int, aligned: bool) -> onnx.FunctionProto:
-    """Return the function body.
-
-    Args:
-        levels: number of feature maps.
-        aligned: the node's attribute; ONNX's RoiAlign takes it as text, so it is written into the body.
-    """
+    """Return the body; ONNX's RoiAlign takes the attribute ``aligned`` as text, so it is written into the body."""
     mode = "half_pixel" if aligned else "output_half_pixel"
 
     def pool(level: int) -> str:

@@ -15,11 +15,7 @@ _MAX_SAMPLES: Final = 16
 
 
 def kernels(*, sampling_ratio: int, aligned: int, **options: Unpack[PoolingOptions]) -> tuple[Kernel]:
-    """Return the kernel for the operator's attributes and a type and layout of the maps.
-
-    Raises:
-        KernelError: no kernel has these values.
-    """
+    """Return the kernel for the operator's attributes and a type and layout of the maps, or raise KernelError."""
     if not 0 <= sampling_ratio <= _MAX_SAMPLES:
         raise KernelError(f"sampling_ratio must be 0 to {_MAX_SAMPLES}, got {sampling_ratio}")
     if aligned not in (0, 1):

@@ -14,13 +14,7 @@ __all__ = ["function"]
 
 
 def function(*, levels: int, output_size: tuple[int, int]) -> onnx.FunctionProto:
-    """Return the function body.
-
-    Args:
-        levels: number of feature maps.
-        output_size: the node's (``output_height``, ``output_width``); ONNX's MaxRoiPool takes them as one list, so they
-            are written into the body.
-    """
+    """Return the body; ONNX's MaxRoiPool takes the (height, width) as one list, so they are written into the body."""
     height, width = output_size
 
     def pool(level: int) -> str:

@@ -12,9 +12,5 @@ __all__ = ["kernels"]
 
 
 def kernels(**options: Unpack[PoolingOptions]) -> tuple[Kernel]:
-    """Return the kernel for the operator's attributes and a type and layout of the maps.
-
-    Raises:
-        KernelError: no kernel has these values.
-    """
+    """Return the kernel for the operator's attributes and a type and layout of the maps, or raise KernelError."""
     return (pooling_kernel(SPEC, entry="multiscale_roi_pool", options=options),)

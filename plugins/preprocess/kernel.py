@@ -37,15 +37,8 @@ _COLUMNS_PER_THREAD: Final = 4
 def kernels(*, element: Element = "float32", image_mean: Sequence[float], image_std: Sequence[float]) -> tuple[Kernel]:
     """Return the kernel: ``sources (N, 8)`` int64 -> ``images (N, 3, H, W)``; H and W are the canvas.
 
-    No input has the canvas's size, so :meth:`Kernel.bind` takes H and W beside N.
-
-    Args:
-        element: type of the network's input.
-        image_mean: per channel (R, G, B), of images in [0, 1].
-        image_std: likewise.
-
-    Raises:
-        KernelError: no kernel has these values.
+    No input has the canvas's size, so :meth:`Kernel.bind` takes H and W beside N. Mean and std are per channel
+    (R, G, B), of images in [0, 1]; other values raise KernelError.
     """
     check_choice("element", element, get_args(Element))
     if len(image_mean) != 3 or len(image_std) != 3:

@@ -24,16 +24,9 @@ _MAX_WARPS: Final = 8
 
 
 class PoolingOptions(TypedDict):
-    """What fixes a RoI pooling kernel: the operators' common attributes, and type and layouts.
+    """The operators' common attributes, and the type and layouts: float32 and planar by default.
 
-    Attributes:
-        output_height: rows of the pooled grid.
-        output_width: columns of the pooled grid.
-        spatial_scales: map size / canvas size, one per level.
-        level_thresholds: where levels 1, 2, … begin, see :mod:`frcnn.plugins.roi_pooling.level_boundaries`.
-        element: type of the maps and the output; float32 by default.
-        layout: of the maps; planar by default.
-        output_layout: of the output; planar by default, channels-last only with channels-last maps.
+    The output is channels-last only with channels-last maps.
     """
 
     output_height: int
@@ -56,19 +49,9 @@ def pooling_kernel(
     """Return a RoI pooling kernel; its source is ``<entry>/kernel.cu``.
 
     A block pools one RoI for CHANNELS_PER_BLOCK channels. Channels-last maps are read 16 bytes a lane and the result is
-    staged in shared memory, so that planar output is written in whole lines too. A fixed number of samples per bin is
-    located once a block, in shared memory as well.
-
-    Args:
-        spec: the operator.
-        entry: the kernel's name.
-        options: attributes, type and layouts.
-        extra_constants: constants of this operator only.
-        sampling_ratio: samples per bin side, where the operator has a fixed number of them.
-
-    Raises:
-        KernelError: no kernel has these values, or grid and sampling ratio need more than the 48 KiB of shared memory
-            of a block.
+    staged in shared memory, so that planar output is written in whole lines too. A fixed number of samples per bin
+    side, ``sampling_ratio``, is located once a block, in shared memory as well. Raises KernelError if no kernel has
+    these values, or they need more than the 48 KiB of shared memory of a block.
     """
     element, layout = options.get("element", "float32"), options.get("layout", "planar")
     output_layout = options.get("output_layout", "planar")

@@ -18,14 +18,9 @@ NEVER = float(np.finfo(np.float32).max)
 
 
 def level_thresholds(level_of_side: Callable[[float], int], *, coarsest_level: int) -> tuple[float, ...]:
-    """Return where levels 1, 2, … coarsest_level begin, as float32 values of sqrt(area).
+    """Return the float32 values of sqrt(area) at which levels 1 to ``max(1, coarsest_level)`` begin, or :data:`NEVER`.
 
-    Args:
-        level_of_side: torchvision's rule: sqrt(area) in canvas pixels, a float32 > 0, to a level index from 0.
-        coarsest_level: the highest level index that the rule may return.
-
-    Returns:
-        ``max(1, coarsest_level)`` values; :data:`NEVER` for a level that no side reaches.
+    ``level_of_side`` is torchvision's rule: sqrt(area) in canvas pixels, a float32 > 0, to a level index from 0.
     """
     return tuple(_first_side(level_of_side, level) for level in range(1, max(1, coarsest_level) + 1))
 

@@ -40,11 +40,7 @@ class PluginCallbacks:
     def describe(
         self, inputs: Sequence[Any], attributes: Mapping[str, Any], _outputs: Sequence[Any]
     ) -> tuple[Any, ...]:
-        """Return the descriptors of the outputs.
-
-        Raises:
-            KernelError: attributes, types or shapes that the operator does not take.
-        """
+        """Return the descriptors of the outputs; raise KernelError for what the operator does not take."""
         kernel = self._kernels(inputs, attributes)[0]
         for tensor, desc in zip(kernel.inputs, inputs, strict=True):
             if desc.dtype.name != _DATA_TYPES[tensor.element]:
@@ -81,11 +77,7 @@ class PluginCallbacks:
     def implement(
         self, inputs: Sequence[Any], attributes: Mapping[str, Any], outputs: Sequence[Any]
     ) -> tuple[str, bytes, Any, Any]:
-        """Return the kernel's name, code, launch and integers, for the types and layouts that TensorRT chose.
-
-        Raises:
-            KernelError: the kernel cannot be compiled, or cannot take the largest shapes.
-        """
+        """Return the kernel's name, code, launch and integers, for the types and layouts that TensorRT chose."""
         chosen = tuple(desc.format.name for desc in (*inputs, *outputs))
         kernel = {_formats(kernel): kernel for kernel in self._kernels(inputs, attributes)}[chosen]
         largest: dict[str, int] = {}

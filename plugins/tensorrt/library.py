@@ -11,11 +11,7 @@ __all__ = ["load_tensorrt", "load_tensorrt_plugins"]
 
 
 def load_tensorrt() -> ModuleType:
-    """Return the module ``tensorrt``.
-
-    Raises:
-        MissingDependencyError: TensorRT is not installed.
-    """
+    """Return the module ``tensorrt``, or raise MissingDependencyError."""
     try:
         return importlib.import_module("tensorrt")
     except ImportError as error:
@@ -23,11 +19,7 @@ def load_tensorrt() -> ModuleType:
 
 
 def load_tensorrt_plugins() -> ModuleType | None:
-    """Return the module ``tensorrt.plugin``; None where TensorRT is older than 10.13, without ahead-of-time plugins.
-
-    Raises:
-        MissingDependencyError: TensorRT or a package that the module needs is not installed.
-    """
+    """Return the module ``tensorrt.plugin``; None where TensorRT is older than 10.13, without ahead-of-time plugins."""
     load_tensorrt()
     try:
         trtp = importlib.import_module("tensorrt.plugin")

@@ -39,16 +39,9 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """A plugin.
+    """A plugin; ``make`` returns its kernel for a variant and the operator's attributes by name.
 
-    Attributes:
-        name: its name in TensorRT's registry, without the namespace.
-        inputs: formal names of its inputs; those of the operator have the operator's names.
-        outputs: formal names of its outputs.
-        attributes: the operator's attributes that it takes.
-        variants: the layouts to choose from.
-        features: index of the first feature map among the inputs, if any.
-        make: returns its kernel for a variant and the attributes by name.
+    Its name has no namespace. ``features`` is the index of the first feature map among the inputs, if any.
     """
 
     name: str

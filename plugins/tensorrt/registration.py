@@ -73,10 +73,7 @@ def register(*, architecture: str) -> None:
 
 
 def callback_error() -> FrcnnError | None:
-    """Return the plugin's error that stopped the build after the last :func:`register`, if there is one.
-
-    TensorRT calls plugins from C++, which prints their errors and drops them.
-    """
+    """Return the plugin's error that stopped the build after the last :func:`register`; C++ prints and drops them."""
     return _BUILD.error
 
 
