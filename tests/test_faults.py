@@ -84,7 +84,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+def inputs(tmp_path_factory):
     made = Inputs(tmp_path_factory.mktemp("inputs"))
     export_onnx(build(), made.folder / "model.onnx", architecture="tiny")
     with writing_video(made.folder / "clip.avi", 10.0) as writer:
@@ -94,7 +94,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Callable[[str], Path]:
+def old(tmp_path):
     """Make an output that is there already, alone in its folder."""
 
     def make(name: str) -> Path:
@@ -118,14 +118,7 @@ def environment(**changed: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_disk_that_is_full_is_one_error_and_the_old_file_stays(
-    name: str,
-    inputs: Inputs,
-    old: Callable[[str], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Captured,
-) -> None:
+def test_a_disk_that_is_full_is_one_error_and_the_old_file_stays(name, inputs, old, tmp_path, monkeypatch, capsys):
     output, command = COMMANDS[name]
     out = old(output)
     cache = tmp_path / "cache"  # empty: kernels are compiled and cannot be kept either
@@ -141,9 +134,7 @@ def test_a_disk_that_is_full_is_one_error_and_the_old_file_stays(
     assert {path for path in files(out.parent) if not path.endswith(".partial.jsonl")} == {out.name}
 
 
-def test_a_disk_that_is_full_under_lines_leaves_those_that_were_written(
-    inputs: Inputs, tmp_path: Path, capsys: Captured
-) -> None:
+def test_a_disk_that_is_full_under_lines_leaves_those_that_were_written(inputs, tmp_path, capsys):
     command = ["detect", inputs / "model.onnx", inputs / "images", "--threads", "1", "--jsonl"]
     assert main([*command, str(tmp_path / "whole.jsonl")]) == 0
     capsys.readouterr()
@@ -163,7 +154,7 @@ echo "$?"; cat "$1/r.json"; echo; ls -A "$1" "$1/copies"; echo; cat "$1/r.jsonl"
 """
 
 
-def test_a_small_file_system_that_fills_up(inputs: Inputs, tmp_path: Path) -> None:
+def test_a_small_file_system_that_fills_up(inputs, tmp_path):
     if shutil.which("unshare") is None:
         pytest.skip("there is no unshare: a file system cannot be mounted for a test alone")
     for namespace in ("-m", "-rm"):
@@ -197,7 +188,7 @@ for command in commands:
 """
 
 
-def test_a_read_only_folder_is_one_error_before_the_work(inputs: Inputs, old: Callable[[str], Path]) -> None:
+def test_a_read_only_folder_is_one_error_before_the_work(inputs, old):
     out = old("o/old")
     commands = [command(inputs, out.with_name(Path(output).name)) for output, command in COMMANDS.values()]
     commands.append(["detect", inputs / "model.onnx", *few(inputs), "--jsonl", str(out.with_name("r.jsonl"))])
@@ -218,9 +209,7 @@ def test_a_read_only_folder_is_one_error_before_the_work(inputs: Inputs, old: Ca
 
 
 @pytest.mark.parametrize("action", ["default", "error"])
-def test_without_home_cache_or_temporary_folder_an_artifact_is_built_with_one_warning(
-    action: str, inputs: Inputs, tmp_path: Path
-) -> None:
+def test_without_home_cache_or_temporary_folder_an_artifact_is_built_with_one_warning(action, inputs, tmp_path):
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), "/proc/nowhere")
     nowhere = {name: value for name, value in environment(**nowhere).items() if name != "FRCNN_CACHE_DIR"}
     command = ["build", inputs / "model.onnx", "-o", "m.frcnn", "--batch", "1", "--kernel-arch", "sm_86,sm_89"]
@@ -237,9 +226,7 @@ def test_without_home_cache_or_temporary_folder_an_artifact_is_built_with_one_wa
     assert [path.name for path in tmp_path.iterdir()] == ["m.frcnn"]
 
 
-def test_without_a_place_for_temporary_files(
-    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
-) -> None:
+def test_without_a_place_for_temporary_files(inputs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")  # as it is where no place can be written to
     build_it = ["--arch", ARCH, "-o", str(tmp_path / "m.frcnn"), "--batch", "1", "--kernel-arch", "sm_89"]
     assert main(["build", inputs / "tiny.pth", *build_it]) == 2
@@ -252,7 +239,7 @@ def test_without_a_place_for_temporary_files(
     assert list(files(tmp_path)) == ["m.onnx", "r.json"]
 
 
-def test_two_processes_that_build_one_artifact_both_succeed(inputs: Inputs, tmp_path: Path) -> None:
+def test_two_processes_that_build_one_artifact_both_succeed(inputs, tmp_path):
     cache = tmp_path / "cache"
     out = tmp_path / "out" / "m.frcnn"
     command = [sys.executable, "-m", "frcnn", "build", inputs / "model.onnx", "-o", out, "--kernel-arch", "sm_89"]
@@ -265,9 +252,7 @@ def test_two_processes_that_build_one_artifact_both_succeed(inputs: Inputs, tmp_
     assert [path.name for path in out.parent.iterdir()] == ["m.frcnn"]
 
 
-def test_a_clock_that_goes_backwards_changes_nothing(
-    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_that_goes_backwards_changes_nothing(inputs, tmp_path, monkeypatch):
     command = ["detect", inputs / "model.onnx", *few(inputs), "--threads", "1", "--json"]
     assert main([*command, str(tmp_path / "before.json")]) == 0
     now, ticks = time.time(), count()
@@ -290,7 +275,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(
     assert [path.name for path in (tmp_path / "rtx").iterdir()] == [engines.path.name]  # within bounds, and ours
 
 
-def test_nothing_is_measured_by_a_clock_that_can_be_set() -> None:
+def test_nothing_is_measured_by_a_clock_that_can_be_set():
     settable = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow")}
     rooms = ("src", "exporter", "plugins", "runtime", "benchmarks", "examples")
     sources = [path for room in rooms for path in (ROOT / room).rglob("*.py")]

@@ -33,7 +33,7 @@ def measured(leak_bytes: float, *, seed: int, images: int = IMAGES, leak_objects
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_leak_is_seen_and_noise_is_not_taken_for_one(seed: int) -> None:
+def test_a_leak_is_seen_and_noise_is_not_taken_for_one(seed):
     assert measured(0, seed=seed).complaints() == []
     (complaint,) = measured(MIN_LEAK_BYTES, seed=seed).complaints()
     assert "rss_bytes may grow" in complaint
@@ -41,11 +41,11 @@ def test_a_leak_is_seen_and_noise_is_not_taken_for_one(seed: int) -> None:
     assert "blocks may grow" in complaint
 
 
-def test_a_run_too_short_to_exclude_a_leak_fails() -> None:
+def test_a_run_too_short_to_exclude_a_leak_fails():
     assert measured(0, seed=0, images=IMAGES // 50).complaints() != []
 
 
-def test_the_slope_is_the_leak() -> None:
+def test_the_slope_is_the_leak():
     slope = measured(300, seed=1).slope("rss_bytes")
     assert slope.low < 300_000 < slope.high
     assert slope.per_1000 == pytest.approx(300_000, rel=0.1)
@@ -53,7 +53,7 @@ def test_the_slope_is_the_leak() -> None:
 
 
 @pytest.mark.slow
-def test_an_open_file_and_a_thread_are_seen() -> None:
+def test_an_open_file_and_a_thread_are_seen():
     growth, stop = measured(0, seed=0), threading.Event()
     descriptors = os.pipe()
     thread = threading.Thread(target=stop.wait)
@@ -90,7 +90,7 @@ print(json.dumps([flat.complaints(), leaking.complaints(), leaking.slope("blocks
 """
 
 
-def test_a_process_is_measured() -> None:
+def test_a_process_is_measured():
     """Memory that is kept, and memory that is given back."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([sys.executable, "-c", MEASURED], env=environment, capture_output=True, text=True, check=True)

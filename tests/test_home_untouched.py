@@ -62,11 +62,11 @@ class System:
 
 
 @pytest.fixture
-def system(tmp_path: Path) -> System:
+def system(tmp_path):
     return System(tmp_path)
 
 
-def test_careless_tests_leave_the_home_as_it_was(system: System) -> None:
+def test_careless_tests_leave_the_home_as_it_was(system):
     before = system.look()
     done = system.run_tests(CARELESS, *ALSO)
     assert done.returncode == 0, done.stdout
@@ -75,7 +75,7 @@ def test_careless_tests_leave_the_home_as_it_was(system: System) -> None:
     assert list(system.temporary.iterdir()) == []
 
 
-def test_without_folders_of_the_runs_own_they_would_not(system: System) -> None:
+def test_without_folders_of_the_runs_own_they_would_not(system):
     before = system.look()
     as_a_worker = {"FRCNN_TEST_FOLDERS": str(system.home.parent)}  # of a run whose home this is
     assert system.run_tests(CARELESS, **as_a_worker).returncode == 0

@@ -54,7 +54,7 @@ EVERY_LIST = {
 
 
 @pytest.mark.parametrize("name", EVERY_LIST)
-def test_every_dependency_is_bounded_on_both_sides(name: str) -> None:
+def test_every_dependency_is_bounded_on_both_sides(name):
     for requirement in wanted(EVERY_LIST[name]):
         assert sorted(clause.operator for clause in requirement.specifier) == ["<", ">="], str(requirement)
 
@@ -69,7 +69,7 @@ def test_every_dependency_is_bounded_on_both_sides(name: str) -> None:
         ("tools.lock", PROJECT["dependency-groups"]["tools"]),
     ],
 )
-def test_a_lock_pins_what_pyproject_asks_for_inside_its_bounds(lock: str, lines: list[str]) -> None:
+def test_a_lock_pins_what_pyproject_asks_for_inside_its_bounds(lock, lines):
     pinned = pins(lock)
     asked = list(wanted(lines))
     assert asked
@@ -82,7 +82,7 @@ def pip_installs() -> list[list[str]]:
     return [line.split()[1:] for line in MAKEFILE.splitlines() if line.startswith("\t") and "$(PIP_INSTALL)" in line]
 
 
-def test_the_makefile_installs_by_hash_and_fetches_nothing_else() -> None:
+def test_the_makefile_installs_by_hash_and_fetches_nothing_else():
     assert MAKEFILE.count("pip install") == 1, "the definition of PIP_INSTALL"
     own = ["--no-deps", "--no-build-isolation", "--editable", "."]
     by_hash = [options for options in pip_installs() if options != own]
@@ -93,7 +93,7 @@ def test_the_makefile_installs_by_hash_and_fetches_nothing_else() -> None:
     assert built == ["tensorrt-rtx-cu13"]
 
 
-def test_setuptools_is_cut_out_of_the_lock_with_its_hashes() -> None:
+def test_setuptools_is_cut_out_of_the_lock_with_its_hashes():
     """It is installed first, by the same hashes, to build the one source package and us without a network."""
     (recipe,) = re.findall(r"^\tsed -n '(.*)' requirements.lock > .venv/setuptools.lock$", MAKEFILE, re.MULTILINE)
     command = ["sed", "-n", recipe.replace("$$", "$"), str(ROOT / "requirements.lock")]
@@ -126,7 +126,7 @@ def make_wheel(folder: Path) -> Path:
     ],
     ids=["as locked", "another file", "no hash", "no version", "not in the index"],
 )
-def test_an_installation_takes_only_what_is_locked(listed: str, refused: str | None, tmp_path: Path) -> None:
+def test_an_installation_takes_only_what_is_locked(listed, refused, tmp_path):
     """The options are the Makefile's; the index is a folder, so that no network is needed."""
     (options,) = (options for options in pip_installs() if options[-1] == "requirements.lock")
     (tmp_path / "index").mkdir()

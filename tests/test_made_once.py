@@ -28,7 +28,7 @@ print((made_once("a thing, 3", make) / "a").read_text())
 """
 
 
-def test_two_processes_that_ask_at_once_get_one_and_the_same(tmp_path: Path) -> None:
+def test_two_processes_that_ask_at_once_get_one_and_the_same(tmp_path):
     environment = {**os.environ, "FRCNN_TEST_FOLDERS": str(tmp_path), "PYTHONPATH": str(TESTS)}
     log = tmp_path / "log"
     command = [sys.executable, "-c", ASK, str(log)]
@@ -37,7 +37,7 @@ def test_two_processes_that_ask_at_once_get_one_and_the_same(tmp_path: Path) -> 
     assert log.read_text() == "made\n"
 
 
-def test_a_failed_attempt_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_attempt_is_repeated(tmp_path, monkeypatch):
     monkeypatch.setenv("FRCNN_TEST_FOLDERS", str(tmp_path))
 
     def fail(folder: Path) -> None:

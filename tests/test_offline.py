@@ -56,7 +56,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def without_internet(tmp_path: Path) -> Run:
+def without_internet(tmp_path):
     """Return a function that runs Python code in a process without the internet, in an empty folder."""
 
     def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -74,7 +74,7 @@ def without_internet(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Path:
+def desk(tmp_path):
     """A folder with a checkpoint, annotated images and a video."""
     torch.save(tiny_detector.build().state_dict(), tmp_path / "my.pth")
     (tmp_path / "images").mkdir()
@@ -94,7 +94,7 @@ def desk(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_verb_works_without_the_internet(desk: Path, without_internet: Run) -> None:
+def test_every_verb_works_without_the_internet(desk, without_internet):
     commands = [
         ["export", "my.pth", *ARCH, "-o", "model.onnx"],
         ["detect", "model.onnx", "images", "clip.mp4", "-o", "annotated", "--json", "found.json"],
@@ -130,7 +130,7 @@ def test_every_verb_works_without_the_internet(desk: Path, without_internet: Run
     ],
     ids=["IPv4", "IPv6", "a name", "native code", "a thread", "a child", "export --weights"],
 )
-def test_a_process_that_asks_for_the_internet_is_killed(code: str, without_internet: Run) -> None:
+def test_a_process_that_asks_for_the_internet_is_killed(code, without_internet):
     """So the test above can fail."""
     done = without_internet(code)
     assert done.returncode in (-signal.SIGSYS, 256 - signal.SIGSYS), done.stdout + done.stderr
@@ -146,7 +146,7 @@ def test_a_process_that_asks_for_the_internet_is_killed(code: str, without_inter
     ],
     ids=["HLS", "SDP", "concat", "RTSP"],
 )
-def test_a_video_that_names_another_system_is_refused(content: str, without_internet: Run, tmp_path: Path) -> None:
+def test_a_video_that_names_another_system_is_refused(content, without_internet, tmp_path):
     (tmp_path / "clip.mp4").write_text(content)
     code = "from pathlib import Path; from frcnn.runtime.images.video import open_video; open_video(Path('clip.mp4'))"
     done = without_internet(code)
@@ -154,7 +154,7 @@ def test_a_video_that_names_another_system_is_refused(content: str, without_inte
     assert "ImageError: clip.mp4: not a video that OpenCV can read" in done.stderr
 
 
-def test_local_sockets_are_allowed(without_internet: Run) -> None:
+def test_local_sockets_are_allowed(without_internet):
     done = without_internet("import socket; socket.socketpair(); socket.socket(socket.AF_UNIX); print('done')")
     assert (done.stdout, done.returncode) == ("done\n", 0)
 
@@ -162,9 +162,7 @@ def test_local_sockets_are_allowed(without_internet: Run) -> None:
 @pytest.mark.parametrize(
     ("variables", "is_there"), [({}, False), ({"ORT_DISABLE_TELEMETRY": "0"}, True)], ids=["by default", "asked for"]
 )
-def test_onnxruntime_reports_nothing_unless_it_is_asked_to(
-    variables: dict[str, str], is_there: bool, without_internet: Run, tmp_path: Path
-) -> None:
+def test_onnxruntime_reports_nothing_unless_it_is_asked_to(variables, is_there, without_internet, tmp_path):
     done = without_internet("import frcnn.runtime, onnxruntime", **variables)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "home" / TELEMETRY).exists() == is_there

@@ -16,7 +16,7 @@ def number(text: str, **bounds: float) -> object:
     return parser.parse_args(["--old-name", text]).number
 
 
-def test_a_number_is_whole_where_its_minimum_is() -> None:
+def test_a_number_is_whole_where_its_minimum_is():
     assert repr(number("2", minimum=1)) == "2"
     assert repr(number("1", minimum=0.0, maximum=1.0)) == "1.0"
 
@@ -33,7 +33,7 @@ def test_a_number_is_whole_where_its_minimum_is() -> None:
         ("1.01", {"minimum": 0.0, "maximum": 1.0}, "a number from 0 to 1"),
     ],
 )
-def test_a_number_out_of_range_is_refused_by_the_options_name(text: str, bounds: dict, expected: str) -> None:
+def test_a_number_out_of_range_is_refused_by_the_options_name(text, bounds, expected):
     with pytest.raises(UsageError) as raised:
         number(text, **bounds)
     assert raised.value.message == f"--number: expected {expected}, got {text}"
@@ -47,12 +47,12 @@ def test_a_number_out_of_range_is_refused_by_the_options_name(text: str, bounds:
         (" 320X640 , 64×32 ", ((320, 640), (64, 32))),  # noqa: RUF001
     ],
 )
-def test_parse_sizes(text: str, expected: object) -> None:
+def test_parse_sizes(text, expected):
     assert parse_sizes(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "800", "800x", "x800", "0x32", "-1x32", "800x1344,", "8e2x32", "800x1344x3", "a"])
-def test_parse_sizes_refuses(text: str) -> None:
+def test_parse_sizes_refuses(text):
     with pytest.raises(UsageError, match="expected HEIGHTxWIDTH"):
         parse_sizes(text)
     with pytest.raises(UsageError, match="given twice"):

@@ -50,14 +50,14 @@ def run_pytest(folder: Path, tests: str, *options: str) -> list[str]:
     return done.stdout.partition(" short test summary info ")[2].splitlines()[1:]
 
 
-def test_make_check_leaves_out_what_takes_shared_exports_and_refuses_other_exports(tmp_path: Path) -> None:
+def test_make_check_leaves_out_what_takes_shared_exports_and_refuses_other_exports(tmp_path):
     failed, totals = run_pytest(tmp_path, EXPORTING, "-p", "support.selection", "-p", "no:cacheprovider")
     assert failed.startswith("FAILED test_these.py::test_exports_by_itself - Failed: this test exports: ")
     assert " 1 failed, 1 passed, 2 deselected in " in totals
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_run_ends_with_a_whole_line_for_each_skipped_test(workers: str, tmp_path: Path) -> None:
+def test_a_run_ends_with_a_whole_line_for_each_skipped_test(workers, tmp_path):
     *skipped, totals = run_pytest(tmp_path, SKIPPING, "-n", workers, "-p", "no:cacheprovider")
     assert sorted(skipped) == [
         f"SKIPPED test_these.py::test_marked[0] - Skipped: {LONG}",

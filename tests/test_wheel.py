@@ -56,7 +56,7 @@ def build(hook: str, tree: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=["of the tree", "of the sdist"])
-def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(request, tmp_path_factory):
     """A wheel made by pip, without a network."""
     folder = tmp_path_factory.mktemp("wheel")
     source = copy_of_the_tree(folder)
@@ -70,7 +70,7 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def names(wheel: Path) -> set[str]:
+def names(wheel):
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
 
@@ -86,13 +86,13 @@ def packaged_files() -> set[str]:
     return packaged
 
 
-def test_every_module_and_data_file_is_in_the_wheel_and_nothing_else(names: set[str]) -> None:
+def test_every_module_and_data_file_is_in_the_wheel_and_nothing_else(names):
     in_wheel = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert in_wheel == packaged_files()
     assert {"frcnn/py.typed", "frcnn/spec/engine.py", "frcnn/plugins/grouped_nms/mask.cu"} <= in_wheel
 
 
-def test_every_file_of_a_room_is_packaged() -> None:
+def test_every_file_of_a_room_is_packaged():
     """A data file of a new kind needs a pattern in pyproject.toml."""
     for room in ROOMS:
         on_disk = {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / room).rglob("*") if file.is_file()}
@@ -100,16 +100,16 @@ def test_every_file_of_a_room_is_packaged() -> None:
         assert not {name for name in left_out if "/__pycache__/" not in name and "/results/" not in name}
 
 
-def test_what_only_maintainers_run_is_not_in_the_wheel(names: set[str]) -> None:
+def test_what_only_maintainers_run_is_not_in_the_wheel(names):
     folders = {part for name in names for part in name.split("/")[:-1]}
     assert not folders & {"maintenance", "tests", "examples", "docs"}
 
 
-def test_the_wheel_is_for_any_platform(wheel: Path) -> None:
+def test_the_wheel_is_for_any_platform(wheel):
     assert wheel.name == f"frcnn-{frcnn.__version__}-py3-none-any.whl"
 
 
-def test_the_command_is_an_entry_point(wheel: Path, names: set[str]) -> None:
+def test_the_command_is_an_entry_point(wheel, names):
     (entry_points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
     parsed = configparser.ConfigParser()
     with zipfile.ZipFile(wheel) as archive:
@@ -117,7 +117,7 @@ def test_the_command_is_an_entry_point(wheel: Path, names: set[str]) -> None:
     assert dict(parsed["console_scripts"]) == {"frcnn": "frcnn.cli:main"}
 
 
-def test_the_metadata_says_what_is_needed(wheel: Path, names: set[str]) -> None:
+def test_the_metadata_says_what_is_needed(wheel, names):
     (path,) = (name for name in names if name.endswith(".dist-info/METADATA"))
     with zipfile.ZipFile(wheel) as archive:
         metadata = Parser().parsestr(archive.read(path).decode())
@@ -134,7 +134,7 @@ def test_the_metadata_says_what_is_needed(wheel: Path, names: set[str]) -> None:
     assert all("<" in line for line in base), "every version is bounded"
 
 
-def test_an_unpacked_wheel_runs_without_the_tree(wheel: Path, tmp_path: Path) -> None:
+def test_an_unpacked_wheel_runs_without_the_tree(wheel, tmp_path):
     """No links in a wheel: the rooms are real packages there."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
@@ -150,13 +150,13 @@ def test_an_unpacked_wheel_runs_without_the_tree(wheel: Path, tmp_path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(tmp_path_factory):
     """A clone called ``frcnn``."""
     return copy_of_the_tree(tmp_path_factory.mktemp("projects"))
 
 
 @pytest.fixture(scope="module")
-def python(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(clone, tmp_path_factory):
     """The Python of an environment that holds an editable installation of the clone and nothing else."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True)
@@ -166,12 +166,12 @@ def python(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["the clone's parent", "the clone", "elsewhere"])
-def folder(request: pytest.FixtureRequest, clone: Path, tmp_path: Path) -> Path:
+def folder(request, clone, tmp_path):
     """Where a user works. In the clone's parent, the folder ``frcnn`` is a package to Python, too: a namespace."""
     return {"the clone's parent": clone.parent, "the clone": clone, "elsewhere": tmp_path}[request.param]
 
 
-def test_an_editable_installation_is_imported_from_anywhere(folder: Path, clone: Path, python: Path) -> None:
+def test_an_editable_installation_is_imported_from_anywhere(folder, clone, python):
     code = (
         "import importlib.util, os, frcnn\n"
         f"rooms = [importlib.util.find_spec(f'frcnn.{{room}}') for room in {ROOMS!r}]\n"
@@ -182,7 +182,7 @@ def test_an_editable_installation_is_imported_from_anywhere(folder: Path, clone:
     assert origins == [str(clone / "src" / "frcnn" / room / "__init__.py") for room in ROOMS]
 
 
-def test_a_type_checker_finds_an_editable_installation(folder: Path, python: Path) -> None:
+def test_a_type_checker_finds_an_editable_installation(folder, python):
     """It reads folders and .pth files; an import hook means nothing to it."""
     code = "import frcnn\nfrom frcnn.runtime import Detections\n\nreveal_type(frcnn.__version__)\nDetections.boxez\n"
     (folder / "mine.py").write_text(code)

@@ -9,7 +9,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 import frcnn.runtime
@@ -70,7 +69,7 @@ class Detector:
         ]
 
 
-def test_it_prints_the_detections(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_the_detections(tmp_path, monkeypatch, capsys):
     uploaded: list[Any] = []
 
     def to_gpu_async(array: Any, *, stream: Stream) -> GPUArray:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +32,7 @@ AP50_BOUND = 0.8
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[dict[str, ModuleType]]:
+def demo():
     """The demo's modules, imported as its scripts import each other, and forgotten afterwards."""
     before = {name: sys.modules.pop(name, None) for name in MODULES}
     threads = torch.get_num_threads()
@@ -60,14 +59,14 @@ def options(out: Path, *more: str) -> list[str]:
     return [*["--backbone-weights", "none", "--workers", "0", "--quiet", "--batch", "1", "--out"], str(out), *more]
 
 
-def test_equal_seeds_compose_equal_scenes(demo: dict[str, ModuleType]) -> None:
+def test_equal_seeds_compose_equal_scenes(demo):
     for split in ("train", "test"):
         first, again, other = (compose(demo, 1, index, split) for index in (0, 0, 1))
         assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
         assert first[0].shape != other[0].shape or not np.array_equal(first[0], other[0])
 
 
-def test_scenes_have_the_documented_sizes_boxes_and_labels(demo: dict[str, ModuleType]) -> None:
+def test_scenes_have_the_documented_sizes_boxes_and_labels(demo):
     shapes = set()
     for index in range(12):
         image, boxes, labels = compose(demo, 2, index)
@@ -82,7 +81,7 @@ def test_scenes_have_the_documented_sizes_boxes_and_labels(demo: dict[str, Modul
     assert shapes == {-1, 0, 1}
 
 
-def test_boxes_are_tight(demo: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_are_tight(demo, monkeypatch):
     """On an even ground, in even light, every ink pixel is in a box and reaches each box's four sides."""
     scenes = demo["scenes"]
     monkeypatch.setattr(scenes, "_background", lambda rng, split, w, h: np.full((h, w, 3), 255, np.float32))
@@ -99,14 +98,14 @@ def test_boxes_are_tight(demo: dict[str, ModuleType], monkeypatch: pytest.Monkey
         assert not (ink & ~covered).any()
 
 
-def test_splits_share_neither_digits_nor_photographs(demo: dict[str, ModuleType]) -> None:
+def test_splits_share_neither_digits_nor_photographs(demo):
     scenes = demo["scenes"]
     assert not set(scenes.PHOTOGRAPHS["train"]) & set(scenes.PHOTOGRAPHS["test"])
     counts = [len(scenes._digits(split)[1]) for split in scenes.SPLITS]
     assert counts == [1437, 360]
 
 
-def test_folder_round_trip(demo: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_round_trip(demo, tmp_path, capsys):
     command = ["-o", str(tmp_path / "a"), "--count", "2", "--seed", "4"]
     assert demo["scenes"].main(command) == 0
     folder = demo["coco"].read_folder(tmp_path / "a")
@@ -121,7 +120,7 @@ def test_folder_round_trip(demo: dict[str, ModuleType], tmp_path: Path, capsys: 
     assert not list(tmp_path.glob(".*"))
 
 
-def test_interrupted_run_resumes_exactly(demo: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_interrupted_run_resumes_exactly(demo, tmp_path):
     """A run stopped by SIGINT and resumed ends in the same weights as one that was never stopped."""
     data, stopped, whole = tmp_path / "data", tmp_path / "stopped", tmp_path / "whole"
     images = (demo["scenes"].compose(np.random.default_rng(i), "train", (96, 80)) for i in range(2))
@@ -148,9 +147,7 @@ def test_interrupted_run_resumes_exactly(demo: dict[str, ModuleType], tmp_path: 
     assert figures["sha256"] == hashlib.sha256((stopped / "detector.pth").read_bytes()).hexdigest()
 
 
-def test_user_errors_are_one_line(
-    demo: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_user_errors_are_one_line(demo, tmp_path, capsys):
     for more in (("--data", str(tmp_path / "none")), ("--resume",), ("--device", "nowhere")):
         assert demo["train"].main(options(tmp_path / "out", *more)) == 2
         assert capsys.readouterr().err.count("\n") == 1
@@ -159,7 +156,7 @@ def test_user_errors_are_one_line(
     assert capsys.readouterr().err.startswith(f"train: cannot make the folder {tmp_path / 'file' / 'out'}: ")
 
 
-def test_the_shipped_checkpoint_matches_its_figures_and_detects(demo: dict[str, ModuleType]) -> None:
+def test_the_shipped_checkpoint_matches_its_figures_and_detects(demo):
     assert CHECKPOINT.stat().st_size <= 8_000_000
     figures = json.loads((DEMO / "figures.json").read_text())
     assert figures["file_bytes"] == CHECKPOINT.stat().st_size

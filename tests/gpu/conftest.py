@@ -8,7 +8,6 @@ import support.own_folders  # noqa: F401 -- first: the imports below look for th
 import importlib
 import os
 import warnings
-from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -22,7 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def device() -> torch.device:
+def device():
     """The GPU, its primary context current."""
     if reason := missing_gpu():
         skip_or_fail(reason)
@@ -34,13 +33,13 @@ def device() -> torch.device:
 
 
 @pytest.fixture
-def stream() -> object:
+def stream():
     """PyTorch's current stream, on which the tests' tensors are made."""
     return torch.cuda.current_stream()
 
 
 @pytest.fixture(scope="session")
-def optional() -> Callable[[str], ModuleType]:
+def optional():
     """Return a function that imports a package, or skips the test where it is not installed."""
 
     def import_or_skip(name: str) -> ModuleType:

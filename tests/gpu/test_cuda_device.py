@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,13 +20,13 @@ LONG_CYCLES = 200_000_000  # about 0.1 s
 
 
 @pytest.fixture
-def gpu(device: torch.device) -> Iterator[CudaDevice]:
+def gpu(device):
     made = CudaDevice(device.index or 0)
     yield made
     made.close()
 
 
-def test_it_is_the_gpu_that_pytorch_sees_and_in_its_context(gpu: CudaDevice) -> None:
+def test_it_is_the_gpu_that_pytorch_sees_and_in_its_context(gpu):
     properties = torch.cuda.get_device_properties(gpu.index)
     assert gpu.name == properties.name
     assert gpu.compute_capability == f"{properties.major}.{properties.minor}"
@@ -40,7 +39,7 @@ def test_it_is_the_gpu_that_pytorch_sees_and_in_its_context(gpu: CudaDevice) -> 
     assert int(call_cuda("cuCtxGetCurrent")) == before
 
 
-def test_bytes_go_up_and_come_down(gpu: CudaDevice) -> None:
+def test_bytes_go_up_and_come_down(gpu):
     memory, source, target = gpu.allocate(SIZE), gpu.allocate_pinned(SIZE), gpu.allocate_pinned(SIZE)
     stream = gpu.create_stream()
     source.array[:] = np.random.default_rng(0).integers(0, 256, SIZE, dtype=np.uint8)
@@ -55,7 +54,7 @@ def test_bytes_go_up_and_come_down(gpu: CudaDevice) -> None:
     gpu.destroy_stream(stream)
 
 
-def test_memory_is_given_back(gpu: CudaDevice) -> None:
+def test_memory_is_given_back(gpu):
     before = gpu.free_bytes()
     memory = gpu.allocate(1 << 28)
     assert before - gpu.free_bytes() >= 1 << 28
@@ -63,13 +62,13 @@ def test_memory_is_given_back(gpu: CudaDevice) -> None:
     assert gpu.free_bytes() == before
 
 
-def test_too_much_memory_is_refused_in_words_and_nothing_breaks(gpu: CudaDevice) -> None:
+def test_too_much_memory_is_refused_in_words_and_nothing_breaks(gpu):
     with pytest.raises(ArtifactError, match=r"not enough device memory: 1,125,899,906,842,624 bytes needed; free on"):
         gpu.allocate(1 << 50)
     gpu.allocate(256).close()
 
 
-def test_one_stream_waits_for_another(gpu: CudaDevice) -> None:
+def test_one_stream_waits_for_another(gpu):
     """The copy on the second stream sees what a slow kernel before it on the first has let through."""
     first, second = gpu.create_stream(), gpu.create_stream()
     values = torch.zeros(SIZE, dtype=torch.uint8, device="cuda")
@@ -88,7 +87,7 @@ def test_one_stream_waits_for_another(gpu: CudaDevice) -> None:
     gpu.destroy_stream(second)
 
 
-def test_streams_do_not_wait_for_the_legacy_default_stream_unless_told(gpu: CudaDevice) -> None:
+def test_streams_do_not_wait_for_the_legacy_default_stream_unless_told(gpu):
     stream = gpu.create_stream()
     memory, pinned = gpu.allocate(SIZE), gpu.allocate_pinned(SIZE)
     torch.cuda._sleep(LONG_CYCLES)
@@ -106,7 +105,7 @@ def test_streams_do_not_wait_for_the_legacy_default_stream_unless_told(gpu: Cuda
     gpu.destroy_stream(stream)
 
 
-def test_a_graph_is_replayed_on_new_contents(gpu: CudaDevice) -> None:
+def test_a_graph_is_replayed_on_new_contents(gpu):
     memory, source, target = gpu.allocate(SIZE), gpu.allocate_pinned(SIZE), gpu.allocate_pinned(SIZE)
     stream = gpu.create_stream()
     target.array[:] = 0
@@ -133,7 +132,7 @@ def test_a_graph_is_replayed_on_new_contents(gpu: CudaDevice) -> None:
     gpu.destroy_stream(stream)
 
 
-def test_what_cannot_be_captured_is_refused_and_the_stream_lives_on(gpu: CudaDevice) -> None:
+def test_what_cannot_be_captured_is_refused_and_the_stream_lives_on(gpu):
     stream = gpu.create_stream()
     with pytest.raises(ArtifactError, match="CAPTURE"):
         gpu.capture(stream, lambda: gpu.synchronize(stream))
@@ -148,7 +147,7 @@ def test_what_cannot_be_captured_is_refused_and_the_stream_lives_on(gpu: CudaDev
     gpu.destroy_stream(stream)
 
 
-def test_threads_capture_and_allocate_at_the_same_time(gpu: CudaDevice) -> None:
+def test_threads_capture_and_allocate_at_the_same_time(gpu):
     def work(value: int) -> bool:
         gpu.activate()
         stream = gpu.create_stream()
@@ -174,7 +173,7 @@ def test_threads_capture_and_allocate_at_the_same_time(gpu: CudaDevice) -> None:
         assert all(threads.map(work, range(1, 9)))
 
 
-def test_many_calls_take_no_memory(gpu: CudaDevice) -> None:
+def test_many_calls_take_no_memory(gpu):
     first, second = gpu.create_stream(), gpu.create_stream()
     memory, pinned = gpu.allocate(4096), gpu.allocate_pinned(4096)
     graph = gpu.capture(first, lambda: gpu.copy(memory.pointer, pinned.pointer, 4096, first))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -22,7 +22,6 @@ from frcnn.benchmarks.parity.comparison import compare_images, default_limits, t
 from frcnn.benchmarks.parity.matching import match
 from frcnn.benchmarks.timing.measure import CudaStopwatch, WallStopwatch
 from frcnn.runtime import Detections, Detector
-from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Precision
 from gpu.bare_artifact import BareArtifact
@@ -39,23 +38,23 @@ GROWTH_BYTES = 16 << 20  # the allocator of Python and of glibc may keep a littl
 
 
 @pytest.fixture(autouse=True, scope="module")
-def engines(device: torch.device) -> None:
+def engines(device):
     needs_engines()
 
 
 @pytest.fixture(scope="module")
-def images() -> list[RGBImage]:
+def images():
     return demo_images()
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
-def precision(request: pytest.FixtureRequest) -> Precision:
+def precision(request):
     chosen: Precision = request.param
     return chosen
 
 
 @pytest.fixture(scope="module")
-def detector(precision: Precision) -> Iterator[Detector]:
+def detector(precision):
     with Detector.load(demo_files(precision).artifact) as made:
         yield made
 
@@ -65,7 +64,7 @@ def same(a: Detections, b: Detections) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
-def test_parity_with_eager_in_float32(detector: Detector, precision: Precision, images: list[RGBImage]) -> None:
+def test_parity_with_eager_in_float32(detector, precision, images):
     """The limits of the CPU: fp32 0.01 px and 1e-4; fp16 an IoU of 0.99 above score 0.3."""
     model, spec = demo_eager()
     limits = default_limits(precision, spec.roi_heads.pooler.kind)
@@ -77,7 +76,7 @@ def test_parity_with_eager_in_float32(detector: Detector, precision: Precision, 
     assert result.passed, result.total
 
 
-def test_parity_with_onnx_runtime(optional: Optional, images: list[RGBImage]) -> None:
+def test_parity_with_onnx_runtime(optional, images):
     optional("onnxruntime")
     files = demo_files("fp32")
     with Detector.load(files.onnx) as portable, Detector.load(files.artifact) as detector:
@@ -91,7 +90,7 @@ def test_parity_with_onnx_runtime(optional: Optional, images: list[RGBImage]) ->
             np.testing.assert_array_equal(expected.labels[left], found.labels[right])
 
 
-def test_images_in_device_memory_give_the_detections_of_host_memory(detector: Detector, images: list[RGBImage]) -> None:
+def test_images_in_device_memory_give_the_detections_of_host_memory(detector, images):
     for image in images[:4]:
         (expected,) = detector([image.pixels])
         on_gpu = torch.tensor(image.pixels, device="cuda")
@@ -105,7 +104,7 @@ def test_images_in_device_memory_give_the_detections_of_host_memory(detector: De
         same(detector([late], stream=side)[0], expected)
 
 
-def test_device_output_stays_on_the_device(detector: Detector, images: list[RGBImage]) -> None:
+def test_device_output_stays_on_the_device(detector, images):
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         on_gpu = [torch.tensor(image.pixels, device="cuda") for image in images[:3]]
@@ -124,7 +123,7 @@ def test_device_output_stays_on_the_device(detector: Detector, images: list[RGBI
         np.testing.assert_array_equal(labels[:count].cpu().numpy(), wanted.labels)
 
 
-def test_eight_threads_get_the_detections_of_one(detector: Detector, images: list[RGBImage]) -> None:
+def test_eight_threads_get_the_detections_of_one(detector, images):
     expected = [detector([image.pixels])[0] for image in images]
 
     def work(thread: int) -> None:
@@ -136,7 +135,7 @@ def test_eight_threads_get_the_detections_of_one(detector: Detector, images: lis
         list(threads.map(work, range(8)))
 
 
-def test_a_stream_of_images_keeps_their_order(detector: Detector, images: list[RGBImage]) -> None:
+def test_a_stream_of_images_keeps_their_order(detector, images):
     expected = [detector([image.pixels])[0] for image in images]
     for found, wanted in zip(detector.stream(image.pixels for image in images), expected, strict=True):
         same(found, wanted)
@@ -146,7 +145,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
 
 
-def test_ten_thousand_calls_take_no_memory(detector: Detector, images: list[RGBImage]) -> None:
+def test_ten_thousand_calls_take_no_memory(detector, images):
     shapes = [image.pixels for image in images[:3]]
     on_gpu = [torch.tensor(pixels, device="cuda") for pixels in shapes]
 
@@ -164,7 +163,7 @@ def test_ten_thousand_calls_take_no_memory(detector: Detector, images: list[RGBI
     assert resident_bytes() - host_before < GROWTH_BYTES
 
 
-def test_the_overhead_on_the_host_is_small(detector: Detector, precision: Precision, images: list[RGBImage]) -> None:
+def test_the_overhead_on_the_host_is_small(detector, precision, images):
     """A call that returns detections to the host takes little longer than the GPU's work, the graph alone."""
     on_gpu = [torch.tensor(images[0].pixels, device="cuda")]
     with BareArtifact(demo_files(precision).artifact) as bare:
@@ -186,7 +185,7 @@ def test_the_overhead_on_the_host_is_small(detector: Detector, precision: Precis
     assert median(found) <= MAX_OVERHEAD_US, found
 
 
-def test_after_closing_another_detector_loads(precision: Precision, images: list[RGBImage]) -> None:
+def test_after_closing_another_detector_loads(precision, images):
     found = []
     for _ in range(3):
         with Detector.load(demo_files(precision).artifact) as made:
@@ -196,7 +195,7 @@ def test_after_closing_another_detector_loads(precision: Precision, images: list
     assert torch.ones(3, device="cuda").sum() == 3  # the context that PyTorch shares is alive
 
 
-def test_compute_sanitizer_is_clean(precision: Precision, images: list[RGBImage], tmp_path: Path) -> None:
+def test_compute_sanitizer_is_clean(precision, images, tmp_path):
     sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if sanitizer is None:
         skip_or_fail("compute-sanitizer is not installed")
@@ -212,7 +211,7 @@ def test_compute_sanitizer_is_clean(precision: Precision, images: list[RGBImage]
     assert "ERROR SUMMARY: 0 errors" in done.stdout
 
 
-def test_the_pycuda_example_runs(optional: Optional, images: list[RGBImage], tmp_path: Path) -> None:
+def test_the_pycuda_example_runs(optional, images, tmp_path):
     optional("pycuda")
     image = tmp_path / "scene.png"
     Image.fromarray(images[0].pixels).save(image)

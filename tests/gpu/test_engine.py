@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 from support.engine_layers import inspect_engine
 
 from frcnn.errors import ArtifactError
@@ -20,18 +16,18 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(autouse=True, scope="module")
-def engines(device: torch.device) -> None:
+def engines(device):
     needs_engines()
 
 
 @pytest.fixture(params=["fp32", "fp16"])
-def bare(request: pytest.FixtureRequest) -> Iterator[BareArtifact]:
+def bare(request):
     with BareArtifact(demo_files(request.param).artifact) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def images() -> list[RGBImage]:
+def images():
     return demo_images()
 
 
@@ -40,7 +36,7 @@ def turned(image: RGBImage) -> RGBImage:
     return RGBImage(pixels=pixels, name=f"{image.name}, turned")
 
 
-def test_a_replayed_graph_gives_the_bits_of_plain_launches(bare: BareArtifact, images: list[RGBImage]) -> None:
+def test_a_replayed_graph_gives_the_bits_of_plain_launches(bare, images):
     for image in (images[0], turned(images[0])):
         plain = bare.run([image])  # the first of its canvas
         for _ in range(3):
@@ -51,7 +47,7 @@ def test_a_replayed_graph_gives_the_bits_of_plain_launches(bare: BareArtifact, i
     assert bare.pipeline([images[0]]).has_graph
 
 
-def test_every_image_has_detections(bare: BareArtifact, images: list[RGBImage]) -> None:
+def test_every_image_has_detections(bare, images):
     found = [bare.run([image]) for image in images]
     assert sum(int((output["scores"] > 0.5).sum()) for output in found) >= len(images)
     for output in found:
@@ -61,7 +57,7 @@ def test_every_image_has_detections(bare: BareArtifact, images: list[RGBImage]) 
         assert (np.diff(output["scores"][0, :count]) <= 0).all()
 
 
-def test_a_batch_gives_the_outputs_of_its_images(bare: BareArtifact, images: list[RGBImage]) -> None:
+def test_a_batch_gives_the_outputs_of_its_images(bare, images):
     """To rounding: the kernels of a batch may sum in another order."""
     same = [images[0]] * 4
     batched, alone = bare.run(same), bare.run([images[0]])
@@ -71,7 +67,7 @@ def test_a_batch_gives_the_outputs_of_its_images(bare: BareArtifact, images: lis
         np.testing.assert_array_equal(batched["labels"][row][sure], alone["labels"][0][sure])
 
 
-def test_contexts_report_their_needs_and_can_be_captured(bare: BareArtifact) -> None:
+def test_contexts_report_their_needs_and_can_be_captured(bare):
     manifest = bare.artifact.manifest
     first = next(step for step in manifest.steps if isinstance(step, EngineStep))
     profile = manifest.profiles[0]
@@ -86,7 +82,7 @@ def test_contexts_report_their_needs_and_can_be_captured(bare: BareArtifact) -> 
     context.close()
 
 
-def test_shapes_outside_the_profile_are_refused_with_tensorrts_reason(bare: BareArtifact) -> None:
+def test_shapes_outside_the_profile_are_refused_with_tensorrts_reason(bare):
     manifest = bare.artifact.manifest
     first = next(step for step in manifest.steps if isinstance(step, EngineStep))
     maximum = manifest.profiles[0].batch.max + 1
@@ -99,7 +95,7 @@ def test_shapes_outside_the_profile_are_refused_with_tensorrts_reason(bare: Bare
     context.close()
 
 
-def test_a_damaged_engine_is_refused_on_one_line(bare: BareArtifact) -> None:
+def test_a_damaged_engine_is_refused_on_one_line(bare):
     from frcnn.runtime.engines.tensorrt_engine import load_engine
 
     part = next(iter(bare.engines))
@@ -111,7 +107,7 @@ def test_a_damaged_engine_is_refused_on_one_line(bare: BareArtifact) -> None:
     assert "frcnn" in caught.value.hint
 
 
-def test_the_inspector_agrees_with_the_proved_precision(bare: BareArtifact) -> None:
+def test_the_inspector_agrees_with_the_proved_precision(bare):
     """Where it names a type: for each heavy layer of the network definition that is found in a layer of the engine."""
     steps = bare.artifact.manifest.steps
     records = [record for record in bare.artifact.read_precision() if record.heavy]
@@ -131,9 +127,7 @@ def test_the_inspector_agrees_with_the_proved_precision(bare: BareArtifact) -> N
     assert not wrong
 
 
-def test_compiled_kernels_are_kept_and_used(
-    device: torch.device, images: list[RGBImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_kernels_are_kept_and_used(device, images, tmp_path, monkeypatch):
     monkeypatch.setenv("FRCNN_CACHE_DIR", str(tmp_path))
     path = demo_files("fp16").artifact
     with BareArtifact(path) as first:

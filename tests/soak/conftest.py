@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,13 @@ REPORT = ROOT / "benchmarks" / "results" / "soak.json" if IS_FULL else ROOT / "o
 
 
 @pytest.fixture(scope="session")
-def full() -> bool:
+def full():
     """Whether the figures of docs/reliability.md are to be reached, rather than sampled."""
     return IS_FULL
 
 
 @pytest.fixture(scope="session")
-def record() -> Callable[[str, dict[str, Any]], None]:
+def record():
     """``record(attack, figures)`` puts an attack's figures into the report; those of other attacks stay."""
 
     def put(attack: str, figures: dict[str, Any]) -> None:

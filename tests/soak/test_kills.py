@@ -12,9 +12,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +33,7 @@ KILLS = {False: 4, True: 36}
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+def inputs(tmp_path_factory):
     made = Inputs(tmp_path_factory.mktemp("inputs"))
     export_onnx(build(), made.folder / "model.onnx", architecture="tiny")
     other = build()
@@ -45,7 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 
 @pytest.fixture(scope="module")
-def tally() -> dict[str, dict[str, int]]:
+def tally():
     """What became of each verb's kills, filled by the tests."""
     return {}
 
@@ -91,14 +89,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_nothing_is_lost(
-    name: str,
-    inputs: Inputs,
-    tally: dict[str, dict[str, int]],
-    full: bool,
-    record: Callable[[str, dict[str, Any]], None],
-    tmp_path: Path,
-) -> None:
+def test_nothing_is_lost(name, inputs, tally, full, record, tmp_path):
     verb, earlier, undisturbed = VERBS[name], tmp_path / "earlier", tmp_path / "undisturbed"
     finish(run(verb.command(inputs, earlier, True), folder=earlier))
     started = time.monotonic()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +22,7 @@ Figures = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def report(record: Callable[[str, Figures], None]) -> Iterator[Figures]:
+def report(record):
     """What the tests of this module found; those that failed put nothing in."""
     figures: Figures = {}
     yield figures
@@ -37,7 +35,7 @@ def require_clean(figures: Figures) -> None:
     assert figures["complaints"] == []
 
 
-def test_32_threads_get_the_bits_of_one(tiny_model: Path, full: bool, report: Figures) -> None:
+def test_32_threads_get_the_bits_of_one(tiny_model, full, report):
     seconds, warm_up = (600, 60) if full else (60, 45)
     figures = apart(many_threads, tiny_model, THREADS, seconds, warm_up)
     require_clean(figures)
@@ -45,20 +43,20 @@ def test_32_threads_get_the_bits_of_one(tiny_model: Path, full: bool, report: Fi
     report["threads"] = figures
 
 
-def test_100_000_images_leave_nothing(tiny_model: Path, full: bool, report: Figures) -> None:
+def test_100_000_images_leave_nothing(tiny_model, full, report):
     count = 100_000 if full else 20_000
     figures = apart(many_images, tiny_model, count, 15_000)
     require_clean(figures)
     report["images"] = figures
 
 
-def test_200_detectors_leave_nothing(tiny_model: Path, report: Figures) -> None:
+def test_200_detectors_leave_nothing(tiny_model, report):
     figures = apart(many_detectors, tiny_model, 200, 200, MIN_LEAK_A_DETECTOR_BYTES)
     require_clean(figures | {"wrong": 0})
     report["detectors"] = figures
 
 
-def test_32_threads_on_an_engine_allocate_nothing_on_the_device(tiny_model: Path, full: bool, report: Figures) -> None:
+def test_32_threads_on_an_engine_allocate_nothing_on_the_device(tiny_model, full, report):
     """The device lies in this process's memory, so what counts is what was asked of it."""
     require_compiler()
     with Detector.load(tiny_model, threads=1) as portable:

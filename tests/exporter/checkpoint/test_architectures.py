@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def on_meta(name: str) -> FasterRCNN:
 
 
 @pytest.fixture(autouse=True)
-def quick_matching(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_matching(monkeypatch):
     """Build what weights are compared with once for all tests, where no arguments are given."""
 
     def build(name: str, builder: Builder, *, num_classes: int, args: Mapping[str, object], device: str) -> FasterRCNN:
@@ -65,7 +65,7 @@ def infer(state: Mapping[str, Tensor], **options: Any) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
-def test_builder_returns_a_faster_rcnn_with_the_number_of_classes(name: str) -> None:
+def test_builder_returns_a_faster_rcnn_with_the_number_of_classes(name):
     model = on_meta(name)
     assert type(model) is FasterRCNN
     assert ARCHITECTURES[name].__name__ == name
@@ -73,7 +73,7 @@ def test_builder_returns_a_faster_rcnn_with_the_number_of_classes(name: str) -> 
 
 
 @pytest.mark.parametrize("name", TORCHVISION_NAMES)
-def test_builders_of_torchvision_keep_its_settings(name: str) -> None:
+def test_builders_of_torchvision_keep_its_settings(name):
     with torch.device("meta"):
         theirs = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=4)
     ours = on_meta(name)
@@ -85,7 +85,7 @@ def test_builders_of_torchvision_keep_its_settings(name: str) -> None:
 
 
 @pytest.mark.parametrize("depth", [18, 34, 101, 152])
-def test_resnet_fpn_depths(depth: int) -> None:
+def test_resnet_fpn_depths(depth):
     state = on_meta(f"fasterrcnn_resnet{depth}_fpn").state_dict()
     blocks = {18: 2, 34: 6, 101: 23, 152: 36}[depth]
     assert f"backbone.body.layer3.{blocks - 1}.conv1.weight" in state
@@ -94,7 +94,7 @@ def test_resnet_fpn_depths(depth: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "cells", "channels"), [("fasterrcnn_vgg16", 7, 512), (SINGLE_LEVEL[1], 14, 1024)])
-def test_single_level_architectures_use_max_pooling_at_stride_16(name: str, cells: int, channels: int) -> None:
+def test_single_level_architectures_use_max_pooling_at_stride_16(name, cells, channels):
     pooler = on_meta(name).roi_heads.box_roi_pool
     assert isinstance(pooler, MultiScaleRoIPool)
     assert pooler.output_size == (cells, cells)
@@ -109,14 +109,14 @@ def test_single_level_architectures_use_max_pooling_at_stride_16(name: str, cell
     assert set(detections["labels"].tolist()) <= {1, 2}
 
 
-def test_c4_box_head_is_the_last_stage() -> None:
+def test_c4_box_head_is_the_last_stage():
     state = on_meta("fasterrcnn_resnet50_c4").state_dict()
     assert not any(name.startswith("backbone.layer4") for name in state)
     assert state["roi_heads.box_head.layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)
 
 
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet18_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"])
-def test_norms(name: str) -> None:
+def test_norms(name):
     def kinds(**args: object) -> set[tuple[type, float]]:
         model = build_model(name, ARCHITECTURES[name], num_classes=2, args=args, device="meta")
         return {(type(m), m.eps) for m in model.modules() if isinstance(m, (nn.BatchNorm2d, FrozenBatchNorm2d))}
@@ -131,7 +131,7 @@ def test_norms(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_fpn"])
-def test_anchors_by_argument(name: str) -> None:
+def test_anchors_by_argument(name):
     def build(**args: object) -> FasterRCNN:
         return build_model(name, ARCHITECTURES[name], num_classes=2, args=args, device="meta")
 
@@ -149,7 +149,7 @@ def test_anchors_by_argument(name: str) -> None:
         build(rpn_anchor_sizes=((16,),) * (levels - 1) + ((16, 32),))
 
 
-def test_building_does_not_change_the_random_state() -> None:
+def test_building_does_not_change_the_random_state():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     build_model("tiny", resolve_builder(f"{TINY}:build"), num_classes=2, args={})
@@ -160,13 +160,13 @@ def test_building_does_not_change_the_random_state() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - TWINS))
-def test_architecture_is_inferred(name: str) -> None:
+def test_architecture_is_inferred(name):
     inferred, why = infer(on_meta(name).state_dict())
     assert inferred == name
     assert "the only known one" in why
 
 
-def test_architectures_with_the_same_names_and_shapes_are_listed() -> None:
+def test_architectures_with_the_same_names_and_shapes_are_listed():
     state = on_meta("fasterrcnn_mobilenet_v3_large_fpn").state_dict()
     with pytest.raises(CheckpointError) as caught:
         infer(state)
@@ -175,7 +175,7 @@ def test_architectures_with_the_same_names_and_shapes_are_listed() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TWINS))
-def test_the_file_selects_among_architectures_with_the_same_shapes(name: str) -> None:
+def test_the_file_selects_among_architectures_with_the_same_shapes(name):
     state = on_meta(name).state_dict()
     assert infer(state, recorded=name)[0] == name
     assert infer(state, recorded=name.replace("mobilenet_v3", "mobilenetv3"))[0] == name
@@ -184,13 +184,13 @@ def test_the_file_selects_among_architectures_with_the_same_shapes(name: str) ->
         infer(state, recorded="something else")
 
 
-def test_a_recorded_name_that_does_not_fit_is_ignored() -> None:
+def test_a_recorded_name_that_does_not_fit_is_ignored():
     assert infer(on_meta("fasterrcnn_resnet18_fpn").state_dict(), recorded="fasterrcnn_vgg16")[0] == (
         "fasterrcnn_resnet18_fpn"
     )
 
 
-def test_names_from_before_torchvision_0_13_are_accepted() -> None:
+def test_names_from_before_torchvision_0_13_are_accepted():
     """torchvision's COCO weights of fasterrcnn_resnet50_fpn still have the names from before 0.13."""
     old = {}
     for name, tensor in on_meta("fasterrcnn_resnet50_fpn").state_dict().items():
@@ -204,7 +204,7 @@ def test_names_from_before_torchvision_0_13_are_accepted() -> None:
     assert infer(old)[0] == "fasterrcnn_resnet50_fpn"
 
 
-def test_without_a_fit_the_closest_is_named() -> None:
+def test_without_a_fit_the_closest_is_named():
     state = dict(on_meta("fasterrcnn_resnet34_fpn").state_dict())
     del state["roi_heads.box_head.fc6.bias"]
     state["backbone.attention.weight"] = torch.zeros(1)
@@ -219,7 +219,7 @@ def test_without_a_fit_the_closest_is_named() -> None:
 
 
 @pytest.mark.slow
-def test_arguments_are_considered() -> None:
+def test_arguments_are_considered():
     args = {"rpn_aspect_ratios": (0.5, 1.0, 1.5, 2.0)}
     name = "fasterrcnn_resnet18_fpn"
     state = build_model(name, ARCHITECTURES[name], num_classes=4, args=args, device="meta").state_dict()
@@ -248,7 +248,7 @@ COUNTED = FROZEN | {"backbone.body.bn1.num_batches_tracked": torch.tensor(0)}
         ("fasterrcnn_vgg16", {"backbone.0.weight": torch.ones(1)}, None),
     ],
 )
-def test_norms_are_chosen_by_the_weights(arch: str, state: dict[str, Tensor], expected: object) -> None:
+def test_norms_are_chosen_by_the_weights(arch, state, expected):
     assert choose_norm(arch, state) == expected
 
 
@@ -258,9 +258,7 @@ def norm_layers(model: nn.Module) -> list[tuple[str, type, float]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"])
-def test_published_file_is_loaded_as_torchvision_does(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_file_is_loaded_as_torchvision_does(name, tmp_path, monkeypatch):
     """With a file of random numbers in the place of the one that torchvision publishes."""
     frozen = build_model(name, ARCHITECTURES[name], num_classes=91, args={"norm": "frozen"}).state_dict()
     for key, tensor in frozen.items():
@@ -291,7 +289,7 @@ def test_published_file_is_loaded_as_torchvision_does(
         ("fasterrcnn_resnet50_fpn", {"norm_eps": 1e-5}, None),
     ],
 )
-def test_norms_are_reported(arch: str, given: dict[str, object], assumed: str | None) -> None:
+def test_norms_are_reported(arch, given, assumed):
     arguments, facts, lines = _norms(arch, FROZEN, given, published=False)
     assert not facts
     assert len(lines) == (assumed is not None)
@@ -303,7 +301,7 @@ def test_norms_are_reported(arch: str, given: dict[str, object], assumed: str | 
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Callable[[str], str]:
+def source(tmp_path):
     """Return a function that writes a module and returns its ``--arch``."""
 
     def write(text: str) -> str:
@@ -314,7 +312,7 @@ def source(tmp_path: Path) -> Callable[[str], str]:
     return write
 
 
-def test_function_of_a_file_and_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_function_of_a_file_and_of_a_module(tmp_path, monkeypatch):
     package = tmp_path / "frcnn_test_pkg"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -326,7 +324,7 @@ def test_function_of_a_file_and_of_a_module(tmp_path: Path, monkeypatch: pytest.
     assert str(tmp_path) not in __import__("sys").path
 
 
-def test_function_that_imports_its_neighbour_when_called(tmp_path: Path, source: Callable[[str], str]) -> None:
+def test_function_that_imports_its_neighbour_when_called(tmp_path, source):
     (tmp_path / "frcnn_test_neighbour.py").write_text(TINY.read_text())
     arch = source("def build():\n    import frcnn_test_neighbour\n    return frcnn_test_neighbour.build()\n")
     assert isinstance(build_model(arch, resolve_builder(arch), num_classes=4, args={}), FasterRCNN)
@@ -345,7 +343,7 @@ def test_function_that_imports_its_neighbour_when_called(tmp_path: Path, source:
         (f"{TINY}:NOT_A_FUNCTION", "has no function 'NOT_A_FUNCTION'"),
     ],
 )
-def test_builder_that_does_not_exist(arch: str, expected: str) -> None:
+def test_builder_that_does_not_exist(arch, expected):
     with pytest.raises(UsageError) as caught:
         resolve_builder(arch)
     assert expected in caught.value.message
@@ -361,7 +359,7 @@ def test_builder_that_does_not_exist(arch: str, expected: str) -> None:
         ("raise SystemExit(3)\n", "SystemExit: 3"),
     ],
 )
-def test_builder_that_does_not_import(text: str, expected: str, source: Callable[[str], str]) -> None:
+def test_builder_that_does_not_import(text, expected, source):
     with pytest.raises(CheckpointError) as caught:
         resolve_builder(source(text))
     assert expected in caught.value.message
@@ -376,7 +374,7 @@ def test_builder_that_does_not_import(text: str, expected: str, source: Callable
         ("LightningLike", r"returned a .*LightningLike, expected"),
     ],
 )
-def test_builder_that_returns_no_detector(name: str, expected: str) -> None:
+def test_builder_that_returns_no_detector(name, expected):
     arch = f"{TINY}:{name}"
     with pytest.raises(CheckpointError, match=expected):
         build_model(arch, resolve_builder(arch), num_classes=4, args={})
@@ -395,12 +393,12 @@ def test_builder_that_returns_no_detector(name: str, expected: str) -> None:
         ("fasterrcnn_vgg16", {"box_nms_thresh": float("nan")}, "expected a number from 0 to 1, got nan"),
     ],
 )
-def test_invalid_arguments(arch: str, args: dict[str, object], expected: str) -> None:
+def test_invalid_arguments(arch, args, expected):
     with pytest.raises(UsageError, match=expected):
         build_model(arch, resolve_builder(arch), num_classes=4, args=args, device="meta")
 
 
-def test_accepted_arguments() -> None:
+def test_accepted_arguments():
     known = accepted_arguments(ARCHITECTURES["fasterrcnn_vgg16"])
     assert known is not None
     assert {"min_size", "fixed_size", "size_divisible", "box_score_thresh", "num_classes", "norm_eps"} <= known
@@ -412,7 +410,7 @@ def test_accepted_arguments() -> None:
 # --- --arg KEY=VALUE ------------------------------------------------------------------------------------------------
 
 
-def test_parse_args() -> None:
+def test_parse_args():
     items = ["min_size=640", "box_score_thresh=0.1", "a=None", "b=((32,),(64,))", "c=text", "d='640'", "e=a=b", "f="]
     assert parse_args(items) == {
         "min_size": 640,
@@ -427,18 +425,18 @@ def test_parse_args() -> None:
 
 
 @pytest.mark.parametrize("item", ["min_size", "=3", "min size=3", "3=3", "class=3", ""])
-def test_parse_args_refuses(item: str) -> None:
+def test_parse_args_refuses(item):
     with pytest.raises(UsageError, match="expected KEY=VALUE"):
         parse_args([item])
 
 
-def test_parse_args_refuses_a_second_value() -> None:
+def test_parse_args_refuses_a_second_value():
     with pytest.raises(UsageError, match="min_size is given twice"):
         parse_args(["min_size=3", "min_size=4"])
 
 
 @pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.tuples(v, v)))
-def test_parse_args_reads_back_any_literal(value: object) -> None:
+def test_parse_args_reads_back_any_literal(value):
     before = copy.deepcopy(value)
     assert parse_args([f"key={value!r}"]) == {"key": before}

@@ -37,7 +37,7 @@ def tiny() -> FasterRCNN:
 
 
 @pytest.fixture
-def model() -> FasterRCNN:
+def model():
     return tiny()
 
 
@@ -45,7 +45,7 @@ Saver = Callable[[object], Path]
 
 
 @pytest.fixture
-def save(tmp_path: Path) -> Saver:
+def save(tmp_path):
     def saver(content: object) -> Path:
         path = tmp_path / "my.pth"
         torch.save(content, path)
@@ -94,7 +94,7 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor]], object]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layout_is_read(layout: str, model: FasterRCNN, save: Saver) -> None:
+def test_layout_is_read(layout, model, save):
     state = model.state_dict()
     loaded = read(save(LAYOUTS[layout](state)))
     expected = state
@@ -107,7 +107,7 @@ def test_layout_is_read(layout: str, model: FasterRCNN, save: Saver) -> None:
     assert loaded.spec.num_classes == 4
 
 
-def test_detections_equal_those_of_the_saved_model(model: FasterRCNN, save: Saver) -> None:
+def test_detections_equal_those_of_the_saved_model(model, save):
     image = torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(1))
     loaded, _ = load_checkpoint(save(model.state_dict()), arch=ARCH, args={"box_score_thresh": 0.0})
     model.roi_heads.score_thresh = 0.0
@@ -117,7 +117,7 @@ def test_detections_equal_those_of_the_saved_model(model: FasterRCNN, save: Save
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
 
-def test_safetensors_with_labels(model: FasterRCNN, tmp_path: Path) -> None:
+def test_safetensors_with_labels(model, tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     path = tmp_path / "my.safetensors"
     safetensors.save_file(model.state_dict(), path, metadata={"labels": json.dumps(NAMES), "arch": "tiny"})
@@ -129,7 +129,7 @@ def test_safetensors_with_labels(model: FasterRCNN, tmp_path: Path) -> None:
         read(path)
 
 
-def test_facts_and_hash(model: FasterRCNN, save: Saver) -> None:
+def test_facts_and_hash(model, save):
     path = save({"state_dict": {**prefixed(model.half().state_dict(), "model."), "metric.total": torch.zeros(1)}})
     loaded = read(path)
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -145,7 +145,7 @@ def test_facts_and_hash(model: FasterRCNN, save: Saver) -> None:
         assert what in text
 
 
-def test_given_arguments_are_facts_and_reach_the_model(model: FasterRCNN, save: Saver) -> None:
+def test_given_arguments_are_facts_and_reach_the_model(model, save):
     loaded = read(save(model.state_dict()), args={"min_size": 48, "max_size": 80, "box_score_thresh": 0.2})
     assert loaded.spec.transform.min_size == 48
     assert loaded.spec.roi_heads.score_thresh == 0.2
@@ -159,7 +159,7 @@ def test_given_arguments_are_facts_and_reach_the_model(model: FasterRCNN, save: 
 
 @pytest.mark.parametrize("kept", [NAMES, ["background", *NAMES]])
 @pytest.mark.parametrize("where", ["labels", "classes", "CLASSES"])
-def test_labels_kept_in_the_checkpoint(kept: list[str], where: str, model: FasterRCNN, save: Saver) -> None:
+def test_labels_kept_in_the_checkpoint(kept, where, model, save):
     content = {"model": model.state_dict()} | ({"data": {where: kept}} if where == "CLASSES" else {where: kept})
     loaded = read(save(content))
     assert loaded.spec.labels is not None
@@ -168,7 +168,7 @@ def test_labels_kept_in_the_checkpoint(kept: list[str], where: str, model: Faste
     assert "labels: 3 names kept with the weights" in loaded.facts
 
 
-def test_given_labels_replace_those_in_the_checkpoint(model: FasterRCNN, save: Saver) -> None:
+def test_given_labels_replace_those_in_the_checkpoint(model, save):
     path = save({"model": model.state_dict(), "labels": ["wrong", "number"]})
     with pytest.raises(CheckpointError, match=r"kept in it do not fit.*expected 3 names.*got 2.*--labels"):
         read(path)
@@ -176,17 +176,17 @@ def test_given_labels_replace_those_in_the_checkpoint(model: FasterRCNN, save: S
 
 
 @pytest.mark.parametrize("labels", [["cat"], ["a", "b", "c", "d", "e"], "cat", ["cat", " ", "owl"]])
-def test_labels_that_do_not_match(labels: Any, model: FasterRCNN, save: Saver) -> None:
+def test_labels_that_do_not_match(labels, model, save):
     with pytest.raises(UsageError, match="labels"):
         read(save(model.state_dict()), labels=labels)
 
 
-def test_other_number_of_classes_given(model: FasterRCNN, save: Saver) -> None:
+def test_other_number_of_classes_given(model, save):
     with pytest.raises(UsageError, match=r"num_classes=7.* for 4 classes"):
         read(save(model.state_dict()), args={"num_classes": 7})
 
 
-def test_builder_without_num_classes(model: FasterRCNN, save: Saver) -> None:
+def test_builder_without_num_classes(model, save):
     loaded = read(save(model.state_dict()), arch=f"{TINY}:build_four_classes")
     assert same_weights(loaded.model, model.state_dict())
     from frcnn.exporter.checkpoint.builders import resolve_builder
@@ -208,7 +208,7 @@ def test_builder_without_num_classes(model: FasterRCNN, save: Saver) -> None:
     ],
     ids=["two entries", "two prefixes", "bare and prefix"],
 )
-def test_running_average_is_used_and_reported(content: Callable[..., object], model: FasterRCNN, save: Saver) -> None:
+def test_running_average_is_used_and_reported(content, model, save):
     raw = model.state_dict()
     ema = {k: v + 1 if v.is_floating_point() else v for k, v in raw.items()}
     path = save(content(raw, ema))
@@ -222,7 +222,7 @@ def test_running_average_is_used_and_reported(content: Callable[..., object], mo
         read(path, state_key="other")
 
 
-def test_two_detectors_are_refused(model: FasterRCNN, save: Saver) -> None:
+def test_two_detectors_are_refused(model, save):
     with pytest.raises(CheckpointError, match=r"2 detectors: 'best', 'last'.*state_key"):
         read(save({"best": model.state_dict(), "last": model.state_dict()}))
 
@@ -230,7 +230,7 @@ def test_two_detectors_are_refused(model: FasterRCNN, save: Saver) -> None:
 # --- pickled modules ------------------------------------------------------------------------------------------------
 
 
-def test_pickled_module_is_refused_without_running_its_code(tmp_path: Path) -> None:
+def test_pickled_module_is_refused_without_running_its_code(tmp_path):
     flag = tmp_path / "ran"
 
     class Hostile:
@@ -246,7 +246,7 @@ def test_pickled_module_is_refused_without_running_its_code(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("wrap", ["bare", "entry", "parallel", "lightning"])
-def test_trusted_module_keeps_its_settings(wrap: str, save: Saver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trusted_module_keeps_its_settings(wrap, save, monkeypatch):
     monkeypatch.syspath_prepend(str(TINY.parent))
     import tiny_models  # type: ignore[import-not-found,unused-ignore]  # found on the path that was just set
 
@@ -267,7 +267,7 @@ def test_trusted_module_keeps_its_settings(wrap: str, save: Saver, monkeypatch: 
     assert read(path, trust_pickle=True).spec.transform.min_size == 64  # --arch builds anew, with the weights
 
 
-def test_trusted_pickle_without_its_module(tmp_path: Path) -> None:
+def test_trusted_pickle_without_its_module(tmp_path):
     path = tmp_path / "my.pth"
     buffer = io.BytesIO()
     torch.save(argparse.Namespace(x=1), buffer)
@@ -276,7 +276,7 @@ def test_trusted_pickle_without_its_module(tmp_path: Path) -> None:
         read(path, trust_pickle=True)
 
 
-def test_mask_rcnn_is_refused_by_name(save: Saver) -> None:
+def test_mask_rcnn_is_refused_by_name(save):
     state = {"roi_heads.mask_head.mask_fcn1.weight": torch.zeros(1), "roi_heads.box_head.fc6.weight": torch.zeros(1)}
     with pytest.raises(CheckpointError, match="a Mask R-CNN"):
         read(save(state), arch=None)
@@ -315,7 +315,7 @@ OTHERS: dict[str, tuple[dict[str, Tensor], str]] = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_other_models_are_recognised(kind: str, wrapped: bool, save: Saver) -> None:
+def test_other_models_are_recognised(kind, wrapped, save):
     state, expected = OTHERS[kind]
     with pytest.raises(CheckpointError, match=expected) as caught:
         read(save({"model": state} if wrapped else state), arch=None)
@@ -374,7 +374,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.parametrize("trust_pickle", [False, True])
-def test_unusable_file(kind: str, trust_pickle: bool, tmp_path: Path) -> None:
+def test_unusable_file(kind, trust_pickle, tmp_path):
     content, expected = BROKEN[kind]
     path = tmp_path / "my.pth"
     path.write_bytes(content())
@@ -384,7 +384,7 @@ def test_unusable_file(kind: str, trust_pickle: bool, tmp_path: Path) -> None:
     assert str(path) in caught.value.message
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_missing_file_and_folder(tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         read(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="is a folder"):
@@ -394,7 +394,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 # --- weights that do not fit ----------------------------------------------------------------------------------------
 
 
-def test_names_and_shapes_that_do_not_fit_are_listed(model: FasterRCNN, save: Saver) -> None:
+def test_names_and_shapes_that_do_not_fit_are_listed(model, save):
     state = model.state_dict()
     del state["rpn.head.bbox_pred.bias"]
     state["rpn.head.cls_logits.weight"] = torch.zeros(9, 8, 1, 1)
@@ -408,13 +408,13 @@ def test_names_and_shapes_that_do_not_fit_are_listed(model: FasterRCNN, save: Sa
     assert "1 of another shape: rpn.head.cls_logits.weight is (9, 8, 1, 1), expected (6, 8, 1, 1)" in text
 
 
-def test_only_missing_names(model: FasterRCNN, save: Saver) -> None:
+def test_only_missing_names(model, save):
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("rpn.head.cls")}
     with pytest.raises(CheckpointError, match=r"do not fit .*: 2 missing: rpn.head.cls_logits.weight, rpn"):
         read(save(state))
 
 
-def test_integer_weights_are_refused(model: FasterRCNN, save: Saver) -> None:
+def test_integer_weights_are_refused(model, save):
     state = model.state_dict()
     state["backbone.0.weight"] = torch.zeros(8, 3, 3, 3, dtype=torch.int8)
     with pytest.raises(CheckpointError, match=r"backbone.0.weight is int8, expected floating point"):
@@ -423,21 +423,21 @@ def test_integer_weights_are_refused(model: FasterRCNN, save: Saver) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["roi_heads.box_head.fc6.weight", "backbone.1.running_var"])
-def test_non_finite_weights_are_named(value: float, name: str, model: FasterRCNN, save: Saver) -> None:
+def test_non_finite_weights_are_named(value, name, model, save):
     state = model.state_dict()
     state[name].view(-1)[2:4] = value
     with pytest.raises(CheckpointError, match=rf"{name} has 2 of {state[name].numel()} values that are NaN or inf"):
         read(save(state))
 
 
-def test_double_that_overflows_float32_is_refused(model: FasterRCNN, save: Saver) -> None:
+def test_double_that_overflows_float32_is_refused(model, save):
     state = {k: v.double() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     state["backbone.0.bias"][0] = 1e300
     with pytest.raises(CheckpointError, match=r"backbone.0.bias has 1 of 8"):
         read(save(state))
 
 
-def test_model_that_cannot_be_exported(model: FasterRCNN, save: Saver, tmp_path: Path) -> None:
+def test_model_that_cannot_be_exported(model, save, tmp_path):
     source = tmp_path / "odd.py"
     source.write_text(
         "import importlib.util\n"

@@ -10,8 +10,6 @@ import socket
 import threading
 import urllib.error
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,14 +35,14 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def hub(tmp_path, monkeypatch):
     """Return the folder in which ``torch.hub`` keeps downloads."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     return tmp_path / "checkpoints"
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+def serve(monkeypatch):
     """``serve(response)`` changes the weights' address to a server on this system that sends these bytes once."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -83,14 +81,14 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
         ("fasterrcnn_resnet50_fpn_v2=COCO_V9", "no weights 'COCO_V9'; it has COCO_V1, DEFAULT"),
     ],
 )
-def test_unknown_weights_list_the_known_ones(text: str, expected: str) -> None:
+def test_unknown_weights_list_the_known_ones(text, expected):
     with pytest.raises(UsageError, match=expected) as caught:
         load_pretrained(text)
     assert "--weights fasterrcnn_resnet50_fpn_v2=COCO_V1" in caught.value.hint
 
 
 @pytest.mark.parametrize("entry", ["COCO_V1", "DEFAULT"])
-def test_parse_weights(entry: str) -> None:
+def test_parse_weights(entry):
     assert parse_weights(f"{NAME}={entry}") == (NAME, get_model_weights(NAME)["COCO_V1"])
 
 
@@ -102,7 +100,7 @@ def test_parse_weights(entry: str) -> None:
         (TimeoutError("timed out"), "timed out"),
     ],
 )
-def test_no_network(error: Exception, expected: str, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network(error, expected, hub, monkeypatch):
     def fail(*_args: Any, **_options: Any) -> None:
         raise error
 
@@ -130,9 +128,7 @@ def test_no_network(error: Exception, expected: str, hub: Path, monkeypatch: pyt
     ],
     ids=["tampered", "cut short", "cut short in a chunk", "absent", "no HTTP", "hung up"],
 )
-def test_another_download_is_refused_and_deleted(
-    response: bytes, expected: str, hub: Path, serve: Callable[[bytes], None]
-) -> None:
+def test_another_download_is_refused_and_deleted(response, expected, hub, serve):
     serve(response)
     with pytest.raises(CheckpointError, match=expected) as caught:
         load_pretrained(f"{NAME}=COCO_V1")
@@ -140,7 +136,7 @@ def test_another_download_is_refused_and_deleted(
     assert not list(hub.iterdir())
 
 
-def test_the_whole_hash_is_compared(hub: Path, serve: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_hash_is_compared(hub, serve, monkeypatch):
     """torchvision checks eight digits, for which a matching file can be found by trying."""
     digest = hashlib.sha256(b"tampered").hexdigest()
     monkeypatch.setitem(published._SHA256, FILE, digest[:8] + 56 * "0")
@@ -150,7 +146,7 @@ def test_the_whole_hash_is_compared(hub: Path, serve: Callable[[bytes], None], m
     assert not list(hub.iterdir())
 
 
-def test_a_file_of_an_earlier_download_is_checked(hub: Path) -> None:
+def test_a_file_of_an_earlier_download_is_checked(hub):
     hub.mkdir()
     (hub / FILE).write_bytes(b"tampered")
     with pytest.raises(CheckpointError, match=f"{FILE} is not the file that torchvision publishes: its SHA-256 is "):
@@ -161,7 +157,7 @@ def test_a_file_of_an_earlier_download_is_checked(hub: Path) -> None:
         load_pretrained(f"{NAME}=COCO_V1")
 
 
-def test_weights_without_a_known_hash_are_not_downloaded(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_without_a_known_hash_are_not_downloaded(hub, monkeypatch):
     monkeypatch.delitem(published._SHA256, FILE)
     with pytest.raises(CheckpointError, match=f"the SHA-256 of .*/{FILE} is not known here") as caught:
         load_pretrained(f"{NAME}=COCO_V1")
@@ -170,9 +166,7 @@ def test_weights_without_a_known_hash_are_not_downloaded(hub: Path, monkeypatch:
 
 
 @pytest.mark.slow
-def test_a_download_is_stored_and_loaded_with_its_labels(
-    hub: Path, serve: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_is_stored_and_loaded_with_its_labels(hub, serve, monkeypatch):
     model = build_model(NAME, ARCHITECTURES[NAME], num_classes=91, args={"norm": "frozen"})
     buffer = io.BytesIO()
     torch.save({k: v.half() for k, v in model.state_dict().items()}, buffer)
@@ -189,7 +183,7 @@ def test_a_download_is_stored_and_loaded_with_its_labels(
         load_pretrained(f"{NAME}=COCO_V1", args={"min_sizes": 300})
 
 
-def test_the_whole_hash_of_every_published_file_is_known() -> None:
+def test_the_whole_hash_of_every_published_file_is_known():
     for name in TORCHVISION_NAMES:
         for entry in get_model_weights(name):
             sha256 = published_sha256(entry)

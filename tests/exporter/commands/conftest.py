@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from support import tiny_models
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
+def checkpoint(tmp_path):
     """The weights of a tiny detector."""
     path = tmp_path / "my.pth"
     torch.save(tiny_models.build().state_dict(), path)

@@ -26,7 +26,7 @@ QUICK = ["--size", "64x64:160x224:160x288", "--batch", "1:1:2", "--kernel-arch",
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory):
     spec = importlib.util.spec_from_file_location("tiny_models", TINY)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -38,7 +38,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def exported_before(exports, monkeypatch) -> None:
+def exported_before(exports, monkeypatch):
     """What comes after the export is the test's matter: another model's takes its place."""
     monkeypatch.setattr(build, "_export", lambda _arguments, _request: read_source_model(exports("vgg16").path))
 

@@ -38,7 +38,7 @@ def parse(*argv: object, weights: bool = True) -> argparse.Namespace:
     ],
     ids=["plain", "no last newline", "windows", "spaces"],
 )
-def test_a_label_file_is_read(content: bytes, tmp_path: Path) -> None:
+def test_a_label_file_is_read(content, tmp_path):
     path = tmp_path / "labels.txt"
     path.write_bytes(content)
     assert read_labels(path) == ("cat", "dog bone", "鳥")
@@ -57,14 +57,14 @@ def test_a_label_file_is_read(content: bytes, tmp_path: Path) -> None:
         (b"x" * (1 << 22) + b"y", "too large"),
     ],
 )
-def test_an_invalid_label_file_is_refused(content: bytes, expected: str, tmp_path: Path) -> None:
+def test_an_invalid_label_file_is_refused(content, expected, tmp_path):
     path = tmp_path / "labels.txt"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=expected):
         read_labels(path)
 
 
-def test_a_missing_label_file_or_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_missing_label_file_or_a_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"cannot read .*none\.txt: No such file"):
         read_labels(tmp_path / "none.txt")
     with pytest.raises(UsageError, match="Is a directory"):
@@ -74,7 +74,7 @@ def test_a_missing_label_file_or_a_folder_is_refused(tmp_path: Path) -> None:
 # --- options --------------------------------------------------------------------------------------------------------
 
 
-def test_all_options_reach_the_loader(checkpoint: Path, tmp_path: Path) -> None:
+def test_all_options_reach_the_loader(checkpoint, tmp_path):
     labels = tmp_path / "labels.txt"
     labels.write_text("cat\ndog\nowl\n")
     loaded = load_from_options(
@@ -85,14 +85,14 @@ def test_all_options_reach_the_loader(checkpoint: Path, tmp_path: Path) -> None:
     assert loaded.spec.labels == ("__background__", "cat", "dog", "owl")
 
 
-def test_state_key_and_trust_pickle_reach_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_key_and_trust_pickle_reach_the_loader(monkeypatch):
     seen: dict[str, Any] = {}
     monkeypatch.setattr("frcnn.exporter.checkpoint.load.read_checkpoint", lambda path, **options: seen.update(options))
     load_from_options(parse("my.pth", "--trust-pickle", "--state-key", "ema", weights=False))
     assert seen == {"arch": None, "args": {}, "labels": None, "trust_pickle": True, "state_key": "ema"}
 
 
-def test_weights_reach_the_downloader(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_reach_the_downloader(monkeypatch):
     seen: list[Any] = []
     monkeypatch.setattr(
         "frcnn.exporter.checkpoint.load.load_pretrained", lambda text, **options: seen.append((text, options))
@@ -112,18 +112,18 @@ def test_weights_reach_the_downloader(monkeypatch: pytest.MonkeyPatch) -> None:
         (("my.pth", "--labels", "none.txt"), "cannot read none.txt"),
     ],
 )
-def test_contradicting_options_are_refused(argv: tuple[str, ...], expected: str) -> None:
+def test_contradicting_options_are_refused(argv, expected):
     with pytest.raises(UsageError, match=expected):
         load_from_options(parse(*argv))
 
 
-def test_a_checkpoint_is_required_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_is_required_without_weights(capsys):
     with pytest.raises(SystemExit):
         parse(weights=False)
     assert "CHECKPOINT" in capsys.readouterr().err
 
 
-def test_help_works_and_reading_says_what_is_missing_without_torch() -> None:
+def test_help_works_and_reading_says_what_is_missing_without_torch():
     code = """
 import sys
 sys.modules["torch"] = None
@@ -140,7 +140,7 @@ sys.exit(main(["export", "my.pth"]))
     assert "Traceback" not in done.stderr
 
 
-def test_missing_torch_in_process(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_torch_in_process(checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(MissingDependencyError, match="'torchvision'"):
         load_from_options(parse(checkpoint))

@@ -18,7 +18,7 @@ ARCH = f"{tiny_models.__file__}:build"
 
 
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def exported(monkeypatch):
     """Replace the exporter proper by one that writes a few bytes and remembers what it was asked for."""
     calls: list[dict[str, Any]] = []
 
@@ -40,9 +40,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-def test_export_prints_what_was_read_assumed_and_made(
-    checkpoint: Path, exported: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_prints_what_was_read_assumed_and_made(checkpoint, exported, tmp_path, capsys):
     output = tmp_path / "new" / "tiny.onnx"
     words = ["export", str(checkpoint), "--arch", ARCH, "-o", str(output), "--size", "64x96", "--precision", "fp16"]
     assert main(words) == 0
@@ -60,9 +58,7 @@ def test_export_prints_what_was_read_assumed_and_made(
     assert "boxes (N, 100, 4)" in printed
 
 
-def test_export_names_the_file_after_the_checkpoint(
-    checkpoint: Path, exported: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_export_names_the_file_after_the_checkpoint(checkpoint, exported, tmp_path, monkeypatch):
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -81,14 +77,7 @@ def test_export_names_the_file_after_the_checkpoint(
         ([], "fits no known architecture"),
     ],
 )
-def test_export_of_bad_input_is_one_line_and_leaves_nothing(
-    argv: list[str],
-    expected: str,
-    checkpoint: Path,
-    exported: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_export_of_bad_input_is_one_line_and_leaves_nothing(argv, expected, checkpoint, exported, monkeypatch, capsys):
     monkeypatch.chdir(checkpoint.parent)
     assert main(["export", "my.pth", *argv]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -98,7 +87,7 @@ def test_export_of_bad_input_is_one_line_and_leaves_nothing(
     assert not exported
 
 
-def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_the_traceback(tmp_path, capsys):
     assert main(["export", str(tmp_path / "none.pth"), "--arch", "resnet", "--debug"]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("Traceback")

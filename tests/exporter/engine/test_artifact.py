@@ -28,7 +28,7 @@ from frcnn.exporter.engine.steps import kernels_of_step, steps_between_operators
 from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.runtime.model_files.artifact import open_artifact
-from frcnn.spec.engine import OUTPUTS, EngineManifest, EngineStep, OperatorStep, kernel_part
+from frcnn.spec.engine import OUTPUTS, EngineStep, OperatorStep, kernel_part
 
 trt: Any = importlib.import_module("tensorrt_rtx")
 DYNAMIC = "64x64:160x224:288x288"
@@ -46,7 +46,7 @@ def names_of(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def vgg16_build(exports: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EngineManifest]:
+def vgg16_build(exports, tmp_path_factory):
     """Build vgg16 in float32 once, for the tests that only look at the artifact."""
     path = tmp_path_factory.mktemp("build") / "model.frcnn"
     return path, build_quickly(exports("vgg16").path, path)

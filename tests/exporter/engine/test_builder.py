@@ -44,7 +44,7 @@ ONLY_IN_RTX = {
 
 
 @pytest.fixture(scope="module")
-def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
+def contract(tmp_path_factory):
     return Contract(make_libraries(tmp_path_factory.mktemp("libraries")))
 
 

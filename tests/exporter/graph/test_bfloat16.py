@@ -98,7 +98,7 @@ def run_body(body: onnx.FunctionProto, attributes: str, maps: list[Tensor]) -> n
 
 
 @pytest.fixture
-def maps() -> list[Tensor]:
+def maps():
     """Two levels of bfloat16 maps of a 48x64 canvas, two images."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(2, 5, 48 // s, 64 // s, generator=generator).bfloat16() for s in (4, 8)]

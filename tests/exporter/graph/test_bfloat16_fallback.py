@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ def element_type(model: onnx.ModelProto, name: str) -> int:
 @pytest.mark.parametrize(
     ("operator", "in_pytorch"), [("HardSwish", torch.nn.functional.hardswish), ("Mish", torch.nn.functional.mish)]
 )
-def test_the_values_equal_those_of_pytorch(operator: str, in_pytorch: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def test_the_values_equal_those_of_pytorch(operator, in_pytorch):
     model = add_bfloat16_fallback(graph(operator))
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -53,7 +52,7 @@ def test_the_values_equal_those_of_pytorch(operator: str, in_pytorch: Callable[[
 
 
 @pytest.mark.parametrize("operator", ["HardSwish", "Mish", "LpNormalization"])
-def test_the_node_runs_in_float32_between_two_casts(operator: str) -> None:
+def test_the_node_runs_in_float32_between_two_casts(operator):
     model = add_bfloat16_fallback(graph(operator))
     before, node, after = model.graph.node[1:4]
     assert [n.op_type for n in (before, node, after)] == ["Cast", operator, "Cast"]
@@ -73,13 +72,13 @@ def test_the_node_runs_in_float32_between_two_casts(operator: str) -> None:
     ],
     ids=["Relu", "Sigmoid", "float16", "float32"],
 )
-def test_other_nodes_are_unchanged(model: onnx.ModelProto) -> None:
+def test_other_nodes_are_unchanged(model):
     before = model.SerializeToString()
     assert add_bfloat16_fallback(model).SerializeToString() == before
 
 
 @pytest.mark.parametrize("operator", ["HardSwish", "Mish", "LpNormalization"])
-def test_tensorrt_rtx_parses_the_operator_with_the_fallback_only(operator: str) -> None:
+def test_tensorrt_rtx_parses_the_operator_with_the_fallback_only(operator):
     trt = pytest.importorskip("tensorrt_rtx")
     assert not parses(trt, graph(operator)), "the fallback is not needed any more"
     assert parses(trt, add_bfloat16_fallback(graph(operator)))

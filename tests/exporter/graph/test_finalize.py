@@ -155,7 +155,7 @@ def small_graph(second: str = "GroupedNMS", pooling: str = ALIGN) -> onnx.ModelP
 
 
 @pytest.fixture
-def spec(exports) -> ModelSpec:
+def spec(exports):
     return exports.spec("swin_fpn")
 
 

@@ -22,7 +22,7 @@ LAYOUTS = [("planar", "planar"), ("channels_last", "planar"), ("channels_last", 
 
 
 @pytest.fixture(scope="module")
-def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
+def contract(tmp_path_factory):
     return Contract(make_libraries(tmp_path_factory.mktemp("tensorrt")))
 
 
@@ -114,7 +114,7 @@ CASES = (
 
 
 @pytest.fixture(scope="module")
-def driven(contract: Contract) -> dict[str, Any]:
+def driven(contract):
     """The results of NVIDIA's code for every case."""
     code = (
         "register(architecture='compute_75')\nresult = {name: drive(**arguments) for name, arguments in given.items()}"
@@ -333,7 +333,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.fixture(scope="module")
-def refused(contract: Contract) -> dict[str, Any]:
+def refused(contract):
     """The error of each bad case; a good build after each shows that none leaves traces."""
     code = """
 from frcnn.errors import KernelError
