@@ -25,25 +25,11 @@ from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec.engine import EngineStep
 
-__all__ = ["BareArtifact"]
-
 
 class BareArtifact:
-    """An artifact on the first GPU, for one thread.
+    """An engine artifact on the first GPU, for one thread; a given device is closed with it.
 
-    Args:
-        path: a ``*.frcnn``.
-        device: where; it is closed with this. None: made here.
-
-    Attributes:
-        device: where.
-        engines: by part.
-        artifact: the file.
-        said: what the worker would tell users.
-
-    Raises:
-        ArtifactError: it does not run here.
-        UsageError: it is no engine artifact.
+    ``said`` is what the worker would tell users. Raises ArtifactError where it does not run.
     """
 
     def __init__(self, path: Path, *, device: CudaDevice | None = None) -> None:

@@ -14,8 +14,6 @@ from torchvision.ops.poolers import initLevelMapper
 from frcnn.plugins.cuda.launch import LoadedOperator, load_operator
 from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
 
-__all__ = ["CANVAS", "FORMS", "call", "maps_of", "pooling", "proposals", "rois_of", "run_nms"]
-
 STRIDES = (4, 8, 16, 32, 64)
 CANVAS = (320, 448)
 

@@ -20,8 +20,6 @@ from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import serves
 from gpu.bare_artifact import BareArtifact
 
-__all__ = ["demo_eager", "demo_files", "demo_images", "needs_engines"]
-
 _REFUSALS = ("refuses the engine", "cannot load the engine", "serves GPUs of compute capability")
 
 

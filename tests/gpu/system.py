@@ -11,8 +11,6 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["ROOT", "missing_gpu", "run", "skip_or_fail"]
-
 ROOT = Path(__file__).parents[2]
 
 

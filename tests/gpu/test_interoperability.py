@@ -1,7 +1,5 @@
 """Arrays, streams and contexts of PyCUDA, CuPy and PyTorch, and CUDA graphs: without a copy, without a wait."""
 
-from __future__ import annotations
-
 import sys
 from types import SimpleNamespace
 

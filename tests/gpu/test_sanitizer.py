@@ -1,7 +1,5 @@
 """compute-sanitizer finds nothing in any kernel."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Annotations of others: images outside the folder are not opened, and numbers stay such as can be computed with."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Checkpoints of others: nothing in them runs, memory is bounded, and what is accepted is plain numbers."""
 
-from __future__ import annotations
-
 import io
 import json
 import pickle

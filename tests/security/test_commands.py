@@ -1,7 +1,5 @@
 """The command on hostile files: exit code 2, an ``error:`` line and a hint, not a byte outside the output folder."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 

@@ -1,7 +1,5 @@
 """A few hundred damaged files for every reader; ``make soak`` reads many more."""
 
-from __future__ import annotations
-
 import os
 import time
 

@@ -1,7 +1,5 @@
 """Image files of others: bounded before they are decoded, whatever their EXIF says, and nothing is started."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

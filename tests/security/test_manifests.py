@@ -1,7 +1,5 @@
 """Manifests with any JSON in any place: a manifest that says the same when it is written again, or one clear line."""
 
-from __future__ import annotations
-
 import json
 
 import msgspec

@@ -1,7 +1,5 @@
 """ONNX models of others: nothing beside the file is read, memory is bounded, and an answer that is none is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Videos of others: one file is opened, of a video's format, and nothing that it names."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

@@ -4,8 +4,6 @@ The processes that read are apart: one that dies or hangs is a fault of the inpu
 again by ``inputs_of(reader, seed, index)``.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from frcnn.runtime import Detections, Detector
 from support.growth import Growth
 
-__all__ = ["ConcurrentCalls", "bits", "latency_ms", "mixed_images"]
-
 SIZES = ((32, 40), (40, 32), (32, 32), (64, 33), (120, 90), (33, 64), (200, 160), (24, 30))
 
 
@@ -40,16 +38,8 @@ def latency_ms(seconds: Sequence[float]) -> dict[str, float]:
 class ConcurrentCalls:
     """Threads that call one detector with lists and streams of random images, in batches of one to four.
 
-    Args:
-        detector: what they share.
-        images: what each draws from, seeded by the thread's number.
-        expected: :func:`bits` of the detections of each image.
-        threads: how many.
-
-    Attributes:
-        done: number of images with the expected detections.
-        wrong: detections that differed, and exceptions.
-        seconds: duration of each call with the first image only.
+    Each draws from ``images``, seeded by its number; ``expected`` holds the :func:`bits` of their detections. ``wrong``
+    collects detections that differed and exceptions, ``seconds`` the time of each call with the first image only.
     """
 
     def __init__(

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
 
+from frcnn.exporter.engine.steps import _operator_step as operator_step
+from frcnn.exporter.engine.steps import kernels_of_step
 from frcnn.exporter.graph.cut import CutNode, Piece, cut
 from frcnn.plugins import DOMAIN
 from frcnn.plugins.cuda.compiler import fingerprint
-from frcnn.plugins.operator_kernels import kernels_of
 from frcnn.plugins.preprocess import kernels as preprocess_kernels
 from frcnn.runtime.gpu.backend import EngineBackend
-from frcnn.spec.engine import (
-    ENGINE_SCHEMA_VERSION,
-    INPUTS,
-    EngineManifest,
-    EngineStep,
-    EngineTensor,
-    MemoryNeeds,
-    OperatorStep,
-    Part,
-    Profile,
-    kernel_part,
-)
+from frcnn.spec.engine import INPUTS, EngineStep, EngineTensor, OperatorStep, Profile, kernel_part
+from support.engine_files import NO_MEMORY, engine_manifest, listed_parts
 from support.exports import Exported, bare_session
 from support.fake_device import FakeDevice, code_of
 from support.fake_engine import FakeEngine
-
-__all__ = ["CutArtifact"]
 
 _ELEMENTS = {
     onnx.TensorProto.FLOAT: "float32",
@@ -43,13 +31,7 @@ _ELEMENTS = {
 
 
 class CutArtifact:
-    """The artifact of an export.
-
-    Args:
-        export: the model.
-        profiles: shapes that it takes.
-        channels_last: whether feature maps cross the cut channels-last, as TensorRT-RTX's engines give them.
-    """
+    """The artifact of an export, with feature maps channels-last if asked, as TensorRT-RTX's engines give them."""
 
     def __init__(self, export: Exported, profiles: tuple[Profile, ...], *, channels_last: bool = False) -> None:
         items = cut(onnx.load(export.path), lambda node: node.domain == DOMAIN)
@@ -61,7 +43,7 @@ class CutArtifact:
         steps: list[EngineStep | OperatorStep] = []
         for index, item in enumerate(items):
             if isinstance(item, CutNode):
-                step = _operator_step(item.node)
+                step = operator_step(item.node)
                 if channels_last and step.operator != "GroupedNMS":
                     for name in step.inputs[1:]:
                         tensors[name] = EngineTensor(element=tensors[name].element, layout="channels_last")
@@ -73,25 +55,15 @@ class CutArtifact:
                 tensors.setdefault(step.output, EngineTensor(element=tensors[step.inputs[-1]].element))
         self._parts = {part: part.encode() for part in self.pieces}
         self._parts |= _kernel_parts(export, steps, tensors)
-        self.manifest = EngineManifest(
-            schema_version=ENGINE_SCHEMA_VERSION,
+        self.manifest = engine_manifest(
+            listed_parts(self._parts),
             source=export.manifest,
-            source_onnx_sha256=hashlib.sha256(export.path.read_bytes()).hexdigest(),
-            target="tensorrt-rtx",
-            target_version="1.7.1",
-            cuda_major=13,
             precision=export.manifest.precision,
             profiles=profiles,
-            compute_capabilities=(),
             architectures=("sm_89",),
             tensors=tensors,
             steps=tuple(steps),
-            parts={
-                name: Part(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-                for name, data in self._parts.items()
-            },
-            memory=MemoryNeeds(weights_bytes=0, tensors_bytes=0, workspace_bytes=0),
-            versions={},
+            memory=NO_MEMORY,
         )
 
     def backend(self, device: FakeDevice) -> EngineBackend:
@@ -127,17 +99,6 @@ def _numpy(text: str) -> Any:
     return (names | {"tensor(int32)": np.int32, "tensor(bool)": np.bool_})[text]
 
 
-def _operator_step(node: onnx.NodeProto) -> OperatorStep:
-    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return OperatorStep(
-        node=node.name,
-        operator=node.op_type,
-        attributes={name: tuple(value) if isinstance(value, list) else value for name, value in values.items()},
-        inputs=tuple(node.input),
-        output=node.output[0],
-    )
-
-
 def _kernel_parts(
     export: Exported, steps: list[EngineStep | OperatorStep], tensors: dict[str, EngineTensor]
 ) -> dict[str, bytes]:
@@ -147,6 +108,5 @@ def _kernel_parts(
     made = list(preprocess_kernels(element=images, image_mean=transform.image_mean, image_std=transform.image_std))
     for step in steps:
         if isinstance(step, OperatorStep):
-            maps: Any = tensors[step.inputs[-1]]
-            made += kernels_of(step.operator, step.attributes, element=maps.element, layout=maps.layout)
+            made += kernels_of_step(step, tensors)
     return {kernel_part(k.entry, fingerprint(k), "sm_89"): code_of(k, "sm_89") for k in made}

@@ -14,22 +14,6 @@ from frcnn.exporter.graph.cut import CutNode, Piece, cut
 from frcnn.exporter.graph.nodes import read_values
 from support.exports import bare_session
 
-__all__ = [
-    "Arrays",
-    "RunOperator",
-    "assert_computes_the_same",
-    "assert_equal",
-    "by_onnxruntime",
-    "checked_cut",
-    "flows",
-    "outline",
-    "parse",
-    "piece_sessions",
-    "random_feeds",
-    "run_cut",
-    "run_whole",
-]
-
 Arrays = dict[str, NDArray[Any]]
 RunOperator = Callable[[CutNode, Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """Takes a cut node and every value that it reads, and returns every value that it makes."""
@@ -47,17 +31,6 @@ def run_cut(
     *,
     sessions: Mapping[Piece, Any] | None = None,
 ) -> Arrays:
-    """Run the steps of a cut model.
-
-    Args:
-        steps: from ``cut``.
-        feeds: the model's inputs by name.
-        run_operator: runs the cut nodes.
-        sessions: of ``piece_sessions``; made for this run where there are none.
-
-    Returns:
-        The feeds and everything that a step makes, by name. No step may make what is there already.
-    """
     steps = tuple(steps)
     sessions = piece_sessions(steps) if sessions is None else sessions
     values: Arrays = dict(feeds)

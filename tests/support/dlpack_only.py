@@ -6,8 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["DLPackOnly"]
-
 
 class DLPackOnly:
     """A tensor without ``__cuda_array_interface__``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,9 +28,8 @@ from frcnn.spec.engine import (
     kernel_part,
 )
 
-__all__ = ["engine_manifest", "engine_parts", "source_manifest", "static_profile", "write_engine_file"]
-
 RTX_VERSION = "1.7.1.116"
+NO_MEMORY = MemoryNeeds(weights_bytes=0, tensors_bytes=0, workspace_bytes=0)
 _ALIGN = {"spatial_scales": (0.25, 0.125), "level_thresholds": (112.0,), "sampling_ratio": 2, "aligned": 0}
 _NMS_KERNELS = ("grouped_nms_mask", "grouped_nms_resolve")
 _ELEMENT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -114,17 +114,15 @@ def engine_parts(
     return parts
 
 
+def listed_parts(parts: Mapping[str, bytes]) -> dict[str, Part]:
+    """Return what a manifest lists of parts."""
+    return {name: Part(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in parts.items()}
+
+
 def engine_manifest(
     parts: Mapping[str, Part], *, target: Target = "tensorrt-rtx", precision: Precision = "fp16", **changes: Any
 ) -> EngineManifest:
-    """Return a manifest of those parts.
-
-    Args:
-        parts: by name.
-        target: which TensorRT; it decides the steps.
-        precision: of the heavy layers.
-        changes: other fields, such as ``profiles``.
-    """
+    """Return a manifest of those parts; the target decides the steps, and ``changes`` are other fields."""
     rtx = target == "tensorrt-rtx"
     tensors = {"images": "float32", "image_sizes": "int32", "num_detections": "int32", "labels": "int32"}
     tensors |= dict.fromkeys(("boxes", "scores"), "float32")
@@ -155,13 +153,7 @@ def engine_manifest(
 
 
 def write_engine_file(path: Path, *, parts: Mapping[str, bytes] | None = None, **changes: Any) -> Path:
-    """Write an artifact and return its path.
-
-    Args:
-        path: the file.
-        parts: by name; None: those of :func:`engine_parts`.
-        changes: to the manifest's fields, by name; ``target`` and ``precision`` decide the parts, too.
-    """
+    """Write an artifact, by default of :func:`engine_parts`, with changes to the manifest, and return its path."""
     choices = {name: changes[name] for name in ("target", "precision", "architectures") if name in changes}
     contents = engine_parts(**choices) if parts is None else parts
     write_archive(path, lambda listed: engine_manifest(listed, **changes).to_json(), contents.items())

@@ -22,8 +22,6 @@ from support.families import build
 from support.images import SHAPES, photographs, tensor
 from support.made_once import made_once
 
-__all__ = ["Exported", "Exports", "bare_session", "calibrated", "detections", "run_bare"]
-
 OUTPUTS = ("num_detections", "boxes", "scores", "labels")
 
 

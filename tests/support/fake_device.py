@@ -24,8 +24,6 @@ from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.kernel import ELEMENT_BYTES, Kernel, Launch
 from support.simt import launch_on_host
 
-__all__ = ["DeviceArray", "FakeDevice", "MisuseError", "code_of"]
-
 _NEVER_WRITTEN, _NOT_YET, _FREED, _GUARD = 0xCD, 0xA5, 0xDD, 0xAB
 _ALIGNMENT = 256
 

@@ -15,29 +15,11 @@ from frcnn.runtime.gpu.program import ELEMENT_DTYPES
 from frcnn.spec.engine import EngineTensor
 from support.fake_device import FakeDevice, Work
 
-__all__ = ["FakeEngine"]
-
 Arrays = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
 
 class FakeEngine:
-    """An engine.
-
-    Args:
-        device: where it lies.
-        inputs: names of what it reads.
-        outputs: names of what it writes.
-        tensors: their types and layouts.
-        run: computes it.
-        shapes: outputs' shapes from inputs' shapes.
-        profiles: how many it has.
-        capturable: whether it reports that it can be captured.
-        workspace_bytes: what it scribbles over while it runs.
-        name: of its work on the device; where layers are reported, "name, reported".
-        layers: what it reports of a run: names and milliseconds.
-    """
-
     def __init__(
         self,
         device: FakeDevice,

@@ -10,15 +10,7 @@ from enum import Enum, IntEnum
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["FakeTensorRT", "blob"]
-
-
-class Severity(Enum):
-    INTERNAL_ERROR = 0
-    ERROR = 1
-    WARNING = 2
-    INFO = 3
-    VERBOSE = 4
+Severity = Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE", start=0)
 
 
 class ILogger:
@@ -39,55 +31,23 @@ class IProfiler:
         raise NotImplementedError
 
 
-class ExecutionContextAllocationStrategy(IntEnum):
-    STATIC = 0
-    ON_PROFILE_CHANGE = 1
-    USER_MANAGED = 2
+def _numbered(name: str, members: str) -> Any:
+    return IntEnum(name, members, start=0)
 
 
-class CudaGraphStrategy(IntEnum):
-    DISABLED = 0
-    WHOLE_GRAPH_CAPTURE = 1
-
-
-class DynamicShapesKernelSpecializationStrategy(IntEnum):
-    LAZY = 0
-    EAGER = 1
-    NONE = 2
-
-
-class EngineValidity(IntEnum):
-    VALID = 0
-    SUBOPTIMAL = 1
-    INVALID = 2
-
-
-class EngineInvalidityDiagnostics(IntEnum):
-    VERSION_MISMATCH = 1
-    UNSUPPORTED_CC = 2
-    OLD_CUDA_DRIVER = 4
-    OLD_CUDA_RUNTIME = 8
-    INSUFFICIENT_GPU_MEMORY = 16
-    MALFORMED_ENGINE = 32
-    CUDA_ERROR = 64
-
-
-class TensorIOMode(IntEnum):
-    NONE = 0
-    INPUT = 1
-    OUTPUT = 2
-
-
-class TensorLocation(IntEnum):
-    DEVICE = 0
-    HOST = 1
-
-
-class LayerInformationFormat(IntEnum):
-    ONELINE = 0
-    JSON = 1
-
-
+ExecutionContextAllocationStrategy = _numbered(
+    "ExecutionContextAllocationStrategy", "STATIC ON_PROFILE_CHANGE USER_MANAGED"
+)
+CudaGraphStrategy = _numbered("CudaGraphStrategy", "DISABLED WHOLE_GRAPH_CAPTURE")
+DynamicShapesKernelSpecializationStrategy = _numbered("DynamicShapesKernelSpecializationStrategy", "LAZY EAGER NONE")
+EngineValidity = _numbered("EngineValidity", "VALID SUBOPTIMAL INVALID")
+_REASONS = "VERSION_MISMATCH UNSUPPORTED_CC OLD_CUDA_DRIVER OLD_CUDA_RUNTIME INSUFFICIENT_GPU_MEMORY MALFORMED_ENGINE"
+EngineInvalidityDiagnostics = IntEnum(
+    "EngineInvalidityDiagnostics", {name: 1 << bit for bit, name in enumerate([*_REASONS.split(), "CUDA_ERROR"])}
+)
+TensorIOMode = _numbered("TensorIOMode", "NONE INPUT OUTPUT")
+TensorLocation = _numbered("TensorLocation", "DEVICE HOST")
+LayerInformationFormat = _numbered("LayerInformationFormat", "ONELINE JSON")
 DataType = Enum("DataType", "FLOAT HALF BF16 INT32 INT64 BOOL INT8")
 TensorFormat = Enum("TensorFormat", "LINEAR HWC HWC8 HWC16 CHW32")
 

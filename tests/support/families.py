@@ -19,8 +19,6 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from frcnn.exporter import MultiScaleRoIPool
 
-__all__ = ["FAMILIES", "build"]
-
 _SMALL = {"min_size": 160, "max_size": 288, "rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 100}
 
 

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["files_at_most"]
-
 
 @contextmanager
 def files_at_most(size_bytes: int) -> Iterator[None]:

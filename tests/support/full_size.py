@@ -7,8 +7,6 @@ from torchvision.models.detection import FasterRCNN
 
 from support.families import _Pyramid
 
-__all__ = ["convnext_tiny_fpn", "swin_t_fpn"]
-
 _NODES = [f"features.{stage}" for stage in (1, 3, 5, 7)]
 _CHANNELS = [96, 192, 384, 768]
 

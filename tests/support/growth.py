@@ -22,8 +22,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import theilslopes
 
-__all__ = ["MIN_LEAK_BYTES", "Growth", "Sample", "Slope", "slope_of"]
-
 MIN_LEAK_BYTES = 100
 """A leak of so much an image is seen."""
 
@@ -34,16 +32,6 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What the process holds after so many images (or whatever is counted).
-
-    Attributes:
-        done: images so far.
-        rss_bytes: memory that is resident.
-        blocks: pieces of memory that Python's allocator has given out and not got back.
-        descriptors: open files.
-        threads: of the operating system.
-    """
-
     done: int
     rss_bytes: int
     blocks: int

@@ -13,8 +13,6 @@ from frcnn.plugins.cuda.launch import LoadedOperator
 from frcnn.plugins.kernel import Kernel, Launch
 from support.simt import launch_on_host
 
-__all__ = ["HostArray", "HostDriver", "operator_on_host"]
-
 TYPESTR = {
     torch.float32: "<f4",
     torch.float64: "<f8",

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from frcnn.spec import ModelSpec, Size
 
-__all__ = ["LANDSCAPE", "PORTRAIT", "SHAPES", "WIDE", "network_input", "photographs", "tensor"]
-
 LANDSCAPE: Size = (126, 168)
 PORTRAIT: Size = (200, 150)
 WIDE: Size = (100, 240)

@@ -22,8 +22,6 @@ from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from support.tiny_detector import build, noise
 
-__all__ = ["VERBS", "Inputs", "Verb", "files", "run"]
-
 ROOT = Path(__file__).parents[2]
 ARCH = f"{Path(__file__).with_name('tiny_detector.py')}:build"
 TRAIN = ROOT / "examples" / "train_demo" / "train.py"
@@ -75,11 +73,9 @@ class Inputs:
 class Verb:
     """A command that writes into a folder.
 
-    Attributes:
-        command: takes the inputs, the output's folder and whether the run is the earlier one, whose results differ.
-        check: takes the folder, that of an undisturbed run, and the files that are there, whole and not the earlier
-            run's; it asserts that they are what the undisturbed run wrote.
-        resumes: whether ``--resume`` continues where ``resume.pth`` is the run's own.
+    ``command`` takes the inputs, the output's folder and whether the run is the earlier one, whose results differ.
+    ``check`` takes the folder, that of an undisturbed run, and the files that are there, whole and not the earlier
+    run's, and asserts that they are what the undisturbed run wrote. ``resumes``: ``--resume`` continues ``resume.pth``.
     """
 
     command: Callable[[Inputs, Path, bool], list[str]]

@@ -19,8 +19,6 @@ from frcnn.runtime import Detector
 from support.concurrent_calls import ConcurrentCalls, bits, latency_ms, mixed_images
 from support.growth import Growth
 
-__all__ = ["apart", "many_detectors", "many_images", "many_threads"]
-
 Figures = dict[str, Any]
 
 

@@ -12,8 +12,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["made_once"]
-
 
 def made_once(name: str, make: Callable[[Path], object]) -> Path:
     """Return a folder that is filled.

@@ -16,8 +16,6 @@ import socket
 import struct
 import sys
 
-__all__ = ["SYSTEMS", "forbid_internet"]
-
 SYSTEMS = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 """System -> the kernel's number for it (AUDIT_ARCH) and for the call ``socket``."""
 

@@ -16,8 +16,6 @@ from frcnn.plugins import DOMAIN, VERSION, OperatorSpec
 from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
 from support.exports import bare_session
 
-__all__ = ["STRIDES", "is_present", "make_rois", "operator_model", "operator_session", "run_operator", "thresholds_of"]
-
 STRIDES = (4, 8, 16, 32, 64)
 
 

@@ -13,8 +13,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-__all__ = ["VARIABLES"]
-
 VARIABLES = (
     "CUDA_CACHE_PATH",
     "FRCNN_CACHE_DIR",

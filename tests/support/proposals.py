@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-__all__ = ["corner_cases", "proposals"]
-
 
 @st.composite
 def proposals(draw) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,6 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-__all__ = ["record_tensorrt_rtx"]
-
 _RAW = ("ILogger", "IProgressMonitor")  # base classes
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-__all__ = ["SHARED_EXPORTS"]
-
 SHARED_EXPORTS = {"exports", "tiny_model"}
 
 

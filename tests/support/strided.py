@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["BASE", "VIEWS", "noise"]
-
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Return a random image (H, W, 3) uint8."""

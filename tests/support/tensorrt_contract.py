@@ -19,8 +19,6 @@ from typing import Any
 import msgspec
 import pytest
 
-__all__ = ["Contract", "make_libraries"]
-
 ROOT = Path(__file__).parent.parent.parent
 STUB = "int initLibNvInferPlugins(void *logger, char const *name_space) { return 1; }\n"
 LIBRARIES = {
@@ -61,11 +59,7 @@ def make_libraries(folder: Path) -> Path:
 
 
 class Contract:
-    """Runs code against NVIDIA's plugin code, each time in a process of its own.
-
-    Args:
-        libraries: what :func:`make_libraries` filled.
-    """
+    """Runs code against NVIDIA's plugin code, each time in a process of its own, with those libraries."""
 
     def __init__(self, libraries: Path) -> None:
         self._libraries = libraries

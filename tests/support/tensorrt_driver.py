@@ -22,8 +22,6 @@ for _name in [name for name in sys.modules if name.startswith("tensorrt_bindings
 _tensor: Any = sys.modules["tensorrt.plugin._tensor"]
 _lib: Any = sys.modules["tensorrt.plugin._lib"]
 
-__all__ = ["create", "drive", "trt", "trtp"]
-
 
 class Symbol(trt.IDimensionExpr):
     """A size: its value, and whether TensorRT knows it at build time; an open size has nonsense as its constant."""
@@ -118,14 +116,9 @@ def drive(
     inputs: list[dict[str, Any]],
     layouts: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Go through a build.
+    """Go through a build of a plugin; inputs and outputs are planar unless ``layouts`` are given.
 
-    Args:
-        plugin: its name.
-        attributes: of the node.
-        inputs: ``shape`` and ``dtype`` of each, ``open``: indices of sizes unknown at build time, ``max``: its
-            largest shape.
-        layouts: of inputs and outputs, to implement; all planar by default.
+    Each input has ``shape`` and ``dtype``, ``open``: indices of sizes unknown at build time, ``max``: its largest.
     """
     made = create(plugin, attributes)
     types = [getattr(trt.DataType, value["dtype"]) for value in inputs]

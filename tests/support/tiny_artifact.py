@@ -5,7 +5,6 @@ Its outputs depend on every pixel and the image's size only, so that mixed up im
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,22 +18,10 @@ from frcnn.plugins.operator_kernels import kernels_of
 from frcnn.plugins.preprocess import kernels as preprocess_kernels
 from frcnn.runtime.gpu.backend import EngineBackend
 from frcnn.spec import Manifest
-from frcnn.spec.engine import (
-    ENGINE_SCHEMA_VERSION,
-    EngineManifest,
-    EngineStep,
-    EngineTensor,
-    MemoryNeeds,
-    OperatorStep,
-    Part,
-    Profile,
-    Range,
-    kernel_part,
-)
+from frcnn.spec.engine import EngineStep, EngineTensor, OperatorStep, Profile, Range, kernel_part
+from support.engine_files import NO_MEMORY, engine_manifest, listed_parts
 from support.fake_device import FakeDevice, code_of
 from support.fake_engine import FakeEngine
-
-__all__ = ["DYNAMIC", "TinyArtifact", "profile", "tiny_outputs"]
 
 K = 5
 IOU = 0.5
@@ -51,17 +38,9 @@ def profile(batch: tuple[int, int], height: tuple[int, int], width: tuple[int, i
 
 DYNAMIC = profile((1, 4), (64, 256), (64, 256))
 
-TENSORS = {
-    "images": EngineTensor(element="float32"),
-    "image_sizes": EngineTensor(element="int32"),
-    "candidates": EngineTensor(element="float32"),
-    "candidate_scores": EngineTensor(element="float32"),
-    "kept": EngineTensor(element="float32"),
-    "num_detections": EngineTensor(element="int32"),
-    "boxes": EngineTensor(element="float32"),
-    "scores": EngineTensor(element="float32"),
-    "labels": EngineTensor(element="int32"),
-}
+_FLOATS = ("images", "candidates", "candidate_scores", "kept", "boxes", "scores")
+TENSORS = {name: EngineTensor(element="float32") for name in _FLOATS}
+TENSORS |= {name: EngineTensor(element="int32") for name in ("image_sizes", "num_detections", "labels")}
 STEPS = (
     EngineStep(part="engines/0.plan", inputs=("images",), outputs=("candidates", "candidate_scores")),
     OperatorStep(
@@ -119,14 +98,7 @@ def tiny_outputs(images: np.ndarray, image_sizes: np.ndarray) -> Arrays:
 
 
 class TinyArtifact:
-    """The artifact and engines for a device.
-
-    Args:
-        source: manifest of the model.
-        profiles: shapes that the engines take.
-        images: element type of the network's input.
-        architectures: what kernels are there for.
-    """
+    """The artifact and engines for a device; ``profiles`` are the shapes that the engines take."""
 
     def __init__(
         self,
@@ -147,25 +119,15 @@ class TinyArtifact:
             for name in architectures
         }
         self.parts |= {"engines/0.plan": b"first", "engines/1.plan": b"second"}
-        self.manifest = EngineManifest(
-            schema_version=ENGINE_SCHEMA_VERSION,
+        self.manifest = engine_manifest(
+            listed_parts(self.parts),
             source=source,
-            source_onnx_sha256="0" * 64,
-            target="tensorrt-rtx",
-            target_version="1.7.1",
-            cuda_major=13,
             precision="fp32",
             profiles=profiles,
-            compute_capabilities=(),
             architectures=architectures,
             tensors=TENSORS | {"images": EngineTensor(element=images)},
             steps=STEPS,
-            parts={
-                name: Part(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-                for name, data in self.parts.items()
-            },
-            memory=MemoryNeeds(weights_bytes=0, tensors_bytes=0, workspace_bytes=0),
-            versions={},
+            memory=NO_MEMORY,
         )
 
     def read_part(self, name: str) -> bytes:

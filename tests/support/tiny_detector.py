@@ -19,8 +19,6 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from frcnn.exporter import export_onnx
 
-__all__ = ["build", "export_tiny", "noise"]
-
 _CHANNELS, _HIDDEN, _CLASSES, _GRID, _SIDE = 8, 16, 4, 3, 32
 
 

@@ -1,7 +1,5 @@
 """What the tests of the verbs share."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from support import tiny_models

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +17,9 @@ from typing import Final
 
 import msgspec
 
-from support.hostile.driver import Fault
+from support.hostile.driver import Fault, Tally
 from support.hostile.readers import Reader
-from support.hostile.worker import NOW, Job, Outcome
-
-__all__ = ["Total", "attack", "shared_out"]
+from support.hostile.worker import NOW, Job
 
 _JOB_INPUTS: Final = 1000
 _STARTING_SECONDS: Final = 300.0  # torch is imported, on a system that may be busy
@@ -30,24 +27,11 @@ _HANGING_SECONDS: Final = 120.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Total:
-    """What came of all inputs of one reader.
-
-    Attributes:
-        outcomes: how many were accepted, ended in which error, or in a fault.
-        seconds: what they took, of one worker.
-    """
-
-    outcomes: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-
-
-@dataclass(slots=True, kw_only=True)
 class _Board:
     """What the threads share."""
 
     jobs: queue.Queue[Job]
-    totals: dict[str, Total]
+    totals: dict[str, Tally]
     faults: list[Fault] = field(default_factory=list)
     grown_bytes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -61,17 +45,13 @@ def shared_out(readers: Sequence[Reader], inputs: int) -> dict[str, int]:
 
 def attack(
     readers: Sequence[Reader], inputs: int, *, seed: int, folder: Path, workers: int
-) -> tuple[dict[str, Total], list[Fault], int]:
-    """Feed damaged files to the readers.
-
-    Returns:
-        What came of them by reader; the faults; and how many bytes a worker grew by at most.
-    """
+) -> tuple[dict[str, Tally], list[Fault], int]:
+    """Feed damaged files to the readers; return what came of them, the faults, and the bytes a worker grew by."""
     jobs: queue.Queue[Job] = queue.Queue()
     for name, count in shared_out(readers, inputs).items():
         for begin in range(0, count, _JOB_INPUTS):
             jobs.put(Job(reader=name, seed=seed, begin=begin, end=min(count, begin + _JOB_INPUTS)))
-    board = _Board(jobs=jobs, totals={reader.name: Total() for reader in readers})
+    board = _Board(jobs=jobs, totals={reader.name: Tally() for reader in readers})
     threads = [threading.Thread(target=_work, args=(board, folder / str(number))) for number in range(workers)]
     for thread in threads:
         thread.start()
@@ -131,7 +111,7 @@ def _started(folder: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _done(process: subprocess.Popen[bytes], job: Job, folder: Path) -> Outcome | Fault:
+def _done(process: subprocess.Popen[bytes], job: Job, folder: Path) -> Tally | Fault:
     """Return what came of a job, or the input with which the worker died or hung."""
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(msgspec.json.encode(job) + b"\n")
@@ -143,22 +123,18 @@ def _done(process: subprocess.Popen[bytes], job: Job, folder: Path) -> Outcome |
             last, since = index, time.monotonic()
         elif time.monotonic() - since > (_HANGING_SECONDS if index >= 0 else _STARTING_SECONDS):
             process.kill()
-            _ended(process)
+            with process:
+                process.wait()
             return _fault(job, index, f"no end after {_HANGING_SECONDS:.0f} s")
     line = process.stdout.readline()
     if line:
-        return msgspec.json.decode(line, type=Outcome)
-    code = _ended(process)
+        return msgspec.convert(msgspec.json.decode(line), Tally, dec_hook=lambda kind, value: kind(value))
+    with process:  # it is dead or dying
+        code = process.wait()
     index = _now(folder)
     if not job.begin <= index < job.end:
         raise RuntimeError(f"the worker ended with {code} between inputs: {(folder / 'stderr').read_text()[-2000:]}")
     return _fault(job, index, f"the process died: {signal.Signals(-code).name if code < 0 else code}")
-
-
-def _ended(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process that is dead or dying, and return its exit code."""
-    with process:
-        return process.wait()
 
 
 def _now(folder: Path) -> int:

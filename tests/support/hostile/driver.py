@@ -19,8 +19,6 @@ from support.hostile.mutation import mutated
 from support.hostile.readers import Reader
 from support.hostile.watch import misdeeds
 
-__all__ = ["Fault", "Tally", "inputs_of", "run_inputs"]
-
 SLOW_SECONDS: Final = 5.0
 """An input of at most 64 KiB that takes a reader more of the processor than this is a fault, too."""
 
@@ -28,14 +26,7 @@ _LONGEST_MESSAGE: Final = 4000
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """An input that did what none may do.
-
-    Attributes:
-        reader: which.
-        seed: of the whole run.
-        index: of the input; with the seed and the reader it makes the input again.
-        what: what happened.
-    """
+    """An input that did what none may do; reader, seed and index make it again."""
 
     reader: str
     seed: int
@@ -45,17 +36,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What came of the inputs of one reader.
-
-    Attributes:
-        outcomes: how many were accepted or ended in which error.
-        seconds: what they took.
-        faults: the first of them.
-    """
+    """What came of the inputs of a reader: outcomes by name, the first faults, and how much the process grew."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     faults: list[Fault] = field(default_factory=list)
+    grown_bytes: int = 0
 
 
 def inputs_of(reader: Reader, seed: int, index: int) -> bytes:
@@ -74,15 +60,9 @@ def run_inputs(
     now: Callable[[int], None] = lambda _: None,
     max_faults: int = 20,
 ) -> Tally:
-    """Read the inputs with those numbers.
+    """Read the inputs with those numbers from ``folder``, the only place that may change meanwhile.
 
-    Args:
-        reader: what reads them.
-        folder: where the input is written, the only place that may change meanwhile.
-        numbers: which inputs.
-        seed: chooses the inputs.
-        now: told the number of each input before it is read.
-        max_faults: how many faults are kept; all are counted.
+    ``now`` is told the number of each input before it is read; all faults are counted, the first ones kept.
     """
     path = folder / reader.file
     path.parent.mkdir(parents=True, exist_ok=True)

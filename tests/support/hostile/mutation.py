@@ -6,8 +6,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["mutated"]
-
 _LONGEST: Final = 1 << 16
 _EXTREMES: Final = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1)
 
@@ -15,13 +13,7 @@ Change = Callable[[random.Random, bytearray, Sequence[bytes]], None]
 
 
 def mutated(rng: random.Random, seeds: Sequence[bytes], tokens: Sequence[bytes]) -> bytes:
-    """Return one of the seeds, changed in one to eight places.
-
-    Args:
-        rng: what chooses.
-        seeds: valid inputs.
-        tokens: words of the format, to put anywhere.
-    """
+    """Return one of the seeds, changed in one to eight places, with tokens of the format put anywhere."""
     data = bytearray(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         change = rng.choice(_CHANGES)

@@ -15,8 +15,6 @@ from onnx import TensorProto, helper, numpy_helper
 from frcnn.spec import MANIFEST_KEY, Manifest
 from support.engine_files import source_manifest
 
-__all__ = ["answering", "external_models", "secret_tensor"]
-
 _ANSWERING: Final = """
 <ir_version: 10, opset_import: ["" : 20], producer_name: "frcnn">
 answering (float[N,3,H,W] images, int32[N,2] image_sizes)
@@ -38,15 +36,7 @@ def answering(
     labels: Sequence[int] = (1, 0),
     manifest: Manifest | None = None,
 ) -> onnx.ModelProto:
-    """Return a model with the same outputs for every batch of one image.
-
-    Args:
-        count: ``num_detections``.
-        boxes: (K, 4).
-        scores: (K,).
-        labels: (K,).
-        manifest: its own; by default one with the classes cat, dog and teddy bear.
-    """
+    """Return a model with the same outputs for every batch of one image; its classes are cat, dog and teddy bear."""
     model = onnx.parser.parse_model(_ANSWERING)
     arrays: dict[str, NDArray[np.generic]] = {
         "count": np.array([count], np.int32),

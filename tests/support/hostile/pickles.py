@@ -11,8 +11,6 @@ from typing import Any, Final
 
 import torch
 
-__all__ = ["HARMLESS", "in_torch_zip", "runs_code"]
-
 HARMLESS: Final[Any] = {"args": Namespace(lr=0.1, out=Path("x")), "epoch": 3, "names": ["a", "b"], "best": 0.5}
 """What training scripts keep beside the weights."""
 

@@ -34,23 +34,15 @@ from frcnn.spec.engine import EngineManifest
 from support.engine_files import source_manifest, write_engine_file
 from support.hostile.pickles import HARMLESS, runs_code
 
-__all__ = ["MAX_PIXELS", "Reader", "readers", "tiny_onnx"]
-
 MAX_PIXELS: Final = 1 << 20
 """The limit that images are read with, so that what a limit is for is seen with little memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One kind of file.
+    """One kind of file: valid inputs, words of the format, and a function that reads a file and checks what came out.
 
-    Attributes:
-        name: for reports.
-        file: the name that an input is written under, in a folder of its own.
-        seeds: valid inputs.
-        tokens: words of the format.
-        read: reads a file and checks what came out; AssertionError is a wrong answer.
-        share: of all inputs, in relation to the others: those that take long get fewer.
+    An AssertionError of ``read`` is a wrong answer; ``share`` is of all inputs: what takes long gets fewer.
     """
 
     name: str

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["memory_below", "misdeeds"]
-
 _FORBIDDEN: Final = frozenset(
     {
         "os.exec",

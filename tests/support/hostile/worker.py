@@ -16,10 +16,8 @@ from typing import Final
 import msgspec
 import torch
 
-from support.hostile.driver import Fault, run_inputs
+from support.hostile.driver import run_inputs
 from support.hostile.readers import readers
-
-__all__ = ["MEMORY_BYTES", "NOW", "Job", "Outcome"]
 
 MEMORY_BYTES: Final = 2 << 30
 """What an input may make the process ask for beyond what it has when it begins."""
@@ -34,22 +32,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     begin: int
     end: int
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a job.
-
-    Attributes:
-        outcomes: how many inputs were accepted or ended in which error.
-        seconds: what they took.
-        faults: the first faults.
-        grown_bytes: how much larger than before the first job the process has ever been.
-    """
-
-    outcomes: dict[str, int]
-    seconds: float
-    faults: list[Fault]
-    grown_bytes: int
 
 
 def _main(folder: Path) -> None:
@@ -71,13 +53,8 @@ def _main(folder: Path) -> None:
             seed=job.seed,
             now=lambda index: os.pwrite(now, index.to_bytes(8, "little"), 0),
         )
-        outcome = Outcome(
-            outcomes=dict(tally.outcomes),
-            seconds=tally.seconds,
-            faults=tally.faults,
-            grown_bytes=_largest_bytes() - before,
-        )
-        sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
+        tally.grown_bytes = _largest_bytes() - before
+        sys.stdout.buffer.write(msgspec.json.encode(tally) + b"\n")
         sys.stdout.flush()
 
 

@@ -24,16 +24,7 @@ SCHEDULES = {"forward": 0, "reverse": 1, "shuffled": 12345}
 
 
 def launch_on_host(kernel: Kernel, launch: Launch, pointers: Sequence[int], *, schedule: str = "forward") -> None:
-    """Run one launch.
-
-    Args:
-        launch: grid, block and integers.
-        pointers: addresses in this process: inputs, then outputs.
-        schedule: the order of blocks and threads, one of ``SCHEDULES``.
-
-    Raises:
-        RuntimeError: a block hangs, a collective is misused, undefined behaviour, or a source does not compile.
-    """
+    """Run one launch on addresses of this process: inputs, then outputs. What is wrong with it raises RuntimeError."""
     if 0 in launch.grid:
         return
     failure = host_function(kernel)(
@@ -55,17 +46,9 @@ def run_on_host(
     sizes: Mapping[str, int] | None = None,
     schedule: str = "forward",
 ) -> dict[str, Tensor]:
-    """Run the kernels of an operator, wired by the names of their tensors.
+    """Run the kernels of an operator, wired by the names of their tensors, and return every output of every kernel.
 
-    Args:
-        kernels: in order.
-        inputs: tensors on the CPU of the types that the kernels state; those in ``Kernel.layouts`` have the logical
-            shape (N, C, H, W) and lie channels-last.
-        sizes: letters that no input's shape has.
-        schedule: the order of blocks and threads.
-
-    Returns:
-        Every output of every kernel.
+    Inputs lie on the CPU; those in ``Kernel.layouts`` have the logical shape (N, C, H, W) and lie channels-last.
     """
     after_page = schedule == "reverse"
     given = {name: _guarded_input(tensor, after_page) for name, tensor in inputs.items()}

@@ -19,8 +19,6 @@ import pytest
 from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
 from support.made_once import made_once
 
-__all__ = ["HostFunction", "forget", "host_function", "require_compiler"]
-
 HostFunction = Callable[..., bytes]
 _HERE = Path(__file__).parent.resolve()
 _KERNELS = KERNEL_FOLDER.resolve()

@@ -8,8 +8,6 @@ import mmap
 import torch
 from torch import Tensor
 
-__all__ = ["GuardedTensor"]
-
 _ALIGNMENT = 16
 _GARBAGE = 0xCD
 _PROT_NONE = 0
@@ -17,14 +15,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class GuardedTensor:
-    """A contiguous tensor between protected pages.
+    """A contiguous tensor between protected pages; without contents it holds garbage that may be overwritten.
 
-    Args:
-        shape: its shape, as it lies in memory.
-        dtype: its type.
-        contents: read-only contents; None for garbage that may be overwritten.
-        after_page: whether it begins at the page before it; else it ends at the page behind it, up to 15 bytes of
-            alignment aside.
+    It begins at the page before it, or ends at the page behind it, up to 15 bytes of alignment aside.
     """
 
     def __init__(
@@ -58,11 +51,7 @@ class GuardedTensor:
             raise OSError(ctypes.get_errno(), "mprotect")
 
     def result(self, name: str) -> Tensor:
-        """Return a copy of the tensor.
-
-        Raises:
-            AssertionError: a write beside it, or into read-only contents.
-        """
+        """Return a copy; raise AssertionError after a write beside it, or into read-only contents."""
         beside = torch.cat([self._bytes[: self._start], self._bytes[self._end :]])
         assert (beside == _GARBAGE).all(), f"a write beside {name}"
         if self._contents is not None:
