@@ -105,11 +105,8 @@ def test_what_only_maintainers_run_is_not_in_the_wheel(names):
     assert not folders & {"maintenance", "tests", "examples", "docs"}
 
 
-def test_the_wheel_is_for_any_platform(wheel):
+def test_the_wheel_is_for_any_platform_and_has_the_command(wheel, names):
     assert wheel.name == f"frcnn-{frcnn.__version__}-py3-none-any.whl"
-
-
-def test_the_command_is_an_entry_point(wheel, names):
     (entry_points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
     parsed = configparser.ConfigParser()
     with zipfile.ZipFile(wheel) as archive:

@@ -17,15 +17,9 @@ _EXAMPLE: Final = "write it as --arg min_size=640, once for each argument"
 # the plain numbers among the arguments of FasterRCNN and its transform
 _COUNTS: Final = frozenset(
     {
-        "min_size",
-        "max_size",
-        "size_divisible",
-        "rpn_pre_nms_top_n_train",
-        "rpn_pre_nms_top_n_test",
-        "rpn_post_nms_top_n_train",
-        "rpn_post_nms_top_n_test",
-        "box_detections_per_img",
-        "num_classes",
+        *("min_size", "max_size", "size_divisible", "box_detections_per_img", "num_classes"),
+        *("rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test"),
+        *("rpn_post_nms_top_n_train", "rpn_post_nms_top_n_test"),
     }
 )
 _FRACTIONS: Final = frozenset({"rpn_nms_thresh", "rpn_score_thresh", "box_nms_thresh", "box_score_thresh", "norm_eps"})

@@ -28,27 +28,9 @@ HEAVY_SCOPES: Final = ("backbone/", "rpn/head/", "roi_heads/box_head/", "roi_hea
 _HEAVY_TYPES: Final = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM"})
 _MOVES: Final = frozenset(
     {
-        "ASSERTION",
-        "CAST",
-        "CONCATENATION",
-        "CONDITION",
-        "CONDITIONAL_INPUT",
-        "CONDITIONAL_OUTPUT",
-        "CONSTANT",
-        "GATHER",
-        "IDENTITY",
-        "NON_ZERO",
-        "ONE_HOT",
-        "PADDING",
-        "REVERSE_SEQUENCE",
-        "SCATTER",
-        "SELECT",
-        "SHAPE",
-        "SHUFFLE",
-        "SLICE",
-        "SQUEEZE",
-        "TOPK",
-        "UNSQUEEZE",
+        *("ASSERTION", "CAST", "CONCATENATION", "CONDITION", "CONDITIONAL_INPUT", "CONDITIONAL_OUTPUT", "CONSTANT"),
+        *("GATHER", "IDENTITY", "NON_ZERO", "ONE_HOT", "PADDING", "REVERSE_SEQUENCE", "SCATTER", "SELECT", "SHAPE"),
+        *("SHUFFLE", "SLICE", "SQUEEZE", "TOPK", "UNSQUEEZE"),
     }
 )
 """Layers that compute nothing; all others count as arithmetic."""

@@ -55,35 +55,21 @@ def test_a_variadic_input_has_one_name_a_level():
 
 
 @pytest.mark.parametrize(("name", "levels"), ALL)
-def test_a_body_declares_the_inputs_outputs_and_attributes_of_its_spec(name, levels):
+def test_a_body_has_the_interface_of_its_spec_and_standard_operators_only(name, levels):
     spec, body = OPERATORS[name], BODIES[name](levels)
     assert (body.domain, body.name) == (DOMAIN, name)
     assert tuple(body.input) == spec.input_names(levels)
     assert tuple(body.output) == tuple(tensor.name for tensor in spec.outputs)
     assert tuple(body.attribute) == tuple(attribute.name for attribute in spec.attributes)
-
-
-@pytest.mark.parametrize(("name", "levels"), ALL)
-def test_a_body_has_standard_operators_only(name, levels):
-    body = BODIES[name](levels)
     assert [(opset.domain, opset.version) for opset in body.opset_import] == [("", 20)]
     assert {node.domain for node in body.node} == {""}
     assert all(onnx.defs.has(node.op_type, 20) for node in body.node)
-
-
-@pytest.mark.parametrize(("name", "levels"), ALL)
-def test_a_body_refers_to_every_attribute_with_the_type_of_the_spec(name, levels):
-    spec, body = OPERATORS[name], BODIES[name](levels)
     kinds = {"int": onnx.AttributeProto.INT, "float": onnx.AttributeProto.FLOAT, "floats": onnx.AttributeProto.FLOATS}
     used = {a.ref_attr_name: a.type for node in body.node for a in node.attribute if a.ref_attr_name}
     baked = WRITTEN_INTO_BODY.get(name, set())
     assert used == {a.name: kinds[a.kind] for a in spec.attributes if a.name not in baked}
-
-
-@pytest.mark.parametrize(("name", "levels"), ALL)
-def test_a_model_with_the_node_and_its_body_passes_the_onnx_checker(name, levels):
-    spec = OPERATORS[name]
-    model = operator_model(spec, BODIES[name](levels), levels=levels, attributes=attributes_for(spec, levels))
+    # a model with the node and its body passes the ONNX checker
+    model = operator_model(spec, body, levels=levels, attributes=attributes_for(spec, levels))
     assert [node.op_type for node in model.graph.node] == [name]
 
 

@@ -17,11 +17,10 @@ from frcnn.plugins.preprocess import kernels as preprocess_kernels
 GRID = {"output_height": 7, "output_width": 7}
 FOUR_LEVELS = {"spatial_scales": (0.25, 0.125, 0.0625, 0.03125), "level_thresholds": (112.0, 224.0, 448.0)}
 ALIGN = {**GRID, **FOUR_LEVELS, "sampling_ratio": 2, "aligned": 0}
-
-
+NORMALISATION = {"image_mean": (0.5,) * 3, "image_std": (0.2,) * 3}
 ALL = [
     *nms_kernels(iou_threshold=0.5),
-    *preprocess_kernels(image_mean=(0.5,) * 3, image_std=(0.2,) * 3),
+    *preprocess_kernels(**NORMALISATION),
     *align_kernels(**ALIGN),
     *pool_kernels(**GRID, **FOUR_LEVELS, element="float16", layout="channels_last"),
 ]
@@ -109,59 +108,49 @@ def test_shapes_that_do_not_fit_are_refused(shapes, message):
         mask.sizes(shapes)
 
 
-def test_too_many_blocks_are_refused():
-    (preprocess,) = preprocess_kernels(image_mean=(0.5,) * 3, image_std=(0.2,) * 3)
-    with pytest.raises(KernelError, match="65536 blocks in z"):
-        preprocess.bind({"N": 65536, "H": 32, "W": 32})
-
-
-def test_an_integer_beyond_int32_is_refused():
-    (preprocess,) = preprocess_kernels(image_mean=(0.5,) * 3, image_std=(0.2,) * 3)
-    with pytest.raises(KernelError, match="W is 2147483648, the kernel takes at most 2147483647"):
-        preprocess.bind({"N": 1, "H": 1, "W": 2**31})
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("sizes", "message"),
     [
-        ({"element": "int8"}, "element must be one of float32, float16, bfloat16, got 'int8'"),
-        ({"layout": "nhwc"}, "layout must be one of planar, channels_last, got 'nhwc'"),
-        ({"output_layout": "channels_last"}, "output_layout must be one of planar, got"),
-        ({"spatial_scales": ()}, "1 to 8 values, one per feature level, got 0"),
-        ({"spatial_scales": (1.0,) * 9}, "got 9"),
-        ({"spatial_scales": (0.25, 0.125, 0.0, 0.03125)}, "must be positive"),
-        ({"level_thresholds": (1.0,)}, "3 values for 4 levels, got 1"),
-        ({"level_thresholds": (3.0, 2.0, 4.0)}, "rising"),
-        ({"level_thresholds": (1.0, 2.0, float("nan"))}, "rising"),
-        ({"output_height": 0}, "1 to 1663 cells, got 0 x 7"),
-        ({"output_height": 300}, "got 300 x 7"),
-        ({"sampling_ratio": -1}, "sampling_ratio must be 0 to 16, got -1"),
-        ({"aligned": 2}, "aligned must be 0 or 1, got 2"),
+        ({"N": 65536, "H": 32, "W": 32}, "65536 blocks in z"),
+        ({"N": 1, "H": 1, "W": 2**31}, "W is 2147483648, the kernel takes at most 2147483647"),
     ],
 )
-def test_attributes_outside_the_spec_are_refused(change, message):
+def test_launches_that_are_too_large_for_cuda_are_refused(sizes, message):
+    (preprocess,) = preprocess_kernels(**NORMALISATION)
     with pytest.raises(KernelError, match=message):
-        align_kernels(**{**ALIGN, **change})
+        preprocess.bind(sizes)
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan"), float("inf")])
-def test_a_threshold_outside_0_to_1_is_refused(threshold):
-    with pytest.raises(KernelError, match="iou_threshold must be from 0 to 1"):
-        nms_kernels(iou_threshold=threshold)
+OUTSIDE_0_TO_1 = [{"iou_threshold": value} for value in (-0.1, 1.5, float("nan"), float("inf"))]
+REFUSED = [
+    *((nms_kernels, {}, change, "iou_threshold must be from 0 to 1") for change in OUTSIDE_0_TO_1),
+    (preprocess_kernels, NORMALISATION, {"image_mean": (0.5,)}, "3 values"),
+    (preprocess_kernels, NORMALISATION, {"image_std": (0.2, 0.0, 0.2)}, "image_std above 0"),
+    (preprocess_kernels, NORMALISATION, {"image_mean": (0.5, float("nan"), 0.5)}, "must be numbers"),
+    (preprocess_kernels, NORMALISATION, {"element": "float64"}, "element must be one of"),
+]
+ALIGN_REFUSED = [
+    ({"element": "int8"}, "element must be one of float32, float16, bfloat16, got 'int8'"),
+    ({"layout": "nhwc"}, "layout must be one of planar, channels_last, got 'nhwc'"),
+    ({"output_layout": "channels_last"}, "output_layout must be one of planar, got"),
+    ({"spatial_scales": ()}, "1 to 8 values, one per feature level, got 0"),
+    ({"spatial_scales": (1.0,) * 9}, "got 9"),
+    ({"spatial_scales": (0.25, 0.125, 0.0, 0.03125)}, "must be positive"),
+    ({"level_thresholds": (1.0,)}, "3 values for 4 levels, got 1"),
+    ({"level_thresholds": (3.0, 2.0, 4.0)}, "rising"),
+    ({"level_thresholds": (1.0, 2.0, float("nan"))}, "rising"),
+    ({"output_height": 0}, "1 to 1663 cells, got 0 x 7"),
+    ({"output_height": 300}, "got 300 x 7"),
+    ({"sampling_ratio": -1}, "sampling_ratio must be 0 to 16, got -1"),
+    ({"aligned": 2}, "aligned must be 0 or 1, got 2"),
+]
+REFUSED += [(align_kernels, ALIGN, change, message) for change, message in ALIGN_REFUSED]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image_mean": (0.5,)}, "3 values"),
-        ({"image_std": (0.2, 0.0, 0.2)}, "image_std above 0"),
-        ({"image_mean": (0.5, float("nan"), 0.5)}, "must be numbers"),
-        ({"element": "float64"}, "element must be one of"),
-    ],
-)
-def test_an_invalid_normalisation_is_refused(change, message):
+@pytest.mark.parametrize(("kernels", "valid", "change", "message"), REFUSED)
+def test_values_that_no_kernel_has_are_refused(kernels, valid, change, message):
     with pytest.raises(KernelError, match=message):
-        preprocess_kernels(**{"image_mean": (0.5,) * 3, "image_std": (0.2,) * 3, **change})
+        kernels(**valid | change)
 
 
 @pytest.mark.parametrize(("element", "channels"), [("float16", 8), ("bfloat16", 8), ("float32", 4)])

@@ -113,14 +113,8 @@ def test_the_table_is_as_documented():
     spec, _ = transform_of(40, 70)
     image = random_image(20, 30, 4)
     row = dict(zip(IMAGE_COLUMNS, row_of(image, spec), strict=True))
-    assert (row["height"], row["width"], row["row_stride"], row["column_stride"], row["channel_stride"]) == (
-        20,
-        30,
-        90,
-        3,
-        1,
-    )
-    assert (row["resized_height"], row["resized_width"]) == (40, 60)
+    sizes = {"height": 20, "width": 30, "resized_height": 40, "resized_width": 60}
+    assert row | sizes | {"row_stride": 90, "column_stride": 3, "channel_stride": 1} == row
 
 
 def test_no_images_make_no_images():

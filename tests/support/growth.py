@@ -86,12 +86,7 @@ class Growth:
         return slope_of([sample.done for sample in samples], [getattr(sample, name) for sample in samples])
 
     def complaints(self, *, leak_bytes: float = MIN_LEAK_BYTES, leak_objects: float = 1) -> list[str]:
-        """Return what grows; empty where growth is excluded.
-
-        Args:
-            leak_bytes: the least leak for each one that is to be seen.
-            leak_objects: likewise, of Python's objects.
-        """
+        """Return what may grow by such leaks for each one; empty where growth is excluded."""
         found = []
         for name, leak in (("rss_bytes", leak_bytes), ("blocks", leak_objects)):
             slope = self.slope(name)

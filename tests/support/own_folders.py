@@ -14,19 +14,9 @@ import tempfile
 from pathlib import Path
 
 VARIABLES = (
-    "CUDA_CACHE_PATH",
-    "FRCNN_CACHE_DIR",
-    "MATPLOTLIBRC",
-    "MPLCONFIGDIR",
-    "SCIKIT_LEARN_DATA",
-    "SKIMAGE_DATADIR",
-    "TEMP",
-    "TMP",
-    "TORCHINDUCTOR_CACHE_DIR",
-    "TORCH_EXTENSIONS_DIR",
-    "TORCH_HOME",
-    "TRITON_CACHE_DIR",
-    "TRITON_HOME",
+    *("CUDA_CACHE_PATH", "FRCNN_CACHE_DIR", "MATPLOTLIBRC", "MPLCONFIGDIR", "SCIKIT_LEARN_DATA", "SKIMAGE_DATADIR"),
+    *("TEMP", "TMP", "TORCHINDUCTOR_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "TORCH_HOME"),
+    *("TRITON_CACHE_DIR", "TRITON_HOME"),
 )
 """Each takes the place of a folder in the home or of the folder for temporary files; so does what begins with XDG_."""
 

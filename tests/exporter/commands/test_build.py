@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import tiny_models
 
 from frcnn.cli import VERBS, main
 from frcnn.exporter.commands import build
@@ -21,19 +21,15 @@ from frcnn.exporter.graph.source_model import read_source_model
 from frcnn.runtime.model_files.artifact import open_artifact
 
 ROOT = Path(__file__).parents[3]
-TINY = Path(__file__).parents[2] / "support" / "tiny_models.py"
+TINY = tiny_models.__file__
 QUICK = ["--size", "64x64:160x224:160x288", "--batch", "1:1:2", "--kernel-arch", "sm_89"]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("tiny_models", TINY)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"
-    torch.save(module.build().state_dict(), path)
+    torch.save(tiny_models.build().state_dict(), path)
     return path
 
 
@@ -44,19 +40,8 @@ def exported_before(exports, monkeypatch):
 
 
 def from_checkpoint(checkpoint: Path, *more: str) -> list[str]:
-    return [
-        "build",
-        str(checkpoint),
-        "--arch",
-        f"{TINY}:build",
-        "--size",
-        "64x96",
-        "--batch",
-        "1:1:2",
-        "--kernel-arch",
-        "sm_89",
-        *more,
-    ]
+    options = ["--arch", f"{TINY}:build", "--size", "64x96", "--batch", "1:1:2", "--kernel-arch", "sm_89"]
+    return ["build", str(checkpoint), *options, *more]
 
 
 def test_a_model_is_built_and_summarised(exports, tmp_path, capsys):

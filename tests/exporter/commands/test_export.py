@@ -72,6 +72,7 @@ def test_export_names_the_file_after_the_checkpoint(checkpoint, exported, tmp_pa
     [
         (["--arch", ARCH, "-o", "model.trt"], "expected a file name ending in .onnx"),
         (["--arch", ARCH, "--size", "huge"], "--size: expected HEIGHTxWIDTH"),
+        (["--arch", ARCH, "--precision", "int8"], "invalid choice: 'int8'"),
         (["--arch", "resnet"], "unknown architecture 'resnet'"),
         (["--arch", ARCH, "-o", "my.pth/model.onnx"], "cannot make the folder"),
         ([], "fits no known architecture"),

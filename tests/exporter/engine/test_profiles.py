@@ -112,16 +112,17 @@ def transform(**fields: object) -> Manifest:
     return msgspec.structs.replace(ANY, model=model)
 
 
-def test_a_model_that_resizes_to_one_size_has_one_profile():
-    assert make_profiles(transform(fixed_size=(300, 400))) == (fixed(320, 416),)
-
-
-def test_a_square_limit_needs_one_profile():
-    assert make_profiles(transform(min_size=640, max_size=640)) == (profile((32, 480, 640), (32, 640, 640)),)
-
-
-def test_a_limit_below_the_short_side_bounds_both():
-    assert make_profiles(transform(min_size=800, max_size=600)) == (profile((32, 480, 608), (32, 608, 608)),)
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"fixed_size": (300, 400)}, fixed(320, 416)),
+        ({"min_size": 640, "max_size": 640}, profile((32, 480, 640), (32, 640, 640))),
+        ({"min_size": 800, "max_size": 600}, profile((32, 480, 608), (32, 608, 608))),
+    ],
+    ids=["a fixed size", "a square limit", "a limit below the short side"],
+)
+def test_one_profile_is_enough_where_both_orientations_have_the_same_limits(fields, expected):
+    assert make_profiles(transform(**fields)) == (expected,)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ SHAPES: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
         [("x", "a"), ("a", "b y")],
     ),
     "what no output needs": (
-        """(float[N,3] x) => (float[N,2] y)
+        """(float[N,3] x) => (float[N,2] y) <int64[2] two_one = {2, 1}>
            { i, z = Split <axis = 1> (x, two_one) y = Neg(i) u = Relu(z) v = Abs(u) two = Shape(v) }""",
         "Split, Neg",
         [("x", "y")],
@@ -101,6 +101,18 @@ SHAPES: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
         "Constant | Relu | Mul",
         [("", "c"), ("c", "s"), ("x s", "y")],
     ),
+    # w could be made before the first cut; s is not there before the second piece, which then makes both
+    "a constant that a cut node reads, made by a piece that exists anyway": (
+        """(float[N,3] x) => (float[N,3] y, int64[2] s) <float[3] w = {2, 3, 5}>
+           { a = Relu(x) s = Shape(a) y = Sum(a, w) }""",
+        "Relu | Identity, Shape | Sum",
+        [("x", "a"), ("a", "w s"), ("a w", "y")],
+    ),
+    "a constant that two cut nodes read, made once": (
+        "(float[N,3] x) => (float[N,3] y) <float[3] w = {2, 3, 5}> { a = Sum(x, w) b = Neg(a) y = Sum(b, w) }",
+        "Identity | Sum | Neg | Sum",
+        [("", "w"), ("x w", "a"), ("a", "b"), ("b w", "y")],
+    ),
     "an output that is a constant": (
         "(float[N,3] x) => (float[N,3] y, float[3] w) <float[3] w = {2, 3, 5}> { a = Relu(x) y = Neg(a) }",
         "Relu | Identity, Neg",
@@ -113,8 +125,7 @@ SHAPES: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
 @pytest.mark.parametrize("case", SHAPES)
 def test_a_model_is_cut_into_the_fewest_pieces_and_computes_the_same(case):
     body, pieces, expected = SHAPES[case]
-    if "two_one" in body:
-        body = body.replace("=> (float[N,2] y)", "=> (float[N,2] y) <int64[2] two_one = {2, 1}>")
+
     model = parse(body)
     steps = cut_ops(model)
     assert outline(steps) == pieces
@@ -140,28 +151,6 @@ def test_constants_that_are_emitted_are_in_the_order_of_the_model():
     first, _ = cut_ops(model)
     assert first.outputs == tuple(names)
     assert [tensor.name for tensor in first.model.graph.initializer] == [f"{name}/constant" for name in names]
-
-
-def test_a_constant_that_a_cut_node_reads_is_emitted_by_a_piece_that_exists_anyway():
-    """``w`` could be made before the first cut; ``s`` is not there before the second piece, which then makes both."""
-    model = parse(
-        """(float[N,3] x) => (float[N,3] y, int64[2] s) <float[3] w = {2, 3, 5}>
-        { a = Relu(x) s = Shape(a) y = Sum(a, w) }"""
-    )
-    steps = cut_ops(model)
-    assert outline(steps) == "Relu | Identity, Shape | Sum"
-    assert flows(steps)[1] == ("a", "w s")
-    assert_computes_the_same(model, steps)
-
-
-def test_a_constant_is_emitted_once_for_its_first_reader():
-    model = parse(
-        "(float[N,3] x) => (float[N,3] y) <float[3] w = {2, 3, 5}> { a = Sum(x, w) b = Neg(a) y = Sum(b, w) }"
-    )
-    steps = cut_ops(model)
-    assert outline(steps) == "Identity | Sum | Neg | Sum"
-    assert flows(steps) == [("", "w"), ("x w", "a"), ("a", "b"), ("b w", "y")]
-    assert_computes_the_same(model, steps)
 
 
 def test_a_weight_is_copied_unchanged_to_the_pieces_that_use_it():

@@ -51,24 +51,13 @@ def files_in(cache: KernelCache) -> list[Path]:
     return [path for path in cache.folder.rglob("*") if path.is_file()]
 
 
-def test_a_cubin_is_machine_code_and_holds_the_entry():
-    code = compile_kernel(KERNEL, "sm_90", cache=NO_CACHE)
-    assert is_cubin(code)
-    assert b"grouped_nms_resolve" in code
-
-
-def test_ptx_is_for_the_oldest_gpu_and_names_the_entry():
-    code = compile_kernel(KERNEL, OLDEST_PTX, cache=NO_CACHE)
-    assert b".target sm_75" in code
-    assert b".visible .entry grouped_nms_resolve(" in code
-    assert code.endswith(b"\0")
-
-
-def test_several_architectures_come_with_one_ptx():
+def test_machine_code_for_each_architecture_comes_with_one_ptx_for_the_oldest_gpu():
     compiled = compile_kernels(KERNEL, ["sm_80", "sm_90", "sm_80"], cache=NO_CACHE)
     assert list(compiled) == ["sm_80", "sm_90", "compute_75"]
     assert [is_cubin(code) for code in compiled.values()] == [True, True, False]
-    assert b".target sm_75" in compiled[OLDEST_PTX]
+    assert all(b"grouped_nms_resolve" in code for code in compiled.values())
+    ptx = compiled[OLDEST_PTX]
+    assert b".target sm_75" in ptx and b".visible .entry grouped_nms_resolve(" in ptx and ptx.endswith(b"\0")
 
 
 def test_every_supported_gpu_has_an_architecture():
@@ -76,15 +65,10 @@ def test_every_supported_gpu_has_an_architecture():
     assert wanted <= set(supported_architectures())
 
 
-def test_a_compiled_kernel_is_kept(cache, compilations):
-    first = compile_kernel(KERNEL, "sm_90", cache=cache)
-    second = compile_kernel(KERNEL, "sm_90", cache=cache)
-    assert first == second
-    assert len(compilations) == 1
-
-
 def test_constants_architecture_and_source_are_part_of_the_key(cache, compilations, tmp_path):
-    compile_kernel(KERNEL, "sm_90", cache=cache)
+    first = compile_kernel(KERNEL, "sm_90", cache=cache)
+    assert compile_kernel(KERNEL, "sm_90", cache=cache) == first
+    assert len(compilations) == 1
     compile_kernel(KERNEL, "sm_80", cache=cache)
     compile_kernel(replace(KERNEL, constants={**KERNEL.constants, "MAX_BOXES": 2048}), "sm_90", cache=cache)
     source = tmp_path / "own.cu"
@@ -132,6 +116,16 @@ def test_a_damaged_entry_is_compiled_anew_and_replaced(cache, compilations, dama
     assert len(compilations) == 2
 
 
+def assert_compiled_twice(cache, compilations, caplog, *reasons, hint="FRCNN_CACHE_DIR names another folder"):
+    """A cache that keeps nothing costs time only, and warns once."""
+    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
+    assert first == second
+    assert len(compilations) == 2
+    assert caplog.messages == [
+        f"frcnn: nothing is kept in the cache {cache.folder}: {reason}; {hint}" for reason in reasons
+    ]
+
+
 REASONS = {
     "a file": "File exists",
     "below a file": "Not a directory",
@@ -145,12 +139,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, compilations, 
     file.write_text("not a folder", encoding="utf-8")
     places = {"a file": file, "below a file": file / "kernels"}
     cache = KernelCache(places.get(folder, Path(folder)))
-    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
-    assert first == second
-    assert len(compilations) == 2
-    assert caplog.messages == [
-        f"frcnn: nothing is kept in the cache {cache.folder}: {REASONS[folder]}; FRCNN_CACHE_DIR names another folder"
-    ]
+    assert_compiled_twice(cache, compilations, caplog, REASONS[folder])
     assert file.read_text(encoding="utf-8") == "not a folder"
 
 
@@ -163,12 +152,9 @@ def test_a_cache_that_fails_in_any_way_only_costs_time(cache, compilations, capl
 
     cache.folder.mkdir(parents=True)
     monkeypatch.setattr(FileStreamProgramCache, call, fail)
-    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
-    assert first == second
-    assert len(compilations) == 2
     reason = "a fault" if isinstance(fault, OSError) else f"{type(fault).__name__}: a fault"
-    warning = f"frcnn: nothing is kept in the cache {cache.folder}: {reason}; FRCNN_CACHE_DIR names another folder"
-    assert caplog.messages == ([] if call == "__getitem__" else [warning])  # what cannot be read is written anew
+    # what cannot be read is written anew
+    assert_compiled_twice(cache, compilations, caplog, *([] if call == "__getitem__" else [reason]))
 
 
 @pytest.mark.parametrize("version", ["none", "0.7"])
@@ -177,13 +163,8 @@ def test_without_a_cache_of_cuda_core_kernels_are_compiled_and_not_kept(
 ):
     monkeypatch.setitem(sys.modules, "cuda.core.utils", None if version == "none" else ModuleType("cuda.core.utils"))
     cache.folder.mkdir(parents=True)
-    first, second = (compile_kernel(KERNEL, "sm_90", cache=cache) for _ in range(2))
-    assert first == second
-    assert len(compilations) == 2
-    assert caplog.messages == [
-        f"frcnn: nothing is kept in the cache {cache.folder}: keeping compiled kernels needs the package "
-        "'cuda-core>=1', which is not installed; pip install 'frcnn[cuda]'"
-    ]
+    reason = "keeping compiled kernels needs the package 'cuda-core>=1', which is not installed"
+    assert_compiled_twice(cache, compilations, caplog, reason, hint="pip install 'frcnn[cuda]'")
 
 
 FILL = """

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.operators import STRIDES, is_present, make_rois, operator_session, run_operator, thresholds_of
 from torch import Tensor
-from torchvision.ops import MultiScaleRoIAlign, RoIPool, roi_pool
+from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
 from frcnn.plugins import multiscale_roi_align, multiscale_roi_pool
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align as align_reference
@@ -148,16 +148,6 @@ def test_absent_rois_give_zero_and_others_do_not(form):
         assert (by_roi[:, -1] >= 1).all()
 
 
-@pytest.mark.parametrize("form", [Align(levels=4), Pool(levels=1)], ids=repr)
-def test_an_image_is_pooled_from_its_own_maps(form):
-    values = torch.tensor([1.0, 2.0, 4.0])
-    features = [values[:, None, None, None].expand(3, 2, *m.shape[2:]) for m in form.feature_maps(1, 1)]
-    rois = torch.tensor([[10.0, 10.0, 100.0, 100.0], [5.0, 5.0, 30.0, 40.0]]).expand(3, 2, 4)
-    expected = values.repeat_interleave(2)[:, None, None, None].expand(6, 2, 7, 7)
-    assert torch.equal(form.in_onnxruntime(rois, features), expected)
-    assert torch.equal(form.in_reference(rois, features), expected)
-
-
 @FOUR_LEVELS
 def test_a_level_begins_exactly_at_its_threshold(form):
     features = [torch.full((1, 1, *m.shape[2:]), float(level)) for level, m in enumerate(form.feature_maps(1, 1))]
@@ -213,9 +203,3 @@ def test_pool_reference_is_torchvisions_roi_pool_of_the_level(levels, seed):
             level = sum(bool(side >= torch.tensor(threshold)) for threshold in thresholds)
             expected = roi_pool(features[level][image][None], [box[None]], form.grid, 1 / form.strides[level])[0]
         assert torch.equal(found[image, roi], expected)
-
-
-def test_pool_reference_of_one_level_is_the_papers_module():
-    rois = torch.tensor([[[3.0, 5.0, 100.0, 90.0], [40.0, 8.0, 41.0, 300.0]]])
-    (feature,) = features = Pool(levels=1).feature_maps(1, 3, seed=4)
-    assert torch.equal(Pool(levels=1).in_reference(rois, features), RoIPool((7, 7), 1 / 16)(feature, [rois[0]]))

@@ -23,11 +23,6 @@ def test_thresholds_of_the_usual_pyramid_are_the_published_ones():
     assert thresholds_of(5) == PUBLISHED
 
 
-def test_never_is_the_largest_float32():
-    assert np.float32(NEVER) == np.finfo(np.float32).max
-    assert float(np.float32(NEVER)) == NEVER
-
-
 def test_a_level_that_no_side_reaches_begins_never():
     assert level_thresholds(lambda side: min(1, int(side >= 10.0)), coarsest_level=3) == (10.0, NEVER, NEVER)
 

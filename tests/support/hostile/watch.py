@@ -12,19 +12,8 @@ from typing import Any, Final
 
 _FORBIDDEN: Final = frozenset(
     {
-        "os.exec",
-        "os.fork",
-        "os.forkpty",
-        "os.posix_spawn",
-        "os.spawn",
-        "os.startfile",
-        "os.system",
-        "pty.spawn",
-        "socket.bind",
-        "socket.connect",
-        "socket.getaddrinfo",
-        "subprocess.Popen",
-        "webbrowser.open",
+        *("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "pty.spawn"),
+        *("socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "webbrowser.open"),
     }
 )
 _CHANGING: Final = frozenset({"os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink"})
