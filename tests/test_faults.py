@@ -42,10 +42,7 @@ def few(inputs: Inputs) -> list[str]:
 
 
 COMMANDS: dict[str, tuple[str, Command]] = {
-    "export": (
-        "o/m.onnx",
-        lambda inputs, out: ["export", inputs / "tiny.pth", "--arch", ARCH, "-o", f"{out}"],
-    ),
+    "export": ("o/m.onnx", lambda inputs, out: ["export", inputs / "tiny.pth", "--arch", ARCH, "-o", f"{out}"]),
     "build": (
         "o/m.frcnn",
         lambda inputs, out: ["build", inputs / "model.onnx", "-o", f"{out}", "--batch", "1", "--kernel-arch", "sm_89"],

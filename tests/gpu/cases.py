@@ -21,11 +21,7 @@ CANVAS = (320, 448)
 FORMS = [
     (element, layout, output_layout)
     for element in ("float32", "float16", "bfloat16")
-    for layout, output_layout in (
-        ("planar", "planar"),
-        ("channels_last", "planar"),
-        ("channels_last", "channels_last"),
-    )
+    for layout, output_layout in (("planar", "planar"), ("channels_last", "planar"), ("channels_last", "channels_last"))
 ]
 
 

@@ -21,10 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 STUB = "int initLibNvInferPlugins(void *logger, char const *name_space) { return 1; }\n"
-LIBRARIES = {
-    "libnvinfer.so.11": "libtensorrt_rtx.so.1",
-    "libnvonnxparser.so.11": "libtensorrt_onnxparser_rtx.so.1",
-}
+LIBRARIES = {"libnvinfer.so.11": "libtensorrt_rtx.so.1", "libnvonnxparser.so.11": "libtensorrt_onnxparser_rtx.so.1"}
 
 PRELUDE = """
 import sys

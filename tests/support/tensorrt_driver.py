@@ -111,10 +111,7 @@ def _described(shape: list[int], dtype: str, layout: str, open_letters: list[int
 
 
 def drive(
-    plugin: str,
-    attributes: dict[str, Any],
-    inputs: list[dict[str, Any]],
-    layouts: list[str] | None = None,
+    plugin: str, attributes: dict[str, Any], inputs: list[dict[str, Any]], layouts: list[str] | None = None
 ) -> dict[str, Any]:
     """Go through a build of a plugin; inputs and outputs are planar unless ``layouts`` are given.
 

@@ -51,13 +51,7 @@ def quick_matching(monkeypatch):
 
 
 def infer(state: Mapping[str, Tensor], **options: Any) -> tuple[str, str]:
-    defaults: dict[str, Any] = {
-        "source": "my.pth",
-        "num_classes": 4,
-        "args": {},
-        "recorded": None,
-        "published": None,
-    }
+    defaults: dict[str, Any] = {"source": "my.pth", "num_classes": 4, "args": {}, "recorded": None, "published": None}
     return infer_architecture(state, **(defaults | options))
 
 

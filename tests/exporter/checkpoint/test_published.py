@@ -22,12 +22,7 @@ from frcnn.exporter.checkpoint import load, published
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
 from frcnn.exporter.checkpoint.builders import build_model
 from frcnn.exporter.checkpoint.load import load_pretrained
-from frcnn.exporter.checkpoint.published import (
-    TORCHVISION_NAMES,
-    parse_weights,
-    published_sha256,
-    published_weights,
-)
+from frcnn.exporter.checkpoint.published import TORCHVISION_NAMES, parse_weights, published_sha256, published_weights
 
 NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
 FILE = "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth"
@@ -117,10 +112,7 @@ def test_no_network(error, expected, hub, monkeypatch):
     ("response", "expected"),
     [
         (OK + b"Content-Length: 8\r\n\r\ntampered", "is not the file that torchvision publishes: "),
-        (
-            OK + b"Content-Length: 9000\r\n\r\ncut short",
-            "is not the file that torchvision publishes: ",
-        ),
+        (OK + b"Content-Length: 9000\r\n\r\ncut short", "is not the file that torchvision publishes: "),
         (OK + b"Transfer-Encoding: chunked\r\n\r\nffff\r\ncut short", "cannot download .*: IncompleteRead"),
         (b"HTTP/1.1 404 Not \x1b[2JFound\r\n\r\n", r"cannot download .*: Not \[2JFound"),
         (b"\x16\x03\x01 no HTTP\r\n\r\n", "cannot download "),

@@ -158,11 +158,7 @@ WRONG: dict[str, tuple[Precision, Edit, str]] = {
         compute_in("roi_heads/Softmax", TensorProto.FLOAT16, TensorProto.FLOAT),
         "got 1 of another type: roi_heads/Softmax (float16)",
     ),
-    "NMS of half scores": (
-        "fp16",
-        half_scores_to_nms,
-        "got 1 of another type: rpn/GroupedNMS (float32/float16)",
-    ),
+    "NMS of half scores": ("fp16", half_scores_to_nms, "got 1 of another type: rpn/GroupedNMS (float32/float16)"),
     "a third type in a heavy part": (
         "fp16",
         compute_in("backbone/1/Relu", TensorProto.BFLOAT16, TensorProto.FLOAT16),

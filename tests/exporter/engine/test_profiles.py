@@ -69,11 +69,7 @@ def test_profiles_written_as_options_give_the_same_profiles():
         ),
         ("800", "--size: expected HEIGHTxWIDTH in pixels, got '800'", "--size 800x1344,1344x800"),
         ("0x32", "--size: expected HEIGHTxWIDTH in pixels, got '0x32'", "--size 800x1344,1344x800"),
-        (
-            "32x32:64x64",
-            "--size: expected one size or MIN:OPT:MAX, got 2 in '32x32:64x64'",
-            "--size 320x320:800x1088",
-        ),
+        ("32x32:64x64", "--size: expected one size or MIN:OPT:MAX, got 2 in '32x32:64x64'", "--size 320x320:800x1088"),
         ("64x32:32x32:96x96", "--size, heights: expected 1 <= MIN <= OPT <= MAX", "min, opt and max"),
         ("32x96:64x64:96x96", "--size, widths: expected 1 <= MIN <= OPT <= MAX", "min, opt and max"),
         ("800x1344,800x1344", "--size: 800x1344 is given twice", "keep one"),
@@ -101,10 +97,7 @@ def test_a_file_with_fixed_canvases_refuses_others(size):
 
 
 def test_without_a_size_there_is_a_profile_for_each_orientation():
-    assert make_profiles(ANY) == (
-        profile((32, 800, 800), (32, 1088, 1344)),
-        profile((32, 1088, 1344), (32, 800, 800)),
-    )
+    assert make_profiles(ANY) == (profile((32, 800, 800), (32, 1088, 1344)), profile((32, 1088, 1344), (32, 800, 800)))
 
 
 def transform(**fields: object) -> Manifest:

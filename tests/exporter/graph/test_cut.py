@@ -35,11 +35,7 @@ UNEVEN = """(float[N,3] x) => (float[N,3] y)
 
 # model -> (outline, what each step reads and makes)
 SHAPES: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
-    "a chain": (
-        CHAIN,
-        "Neg | Relu | Abs | Relu | Neg",
-        [("x", "a"), ("a", "b"), ("b", "c"), ("c", "d"), ("d", "y")],
-    ),
+    "a chain": (CHAIN, "Neg | Relu | Abs | Relu | Neg", [("x", "a"), ("a", "b"), ("b", "c"), ("c", "d"), ("d", "y")]),
     "no cut": (
         "(float[N,3] x, float[N,3] z) => (float[N,3] y) { a = Neg(x) y = Add(a, z) }",
         "Neg, Add",

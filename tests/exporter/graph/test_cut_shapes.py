@@ -270,12 +270,7 @@ def bare_operator(kind: int) -> onnx.ModelProto:
         multiscale_roi_pool.function(levels=2, output_size=(5, 6)),
         levels=2,
         features=kind,
-        attributes={
-            "output_height": 5,
-            "output_width": 6,
-            "spatial_scales": [0.25, 0.125],
-            "level_thresholds": [50.0],
-        },
+        attributes={"output_height": 5, "output_width": 6, "spatial_scales": [0.25, 0.125], "level_thresholds": [50.0]},
     )
     model.functions.append(grouped_nms.function())
     graph = model.graph

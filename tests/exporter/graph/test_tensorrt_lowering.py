@@ -213,10 +213,7 @@ REFUSED = {
         lambda: changed(output=["kept_scores", "order"]),
         "node 'kept_scores': GroupedNMS has the outputs kept_scores, got kept_scores, order",
     ),
-    "a node in a branch": (
-        in_a_branch,
-        "node 'kept_scores' is in a subgraph; expected it in the main graph",
-    ),
+    "a node in a branch": (in_a_branch, "node 'kept_scores' is in a subgraph; expected it in the main graph"),
 }
 
 

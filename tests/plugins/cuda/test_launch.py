@@ -28,12 +28,7 @@ from frcnn.plugins.preprocess import kernels as preprocess_kernels
 from frcnn.plugins.roi_pooling.level_boundaries import NEVER
 
 ELEMENT = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-POOLING = {
-    "output_height": 7,
-    "output_width": 7,
-    "spatial_scales": [0.25, 0.125],
-    "level_thresholds": [40.0],
-}
+POOLING = {"output_height": 7, "output_width": 7, "spatial_scales": [0.25, 0.125], "level_thresholds": [40.0]}
 ALIGN = POOLING | {"sampling_ratio": 2, "aligned": 0}
 
 

@@ -29,13 +29,7 @@ def contract(tmp_path_factory):
 def pooling(levels: int, **extra: Any) -> dict[str, Any]:
     scales = [1 / 4 / 2**i for i in range(levels)]
     thresholds = [112.0 * 2**i for i in range(max(1, levels - 1))]
-    return {
-        "output_height": 7,
-        "output_width": 5,
-        "spatial_scales": scales,
-        "level_thresholds": thresholds,
-        **extra,
-    }
+    return {"output_height": 7, "output_width": 5, "spatial_scales": scales, "level_thresholds": thresholds, **extra}
 
 
 def maps(levels: int, n: int, r: int, c: int) -> list[list[int]]:
@@ -62,12 +56,7 @@ class Case:
             {"shape": shape, "dtype": kind, "open": unknown.get(index, [])}
             for index, (shape, kind) in enumerate(zip(shapes, self.types, strict=False))
         ]
-        self.arguments = {
-            "plugin": kernel.plugin,
-            "attributes": attributes,
-            "inputs": inputs,
-            "layouts": self.layouts,
-        }
+        self.arguments = {"plugin": kernel.plugin, "attributes": attributes, "inputs": inputs, "layouts": self.layouts}
 
 
 def _nms_cases(name: str, g: int, m: int, unknown: dict[int, list[int]]) -> dict[str, Case]:

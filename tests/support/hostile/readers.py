@@ -210,9 +210,7 @@ _JSON: Final = [
 ]
 _SAFETENSORS: Final = [*_JSON, b'"F64"', b'"data_offsets"', b'"__metadata__"']
 _TEXT: Final = [b"\n", b"\n\n", b"\x00", b"\x1b[2J", b"\xff", b"\r", "\u2028".encode(), "\u202e".encode(), b" "]
-_LITERALS: Final = [
-    *(b"=", b"(", b")", b"[" * 200, b"-" * 300, b"{", b"'", b"1e999", b"__import__('os')", b"9" * 5000),
-]
+_LITERALS: Final = [*(b"=", b"(", b")", b"[" * 200, b"-" * 300, b"{", b"'", b"1e999", b"__import__('os')", b"9" * 5000)]
 _ZIP: Final = [b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"../x", b"/x", b"\xff" * 4]
 _ONNX: Final = [b"\x3a", b"\x72", b"\xff" * 9 + b"\x01", b"\x08\x0a", b"\x2a\x00", MANIFEST_KEY.encode(), b"\x0b\x0c"]
 _XML: Final = [
