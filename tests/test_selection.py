@@ -1,4 +1,4 @@
-"""How tests are chosen for ``make check``, and what pytest says of those that are skipped."""
+"""How tests are chosen for ``make check``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
-LONG = "reason after " * 30 + "reason"
 EXPORTING = """
 import pytest
 import torch
@@ -27,17 +26,6 @@ def test_takes_shared_exports(exports): pass
 def test_takes_them_through_a_fixture(through_another): pass
 def test_exports_by_itself(): torch.onnx.export(None)
 def test_exports_nothing(): pass
-"""
-SKIPPING = f"""
-import pytest
-
-@pytest.mark.skipif(True, reason="{LONG}")
-@pytest.mark.parametrize("number", range(2))
-def test_marked(number): pass
-
-@pytest.fixture
-def missing(): pytest.skip("nothing there")
-def test_without_its_fixture(missing): pass
 """
 
 
@@ -54,14 +42,3 @@ def test_make_check_leaves_out_what_takes_shared_exports_and_refuses_other_expor
     failed, totals = run_pytest(tmp_path, EXPORTING, "-p", "support.selection", "-p", "no:cacheprovider")
     assert failed.startswith("FAILED test_these.py::test_exports_by_itself - Failed: this test exports: ")
     assert " 1 failed, 1 passed, 2 deselected in " in totals
-
-
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_run_ends_with_a_whole_line_for_each_skipped_test(workers, tmp_path):
-    *skipped, totals = run_pytest(tmp_path, SKIPPING, "-n", workers, "-p", "no:cacheprovider")
-    assert sorted(skipped) == [
-        f"SKIPPED test_these.py::test_marked[0] - Skipped: {LONG}",
-        f"SKIPPED test_these.py::test_marked[1] - Skipped: {LONG}",
-        "SKIPPED test_these.py::test_without_its_fixture - Skipped: nothing there",
-    ]
-    assert " 3 skipped in " in totals

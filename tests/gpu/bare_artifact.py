@@ -82,7 +82,6 @@ class BareArtifact:
         return pipeline
 
     def launch(self, pipeline: Pipeline) -> None:
-        """Put a pipeline on the stream once more."""
         pipeline.launch(self.stream, self.said.append)
 
     def close(self) -> None:
@@ -90,13 +89,11 @@ class BareArtifact:
         self._closing.close()
 
     def __enter__(self) -> Self:
-        """Return the artifact; it is closed at the end of the block."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the artifact."""
         self.close()
 
     def _placed(self, images: Sequence[RGBImage]) -> list[Placed]:

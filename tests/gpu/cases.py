@@ -85,7 +85,6 @@ def pooling(levels: int, grid: tuple[int, int] = (7, 7), **rest: Any) -> dict[st
 
 
 def maps_of(images: int, channels: int, levels: int, element: str, layout: str, device: Any) -> list[Tensor]:
-    """Return feature maps of the canvas."""
     generator = torch.Generator().manual_seed(images * channels + levels)
     kind = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     sizes = [(-(-CANVAS[0] // stride), -(-CANVAS[1] // stride)) for stride in STRIDES[:levels]]

@@ -145,7 +145,6 @@ def run_preprocess(stream: Any, rng: np.random.Generator) -> None:
 
 
 def main() -> None:
-    """Run everything once."""
     stream: Any = 1
     if DRIVER is None:
         ok(cuda.cuInit(0))

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
-from support.operators import operator_model, thresholds_of
+from support.operators import operator_model, pooling_attributes
 
 from frcnn.plugins import DOMAIN, OPERATORS, OperatorSpec, grouped_nms, multiscale_roi_align, multiscale_roi_pool
 from frcnn.plugins.grouped_nms.reference import grouped_nms as reference_nms
@@ -32,15 +32,7 @@ WRITTEN_INTO_BODY = {"MultiscaleRoIAlign": {"aligned"}}
 
 
 def attributes_for(spec: OperatorSpec, levels: int) -> dict[str, Any]:
-    values = {
-        "iou_threshold": 0.5,
-        "output_height": 7,
-        "output_width": 5,
-        "spatial_scales": [0.25 / 2**i for i in range(levels)],
-        "level_thresholds": list(thresholds_of(levels)),
-        "sampling_ratio": 2,
-        "aligned": 0,
-    }
+    values = pooling_attributes(levels, (7, 5), iou_threshold=0.5, sampling_ratio=2, aligned=0)
     return {attribute.name: values[attribute.name] for attribute in spec.attributes}
 
 

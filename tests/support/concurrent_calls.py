@@ -24,7 +24,6 @@ def mixed_images(count: int = 24) -> list[NDArray[np.uint8]]:
 
 
 def bits(found: Detections) -> tuple[bytes, bytes, bytes]:
-    """Return detections as bytes."""
     return found.boxes.tobytes(), found.scores.tobytes(), found.labels.tobytes()
 
 

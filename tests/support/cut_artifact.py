@@ -67,7 +67,6 @@ class CutArtifact:
         )
 
     def backend(self, device: FakeDevice) -> EngineBackend:
-        """Return a backend that runs it."""
         engines = {part: self._engine(device, piece) for part, piece in self.pieces.items()}
         return EngineBackend(self.manifest, self._parts.__getitem__, device, engines)
 

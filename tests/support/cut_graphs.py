@@ -63,7 +63,6 @@ def by_onnxruntime(model: onnx.ModelProto) -> RunOperator:
 def _node_model(
     model: onnx.ModelProto, step: CutNode, kinds: Mapping[str, tuple[np.dtype[Any], int]]
 ) -> onnx.ModelProto:
-    """Return a model of one node, sizes left open."""
     inputs = [
         onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(dtype), [None] * rank)
         for name, (dtype, rank) in kinds.items()
@@ -76,7 +75,6 @@ def _node_model(
 
 
 def run_whole(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Run a model uncut."""
     names = [value.name for value in model.graph.output]
     session = bare_session(model.SerializeToString())
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))

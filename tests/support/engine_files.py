@@ -80,7 +80,6 @@ def source_manifest(*, precision: Precision = "fp16", canvases: tuple[Size, ...]
 
 
 def static_profile(height: int, width: int, batch: tuple[int, int, int] = (1, 1, 8)) -> Profile:
-    """Return a profile of one canvas."""
     minimum, opt, maximum = batch
     return Profile(
         batch=Range(min=minimum, opt=opt, max=maximum),
@@ -115,7 +114,6 @@ def engine_parts(
 
 
 def listed_parts(parts: Mapping[str, bytes]) -> dict[str, Part]:
-    """Return what a manifest lists of parts."""
     return {name: Part(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in parts.items()}
 
 

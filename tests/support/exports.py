@@ -80,11 +80,9 @@ class Exports:
         return self._models[family]
 
     def spec(self, family: str) -> ModelSpec:
-        """Return the description of a family."""
         return read_model_spec(self.model(family), architecture=family)
 
     def session(self, export: Exported) -> Any:
-        """Return a bare ONNX Runtime session of an export."""
         if export.path not in self._sessions:
             self._sessions[export.path] = bare_session(export.path)
         return self._sessions[export.path]

@@ -298,7 +298,6 @@ class FakeDevice:
             yield
 
     def fail_next(self, name: str) -> None:
-        """Let the next call of that name fail."""
         self._fails_next = name
 
     def misused(self, what: str) -> MisuseError:

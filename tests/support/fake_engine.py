@@ -63,8 +63,6 @@ class FakeEngine:
 
 
 class FakeContext:
-    """An engine bound to shapes."""
-
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
         self._device = engine.device

@@ -70,7 +70,6 @@ class Growth:
         self._rows.extend(astuple(sample))
 
     def take(self, done: int) -> None:
-        """Take a sample while the process works."""
         self.add(_sample(done))
 
     def rest(self) -> None:
@@ -81,7 +80,6 @@ class Growth:
         self.at_rest.append(_sample(0))
 
     def slope(self, name: str) -> Slope:
-        """Return the slope of one attribute of the samples."""
         samples = self.samples
         return slope_of([sample.done for sample in samples], [getattr(sample, name) for sample in samples])
 
@@ -99,7 +97,6 @@ class Growth:
         return found
 
     def figures(self) -> dict[str, object]:
-        """Return the figures of a report."""
         samples = self.samples
         return {
             "samples": len(samples),

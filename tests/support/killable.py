@@ -65,7 +65,6 @@ class Inputs:
         (self.folder / "training" / "instances.json").write_text(json.dumps(few))
 
     def __truediv__(self, name: str) -> str:
-        """Return the path of an input."""
         return str(self.folder / name)
 
 
@@ -84,7 +83,6 @@ class Verb:
 
 
 def files(folder: Path) -> Iterator[str]:
-    """Yield the names of all files in a folder and below it."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield str(path.relative_to(folder))

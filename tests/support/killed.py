@@ -20,7 +20,6 @@ _TOUCHES = frozenset({"open", "os.chmod", "os.mkdir", "os.remove", "os.rename", 
 
 
 def main() -> None:
-    """Run the program that the command line names."""
     folder, number, program, *arguments = sys.argv[1:]
     touched = 0
 

@@ -50,12 +50,10 @@ def operator_model(
 
 
 def operator_session(*args: Any, **kwargs: Any) -> Any:
-    """Return a bare session of ``operator_model``'s model."""
     return bare_session(operator_model(*args, **kwargs).SerializeToString())
 
 
 def run_operator(session: Any, *inputs: Tensor) -> Tensor:
-    """Run a session of one operator."""
     names = [value.name for value in session.get_inputs()]
     feeds: dict[str, NDArray[Any]] = {
         name: np.ascontiguousarray(value.numpy()) for name, value in zip(names, inputs, strict=True)
@@ -79,6 +77,19 @@ def thresholds_of(levels: int, *, canonical_scale: int = 224, canonical_level: i
     """Return where the levels of a pyramid of ``STRIDES`` begin."""
     mapper = initLevelMapper(2, 1 + levels, canonical_scale, canonical_level)
     return level_thresholds(level_rule(mapper), coarsest_level=levels - 1)
+
+
+def pooling_attributes(
+    levels: int, grid: tuple[int, int] = (7, 7), strides: Sequence[int] = STRIDES, **rest: Any
+) -> dict[str, Any]:
+    """Return the attributes of RoI pooling over the first levels of a pyramid."""
+    return {
+        "output_height": grid[0],
+        "output_width": grid[1],
+        "spatial_scales": [1 / stride for stride in strides[:levels]],
+        "level_thresholds": list(thresholds_of(levels)),
+        **rest,
+    }
 
 
 def is_present(rois: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import numpy as np
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Return a random image (H, W, 3) uint8."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 

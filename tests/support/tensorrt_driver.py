@@ -43,8 +43,6 @@ class Symbol(trt.IDimensionExpr):
 
 
 class Builder(trt.IExprBuilder):
-    """Computes with symbols."""
-
     def constant(self, value: int) -> Symbol:
         return Symbol.of(value, known=True)
 
@@ -82,8 +80,6 @@ _tensor.SymExprImpl = Expression
 
 
 class Setter(dict[int, Any]):
-    """Takes the kernel's integers."""
-
     nbSymExprs: int  # noqa: N815 - NVIDIA's name
 
 

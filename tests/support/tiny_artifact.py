@@ -31,7 +31,6 @@ Arrays = dict[str, np.ndarray]
 
 
 def profile(batch: tuple[int, int], height: tuple[int, int], width: tuple[int, int]) -> Profile:
-    """Return a profile from (minimum, maximum) of each size."""
     ranges = (Range(min=minimum, opt=maximum, max=maximum) for minimum, maximum in (batch, height, width))
     return Profile(**dict(zip(("batch", "height", "width"), ranges, strict=True)))
 

@@ -52,7 +52,6 @@ def build() -> FasterRCNN:
 
 
 def export_tiny(path: Path) -> Path:
-    """Export the detector to a file; takes some seconds."""
     export_onnx(build(), path, architecture="tiny", labels=("one", "two", "three"))
     return path
 

@@ -30,17 +30,14 @@ def build(num_classes: int = 4, **kwargs: Any) -> FasterRCNN:
 
 
 def build_four_classes(*, min_size: int = 64) -> FasterRCNN:
-    """Take no number of classes."""
     return build(4, min_size=min_size)
 
 
 def build_tuple() -> Any:
-    """Return no model."""
     return build(), "extra"
 
 
 def build_failing() -> FasterRCNN:
-    """Fail."""
     raise OSError("the disk is\non fire")
 
 

@@ -281,13 +281,6 @@ def test_an_error_in_the_progress_callback_is_raised(exports, tmp_path):
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_another_precision_is_refused(exports, tmp_path):
-    with pytest.raises(UsageError, match=r"is typed in fp16, which its engine keeps; got fp32") as caught:
-        build_quickly(exports("vgg16", "fp16").path, tmp_path / "model.frcnn", precision="fp32")
-    assert caught.value.hint.endswith("frcnn build CHECKPOINT --precision fp32")
-    assert names_of(tmp_path) == []
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support.operators import operator_model, thresholds_of
+from support.operators import operator_model, pooling_attributes
 from support.simt import require_compiler, run_on_host
 
 from frcnn.errors import ExportError
@@ -29,14 +29,7 @@ def align_model(levels: int) -> onnx.ModelProto:
         multiscale_roi_align.SPEC,
         multiscale_roi_align.function(levels=levels, aligned=False),
         levels=levels,
-        attributes={
-            "output_height": 7,
-            "output_width": 5,
-            "spatial_scales": [1 / 4 / 2**i for i in range(levels)],
-            "level_thresholds": list(thresholds_of(levels)) or [0.0],
-            "sampling_ratio": 2,
-            "aligned": 0,
-        },
+        attributes=pooling_attributes(levels, (7, 5), sampling_ratio=2, aligned=0),
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Any
 
 import onnx
@@ -12,7 +11,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.operators import STRIDES, is_present, make_rois, operator_session, run_operator, thresholds_of
+from support.operators import (
+    STRIDES,
+    is_present,
+    make_rois,
+    operator_session,
+    pooling_attributes,
+    run_operator,
+    thresholds_of,
+)
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
@@ -24,23 +31,24 @@ from frcnn.plugins.roi_pooling.level_boundaries import NEVER
 CANVAS = (256, 320)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Form:
-    """An operator with some of its attributes, and the type of the feature maps."""
+    """An operator with some of its attributes, and the type of the maps: max pooling where sampling is None."""
 
     levels: int
     grid: tuple[int, int] = (7, 7)
     half: bool = False
-    strides = STRIDES
+    sampling: int | None = None
+    aligned: int = 0
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """One level of max pooling has stride 16, as VGG16 and ResNet C4 have."""
+        return (16,) if (self.levels, self.sampling) == (1, None) else STRIDES
 
     @property
     def attributes(self) -> dict[str, Any]:
-        return {
-            "output_height": self.grid[0],
-            "output_width": self.grid[1],
-            "spatial_scales": [1 / stride for stride in self.strides[: self.levels]],
-            "level_thresholds": list(thresholds_of(self.levels)),
-        }
+        rest = {} if self.sampling is None else {"sampling_ratio": self.sampling, "aligned": self.aligned}
+        return pooling_attributes(self.levels, self.grid, self.strides, **rest)
 
     def feature_maps(self, images: int, channels: int, *, seed: int = 0) -> list[Tensor]:
         generator = torch.Generator().manual_seed(seed)
@@ -52,39 +60,11 @@ class Form:
         return run_operator(session(self, **changed), rois, *features)
 
     def in_reference(self, rois: Tensor, features: list[Tensor], **changed: Any) -> Tensor:
-        return self.reference(rois, features, **self.attributes | changed)
+        reference = pool_reference if self.sampling is None else align_reference
+        return reference(rois, features, **self.attributes | changed)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Align(Form):
-    """MultiscaleRoIAlign."""
-
-    aligned: int = 0
-    sampling: int = 2
-    spec = multiscale_roi_align.SPEC
-    reference = staticmethod(align_reference)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return Form.attributes.fget(self) | {"sampling_ratio": self.sampling, "aligned": self.aligned}
-
-    def function(self) -> onnx.FunctionProto:
-        return multiscale_roi_align.function(levels=self.levels, aligned=bool(self.aligned))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pool(Form):
-    """MultiscaleRoIPool; one level has stride 16, as VGG16 and ResNet C4 have."""
-
-    spec = multiscale_roi_pool.SPEC
-    reference = staticmethod(pool_reference)
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        return (16,) if self.levels == 1 else STRIDES
-
-    def function(self) -> onnx.FunctionProto:
-        return multiscale_roi_pool.function(levels=self.levels, output_size=self.grid)
+Pool, Align = Form, partial(Form, sampling=2)
 
 
 FORMS = [
@@ -105,15 +85,14 @@ ALL_FORMS = pytest.mark.parametrize("form", FORMS, ids=repr)
 FOUR_LEVELS = pytest.mark.parametrize("form", [Align(levels=4), Pool(levels=4, grid=(1, 2))], ids=repr)
 
 
-@cache
 def session(form: Form, **changed: Any) -> Any:
-    return operator_session(
-        form.spec,
-        form.function(),
-        levels=form.levels,
-        features=onnx.TensorProto.FLOAT16 if form.half else onnx.TensorProto.FLOAT,
-        attributes=form.attributes | changed,
-    )
+    if form.sampling is None:
+        spec, body = multiscale_roi_pool.SPEC, multiscale_roi_pool.function(levels=form.levels, output_size=form.grid)
+    else:
+        spec = multiscale_roi_align.SPEC
+        body = multiscale_roi_align.function(levels=form.levels, aligned=bool(form.aligned))
+    features = onnx.TensorProto.FLOAT16 if form.half else onnx.TensorProto.FLOAT
+    return operator_session(spec, body, levels=form.levels, features=features, attributes=form.attributes | changed)
 
 
 @ALL_FORMS

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.operators import STRIDES, is_present, make_rois, thresholds_of
+from support.operators import STRIDES, is_present, make_rois, pooling_attributes, thresholds_of
 from support.simt import require_compiler, run_on_host
 from torch import Tensor
 
@@ -119,13 +119,7 @@ def strides(levels: int) -> tuple[int, ...]:
 
 
 def attributes(levels: int, grid: tuple[int, int], **rest: Any) -> dict[str, Any]:
-    return {
-        "output_height": grid[0],
-        "output_width": grid[1],
-        "spatial_scales": [1 / stride for stride in strides(levels)],
-        "level_thresholds": list(thresholds_of(levels)),
-        **rest,
-    }
+    return pooling_attributes(levels, grid, strides(levels), **rest)
 
 
 @cache

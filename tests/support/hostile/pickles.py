@@ -16,8 +16,6 @@ HARMLESS: Final[Any] = {"args": Namespace(lr=0.1, out=Path("x")), "epoch": 3, "n
 
 
 class _Call:
-    """Pickles as a call of a function."""
-
     def __init__(self, function: str, *arguments: Any) -> None:
         self._function = function
         self._arguments = arguments
@@ -90,7 +88,6 @@ def runs_code(command: str = "true", python: str = "pass") -> dict[str, bytes]:
 
 
 def in_torch_zip(data: bytes) -> bytes:
-    """Return a pickle as torch.save packs it."""
     buffer = io.BytesIO()
     torch.save({}, buffer)
     packed = io.BytesIO()

@@ -54,7 +54,6 @@ class Reader:
 
 
 def readers() -> list[Reader]:
-    """Return all readers."""
     manifests = [source_manifest(canvases=canvases).to_json().encode() for canvases in (None, ((64, 96),))]
     artifact, engine_manifest = _engine_file()
     labels = [b"cat\ndog\nteddy bear\n", "\ufeffcaf\u00e9\r\n\u732b\r\n".encode()]
@@ -244,7 +243,6 @@ _IMAGE: Final = [
 
 
 def _engine_file() -> tuple[bytes, bytes]:
-    """Return an artifact and its manifest."""
     with tempfile.TemporaryDirectory() as folder:
         path = write_engine_file(Path(folder) / "model.frcnn")
         artifact = open_artifact(path)

@@ -36,11 +36,9 @@ class StandIn:
         self._library.stand_in_fail(name.encode(), status, calls_before)
 
     def set_devices(self, count: int) -> None:
-        """Set how many devices there are."""
         self._library.stand_in_devices(count)
 
     def set_memory(self, size_bytes: int) -> None:
-        """Set how much memory the device has."""
         self._library.stand_in_memory(ctypes.c_size_t(size_bytes))
 
     def set_context(self, context: int, *, device: int = 0) -> None:

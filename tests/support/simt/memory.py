@@ -42,7 +42,6 @@ class GuardedTensor:
             self._protect(page, mmap.PAGESIZE, _PROT_NONE)
 
     def freeze(self) -> None:
-        """Make its contents read-only."""
         self._contents = self._tensor.clone()
 
     @staticmethod
