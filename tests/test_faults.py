@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from support.full_disk import files_at_most
 from support.killable import ARCH, Inputs, files
+from support.processes import environment
 from support.tiny_detector import build, noise
 
 from frcnn.cli import main
@@ -108,10 +109,6 @@ NOT_KEPT = "warning: nothing is kept in the cache {}: {}; FRCNN_CACHE_DIR names 
 
 def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("error: ", "Traceback"))]
-
-
-def environment(**changed: str) -> dict[str, str]:
-    return dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests")))) | changed
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 from support.growth import MIN_LEAK_BYTES, Growth, Sample, slope_of
+from support.processes import run_python
 
 IMAGES = 10_000  # of a sample of the load; the full run has ten times as many
 
@@ -92,9 +90,7 @@ print(json.dumps([flat.complaints(), leaking.complaints(), leaking.slope("blocks
 
 def test_a_process_is_measured():
     """Memory that is kept, and memory that is given back."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run([sys.executable, "-c", MEASURED], env=environment, capture_output=True, text=True, check=True)
-    flat, leaking, blocks = json.loads(done.stdout)
+    flat, leaking, blocks = json.loads(run_python(MEASURED))
     assert flat == []
     memory, objects = leaking
     assert "rss_bytes may grow" in memory and "blocks may grow" in objects

@@ -137,9 +137,6 @@ def test_the_threshold_is_the_nodes_own(suppress):
     assert kept == {0.3: 1, 0.5: 2, 0.7: 2}
 
 
-# --- the kernels on the CPU, from their CUDA source: exactly the reference, however their threads are scheduled
-
-
 def assert_is_the_reference(boxes: Tensor, scores: Tensor, iou_threshold: float, schedule: str = "forward") -> Tensor:
     found = in_kernels(boxes, scores, iou_threshold, schedule)
     assert torch.equal(found, in_reference(boxes, scores, iou_threshold))

@@ -41,9 +41,6 @@ def refused(tmp_path, data, name="my.pth"):
     return raised.value.message
 
 
-# --- code
-
-
 @pytest.mark.parametrize("packed", [False, True], ids=["pickle", "zip"])
 @pytest.mark.parametrize("way", runs_code())
 def test_no_pickle_runs_anything(tmp_path, way, packed, monkeypatch):
@@ -72,9 +69,6 @@ def test_what_training_scripts_keep_beside_the_weights_is_read(tmp_path):
     beside = {**HARMLESS, "best": np.float64(0.5), "count": np.int32(3), "ok": np.bool_(True)}
     found = read(tmp_path, saved({"model": {SCORES: torch.ones(2, 3)}, **beside}))
     assert found.state[SCORES].shape == (2, 3)
-
-
-# --- bombs
 
 
 def deflated(data, **larger):
@@ -152,9 +146,6 @@ def test_a_message_shortens_an_endless_key(tmp_path):
     assert len(message) < 2100
 
 
-# --- kinds
-
-
 @pytest.mark.filterwarnings("ignore:.*[Ss]parse:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
@@ -168,9 +159,6 @@ def test_tensors_that_are_not_plain_numbers_are_refused(tmp_path, kind):
     }[kind]()
     message = refused(tmp_path, saved({SCORES: tensor}))
     assert kind in message and "expected plain numbers" in message
-
-
-# --- safetensors
 
 
 def test_deep_json_in_the_metadata_of_safetensors_is_text(tmp_path):

@@ -30,9 +30,6 @@ def test_the_same_number_makes_the_same_input(name):
     assert len({inputs_of(READERS[name], 7, index) for index in range(50, 90)}) > 20
 
 
-# --- the fuzzer itself: what it must notice, it notices
-
-
 def a_reader(read):
     return Reader("one of ours", "x.txt", [b"seed"], [], read, 1)
 

@@ -90,8 +90,6 @@ def test_text_in_a_png_that_unpacks_to_a_gigabyte_is_not_unpacked(tmp_path):
         decode_file(written(tmp_path, data))
 
 
-# --- EXIF
-
 TURNED = struct.pack("<2sHLH", b"II", 42, 8, 1)
 EXIF = {
     "not of this world": b"\xff" * 200,
@@ -115,8 +113,6 @@ def test_hostile_exif_leaves_the_image_as_it_is(tmp_path, kind, form):
     image.save(tmp_path / "without", **options)
     np.testing.assert_array_equal(decode_file(tmp_path / "with"), decode_file(tmp_path / "without"))
 
-
-# --- formats
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(%pipe%touch it-ran) (w) file\n%%EOF\n"
 
@@ -153,8 +149,6 @@ def test_an_exception_of_a_decoder_is_an_image_error():
     with pytest.raises(ImageError, match="it: the image cannot be decoded: a fault"):
         decode_image(broken, name="it")
 
-
-# --- what callers hand in
 
 FLOATS = np.full((48, 64, 3), 0.5, np.float32)
 

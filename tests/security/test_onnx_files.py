@@ -44,9 +44,6 @@ def locations(tmp_path):
     return {"above": "../secret", "absolute": secret, "link": "link", "beside": "beside", "missing": "nothing there"}
 
 
-# --- values in other files
-
-
 @pytest.mark.parametrize("place", external_models("x", 1))
 @pytest.mark.parametrize("reader", [open_artifact, read_source_model, Detector.load, lambda p: OnnxRuntimeBackend(p)])
 def test_a_model_with_values_in_another_file_is_refused(tmp_path, place, reader):
@@ -79,9 +76,6 @@ def test_a_truncated_model_is_never_taken_for_another(cut):
             return
     else:
         assert external_tensor(data) == "secret"
-
-
-# --- metadata
 
 
 def test_metadata_that_is_there_twice_is_refused(tmp_path):
@@ -131,8 +125,6 @@ def test_a_model_that_wants_absurd_canvases_is_refused(tmp_path, change):
     ):
         detector([GREY])
 
-
-# --- answers that are none
 
 NAN, INF = float("nan"), float("inf")
 WRONG = {

@@ -120,11 +120,7 @@ def random_feeds(model: onnx.ModelProto, *, n: int = 5) -> Arrays:
 
 
 def checked_cut(model: onnx.ModelProto, is_cut: Callable[[onnx.NodeProto], bool]) -> tuple[Piece | CutNode, ...]:
-    """Cut a model, and hold the steps to what is true of every cut.
-
-    The model is as it was; a step reads what is there; each makes something, and pieces nothing that is not needed;
-    pieces are valid models, which say of themselves what ``Piece`` says of them, and use all that they read.
-    """
+    """Cut a model and hold the result to what all cuts have in common."""
     before = model.SerializeToString()
     steps = cut(model, is_cut)
     assert model.SerializeToString() == before

@@ -27,15 +27,7 @@ OUTPUTS = ("num_detections", "boxes", "scores", "labels")
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A narrowed family and its export.
-
-    Attributes:
-        path: of ``model.onnx``.
-        model: the torchvision model that was exported, as the exporter left it.
-        spec: its description.
-        manifest: what the exporter returned.
-        weights_before: a copy of the model's weights from before the export.
-    """
+    """A narrowed family and its export; ``weights_before`` are a copy from before it."""
 
     path: Path
     model: GeneralizedRCNN

@@ -173,17 +173,11 @@ class FakeDriver:
 
 
 class FakeDevice:
-    """See the module; one lock makes it one at a time.
+    """See the module; one lock makes it one at a time. An idle one forgets work, to measure what the host does.
 
-    Args:
-        idle: whether work is forgotten rather than done, to measure what the host does.
-
-    Attributes:
-        calls: how often each call was made.
-        fail_at: which call, counted from 1, fails.
-        fail_work_at: which piece of work, counted from 1, fails when it runs.
-        durations_ms: how long work of a name takes by the device's own clock; other work takes no time.
-        misuses: everything that was done wrong, also where the caller swallowed the exception.
+    ``fail_at`` and ``fail_work_at`` say which call and which piece of work, counted from 1, fails; ``durations_ms`` how
+    long work of a name takes by the device's own clock. ``misuses`` collects everything that was done wrong, also
+    where the caller swallowed the exception.
     """
 
     name = "Fake GPU"

@@ -58,18 +58,11 @@ def blob(**tensors: str) -> bytes:
 
 
 class FakeTensorRT:
-    """The module.
+    """The module, of TensorRT-RTX or TensorRT proper.
 
-    Args:
-        is_rtx: TensorRT-RTX, or TensorRT proper.
-
-    Attributes:
-        calls: (name, arguments).
-        faults: name of a call -> its result instead.
-        logs: name of a call -> the error that it logs.
-        layers: the inspector's JSON.
-        layer_times: reported to a profiler on every run.
-        compiled: what the runtime cache serialises to; every first run of shapes adds to it.
+    ``faults`` and ``logs`` map the name of a call to its result instead and to the error that it logs; ``layers`` is
+    the inspector's JSON; ``layer_times`` are reported to a profiler on every run. ``compiled`` is what the runtime
+    cache serialises to; every first run of shapes adds to it.
     """
 
     __version__ = "1.7.1.116"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from frcnn.benchmarks.report.results import Results
 from frcnn.benchmarks.report.write import write_report
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
+from support.processes import environment
 from support.tiny_detector import build, noise
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +31,8 @@ IMAGES = 200
 
 def run(command: list[str], *, folder: Path, at: int = 0) -> subprocess.Popen[str]:
     """Start a command that kills itself at its Nth touch of a folder; 0: it ends as it would."""
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests"))))
     whole = [sys.executable, str(KILLED), str(folder), str(at), *command]
-    return subprocess.Popen(whole, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(whole, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,8 @@ is enough to register plugins and call their Python side.
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from support.processes import run_python
+
 STUB = "int initLibNvInferPlugins(void *logger, char const *name_space) { return 1; }\n"
 LIBRARIES = {"libnvinfer.so.11": "libtensorrt_rtx.so.1", "libnvonnxparser.so.11": "libtensorrt_onnxparser_rtx.so.1"}
 
@@ -63,21 +62,9 @@ class Contract:
 
     def __call__(self, code: str, given: Any = None) -> Any:
         """Run code that has ``given`` and the names of ``tensorrt_driver``, and return its ``result``."""
+        variables = {"LD_LIBRARY_PATH": str(self._libraries), "FRCNN_CACHE_DIR": str(self._libraries / "cache")}
         with tempfile.TemporaryDirectory() as folder:
             letter = Path(folder, "letter")
             letter.write_bytes(msgspec.msgpack.encode(given))
-            done = subprocess.run(
-                [sys.executable, "-W", "error", "-c", PRELUDE + code + EPILOGUE, letter],
-                env=os.environ
-                | {
-                    "LD_LIBRARY_PATH": str(self._libraries),
-                    "FRCNN_CACHE_DIR": str(self._libraries / "cache"),
-                    "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]),
-                },
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=300,
-            )
-            assert done.returncode == 0, done.stderr
+            run_python(PRELUDE + code + EPILOGUE, letter, PYTHONWARNINGS="error", **variables)
             return msgspec.msgpack.decode(letter.read_bytes())

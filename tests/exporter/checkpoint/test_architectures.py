@@ -55,9 +55,6 @@ def infer(state: Mapping[str, Tensor], **options: Any) -> tuple[str, str]:
     return infer_architecture(state, **(defaults | options))
 
 
-# --- the registry ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_builder_returns_a_faster_rcnn_with_the_number_of_classes(name):
     model = on_meta(name)
@@ -147,9 +144,6 @@ def test_building_does_not_change_the_random_state():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# --- selection by weights -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - TWINS))
 def test_architecture_is_inferred(name):
     for recorded in (None, *TWINS):  # a recorded name that does not fit is ignored
@@ -216,8 +210,6 @@ def test_arguments_are_considered():
         infer(state, args={"min_sizes": 3})
 
 
-# --- batch norms ----------------------------------------------------------------------------------------------------
-
 FROZEN = {"backbone.body.bn1.running_var": torch.ones(2)}
 COUNTED = FROZEN | {"backbone.body.bn1.num_batches_tracked": torch.tensor(0)}
 
@@ -281,9 +273,6 @@ def test_norms_are_reported(arch, given, assumed):
     assert len(lines) == (assumed is not None)
     assert all(str(assumed) in line for line in lines)
     assert not arguments.keys() & given.keys()
-
-
-# --- builder functions of users -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -391,9 +380,6 @@ def test_accepted_arguments():
     assert not {"self", "backbone", "kwargs"} & known
     assert accepted_arguments(resolve_builder(f"{TINY}:build")) is None
     assert accepted_arguments(resolve_builder(f"{TINY}:build_four_classes")) == frozenset({"min_size"})
-
-
-# --- --arg KEY=VALUE ------------------------------------------------------------------------------------------------
 
 
 def test_parse_args():

@@ -154,9 +154,6 @@ def test_given_arguments_are_facts_and_reach_the_model(model, save):
     assert any("scores above 0.2" in line for line in loaded.assumptions)  # the two others of that line are assumed
 
 
-# --- labels and classes ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kept", [NAMES, ["background", *NAMES]])
 @pytest.mark.parametrize("where", ["labels", "classes", "CLASSES"])
 def test_labels_kept_in_the_checkpoint(kept, where, model, save):
@@ -196,9 +193,6 @@ def test_builder_without_num_classes(model, save):
         read(six, arch=f"{TINY}:build_four_classes")
 
 
-# --- several detectors in one file ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -225,9 +219,6 @@ def test_running_average_is_used_and_reported(content, model, save):
 def test_two_detectors_are_refused(model, save):
     with pytest.raises(CheckpointError, match=r"2 detectors: 'best', 'last'.*state_key"):
         read(save({"best": model.state_dict(), "last": model.state_dict()}))
-
-
-# --- pickled modules ------------------------------------------------------------------------------------------------
 
 
 def test_pickled_module_is_refused_without_running_its_code(tmp_path):
@@ -274,9 +265,6 @@ def test_trusted_pickle_without_its_module(tmp_path):
     path.write_bytes(buffer.getvalue().replace(b"argparse\nNamespace", b"argparsf\nNamespace"))
     with pytest.raises(CheckpointError, match="argparsf"):
         read(path, trust_pickle=True)
-
-
-# --- files that are no checkpoints ----------------------------------------------------------------------------------
 
 
 OTHERS = {  # kind -> names of weights, what it is
@@ -376,9 +364,6 @@ def test_missing_file_and_folder(tmp_path):
         read(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="is a folder"):
         read(tmp_path)
-
-
-# --- weights that do not fit ----------------------------------------------------------------------------------------
 
 
 def test_names_shapes_and_types_that_do_not_fit_are_listed(model, save):

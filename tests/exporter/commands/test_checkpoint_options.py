@@ -25,9 +25,6 @@ def parse(*argv: object, weights: bool = True) -> argparse.Namespace:
     return parser.parse_args([str(word) for word in argv])
 
 
-# --- labels ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -69,9 +66,6 @@ def test_a_missing_label_file_or_a_folder_is_refused(tmp_path):
         read_labels(tmp_path / "none.txt")
     with pytest.raises(UsageError, match="Is a directory"):
         read_labels(tmp_path)
-
-
-# --- options --------------------------------------------------------------------------------------------------------
 
 
 def test_all_options_reach_the_loader(checkpoint, tmp_path):

@@ -278,9 +278,6 @@ def test_an_error_in_the_progress_callback_is_raised(exports, tmp_path):
     assert (tmp_path / "model.frcnn").read_bytes() == b"before"
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import pytest
 import torch
-from support.families import build
 from support.operators import STRIDES, make_rois, thresholds_of
-from torchvision.models.detection import FasterRCNN
 from torchvision.ops import roi_pool
 
 from frcnn.exporter import MultiScaleRoIPool
@@ -69,22 +66,9 @@ def test_an_image_may_have_no_rois():
     assert MultiScaleRoIPool(["0", "1"], 7)(feature_maps(2), rois, [CANVAS] * 2).shape == (1, 3, 7, 7)
 
 
-def test_a_faster_rcnn_takes_it_and_it_has_no_weights():
-    model = build("vgg16")
-    assert isinstance(model, FasterRCNN)
-    assert type(model.roi_heads.box_roi_pool) is MultiScaleRoIPool
-    assert not list(model.roi_heads.box_roi_pool.state_dict())
-
-
 def test_gradients_flow_through_it():
     features = feature_maps(2)
     for m in features.values():
         m.requires_grad_()
     MultiScaleRoIPool(["0", "1"], 7)(features, present_rois(2), [CANVAS] * 2).sum().backward()
     assert all(m.grad is not None and m.grad.abs().sum() > 0 for m in features.values())
-
-
-@pytest.mark.parametrize(("given", "grid"), [(7, (7, 7)), ((5, 6), (5, 6))])
-def test_repr_has_maps_and_grid(given, grid):
-    pooler = MultiScaleRoIPool(["0", "1"], given)
-    assert repr(pooler) == f"MultiScaleRoIPool(featmap_names=['0', '1'], output_size={grid})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from types import ModuleType
 
 import pytest
 from cuda.core.utils import FileStreamProgramCache
+from support.processes import environment, run_python
 
 from frcnn.errors import KernelError, MissingDependencyError
 from frcnn.plugins.cuda import compiler
@@ -183,8 +183,7 @@ for _ in range(4):
 def test_many_processes_may_share_a_cache(cache):
     cache.folder.mkdir(parents=True)
     command = [sys.executable, "-c", FILL, str(cache.folder)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(4)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) for _ in range(4)]
     sizes = [process.communicate(timeout=120)[0].split() for process in running]
     assert [process.returncode for process in running] == [0] * 4
     assert sizes == [sizes[0][:1] * 4] * 4
@@ -193,7 +192,7 @@ def test_many_processes_may_share_a_cache(cache):
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("variables", "expected"),
     [
         ({"FRCNN_CACHE_DIR": "/a"}, Path("/a/kernels")),
         ({"FRCNN_CACHE_DIR": "/a", "XDG_CACHE_HOME": "/b"}, Path("/a/kernels")),
@@ -201,10 +200,10 @@ def test_many_processes_may_share_a_cache(cache):
         ({"HOME": "/c"}, Path("/c/.cache/frcnn/kernels")),
     ],
 )
-def test_the_cache_is_in_the_folder_of_the_environment(monkeypatch, environment, expected):
+def test_the_cache_is_in_the_folder_of_the_environment(monkeypatch, variables, expected):
     for name in ("FRCNN_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert default_cache().folder == expected
 
@@ -279,8 +278,7 @@ try:
 except MissingDependencyError as error:
     print(error.package, error.hint)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.split(maxsplit=1) == ["nvidia-cuda-nvrtc", "pip install 'frcnn[cuda]'\n"], done.stderr
+    assert run_python(code).split(maxsplit=1) == ["nvidia-cuda-nvrtc", "pip install 'frcnn[cuda]'\n"]
 
 
 def test_resources_are_those_of_the_assembler():

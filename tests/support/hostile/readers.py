@@ -79,9 +79,6 @@ def readers() -> list[Reader]:
     ]
 
 
-# --- what is read, and what must be true of it
-
-
 def _read_manifest(kind: type[Manifest] | type[EngineManifest]) -> Callable[[Path], object]:
     def read(path: Path) -> object:
         manifest = kind.from_json(path.read_bytes(), source="it")
@@ -199,8 +196,6 @@ def _read_image(path: Path) -> object:
     assert 0 < height * width <= MAX_PIXELS
     return image
 
-
-# --- valid inputs
 
 _JSON: Final = [
     *(b"null", b"true", b"{}", b"[]", b'""', b",", b":", b'"', b"[" * 3000, b'{"a":' * 3000, b"1e999", b"-0", b"NaN"),

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.processes import run_python
+
 __all__ = ["StandIn", "build_stand_in", "run_with_stand_in"]
 
 _HERE = Path(__file__).parent
-_ROOT = _HERE.parents[2]
 
 
 class StandIn:
@@ -63,14 +64,4 @@ def build_stand_in(folder: Path) -> Path:
 def run_with_stand_in(code: str, folder: Path) -> str:
     """Return the output of Python code in a process that loads the stand-in as ``libcuda.so.1``."""
     build_stand_in(folder)
-    environment = dict(
-        os.environ,
-        LD_LIBRARY_PATH=str(folder),
-        PYTHONPATH=os.pathsep.join([str(_ROOT / "src"), str(_ROOT / "tests")]),
-        FRCNN_CACHE_DIR=str(folder / "cache"),
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_python(code, LD_LIBRARY_PATH=str(folder), FRCNN_CACHE_DIR=str(folder / "cache"))
