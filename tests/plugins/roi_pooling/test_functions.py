@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from frcnn.plugins.roi_pooling.level_boundaries import NEVER
 CANVAS = (256, 320)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Form:
     """An operator with some of its attributes, and the type of the maps: max pooling where sampling is None."""
 
@@ -85,6 +87,7 @@ ALL_FORMS = pytest.mark.parametrize("form", FORMS, ids=repr)
 FOUR_LEVELS = pytest.mark.parametrize("form", [Align(levels=4), Pool(levels=4, grid=(1, 2))], ids=repr)
 
 
+@cache
 def session(form: Form, **changed: Any) -> Any:
     if form.sampling is None:
         spec, body = multiscale_roi_pool.SPEC, multiscale_roi_pool.function(levels=form.levels, output_size=form.grid)
