@@ -9,7 +9,6 @@ from frcnn.benchmarks.accuracy.annotations import read_coco, read_voc
 from frcnn.benchmarks.accuracy.images import find_images
 from frcnn.errors import UsageError
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
-from frcnn.exporter.commands.checkpoint_options import read_labels
 
 COCO = {
     "images": [{"id": 1, "file_name": "a.jpg", "height": 10, "width": 20}],
@@ -98,14 +97,6 @@ def test_hostile_voc_is_one_clear_line(tmp_path, kind):
         read_voc(tmp_path, tmp_path)
     assert seen == []
     assert raised.value.message.startswith("--annotations: ") and raised.value.message.isprintable()
-
-
-@pytest.mark.parametrize("text", ["cat\ndo\rg\n", "cat\rdog", "cat\ndo\tg", "c\x1b[2Jt", "c\u202et", "a\u2028b"])
-def test_a_name_that_is_more_than_one_line_of_text_is_refused(tmp_path, text):
-    path = tmp_path / "labels.txt"
-    path.write_bytes(text.encode())
-    with pytest.raises(UsageError, match="it has control characters"):
-        read_labels(path)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from support import tiny_models
 
 import frcnn
-from frcnn.errors import MissingDependencyError, UsageError
+from frcnn.errors import UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, read_labels
 
 ARCH = f"{tiny_models.__file__}:build"
@@ -51,6 +51,8 @@ def test_a_label_file_is_read(content, tmp_path):
         (b"\x80\x02ctorch\n", "no UTF-8 text"),
         (b"PK\x03\x04abc\n", "control characters"),
         (b"c\0a\0t\0", "control characters"),
+        *((text.encode(), "control characters") for text in ("cat\ndo\rg\n", "cat\rdog", "cat\ndo\tg")),
+        *((text.encode(), "control characters") for text in ("c\x1b[2Jt", "c\u202et", "a\u2028b")),
         (b"x" * (1 << 22) + b"y", "too large"),
     ],
 )
@@ -132,9 +134,3 @@ sys.exit(main(["export", "my.pth"]))
     assert "--trust-pickle" in done.stdout
     assert "needs the package 'torch'" in done.stderr and "pip install 'frcnn[export]'" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_missing_torch_in_process(checkpoint, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(MissingDependencyError, match="'torchvision'"):
-        load_from_options(parse(checkpoint))

@@ -370,15 +370,12 @@ def test_a_missing_tensorrt_is_named(exports, tmp_path, monkeypatch):
         (onnx.helper.make_model(onnx.GraphProto(name="g")).SerializeToString(), ArtifactError, "not one of frcnn's"),
     ],
 )
-def test_other_files_are_refused(content, error, message, tmp_path):
+def test_other_files_are_refused(content, error, message, vgg16_build, tmp_path):
     path = tmp_path / "model.onnx"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(error, match=message):
         build_engine(path, tmp_path / "model.frcnn")
-
-
-def test_an_artifact_is_not_built_again(vgg16_build, tmp_path):
     with pytest.raises(ArtifactError, match="got an engine artifact") as caught:
         build_engine(vgg16_build[0], tmp_path / "again.frcnn")
     assert "start from its model.onnx" in caught.value.hint
