@@ -15,6 +15,14 @@ from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.images.decode import decode_file, decode_image
 
 
+@pytest.fixture
+def detector(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(answering().SerializeToString())
+    with Detector.load(path) as made:
+        yield made
+
+
 def chunk(name, data):
     return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
 
@@ -73,12 +81,9 @@ def test_the_limit_can_be_set(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30_000, 3), (3, 30_000), (1, 30_000)])
-def test_images_of_odd_sizes_are_detected_in(tmp_path, size):
+def test_images_of_odd_sizes_are_detected_in(tmp_path, size, detector):
     Image.new("RGB", size, (9, 9, 9)).save(tmp_path / "a.png")
-    path = tmp_path / "model.onnx"
-    path.write_bytes(answering().SerializeToString())
-    with Detector.load(path) as detector:
-        (found,) = detector([tmp_path / "a.png"])
+    (found,) = detector([tmp_path / "a.png"])
     assert found.image_size == size[::-1]
     assert np.isfinite(found.boxes).all()
 
@@ -155,19 +160,15 @@ FLOATS = np.full((48, 64, 3), 0.5, np.float32)
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 255.0, -1.0])
 @pytest.mark.parametrize("as_image", [False, True], ids=["array", "Image"])
-def test_a_float_that_is_no_brightness_is_refused_wherever_it_is(tmp_path, value, as_image):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(answering().SerializeToString())
+def test_a_float_that_is_no_brightness_is_refused_wherever_it_is(value, as_image, detector):
     pixels = FLOATS.copy()
     pixels[30, 40, 1] = value
     given = RGBImage(pixels=pixels, name="it") if as_image else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    with Detector.load(path) as detector, pytest.raises(ImageError, match="not normalised by mean and std"):
+    with pytest.raises(ImageError, match="not normalised by mean and std"):
         detector([given])
 
 
 @pytest.mark.parametrize("pixels", [FLOATS[0], FLOATS[:, :, :2], FLOATS[:0], FLOATS.astype(np.float64)])
-def test_an_image_of_something_else_is_refused(tmp_path, pixels):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(answering().SerializeToString())
-    with Detector.load(path) as detector, pytest.raises(ImageError, match="got an RGBImage of"):
+def test_an_image_of_something_else_is_refused(pixels, detector):
+    with pytest.raises(ImageError, match="got an RGBImage of"):
         detector([RGBImage(pixels=pixels, name="it")])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
+import tensorrt_rtx
 from numpy.typing import NDArray
 
 from frcnn.exporter.graph.cut import CutNode, Piece, cut
@@ -103,6 +104,14 @@ def parse(body: str, *, opset: int = 20, ir: int = 10, extra: str = "", function
     return onnx.parser.parse_model(
         f'<ir_version: {ir}, opset_import: ["" : {opset}{extra}]> hand_made {body} {functions}'
     )
+
+
+def parse_by_rtx(model: onnx.ModelProto) -> tuple[Any, Any]:
+    """Return TensorRT-RTX's strongly typed network of a model, None if it refuses it, and its builder."""
+    builder = tensorrt_rtx.Builder(tensorrt_rtx.Logger(tensorrt_rtx.Logger.INTERNAL_ERROR))
+    network = builder.create_network(1 << int(tensorrt_rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = tensorrt_rtx.OnnxParser(network, builder.logger)
+    return network if parser.parse(model.SerializeToString()) else None, (builder, parser)
 
 
 def random_feeds(model: onnx.ModelProto, *, n: int = 5) -> Arrays:

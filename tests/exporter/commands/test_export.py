@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from support import tiny_models
+from support.engine_files import source_manifest
 
 from frcnn.cli import main
 from frcnn.exporter.graph import export as onnx_export
@@ -25,16 +27,10 @@ def exported(monkeypatch):
     def export(model: torch.nn.Module, path: Path, **options: Any) -> Manifest:
         calls.append({"path": path} | options)
         path.write_bytes(b"onnx" * 250_000)
-        return Manifest(
-            schema_version=1,
-            model=read_model_spec(model, architecture="tiny", labels=None),
-            precision=options["precision"],
-            canvases=options["size"],
-            opset=20,
-            versions={},
-            source_sha256=options["source_sha256"],
-            assumptions=tuple(options["assumptions"]),
-        )
+        spec = read_model_spec(model, architecture="tiny", labels=None)
+        kept = {"source_sha256": options["source_sha256"], "assumptions": tuple(options["assumptions"])}
+        manifest = source_manifest(precision=options["precision"], canvases=options["size"])
+        return msgspec.structs.replace(manifest, model=spec, **kept)
 
     monkeypatch.setattr(onnx_export, "export_onnx", export)
     return calls
@@ -72,7 +68,6 @@ def test_export_names_the_file_after_the_checkpoint(checkpoint, exported, tmp_pa
     [
         (["--arch", ARCH, "-o", "model.trt"], "expected a file name ending in .onnx"),
         (["--arch", ARCH, "--size", "huge"], "--size: expected HEIGHTxWIDTH"),
-        (["--arch", ARCH, "--precision", "int8"], "invalid choice: 'int8'"),
         (["--arch", "resnet"], "unknown architecture 'resnet'"),
         (["--arch", ARCH, "-o", "my.pth/model.onnx"], "cannot make the folder"),
         ([], "fits no known architecture"),
@@ -86,6 +81,11 @@ def test_export_of_bad_input_is_one_line_and_leaves_nothing(argv, expected, chec
     assert [line[:6] for line in lines[1:]] in (["hint: "], [])
     assert [path.name for path in checkpoint.parent.iterdir()] == ["my.pth"]
     assert not exported
+
+
+def test_an_unknown_precision_is_refused(checkpoint, exported, capsys):
+    assert main(["export", str(checkpoint), "--arch", ARCH, "--precision", "int8"]) == 2
+    assert "invalid choice: 'int8'" in capsys.readouterr().err and not exported
 
 
 def test_debug_shows_the_traceback(tmp_path, capsys):

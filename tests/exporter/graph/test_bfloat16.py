@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto
 from onnx.utils import Extractor
+from support.cut_graphs import parse_by_rtx
 from support.exports import Exported, detections
 from support.images import SHAPES, network_input
 from torch import Tensor
@@ -131,7 +132,6 @@ def piece(export: Exported, inputs: list[str], outputs: list[str]) -> onnx.Model
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tensorrt_rtx_builds_the_types_of_the_graph(family, exports):
-    trt = pytest.importorskip("tensorrt_rtx")
     export = exports(family, "bf16")
     nodes = [node for node in onnx.load(export.path).graph.node if node.domain == DOMAIN]
     first, pooling, second = nodes
@@ -140,7 +140,7 @@ def test_tensorrt_rtx_builds_the_types_of_the_graph(family, exports):
         (["images", "image_sizes"], [*first.input, *pooling.input[1:]]),
         (["image_sizes", pooling.input[0], pooling.output[0]], list(second.input)),
     ):
-        network = build(trt, piece(export, inputs, outputs))
+        network, _builder = build(piece(export, inputs, outputs))
         for index in range(network.num_layers):
             layer = network.get_layer(index)
             types.setdefault(layer.type.name, set()).add(layer.get_output_type(0).name)
@@ -148,12 +148,10 @@ def test_tensorrt_rtx_builds_the_types_of_the_graph(family, exports):
     assert types["SOFTMAX"] == types["TOPK"] == types["UNARY"] == {"FLOAT"}
 
 
-def build(trt: Any, part: onnx.ModelProto) -> Any:
-    """Parse and build a piece, strongly typed, and return its network."""
-    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, builder.logger)
-    assert parser.parse(part.SerializeToString()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
+def build(part: onnx.ModelProto) -> Any:
+    """Parse and build a piece, and return its network with the builder that keeps it alive."""
+    network, (builder, parser) = parse_by_rtx(part)
+    assert network is not None
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     opt = {"batch": 1, "32*h": 160, "32*w": 224}  # and 100 proposals an image
     for value in part.graph.input:
@@ -161,7 +159,7 @@ def build(trt: Any, part: onnx.ModelProto) -> Any:
         profile.set_shape(value.name, dims, dims, dims)
     assert config.add_optimization_profile(profile) >= 0
     assert builder.build_serialized_network(network, config) is not None
-    return network
+    return network, (builder, parser)
 
 
 @pytest.mark.parametrize("family", ["vgg16", "resnet50_fpn", "resnet50_fpn_v2"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 import onnx.parser
@@ -11,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
+from support.cut_graphs import parse_by_rtx
 
 from frcnn.exporter.graph.bfloat16_fallback import add_bfloat16_fallback
 
@@ -79,12 +78,7 @@ def test_other_nodes_are_unchanged(model):
 
 @pytest.mark.parametrize("operator", ["HardSwish", "Mish", "LpNormalization"])
 def test_tensorrt_rtx_parses_the_operator_with_the_fallback_only(operator):
-    trt = pytest.importorskip("tensorrt_rtx")
-    assert not parses(trt, graph(operator)), "the fallback is not needed any more"
-    assert parses(trt, add_bfloat16_fallback(graph(operator)))
-
-
-def parses(trt: Any, model: onnx.ModelProto) -> bool:
-    builder = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR))
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    return bool(trt.OnnxParser(network, builder.logger).parse(model.SerializeToString()))
+    network, _builder = parse_by_rtx(graph(operator))
+    assert network is None, "the fallback is not needed any more"
+    network, _builder = parse_by_rtx(add_bfloat16_fallback(graph(operator)))
+    assert network is not None

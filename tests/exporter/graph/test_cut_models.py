@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +12,7 @@ from support.cut_graphs import (
     by_onnxruntime,
     checked_cut,
     parse,
+    parse_by_rtx,
     piece_sessions,
     run_cut,
 )
@@ -74,16 +73,6 @@ def test_every_weight_is_in_one_piece(exports):
     assert all(tensor == weights[tensor.name] for tensor in found)
 
 
-def parse_by_rtx(model: onnx.ModelProto) -> tuple[Any, Any]:
-    """Return the network that TensorRT-RTX's parser makes of a model, with the builder that keeps it alive."""
-    logger = tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR)
-    builder = tensorrt_rtx.Builder(logger)
-    network = builder.create_network(1 << int(tensorrt_rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = tensorrt_rtx.OnnxParser(network, logger)
-    assert parser.parse(model.SerializeToString()), [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    return network, builder
-
-
 def assert_parses_with_the_same_types(piece: Piece) -> None:
     types = {
         tensorrt_rtx.DataType.FLOAT: onnx.TensorProto.FLOAT,
@@ -92,6 +81,7 @@ def assert_parses_with_the_same_types(piece: Piece) -> None:
         tensorrt_rtx.DataType.BOOL: onnx.TensorProto.BOOL,
     }
     network, _builder = parse_by_rtx(piece.model)
+    assert network is not None
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     stated = {v.name: v.type.tensor_type for v in (*piece.model.graph.input, *piece.model.graph.output)}
