@@ -146,11 +146,7 @@ def read_checkpoint(
     assumptions += assumptions_of(model, spec, given=given.keys(), known=arch in ARCHITECTURES)
     facts += [*facts_of(spec), *label_fact, *norm_facts, *(f"given: {k}={v!r}" for k, v in given.items())]
     return LoadedCheckpoint(
-        model=model,
-        spec=spec,
-        facts=tuple(facts),
-        assumptions=(*found.notes, *assumptions),
-        sha256=file.sha256,
+        model=model, spec=spec, facts=tuple(facts), assumptions=(*found.notes, *assumptions), sha256=file.sha256
     )
 
 

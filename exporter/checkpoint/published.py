@@ -60,8 +60,7 @@ def parse_weights(text: str) -> tuple[str, WeightsEnum]:
         raise UsageError(f"--weights: expected NAME=WEIGHTS, got {text!r}", hint=_EXAMPLE)
     if name not in TORCHVISION_NAMES:
         raise UsageError(
-            f"--weights: torchvision has no Faster R-CNN {name!r}; it has {', '.join(TORCHVISION_NAMES)}",
-            hint=_EXAMPLE,
+            f"--weights: torchvision has no Faster R-CNN {name!r}; it has {', '.join(TORCHVISION_NAMES)}", hint=_EXAMPLE
         )
     members = get_model_weights(name).__members__
     if entry not in members:

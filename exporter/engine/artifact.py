@@ -241,11 +241,7 @@ def _prove(steps: Steps, precision: Precision) -> Proof:
 
 
 def _build_engines(
-    steps: Steps,
-    profiles: Sequence[Profile],
-    model: onnx.ModelProto,
-    settings: BuildSettings,
-    report: Progress,
+    steps: Steps, profiles: Sequence[Profile], model: onnx.ModelProto, settings: BuildSettings, report: Progress
 ) -> tuple[dict[str, bytes], MemoryNeeds]:
     """Build every engine and return the plans by part, and the device memory that they need."""
     found = [shapes_of_profile(steps, profile) for profile in profiles]

@@ -91,11 +91,7 @@ def _operator_step(node: onnx.NodeProto) -> OperatorStep:
         value = onnx.helper.get_attribute_value(attribute)
         attributes[attribute.name] = value if isinstance(value, int | float) else tuple(map(float, value))
     return OperatorStep(
-        node=node.name,
-        operator=node.op_type,
-        attributes=attributes,
-        inputs=tuple(node.input),
-        output=node.output[0],
+        node=node.name, operator=node.op_type, attributes=attributes, inputs=tuple(node.input), output=node.output[0]
     )
 
 

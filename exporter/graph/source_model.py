@@ -67,8 +67,7 @@ def read_source_model(path: Path) -> SourceModel:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if MANIFEST_KEY not in metadata:
         raise ArtifactError(
-            f"{path}: an ONNX model, but not one of frcnn's: it has no {MANIFEST_KEY!r} in its metadata",
-            hint=_MAKE_ONE,
+            f"{path}: an ONNX model, but not one of frcnn's: it has no {MANIFEST_KEY!r} in its metadata", hint=_MAKE_ONE
         )
     manifest = Manifest.from_json(metadata[MANIFEST_KEY], source=str(path))
     return SourceModel(model=model, manifest=manifest, sha256=hashlib.sha256(data).hexdigest())

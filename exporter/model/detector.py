@@ -16,11 +16,7 @@ from frcnn.spec import ModelSpec, Precision
 
 __all__ = ["DeployableFasterRCNN"]
 
-_DTYPES: Final[dict[Precision, torch.dtype]] = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
+_DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class DeployableFasterRCNN(nn.Module):

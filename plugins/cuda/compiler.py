@@ -61,11 +61,7 @@ def supported_architectures() -> tuple[str, ...]:
 
 
 def compile_kernel(
-    kernel: Kernel,
-    architecture: str,
-    *,
-    cuda_major: int | None = None,
-    cache: KernelCache | None = None,
+    kernel: Kernel, architecture: str, *, cuda_major: int | None = None, cache: KernelCache | None = None
 ) -> bytes:
     """Return a kernel's code, compiled or from the cache: a cubin (ELF), or PTX text that ends in a 0 byte.
 
@@ -98,11 +94,7 @@ def compile_kernel(
 
 
 def compile_kernels(
-    kernel: Kernel,
-    architectures: Sequence[str],
-    *,
-    cuda_major: int | None = None,
-    cache: KernelCache | None = None,
+    kernel: Kernel, architectures: Sequence[str], *, cuda_major: int | None = None, cache: KernelCache | None = None
 ) -> dict[str, bytes]:
     """Compile a cubin for each ``sm_NN``, and PTX under :data:`OLDEST_PTX`; see :func:`compile_kernel`."""
     wanted = (*dict.fromkeys(architectures), OLDEST_PTX)
