@@ -125,20 +125,20 @@ def _read_labels(path: Path) -> object:
 def _read_coco(path: Path) -> object:
     truth = read_coco(path)
     assert len({image.file_name for image in truth.images}) == len(truth.images) > 0
-    for item in (item for image in truth.images for item in image.objects):
-        assert item.category in truth.categories
-        assert np.isfinite([*item.box, item.area]).all()
-        assert min(item.box[2:]) >= 0
+    for item in (item for image in truth.images for item in image.annotations):
+        assert item.category_id in truth.categories
+        assert np.isfinite([*item.bbox, item.area]).all()
+        assert min(item.bbox[2:]) >= 0
     return truth
 
 
 def _read_voc(path: Path) -> object:
     truth = read_voc(path.parent, path.parent / "images")
     assert len(truth.images) == 1
-    for item in truth.images[0].objects:
-        assert item.category in truth.categories
-        assert np.isfinite([*item.box, item.area]).all()
-        assert min(item.box[2:]) > 0
+    for item in truth.images[0].annotations:
+        assert item.category_id in truth.categories
+        assert np.isfinite([*item.bbox, item.area]).all()
+        assert min(item.bbox[2:]) > 0
     return truth
 
 
