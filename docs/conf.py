@@ -29,7 +29,7 @@ nitpick_ignore_regex = [
     # Other projects' names, which would need a network to be resolved, and types of annotations that are not public.
     (r"py:.*", r"(?!frcnn\.).*"),
     (r"py:.*", r"frcnn\.(benchmarks|exporter|files|plugins|runtime)\..*"),
-    (r"py:(data|obj|class)", r"frcnn\.spec\.(engine|model)\..*"),
+    (r"py:(data|obj|class)", r"frcnn\.spec\.(engine\..*|[A-Z])"),
 ]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
