@@ -78,7 +78,7 @@ ROOM_MAY_IMPORT = {
         "preprocess": set(),
     },
 }
-MAX_MODULES = 15
+MAX_MODULES = 12
 DEPRECATED = {"frcnn.engine_spec": "frcnn.spec.engine"}
 HEAVY = [
     "cuda",
