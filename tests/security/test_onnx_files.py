@@ -16,6 +16,7 @@ from support.hostile.watch import memory_below
 
 from frcnn.errors import ArtifactError, ImageSizeError
 from frcnn.exporter.graph.source_model import read_source_model
+from frcnn.files import external_data
 from frcnn.files.external_data import external_tensor
 from frcnn.runtime import Detector
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
@@ -195,3 +196,22 @@ def test_outputs_of_other_types_are_refused(tmp_path):
     model.graph.output[3].type.tensor_type.elem_type = 7
     with pytest.raises(ArtifactError, match=r"'labels': 'tensor\(int64\)'"):
         Detector.load(saved(tmp_path, model))
+
+
+def test_every_place_of_a_tensor_in_onnx_is_walked():
+    """By the schema of the installed onnx: every field through which a message reaches a tensor."""
+    names = {
+        "model": onnx.ModelProto,
+        "training": onnx.TrainingInfoProto,
+        "graph": onnx.GraphProto,
+        "function": onnx.FunctionProto,
+        "node": onnx.NodeProto,
+        "attribute": onnx.AttributeProto,
+        "sparse": onnx.SparseTensorProto,
+        "tensor": onnx.TensorProto,
+    }
+    of_type = {kind.DESCRIPTOR.full_name: name for name, kind in names.items()}
+    for name, kind in names.items():
+        held = [(field.number, field.message_type) for field in kind.DESCRIPTOR.fields if field.message_type]
+        places = {number: of_type[held.full_name] for number, held in held if held.full_name in of_type}
+        assert external_data._INSIDE[name] == places
