@@ -7,6 +7,8 @@ import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 import frcnn.runtime
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "cv2", "supervision", "tensorrt", "tensorrt_rtx", "pycuda")
@@ -23,3 +25,11 @@ def test_no_module_of_the_room_needs_a_heavy_package() -> None:
     blocked = f"import sys, importlib; sys.modules.update(dict.fromkeys({HEAVY!r}))"
     done = run(f"{blocked}\nfor name in {MODULES!r}: importlib.import_module(name)")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_image_type_has_its_old_name_for_a_release() -> None:
+    with pytest.warns(DeprecationWarning, match="RGBImage") as caught:
+        assert frcnn.runtime.Picture is frcnn.runtime.RGBImage
+    assert caught[0].filename == __file__, "the caller is named"
+    with pytest.raises(AttributeError, match="Drawing"):
+        _ = frcnn.runtime.Drawing

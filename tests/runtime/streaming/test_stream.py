@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import signal
 import subprocess
@@ -534,3 +535,10 @@ class TestExit:
         done = self.run(model_path, body)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == ("" if daemon else "done\n")
+
+
+def test_both_streams_take_the_same_options_and_batch_nothing_unless_asked():
+    """An image of a live source does not wait for another one."""
+    of_stream, of_both = (inspect.signature(method).parameters for method in (Detector.stream, Detector.stream_images))
+    assert of_stream == of_both
+    assert of_stream["batch_size"].default == 1
