@@ -116,8 +116,9 @@ PUBLIC = {
         full_labels read_versioned
     """,
     "frcnn.spec.engine": """
-        ENGINE_SCHEMA_VERSION INPUTS MANIFEST_PART OUTPUTS PART_NAME PRECISION_PART SUFFIX TARGETS EngineManifest
-        EngineStep EngineTensor MemoryNeeds OperatorStep Part PrecisionRecord Profile Range Target kernel_part
+        ENGINE_SCHEMA_VERSION INPUTS MANIFEST_PART OUTPUTS PART_NAME PRECISION_PART SUFFIX TARGETS TENSORRT_ELEMENTS
+        EngineManifest EngineStep EngineTensor MemoryNeeds OperatorStep Part PrecisionRecord Profile Range Target
+        kernel_part
     """,
 }
 

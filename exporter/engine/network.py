@@ -16,21 +16,13 @@ import onnx
 
 from frcnn.errors import ExportError, FrcnnError
 from frcnn.plugins.tensorrt import callback_error
-from frcnn.spec.engine import TensorElement
+from frcnn.spec.engine import TENSORRT_ELEMENTS, TensorElement
 
 __all__ = ["Messages", "Network", "Shape", "element_of", "parse_network"]
 
 Shape = tuple[int, ...]
 
 _CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # of the flags that the module has
-_ELEMENTS: Final[Mapping[str, TensorElement]] = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-}
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
 _CACHE_LOST: Final = "Failed to deserialize timing cache"
 _PLACE: Final = re.compile(r"\s*In \S+ at \S+:\d+")  # a line in NVIDIA's source code
@@ -168,6 +160,6 @@ def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Netw
 
 def element_of(data_type: Any) -> TensorElement:
     """Return the element type of a ``DataType`` of TensorRT; raise ExportError for one that no step's tensor has."""
-    if data_type.name not in _ELEMENTS:
-        raise ExportError(f"expected elements of {', '.join(_ELEMENTS.values())}, got {data_type.name}")
-    return _ELEMENTS[data_type.name]
+    if data_type.name not in TENSORRT_ELEMENTS:
+        raise ExportError(f"expected elements of {', '.join(TENSORRT_ELEMENTS.values())}, got {data_type.name}")
+    return TENSORRT_ELEMENTS[data_type.name]

@@ -18,18 +18,10 @@ from frcnn.runtime.engines.runtime_cache import RuntimeCache, cache_key
 from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version, is_capturing
 from frcnn.runtime.gpu.device import Device, LayerReport, Shape
-from frcnn.spec.engine import EngineTensor, Target
+from frcnn.spec.engine import TENSORRT_ELEMENTS, EngineTensor, Target
 
 __all__ = ["TensorRTContext", "TensorRTEngine", "load_engine"]
 
-_ELEMENTS: Final[Mapping[str, str]] = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-}
 _CHANNELS_LAST: Final[Mapping[str, int]] = {"HWC": 1, "HWC8": 8, "HWC16": 16}
 """Layouts that are (N, H, W, C) without gaps if C is a multiple of this."""
 
@@ -196,7 +188,7 @@ class TensorRTEngine:
             if engine.get_tensor_location(name) != self.trt.TensorLocation.DEVICE:
                 raise ArtifactError(f"the engine wants {name!r} in host memory, expected device memory", hint=_REBUILD)
             found = engine.get_tensor_dtype(name).name
-            element = _ELEMENTS.get(found, found)
+            element = TENSORRT_ELEMENTS.get(found, found)
             for profile in range(engine.num_optimization_profiles):
                 layout = self._layout_of(name, profile)
                 if (element, layout) != (tensors[name].element, tensors[name].layout):

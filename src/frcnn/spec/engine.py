@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -25,6 +25,7 @@ __all__ = [
     "PRECISION_PART",
     "SUFFIX",
     "TARGETS",
+    "TENSORRT_ELEMENTS",
     "EngineManifest",
     "EngineStep",
     "EngineTensor",
@@ -50,6 +51,16 @@ Target = Literal["tensorrt-rtx", "tensorrt"]
 TARGETS: Final[tuple[Target, ...]] = ("tensorrt-rtx", "tensorrt")
 
 TensorElement = Literal["float32", "float16", "bfloat16", "int32", "int64", "bool"]
+TENSORRT_ELEMENTS: Final[Mapping[str, TensorElement]] = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+"""Element types by the name of TensorRT's ``DataType``."""
+
 TensorLayout = Literal["planar", "channels_last"]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 ComputeCapability = Annotated[str, msgspec.Meta(pattern=r"\A[1-9][0-9]?\.[0-9]\Z")]
