@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["INTEGERS", "Arithmetic", "evaluate"]
+__all__ = ["INTEGERS", "Arithmetic", "evaluate", "names_in"]
 
 Value = TypeVar("Value")
 
@@ -57,6 +57,13 @@ def evaluate(text: str, sizes: Mapping[str, Value], arithmetic: Arithmetic[Value
         raise ValueError(f"not a size: {ast.unparse(node)!r} in {text!r}; known names: {known}")
 
     return value(_parse(text))
+
+
+@cache
+def names_in(text: str) -> frozenset[str]:
+    """Return the names of sizes in an expression."""
+    functions = {id(node.func) for node in ast.walk(_parse(text)) if isinstance(node, ast.Call)}
+    return frozenset(n.id for n in ast.walk(_parse(text)) if isinstance(n, ast.Name) and id(n) not in functions)
 
 
 @cache

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from frcnn.errors import KernelError
-from frcnn.plugins.expressions import INTEGERS, evaluate
+from frcnn.plugins.expressions import INTEGERS, evaluate, names_in
 from frcnn.plugins.operator import Tensor
 
 __all__ = [
@@ -138,18 +138,24 @@ class Kernel:
 def read_sizes(owner: str, tensors: Sequence[Tensor], shapes: Sequence[Sequence[int | None]]) -> dict[str, int]:
     """Return the value of every letter in the tensors' shapes; None is a size that is not known yet.
 
-    Raises KernelError for a shape of another rank and a letter with two values.
+    Raises KernelError for a shape of another rank, a letter with two values, and a size that is not what its expression
+    (``"4*C"``) gives.
     """
     sizes: dict[str, int] = {}
+    expected: list[tuple[Tensor, str, str, int]] = []
     for tensor, shape in zip(tensors, shapes, strict=True):
         text = f"({', '.join('?' if size is None else str(size) for size in shape)})"
         if len(shape) != len(tensor.shape):
             raise KernelError(f"{owner}: {tensor.name} must have the shape ({', '.join(tensor.shape)}), got {text}")
         for letter, size in zip(tensor.shape, shape, strict=True):
-            if size is not None:
-                expected = int(letter) if letter.isdigit() else sizes.setdefault(letter, int(size))
-                if size != expected:
-                    raise KernelError(f"{owner}: {letter} of {tensor.name} must be {expected}, got {size} in {text}")
+            if size is None:
+                continue
+            if letter.isidentifier():
+                sizes.setdefault(letter, int(size))
+            expected.append((tensor, letter, text, int(size)))
+    for tensor, letter, text, size in expected:
+        if names_in(letter) <= sizes.keys() and (wanted := evaluate(letter, sizes, INTEGERS)) != size:
+            raise KernelError(f"{owner}: {letter} of {tensor.name} must be {wanted}, got {size} in {text}")
     return sizes
 
 

@@ -8,7 +8,7 @@ from typing import Final, Literal
 __all__ = ["DOMAIN", "VERSION", "Attribute", "OperatorSpec", "Tensor"]
 
 DOMAIN: Final = "frcnn"
-VERSION: Final = 1
+VERSION: Final = 2
 
 AttributeKind = Literal["int", "float", "floats"]
 ElementType = Literal["float32", "int32", "int64", "float16", "bfloat16", "features"]
@@ -19,7 +19,7 @@ ElementType = Literal["float32", "int32", "int64", "float16", "bfloat16", "featu
 class Tensor:
     """An input or output; its shape is in the letters of the room's docstring.
 
-    A variadic one stands for one tensor per feature level, with the level appended to its name.
+    A variadic one stands for one tensor per feature level, with the level appended to its name; variadic ones are last.
     """
 
     name: str
@@ -51,6 +51,15 @@ class OperatorSpec:
     def qualified_name(self) -> str:
         """``frcnn::Name``, as PyTorch's exporter wants it."""
         return f"{DOMAIN}::{self.name}"
+
+    def levels_of(self, num_inputs: int) -> int:
+        """Return the number of feature levels of a node with so many inputs; 0 where there is none with as many."""
+        variadic = sum(tensor.variadic for tensor in self.inputs)
+        fixed = len(self.inputs) - variadic
+        if not variadic:
+            return int(num_inputs == fixed)
+        levels, rest = divmod(num_inputs - fixed, variadic)
+        return 0 if rest else max(levels, 0)
 
     def input_names(self, levels: int) -> tuple[str, ...]:
         """Return the formal input names for a number of feature levels."""

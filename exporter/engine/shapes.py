@@ -11,9 +11,9 @@ import onnx
 
 from frcnn.errors import ExportError
 from frcnn.exporter.engine.network import Shape
-from frcnn.exporter.engine.steps import Steps, kernels_of_step
+from frcnn.exporter.engine.steps import Steps
 from frcnn.plugins.kernel import ELEMENT_BYTES
-from frcnn.plugins.operator_plan import OperatorWiring
+from frcnn.plugins.operator_kernels import kernels_of_step, wiring_of
 from frcnn.spec import Size
 from frcnn.spec.engine import EngineStep, EngineTensor, MemoryNeeds, Profile
 
@@ -56,9 +56,10 @@ def trace(steps: Steps, batch: int, canvas: Size) -> Trace:
         elif isinstance(step, EngineStep):
             shapes |= steps.networks[step.part].output_shapes({name: shapes[name] for name in step.inputs})
         else:
-            wiring = OperatorWiring(kernels_of_step(step, steps.tensors))
+            wiring = wiring_of(step.operator, kernels_of_step(step, steps.tensors))
             plan = wiring.plan([shapes[name] for name in step.inputs], {})
-            shapes[step.output], scratch[step.node] = plan.output_shape, plan.scratch_bytes
+            shapes |= zip(step.outputs, plan.output_shapes, strict=True)
+            scratch[step.node] = plan.scratch_bytes
     return Trace(shapes=shapes, scratch_bytes=scratch)
 
 

@@ -4,8 +4,8 @@
 
     align = load_operator("MultiscaleRoIAlign", element="float16", layout="channels_last", output_height=7, ...)
     align(rois, f0, f1, f2, f3, out=pooled, stream=stream)
-    nms = load_operator("GroupedNMS", iou_threshold=0.5)
-    nms(boxes, scores, out=kept_scores, scratch=scratch, stream=stream)
+    detect = load_operator("BoxDetections", element="float16", max_detections=100, ...)
+    detect(rois, sizes, logits, deltas, out=(count, boxes, scores, labels), scratch=scratch, stream=stream)
 
 Every array and the stream must belong to the context that is current on the calling thread. Calls allocate no device
 memory and wait for nothing, so a loaded operator can be captured in a CUDA graph. The caller orders the work: inputs
@@ -24,8 +24,8 @@ from frcnn.plugins.cuda.arrays import ArrayView, check_apart, stream_handle, vie
 from frcnn.plugins.cuda.compiler import OLDEST_PTX, compile_kernel, supported_architectures
 from frcnn.plugins.cuda.driver import Driver, LoadedKernel, cuda_driver
 from frcnn.plugins.kernel import Element, Kernel
-from frcnn.plugins.operator_kernels import kernels_for
-from frcnn.plugins.operator_plan import OperatorPlan, OperatorWiring, Shape
+from frcnn.plugins.operator_kernels import kernels_for, wiring_of
+from frcnn.plugins.operator_plan import OperatorPlan, Shape
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 
 __all__ = ["LoadedOperator", "load_operator", "load_preprocess"]
@@ -40,31 +40,31 @@ class LoadedOperator:
         name: its name in messages.
         kernels: in the order in which they run, wired by the names of their tensors.
         inputs: the tensors that it is called with.
-        output: the tensor that it writes.
+        outputs: the tensors that it writes.
     """
 
     def __init__(self, name: str, kernels: Sequence[LoadedKernel]) -> None:
         self.name = name
         self.kernels = tuple(kernels)
-        self._wiring = OperatorWiring([loaded.kernel for loaded in kernels])
+        self._wiring = wiring_of(name, [loaded.kernel for loaded in kernels])
         self.inputs = self._wiring.inputs
-        self.output = self._wiring.output
+        self.outputs = self._wiring.outputs
         self._plan = lru_cache(maxsize=_PLANS)(lambda shapes, sizes: self._wiring.plan(shapes, dict(sizes)))
 
-    def output_shape(self, *input_shapes: Sequence[int], **sizes: int) -> Shape:
-        """Return the output's shape.
+    def output_shapes(self, *input_shapes: Sequence[int], **sizes: int) -> tuple[Shape, ...]:
+        """Return the outputs' shapes.
 
         Args:
             *input_shapes: one per input.
-            **sizes: letters of the output that no input has: H and W of a canvas.
+            **sizes: letters of the first output that no input has: H and W of a canvas.
 
         Raises:
             KernelError: shapes that the operator cannot take.
         """
-        return self._plan_for(input_shapes, sizes).output_shape
+        return self._plan_for(input_shapes, sizes).output_shapes
 
     def scratch_bytes(self, *input_shapes: Sequence[int], **sizes: int) -> int:
-        """Return the bytes of scratch memory that a call needs; for the arguments see :meth:`output_shape`."""
+        """Return the bytes of scratch memory that a call needs; for the arguments see :meth:`output_shapes`."""
         return self._plan_for(input_shapes, sizes).scratch_bytes
 
     def __call__(self, *arrays: Any, out: Any, stream: Any, scratch: Any = None) -> None:
@@ -72,7 +72,7 @@ class LoadedOperator:
 
         Args:
             *arrays: the inputs; channels-last ones have the logical shape (N, C, H, W) and matching strides.
-            out: the output, which must not share memory with another array.
+            out: the output, or a sequence of the outputs in their order; they must not share memory with another array.
             stream: a stream of cuda.core, PyTorch, CuPy or PyCUDA, or a CUstream as an int; 0 is the legacy default
                 stream, None is refused.
             scratch: any array of at least ``scratch_bytes`` bytes, where the operator needs some.
@@ -86,22 +86,22 @@ class LoadedOperator:
             raise KernelError(f"{self.name} takes {len(self.inputs)} arrays ({names}), got {len(arrays)}")
         handle = stream_handle(stream)
         views = [view_of(a, f"{self.name}: {t.name}") for a, t in zip(arrays, self.inputs, strict=True)]
-        output = view_of(out, f"{self.name}: out")
-        if len(output.shape) != len(self.output.shape):
-            raise KernelError(f"{output.what} must have the shape ({', '.join(self.output.shape)}), got {output.shape}")
-        sizes = {letter: output.shape[i] for letter, i in self._wiring.free.items()}
+        outputs = self._output_views(out)
+        sizes = {letter: outputs[0].shape[i] for letter, i in self._wiring.free.items()}
         plan = self._plan_for([view.shape for view in views], sizes)
 
         for view, tensor in zip(views, self.inputs, strict=True):
             view.check(tensor.element, view.shape, self._wiring.layouts.get(tensor.name, "planar"))
-        output.check(self.output.element, plan.output_shape, self._wiring.layouts.get(self.output.name, "planar"))
-        output.check_writable()
-        written = [output, *self._scratch_view(plan, scratch)]
+        for view, tensor, shape in zip(outputs, self.outputs, plan.output_shapes, strict=True):
+            view.check(tensor.element, shape, self._wiring.layouts.get(tensor.name, "planar"))
+            view.check_writable()
+        scratch_views = self._scratch_view(plan, scratch)
+        written = [*outputs, *scratch_views]
         check_apart([*views, *written], len(written))
         self._check_reachable([*views, *written])
 
-        scratch_at = written[1].pointer if len(written) > 1 else 0
-        pointers = self._wiring.pointers(plan, [view.pointer for view in views], output.pointer, scratch_at)
+        scratch_at = scratch_views[0].pointer if scratch_views else 0
+        pointers = self._wiring.pointers(plan, [v.pointer for v in views], [v.pointer for v in outputs], scratch_at)
         for loaded, launch, addresses in zip(self.kernels, plan.launches, pointers, strict=True):
             loaded.launch(launch, addresses, handle)
 
@@ -112,6 +112,19 @@ class LoadedOperator:
             free = ", ".join(self._wiring.free) or "none"
             raise KernelError(f"{self.name}: sizes must be given for {free}, got {', '.join(sizes) or 'none'}")
         return self._plan(tuple(tuple(map(int, shape)) for shape in input_shapes), tuple(sorted(sizes.items())))
+
+    def _output_views(self, out: Any) -> list[ArrayView]:
+        """Return views of the outputs, with as many dimensions as the operator's."""
+        arrays = list(out) if isinstance(out, list | tuple) else [out]
+        names = [f"{self.name}: {'out' if len(self.outputs) == 1 else tensor.name}" for tensor in self.outputs]
+        if len(arrays) != len(self.outputs):
+            wanted = ", ".join(tensor.name for tensor in self.outputs)
+            raise KernelError(f"{self.name} writes {len(self.outputs)} arrays ({wanted}), got {len(arrays)}")
+        views = [view_of(array, name) for array, name in zip(arrays, names, strict=True)]
+        for view, tensor in zip(views, self.outputs, strict=True):
+            if len(view.shape) != len(tensor.shape):
+                raise KernelError(f"{view.what} must have the shape ({', '.join(tensor.shape)}), got {view.shape}")
+        return views
 
     def _scratch_view(self, plan: OperatorPlan, scratch: Any) -> list[ArrayView]:
         if plan.scratch_bytes == 0:
@@ -140,10 +153,11 @@ def load_operator(
     """Compile and load an operator of the domain ``frcnn``.
 
     Args:
-        name: ``GroupedNMS``, ``MultiscaleRoIAlign`` or ``MultiscaleRoIPool``.
+        name: a name of :data:`frcnn.plugins.OPERATORS`.
         architecture: ``sm_NN`` or ``compute_NN``; None: that of the current device, or PTX where NVRTC is older.
         driver: None: NVIDIA's.
-        **attributes: the operator's attributes, and ``element``, ``layout`` and ``output_layout`` of RoI pooling.
+        **attributes: the operator's attributes, ``element``, and ``layout``, ``output_layout`` and ``channels`` of RoI
+            pooling.
 
     Raises:
         KernelError: no kernel has these attributes, no context is current, or the driver refuses.

@@ -26,7 +26,7 @@ _MAX_WARPS: Final = 8
 class PoolingOptions(TypedDict):
     """The operators' common attributes, and the type and layouts: float32 and planar by default.
 
-    The output is channels-last only with channels-last maps.
+    The output is channels-last only with channels-last maps. ``channels`` are those of the maps, where they are known.
     """
 
     output_height: int
@@ -36,6 +36,7 @@ class PoolingOptions(TypedDict):
     element: NotRequired[Element]
     layout: NotRequired[Layout]
     output_layout: NotRequired[Layout]
+    channels: NotRequired[int | None]
 
 
 def pooling_kernel(

@@ -156,7 +156,7 @@ class Pipeline:
         for index, step in enumerate(self._program.steps):
             if isinstance(step, LoadedOperator):
                 plans[index] = step.wiring.plan([shapes[name] for name in step.step.inputs], {})
-                shapes[step.step.output] = plans[index].output_shape
+                shapes |= zip(step.step.outputs, plans[index].output_shapes, strict=True)
                 continue
             context = self._program.engines[step.part].create_context()
             self._contexts.append(context)
@@ -179,9 +179,8 @@ class Pipeline:
         contexts = iter(self._contexts)
         for number, step in enumerate(self._program.steps, 2):
             plain = step.step if isinstance(step, LoadedOperator) else step
-            outputs = plain.outputs if isinstance(plain, EngineStep) else (plain.output,)
-            first |= dict.fromkeys(outputs, number)
-            last |= dict.fromkeys((*plain.inputs, *outputs), number)
+            first |= dict.fromkeys(plain.outputs, number)
+            last |= dict.fromkeys((*plain.inputs, *plain.outputs), number)
             needed = (
                 next(contexts).workspace_bytes
                 if isinstance(step, EngineStep)
@@ -230,7 +229,8 @@ class Pipeline:
         self, operator: LoadedOperator, plan: OperatorPlan, at: Mapping[str, int], scratch: int
     ) -> list[tuple[Launched, Launch]]:
         inputs = [at[name] for name in operator.step.inputs]
-        pointers = operator.wiring.pointers(plan, inputs, at[operator.step.output], scratch)
+        outputs = [at[name] for name in operator.step.outputs]
+        pointers = operator.wiring.pointers(plan, inputs, outputs, scratch)
         return [
             (
                 Launched("operator", f"{operator.step.node} ({loaded.kernel.entry})"),

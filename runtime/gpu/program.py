@@ -12,7 +12,7 @@ from frcnn.errors import ArtifactError
 from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.cuda.driver import LoadedKernel
 from frcnn.plugins.kernel import Kernel
-from frcnn.plugins.operator_kernels import kernels_of
+from frcnn.plugins.operator_kernels import kernels_of_step, wiring_of
 from frcnn.plugins.operator_plan import OperatorWiring
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.runtime.gpu.device import Device, Engine
@@ -76,11 +76,9 @@ def load_program(
         if isinstance(step, EngineStep):
             steps.append(step)
             continue
-        maps = manifest.tensors[step.inputs[-1]]  # of NMS these are the scores, whose type does not matter
-        element: Any = maps.element
-        kernels = kernels_of(step.operator, step.attributes, element=element, layout=maps.layout)
+        kernels = kernels_of_step(step, manifest.tensors)
         loaded = tuple(load(kernel) for kernel in kernels)
-        steps.append(LoadedOperator(step=step, wiring=OperatorWiring(kernels), kernels=loaded))
+        steps.append(LoadedOperator(step=step, wiring=wiring_of(step.operator, kernels), kernels=loaded))
     return Program(manifest=manifest, engines=engines, preprocess=load(preprocess), steps=tuple(steps))
 
 

@@ -39,7 +39,7 @@ __all__ = [
     "kernel_part",
 ]
 
-ENGINE_SCHEMA_VERSION: Final = 2
+ENGINE_SCHEMA_VERSION: Final = 3
 SUFFIX: Final = ".frcnn"
 MANIFEST_PART: Final = "manifest.json"
 PRECISION_PART: Final = "precision.json"
@@ -120,10 +120,11 @@ class Profile(Record, frozen=True, kw_only=True):
 
 
 class EngineTensor(Record, frozen=True, kw_only=True):
-    """A tensor between steps: its element type, and how (N, C, H, W) lies in memory."""
+    """A tensor between steps: its element type, how (N, C, H, W) lies in memory, and C of a feature map if known."""
 
     element: TensorElement
     layout: TensorLayout = "planar"
+    channels: Positive | None = None
 
 
 class EngineStep(Record, frozen=True, kw_only=True, tag="engine", tag_field="kind"):
@@ -139,15 +140,16 @@ class OperatorStep(Record, frozen=True, kw_only=True, tag="operator", tag_field=
 
     Attributes:
         node: the node's name in ``model.onnx``.
-        operator: ``GroupedNMS``, ``MultiscaleRoIAlign`` or ``MultiscaleRoIPool``.
+        operator: a name of ``frcnn.plugins.OPERATORS``.
         inputs: tensors it reads, in the operator's order.
+        outputs: tensors it writes, likewise.
     """
 
     node: TensorName
     operator: TensorName
     attributes: dict[str, int | float | tuple[float, ...]]
     inputs: tuple[TensorName, ...]
-    output: TensorName
+    outputs: tuple[TensorName, ...]
 
 
 class Part(Record, frozen=True, kw_only=True):
@@ -233,17 +235,16 @@ class EngineManifest(Record, frozen=True, kw_only=True):
             raise ValueError(f"parts: {MANIFEST_PART} is the manifest's own name")
         known = set(INPUTS)
         for step in self.steps:
-            outputs = step.outputs if isinstance(step, EngineStep) else (step.output,)
-            missing = [name for name in (*step.inputs, *outputs) if name not in self.tensors]
+            missing = [name for name in (*step.inputs, *step.outputs) if name not in self.tensors]
             missing += [name for name in step.inputs if name not in known]
             if missing:
                 raise ValueError(f"steps: the tensor {missing[0]!r} comes from nowhere or has no type")
             if isinstance(step, EngineStep) and step.part not in self.parts:
                 raise ValueError(f"steps: the part {step.part!r} is not listed")
-            again = [name for name in outputs if name in known]
+            again = [name for name in step.outputs if name in known]
             if again:
                 raise ValueError(f"steps: the tensor {again[0]!r} is written twice")
-            known |= set(outputs)
+            known |= set(step.outputs)
         if not set(OUTPUTS) <= known:
             raise ValueError(f"steps: expected the outputs {', '.join(OUTPUTS)}")
 

@@ -1,0 +1,5 @@
+"""RegionProposals: the best boxes of the RPN, as torchvision's ``filter_proposals`` selects them."""
+
+from frcnn.plugins.region_proposals.spec import SPEC
+
+__all__ = ["SPEC"]

@@ -1,0 +1,49 @@
+"""Specification of RegionProposals."""
+
+from frcnn.plugins.operator import Attribute, OperatorSpec, Tensor
+
+__all__ = ["SPEC"]
+
+SPEC = OperatorSpec(
+    name="RegionProposals",
+    summary=(
+        "The best proposals of each image from the RPN head's outputs (arXiv:1506.01497), as torchvision's "
+        "RegionProposalNetwork selects them. The candidates of a level are its pre_nms_top_n largest logits, equal "
+        "ones by rising index; the index of cell (y, x) and anchor a is (y W + x) A + a, and the anchor is that of "
+        "the cell at the origin moved by x (canvas width // W) and y (canvas height // H). Candidates are decoded and "
+        "clipped to their image. One whose logit is NaN or -inf, whose score (the sigmoid of the logit) is under "
+        "score_threshold, or whose box has a side under min_size or NaN is absent. Greedy suppression runs inside "
+        "each level, in the order of its candidates. The best of all levels follow by falling score, equal scores by "
+        "rising level and then in the order of their level; rows past them are (0, 0, -1, -1). All arithmetic is "
+        "float32."
+    ),
+    inputs=(
+        Tensor(name="image_sizes", element="int32", shape=("N", "2")),
+        Tensor(name="images", element="features", shape=("N", "3", "H", "W")),
+        Tensor(name="objectness", element="features", shape=("N", "A", "H", "W"), variadic=True),
+        Tensor(name="deltas", element="features", shape=("N", "4*A", "H", "W"), variadic=True),
+    ),
+    outputs=(Tensor(name="rois", element="float32", shape=("N", "R", "4")),),
+    attributes=(
+        Attribute(
+            name="anchors",
+            kind="floats",
+            meaning="the anchors of a cell at the origin, rows of level, x1, y1, x2, y2, levels rising from 0",
+        ),
+        Attribute(name="box_weights", kind="floats", meaning="4 divisors of dx, dy, dw, dh"),
+        Attribute(name="max_log_scale", kind="float", meaning="upper limit of dw and dh after the division"),
+        Attribute(name="pre_nms_top_n", kind="int", meaning="candidates of a level, at most"),
+        Attribute(
+            name="post_nms_top_n",
+            kind="int",
+            meaning="proposals of an image; R is that, or L * pre_nms_top_n where less",
+        ),
+        Attribute(
+            name="iou_threshold",
+            kind="float",
+            meaning="overlap above which a box is suppressed; the float32 that the float32 IoU is compared with",
+        ),
+        Attribute(name="score_threshold", kind="float", meaning="least score of a candidate"),
+        Attribute(name="min_size", kind="float", meaning="least side of a candidate after clipping, in pixels"),
+    ),
+)
