@@ -52,7 +52,8 @@ def kernels_of_step(step: OperatorStep, tensors: Mapping[str, EngineTensor]) -> 
     features, output = tensors[step.inputs[-1]], tensors[step.outputs[0]]
     form: dict[str, Any] = {"element": features.element}
     if step.operator in _POOLING:
-        form |= {"layout": features.layout, "output_layout": output.layout, "channels": features.channels}
+        layouts = ("planar" if tensor.layout == "planar" else "channels_last" for tensor in (features, output))
+        form |= dict(zip(("layout", "output_layout"), layouts, strict=True)) | {"channels": features.channels}
     return kernels_for(step.operator, {**step.attributes, **form})
 
 

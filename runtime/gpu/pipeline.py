@@ -160,7 +160,8 @@ class Pipeline:
                 continue
             context = self._program.engines[step.part].create_context()
             self._contexts.append(context)
-            made = context.bind(profile, {name: shapes[name] for name in step.inputs}, stream)
+            tensors = self._program.manifest.tensors
+            made = context.bind(profile, {n: tensors[n].engine_shape(shapes[n]) for n in step.inputs}, stream)
             for name in step.outputs:
                 shape = made.get(name)
                 if shape is None or min(shape, default=0) < 0:
@@ -168,7 +169,7 @@ class Pipeline:
                         f"{step.part}: expected an output {name} of a fixed shape, got {shape}",
                         hint=self._program.manifest.build_command("model.frcnn"),
                     )
-                shapes[name] = tuple(shape)
+                shapes[name] = tensors[name].operator_shape(tuple(shape))
         return shapes, plans
 
     def _lay_out(self) -> None:

@@ -47,8 +47,8 @@ PRECISION_PART: Final = "precision.json"
 INPUTS: Final = ("images", "image_sizes")
 OUTPUTS: Final = ("num_detections", "boxes", "scores", "labels")
 
-Target = Literal["tensorrt-rtx", "tensorrt"]
-TARGETS: Final[tuple[Target, ...]] = ("tensorrt-rtx", "tensorrt")
+Target = Literal["tensorrt-rtx", "tensorrt", "onnxruntime"]
+TARGETS: Final[tuple[Target, ...]] = ("tensorrt-rtx", "tensorrt", "onnxruntime")
 
 TensorElement = Literal["float32", "float16", "bfloat16", "int32", "int64", "bool"]
 TENSORRT_ELEMENTS: Final[Mapping[str, TensorElement]] = {
@@ -61,7 +61,10 @@ TENSORRT_ELEMENTS: Final[Mapping[str, TensorElement]] = {
 }
 """Element types by the name of TensorRT's ``DataType``."""
 
-TensorLayout = Literal["planar", "channels_last"]
+TensorLayout = Literal["planar", "channels_last", "nhwc"]
+"""How (N, C, H, W) lies in memory: as written, or as (N, H, W, C). An engine knows a ``channels_last`` tensor as
+(N, C, H, W) in a format of its own, and an ``nhwc`` one as (N, H, W, C)."""
+
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 ComputeCapability = Annotated[str, msgspec.Meta(pattern=r"\A[1-9][0-9]?\.[0-9]\Z")]
 Architecture = Annotated[str, msgspec.Meta(pattern=r"\A(sm|compute)_[1-9][0-9]{1,2}[af]?\Z")]
@@ -125,6 +128,14 @@ class EngineTensor(Record, frozen=True, kw_only=True):
     element: TensorElement
     layout: TensorLayout = "planar"
     channels: Positive | None = None
+
+    def engine_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape by which engines know the tensor, from (N, C, H, W); other ranks have one shape only."""
+        return (shape[0], *shape[2:], shape[1]) if self.layout == "nhwc" else shape
+
+    def operator_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape by which operators know the tensor, from that of an engine."""
+        return (shape[0], shape[-1], *shape[1:-1]) if self.layout == "nhwc" else shape
 
 
 class EngineStep(Record, frozen=True, kw_only=True, tag="engine", tag_field="kind"):
