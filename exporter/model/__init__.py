@@ -1,13 +1,13 @@
-"""The deployable module: torchvision's Faster R-CNN with tensors of fixed shape only.
+"""The deployable module: torchvision's Faster R-CNN as two plain networks and the three operators between them.
 
 In: a live ``FasterRCNN``.
-Out: its ``ModelSpec``, and a module that exports.
+Out: its ``ModelSpec``, the two networks, which export, and the operators with their attributes.
 
-There is one file per stage, named as in torchvision: ``rpn.py``, ``roi_heads.py`` and ``detector.py`` (torchvision's
-``generalized_rcnn.py``). ``boxes.py`` has the box arithmetic and ``operators.py`` the nodes of the domain ``frcnn``.
+``networks.py`` has the networks, ``stages.py`` the operators and ``detector.py`` all of them in a row, after
+torchvision's ``generalized_rcnn.py``.
 
-Letters: N images, H and W canvas size, L levels, A anchors per cell, k candidates per level, R proposals per image,
-C classes including the background, K detections per image.
+Letters: N images, H and W canvas size, L levels, A anchors per cell, R proposals per image, C classes including the
+background.
 """
 
 from frcnn.exporter.model.detector import DeployableFasterRCNN

@@ -1,4 +1,4 @@
-"""The whole network, after ``torchvision.models.detection.generalized_rcnn`` without its transform."""
+"""The whole detector, after ``torchvision.models.detection.generalized_rcnn`` without its transform."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn.exporter.model.fold import fold_batchnorm
-from frcnn.exporter.model.roi_heads import DetectionStage, PaddedDetections
-from frcnn.exporter.model.rpn import ProposalStage
+from frcnn.exporter.model.networks import BoxNetwork, FeatureNetwork
+from frcnn.exporter.model.stages import read_stages
+from frcnn.plugins.box_detections.reference import PaddedDetections
 from frcnn.spec import ModelSpec, Precision
 
 __all__ = ["DeployableFasterRCNN"]
@@ -20,13 +21,17 @@ _DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "fp16": t
 
 
 class DeployableFasterRCNN(nn.Module):
-    """A Faster R-CNN whose inputs and outputs are tensors of fixed shape, for export.
+    """A Faster R-CNN as two networks and three operators, all inputs and outputs tensors of fixed shape.
 
     Args:
         model: the torchvision model, which is copied.
         spec: its description.
-        precision: of backbone, FPN, RPN head, box head and predictor; decoding, softmax, scores and IoU are always
-            float32.
+        precision: of the networks; proposals, softmax, scores and IoU are always float32.
+
+    Attributes:
+        features: from images to the inputs of proposals and pooling.
+        boxes: from pooled maps to the inputs of detections.
+        stages: the operators.
     """
 
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec, precision: Precision = "fp32") -> None:
@@ -34,13 +39,11 @@ class DeployableFasterRCNN(nn.Module):
         # eval() again: a copy of torchvision's feature extractor returns to its training graph
         model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
         fold_batchnorm(model, spec)
-        self.backbone = model.backbone
-        self.rpn = ProposalStage(model.rpn)
-        self.roi_heads = DetectionStage(model.roi_heads, spec.roi_heads.pooler)
-        self.feature_names = spec.roi_heads.pooler.feature_names
+        pooler, heads = spec.roi_heads.pooler, model.roi_heads
         self.dtype = _DTYPES[precision]
-        for part in (self.backbone, self.rpn.head, self.roi_heads.box_head, self.roi_heads.box_predictor):
-            part.to(self.dtype)
+        self.features = FeatureNetwork(model.backbone, model.rpn.head, pooler.feature_names, self.dtype)
+        self.boxes = BoxNetwork(heads.box_head, heads.box_predictor, self.dtype)
+        self.stages = read_stages(model, pooler)
         self.eval()
 
     def forward(self, images: Tensor, image_sizes: Tensor) -> PaddedDetections:
@@ -50,10 +53,8 @@ class DeployableFasterRCNN(nn.Module):
             images: (N, 3, H, W) of the type of ``precision``, normalised, padded with 0 on the right and below.
             image_sizes: (N, 2) int32, (height, width) of each resized image on its canvas.
         """
-        maps = self.backbone(images)
-        features: dict[str, Tensor] = {"0": maps} if isinstance(maps, Tensor) else maps
-        sizes = image_sizes.float()
-        proposals = self.rpn(list(features.values()), (images.shape[2], images.shape[3]), sizes)
-        pooled_maps = [features[name] for name in self.feature_names]
-        detections: PaddedDetections = self.roi_heads(pooled_maps, proposals, sizes)
-        return detections
+        objectness, deltas, features = self.features(images)
+        rois = self.stages.proposals(image_sizes, images, objectness, deltas)
+        class_logits, box_deltas = self.boxes(self.stages.pooling(rois, features))
+        found: PaddedDetections = self.stages.detections(rois, image_sizes, class_logits, box_deltas)
+        return found

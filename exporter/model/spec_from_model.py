@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -39,6 +39,9 @@ def read_model_spec(
     detector = require_supported(model)
     transform, rpn, heads = detector.transform, detector.rpn, detector.roi_heads
     num_classes = _num_classes(detector)
+    side = 16 * int(transform.size_divisible)
+    maps = _map_shapes(detector, (side, side))
+    _check_rpn(detector, list(maps.values()))
     fixed = transform.fixed_size
     return ModelSpec(
         architecture=architecture or type(model).__name__,
@@ -61,7 +64,7 @@ def read_model_spec(
             score_thresh=float(rpn.score_thresh),
         ),
         roi_heads=RoIHeadsSpec(
-            pooler=_read_pooler(detector),
+            pooler=_read_pooler(detector, maps, side),
             score_thresh=float(heads.score_thresh),
             nms_thresh=float(heads.nms_thresh),
             detections_per_img=int(heads.detections_per_img),
@@ -71,11 +74,7 @@ def read_model_spec(
 
 def feature_maps(model: GeneralizedRCNN, canvas: Size) -> dict[str, Size]:
     """Return the (height, width) of every feature map for a canvas, by name, without computing the maps."""
-    with _without_data("backbone"):
-        maps = model.backbone(_empty_like(model, 1, 3, *canvas))
-    if isinstance(maps, Tensor):
-        maps = {"0": maps}
-    return {str(name): (int(m.shape[-2]), int(m.shape[-1])) for name, m in maps.items()}
+    return {name: (shape[-2], shape[-1]) for name, shape in _map_shapes(model, canvas).items()}
 
 
 @contextmanager
@@ -88,6 +87,11 @@ def _without_data(part: str) -> Iterator[None]:
             f"{part}: the computation depends on values in the image ({error.func}), which no graph can express",
             hint="replace the branch or index by operations on whole tensors, such as torch.where",
         ) from error
+    except RuntimeError as error:
+        raise UnsupportedModelError(
+            f"{part}: it does not take what it is given: {next(iter(str(error).splitlines()), type(error).__name__)}",
+            hint="call the model on an image first: its parts must fit each other",
+        ) from error
 
 
 def _empty_like(model: GeneralizedRCNN, *shape: int) -> Tensor:
@@ -95,23 +99,55 @@ def _empty_like(model: GeneralizedRCNN, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=weight.dtype, device=weight.device)
 
 
-def _read_pooler(model: GeneralizedRCNN) -> PoolerSpec:
-    pooler: MultiScaleRoIAlign = model.roi_heads.box_roi_pool
-    side = 16 * int(model.transform.size_divisible)
-    all_maps = feature_maps(model, (side, side))
-    levels = len(model.rpn.anchor_generator.cell_anchors)
-    if len(all_maps) != levels:
+def _map_shapes(model: GeneralizedRCNN, canvas: Size) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every feature map of one image, by name."""
+    with _without_data("backbone"):
+        maps = model.backbone(_empty_like(model, 1, 3, *canvas))
+    if isinstance(maps, Tensor):
+        maps = {"0": maps}
+    return {str(name): tuple(int(size) for size in m.shape) for name, m in maps.items()}
+
+
+def _check_rpn(model: GeneralizedRCNN, maps: Sequence[tuple[int, ...]]) -> None:
+    """Raise UnsupportedModelError unless the head gives a logit and 4 deltas for each anchor of each map's cells."""
+    counts = [len(anchors) for anchors in model.rpn.anchor_generator.cell_anchors]
+    if len(maps) != len(counts):
         raise UnsupportedModelError(
-            f"rpn.anchor_generator: anchors for {levels} feature maps, but the backbone gives {len(all_maps)}",
+            f"rpn.anchor_generator: anchors for {len(counts)} feature maps, but the backbone gives {len(maps)}",
             hint="give AnchorGenerator one tuple of sizes and of aspect ratios for each map",
         )
-    maps = {name: size for name, size in all_maps.items() if name in pooler.featmap_names}
+    if 0 in counts:
+        raise UnsupportedModelError(
+            f"rpn.anchor_generator: no anchors for feature map {counts.index(0)}",
+            hint="give AnchorGenerator at least one size and one aspect ratio for each map",
+        )
+    with _without_data("rpn.head"):
+        outputs = model.rpn.head([_empty_like(model, *shape) for shape in maps])
+    for what, tensors, per_anchor in zip(("logits", "deltas"), outputs, (1, 4), strict=True):
+        found = [tuple(tensor.shape) for tensor in tensors]
+        expected = [(1, per_anchor * count, *shape[2:]) for count, shape in zip(counts, maps, strict=True)]
+        if found != expected:
+            raise UnsupportedModelError(
+                f"rpn.head: expected {what} of shape {expected}, {per_anchor} for each anchor, got {found}",
+                hint="give RPNHead the number of anchors of AnchorGenerator.num_anchors_per_location()",
+            )
+
+
+def _read_pooler(model: GeneralizedRCNN, shapes: Mapping[str, tuple[int, ...]], side: int) -> PoolerSpec:
+    pooler: MultiScaleRoIAlign = model.roi_heads.box_roi_pool
+    maps = {name: shape for name, shape in shapes.items() if name in pooler.featmap_names}
     if not maps:
         raise UnsupportedModelError(
             f"roi_heads.box_roi_pool: none of its maps {list(pooler.featmap_names)} is one of the backbone's",
-            hint=f"the backbone's are {list(all_maps)}",
+            hint=f"the backbone's are {list(shapes)}",
         )
-    scales = tuple(2.0 ** round(math.log2(height / side)) for height, _ in maps.values())
+    wanted, found = int(model.backbone.out_channels), sorted({shape[1] for shape in maps.values()})
+    if found != [wanted]:
+        raise UnsupportedModelError(
+            f"backbone: expected maps of {wanted} channels, its out_channels, to pool from, got {found}",
+            hint="maps that are pooled have the same channels",
+        )
+    scales = tuple(2.0 ** round(math.log2(shape[-2] / side)) for shape in maps.values())
     if len(maps) == 1:
         thresholds: tuple[float, ...] = (NEVER,)
     else:
@@ -142,7 +178,18 @@ def _num_classes(model: GeneralizedRCNN) -> int:
     with _without_data("roi_heads.box_head or box_predictor"):
         pooled = _empty_like(model, 2, int(model.backbone.out_channels), *heads.box_roi_pool.output_size)
         logits, deltas = heads.box_predictor(heads.box_head(pooled))
+    if logits.shape[:-1] != (2,) or deltas.shape[:-1] != (2,):
+        raise UnsupportedModelError(
+            "roi_heads.box_predictor: expected a row of logits and a row of box deltas for each RoI, got "
+            f"{tuple(logits.shape)} and {tuple(deltas.shape)} for 2 RoIs",
+            hint="the box head may end with a Flatten",
+        )
     num_classes, num_deltas = int(logits.shape[-1]), int(deltas.shape[-1])
+    if num_classes < 2:
+        raise UnsupportedModelError(
+            f"roi_heads.box_predictor: expected at least 2 classes, the background and one more, got {num_classes}",
+            hint="class 0 is the background, so num_classes counts it",
+        )
     if num_deltas != 4 * num_classes:
         raise UnsupportedModelError(
             f"roi_heads.box_predictor: expected 4 box deltas for each of {num_classes} classes, got {num_deltas}",
