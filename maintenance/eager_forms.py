@@ -29,14 +29,28 @@ from frcnn.files import write_text
 from maintenance.calibrated import calibrate
 from maintenance.gpu_system import describe_system, has_gpu
 
-__all__ = ["IMAGE", "graph_of", "image_forms", "main", "make_model", "measure", "network_forms"]
+__all__ = [
+    "COMPILED",
+    "IMAGE",
+    "Call",
+    "compiled",
+    "graph_of",
+    "image_forms",
+    "keep_forms",
+    "main",
+    "make_model",
+    "measure",
+    "network_forms",
+]
 
 IMAGE: Final = (600, 1000)
 """Height and width of the images; resizing to a short side of 800 fills a canvas of 800 x 1344."""
 
+COMPILED: Final = "fp16 autocast, channels last"
+"""The form that is also compiled."""
+
 _ROIS: Final = 1000
-_COMPILED: Final = "fp16 autocast, channels last"
-_FORMS: Final = ("fp32", "tf32", "fp16 autocast", _COMPILED, "bf16 autocast, channels last")
+_FORMS: Final = ("fp32", "tf32", "fp16 autocast", COMPILED, "bf16 autocast, channels last")
 
 Call = Callable[[], object]
 
@@ -122,12 +136,12 @@ def _in_form(form: str, run: Call) -> Call:
     return call
 
 
-def _compiled(last: FasterRCNN, images: Sequence[Tensor]) -> Call:
+def compiled(last: FasterRCNN, images: Sequence[Tensor]) -> Call:
     """Return the model with ``torch.compile`` round backbone and box head; the rest of it breaks the graph."""
     model = deepcopy(last)
     model.backbone.compile()
     model.roi_heads.box_head.compile()
-    return _in_form(_COMPILED, lambda: model(list(images)))
+    return _in_form(COMPILED, lambda: model(list(images)))
 
 
 class _BothClocks:
@@ -188,6 +202,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def keep_forms(
+    path: Path,
+    report: dict[str, Any],
+    of_model: dict[str, Any],
+    batch: int,
+    what: str,
+    forms: Mapping[str, Call],
+    limits: Limits,
+) -> None:
+    """Time forms in interleaved rounds, add them to a model's measurements, print a line for each, write the report."""
+    entry = {"what": what, "batch": batch, **_measured(forms, batch, limits)}
+    of_model["measurements"].append(entry)
+    for name, times in entry["ways"].items():
+        gpu, wall = times["gpu_ms"], times["wall_ms"]["p50"]
+        of_gpu = f"{gpu['p50']:.3f} ms (p90 {gpu['p90']:.3f})"
+        print(f"{what}, batch {batch}, {name}: {of_gpu}, {wall:.3f} ms by the clock")
+    sys.stdout.flush()
+    write_text(path, json.dumps(report, indent=1) + "\n")
+
+
 def measure(path: Path, report: dict[str, Any], batches: Sequence[int], limits: Limits) -> None:
     """Measure every form at every batch, what is compiled last, and write the report after each measurement.
 
@@ -204,14 +238,7 @@ def measure(path: Path, report: dict[str, Any], batches: Sequence[int], limits: 
     report |= {"image": IMAGE, "models": [measured]}
 
     def keep(batch: int, what: str, forms: Mapping[str, Call]) -> None:
-        entry = {"what": what, "batch": batch, **_measured(forms, batch, limits)}
-        measured["measurements"].append(entry)
-        for name, times in entry["ways"].items():
-            gpu, wall = times["gpu_ms"], times["wall_ms"]["p50"]
-            of_gpu = f"{gpu['p50']:.3f} ms (p90 {gpu['p90']:.3f})"
-            print(f"{what}, batch {batch}, {name}: {of_gpu}, {wall:.3f} ms by the clock")
-        sys.stdout.flush()
-        write_text(path, json.dumps(report, indent=1) + "\n")
+        keep_forms(path, report, measured, batch, what, forms, limits)
 
     given = {batch: [raw_images[i % len(raw_images)].cuda() for i in range(batch)] for batch in batches}
     for batch, images in given.items():
@@ -220,8 +247,8 @@ def measure(path: Path, report: dict[str, Any], batches: Sequence[int], limits: 
         keep(batch, "image", image_forms(model, last, images))
         keep(batch, "networks", network_forms(last, images))
     for batch, images in given.items():  # last, since compiling takes long
-        plain = image_forms(model, last, images)[_COMPILED]
-        keep(batch, "image, compiled", {_COMPILED: plain, f"{_COMPILED}, torch.compile": _compiled(last, images)})
+        plain = image_forms(model, last, images)[COMPILED]
+        keep(batch, "image, compiled", {COMPILED: plain, f"{COMPILED}, torch.compile": compiled(last, images)})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything that needs a GPU, in one run of at most 8 minutes, the most valuable part first.
+"""Everything that needs a GPU, in one run of at most 10 minutes, the most valuable part first.
 
     maintenance/gpu_session.py -o out/gpu              the parts, each with a time limit of its own
     maintenance/gpu_session.py -o out/gpu --rest       what does not fit: more of the sanitizer, engines
@@ -63,7 +63,8 @@ class Part:
         shows: what it shows.
         command: arguments of Python; ``{out}`` is the folder of results, ``{models}`` that of models.
         rehearsal: likewise, what of it needs no GPU.
-        estimated_s: how long it takes; measured on an H200 for the first run and the sanitizer, a guess for engines.
+        estimated_s: how long it takes; measured on an H200 for the first run and the sanitizer, a guess for the pipeline
+            and engines.
         limit_s: it is killed then.
         is_rest: whether it is left for ``--rest``.
     """
@@ -110,9 +111,17 @@ PARTS: Final = (
         limit_s=60,
     ),
     Part(
+        name="pipeline",
+        shows="the whole pipeline with PyTorch's networks beside eager: parity, speed, stages, one CUDA graph, threads",
+        command=("-m", "maintenance.pipeline_forms", "-o", "{out}/pipeline.json", "--images", "{models}/demo-images"),
+        rehearsal=("-m", "maintenance.pipeline_forms", "--help"),
+        estimated_s=150,
+        limit_s=200,
+    ),
+    Part(
         name="kernels",
         shows="kernels against torchvision's CUDA operators, with bytes moved, floor and share of the roofline",
-        command=("-m", "maintenance.kernels", "-o", "{out}/kernels.json", "{boxes}"),
+        command=("-m", "maintenance.kernels", "-o", "{out}/kernels.json", "{inputs}"),
         rehearsal=("-m", "maintenance.kernels", "--help"),
         estimated_s=57,
         limit_s=100,
@@ -208,9 +217,9 @@ class Session:
             if argument == "{workers}":
                 # the references run on the processor, several side by side
                 yield from ("-n", str(min(12, os.cpu_count() or 1))) if find_spec("xdist") else ()
-            elif argument == "{boxes}":
-                boxes = self._models / "boxes.npz"
-                yield from ("--boxes", str(boxes)) if boxes.exists() else ()
+            elif argument == "{inputs}":
+                inputs = self._models / "inputs.npz"
+                yield from ("--inputs", str(inputs)) if inputs.exists() else ()
             elif argument == "{target}":
                 yield "tensorrt" if find_spec("tensorrt") else "tensorrt-rtx"
             else:
@@ -259,7 +268,7 @@ def system() -> dict[str, Any]:
 
 
 def fetch(python: str, folder: Path) -> None:
-    """Fetch the packages that a system with that Python lacks, and make the demo's exports, images and boxes.
+    """Fetch the packages that a system with that Python lacks, and make the demo's exports, images and inputs.
 
     Needs ``frcnn[dev]`` here. The folder is replaced; it takes about 30 MiB.
     """
@@ -270,7 +279,7 @@ def fetch(python: str, folder: Path) -> None:
         ("-m", "pip", "install", *given, *platforms, "--target", str(folder / "site"), *_CARRY),
         (*(part.format(models=folder / "models") for part in _MODELS), "demo", "--target", "none", "--make-only"),
         ("-c", _DRAW, str(folder / "models")),
-        ("-m", "maintenance.kernel_boxes", "-o", str(folder / "models" / "boxes.npz")),
+        ("-m", "maintenance.kernel_inputs", "-o", str(folder / "models" / "inputs.npz")),
     )
     for command in commands:
         subprocess.run([sys.executable, *command], cwd=ROOT, check=True)

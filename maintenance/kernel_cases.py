@@ -1,12 +1,12 @@
-"""What the kernel benchmark measures: each kernel and torchvision's CUDA operators on the same tensors.
+"""What the kernel benchmark measures: each operator and torchvision's own code for it, on the same tensors.
 
 A case also checks, on those tensors, that our result is right; it is raised there if it is not. The targets of one
 image of R50-FPN, with the L2 warm:
 
-- RoIAlign of 1,000 RoIs in fp16: 40 us;
-- NMS of the RPN, 5 levels, nearly all of 1,000 boxes present: 25 us;
-- NMS of 90 classes of 1,000 boxes where at most one in twenty passes the score threshold: 10 us. Full groups
-  are the worst case and have no target: their pairs alone take longer than that, see ``kernel_floors``;
+- RegionProposals of 268,569 logits in five levels: 30 us;
+- RoIAlign of 1,000 RoIs in fp16, channels-last to channels-last: 30 us;
+- BoxDetections of 1,000 proposals and 90 classes, one pair in a thousand over the score threshold: 15 us. Where fifteen
+  classes share every proposal there are a hundred times as many, and no target;
 - preprocessing of an image of 1920 x 1080: 20 us.
 """
 
@@ -18,28 +18,61 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign, batched_nms
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
+from frcnn.plugins.box_detections.reference import box_detections
 from frcnn.plugins.cuda.launch import LoadedOperator, load_operator, load_preprocess
-from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.kernel import Element, Layout
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
+from frcnn.plugins.region_proposals.reference import region_proposals
 from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
-from maintenance.kernel_boxes import CANVAS, CLASSES, PER_LEVEL, RPN_COUNTS, Boxes
-from maintenance.kernel_floors import Work, align_work, nms_work
+from maintenance.kernel_floors import Work, align_work, bytes_of
+from maintenance.kernel_inputs import CANVAS, PROPOSALS, Inputs
 from maintenance.kernel_timing import Implementation
 
-__all__ = ["OURS", "OURS_FROM_PYTHON", "THEIRS", "Case", "align_case", "nms_case", "preprocess_case"]
+__all__ = [
+    "OURS",
+    "OURS_FROM_PYTHON",
+    "THEIRS",
+    "Case",
+    "align_case",
+    "detections_case",
+    "preprocess_case",
+    "proposals_case",
+]
 
 OURS: Final = "frcnn"
 OURS_FROM_PYTHON: Final = "frcnn, called from Python"
 THEIRS: Final = "torchvision"
 
 _STRIDES: Final = (4, 8, 16, 32)
-_SPARSE: Final = 0.05  # share of the class boxes that pass a score threshold, at most
-_CHECKED: Final = 4  # of the groups after the first image, one in so many; fewer than any image has
+_USUAL: Final = 0.002  # share of proposals x classes that pass the score threshold, at most
+_ABSENT: Final = (0.0, 0.0, -1.0, -1.0)
+_MAX_LOG_SCALE: Final = 4.135166556742356
+_SAME_PX: Final = 0.01
+_DIFFERING: Final = 0.01  # of the boxes: exp of a GPU differs in its last bits, and so may a decision near a threshold
+_PROPOSALS: Final[dict[str, Any]] = {
+    "box_weights": (1.0, 1.0, 1.0, 1.0),
+    "max_log_scale": _MAX_LOG_SCALE,
+    "pre_nms_top_n": PROPOSALS,
+    "post_nms_top_n": PROPOSALS,
+    "iou_threshold": 0.699999988079071,
+    "score_threshold": 0.0,
+    "min_size": 1e-3,
+}
+_DETECTIONS: Final[dict[str, Any]] = {
+    "box_weights": (10.0, 10.0, 5.0, 5.0),
+    "max_log_scale": _MAX_LOG_SCALE,
+    "score_threshold": 0.05,
+    "iou_threshold": 0.5,
+    "min_size": 1e-2,
+    "max_detections": 100,
+}
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
 
@@ -53,7 +86,7 @@ class Case:
         batch: images.
         boxes: ``random``, ``demo``, or nothing.
         implementations: ours and torchvision's.
-        density: share of the boxes or RoIs that are present, 0 to 1; None where there are none.
+        density: share of the RoIs or pairs that are present, 0 to 1; None where there are none.
         work: what any implementation must move and compute.
         target_us: what we want to reach, warm.
         check: raises AssertionError where our result is wrong.
@@ -70,14 +103,16 @@ class Case:
 
 
 def align_case(
-    images: Sequence[Boxes], *, element: Element = "float16", layout: Layout = "channels_last", channels: int = 256
+    images: Sequence[Inputs],
+    *,
+    element: Element = "float16",
+    layout: Layout = "channels_last",
+    output_layout: Layout = "channels_last",
+    channels: int = 256,
 ) -> Case:
     """Return RoIAlign over four levels, 7 x 7, as R50-FPN has it; RoIs beyond an image's own are absent."""
-    count = max(len(boxes.rois) for boxes in images)
-    rois = torch.tensor([0.0, 0.0, -1.0, -1.0]).repeat(len(images), count, 1)
-    for padded, boxes in zip(rois, images, strict=True):
-        padded[: len(boxes.rois)] = boxes.rois
-    rois = rois.cuda()
+    rois = _padded_rois(images)
+    count = rois.shape[1]
     kind = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     torch.manual_seed(0)
     maps = []
@@ -93,13 +128,13 @@ def align_case(
         "sampling_ratio": 2,
         "aligned": 0,
     }
-    operator = load_operator("MultiscaleRoIAlign", element=element, layout=layout, **given)
-    ours, out = _bound(operator, rois, *maps)
+    form: dict[str, Any] = {"element": element, "layout": layout, "output_layout": output_layout, "channels": channels}
+    ours, (out,) = _bound(load_operator("MultiscaleRoIAlign", **form, **given), rois, *maps)
     pooler = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
     # torchvision pools no bfloat16; float16 moves as many bytes
     theirs = torch.float16 if element == "bfloat16" else maps[0].dtype
     named = {str(level): m.to(theirs) for level, m in enumerate(maps)}
-    lists = [boxes.rois.cuda().to(theirs) for boxes in images]
+    lists = [inputs.rois.cuda().to(theirs) for inputs in images]
 
     def check() -> None:
         ours()
@@ -109,49 +144,97 @@ def align_case(
         wrong = float(((out.float() - expected).abs() > allowed).float().mean())
         assert wrong < 1e-3, f"{wrong:.2%} of the values are wrong"
 
-    reference_shape = (element, layout, channels, count) == ("float16", "channels_last", 256, 1000)
+    last = (layout, output_layout) == ("channels_last", "channels_last")
+    reference_shape = last and (element, channels, count) == ("float16", 256, PROPOSALS)
     return Case(
-        name=f"MultiscaleRoIAlign {count} RoIs x {channels} channels, {element}, {layout}",
+        name=f"MultiscaleRoIAlign {count} RoIs x {channels} channels, {element}, {layout} to {output_layout}",
         batch=len(images),
         boxes=images[0].origin,
         implementations=_implementations(ours, lambda: pooler(named, lists, [CANVAS] * len(lists))),
-        density=sum(len(boxes.rois) for boxes in images) / (len(images) * count),
+        density=sum(len(inputs.rois) for inputs in images) / (len(images) * count),
         work=align_work(rois, maps, out, **given),
-        target_us=40.0 if reference_shape and len(images) == 1 else None,
+        target_us=30.0 if reference_shape and len(images) == 1 else None,
         check=check,
     )
 
 
-def nms_case(images: Sequence[Boxes], *, of: str, iou_threshold: float) -> Case:
-    """Return the NMS ``of`` the RPN or of the classes; torchvision runs image by image, as its model does.
-
-    Args:
-        images: one or more.
-        of: ``rpn`` or ``classes``.
-        iou_threshold: the operator's attribute.
-    """
-    pairs = [boxes.rpn if of == "rpn" else boxes.classes for boxes in images]
-    boxes, scores = (torch.cat(parts).cuda() for parts in zip(*pairs, strict=True))
-    ours, out = _bound(load_operator("GroupedNMS", iou_threshold=iou_threshold), boxes, scores)
-    theirs = [_flat(*pair) for pair in pairs]
+def proposals_case(images: Sequence[Inputs], *, element: Element = "float16") -> Case:
+    """Return RegionProposals of the RPN head's outputs; torchvision decodes all anchors, image by image in its NMS."""
+    dtype = getattr(torch, element)
+    sizes = torch.cat([inputs.image_size for inputs in images]).cuda()
+    canvas = torch.empty((len(images), 3, *CANVAS), dtype=dtype, device="cuda")
+    objectness, deltas = (
+        [torch.cat(level).cuda().to(dtype) for level in zip(*of_images, strict=True)]
+        for of_images in ([i.objectness for i in images], [i.deltas for i in images])
+    )
+    given: dict[str, Any] = {"anchors": images[0].anchors.flatten().tolist(), **_PROPOSALS}
+    operator = load_operator("RegionProposals", element=element, **given)
+    ours, (rois,) = _bound(operator, sizes, canvas, *objectness, *deltas)
+    theirs = _filter_proposals(images[0].anchors, objectness, deltas, sizes.tolist())
 
     def check() -> None:
         ours()
-        # the reference runs on the CPU: all of the first image, and a part of the others that meets every image
-        chosen = [*range(groups), *range(groups, len(scores), _CHECKED)]
-        some = (tensor[chosen].cpu() for tensor in (boxes, scores))
-        assert torch.equal(out[chosen].cpu(), grouped_nms(*some, iou_threshold=iou_threshold)), "wrong boxes are kept"
+        expected = region_proposals(
+            sizes.cpu(), canvas.cpu(), *([m.cpu() for m in of] for of in (objectness, deltas)), **given
+        )
+        for found, wanted in zip(rois.cpu(), expected, strict=True):
+            ours_of_image, theirs_of_image = (boxes[boxes[:, 2] >= boxes[:, 0]] for boxes in (found, wanted))
+            _check_same(ours_of_image, theirs_of_image, "proposals")
 
-    groups, maximum = pairs[0][1].shape
-    density = float((scores >= 0).float().mean())
+    logits = sum(level.shape[1:].numel() for level in objectness)
     return Case(
-        name=f"GroupedNMS {of}, {groups} x {maximum}, {density:.0%} present",
+        name=f"RegionProposals {logits} logits, {len(objectness)} levels, {element}",
         batch=len(images),
         boxes=images[0].origin,
-        implementations=_implementations(ours, lambda: [batched_nms(*given, iou_threshold) for given in theirs]),
+        implementations=_implementations(ours, theirs),
+        density=None,
+        work=Work(
+            moved_bytes=bytes_of(*objectness, rois)
+            + 4 * len(images) * len(objectness) * PROPOSALS * deltas[0].element_size()
+        ),
+        target_us=30.0 if len(images) == 1 and len(objectness) == 5 else None,
+        check=check,
+    )
+
+
+def detections_case(images: Sequence[Inputs], *, element: Element = "float16") -> Case:
+    """Return BoxDetections of the box predictor's outputs; torchvision runs image by image, as its model does."""
+    dtype = getattr(torch, element)
+    sizes = torch.cat([inputs.image_size for inputs in images]).cuda()
+    rois = _padded_rois(images)
+    count, classes = rois.shape[1], images[0].class_logits.shape[1]
+
+    def padded(rows: Sequence[Tensor]) -> Tensor:
+        made = torch.zeros(len(rows), count, rows[0].shape[1])
+        for part, of_image in zip(made, rows, strict=True):
+            part[: len(of_image)] = of_image
+        return made.flatten(0, 1).cuda().to(dtype)
+
+    logits = padded([inputs.class_logits for inputs in images])
+    deltas = padded([inputs.box_deltas for inputs in images])
+    ours, outputs = _bound(load_operator("BoxDetections", element=element, **_DETECTIONS), rois, sizes, logits, deltas)
+    theirs = _postprocess([len(inputs.rois) for inputs in images], rois, logits, deltas, sizes.tolist())
+
+    def check() -> None:
+        ours()
+        expected = box_detections(*(t.cpu() for t in (rois, sizes, logits, deltas)), **_DETECTIONS)
+        found = [output.cpu() for output in outputs]
+        for i, wanted in enumerate(expected.num_detections.tolist()):
+            ours_of_image = _by_class(found[1][i], found[3][i], int(found[0][i]))
+            _check_same(ours_of_image, _by_class(expected.boxes[i], expected.labels[i], wanted), "detections")
+
+    scores = logits.float().softmax(-1)[:, 1:]
+    density = float((scores > _DETECTIONS["score_threshold"]).float().mean())
+    return Case(
+        name=f"BoxDetections {count} RoIs x {classes} classes, {element}, {density:.1%} over the threshold",
+        batch=len(images),
+        boxes=images[0].origin,
+        implementations=_implementations(ours, theirs),
         density=density,
-        work=nms_work(scores),
-        target_us=_nms_target_us(of, groups, density) if (len(images), maximum) == (1, PER_LEVEL) else None,
+        work=Work(
+            moved_bytes=bytes_of(logits, rois, *outputs) + round(density * scores.numel()) * 4 * deltas.element_size()
+        ),
+        target_us=15.0 if (len(images), classes) == (1, 91) and density <= _USUAL else None,
         check=check,
     )
 
@@ -172,7 +255,7 @@ def preprocess_case(shapes: Sequence[tuple[int, int]], *, element: Element) -> C
     ]
     operator = load_preprocess(element=element, image_mean=_MEAN, image_std=_STD)
     canvas = tuple(expected.tensors.shape[2:])
-    ours, out = _bound(operator, torch.tensor(rows, device="cuda"), H=canvas[0], W=canvas[1])
+    ours, (out,) = _bound(operator, torch.tensor(rows, device="cuda"), H=canvas[0], W=canvas[1])
 
     def check() -> None:
         ours()
@@ -192,12 +275,6 @@ def preprocess_case(shapes: Sequence[tuple[int, int]], *, element: Element) -> C
     )
 
 
-def _nms_target_us(of: str, groups: int, density: float) -> float | None:
-    if of == "rpn":
-        return 25.0 if groups == len(RPN_COUNTS) else None
-    return 10.0 if groups == CLASSES and density <= _SPARSE else None
-
-
 def _implementations(ours: Callable[[], None], theirs: Callable[[], object]) -> tuple[Implementation, ...]:
     return (
         Implementation(name=OURS, run=ours, capturable=True),
@@ -206,24 +283,90 @@ def _implementations(ours: Callable[[], None], theirs: Callable[[], object]) -> 
     )
 
 
-def _bound(operator: LoadedOperator, *arrays: Tensor, **sizes: int) -> tuple[Callable[[], None], Tensor]:
-    """Return a call of the operator on PyTorch's current stream, and its output."""
+def _bound(operator: LoadedOperator, *arrays: Tensor, **sizes: int) -> tuple[Callable[[], None], list[Tensor]]:
+    """Return a call of the operator on PyTorch's current stream, and its outputs."""
     shapes = [tuple(array.shape) for array in arrays]
-    dtype = getattr(torch, operator.output.element)
-    out = torch.empty(operator.output_shape(*shapes, **sizes), dtype=dtype, device="cuda")
+    layouts = {name: layout for loaded in operator.kernels for name, layout in loaded.kernel.layouts.items()}
+    outputs = []
+    for tensor, shape in zip(operator.outputs, operator.output_shapes(*shapes, **sizes), strict=True):
+        kind = torch.channels_last if layouts.get(tensor.name) == "channels_last" else torch.contiguous_format
+        outputs.append(torch.empty(shape, dtype=getattr(torch, tensor.element), device="cuda", memory_format=kind))
     scratch = torch.empty(operator.scratch_bytes(*shapes, **sizes), dtype=torch.uint8, device="cuda")
 
     def run() -> None:
-        operator(*arrays, out=out, scratch=scratch, stream=torch.cuda.current_stream())
+        operator(*arrays, out=outputs, scratch=scratch, stream=torch.cuda.current_stream())
 
-    return run, out
+    return run, outputs
 
 
-def _flat(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the present boxes, their scores and groups: what torchvision's own model hands to ``batched_nms``."""
-    present = scores >= 0
-    groups = torch.arange(len(scores))[:, None].expand_as(scores)
-    return boxes[present].cuda(), scores[present].cuda(), groups[present].cuda()
+def _padded_rois(images: Sequence[Inputs]) -> Tensor:
+    count = max(len(inputs.rois) for inputs in images)
+    rois = torch.tensor(_ABSENT).repeat(len(images), count, 1)
+    for padded, inputs in zip(rois, images, strict=True):
+        padded[: len(inputs.rois)] = inputs.rois
+    return rois.cuda()
+
+
+def _by_class(boxes: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Return rows of boxes and label, so that a box of another class is far away."""
+    return torch.cat([boxes[:count], 1e4 * labels[:count, None]], dim=1)
+
+
+def _check_same(found: Tensor, expected: Tensor, what: str) -> None:
+    """Raise AssertionError unless nearly all rows of each have a row of the other within a hundredth of a pixel."""
+    for rows, others in ((found, expected), (expected, found)):
+        if len(rows) == 0 or len(others) == 0:
+            assert len(rows) == len(others), f"{len(found)} {what}, expected {len(expected)}"
+            continue
+        missing = (torch.cdist(rows.double(), others.double(), p=torch.inf).amin(1) > _SAME_PX).float().mean()
+        assert float(missing) <= _DIFFERING, f"{float(missing):.2%} of the {what} are wrong"
+
+
+def _filter_proposals(
+    anchors: Tensor, objectness: Sequence[Tensor], deltas: Sequence[Tensor], sizes: list[list[int]]
+) -> Callable[[], object]:
+    """Return torchvision's way from the RPN head's outputs to proposals, over anchors that it has in its cache."""
+    network: Any = object.__new__(RegionProposalNetwork)
+    torch.nn.Module.__init__(network)
+    network._pre_nms_top_n = network._post_nms_top_n = {"training": PROPOSALS, "testing": PROPOSALS}
+    network.nms_thresh, network.score_thresh, network.min_size = 0.7, 0.0, 1e-3
+    network.eval()
+    coder = BoxCoder(weights=_PROPOSALS["box_weights"])
+    grid = [_grid(anchors[anchors[:, 0] == level, 1:], m) for level, m in enumerate(objectness)]
+    per_level = [len(rows) for rows in grid]
+    all_anchors = [torch.cat(grid).cuda()] * len(sizes)
+    shapes = [(height, width) for height, width in sizes]
+
+    def run() -> object:
+        logits, flat = concat_box_prediction_layers([m.float() for m in objectness], [m.float() for m in deltas])
+        boxes = coder.decode(flat, all_anchors).view(len(sizes), -1, 4)
+        return network.filter_proposals(boxes, logits, shapes, per_level)
+
+    return run
+
+
+def _grid(cell_anchors: Tensor, level: Tensor) -> Tensor:
+    height, width = level.shape[-2:]
+    rows, columns = torch.meshgrid(
+        torch.arange(height) * (CANVAS[0] // height), torch.arange(width) * (CANVAS[1] // width), indexing="ij"
+    )
+    shifts = torch.stack([columns, rows, columns, rows], dim=-1).reshape(-1, 1, 4)
+    return (shifts + cell_anchors).reshape(-1, 4)
+
+
+def _postprocess(
+    counts: Sequence[int], rois: Tensor, logits: Tensor, deltas: Tensor, sizes: list[list[int]]
+) -> Callable[[], object]:
+    """Return torchvision's way from the box predictor's outputs to detections, of the present RoIs."""
+    heads: Any = object.__new__(RoIHeads)
+    torch.nn.Module.__init__(heads)
+    heads.box_coder = BoxCoder(weights=_DETECTIONS["box_weights"])
+    heads.score_thresh, heads.nms_thresh, heads.detections_per_img = 0.05, 0.5, 100
+    present = torch.cat([torch.arange(rois.shape[1]) < count for count in counts]).cuda()
+    proposals = [of_image[:count] for of_image, count in zip(rois, counts, strict=True)]
+    some_logits, some_deltas = logits[present].float(), deltas[present].float()
+    shapes = [(height, width) for height, width in sizes]
+    return lambda: heads.postprocess_detections(some_logits, some_deltas, proposals, shapes)
 
 
 def _thresholds() -> tuple[float, ...]:

@@ -7,12 +7,10 @@ A floor is the greatest of three times:
 - launch: one kernel that does next to nothing, measured in a CUDA graph.
 
 Bytes count once each, and only those without which the result cannot be had: cells of the maps that have a weight in
-some RoI, coordinates of present boxes, all scores, all of the output. What a kernel keeps between its launches is not
+some RoI, all logits, the deltas of what is chosen, all of the output. What a kernel keeps between its launches is not
 among them. A floor of memory holds where nothing lies in the L2 yet, so only cold times are compared with it.
 
-NMS compares all pairs of present boxes of a group: n (n - 1) / 2 pairs of 10 operations (four minima or maxima
-for the sides of the intersection, two differences, a clamp at 0, a product, the sum of the areas, a comparison). That
-is what a bit matrix needs; 90 full groups of 1,000 are 450 million operations, 13 us at the 33 a picosecond of an H100.
+Of arithmetic only preprocessing and the stages have little beside their bytes, so none is counted.
 """
 
 from __future__ import annotations
@@ -27,11 +25,10 @@ from torch import Tensor
 
 from maintenance.kernel_timing import Implementation, Timer, quartiles_of
 
-__all__ = ["Bound", "Limits", "Work", "align_work", "measure_limits", "nms_work", "touched_cells"]
+__all__ = ["Bound", "Limits", "Work", "align_work", "bytes_of", "measure_limits", "touched_cells"]
 
 Bound = Literal["memory", "arithmetic", "launch"]
 
-_OPERATIONS_A_PAIR: Final = 10
 _ROUNDS: Final = 5
 _COPIED_BYTES: Final = 2**28
 _CLOCK_RATE: Final = 13  # CU_DEVICE_ATTRIBUTE_CLOCK_RATE, in kHz
@@ -94,14 +91,7 @@ def align_work(rois: Tensor, maps: Sequence[Tensor], out: Tensor, **attributes: 
     """Return the work of RoIAlign; the attributes are those of :func:`touched_cells`."""
     cells = touched_cells(rois, [(m.shape[2], m.shape[3]) for m in maps], **attributes)
     channels = maps[0].shape[1]
-    return Work(moved_bytes=cells * channels * maps[0].element_size() + _bytes(rois) + _bytes(out))
-
-
-def nms_work(scores: Tensor) -> Work:
-    """Return the work of NMS in groups (G, M), scores -1 where a box is absent: see the module."""
-    present = (scores >= 0).sum(1)
-    pairs = int((present * (present - 1) // 2).sum())
-    return Work(moved_bytes=2 * _bytes(scores) + 16 * int(present.sum()), operations=_OPERATIONS_A_PAIR * pairs)
+    return Work(moved_bytes=cells * channels * maps[0].element_size() + bytes_of(rois, out))
 
 
 def touched_cells(
@@ -152,8 +142,9 @@ def _cells_of_axis(first: Tensor, last: Tensor, bins: int, samples: int, cells: 
     return torch.cat([found.long().masked_fill(off, cells) for found in (inside.floor(), inside.ceil())], dim=1)
 
 
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def bytes_of(*tensors: Tensor) -> int:
+    """Return the bytes of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _operations_per_us() -> float:

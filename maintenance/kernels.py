@@ -1,8 +1,8 @@
-"""Speed of the CUDA kernels against torchvision's CUDA operators, on one GPU, in one run.
+"""Speed of the operators' CUDA kernels against torchvision's own code, on one GPU, in one run.
 
-``python -m maintenance.kernels -o results.json [--quick] [--boxes boxes.npz]``. Ours is timed in a CUDA graph, as
+``python -m maintenance.kernels -o results.json [--quick] [--inputs inputs.npz]``. Ours is timed in a CUDA graph, as
 an engine runs it, and called from Python beside it; torchvision's waits for the GPU and cannot be captured. Warm and
-cold L2, batches of 1, 8 and 4, boxes at random and of the demo's checkpoint. Every case is checked before it is timed;
+cold L2, batches of 1, 8 and 4, inputs at random and of the demo's checkpoint. Every case is checked before it is timed;
 one that is wrong or fails is reported, not timed, and the exit status is 1. What matters most comes first, and the file
 is complete after every line, so that a run may be stopped at any moment.
 
@@ -23,9 +23,18 @@ from typing import Any, Final
 from frcnn.errors import FrcnnError
 from frcnn.files import write_text
 from maintenance.gpu_system import describe_system, has_gpu
-from maintenance.kernel_boxes import Boxes, demo_boxes, load_boxes, random_boxes
-from maintenance.kernel_cases import OURS, OURS_FROM_PYTHON, THEIRS, Case, align_case, nms_case, preprocess_case
+from maintenance.kernel_cases import (
+    OURS,
+    OURS_FROM_PYTHON,
+    THEIRS,
+    Case,
+    align_case,
+    detections_case,
+    preprocess_case,
+    proposals_case,
+)
 from maintenance.kernel_floors import Bound, Limits, measure_limits
+from maintenance.kernel_inputs import Inputs, demo_inputs, load_inputs, random_inputs
 from maintenance.kernel_timing import Cache, CudaTimer, Quartiles, Timer, interleaved, quartiles_of, ratios
 
 __all__ = ["MIN_RATIO", "Result", "main", "measure"]
@@ -34,8 +43,7 @@ MIN_RATIO: Final = 5.0
 """Each kernel is to be at least so many times as fast as torchvision's operator."""
 
 _CACHES: Final[tuple[Cache, ...]] = ("warm", "cold")
-_RPN_THRESHOLD: Final = 0.7
-_CLASS_THRESHOLD: Final = 0.5
+_RIVALS: Final = 15  # classes that share the score of a proposal where detections are dense
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +58,7 @@ class Result:
         microseconds: of a call, by implementation.
         times_torchvision: torchvision's time / ours within a round, ours in a graph.
         times_torchvision_from_python: the same, ours called from Python.
-        density: share of the boxes or RoIs that are present, 0 to 1; None where there are none.
+        density: share of the RoIs or pairs that are present, 0 to 1; None where there are none.
         moved_bytes: what must be read or written at least.
         floor_us: what this GPU cannot do it faster than with a cold L2; None warm.
         floor_bound: what sets the floor: ``memory``, ``arithmetic`` or ``launch``; None warm.
@@ -110,37 +118,40 @@ def measure(case: Case, timer: Timer, cache: Cache, *, rounds: int, limits: Limi
     )
 
 
-def _cases(demo: Sequence[Boxes], quick: bool) -> Iterator[partial[Case]]:
+def _cases(demo: Sequence[Inputs], quick: bool) -> Iterator[partial[Case]]:
     """Give functions that make the cases, one after another, so that only one lies in the GPU's memory."""
     for batch in (1,) if quick else (1, 8, 4):
-        drawn = [random_boxes(seed) for seed in range(batch)]
-        few = [random_boxes(seed, present=0.02) for seed in range(batch)]  # as many as pass a score threshold
+        drawn = [random_inputs(seed) for seed in range(batch)]
+        dense = [random_inputs(seed, foreground=1.0, rivals=_RIVALS) for seed in range(batch)]
+        yield partial(proposals_case, drawn)
         yield partial(align_case, drawn)
-        yield partial(nms_case, drawn, of="rpn", iou_threshold=_RPN_THRESHOLD)
-        yield partial(nms_case, few, of="classes", iou_threshold=_CLASS_THRESHOLD)
-        yield partial(nms_case, drawn, of="classes", iou_threshold=_CLASS_THRESHOLD)
+        yield partial(detections_case, drawn)
+        yield partial(detections_case, dense)
         for element in ("float16", "float32"):
             yield partial(preprocess_case, [(1080, 1920)] * batch, element=element)
         real = [demo[i % len(demo)] for i in range(batch)] if demo else []
         if real:
+            yield partial(proposals_case, real)
             yield partial(align_case, real)
-            yield partial(nms_case, real, of="rpn", iou_threshold=_RPN_THRESHOLD)
-            yield partial(nms_case, real, of="classes", iou_threshold=_CLASS_THRESHOLD)
+            yield partial(detections_case, real)
     if not quick:
-        one = [random_boxes(0)]
-        yield partial(align_case, one, layout="planar")
+        one = [random_inputs(0)]
+        yield partial(proposals_case, one, element="float32")
+        yield partial(detections_case, one, element="float32")
+        yield partial(align_case, one, output_layout="planar")
+        yield partial(align_case, one, layout="planar", output_layout="planar")
         yield partial(align_case, one, element="bfloat16")
         yield partial(align_case, one, element="float32")
         yield partial(align_case, one, channels=64)
         yield partial(preprocess_case, [(480, 640)], element="float16")
 
 
-def _demo(path: Path | None) -> tuple[list[Boxes], str]:
-    """Return the demo's boxes and where they are from; none, and why, where they cannot be made."""
+def _demo(path: Path | None) -> tuple[list[Inputs], str]:
+    """Return the demo's inputs and where they are from; none, and why, where they cannot be made."""
     if path is not None:
-        return load_boxes(path), str(path.name)
+        return load_inputs(path), str(path.name)
     try:
-        return demo_boxes(8), "made in this run"
+        return demo_inputs(2), "made in this run"
     except (ImportError, OSError) as error:
         return [], f"left out: {error}"
 
@@ -170,14 +181,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="the JSON file")
     parser.add_argument("--quick", action="store_true", help="batch 1 and few rounds")
-    parser.add_argument("--boxes", type=Path, help="the demo's boxes, from python -m maintenance.kernel_boxes")
+    parser.add_argument("--inputs", type=Path, help="the demo's inputs, from python -m maintenance.kernel_inputs")
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = parser.parse_args(given)
     if not has_gpu("the kernel benchmark"):
         return 2
     rounds, launches = (5, 20) if chosen.quick else (15, 50)
     timer = CudaTimer(launches)
-    demo, origin = _demo(chosen.boxes)
+    demo, origin = _demo(chosen.inputs)
     limits = measure_limits(timer)
     print(
         f"copy {limits.copy_bytes_per_us / 1e6:.2f} TB/s, arithmetic {limits.operations_per_us / 1e6:.1f} T/s, "
@@ -186,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report: dict[str, Any] = {
         "environment": describe_system("maintenance.kernels", given),
-        "settings": {"rounds": rounds, "launches": launches, "min_ratio": MIN_RATIO, "demo_boxes": origin},
+        "settings": {"rounds": rounds, "launches": launches, "min_ratio": MIN_RATIO, "demo_inputs": origin},
         "limits": asdict(limits),
         "results": [],
         "failed": [],

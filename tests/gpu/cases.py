@@ -1,9 +1,8 @@
-"""Seeded boxes, RoIs and feature maps, and calls that allocate their own output and scratch."""
+"""Seeded heads, RoIs and feature maps, and calls that allocate their own outputs and scratch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops.poolers import initLevelMapper
 
-from frcnn.plugins.cuda.launch import LoadedOperator, load_operator
+from frcnn.plugins.cuda.launch import LoadedOperator
 from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -25,45 +24,114 @@ FORMS = [
 ]
 
 
-def call(operator: LoadedOperator, *arrays: Tensor, stream: Any) -> Tensor:
-    """Call an operator on tensors; the output is filled with NaN, scratch with 0xCD."""
+def call(operator: LoadedOperator, *arrays: Tensor, stream: Any) -> Any:
+    """Call an operator on tensors and return its output, or a tuple of them.
+
+    Outputs are filled with NaN or -7 before, scratch with 0xCD.
+    """
+    outputs, scratch = buffers(operator, *arrays)
+    operator(*arrays, out=outputs, scratch=scratch, stream=stream)
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def buffers(operator: LoadedOperator, *arrays: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return outputs and scratch for a call."""
     shapes = [tuple(array.shape) for array in arrays]
-    last = "channels_last" in {k.kernel.layouts.get(operator.output.name) for k in operator.kernels}
-    out = torch.full(
-        operator.output_shape(*shapes),
-        float("nan"),
-        dtype=getattr(torch, operator.output.element),
-        device=arrays[0].device,
-    )
-    out = out.contiguous(memory_format=torch.channels_last) if last else out
+    layouts = {name: layout for loaded in operator.kernels for name, layout in loaded.kernel.layouts.items()}
+    outputs = []
+    for tensor, shape in zip(operator.outputs, operator.output_shapes(*shapes), strict=True):
+        dtype = getattr(torch, tensor.element)
+        made = torch.full(shape, float("nan") if dtype.is_floating_point else -7, dtype=dtype, device=arrays[0].device)
+        last = layouts.get(tensor.name) == "channels_last"
+        outputs.append(made.contiguous(memory_format=torch.channels_last) if last else made)
     scratch = torch.full((operator.scratch_bytes(*shapes),), 0xCD, dtype=torch.uint8, device=arrays[0].device)
-    operator(*arrays, out=out, scratch=scratch, stream=stream)
-    return out
+    return outputs, scratch
 
 
-def run_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, *, stream: Any) -> Tensor:
-    return call(_nms(iou_threshold), boxes, scores, stream=stream)
+PROPOSALS = {
+    "box_weights": (1.0, 1.0, 1.0, 1.0),
+    "max_log_scale": 4.135166645050049,
+    "iou_threshold": 0.699999988079071,
+    "score_threshold": 0.0,
+    "min_size": 1e-3,
+}
+DETECTIONS = {
+    "box_weights": (10.0, 10.0, 5.0, 5.0),
+    "max_log_scale": 4.135166645050049,
+    "score_threshold": 0.05,
+    "iou_threshold": 0.5,
+    "min_size": 1e-2,
+}
 
 
-@cache
-def _nms(iou_threshold: float) -> LoadedOperator:
-    return load_operator("GroupedNMS", iou_threshold=float(np.float32(iou_threshold)))
+def rpn_case(
+    images: int, levels: int, anchors: int, element: str, device: Any, *, seed: int, exact: bool
+) -> tuple[dict[str, Any], list[Tensor]]:
+    """Return the anchors, and the inputs of RegionProposals on a canvas of 320 x 448, by a seed.
+
+    Args:
+        images: N.
+        levels: L.
+        anchors: per cell.
+        element: of maps.
+        device: of the inputs.
+        seed: of the draw.
+        exact: no sizes are predicted and logits are few: every decision is exact, and many are ties.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for level in range(levels):
+        for i in range(anchors):
+            half = 6.0 * 2**level * (1 + i)
+            rows += [level, -half, -half - i, half, half + i]
+    objectness, deltas = [], []
+    for stride in STRIDES[:levels]:
+        size = (CANVAS[0] // stride, CANVAS[1] // stride)
+        logits = torch.randn(images, anchors, *size, generator=generator) * 3 - 2
+        shifts = torch.randn(images, anchors, 4, *size, generator=generator) * 0.3
+        if exact:
+            logits = logits.round()
+            shifts = (shifts * 8).round() / 8
+            shifts[:, :, 2:] = 0
+        objectness.append(logits)
+        deltas.append(shifts.flatten(1, 2))
+    objectness[0][0, 0, 0, :4] = torch.tensor([float("nan"), float("-inf"), float("inf"), 50.0])
+    sizes = torch.tensor([[CANVAS[0] - 7 * i, CANVAS[1] - 11 * i] for i in range(images)], dtype=torch.int32)
+    dtype = getattr(torch, element)
+    maps = [m.to(dtype) for m in (torch.empty(images, 3, *CANVAS), *objectness, *deltas)]
+    return {"anchors": tuple(map(float, rows))}, [t.to(device) for t in (sizes, *maps)]
 
 
-def proposals(groups: int, boxes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return groups of clustered boxes on the CPU: a third on a lattice, with ties, absent boxes and NaN scores."""
-    rng = np.random.default_rng(seed)
-    centres = rng.uniform(0, 1000, (groups, max(1, boxes // 8), 2))
-    chosen = rng.integers(0, centres.shape[1], (groups, boxes))
-    corners = np.take_along_axis(centres, chosen[..., None], axis=1) + rng.normal(0, 12, (groups, boxes, 2))
-    made = np.concatenate([corners, corners + np.exp(rng.normal(3.5, 0.6, (groups, boxes, 2)))], axis=2)
-    scores = rng.uniform(0, 1, (groups, boxes))
-    kind = rng.integers(0, 3, groups)
-    made[kind == 0] = np.round(made[kind == 0] / 8) * 8
-    scores[kind == 0] = np.round(scores[kind == 0], 1)
-    scores[rng.uniform(size=scores.shape) < rng.choice([0.0, 0.2, 0.9], (groups, 1))] = -1
-    scores[rng.uniform(size=scores.shape) < 0.01] = np.nan
-    return torch.from_numpy(made).float(), torch.from_numpy(scores).float()
+def head_case(
+    images: int, per_image: int, classes: int, element: str, device: Any, *, seed: int, exact: bool
+) -> list[Tensor]:
+    """Return the inputs of BoxDetections by a seed; ``exact`` as for :func:`rpn_case`, with few boxes."""
+    generator = torch.Generator().manual_seed(seed)
+    count = images * per_image
+    rois = torch.rand(images, per_image, 2, generator=generator) * 300
+    rois = torch.cat([rois, rois + 8 + torch.rand(images, per_image, 2, generator=generator) * 90], dim=2)
+    logits = torch.randn(count, classes, generator=generator) * 2
+    deltas = torch.randn(count, 4 * classes, generator=generator)
+    if exact:  # one class is certain: its score is 1, all others are 0
+        rois = (rois / 16).round() * 16
+        logits = torch.zeros(count, classes)
+        logits[torch.arange(count), torch.randint(0, classes, (count,), generator=generator)] = 200.0
+        deltas = torch.zeros(count, 4 * classes)
+    rois[:, ::7] = torch.tensor([0.0, 0.0, -1.0, -1.0])
+    logits[1::11] = float("nan")
+    sizes = torch.tensor([[CANVAS[0] - 7 * i, CANVAS[1] - 11 * i] for i in range(images)], dtype=torch.int32)
+    dtype = getattr(torch, element)
+    return [t.to(device) for t in (rois, sizes, logits.to(dtype), deltas.to(dtype))]
+
+
+def assert_same_boxes(found: Tensor, expected: Tensor, *, differing: float = 0.01) -> None:
+    """Raise unless nearly every row of each has a row of the other within a hundredth of a pixel."""
+    for rows, others in ((found, expected), (expected, found)):
+        if len(rows) == 0 or len(others) == 0:
+            assert len(rows) == len(others)
+            continue
+        far = torch.cdist(rows.double(), others.double(), p=torch.inf).amin(1) > 0.01
+        assert float(far.double().mean()) <= differing, f"{int(far.sum())} of {len(rows)}"
 
 
 def pooling(levels: int, grid: tuple[int, int] = (7, 7), **rest: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from frcnn.plugins.cuda.launch import LoadedOperator, load_operator, load_prepro
 from frcnn.plugins.kernel import ELEMENT_BYTES, Kernel, Launch
 
 ELEMENTS = ("float32", "float16", "bfloat16")
-TYPESTR = {"float32": "<f4", "float16": "<f2", "bfloat16": "<V2", "int64": "<i8", "uint8": "|u1"}
+TYPESTR = {"float32": "<f4", "float16": "<f2", "bfloat16": "<V2", "int32": "<i4", "int64": "<i8", "uint8": "|u1"}
 LAYOUTS = (("planar", "planar"), ("channels_last", "planar"), ("channels_last", "channels_last"))
 
 
@@ -85,29 +85,72 @@ def allocate(size_bytes: int) -> int:
 KEPT: list[NDArray[np.uint8]] = []
 
 
-def call(operator: LoadedOperator, *arrays: DeviceArray, stream: Any, last: bool = False, **sizes: int) -> DeviceArray:
+def call(operator: LoadedOperator, *arrays: DeviceArray, stream: Any, last: bool = False, **sizes: int) -> None:
     shapes = [array.__cuda_array_interface__["shape"] for array in arrays]
-    out = DeviceArray(operator.output_shape(*shapes, **sizes), operator.output.element, last=last)
+    outputs = [
+        DeviceArray(shape, tensor.element, last=last)
+        for tensor, shape in zip(operator.outputs, operator.output_shapes(*shapes, **sizes), strict=True)
+    ]
     scratch = DeviceArray((operator.scratch_bytes(*shapes, **sizes),), "uint8")
-    operator(*arrays, out=out, scratch=scratch, stream=int(stream))
+    operator(*arrays, out=outputs, scratch=scratch, stream=int(stream))
     if DRIVER is None:
         ok(cuda.cuStreamSynchronize(stream))
-        out.read()
-    return out
+        for output in outputs:
+            output.read()
 
 
-def run_nms(stream: Any, rng: np.random.Generator) -> None:
-    nms = load_operator("GroupedNMS", iou_threshold=0.5, driver=DRIVER)
-    for groups, boxes in ((1, 1), (3, 33), (2, 257), (1, 1000), (1, 4096)):
-        corners = rng.uniform(0, 200, (groups, boxes, 2))
-        made = np.concatenate([corners, corners + rng.uniform(1, 40, corners.shape)], axis=2).astype(np.float32)
-        scores = rng.uniform(-0.2, 1, (groups, boxes)).astype(np.float32)
-        call(
-            nms,
-            DeviceArray(made.shape, "float32", contents=made),
-            DeviceArray(scores.shape, "float32", contents=scores),
-            stream=stream,
-        )
+def drawn(rng: np.random.Generator, shape: tuple[int, ...], element: str) -> DeviceArray:
+    """Return numbers near 0, all finite."""
+    values = rng.normal(0, 2, shape).astype(np.float32)
+    if element == "bfloat16":
+        return DeviceArray(shape, element, contents=(values.view(np.uint32) >> 16).astype(np.uint16))
+    return DeviceArray(shape, element, contents=values.astype(element))
+
+
+def sizes_of(images: int) -> DeviceArray:
+    return DeviceArray((images, 2), "int32", contents=np.array([[64, 90]] * images, np.int32))
+
+
+def run_proposals(stream: Any, rng: np.random.Generator) -> None:
+    """One level and three, few candidates and as many as a block sorts, chunks that are not full."""
+    coder = {"box_weights": (1.0,) * 4, "max_log_scale": 4.0, "score_threshold": 0.0, "min_size": 1e-3}
+    for element in ELEMENTS:
+        for maps, top_n in (([(16, 24), (8, 12), (3, 5)], 50), ([(80, 70)], 4096), ([(1, 1)], 7)):
+            anchors = [v for level in range(len(maps)) for v in (level, -8, -8, 8, 8, level, -4, -9, 4, 9)]
+            operator = load_operator(
+                "RegionProposals",
+                element=element,
+                anchors=tuple(map(float, anchors)),
+                pre_nms_top_n=top_n,
+                post_nms_top_n=300,
+                iou_threshold=0.7,
+                driver=DRIVER,
+                **coder,
+            )
+            logits = [drawn(rng, (2, 2, *size), element) for size in maps]
+            deltas = [drawn(rng, (2, 8, *size), element) for size in maps]
+            call(operator, sizes_of(2), drawn(rng, (2, 3, 64, 96), element), *logits, *deltas, stream=stream)
+
+
+def run_detections(stream: Any, rng: np.random.Generator) -> None:
+    """A row, a few, as many as a block sorts."""
+    coder = {"box_weights": (10.0, 10.0, 5.0, 5.0), "max_log_scale": 4.0, "min_size": 1e-2}
+    for element in ELEMENTS:
+        for images, count, classes in ((1, 1, 2), (2, 33, 7), (1, 1000, 21), (1, 4096, 2)):
+            start = rng.uniform(0, 60, (images, count, 2))
+            rois = np.concatenate([start, start + rng.uniform(1, 30, start.shape)], axis=2).astype(np.float32)
+            operator = load_operator(
+                "BoxDetections",
+                element=element,
+                score_threshold=0.05,
+                iou_threshold=0.5,
+                max_detections=100,
+                driver=DRIVER,
+                **coder,
+            )
+            heads = [drawn(rng, (images * count, width), element) for width in (classes, 4 * classes)]
+            given = DeviceArray(rois.shape, "float32", contents=rois)
+            call(operator, given, sizes_of(images), *heads, stream=stream)
 
 
 def run_pooling(stream: Any, rng: np.random.Generator) -> None:
@@ -152,7 +195,8 @@ def main() -> None:
         ok(cuda.cuCtxSetCurrent(ok(cuda.cuDevicePrimaryCtxRetain(device))))
         stream = ok(cuda.cuStreamCreate(cuda.CUstream_flags.CU_STREAM_NON_BLOCKING))
     rng = np.random.default_rng(0)
-    run_nms(stream, rng)
+    run_proposals(stream, rng)
+    run_detections(stream, rng)
     run_pooling(stream, rng)
     run_preprocess(stream, rng)
     print("every kernel ran")

@@ -10,40 +10,47 @@ from support.dlpack_only import DLPackOnly
 
 from frcnn.errors import KernelError
 from frcnn.plugins.cuda.launch import load_operator
-from frcnn.plugins.grouped_nms.reference import grouped_nms
-from gpu.cases import call, maps_of, pooling, proposals, rois_of
+from frcnn.plugins.box_detections.reference import box_detections
+from gpu.cases import DETECTIONS, buffers, call, head_case, maps_of, pooling, rois_of
 from gpu.system import ROOT, run
 
 pytestmark = pytest.mark.gpu
 
-THRESHOLD = 0.5
+GIVEN = {**DETECTIONS, "max_detections": 100}
 
 
 @pytest.fixture(scope="module")
-def nms(device):
-    return load_operator("GroupedNMS", iou_threshold=THRESHOLD)
+def detect(device):
+    return load_operator("BoxDetections", **GIVEN)
 
 
-def buffers(nms, boxes, scores):
-    """Return an output and scratch for a call."""
-    return torch.empty_like(scores), torch.empty(
-        nms.scratch_bytes(boxes.shape, scores.shape), dtype=torch.uint8, device=boxes.device
-    )
+def case(device, *, images=4, per_image=1000, seed=0):
+    """Return inputs of which every decision is exact."""
+    return head_case(images, per_image, 21, "float32", device, seed=seed, exact=True)
 
 
-def test_a_captured_launch_is_replayed_on_new_contents(device, nms):
-    boxes, scores = (tensor.to(device) for tensor in proposals(5, 1000, seed=0))
-    out, scratch = buffers(nms, boxes, scores)
+def assert_right(outputs, inputs):
+    count, boxes, scores, labels = (tensor.cpu() for tensor in outputs)
+    expected = box_detections(*(tensor.cpu() for tensor in inputs), **GIVEN)
+    assert torch.equal(count, expected.num_detections)
+    assert int(count.min()) > 0
+    assert torch.equal(boxes, expected.boxes)
+    assert torch.equal(labels, expected.labels)
+    assert float((scores - expected.scores).abs().max()) <= 2e-6
+
+
+def test_a_captured_launch_is_replayed_on_new_contents(device, detect):
+    inputs = case(device)
+    outputs, scratch = buffers(detect, *inputs)
     graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.graph(graph, stream=side):
-        nms(boxes, scores, out=out, scratch=scratch, stream=side)
+        detect(*inputs, out=outputs, scratch=scratch, stream=side)
     for seed in range(1, 4):
-        new_boxes, new_scores = proposals(5, 1000, seed=seed)
-        boxes.copy_(new_boxes)
-        scores.copy_(new_scores)
+        for given, new in zip(inputs, case(device, seed=seed), strict=True):
+            given.copy_(new)
         graph.replay()
-        assert torch.equal(out.cpu(), grouped_nms(new_boxes, new_scores, iou_threshold=THRESHOLD))
+        assert_right(outputs, inputs)
 
 
 def test_the_first_launch_of_an_operator_can_be_captured(device):
@@ -62,77 +69,78 @@ def test_the_first_launch_of_an_operator_can_be_captured(device):
     assert torch.equal(out, call(align, rois, *maps, stream=torch.cuda.current_stream()))
 
 
-def test_two_streams_at_once(device, nms):
-    cases = [tuple(tensor.to(device) for tensor in proposals(20, 1000, seed=seed)) for seed in range(2)]
-    made = [buffers(nms, *case) for case in cases]
+def test_two_streams_at_once(device, detect):
+    cases = [case(device, images=8, seed=seed) for seed in range(2)]
+    made = [buffers(detect, *inputs) for inputs in cases]
     streams = [torch.cuda.Stream() for _ in cases]
     torch.cuda.synchronize()
     for _ in range(50):
-        for (boxes, scores), (out, scratch), stream in zip(cases, made, streams, strict=True):
-            nms(boxes, scores, out=out, scratch=scratch, stream=stream)
+        for inputs, (outputs, scratch), stream in zip(cases, made, streams, strict=True):
+            detect(*inputs, out=outputs, scratch=scratch, stream=stream)
     torch.cuda.synchronize()
-    for (boxes, scores), (out, _) in zip(cases, made, strict=True):
-        assert torch.equal(out.cpu(), grouped_nms(boxes.cpu(), scores.cpu(), iou_threshold=THRESHOLD))
+    for inputs, (outputs, _) in zip(cases, made, strict=True):
+        assert_right(outputs, inputs)
 
 
-def test_a_call_does_not_wait_for_the_stream(device, nms):
-    boxes, scores = (tensor.to(device) for tensor in proposals(2, 100, seed=3))
-    out, scratch = buffers(nms, boxes, scores)
+def test_a_call_does_not_wait_for_the_stream(device, detect):
+    inputs = case(device, images=1)
+    outputs, scratch = buffers(detect, *inputs)
     side = torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(side):
         torch.cuda._sleep(200_000_000)  # a tenth of a second of clock ticks
-    nms(boxes, scores, out=out, scratch=scratch, stream=side)
+    detect(*inputs, out=outputs, scratch=scratch, stream=side)
     assert not side.query()
     side.synchronize()
-    assert torch.equal(out.cpu(), grouped_nms(boxes.cpu(), scores.cpu(), iou_threshold=THRESHOLD))
+    assert_right(outputs, inputs)
 
 
-def test_a_call_allocates_no_memory(device, nms):
-    boxes, scores = (tensor.to(device) for tensor in proposals(2, 1000, seed=4))
-    out, scratch = buffers(nms, boxes, scores)
-    nms(boxes, scores, out=out, scratch=scratch, stream=torch.cuda.current_stream())
+def test_a_call_allocates_no_memory(device, detect):
+    inputs = case(device)
+    outputs, scratch = buffers(detect, *inputs)
+    detect(*inputs, out=outputs, scratch=scratch, stream=torch.cuda.current_stream())
     torch.cuda.synchronize()
     before = torch.cuda.mem_get_info()[0]
     for _ in range(20):
-        nms(boxes, scores, out=out, scratch=scratch, stream=torch.cuda.current_stream())
+        detect(*inputs, out=outputs, scratch=scratch, stream=torch.cuda.current_stream())
     torch.cuda.synchronize()
     assert torch.cuda.mem_get_info()[0] == before
 
 
-def test_arrays_with_dlpack_only(device, nms, stream):
-    boxes, scores = (tensor.to(device) for tensor in proposals(3, 200, seed=5))
-    out, scratch = buffers(nms, boxes, scores)
-    nms(DLPackOnly(boxes), DLPackOnly(scores), out=DLPackOnly(out), scratch=DLPackOnly(scratch), stream=stream)
-    assert torch.equal(out.cpu(), grouped_nms(boxes.cpu(), scores.cpu(), iou_threshold=THRESHOLD))
+def test_arrays_with_dlpack_only(device, detect, stream):
+    inputs = case(device, images=2)
+    outputs, scratch = buffers(detect, *inputs)
+    wrapped = [DLPackOnly(output) for output in outputs]
+    detect(*map(DLPackOnly, inputs), out=wrapped, scratch=scratch, stream=stream)
+    assert_right(outputs, inputs)
 
 
-def test_host_memory_is_refused(device, nms, stream):
-    boxes, scores = (tensor.to(device) for tensor in proposals(3, 200, seed=5))
-    out, scratch = buffers(nms, boxes, scores)
-    with pytest.raises(KernelError, match="scores must lie in device memory"):
-        nms(boxes, scores.cpu(), out=out, scratch=scratch, stream=stream)
+def test_host_memory_is_refused(device, detect, stream):
+    rois, sizes, logits, deltas = case(device, images=1)
+    outputs, scratch = buffers(detect, rois, sizes, logits, deltas)
+    with pytest.raises(KernelError, match="class_logits must lie in device memory"):
+        detect(rois, sizes, logits.cpu(), deltas, out=outputs, scratch=scratch, stream=stream)
 
-    host = scores.cpu()
+    host = logits.cpu()
     data = (host.data_ptr() & ~15, False)
     wrong = SimpleNamespace(
         __cuda_array_interface__={"shape": tuple(host.shape), "typestr": "<f4", "data": data, "version": 3}
     )
-    with pytest.raises(KernelError, match="scores must lie in memory of the current CUDA device"):
-        nms(boxes, wrong, out=out, scratch=scratch, stream=stream)
+    with pytest.raises(KernelError, match="class_logits must lie in memory of the current CUDA device"):
+        detect(rois, sizes, wrong, deltas, out=outputs, scratch=scratch, stream=stream)
 
 
-def test_cupy_arrays_and_stream(device, optional, nms):
+def test_cupy_arrays_and_stream(device, optional, detect):
     cupy = optional("cupy")
-    boxes, scores = proposals(4, 300, seed=6)
+    inputs = case("cpu", images=2, seed=6)
+    outputs, scratch = buffers(detect, *inputs)
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
-        theirs = cupy.asarray(boxes.numpy()), cupy.asarray(scores.numpy())
-        out = cupy.empty(scores.shape, cupy.float32)
-        scratch = cupy.empty(nms.scratch_bytes(boxes.shape, scores.shape), cupy.uint8)
-        nms(*theirs, out=out, scratch=scratch, stream=stream)
-        found = cupy.asnumpy(out, stream=stream)
-    assert torch.equal(torch.from_numpy(found), grouped_nms(boxes, scores, iou_threshold=THRESHOLD))
+        theirs = [cupy.asarray(tensor.numpy()) for tensor in inputs]
+        out = [cupy.asarray(tensor.numpy()) for tensor in outputs]
+        detect(*theirs, out=out, scratch=cupy.asarray(scratch.numpy()), stream=stream)
+        found = [torch.from_numpy(cupy.asnumpy(array, stream=stream)) for array in out]
+    assert_right(found, inputs)
 
 
 # In a process of its own, which never creates the primary context of PyTorch and CuPy.
@@ -148,24 +156,24 @@ from frcnn.plugins.cuda.launch import load_operator
 cuda.init()
 context = cuda.Device(0).make_context()
 try:
-    rng = np.random.default_rng(0)
-    corners = rng.uniform(0, 50, (6, 200, 2))
-    boxes = np.concatenate([corners, corners + 10], axis=2).astype(np.float32)
-    scores = rng.uniform(0, 1, (6, 200)).astype(np.float32)
+    with np.load(PATH) as saved:
+        inputs = [saved[f"input_{i}"] for i in range(4)]
     current = int(bindings.cuCtxGetCurrent()[1])
-    nms = load_operator("GroupedNMS", iou_threshold=0.5)
+    detect = load_operator("BoxDetections", **GIVEN)
     stream = cuda.Stream()
-    given = gpuarray.to_gpu_async(boxes, stream=stream), gpuarray.to_gpu_async(scores, stream=stream)
-    out = gpuarray.empty(scores.shape, np.float32)
-    scratch = gpuarray.empty(nms.scratch_bytes(boxes.shape, scores.shape), np.uint8)
-    nms(*given, out=out, scratch=scratch, stream=stream)
+    shapes = [array.shape for array in inputs]
+    given = [gpuarray.to_gpu_async(array, stream=stream) for array in inputs]
+    kinds = [np.int32, np.float32, np.float32, np.int32]
+    out = [gpuarray.empty(shape, kind) for shape, kind in zip(detect.output_shapes(*shapes), kinds, strict=True)]
+    scratch = gpuarray.empty(detect.scratch_bytes(*shapes), np.uint8)
+    detect(*given, out=out, scratch=scratch, stream=stream)
     assert int(bindings.cuCtxGetCurrent()[1]) == current, "the context was switched"
-    found = out.get_async(stream=stream)
+    found = [array.get_async(stream=stream) for array in out]
     stream.synchronize()
-    np.savez(PATH, boxes=boxes, scores=scores, found=found)
+    np.savez(PATH, *found)
     context.pop()
     try:
-        load_operator("GroupedNMS", iou_threshold=0.25)
+        load_operator("BoxDetections", **GIVEN | {"iou_threshold": 0.25})
         raise AssertionError("there was no context, and yet it loaded")
     except KernelError as error:
         assert "no CUDA context is current" in str(error), error
@@ -178,14 +186,15 @@ finally:
 
 def test_pycuda_arrays_stream_and_its_own_context(device, optional, tmp_path):
     optional("pycuda")
-    path = tmp_path / "found.npz"
-    code = PYCUDA.replace("PATH", repr(str(path)))
+    path = tmp_path / "arrays.npz"
+    inputs = case("cpu", images=2, seed=7)
+    np.savez(path, **{f"input_{i}": tensor.numpy() for i, tensor in enumerate(inputs)})
+    code = PYCUDA.replace("PATH", repr(str(path))).replace("GIVEN", repr(GIVEN))
     done = run([sys.executable, "-c", code], timeout_s=300)
     assert done.returncode == 0, done.stderr
     with np.load(path) as saved:
-        boxes, scores, found = (torch.from_numpy(saved[name]) for name in ("boxes", "scores", "found"))
-    assert torch.equal(found, grouped_nms(boxes, scores, iou_threshold=0.5))
-    assert 6 < int((found > 0).sum()) < found.numel()
+        found = [torch.from_numpy(saved[name]) for name in saved.files]
+    assert_right(found, inputs)
 
 
 @pytest.mark.parametrize("library", ["torch", "cupy", "pycuda"])

@@ -6,14 +6,26 @@ import numpy as np
 import pytest
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign, batched_nms, box_iou, roi_pool
+from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
+from frcnn.plugins.box_detections.reference import box_detections
 from frcnn.plugins.cuda.launch import load_operator, load_preprocess
-from frcnn.plugins.grouped_nms.kernel import MAX_BOXES
-from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
-from gpu.cases import CANVAS, FORMS, call, maps_of, pooling, proposals, rois_of, run_nms
+from frcnn.plugins.region_proposals.reference import region_proposals
+from gpu.cases import (
+    CANVAS,
+    DETECTIONS,
+    FORMS,
+    PROPOSALS,
+    assert_same_boxes,
+    call,
+    head_case,
+    maps_of,
+    pooling,
+    rois_of,
+    rpn_case,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -28,41 +40,58 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, largest: float, el
     assert (difference <= allowed).all(), f"{float(difference.max())}, largest cell {largest}"
 
 
-@pytest.mark.parametrize("iou_threshold", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("element", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(
-    ("groups", "boxes"), [(2000, 12), (300, 64), (90, 1000), (5, 1000), (3, 2049), (2, MAX_BOXES), (70000, 3), (1, 1)]
+    ("images", "levels", "anchors", "pre", "post"),
+    [(1, 5, 3, 1000, 1000), (4, 5, 3, 1000, 300), (2, 1, 9, 4096, 1000), (16, 3, 1, 100, 50), (1, 2, 15, 2000, 4000)],
 )
-def test_nms_decides_exactly_as_the_reference(device, stream, groups, boxes, iou_threshold):
-    threshold = float(np.float32(iou_threshold))
-    candidates, scores = proposals(groups, boxes, seed=groups + boxes)
-    found = run_nms(candidates.to(device), scores.to(device), threshold, stream=stream)
-    assert torch.equal(found.cpu(), grouped_nms(candidates, scores, iou_threshold=threshold))
+@pytest.mark.parametrize("exact", [True, False])
+def test_proposals_are_those_of_the_reference(device, stream, element, images, levels, anchors, pre, post, exact):
+    case, inputs = rpn_case(images, levels, anchors, element, device, seed=levels + pre, exact=exact)
+    given = {**case, **PROPOSALS, "pre_nms_top_n": pre, "post_nms_top_n": post}
+    operator = load_operator("RegionProposals", element=element, **given)
+    found = call(operator, *inputs, stream=stream).cpu()
+    again = call(operator, *inputs, stream=stream).cpu()
+    assert torch.equal(found, again)
+    sizes, canvas, *maps = (tensor.cpu() for tensor in inputs)
+    expected = region_proposals(sizes, canvas, maps[:levels], maps[levels:], **given)
+    assert (expected[..., 2] >= expected[..., 0]).any()
+    if exact:
+        assert torch.equal(found, expected)
+        return
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same_boxes(*(boxes[boxes[:, 2] >= boxes[:, 0]] for boxes in (ours, theirs)))
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_nms_keeps_what_torchvisions_cuda_operator_keeps(device, stream, seed):
-    """Where no overlap is within a few roundings of the threshold, and no two scores are equal."""
-    threshold = 0.5
-    rng = np.random.default_rng(seed)
-    corners = rng.uniform(0, 400, (8, 500, 2))
-    candidates = torch.from_numpy(
-        np.concatenate([corners, corners + rng.uniform(5, 80, corners.shape)], axis=2)
-    ).float()
-    scores = torch.from_numpy(rng.permutation(np.linspace(0.01, 0.99, 4000)).reshape(8, 500)).float()
-    clear = torch.stack([((box_iou(group, group) - threshold).abs() > 1e-4).all() for group in candidates])
-    assert clear.sum() >= 1
-    candidates, scores = candidates[clear].to(device), scores[clear].to(device)
-    groups = torch.arange(len(scores), device=device).repeat_interleave(500)
-    # torchvision shifts boxes by group; per group there is nothing to shift
-    kept = torch.cat(
-        [
-            batched_nms(b, s, torch.zeros_like(s), threshold) + 500 * i
-            for i, (b, s) in enumerate(zip(candidates, scores, strict=True))
-        ]
-    )
-    expected = torch.full((len(groups),), -1.0, device=device)
-    expected[kept] = scores.flatten()[kept]
-    assert torch.equal(run_nms(candidates, scores, threshold, stream=stream).flatten(), expected)
+@pytest.mark.parametrize("element", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("images", "per_image", "classes", "most"),
+    [(1, 1000, 91, 100), (8, 300, 21, 100), (2, 4096, 3, 300), (1, 500, 1203, 300), (16, 5, 2, 7)],
+)
+@pytest.mark.parametrize("exact", [True, False])
+def test_detections_are_those_of_the_reference(device, stream, element, images, per_image, classes, most, exact):
+    inputs = head_case(images, per_image, classes, element, device, seed=classes, exact=exact)
+    given = {**DETECTIONS, "max_detections": most}
+    operator = load_operator("BoxDetections", element=element, **given)
+    found = [tensor.cpu() for tensor in call(operator, *inputs, stream=stream)]
+    again = [tensor.cpu() for tensor in call(operator, *inputs, stream=stream)]
+    assert all(map(torch.equal, found, again))
+    expected = box_detections(*(tensor.cpu() for tensor in inputs), **given)
+    if exact:
+        assert torch.equal(found[0], expected.num_detections)
+        assert torch.equal(found[1], expected.boxes)
+        assert torch.equal(found[3], expected.labels)
+        assert float((found[2] - expected.scores).abs().max()) <= 2e-6
+        return
+    for i, wanted in enumerate(expected.num_detections.tolist()):
+        ours, theirs = (
+            torch.cat([boxes[i, :count], 1e4 * labels[i, :count, None]], dim=1)
+            for boxes, labels, count in (
+                (found[1], found[3], int(found[0][i])),
+                (expected.boxes, expected.labels, wanted),
+            )
+        )
+        assert_same_boxes(ours, theirs, differing=0.02)
 
 
 @pytest.mark.parametrize("form", FORMS, ids="-".join)

@@ -1,0 +1,296 @@
+"""The whole pipeline on one GPU with networks in PyTorch, beside eager torchvision: parity, speed, stages, threads.
+
+``python -m maintenance.pipeline_forms -o pipeline.json [--images FOLDER] [--quick]``. Needs no exporter and no engine.
+*Parity* is of the demo's checkpoint on a folder of images. *Image* is from an image in device memory to boxes in device
+memory, as users call it; *pipeline* is the work of our graph alone, replayed and launched step by step; *stages* are
+the launches of a pipeline between events; *threads* has eight threads that detect at once. What matters most comes
+first, and the file is complete after every line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from frcnn.benchmarks.candidates.eager_detector import EagerDetector
+from frcnn.benchmarks.parity.comparison import compare_images, default_limits, total
+from frcnn.benchmarks.timing.measure import Limits
+from frcnn.errors import FrcnnError
+from frcnn.exporter import load_checkpoint
+from frcnn.files import write_text
+from frcnn.log import warn_once
+from frcnn.runtime import Detector
+from frcnn.runtime.gpu.backend import EngineBackend
+from frcnn.runtime.gpu.cuda_device import CudaDevice
+from frcnn.runtime.gpu.pipeline import Launched, Pipeline, PipelineKey
+from frcnn.runtime.gpu.program import load_program
+from frcnn.runtime.gpu.worker import Worker
+from frcnn.runtime.images.canvases import EngineCanvases
+from frcnn.runtime.images.image import RGBImage, as_device_image
+from frcnn.runtime.images.preprocess import place
+from frcnn.spec import Precision
+from maintenance.bench_models import DEMO, MODELS
+from maintenance.eager_forms import COMPILED, IMAGE, Call, compiled, image_forms, keep_forms, make_model
+from maintenance.gpu_system import describe_system, has_gpu
+from maintenance.torch_detector import TorchDetector, make_detector
+
+__all__ = ["main", "measure"]
+
+_BATCHES: Final = (1, 8)
+_THREADS: Final = 8
+_CALLS: Final = 40  # of each thread
+_REPEATS: Final = 30
+_PRECISIONS: Final[tuple[Precision, ...]] = ("fp16", "fp32")
+
+
+class Bare:
+    """One worker of a detector, without the threads and images around it."""
+
+    def __init__(self, made: TorchDetector) -> None:
+        self._made = made
+        self._canvases = EngineCanvases(made.manifest)
+        with ExitStack() as stack:
+            self.device = CudaDevice()
+            stack.callback(self.device.close)
+            program = load_program(made.manifest, made.parts.__getitem__, made.engines, self.device)
+            self.worker = Worker(program, self.device, warn_once)
+            stack.callback(self.worker.close)
+            self._closing = stack.pop_all()
+
+    def pipeline(self, images: Sequence[Tensor]) -> Pipeline:
+        """Return the pipeline of a batch, its graph captured; images are (H, W, 3) uint8 on the device."""
+        transform = self._made.manifest.source.model.transform
+        placed = [place(as_device_image(image, name="image"), transform, self._canvases) for image in images]
+        profile, size = self._canvases.batch_to_run(len(placed), placed[0].canvas)
+        for _ in range(2):
+            pipeline = self.worker.enqueue(PipelineKey(size, placed[0].canvas, True), profile, placed, ())
+            self.device.synchronize(self.worker.stream)
+        return pipeline
+
+    def stages_us(self, pipeline: Pipeline) -> dict[str, float]:
+        """Return the median microseconds between two launches, by the name of the second."""
+        events = [self.device.create_event()]
+        found: dict[str, list[float]] = {}
+        for _ in range(_REPEATS):
+            names: list[Launched] = []
+
+            def after(launched: Launched, names: list[Launched] = names) -> None:
+                names.append(launched)
+                if len(events) == len(names):
+                    events.append(self.device.create_event())
+                events[len(names)].record(self.worker.stream)
+
+            events[0].record(self.worker.stream)
+            pipeline.launch_in_steps(self.worker.stream, after)
+            self.device.synchronize(self.worker.stream)
+            for i, launched in enumerate(names):
+                found.setdefault(f"{launched.kind}: {launched.name}", []).append(
+                    events[i + 1].ms_since(events[i]) * 1e3
+                )
+        for event in events:
+            event.close()
+        return {name: median(values) for name, values in found.items()}
+
+    def close(self) -> None:
+        """Release the worker and the device."""
+        self._closing.close()
+
+
+def measure(path: Path, report: dict[str, Any], limits: Limits, images: Path | None) -> None:
+    """Measure everything and write the report after each measurement.
+
+    Args:
+        path: the JSON file.
+        report: what it begins with.
+        limits: of each measurement of speed.
+        images: a folder of images of the demo; None: no parity.
+    """
+    model_report: dict[str, Any] = {"model": "r50", "artifacts": [], "detections": {}, "measurements": []}
+    report |= {"image": IMAGE, "models": [model_report], "parity": [], "stages": [], "threads": [], "failed": []}
+
+    def attempt(what: str, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except (FrcnnError, RuntimeError, AssertionError, ValueError) as error:
+            print(f"FAILED {what}: {error}", flush=True)
+            report["failed"].append({"case": what, "error": str(error)})
+        write_text(path, json.dumps(report, indent=1) + "\n")
+
+    for precision in _PRECISIONS:
+        if images is not None:
+            attempt(f"parity, {precision}", partial(_add, report["parity"], _parity, precision, images))
+    raw = [_draw(IMAGE, seed) for seed in range(max(_BATCHES))]
+    model = make_model(_as_float(raw[0].cpu()))
+    made = {precision: make_detector(model, precision, architecture=_architecture()) for precision in _PRECISIONS}
+    last = deepcopy(model).cuda().to(memory_format=torch.channels_last)
+    plain = model.cuda()
+
+    def speed(batch: int) -> None:
+        given = raw[:batch]
+        floats = [_as_float(image) for image in given]
+        with ExitStack() as stack:
+            eager = image_forms(plain, last, floats)
+            forms: dict[str, Call] = {name: eager[name] for name in ("fp32", "fp16 autocast", COMPILED)}
+            forms |= {
+                f"frcnn, PyTorch's networks, {precision}": stack.enter_context(_detecting(made[precision], given))
+                for precision in _PRECISIONS
+            }
+            keep_forms(path, report, model_report, batch, "image", forms, limits)
+        for precision in _PRECISIONS:
+            bare = Bare(made[precision])
+            try:
+                pipeline = bare.pipeline(given)
+                stages = bare.stages_us(pipeline)
+                graph = {"has_graph": pipeline.has_graph, "launches": len(stages), "microseconds": stages}
+                report["stages"].append({"batch": batch, "precision": precision, **graph})
+                for name, us in stages.items():
+                    print(f"stage, batch {batch}, {precision}, {name}: {us:.1f} us")
+                forms = _pipeline_forms(bare, pipeline)
+                keep_forms(path, report, model_report, batch, f"pipeline, {precision}", forms, limits)
+            finally:
+                bare.close()
+
+    for batch in _BATCHES:
+        attempt(f"speed, batch {batch}", partial(speed, batch))
+    attempt("threads", partial(_add, report["threads"], _in_threads, made["fp16"]))
+
+    def with_compiled() -> None:
+        floats = [_as_float(raw[0])]
+        forms = {
+            COMPILED: image_forms(plain, last, floats)[COMPILED],
+            f"{COMPILED}, torch.compile": compiled(last, floats),
+        }
+        with _detecting(made["fp16"], raw[:1]) as ours:
+            forms["frcnn, PyTorch's networks, fp16"] = ours
+            keep_forms(path, report, model_report, 1, "image, compiled", forms, limits)
+
+    attempt("speed, compiled", with_compiled)  # last, since compiling takes long
+
+
+def _add(entries: list[dict[str, Any]], make: Callable[..., dict[str, Any]], *given: object) -> None:
+    entries.append(make(*given))
+
+
+def _pipeline_forms(bare: Bare, pipeline: Pipeline) -> dict[str, Call]:
+    """Return the work of a pipeline, uploaded already, as a graph and plain, each on PyTorch's current stream."""
+    stream = torch.cuda.ExternalStream(bare.worker.stream)
+
+    def joined(launch: Callable[[], None]) -> Call:
+        def call() -> None:
+            stream.wait_stream(torch.cuda.current_stream())
+            launch()
+            torch.cuda.current_stream().wait_stream(stream)
+
+        return call
+
+    return {
+        "one CUDA graph": joined(lambda: pipeline.launch(bare.worker.stream, warn_once)),
+        "launched step by step": joined(lambda: pipeline.launch_in_steps(bare.worker.stream, lambda _: None)),
+    }
+
+
+@contextmanager
+def _detecting(made: TorchDetector, images: Sequence[Tensor]) -> Iterator[Call]:
+    """Yield a call of a detector on images in device memory that leaves the detections there."""
+    with _detector(made) as detector:
+        yield lambda: detector(images, batch_size=len(images), stream=torch.cuda.current_stream(), device_output=True)
+
+
+@contextmanager
+def _detector(made: TorchDetector, *, workers: int = 2) -> Iterator[Detector]:
+    backend = EngineBackend(made.manifest, made.parts.__getitem__, CudaDevice(), made.engines, workers=workers)
+    with Detector(backend, made.manifest.source) as detector:
+        yield detector
+
+
+def _parity(precision: Precision, folder: Path) -> dict[str, Any]:
+    """Compare the demo with eager, image by image, both canvases: each image also turned by a quarter."""
+    model, _spec = load_checkpoint(DEMO / "digits.pth", arch=MODELS["demo"].arch)
+    made = make_detector(model, precision, architecture=_architecture())
+    spec = made.manifest.source.model
+    opened = [RGBImage.open(path) for path in sorted(folder.glob("*.png"))]
+    turned = [RGBImage(pixels=np.rot90(image.pixels).copy(), name=f"{image.name}, turned") for image in opened]
+    limits = default_limits(precision, spec.roi_heads.pooler.kind)
+    eager = EagerDetector(model.cuda(), spec)
+    with _detector(made) as detector:
+        canvases = EngineCanvases(made.manifest)
+        found = compare_images(eager, detector, [*opened, *turned], limits, canvases=canvases)
+        parity = total(list(found), limits)
+    print(f"parity, {precision}: {'AGREE' if parity.passed else 'DISAGREE'} {parity.total}", flush=True)
+    assert parity.passed, f"eager and {precision} disagree: {parity.total}"
+    return {"precision": precision, "images": len(parity.images), **msgspec.to_builtins(parity.total)}
+
+
+def _in_threads(made: TorchDetector) -> dict[str, Any]:
+    """Detect in eight threads at once on images of two canvases; raise AssertionError where an answer differs."""
+    images = [_draw(shape, seed) for shape in (IMAGE, IMAGE[::-1]) for seed in range(_THREADS // 2)]
+    with _detector(made, workers=_THREADS) as detector:
+        alone = [detector([image])[0] for image in images]
+
+        def run(index: int) -> None:
+            for call in range(_CALLS):
+                chosen = (index + call) % len(images)
+                (found,) = detector([images[chosen]])
+                expected = alone[chosen]
+                for name in ("boxes", "scores", "labels"):
+                    assert np.array_equal(getattr(found, name), getattr(expected, name)), f"{name} differ in threads"
+
+        with ThreadPoolExecutor(_THREADS) as threads:
+            list(threads.map(run, range(_THREADS)))  # warm
+            started = time.perf_counter()
+            list(threads.map(run, range(_THREADS)))
+            seconds = time.perf_counter() - started
+    per_second = _THREADS * _CALLS / seconds
+    print(f"{_THREADS} threads: {per_second:.0f} images/s, every detection as by one", flush=True)
+    return {"threads": _THREADS, "images_per_second": per_second, "images": _THREADS * _CALLS}
+
+
+def _draw(shape: tuple[int, ...], seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (*shape, 3), generator=generator, dtype=torch.uint8).cuda()
+
+
+def _as_float(image: Tensor) -> Tensor:
+    return image.permute(2, 0, 1).float().div(255).contiguous()
+
+
+def _architecture() -> str:
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm_{major}{minor}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print a line for each figure and write the JSON; the status is 1 where something failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the JSON file")
+    parser.add_argument("--images", type=Path, help="folder of the demo's images, for parity")
+    parser.add_argument("--quick", action="store_true", help="few calls")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = parser.parse_args(given)
+    if not has_gpu("the pipeline's measurement"):
+        return 2
+    limits = Limits(budget_s=2 if chosen.quick else 8, max_rounds=10, round_ms=250, max_calls=20, settle_s=0)
+    torch.backends.cudnn.benchmark = True  # PyTorch at its best, eager and ours
+    report: dict[str, Any] = {"environment": describe_system("maintenance.pipeline_forms", given)}
+    images = chosen.images if chosen.images is not None and chosen.images.is_dir() else None
+    measure(chosen.output, report, limits, images)
+    return 1 if report["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
