@@ -9,8 +9,8 @@ import torch
 from support.dlpack_only import DLPackOnly
 
 from frcnn.errors import KernelError
-from frcnn.plugins.cuda.launch import load_operator
 from frcnn.plugins.box_detections.reference import box_detections
+from frcnn.plugins.cuda.launch import load_operator
 from gpu.cases import DETECTIONS, buffers, call, head_case, maps_of, pooling, rois_of
 from gpu.system import ROOT, run
 

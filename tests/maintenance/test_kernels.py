@@ -6,14 +6,23 @@ import json
 from dataclasses import asdict, replace
 from functools import partial
 
-import maintenance.kernel_boxes as kernel_boxes
 import maintenance.kernel_cases as kernel_cases
+import maintenance.kernel_inputs as kernel_inputs
 import maintenance.kernels as kernels
 import pytest
 import torch
-from maintenance.kernel_boxes import Boxes, load_boxes, random_boxes
-from maintenance.kernel_cases import OURS, OURS_FROM_PYTHON, THEIRS, Case, align_case, nms_case, preprocess_case
-from maintenance.kernel_floors import Limits, Work, nms_work, touched_cells
+from maintenance.kernel_cases import (
+    OURS,
+    OURS_FROM_PYTHON,
+    THEIRS,
+    Case,
+    align_case,
+    detections_case,
+    preprocess_case,
+    proposals_case,
+)
+from maintenance.kernel_floors import Limits, Work, touched_cells
+from maintenance.kernel_inputs import Inputs, load_inputs, random_inputs
 from maintenance.kernel_timing import CudaTimer, Implementation, interleaved, quartiles_of
 from maintenance.kernels import main, measure
 from support.host_driver import HostDriver
@@ -123,12 +132,6 @@ def test_cells_are_touched_that_have_a_gradient(aligned, sampling):
     assert touched_cells(rois, sizes, **attributes) == sum(int((m.grad != 0).sum()) for m in maps)
 
 
-def test_suppression_compares_the_pairs_of_present_boxes():
-    scores = torch.tensor([[0.5, 0.6, -1.0, 0.0], [-1.0, -1.0, -1.0, 0.9]])
-    assert nms_work(scores) == Work(moved_bytes=4 * 16 + 2 * 8 * 4, operations=10 * 3)
-    assert nms_work(torch.ones(90, 1000)).operations == 449_550_000
-
-
 def test_every_way_is_measured_once_a_round_in_turning_order():
     timer = timer_of([1.0] * 3, [1.0] * 3)
     interleaved(case_of().implementations, timer, "warm", 3)
@@ -163,24 +166,30 @@ def test_slow_calls_are_fewer_but_one_at_least(took_us, calls, monkeypatch):
     assert made == [1, calls]
 
 
-def test_random_boxes_are_as_many_as_r50_fpn_has():
-    boxes = random_boxes(0, present=0.02)
-    assert (boxes.rpn[1] >= 0).sum(1).tolist() == [1000, 1000, 1000, 1000, 819]
-    assert 0.015 < float((boxes.classes[1] >= 0).float().mean()) < 0.025
-    assert boxes.classes[0].shape == (90, 1000, 4)
-    assert (boxes.rois[:, 2:] >= boxes.rois[:, :2]).all()
-    assert torch.equal(boxes.rois, random_boxes(0).rois)
+def test_random_inputs_are_as_many_as_r50_fpn_has():
+    inputs = random_inputs(0)
+    assert sum(level.numel() for level in inputs.objectness) == 268_569
+    assert [len(level[0]) for level in inputs.deltas] == [12] * 5
+    scores = inputs.class_logits.softmax(1)[:, 1:]
+    assert scores.shape == (1000, 90)
+    assert 30 < int((scores > 0.05).sum()) < 100
+    dense = random_inputs(0, foreground=1.0, rivals=15).class_logits.softmax(1)[:, 1:]
+    assert 5000 < int((dense > 0.05).sum()) < 15_000
+    assert (inputs.rois[:, 2:] >= inputs.rois[:, :2]).all()
+    assert torch.equal(inputs.rois, random_inputs(0).rois)
 
 
-def test_boxes_of_the_demo_survive_a_file(tmp_path, monkeypatch):
-    boxes = random_boxes(3)
-    monkeypatch.setattr(kernel_boxes, "demo_boxes", lambda count: [boxes] * count)
-    assert kernel_boxes.main(["-o", str(tmp_path / "boxes.npz"), "--count", "2"]) == 0
-    first, second = load_boxes(tmp_path / "boxes.npz")
+def test_inputs_of_the_demo_survive_a_file(tmp_path, monkeypatch):
+    inputs = random_inputs(3)
+    monkeypatch.setattr(kernel_inputs, "demo_inputs", lambda count: [inputs] * count)
+    assert kernel_inputs.main(["-o", str(tmp_path / "inputs.npz"), "--count", "2"]) == 0
+    first, second = load_inputs(tmp_path / "inputs.npz")
     assert first.origin == "demo"
-    assert torch.equal(second.rois, boxes.rois)
-    for pair, expected in ((first.rpn, boxes.rpn), (first.classes, boxes.classes)):
-        assert all(torch.equal(a, b) for a, b in zip(pair, expected, strict=True))
+    assert torch.equal(second.rois, inputs.rois)
+    assert torch.equal(second.image_size, inputs.image_size)
+    assert torch.equal(second.anchors, inputs.anchors)
+    for pair in ((first.objectness, inputs.objectness), (first.deltas, inputs.deltas)):
+        assert all(torch.equal(a, b.half().float()) for a, b in zip(*pair, strict=True))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -217,19 +226,31 @@ def on_the_cpu(monkeypatch, tmp_path):
         yield driver
 
 
-def small(boxes: Boxes) -> Boxes:
-    rois = boxes.rois[:40] * 0.1
-    rpn, classes = ((pair[0][:3, :50], pair[1][:3, :50]) for pair in (boxes.rpn, boxes.classes))
-    return Boxes(origin="random", rois=rois, rpn=rpn, classes=classes)
+def small(inputs: Inputs) -> Inputs:
+    """Return two levels of 80 and 20 cells, 40 proposals and 6 classes."""
+    objectness, deltas = (
+        tuple(of[i][:, :, :height, :width] for i, (height, width) in enumerate(((8, 10), (4, 5))))
+        for of in (inputs.objectness, inputs.deltas)
+    )
+    return replace(
+        inputs,
+        image_size=torch.tensor([[128, 150]], dtype=torch.int32),
+        anchors=inputs.anchors[:6],
+        objectness=objectness,
+        deltas=deltas,
+        rois=inputs.rois[:40] * 0.1,
+        class_logits=inputs.class_logits[:40, :6] / 3,
+        box_deltas=inputs.box_deltas[:40, :24],
+    )
 
 
 @pytest.mark.slow
 def test_the_cases_check_their_result_and_can_be_run_either_way(on_the_cpu):
-    images = [small(random_boxes(seed, present=0.5)) for seed in range(2)]
+    images = [small(random_inputs(seed)) for seed in range(2)]
     cases = [
+        proposals_case(images, element="float32"),
         align_case(images, element="float32", channels=8),
-        nms_case(images, of="rpn", iou_threshold=0.7),
-        nms_case(images, of="classes", iou_threshold=0.5),
+        detections_case(images, element="float32"),
     ]
     for case in cases:
         case.check()
@@ -237,16 +258,18 @@ def test_the_cases_check_their_result_and_can_be_run_either_way(on_the_cpu):
             implementation.run()
         assert case.batch == 2
         assert case.target_us is None
-    assert [round(case.density, 1) for case in cases] == [1.0, 1.0, 0.5]
-    assert {entry for entry, _, _ in on_the_cpu.launches} == {
-        "multiscale_roi_align",
-        "grouped_nms_mask",
-        "grouped_nms_resolve",
-    }
+    assert cases[0].density is None
+    assert cases[1].density == 1.0
+    assert 0.1 < cases[2].density < 0.9
+    assert {entry.split("_")[0] for entry, _, _ in on_the_cpu.launches} == {"region", "multiscale", "box"}
 
 
-def test_a_wrong_result_fails_the_check(on_the_cpu, monkeypatch):
-    case = nms_case([small(random_boxes(0))], of="rpn", iou_threshold=0.5)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [proposals_case, detections_case])
+def test_a_wrong_result_fails_the_check(on_the_cpu, monkeypatch, make):
+    case = make([small(random_inputs(0))], element="float32")
+    case.check()
+    case = make([small(random_inputs(1))], element="float32")
     monkeypatch.setattr(HostDriver, "launch", lambda *_: None)
     with pytest.raises(AssertionError):
         case.check()
@@ -260,30 +283,13 @@ def test_preprocessing_moves_the_images_and_the_images(on_the_cpu):
     case.check()
 
 
-def test_targets_are_of_one_image_of_r50_fpn(on_the_cpu):
-    few, full = random_boxes(0, present=0.02), random_boxes(0)
-    assert nms_case([full], of="rpn", iou_threshold=0.7).target_us == 25
-    assert nms_case([few], of="classes", iou_threshold=0.5).target_us == 10
-    assert nms_case([full], of="classes", iou_threshold=0.5).target_us is None
-    assert nms_case([few, few], of="classes", iou_threshold=0.5).target_us is None
-
-
 @pytest.mark.slow
-def test_all_of_the_first_image_is_checked_and_a_part_of_each_other(on_the_cpu, monkeypatch):
-    checked = []
-
-    def reference(boxes, scores, *, iou_threshold):
-        checked.extend(scores[:, 0].tolist())
-        return torch.full_like(scores, -1)
-
-    images = []
-    for image in range(4):
-        scores = (5.0 * image + torch.arange(5.0))[:, None]
-        images.append(replace(small(random_boxes(0)), rpn=(torch.rand(5, 1, 4), scores)))
-    monkeypatch.setattr(kernel_cases, "grouped_nms", reference)
-    with pytest.raises(AssertionError, match="wrong boxes are kept"):
-        nms_case(images, of="rpn", iou_threshold=0.5).check()
-    assert checked == [0, 1, 2, 3, 4, 5, 9, 13, 17]
+def test_targets_are_of_one_image_of_r50_fpn(on_the_cpu):
+    usual, dense = random_inputs(0), random_inputs(0, foreground=1.0, rivals=15)
+    assert proposals_case([usual]).target_us == 30
+    assert detections_case([usual]).target_us == 15
+    assert detections_case([dense]).target_us is None
+    assert detections_case([usual, usual]).target_us is None
 
 
 @pytest.fixture
@@ -297,17 +303,17 @@ def gpu(monkeypatch):
     monkeypatch.setattr(kernels, "CudaTimer", lambda launches: timer_of([5.0] * 100, [50.0] * 100))
     monkeypatch.setattr(kernels, "measure_limits", lambda timer: LIMITS)
     monkeypatch.setattr(kernels, "describe_system", lambda module, given: {"device": "a GPU"})
-    monkeypatch.setattr(kernels, "demo_boxes", no_demo)
+    monkeypatch.setattr(kernels, "demo_inputs", no_demo)
 
 
 def test_a_wrong_case_is_reported_and_not_timed_and_the_rest_goes_on(gpu, tmp_path, capsys, monkeypatch):
     def wrong() -> None:
         raise AssertionError("1.00% of the values are wrong")
 
-    def made(boxes, *, is_right) -> Case:
+    def made(inputs, *, is_right) -> Case:
         return case_of() if is_right else case_of(check=wrong)
 
-    turns = [partial(made, [random_boxes(0)], is_right=is_right) for is_right in (True, False, True)]
+    turns = [partial(made, [random_inputs(0)], is_right=is_right) for is_right in (True, False, True)]
     monkeypatch.setattr(kernels, "_cases", lambda demo, quick: iter(turns))
     assert main(["-o", str(tmp_path / "out.json"), "--quick"]) == 1
     report = json.loads((tmp_path / "out.json").read_text())
@@ -315,7 +321,7 @@ def test_a_wrong_case_is_reported_and_not_timed_and_the_rest_goes_on(gpu, tmp_pa
     (failed,) = report["failed"]
     assert failed == {"case": "made, batch 1, {'is_right': False}", "error": "1.00% of the values are wrong"}
     assert report["limits"] == asdict(LIMITS)
-    assert report["settings"]["demo_boxes"] == "left out: digits.pth"
+    assert report["settings"]["demo_inputs"] == "left out: digits.pth"
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "copy 0.00 TB/s, arithmetic 0.0 T/s, launch 1.5 us"
     assert printed[2].endswith("10.0x (met)  100% of the floor, 5.0 us of memory")
@@ -325,15 +331,14 @@ def test_a_wrong_case_is_reported_and_not_timed_and_the_rest_goes_on(gpu, tmp_pa
 def test_what_matters_most_is_measured_first():
     turns = list(kernels._cases([], quick=False))
     assert [(turn.func.__name__, *turn.keywords.values()) for turn in turns[:6]] == [
+        ("proposals_case",),
         ("align_case",),
-        ("nms_case", "rpn", 0.7),
-        ("nms_case", "classes", 0.5),
-        ("nms_case", "classes", 0.5),
+        ("detections_case",),
+        ("detections_case",),
         ("preprocess_case", "float16"),
         ("preprocess_case", "float32"),
     ]
-    sparse, dense = (turn.args[0][0].classes[1] >= 0 for turn in turns[2:4])
-    assert sparse.float().mean() < 0.025
-    assert dense.all()
-    assert [len(turn.args[0]) for turn in turns] == [1] * 6 + [8] * 6 + [4] * 6 + [1] * 5
-    assert len(list(kernels._cases([random_boxes(0)], quick=True))) == 9
+    usual, dense = (turn.args[0][0].class_logits.softmax(1)[:, 1:] > 0.05 for turn in turns[2:4])
+    assert usual.sum() < 100 < 5000 < dense.sum()
+    assert [len(turn.args[0]) for turn in turns] == [1] * 6 + [8] * 6 + [4] * 6 + [1] * 8
+    assert len(list(kernels._cases([random_inputs(0)], quick=True))) == 9
