@@ -1,14 +1,185 @@
-"""RegionProposals on CUDA."""
+"""RegionProposals on CUDA: five launches.
+
+1. ``select``: a block for each chunk of a level's logits keeps the chunk's largest.
+2. ``rank``: a block for each level of an image selects the best of its chunks, sorts and decodes them.
+3. ``overlaps``: who overlaps whom, as bits.
+4. ``resolve``: a block for each level of an image keeps what no kept box overlaps.
+5. ``merge``: the best kept boxes of all levels.
+
+Between them lie, for each image: the chunks' logits and indices, ``boxes (L, K, 4)``, ``scores (L, K)`` (-1 where
+absent), ``overlaps``, and the kept boxes, scores and counts. K is ``pre_nms_top_n``.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Final, get_args
 
-from frcnn.plugins.kernel import Kernel
+from frcnn.errors import KernelError
+from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, check_choice
+from frcnn.plugins.operator import ElementType, Tensor
 
-__all__ = ["kernels"]
+__all__ = ["CHUNK", "MAX_CANDIDATES", "MAX_LEVELS", "kernels"]
+
+MAX_CANDIDATES: Final = 4096
+"""Most candidates of a level: a block sorts them in shared memory."""
+
+MAX_LEVELS: Final = 8
+
+CHUNK: Final = 16_384
+"""Logits of a block of the first launch."""
+
+_MAX_ANCHORS: Final = 1024
+_MAX_PROPOSALS: Final = 2**20
+_SELECT_THREADS: Final = 512
+_RANK_THREADS: Final = 512
+_PAIRS_PER_BLOCK: Final = 4  # pairs of tiles of 32 boxes, a warp each
+_MERGE_THREADS: Final = 128
 
 
-def kernels(**options: Any) -> tuple[Kernel, ...]:
-    """Return the kernels."""
-    raise NotImplementedError(options)
+def kernels(
+    *,
+    element: Element = "float32",
+    anchors: Sequence[float],
+    box_weights: Sequence[float],
+    max_log_scale: float,
+    pre_nms_top_n: int,
+    post_nms_top_n: int,
+    iou_threshold: float,
+    score_threshold: float,
+    min_size: float,
+) -> tuple[Kernel, ...]:
+    """Return the five kernels for logits and deltas of a type; raise KernelError for values that none has."""
+    check_choice("element", element, get_args(Element))
+    per_cell = _anchors_per_cell(anchors)
+    _check_numbers(box_weights, max_log_scale, iou_threshold, score_threshold, min_size)
+    if not 1 <= pre_nms_top_n <= MAX_CANDIDATES:
+        raise KernelError(f"pre_nms_top_n must be from 1 to {MAX_CANDIDATES}, got {pre_nms_top_n}")
+    if not 1 <= post_nms_top_n <= _MAX_PROPOSALS:
+        raise KernelError(f"post_nms_top_n must be from 1 to {_MAX_PROPOSALS}, got {post_nms_top_n}")
+
+    levels, top = len(per_cell), int(pre_nms_top_n)
+    count = min(int(post_nms_top_n), levels * top)
+    tiles = -(-top // 32)
+    # more than the best few, so that the search may end early
+    slots = min(CHUNK, top + top // 8 + 8)
+    constants: dict[str, Constant] = {
+        "LEVELS": levels,
+        "ELEMENT": ELEMENT_NUMBERS[element],
+        "ANCHORS_PER_CELL": tuple(per_cell),
+        "ANCHORS": tuple(float(value) for i, value in enumerate(anchors) if i % 5),
+        "CHUNK": CHUNK,
+        "SLOTS": slots,
+        "CANDIDATES": top,
+        "SORTED": max(64, 1 << (top - 1).bit_length()),
+        "PROPOSALS": count,
+        "BOX_WEIGHTS": tuple(map(float, box_weights)),
+        "MAX_LOG_SCALE": float(max_log_scale),
+        "IOU_THRESHOLD": float(iou_threshold),
+        "SCORE_THRESHOLD": float(score_threshold),
+        "MIN_SIZE": float(min_size),
+    }
+
+    def tensor(name: str, *shape: object, kind: ElementType = "float32") -> Tensor:
+        return Tensor(name=name, element=kind, shape=tuple(map(str, shape)))
+
+    def maps(name: str, channels: int) -> tuple[Tensor, ...]:
+        per_level = enumerate(per_cell)
+        return tuple(tensor(f"{name}_{i}", "N", channels * a, f"H_{i}", f"W_{i}", kind=element) for i, a in per_level)
+
+    def kernel(
+        stage: str,
+        threads: int,
+        grid: tuple[str, str],
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[Tensor, ...],
+        integers: tuple[str, ...] = (),
+        *,
+        of_levels: bool = False,
+    ) -> Kernel:
+        return Kernel(
+            entry=f"region_proposals_{stage}",
+            plugin=f"RegionProposals{stage.capitalize()}{levels if of_levels else ''}",
+            source=f"region_proposals/{stage}.cu",
+            constants={**constants, "THREADS": threads},
+            inputs=inputs,
+            integers=integers,
+            outputs=outputs,
+            grid=(*grid, "1"),
+            block=(threads, 1, 1),
+        )
+
+    chunks = " + ".join(f"ceil_div({a}*H_{i}*W_{i}, {CHUNK})" for i, a in enumerate(per_cell))
+    chosen = tuple(tensor(name, "N", chunks, slots, kind="int32") for name in ("logits", "indices"))
+    read = tuple(tensor(name, "N", "P", slots, kind="int32") for name in ("logits", "indices"))
+    sizes = tensor("image_sizes", "N", 2, kind="int32"), tensor("images", "N", 3, "H", "W", kind=element)
+    boxes, scores = tensor("candidate_boxes", "N", levels, top, 4), tensor("candidate_scores", "N", levels, top)
+    overlaps = tensor("overlaps", "N", levels, 16 * tiles * (tiles + 1), kind="int32")
+    kept = (
+        tensor("kept_boxes", "N", levels, top, 4),
+        tensor("kept_scores", "N", levels, top),
+        tensor("kept_counts", "N", levels, kind="int32"),
+    )
+    rows = tuple(f"H_{i}" for i in range(levels))
+    columns = tuple(f"W_{i}" for i in range(levels))
+    cells = tuple(f"H_{i}*W_{i}" for i in range(levels))
+    pairs = tiles * (tiles + 1) // 2
+    resolve_threads = min(1024, 32 * tiles)
+    return (
+        kernel("select", _SELECT_THREADS, (chunks, "N"), maps("objectness", 1), chosen, cells, of_levels=True),
+        kernel(
+            "rank",
+            _RANK_THREADS,
+            (str(levels), "N"),
+            (*sizes, *maps("deltas", 4), *read),
+            (boxes, scores),
+            ("H", "W", *rows, *columns),
+            of_levels=True,
+        ),
+        kernel(
+            "overlaps",
+            32 * _PAIRS_PER_BLOCK,
+            (str(-(-pairs // _PAIRS_PER_BLOCK)), f"N*{levels}"),
+            (boxes,),
+            (overlaps,),
+        ),
+        kernel("resolve", resolve_threads, (f"N*{levels}", "1"), (boxes, scores, overlaps), kept),
+        kernel(
+            "merge",
+            _MERGE_THREADS,
+            (str(-(-levels * top // _MERGE_THREADS)), "N"),
+            kept,
+            (tensor("rois", "N", count, 4),),
+        ),
+    )
+
+
+def _anchors_per_cell(anchors: Sequence[float]) -> list[int]:
+    """Return the number of anchors of each level."""
+    rows, rest = divmod(len(anchors), 5)
+    if rest or not 1 <= rows <= _MAX_ANCHORS:
+        raise KernelError(
+            f"anchors must be 1 to {_MAX_ANCHORS} rows of level, x1, y1, x2, y2, got {len(anchors)} numbers"
+        )
+    if not all(map(math.isfinite, anchors)):
+        raise KernelError("anchors must be finite numbers")
+    of_rows = [float(level) for level in anchors[::5]]
+    levels = int(max(of_rows)) + 1
+    if of_rows != sorted(of_rows) or set(of_rows) != set(map(float, range(levels))) or levels > MAX_LEVELS:
+        raise KernelError(f"the levels of anchors must rise from 0 without a gap, {MAX_LEVELS} at most, got {of_rows}")
+    return [of_rows.count(level) for level in range(levels)]
+
+
+def _check_numbers(
+    box_weights: Sequence[float], max_log_scale: float, iou_threshold: float, score_threshold: float, min_size: float
+) -> None:
+    if len(box_weights) != 4 or not all(math.isfinite(weight) and weight > 0 for weight in box_weights):
+        raise KernelError(f"box_weights must be 4 numbers above 0, got {tuple(box_weights)}")
+    if not math.isfinite(max_log_scale):
+        raise KernelError(f"max_log_scale must be a finite number, got {max_log_scale}")
+    for name, value in (("iou_threshold", iou_threshold), ("score_threshold", score_threshold)):
+        if not 0 <= value <= 1:
+            raise KernelError(f"{name} must be from 0 to 1, got {value}")
+    if not (math.isfinite(min_size) and min_size >= 0):
+        raise KernelError(f"min_size must be a number of at least 0, got {min_size}")
