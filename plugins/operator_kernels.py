@@ -15,7 +15,7 @@ from frcnn.plugins.operator_plan import OperatorWiring
 from frcnn.plugins.region_proposals.kernel import kernels as region_proposals_kernels
 from frcnn.spec.engine import EngineTensor, OperatorStep
 
-__all__ = ["kernels_for", "kernels_of_step", "wiring_of"]
+__all__ = ["POOLING", "kernels_for", "kernels_of_step", "wiring_of"]
 
 _KERNELS: Final[Mapping[str, Callable[..., tuple[Kernel, ...]]]] = {
     "RegionProposals": region_proposals_kernels,
@@ -23,7 +23,8 @@ _KERNELS: Final[Mapping[str, Callable[..., tuple[Kernel, ...]]]] = {
     "MultiscaleRoIPool": multiscale_roi_pool_kernels,
     "BoxDetections": box_detections_kernels,
 }
-_POOLING: Final = ("MultiscaleRoIAlign", "MultiscaleRoIPool")
+POOLING: Final = ("MultiscaleRoIAlign", "MultiscaleRoIPool")
+"""Operators whose kernels have a layout and take the number of channels."""
 
 
 def kernels_for(operator: str, attributes: Mapping[str, Any]) -> tuple[Kernel, ...]:
@@ -35,7 +36,7 @@ def kernels_for(operator: str, attributes: Mapping[str, Any]) -> tuple[Kernel, .
     """
     check_choice("operator", operator, sorted(_KERNELS))
     required = [attribute.name for attribute in OPERATORS[operator].attributes]
-    known = [*required, "element", *(("layout", "output_layout", "channels") if operator in _POOLING else ())]
+    known = [*required, "element", *(("layout", "output_layout", "channels") if operator in POOLING else ())]
     missing = [name for name in required if name not in attributes]
     unknown = [name for name in attributes if name not in known]
     if missing or unknown:
@@ -51,7 +52,7 @@ def kernels_of_step(step: OperatorStep, tensors: Mapping[str, EngineTensor]) -> 
     """
     features, output = tensors[step.inputs[-1]], tensors[step.outputs[0]]
     form: dict[str, Any] = {"element": features.element}
-    if step.operator in _POOLING:
+    if step.operator in POOLING:
         layouts = ("planar" if tensor.layout == "planar" else "channels_last" for tensor in (features, output))
         form |= dict(zip(("layout", "output_layout"), layouts, strict=True)) | {"channels": features.channels}
     return kernels_for(step.operator, {**step.attributes, **form})

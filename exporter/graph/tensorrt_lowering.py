@@ -1,4 +1,4 @@
-"""Lower the custom operators of ``model.onnx`` to plugin nodes for TensorRT's ONNX parser.
+"""Lower the operators of ``model.onnx`` to plugin nodes for TensorRT's ONNX parser: one node for each kernel.
 
 The parser looks up a node's ``op_type``: in its own operators, then in the model's functions, then in the plugin
 registry with the string attributes ``plugin_namespace`` and ``plugin_version`` (onnx/onnx-tensorrt, ``parseNode`` and
@@ -13,9 +13,9 @@ from typing import Final
 import onnx
 
 from frcnn.errors import ExportError
-from frcnn.exporter.graph.nodes import all_nodes, inline_functions, refuse_in_subgraphs, title, unique_name
 from frcnn.plugins import DOMAIN, OPERATORS
-from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION, PLUGINS_OF, Plugin
+from frcnn.plugins.operator_kernels import kernels_for, wiring_of
+from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION
 
 __all__ = ["PLUGIN_DOMAIN", "lower_to_plugins"]
 
@@ -25,83 +25,63 @@ PLUGIN_DOMAIN: Final = "trt.plugins"
 def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model in which plugin nodes, in execution order, replace every operator of the domain ``frcnn``.
 
-    Functions are inlined and those of the operators dropped. Lowering a lowered model changes nothing. Plugin nodes,
-    and the values between the plugins of one operator, are named after its node: ``rpn/GroupedNMS/order``. A node that
-    is unknown, unlike its operator's spec or in a subgraph raises ExportError.
+    The functions of the operators are dropped. Plugin nodes, and the values between the plugins of one operator, are
+    named after its node: ``roi_heads/BoxDetections/order``. Lowering a lowered model changes nothing.
+
+    Raises:
+        ExportError: a node's operator is unknown, or its kernels have other inputs or outputs.
+        KernelError: an operator has no kernels with the attributes of a node.
     """
-    model = inline_functions(model, _is_ours)
-    refuse_in_subgraphs(model.graph.node, _is_ours)
-    taken = {name for node in all_nodes(model.graph.node) for name in (node.name, *node.input, *node.output)}
-    taken |= {value.name for value in (*model.graph.input, *model.graph.initializer)}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        nodes.extend(_plugin_nodes(node, taken) if _is_ours(node) else [node])
-
+        nodes.extend(_plugin_nodes(node) if node.domain == DOMAIN else [node])
     opsets = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, PLUGIN_DOMAIN)]
     if any(node.domain == PLUGIN_DOMAIN for node in nodes):
         opsets.append(onnx.helper.make_opsetid(PLUGIN_DOMAIN, 1))
 
     lowered = onnx.ModelProto()
     lowered.CopyFrom(model)
-    lowered.ClearField("functions")
-    lowered.ClearField("opset_import")
-    lowered.opset_import.extend(opsets)
+    for name, items in (
+        ("functions", [function for function in model.functions if function.domain != DOMAIN]),
+        ("opset_import", opsets),
+    ):
+        lowered.ClearField(name)
+        getattr(lowered, name).extend(items)
     lowered.graph.ClearField("node")
     lowered.graph.node.extend(nodes)
     return lowered
 
 
-def _is_ours(node: onnx.NodeProto) -> bool:
-    return node.domain == DOMAIN
-
-
-def _plugin_nodes(node: onnx.NodeProto, taken: set[str]) -> list[onnx.NodeProto]:
-    """Return the nodes of an operator's plugins, and add their new names to ``taken``."""
-    plugins = _plugins_of(node)
-    spec = OPERATORS[node.op_type]
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    base = node.name or node.output[0]
-    values = dict(zip(spec.input_names(len(node.input) - len(spec.inputs) + 1), node.input, strict=True))
-    values |= zip((tensor.name for tensor in spec.outputs), node.output, strict=True)
+def _plugin_nodes(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the nodes of an operator's plugins."""
+    if node.op_type not in OPERATORS:
+        raise ExportError(
+            f"{node.name} is {DOMAIN}.{node.op_type}; operators that have plugins are {', '.join(OPERATORS)}",
+            hint="export the model again with this version of frcnn",
+        )
+    spec, attributes = OPERATORS[node.op_type], {a.name: a for a in node.attribute}
+    kernels = kernels_for(node.op_type, {n: onnx.helper.get_attribute_value(a) for n, a in attributes.items()})
+    wiring = wiring_of(node.op_type, kernels)
+    inputs, outputs = [t.name for t in wiring.inputs], [t.name for t in spec.outputs]
+    for what, expected, got in (("inputs", inputs, node.input), ("outputs", outputs, node.output)):
+        if len(got) != len(expected):
+            raise ExportError(f"{node.name}: {node.op_type} has the {what} {', '.join(expected)}, got {', '.join(got)}")
+    values = dict(zip([*inputs, *outputs], [*node.input, *node.output], strict=True))
 
     made = []
-    for plugin in plugins:
-        for name in plugin.outputs:
-            if name not in values:
-                values[name] = unique_name(f"{base}/{name}", taken)
+    for kernel in kernels:
+        values |= {t.name: f"{node.name}/{t.name}" for t in kernel.outputs if t.name not in values}
         made.append(
             onnx.helper.make_node(
-                plugin.name,
-                [values[name] for name in plugin.inputs],
-                [values[name] for name in plugin.outputs],
-                name=unique_name(f"{base}/{plugin.name}", taken),
+                kernel.plugin,
+                [values[tensor.name] for tensor in kernel.inputs],
+                [values[tensor.name] for tensor in kernel.outputs],
+                name=f"{node.name}/{kernel.plugin}",
                 domain=PLUGIN_DOMAIN,
                 plugin_namespace=NAMESPACE,
                 plugin_version=PLUGIN_VERSION,
             )
         )
-        made[-1].attribute.extend(attributes[attribute.name] for attribute in plugin.attributes)
+        # TensorRT's Python code hands a plugin its attributes by position, so they stand in the order of the spec
+        made[-1].attribute.extend(attributes[attribute.name] for attribute in spec.attributes)
     return made
-
-
-def _plugins_of(node: onnx.NodeProto) -> tuple[Plugin, ...]:
-    """Return the plugins of a node, checked against the operator's spec."""
-    spec = OPERATORS.get(node.op_type)
-    if spec is None:
-        raise ExportError(
-            f"{title(node)} is {DOMAIN}.{node.op_type}; operators that have a plugin are {', '.join(OPERATORS)}",
-            hint="export the model again with this version of frcnn",
-        )
-    plugins = PLUGINS_OF.get((node.op_type, len(node.input)))
-    if plugins is None:
-        counts = " or ".join(str(inputs) for operator, inputs in PLUGINS_OF if operator == node.op_type)
-        raise ExportError(f"{title(node)}: {node.op_type} has plugins for {counts} inputs, got {len(node.input)}")
-    for what, expected, got in (
-        ("outputs", [tensor.name for tensor in spec.outputs], node.output),
-        ("attributes", [attribute.name for attribute in spec.attributes], [a.name for a in node.attribute]),
-    ):
-        if len(got) != len(expected) or (what == "attributes" and set(got) != set(expected)):
-            raise ExportError(
-                f"{title(node)}: {node.op_type} has the {what} {', '.join(expected)}, got {', '.join(got) or 'none'}"
-            )
-    return plugins

@@ -9,13 +9,15 @@ from typing import Any, Final
 
 from frcnn.errors import KernelError
 from frcnn.plugins.expressions import Arithmetic, evaluate
-from frcnn.plugins.kernel import Element, Kernel, read_sizes
+from frcnn.plugins.kernel import ELEMENT_NUMBERS, Element, Kernel, read_sizes
+from frcnn.plugins.operator import Tensor
 from frcnn.plugins.tensorrt.plugins import Plugin
+from frcnn.spec.engine import TENSORRT_ELEMENTS
 
 __all__ = ["PluginCallbacks"]
 
-_DATA_TYPES: Final[Mapping[str, str]] = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int32": "INT32"}
-_FEATURES: Final[Mapping[str, Element]] = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
+_DATA_TYPES: Final[Mapping[str, str]] = {element: name for name, element in TENSORRT_ELEMENTS.items()}
+_FEATURES: Final[Mapping[str, Element]] = {_DATA_TYPES[element]: element for element in ELEMENT_NUMBERS}
 _AUTOTUNE_TYPES: Final = {"FLOAT": "FP32", "HALF": "FP16"}  # where AutoTuneCombination's names are others
 
 # HWC8 pads the channels to a multiple of 8 in memory. The kernels read (N, H, W, C) without gaps, in vectors of 16
@@ -41,7 +43,7 @@ class PluginCallbacks:
         self, inputs: Sequence[Any], attributes: Mapping[str, Any], _outputs: Sequence[Any]
     ) -> tuple[Any, ...]:
         """Return the descriptors of the outputs; raise KernelError for what the operator does not take."""
-        kernel = self._kernels(inputs, attributes)[0]
+        kernel = self._kernels(inputs, attributes, {})[0]
         for tensor, desc in zip(kernel.inputs, inputs, strict=True):
             if desc.dtype.name != _DATA_TYPES[tensor.element]:
                 raise KernelError(
@@ -63,12 +65,9 @@ class PluginCallbacks:
     def combine(self, inputs: Sequence[Any], attributes: Mapping[str, Any], _outputs: Sequence[Any]) -> list[Any]:
         """Return the combinations of types and layouts that have kernels, for the types of the descriptors."""
         offered = []
-        for kernel in self._kernels(inputs, attributes):
-            known: dict[str, int] = {}
-            for tensor, desc in zip(kernel.inputs, inputs, strict=True):
-                for letter, size in zip(tensor.shape, desc.shape, strict=True):
-                    known[letter] = max(size, known.get(letter, -1))  # an open size is -1, a multiple of nothing
-            if all(known[letter] % step == 0 for letter, step in kernel.multiple_of.items()):
+        known = self._known(inputs)
+        for kernel in self._kernels(inputs, attributes, known):
+            if all(letter in known and known[letter] % step == 0 for letter, step in kernel.multiple_of.items()):
                 types = [_DATA_TYPES[tensor.element] for tensor in (*kernel.inputs, *kernel.outputs)]
                 names = ", ".join(_AUTOTUNE_TYPES.get(name, name) for name in types)
                 offered.append(self._trtp.AutoTuneCombination(names, ", ".join(_formats(kernel))))
@@ -79,11 +78,9 @@ class PluginCallbacks:
     ) -> tuple[str, bytes, Any, Any]:
         """Return the kernel's name, code, launch and integers, for the types and layouts that TensorRT chose."""
         chosen = tuple(desc.format.name for desc in (*inputs, *outputs))
-        kernel = {_formats(kernel): kernel for kernel in self._kernels(inputs, attributes)}[chosen]
-        largest: dict[str, int] = {}
-        for tensor, desc in zip(kernel.inputs, inputs, strict=True):
-            largest |= zip(tensor.shape, desc.shape.max if desc.shape.is_dynamic else desc.shape, strict=True)
-        kernel.bind(largest)
+        kernel = {_formats(k): k for k in self._kernels(inputs, attributes, self._known(inputs))}[chosen]
+        largest = [desc.shape.max if desc.shape.is_dynamic else desc.shape for desc in inputs]
+        kernel.bind(dict(_by_letter(kernel.inputs, largest)))
 
         sizes = self._sizes(kernel, inputs)
         launch = self._trtp.KernelLaunchParams()
@@ -94,9 +91,12 @@ class PluginCallbacks:
             integers[index] = evaluate(text, sizes, self._symbols)
         return kernel.entry, self._compile_code(kernel), launch, integers
 
-    def _kernels(self, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> list[Kernel]:
-        """Return the kernel of every variant for the type of the feature maps."""
-        plugin, variants = self._plugin, self._plugin.variants
+    def _kernels(
+        self, inputs: Sequence[Any], attributes: Mapping[str, Any], known: Mapping[str, int]
+    ) -> tuple[Kernel, ...]:
+        """Return the kernel in every layout, for the type of the features and the sizes that are known."""
+        plugin = self._plugin
+        element: Element = "float32"
         if plugin.features is not None:
             kind = inputs[plugin.features].dtype.name
             if kind not in _FEATURES:
@@ -104,18 +104,26 @@ class PluginCallbacks:
                     f"{plugin.name}: {plugin.inputs[plugin.features]} must be one of {', '.join(_FEATURES.values())}, "
                     f"got {kind.lower()}"
                 )
-            variants = tuple(replace(variant, element=_FEATURES[kind]) for variant in variants)
-        return [plugin.make(variant, attributes) for variant in variants]
+            element = _FEATURES[kind]
+        return plugin.kernels(attributes, element=element, channels=known.get("C"))
+
+    def _known(self, inputs: Sequence[Any]) -> dict[str, int]:
+        """Return the value of every letter in the inputs' shapes that is known at build time."""
+        pairs = _by_letter(self._plugin.example.inputs, [desc.shape for desc in inputs])
+        return {letter: size for letter, size in pairs if size >= 0}
 
     def _sizes(self, kernel: Kernel, inputs: Sequence[Any]) -> dict[str, Any]:
         """Return the symbol of every letter in the inputs' shapes; known sizes that differ raise KernelError."""
         shapes = [list(desc.shape_expr) for desc in inputs]
         known = [[None if s.is_fake or not s.is_constant else s.constant_value() for s in shape] for shape in shapes]
         read_sizes(self._plugin.name, kernel.inputs, known)
-        sizes: dict[str, Any] = {}
-        for tensor, shape in zip(kernel.inputs, shapes, strict=True):
-            sizes = dict(zip(tensor.shape, shape, strict=True)) | sizes  # the first symbol of a letter
-        return sizes
+        return dict(_by_letter(kernel.inputs, shapes))
+
+
+def _by_letter(tensors: Sequence[Tensor], shapes: Sequence[Sequence[Any]]) -> list[tuple[str, Any]]:
+    """Return each size that a letter names, once for each place of the letter."""
+    places = [zip(tensor.shape, shape, strict=True) for tensor, shape in zip(tensors, shapes, strict=True)]
+    return [(text, size) for place in places for text, size in place if text.isidentifier()]
 
 
 def _formats(kernel: Kernel) -> tuple[str, ...]:

@@ -1,25 +1,24 @@
-"""The TensorRT plugins of each operator: one per kernel, and per number of levels.
+"""The TensorRT plugins of the operators: one for each kernel of each number of feature levels.
 
-The exporter's lowering pass and the registration here read this table. A plugin's name, inputs and outputs are those of
-its :class:`~frcnn.plugins.kernel.Kernel`.
+The registration here reads this table. A plugin's name, inputs and outputs are those of its
+:class:`~frcnn.plugins.kernel.Kernel`, its attributes are those of its operator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from frcnn.errors import KernelError
-from frcnn.plugins import grouped_nms, multiscale_roi_align, multiscale_roi_pool
-from frcnn.plugins.grouped_nms import kernel as grouped_nms_kernel
+from frcnn.plugins import OPERATORS
 from frcnn.plugins.kernel import Element, Kernel, Layout
-from frcnn.plugins.multiscale_roi_align import kernel as multiscale_roi_align_kernel
-from frcnn.plugins.multiscale_roi_pool import kernel as multiscale_roi_pool_kernel
-from frcnn.plugins.operator import DOMAIN, Attribute, OperatorSpec
+from frcnn.plugins.operator import DOMAIN, Attribute
+from frcnn.plugins.operator_kernels import POOLING, kernels_for
 from frcnn.plugins.roi_pooling.kernel import MAX_LEVELS
 
-__all__ = ["NAMESPACE", "PLUGINS", "PLUGINS_OF", "PLUGIN_VERSION", "Plugin", "Variant"]
+__all__ = ["NAMESPACE", "PLUGIN_VERSION", "Plugin", "plugins"]
 
 NAMESPACE: Final = DOMAIN
 """The plugins' namespace in TensorRT's registry."""
@@ -27,100 +26,102 @@ NAMESPACE: Final = DOMAIN
 PLUGIN_VERSION: Final = "1"
 """The version that TensorRT gives every quickly deployable plugin."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """The type and layouts of feature maps and pooled features, of which TensorRT chooses."""
-
-    element: Element = "float32"
-    layout: Layout = "planar"
-    output_layout: Layout = "planar"
+_LAYOUTS: Final[tuple[tuple[Layout, Layout], ...]] = (
+    ("planar", "planar"),
+    ("channels_last", "planar"),
+    ("channels_last", "channels_last"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """A plugin; ``make`` returns its kernel for a variant and the operator's attributes by name.
+    """A kernel of an operator as a plugin; its name has no namespace.
 
-    Its name has no namespace. ``features`` is the index of the first feature map among the inputs, if any.
+    ``example`` is the kernel for some attributes: the names of plugin and tensors are the same for all. ``features`` is
+    the index of the first input that has the type of the features; the code of a kernel without one is the same for all
+    types.
     """
 
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: tuple[Attribute, ...]
-    variants: tuple[Variant, ...]
+    operator: str
+    example: Kernel
     features: int | None
-    make: Callable[[Variant, Mapping[str, Any]], Kernel]
+
+    @property
+    def name(self) -> str:
+        """Name of the plugin."""
+        return self.example.plugin
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return tuple(tensor.name for tensor in self.example.inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return tuple(tensor.name for tensor in self.example.outputs)
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """Attributes of the operator."""
+        return OPERATORS[self.operator].attributes
+
+    def kernels(
+        self, attributes: Mapping[str, Any], *, element: Element = "float32", channels: int | None = None
+    ) -> tuple[Kernel, ...]:
+        """Return the kernel in every layout that TensorRT may choose, planar first.
+
+        Args:
+            attributes: the operator's.
+            element: type of the features.
+            channels: of the feature maps, where they are known.
+
+        Raises:
+            KernelError: no kernel of this plugin has these attributes.
+        """
+        forms: list[dict[str, Any]] = [{}]
+        if self.operator in POOLING:
+            forms = [{"layout": maps, "output_layout": pooled, "channels": channels} for maps, pooled in _LAYOUTS]
+        return tuple(self._kernel({**attributes, **form, "element": element}) for form in forms)
+
+    def _kernel(self, attributes: Mapping[str, Any]) -> Kernel:
+        kernels = {kernel.plugin: kernel for kernel in kernels_for(self.operator, attributes)}
+        if self.name not in kernels:  # it would be launched with this plugin's arguments
+            raise KernelError(f"{self.name} got the attributes of {', '.join(kernels)}")
+        return kernels[self.name]
 
 
-def _plugin(
-    spec: OperatorSpec,
-    make: Callable[[Variant, Mapping[str, Any]], Kernel],
-    *,
-    example: Mapping[str, Any],
-    variants: tuple[Variant, ...] = (Variant(),),
-) -> Plugin:
-    """Return the plugin of a kernel, whose names are the same for all attributes; ``example`` has some of them."""
-    kernel = make(variants[0], example)
-    inputs = tuple(tensor.name for tensor in kernel.inputs)
-    features = [f"{tensor.name}_0" for tensor in spec.inputs if tensor.element == "features"]
-    return Plugin(
-        name=kernel.plugin,
-        inputs=inputs,
-        outputs=tuple(tensor.name for tensor in kernel.outputs),
-        attributes=tuple(attribute for attribute in spec.attributes if attribute.name in example),
-        variants=variants,
-        features=inputs.index(features[0]) if features else None,
-        make=make,
-    )
+@cache
+def plugins() -> tuple[Plugin, ...]:
+    """Return every plugin; those of one operator and number of levels follow each other as they run."""
+    made: list[Plugin] = []
+    for name, spec in OPERATORS.items():
+        has_levels = any(tensor.variadic for tensor in spec.inputs)
+        for levels in range(1, MAX_LEVELS + 1 if has_levels else 2):
+            example = {attribute.name: _example(attribute, levels) for attribute in spec.attributes}
+            forms = zip(kernels_for(name, example), kernels_for(name, {**example, "element": "float16"}), strict=True)
+            made.extend(
+                Plugin(operator=name, example=kernel, features=_first_different(kernel, other))
+                for kernel, other in forms
+            )
+    return tuple(made)
 
 
-def _nms_plugins() -> tuple[Plugin, ...]:
-    # only the mask kernel compares overlaps, so only its plugin has the threshold
-    example, kernels = {"iou_threshold": 0.5}, grouped_nms_kernel.kernels
-    return (
-        _plugin(grouped_nms.SPEC, lambda _variant, attributes: kernels(**attributes)[0], example=example),
-        _plugin(grouped_nms.SPEC, lambda _variant, _attributes: kernels(**example)[1], example={}),
-    )
+def _example(attribute: Attribute, levels: int) -> int | float | tuple[float, ...]:
+    """Return a value of an attribute that the kernels take."""
+    match attribute.name:
+        case "spatial_scales":
+            return (1.0,) * levels
+        case "level_thresholds":
+            return (1.0,) * max(1, levels - 1)
+        case "anchors":
+            return tuple(float(number) for level in range(levels) for number in (level, 0, 0, 1, 1))
+        case "box_weights":
+            return (1.0,) * 4
+    return 1 if attribute.kind == "int" else 0.5
 
 
-def _pooling_plugin(spec: OperatorSpec, kernels: Callable[..., tuple[Kernel]], levels: int) -> Plugin:
-    def make(variant: Variant, attributes: Mapping[str, Any]) -> Kernel:
-        (kernel,) = kernels(
-            element=variant.element, layout=variant.layout, output_layout=variant.output_layout, **attributes
-        )
-        given = len(attributes["spatial_scales"])
-        if given != levels:
-            # another plugin's kernel: it would be launched with this plugin's arguments
-            raise KernelError(f"{spec.name}{levels} takes {levels} spatial_scales, got {given}")
-        return kernel
-
-    example = dict.fromkeys((attribute.name for attribute in spec.attributes), 1)
-    return _plugin(
-        spec,
-        make,
-        example=example | {"spatial_scales": (1.0,) * levels, "level_thresholds": (1.0,) * max(1, levels - 1)},
-        variants=(
-            Variant(),
-            Variant(layout="channels_last"),
-            Variant(layout="channels_last", output_layout="channels_last"),
-        ),
-    )
-
-
-_POOLING: Final[Sequence[tuple[OperatorSpec, Callable[..., tuple[Kernel]]]]] = (
-    (multiscale_roi_align.SPEC, multiscale_roi_align_kernel.kernels),
-    (multiscale_roi_pool.SPEC, multiscale_roi_pool_kernel.kernels),
-)
-
-PLUGINS_OF: Final[Mapping[tuple[str, int], tuple[Plugin, ...]]] = {
-    (grouped_nms.SPEC.name, len(grouped_nms.SPEC.inputs)): _nms_plugins()
-} | {
-    (spec.name, len(spec.input_names(levels))): (_pooling_plugin(spec, kernels, levels),)
-    for spec, kernels in _POOLING
-    for levels in range(1, MAX_LEVELS + 1)
-}
-"""(operator, number of inputs) -> its plugins, in the order in which they run."""
-
-PLUGINS: Final[tuple[Plugin, ...]] = tuple(plugin for plugins in PLUGINS_OF.values() for plugin in plugins)
-"""Every plugin."""
+def _first_different(kernel: Kernel, other: Kernel) -> int | None:
+    """Return the index of the first input that has another type in another form of a kernel."""
+    pairs = zip(kernel.inputs, other.inputs, strict=True)
+    return next((index for index, (one, two) in enumerate(pairs) if one.element != two.element), None)

@@ -21,7 +21,7 @@ from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator import Attribute
 from frcnn.plugins.tensorrt.callbacks import PluginCallbacks
 from frcnn.plugins.tensorrt.library import load_tensorrt, load_tensorrt_plugins
-from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION, PLUGINS, PLUGINS_OF, Plugin, Variant
+from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION, Plugin, plugins
 
 __all__ = ["callback_error", "register"]
 
@@ -56,9 +56,9 @@ def register(*, architecture: str) -> None:
     trt, trtp = load_tensorrt(), load_tensorrt_plugins()
     if trtp is None:
         raise MissingDependencyError("tensorrt>=10.13", extra="tensorrt", why="plugins inside a TensorRT engine")
-    # every network has this kernel: a compiler that fails does so now, not minutes into a build
-    compile_kernel(PLUGINS_OF["GroupedNMS", 2][-1].make(Variant(), {}), architecture)
-    missing = [plugin for plugin in PLUGINS if plugin.name not in _BUILD.registered]
+    # of BoxDetections, which every network has: a compiler that fails does so now, not minutes into a build
+    compile_kernel(plugins()[-1].example, architecture)
+    missing = [plugin for plugin in plugins() if plugin.name not in _BUILD.registered]
     registry, ours = trt.get_plugin_registry(), getattr(trtp.op, NAMESPACE, None)
     for plugin in missing:
         if hasattr(ours, plugin.name) or registry.get_creator(plugin.name, PLUGIN_VERSION, NAMESPACE) is not None:

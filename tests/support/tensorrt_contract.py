@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from frcnn.plugins.kernel import Kernel
 from support.processes import run_python
 
 STUB = "int initLibNvInferPlugins(void *logger, char const *name_space) { return 1; }\n"
@@ -52,6 +53,11 @@ def make_libraries(folder: Path) -> Path:
     stub.write_text(STUB, encoding="utf-8")
     subprocess.run([compiler, "-shared", "-fPIC", stub, "-o", folder / "libnvinfer_plugin.so.11"], check=True)
     return folder
+
+
+def recorded(kernel: Kernel, architecture: str) -> bytes:
+    """Return what a kernel would be compiled from in the place of its code, for plugins that need no compiler."""
+    return f"{kernel.entry} of {kernel.source} for {architecture} with {kernel.macros()}".encode()
 
 
 class Contract:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support.tensorrt_contract import Contract, make_libraries
+from support.operator_forms import FORMS, Shape, attributes_of, shapes_of
+from support.tensorrt_contract import Contract, make_libraries, recorded
 
-from frcnn.plugins.grouped_nms.kernel import kernels as nms_kernels
+from frcnn.plugins.expressions import names_in
 from frcnn.plugins.kernel import Kernel
-from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
-from frcnn.plugins.multiscale_roi_pool.kernel import kernels as pool_kernels
-from frcnn.plugins.tensorrt.plugins import PLUGINS
+from frcnn.plugins.operator_kernels import POOLING, kernels_for
+from frcnn.plugins.tensorrt.plugins import plugins
 
 pytestmark = pytest.mark.slow
 
@@ -26,24 +27,11 @@ def contract(tmp_path_factory):
     return Contract(make_libraries(tmp_path_factory.mktemp("tensorrt")))
 
 
-def pooling(levels: int, **extra: Any) -> dict[str, Any]:
-    scales = [1 / 4 / 2**i for i in range(levels)]
-    thresholds = [112.0 * 2**i for i in range(max(1, levels - 1))]
-    return {"output_height": 7, "output_width": 5, "spatial_scales": scales, "level_thresholds": thresholds, **extra}
-
-
-def maps(levels: int, n: int, r: int, c: int) -> list[list[int]]:
-    return [[n, r, 4], *([n, c, 40 + 3 * i, 60 - 2 * i] for i in range(levels))]
-
-
-ALIGN = {"sampling_ratio": 2, "aligned": 1}
-
-
 class Case:
-    """A kernel, and the arguments of a build."""
+    """A kernel, and the arguments of a build; ``unknown`` are the open dimensions of each input."""
 
     def __init__(
-        self, kernel: Kernel, attributes: dict[str, Any], shapes: list[list[int]], unknown: dict[int, list[int]]
+        self, kernel: Kernel, attributes: Mapping[str, Any], shapes: list[Shape], unknown: list[list[int]]
     ) -> None:
         self.kernel = kernel
         self.types = [DATA_TYPES[tensor.element] for tensor in (*kernel.inputs, *kernel.outputs)]
@@ -53,62 +41,106 @@ class Case:
         ]
         self.shapes = shapes
         inputs = [
-            {"shape": shape, "dtype": kind, "open": unknown.get(index, [])}
-            for index, (shape, kind) in enumerate(zip(shapes, self.types, strict=False))
+            {"shape": shape, "dtype": kind, "open": dimensions}
+            for shape, kind, dimensions in zip(shapes, self.types, unknown, strict=False)
         ]
-        self.arguments = {"plugin": kernel.plugin, "attributes": attributes, "inputs": inputs, "layouts": self.layouts}
+        given = {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
+        self.arguments = {"plugin": kernel.plugin, "attributes": given, "inputs": inputs, "layouts": self.layouts}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the number of channels is open."""
+        return any(1 in value["open"] for value in self.arguments["inputs"][1:])
 
 
-def _nms_cases(name: str, g: int, m: int, unknown: dict[int, list[int]]) -> dict[str, Case]:
-    mask, resolve = nms_kernels(iou_threshold=0.5)
-    words = mask.bind({"G": g, "M": m}).output_shapes[1][1]
-    return {
-        f"mask {name}": Case(mask, {"iou_threshold": 0.5}, [[g, m, 4], [g, m]], unknown),
-        f"resolve {name}": Case(resolve, {}, [[g, m], [g, m], [g, words]], unknown),
-    }
+def cases(
+    what: str, form: tuple[str, int], *, is_open: str = "", element: str = "float32", **options: Any
+) -> dict[str, Case]:
+    """Return a case for each kernel of an operator; the letters that match ``is_open`` are unknown at build time.
+
+    ``options`` are sizes for ``shapes_of``, attributes, or options of the kernels.
+    """
+    operator, levels = form
+    sizes = {name: options.pop(name) for name in ("images", "rois", "channels") if name in options}
+    attributes = attributes_of(operator, levels)
+    attributes |= {name: options.pop(name) for name in list(options) if name in attributes}
+    shapes = shapes_of(operator, levels, **sizes)
+    if operator in POOLING:
+        is_known = not re.fullmatch(is_open, "C")
+        options["channels"] = shapes["feature_0"][1] if is_known else None
+    unknown: dict[str, list[int]] = {}
+    made = {}
+    for kernel in kernels_for(operator, {**attributes, **options, "element": element}):
+        letters: set[str] = set()
+        for tensor in kernel.inputs:  # letters of this kernel that an operator's open sizes make open
+            places = unknown.get(tensor.name)
+            if places is None:
+                places = [
+                    i for i, text in enumerate(tensor.shape) if any(re.fullmatch(is_open, n) for n in names_in(text))
+                ]
+                unknown[tensor.name] = places
+            letters.update(tensor.shape[i] for i in places)
+        given = [shapes[tensor.name] for tensor in kernel.inputs]
+        launch = kernel.bind(kernel.sizes(given))
+        for tensor, shape in zip(kernel.outputs, launch.output_shapes, strict=True):
+            shapes[tensor.name] = shape
+            unknown[tensor.name] = [i for i, text in enumerate(tensor.shape) if names_in(text) & letters]
+        name = f"{kernel.plugin}, {what}"
+        made[name] = Case(kernel, attributes, given, [unknown[tensor.name] for tensor in kernel.inputs])
+    return made
 
 
-BATCH: dict[int, list[int]] = {index: [0] for index in range(9)}
-ALL: dict[int, list[int]] = {0: [0, 1], 1: [0, 1], 2: [0, 1]}
-CASES = (
-    _nms_cases("of one box", 1, 1, {})
-    | _nms_cases("of the region proposal network", 5, 1000, BATCH)
-    | _nms_cases("of classes, sizes open", 360, 777, ALL)
-    | _nms_cases("of as many boxes as there can be", 2, 4096, {})
-    | {
-        f"align, {levels} levels, {element}, {layout} to {output_layout}": Case(
-            align_kernels(element=element, layout=layout, output_layout=output_layout, **pooling(levels, **ALIGN))[0],
-            pooling(levels, **ALIGN),
-            maps(levels, 3, 11, 24),
-            BATCH,
-        )
-        for levels, element in ((1, "float32"), (4, "float16"), (8, "bfloat16"))
-        for layout, output_layout in LAYOUTS
-    }
-    | {
-        "pool, everything but the channels open": Case(
-            pool_kernels(element="float16", layout="channels_last", **pooling(2))[0],
-            pooling(2),
-            maps(2, 2, 1000, 256),
-            {0: [0, 1], 1: [0, 2, 3], 2: [0, 2, 3]},
-        ),
-        "pool, everything open": Case(
-            pool_kernels(element="float32", **pooling(5))[0],
-            pooling(5),
-            maps(5, 2, 7, 10),
-            {0: [0, 1], **{index: [0, 1, 2, 3] for index in range(1, 6)}},
-        ),
-    }
+CASES: dict[str, Case] = {}
+for FORM in FORMS:
+    CASES |= cases("batch open", FORM, is_open="N", element=("float32", "float16", "bfloat16")[FORM[1] % 3])
+    if FORM[0] in POOLING and FORM[1] in (1, 4, 8):
+        CASES |= {
+            f"{name}, {layout} to {output_layout}": case
+            for layout, output_layout in LAYOUTS[1:]
+            for name, case in cases(
+                "batch open", FORM, is_open="N", element="float16", layout=layout, output_layout=output_layout
+            ).items()
+        }
+for COUNT in (1, 3):
+    CASES |= cases(f"{COUNT} images", ("RegionProposals", 5), images=COUNT, pre_nms_top_n=2000, post_nms_top_n=1000)
+    CASES |= cases(f"{COUNT} images", ("BoxDetections", 1), images=COUNT, rois=1000, channels=91)
+CASES |= cases("sizes open", ("RegionProposals", 3), is_open="N|[HW].*")
+CASES |= cases("RoIs open", ("BoxDetections", 1), is_open="N|R", rois=777, channels=1203)
+CASES |= cases("all open", ("MultiscaleRoIPool", 5), is_open=".*", channels=10)
+CASES |= cases(
+    "all but the channels open",
+    ("MultiscaleRoIPool", 2),
+    is_open="N|R|[HW].*",
+    element="float16",
+    layout="channels_last",
+    rois=1000,
+    channels=256,
 )
+COMPILED = {case.kernel.source: name for name, case in CASES.items()}
 
 
 @pytest.fixture(scope="module")
 def driven(contract):
-    """The results of NVIDIA's code for every case."""
+    """The results of NVIDIA's code for every case, with the text of the kernel that is compiled as its code."""
+    code = """
+from frcnn.plugins.tensorrt import registration
+from support.tensorrt_contract import recorded
+
+registration.compile_kernel = recorded
+register(architecture='compute_75')
+result = {name: drive(**arguments) for name, arguments in given.items()}
+"""
+    result: dict[str, Any] = contract(code, {name: case.arguments for name, case in CASES.items()})
+    return result
+
+
+@pytest.fixture(scope="module")
+def compiled(contract):
+    """The same for one case of each source, with the compiler's code."""
     code = (
         "register(architecture='compute_75')\nresult = {name: drive(**arguments) for name, arguments in given.items()}"
     )
-    result: dict[str, Any] = contract(code, {name: case.arguments for name, case in CASES.items()})
+    result: dict[str, Any] = contract(code, {name: CASES[name].arguments for name in COMPILED.values()})
     return result
 
 
@@ -137,7 +169,7 @@ for name, definition in QDP_REGISTRY.items():
             {attribute.name: kinds[attribute.kind] for attribute in plugin.attributes},
             len(plugin.outputs),
         ]
-        for plugin in PLUGINS
+        for plugin in plugins()
     }
 
 
@@ -152,7 +184,7 @@ for architecture in ("sm_90", "compute_75", "sm_90"):
     assert definitions == dict(QDP_REGISTRY)
 result = codes
 """
-    cubin, ptx, again = contract(code, CASES["resolve of one box"].arguments)
+    cubin, ptx, again = contract(code, CASES["MultiscaleRoIPool1, batch open"].arguments)
     assert cubin.startswith(b"\x7fELF") and cubin == again
     assert b".target sm_75" in ptx
 
@@ -203,6 +235,10 @@ except KernelError as error:
     assert untouched
 
 
+def test_every_plugin_has_a_case():
+    assert {case.kernel.plugin for case in CASES.values()} == {plugin.name for plugin in plugins()}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_plugin_is_its_kernel_in_the_layouts_that_the_kernel_takes(name, driven):
     case, got = CASES[name], driven[name]
@@ -215,26 +251,30 @@ def test_a_plugin_is_its_kernel_in_the_layouts_that_the_kernel_takes(name, drive
     assert got["integers"] == list(launch.integers)
     assert got["shared_memory"] == 0
     assert got["tactics"] == []
-
-    kernel, kinds = case.kernel, r"\.param \.(?:align \d+ \.)?([a-z]\d+)"
-    entry, parameters = re.findall(r"\.entry (\w+)\(([^)]*)\)", got["code"].decode())[0]
-    assert got["entry"] == entry == kernel.entry
-    stated = ["u64"] * len(kernel.inputs) + ["u32"] * len(kernel.integers) + ["u64"] * len(kernel.outputs)
-    assert re.findall(kinds, parameters) == stated
+    assert got["entry"] == case.kernel.entry
+    assert got["code"] == recorded(case.kernel, "compute_75")
 
     offered = [["LINEAR"] * len(case.types)]
-    if kernel.plugin.startswith("MultiscaleRoI") and name != "pool, everything open":
-        # channels-last where the channels are known to fill vectors
-        last, maps = CHANNELS_LAST[kernel.outputs[0].element], len(kernel.inputs) - 1
+    if case.kernel.plugin.startswith(POOLING) and not case.is_open:  # the channels are known to fill vectors
+        last, maps = CHANNELS_LAST[case.kernel.outputs[0].element], len(case.kernel.inputs) - 1
         offered += [["LINEAR", *[last] * maps, "LINEAR"], ["LINEAR", *[last] * maps, last]]
     assert got["offered"] == [[list(pair) for pair in zip(case.types, row, strict=True)] for row in offered]
+
+
+@pytest.mark.parametrize("name", COMPILED.values())
+def test_the_compiled_code_takes_the_arguments_in_the_stated_order(name, compiled):
+    kernel, kinds = CASES[name].kernel, r"\.param \.(?:align \d+ \.)?([a-z]\d+)"
+    entry, parameters = re.findall(r"\.entry (\w+)\(([^)]*)\)", compiled[name]["code"].decode())[0]
+    assert compiled[name]["entry"] == entry == kernel.entry
+    stated = ["u64"] * len(kernel.inputs) + ["u32"] * len(kernel.integers) + ["u64"] * len(kernel.outputs)
+    assert re.findall(kinds, parameters) == stated
 
 
 @pytest.mark.parametrize(
     ("channels", "dtype", "fills"), [(12, "HALF", False), (12, "FLOAT", True), (6, "FLOAT", False)]
 )
 def test_channels_that_leave_a_gap_are_offered_planar_only(channels, dtype, fills, contract):
-    case = CASES["align, 1 levels, float32, planar to planar"]
+    case = CASES["MultiscaleRoIAlign1, batch open"]
     inputs = [dict(value, shape=list(value["shape"])) for value in case.arguments["inputs"]]
     inputs[1]["shape"][1], inputs[1]["dtype"] = channels, dtype
     arguments = case.arguments | {"inputs": inputs}
@@ -243,7 +283,7 @@ def test_channels_that_leave_a_gap_are_offered_planar_only(channels, dtype, fill
 
 
 def align(inputs: list[dict[str, Any]] | None = None, **attributes: Any) -> dict[str, Any]:
-    given = CASES["align, 1 levels, float32, planar to planar"].arguments
+    given = CASES["MultiscaleRoIAlign1, batch open"].arguments
     return given | {"attributes": given["attributes"] | attributes, "inputs": inputs or given["inputs"]}
 
 
@@ -252,6 +292,7 @@ def described(*shapes: list[int], dtypes: str = "FLOAT FLOAT", **more: Any) -> l
 
 
 ROIS, MAP = [2, 5, 4], [2, 8, 20, 20]
+DETECTIONS = next(case.arguments for case in CASES.values() if case.kernel.plugin.startswith("BoxDetections"))
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a sampling ratio that no kernel has": (align(sampling_ratio=99), "sampling_ratio must be 0 to 16, got 99"),
     "thresholds of other levels": (
@@ -282,27 +323,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         align(described(ROIS, MAP[1:])),
         "MultiscaleRoIAlign1: feature_0 must have the shape (N, C, H_0, W_0), got (?, ?, ?)",
     ),
-    "a threshold above one": (
-        CASES["mask of one box"].arguments | {"attributes": {"iou_threshold": 1.5}},
-        "iou_threshold must be from 0 to 1, got 1.5",
+    "an attribute missing": (
+        DETECTIONS | {"attributes": {}},
+        f"{DETECTIONS['plugin']}: missing a required argument: 'box_weights' (a node needs every input and attribute)",
     ),
-    "no threshold": (
-        CASES["mask of one box"].arguments | {"attributes": {}},
-        "GroupedNMSMask: missing a required argument: 'iou_threshold' (a node needs every input and attribute)",
+    "logits and deltas of two types": (
+        DETECTIONS | {"inputs": [*DETECTIONS["inputs"][:3], DETECTIONS["inputs"][3] | {"dtype": "HALF"}]},
+        f"{DETECTIONS['plugin']}: box_deltas must be float32, got half",
     ),
-    "more boxes than a block can sort": (
-        CASES["mask of one box"].arguments | {"inputs": described([1, 4097, 4], [1, 4097])},
-        "grouped_nms_mask holds at most M = 4096, got 4097",
-    ),
-    "open sizes that may grow beyond that": (
-        CASES["mask of one box"].arguments
-        | {
-            "inputs": [
-                {"shape": [1, 9, 4], "dtype": "FLOAT", "open": [1], "max": [1, 5000, 4]},
-                {"shape": [1, 9], "dtype": "FLOAT", "open": [1], "max": [1, 5000]},
-            ]
-        },
-        "grouped_nms_mask holds at most M = 4096, got 5000",
+    "deltas of other classes": (
+        DETECTIONS | {"inputs": [*DETECTIONS["inputs"][:3], DETECTIONS["inputs"][3] | {"shape": [22, 92]}]},
+        f"{DETECTIONS['plugin']}: 4*C of box_deltas must be 96, got 92 in (?, 92)",
     ),
 }
 
@@ -350,4 +381,4 @@ assert {value.dtype.name for value in attributes.values()} == {"int64", "float64
 (output,) = definition.register_func(desc(3), desc(4), **attributes)
 result = [output.dtype.name, len(output.shape_expr)]
 """
-    assert contract(code, pooling(1, **ALIGN)) == ["FLOAT", 4]
+    assert contract(code, attributes_of("MultiscaleRoIAlign", 1)) == ["FLOAT", 4]

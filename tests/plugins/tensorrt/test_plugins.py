@@ -3,70 +3,73 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from types import ModuleType
 
 import pytest
+from support.operator_forms import FORMS, attributes_of
 
 from frcnn.errors import KernelError, MissingDependencyError
 from frcnn.plugins import OPERATORS
-from frcnn.plugins.grouped_nms.kernel import kernels as nms_kernels
-from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
+from frcnn.plugins.operator_kernels import POOLING, kernels_for
 from frcnn.plugins.tensorrt import register
-from frcnn.plugins.tensorrt.plugins import PLUGINS, PLUGINS_OF, Variant
+from frcnn.plugins.tensorrt.plugins import plugins
 
-ALIGN = {
-    "output_height": 7,
-    "output_width": 5,
-    "spatial_scales": (0.25, 0.125),
-    "level_thresholds": (112.0,),
-    "sampling_ratio": 2,
-    "aligned": 0,
-}
+TABLE = {plugin.name: plugin for plugin in plugins()}
+LAYOUTS = [("planar", "planar"), ("channels_last", "planar"), ("channels_last", "channels_last")]
 
 
-def test_nms_has_two_plugins_and_each_pooler_one_per_number_of_levels():
-    levels = range(1, 9)
-    assert [plugin.name for plugin in PLUGINS] == [
-        "GroupedNMSMask",
-        "GroupedNMSResolve",
-        *(f"MultiscaleRoIAlign{n}" for n in levels),
-        *(f"MultiscaleRoIPool{n}" for n in levels),
-    ]
-    assert {operator for operator, _ in PLUGINS_OF} == set(OPERATORS)
+def test_every_kernel_has_a_plugin_of_its_own():
+    names = [kernel.plugin for form in FORMS for kernel in kernels_for(form[0], attributes_of(*form))]
+    assert max(Counter(names).values()) == 1
+    assert [plugin.name for plugin in plugins()] == names
 
 
-@pytest.mark.parametrize("case", sorted(PLUGINS_OF))
-def test_the_plugins_of_an_operator_use_its_inputs_and_make_its_outputs(case):
-    spec = OPERATORS[case[0]]
-    have = set(spec.input_names(case[1] - len(spec.inputs) + 1))
-    assert len(have) == case[1]
-    used: set[str] = set()
-    for plugin in PLUGINS_OF[case]:
-        assert set(plugin.inputs) <= have
-        used |= set(plugin.inputs)
-        have |= set(plugin.outputs)
-    assert have - used == {tensor.name for tensor in spec.outputs}
-    assert {a for plugin in PLUGINS_OF[case] for a in plugin.attributes} == set(spec.attributes)
-
-
-def test_a_plugin_makes_the_operators_kernel():
-    mask, resolve = PLUGINS_OF["GroupedNMS", 2]
-    kernels = nms_kernels(iou_threshold=0.3)
-    assert mask.make(Variant(), {"iou_threshold": 0.3}) == kernels[0]
-    assert resolve.make(Variant(), {}) == kernels[1]
-    (align,) = PLUGINS_OF["MultiscaleRoIAlign", 3]
-    for variant in align.variants:
-        (kernel,) = align_kernels(
-            element="float32", layout=variant.layout, output_layout=variant.output_layout, **ALIGN
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("element", ["float32", "float16", "bfloat16"])
+def test_a_plugin_is_its_kernel_for_other_attributes_and_types(form, element):
+    operator, levels = form
+    attributes = attributes_of(operator, levels)
+    for kernel in kernels_for(operator, {**attributes, "element": element}):
+        plugin = TABLE[kernel.plugin]
+        assert kernel.plugin.startswith(operator)
+        assert kernel.plugin.endswith(str(levels)) == any(tensor.variadic for tensor in OPERATORS[operator].inputs)
+        assert (plugin.inputs, plugin.outputs) == (
+            tuple(tensor.name for tensor in kernel.inputs),
+            tuple(tensor.name for tensor in kernel.outputs),
         )
-        assert align.make(variant, ALIGN) == kernel
-    assert align.inputs[align.features] == "feature_0"
+        assert plugin.kernels(attributes, element=element)[0] == kernel
+        if plugin.features is None:
+            assert plugin.kernels(attributes, element="float32")[0] == kernel
+        else:
+            assert kernel.inputs[plugin.features].element == element
+
+
+@pytest.mark.parametrize("operator", POOLING)
+def test_pooling_has_a_kernel_for_each_layout_with_the_channels_that_are_known(operator):
+    attributes = attributes_of(operator, 3)
+    found = TABLE[f"{operator}3"].kernels(attributes, element="float16", channels=64)
+    for kernel, (layout, output_layout) in zip(found, LAYOUTS, strict=True):
+        form = {"element": "float16", "layout": layout, "output_layout": output_layout, "channels": 64}
+        assert kernel == kernels_for(operator, attributes | form)[0]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_the_kernels_of_an_operator_use_its_inputs_and_make_its_outputs(form):
+    spec, kernels = OPERATORS[form[0]], kernels_for(form[0], attributes_of(*form))
+    have, used = set(spec.input_names(form[1])), set()
+    for kernel in kernels:
+        reads = {tensor.name for tensor in kernel.inputs}
+        assert reads <= have
+        used |= reads
+        have |= {tensor.name for tensor in kernel.outputs}
+    assert have - used == {tensor.name for tensor in spec.outputs}
 
 
 def test_a_plugin_refuses_the_attributes_of_another_number_of_levels():
-    (align,) = PLUGINS_OF["MultiscaleRoIAlign", 4]
-    with pytest.raises(KernelError, match="MultiscaleRoIAlign3 takes 3 spatial_scales, got 2"):
-        align.make(Variant(), ALIGN)
+    with pytest.raises(KernelError) as caught:
+        TABLE["MultiscaleRoIAlign3"].kernels(attributes_of("MultiscaleRoIAlign", 2))
+    assert str(caught.value) == "MultiscaleRoIAlign3 got the attributes of MultiscaleRoIAlign2"
 
 
 def test_registering_without_tensorrt_names_the_extra(monkeypatch):
