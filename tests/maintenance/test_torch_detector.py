@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from maintenance.torch_detector import BOXES, FEATURES, make_detector
+from maintenance.torch_detector import BOXES, make_detector
 from support.exports import calibrated
 from support.fake_device import FakeDevice, code_of
-from support.fake_engine import FakeEngine
 from support.images import SHAPES, photographs
 from support.simt import require_compiler
+from support.torch_engines import on_fake_device
 
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.parity.comparison import compare_images, default_limits, total
@@ -27,36 +27,8 @@ def test_it_detects_what_eager_detects(family):
     made = make_detector(model, "fp32", architecture="sm_89", on_gpu=False, compile_code=code_of)
     device = FakeDevice()
 
-    def engine(part: str) -> FakeEngine:
-        context = made.engines[part].create_context()
-        shapes = {}
-
-        def run(arrays):
-            inputs = [torch.from_numpy(arrays[name]) for name in made.engines[part].inputs]
-            with torch.inference_mode():
-                outputs = made.engines[part].network(*inputs)
-            names = made.engines[part].outputs
-            return {name: tensor.numpy() for name, tensor in zip(names, outputs, strict=True)}
-
-        def shapes_of(input_shapes):
-            key = tuple(input_shapes.items())
-            if key not in shapes:
-                bound = made.engines[part].create_context().bind(0, input_shapes, 0)
-                shapes[key] = dict(bound)
-            return shapes[key]
-
-        context.close()
-        return FakeEngine(
-            device,
-            inputs=made.engines[part].inputs,
-            outputs=made.engines[part].outputs,
-            tensors=made.manifest.tensors,
-            run=run,
-            shapes=shapes_of,
-        )
-
-    engines = {part: engine(part) for part in (FEATURES, BOXES)}
-    backend = EngineBackend(made.manifest, made.parts.__getitem__, device, engines)
+    made = on_fake_device(made, device)
+    backend = EngineBackend(made.manifest, made.parts.__getitem__, device, made.engines)
     with Detector(backend, made.manifest.source) as detector:
         eager = EagerDetector(model, made.manifest.source.model)
         limits = default_limits("fp32", "align")
