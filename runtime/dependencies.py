@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Final
 
@@ -17,12 +18,13 @@ __all__ = [
     "import_cuda_driver",
     "import_onnx",
     "import_onnxruntime",
+    "import_onnxruntime_gpu",
     "import_opencv",
     "import_supervision",
     "import_tensorrt",
 ]
 
-_TENSORRT: Final[dict[Target, tuple[str, str, str]]] = {
+_TENSORRT: Final[Mapping[Target, tuple[str, str, str]]] = {
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt-rtx-cu13", "rtx"),
     "tensorrt": ("tensorrt", "tensorrt", "tensorrt"),
 }
@@ -41,6 +43,17 @@ def _imported(module: str, *, package: str, extra: str, why: str) -> ModuleType:
 def import_onnxruntime() -> ModuleType:
     """Return the module ``onnxruntime``."""
     return _imported("onnxruntime", package="onnxruntime", extra="cpu", why="running model.onnx")
+
+
+def import_onnxruntime_gpu() -> ModuleType:
+    """Return the module ``onnxruntime``, which has the CUDA provider."""
+    what = {"package": "onnxruntime-gpu", "extra": "onnxruntime", "why": "running an onnxruntime artifact"}
+    module = _imported("onnxruntime", **what)
+    providers = module.get_available_providers()
+    if "CUDAExecutionProvider" not in providers:
+        what["why"] += f" (onnxruntime {module.__version__} here has {', '.join(providers)}: uninstall it first)"
+        raise MissingDependencyError(**what)
+    return module
 
 
 def import_opencv() -> ModuleType:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
+from functools import partial
+from types import ModuleType
 
-from frcnn.errors import FrcnnError, UsageError
+from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import Backend, Device
-from frcnn.runtime.dependencies import import_tensorrt
+from frcnn.runtime.dependencies import import_onnxruntime_gpu, import_tensorrt
 from frcnn.runtime.engines.compatibility import check_gpu, check_runs_here
+from frcnn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from frcnn.runtime.engines.runtime_cache import default_folder
-from frcnn.runtime.engines.tensorrt_engine import TensorRTEngine, load_engine
+from frcnn.runtime.engines.tensorrt_engine import load_engine
 from frcnn.runtime.gpu.backend import DEFAULT_WORKERS, EngineBackend
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version
 from frcnn.runtime.gpu.cuda_device import CudaDevice
+from frcnn.runtime.gpu.device import Engine
 from frcnn.runtime.host.backend import HostBackend
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.host.onnxruntime_providers import Provider
@@ -55,7 +59,7 @@ def check_engine_options(
     path: str | os.PathLike[str], *, device: Device | None, provider: Provider | None, threads: int | None
 ) -> None:
     """Refuse options that do not apply to an engine artifact."""
-    _refuse(threads=threads, provider=provider, why="an engine runs on the GPU, by TensorRT")
+    _refuse(threads=threads, provider=provider, why="an engine runs on the GPU")
     if device == "cpu":
         raise UsageError(
             f"device: {os.fspath(path)} holds engines for a GPU, got device {device!r}",
@@ -65,8 +69,8 @@ def check_engine_options(
 
 def open_engines(
     artifact: EngineArtifact, *, trusted_hashes: Collection[str] | None
-) -> tuple[CudaDevice, dict[str, TensorRTEngine]]:
-    """Check an artifact in every way, then deserialise its engines: they are code.
+) -> tuple[CudaDevice, dict[str, Engine]]:
+    """Check an artifact in every way, then load its engines: TensorRT's are code.
 
     Return the GPU, and the engines on it by part; the caller closes them, the GPU last.
     """
@@ -74,24 +78,21 @@ def open_engines(
     artifact.check_trusted(trusted_hashes)
     artifact.check_parts()
     gpu = CudaDevice()
-    engines: dict[str, TensorRTEngine] = {}
+    engines: dict[str, Engine] = {}
     try:
-        check_gpu(artifact, gpu.compute_capability)  # before a TensorRT is imported that would not serve it
+        check_gpu(artifact, gpu.compute_capability)  # before a package is imported that would not serve it
+        on_onnxruntime = manifest.target == "onnxruntime"
+        package = import_onnxruntime_gpu() if on_onnxruntime else import_tensorrt(manifest.target)
         check_runs_here(
             artifact,
-            target_version=import_tensorrt(manifest.target).__version__,
+            target_version=package.__version__,
             compute_capability=gpu.compute_capability,
             driver_cuda_version=driver_cuda_version(),
             free_bytes=gpu.free_bytes(),
         )
+        load = partial(_onnxruntime_engine, package) if on_onnxruntime else _tensorrt_engine
         for part in dict.fromkeys(step.part for step in manifest.steps if isinstance(step, EngineStep)):
-            engines[part] = load_engine(
-                artifact.read_part(part),
-                target=manifest.target,
-                device=gpu,
-                cache_folder=default_folder(),
-                tensors=manifest.tensors,
-            )
+            engines[part] = load(artifact, part, gpu)
     except BaseException:
         with suppress(FrcnnError), ExitStack() as stack:
             stack.callback(gpu.close)
@@ -99,6 +100,35 @@ def open_engines(
                 stack.callback(engine.close)
         raise
     return gpu, engines
+
+
+def _tensorrt_engine(artifact: EngineArtifact, part: str, gpu: CudaDevice) -> Engine:
+    manifest = artifact.manifest
+    return load_engine(
+        artifact.read_part(part),
+        target=manifest.target,
+        device=gpu,
+        cache_folder=default_folder(),
+        tensors=manifest.tensors,
+    )
+
+
+def _onnxruntime_engine(onnxruntime: ModuleType, artifact: EngineArtifact, part: str, gpu: CudaDevice) -> Engine:
+    if not gpu.is_primary_context:
+        raise ArtifactError(
+            "ONNX Runtime works in the GPU's primary context only, and another one is current on this thread",
+            hint="with PyCUDA import pycuda.autoprimaryctx, not pycuda.autoinit",
+        )
+    return OnnxRuntimeEngine(
+        onnxruntime,
+        artifact.read_part(part),
+        provider="cuda",
+        device=gpu,
+        device_id=gpu.index,
+        tensors=artifact.manifest.tensors,
+        precision=artifact.manifest.precision,
+        name=f"{artifact.path}, {part}",
+    )
 
 
 def _refuse(*, why: str, **options: object) -> None:

@@ -26,6 +26,7 @@ __all__ = ["add_arguments", "run"]
 
 _KERNEL: Final = re.compile(r"(?P<kernel>kernels/.+)\.(?:sm|compute)_[^.]+\.(?:cubin|ptx)")
 _HASH_DIGITS: Final = 12  # enough to tell parts apart at a glance; --hashes prints all 64
+_MAX_VALUES: Final = 8  # of an attribute; more, like a level's anchors, are counted
 _MIB: Final = 1 << 20
 
 
@@ -157,7 +158,7 @@ def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
     kernels = [*([", ".join(cubins)] if cubins else []), *(f"PTX from {name} on for others" for name in ptx)]
     return [
         ("target", f"{manifest.target} {manifest.target_version}, CUDA {manifest.cuda_major}"),
-        ("GPUs", f"compute capability {gpus_text(manifest.compute_capabilities)}"),
+        ("GPUs", _gpus(manifest)),
         ("kernels", "; ".join(kernels) or "none"),
         ("precision", manifest.precision),
         ("GPU memory", "{} MiB: weights {}, tensors {}, kernels {}; scratch on top".format(total, *mib)),
@@ -166,13 +167,19 @@ def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
     ]
 
 
+def _gpus(manifest: EngineManifest) -> str:
+    if manifest.target == "onnxruntime":
+        return "those that the kernels are for"
+    return f"compute capability {gpus_text(manifest.compute_capabilities)}"
+
+
 def _step_rows(index: int, step: EngineStep | OperatorStep, manifest: EngineManifest) -> list[tuple[str, ...]]:
     """Return what a step runs and reads, and what it writes; tensors one a line, for their names are long."""
     if isinstance(step, EngineStep):
         runs, outputs = step.part, step.outputs
     else:
         numbers = (f"{name} {_value(value)}" for name, value in step.attributes.items())
-        runs, outputs = "\n  ".join((step.operator, *numbers)), (step.output,)
+        runs, outputs = "\n  ".join((step.operator, *numbers)), step.outputs
     return [
         (str(index), runs, "reads", _tensors(step.inputs, manifest)),
         ("", "", "writes", _tensors(outputs, manifest)),
@@ -181,11 +188,12 @@ def _step_rows(index: int, step: EngineStep | OperatorStep, manifest: EngineMani
 
 def _tensors(names: Iterable[str], manifest: EngineManifest) -> str:
     tensors = ((name, manifest.tensors[name]) for name in names)
-    return "\n".join(f"{name} {t.element}{' NHWC' * (t.layout == 'channels_last')}" for name, t in tensors)
+    return "\n".join(f"{name} {t.element}{' NHWC' * (t.layout != 'planar')}" for name, t in tensors)
 
 
 def _value(value: float | tuple[float, ...]) -> str:
-    return " ".join(f"{item:g}" for item in (value if isinstance(value, tuple) else (value,)))
+    values = value if isinstance(value, tuple) else (value,)
+    return " ".join(f"{item:g}" for item in values) if len(values) <= _MAX_VALUES else f"{len(values)} numbers"
 
 
 def _counted(records: Sequence[PrecisionRecord]) -> list[tuple[str, int, int]]:

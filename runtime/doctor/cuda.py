@@ -1,11 +1,11 @@
-"""Checks of CUDA: the compiler, the driver, the GPUs, and what they allow a TensorRT to do. None of them ever fails.
+"""Checks of CUDA: the compiler, the driver, the GPUs, and what they allow engines to do. None of them ever fails.
 
 The driver is asked directly, not through the runtime's own GPU code: a broken installation is what these look for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -19,6 +19,13 @@ from frcnn.spec.supported_gpus import other_ways, serves
 __all__ = ["Check", "Status", "find_cuda_driver", "find_kernel_compiler", "one_line", "with_abilities"]
 
 Status = Literal["ok", "missing", "broken"]
+
+_TARGETS: Final[Mapping[str, Target]] = {
+    "tensorrt_rtx": "tensorrt-rtx",
+    "tensorrt": "tensorrt",
+    "onnxruntime-gpu": "onnxruntime",
+}
+"""By the name of its check."""
 
 _MAX_CHARACTERS: Final = 200
 _INSTALL: Final = "pip install 'frcnn[cuda]'"
@@ -98,8 +105,8 @@ def find_cuda_driver() -> tuple[Check, tuple[str, ...]]:
 
 
 def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequence[str]) -> Check:
-    """Add to the check of a TensorRT whether it can build artifacts here and run them on the GPUs here."""
-    target: Target = "tensorrt-rtx" if package.name == "tensorrt_rtx" else "tensorrt"
+    """Add to the check of what runs engines whether it can build artifacts here and run them on the GPUs here."""
+    target = _TARGETS[package.name]
     unserved = tuple(dict.fromkeys(gpu for gpu in gpus if not serves(target, gpu)))
     not_here = f"it does not serve compute capability {', '.join(unserved)}"
     if package.status != "ok":
@@ -108,7 +115,7 @@ def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequenc
         fix = f"{other_ways(unserved[0])}; to build for other GPUs {package.fix}"
         return replace(package, detail=f"{package.detail}, {not_here}", fix=fix)
     has_gpu, can_compile = driver.status == "ok", compiler.status == "ok"
-    if can_compile and (has_gpu or target == "tensorrt-rtx"):
+    if can_compile and (has_gpu or target != "tensorrt"):
         builds = "builds artifacts here"
     else:
         builds = "builds none here: no GPU" if can_compile else "builds none here: no NVRTC"

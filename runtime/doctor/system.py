@@ -66,7 +66,7 @@ def look_around() -> list[Check]:
         _python(),
         *map(_package, _BASE),
         _onnxruntime(),
-        _onnxruntime_cuda(),
+        with_abilities(_onnxruntime_cuda(), driver, compiler, seen or listed),
         *map(_package, _EXPORT),
         *(with_abilities(_package(package), driver, compiler, seen or listed) for package in _TENSORRT),
         *map(_package, _MORE),

@@ -1,4 +1,4 @@
-"""Checks that an engine artifact can run here, before TensorRT loads it.
+"""Checks that an engine artifact can run here, before an engine is loaded.
 
 Every refusal is one line. Its hint is the command that builds an artifact that would not be refused or, on a GPU that
 TensorRT-RTX does not serve, the alternatives.
@@ -26,7 +26,8 @@ from frcnn.spec.supported_gpus import (
 
 __all__ = ["check_gpu", "check_runs_here", "check_validity"]
 
-_NAMES: Final[dict[Target, str]] = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
+_NAMES: Final[Mapping[Target, str]] = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
+_OLDEST_ONNXRUNTIME: Final = (1, 29)
 _DRIVERS: Final = {12: "r525", 13: "r580"}  # CUDA release -> the first driver that serves it
 _MIB: Final = 1 << 20
 
@@ -69,19 +70,13 @@ def check_runs_here(
 ) -> None:
     """Refuse an artifact that cannot run on this system; :func:`check_gpu` comes first."""
     manifest = artifact.manifest
-    rebuild = manifest.build_command(artifact.path)
-    built, major = manifest.target_version, manifest.cuda_major
-    if target_version != built:
-        raise ArtifactError(
-            f"{artifact.path}: its engines are for {_NAMES[manifest.target]} {built} and run on no other version, here "
-            f"is {target_version}",
-            hint=f"{rebuild}, or install that version: pip install '{manifest.target}-cu{major}=={built}'",
-        )
+    rebuild, major = manifest.build_command(artifact.path), manifest.cuda_major
+    _check_version(artifact, target_version)
     if int(driver_cuda_version.partition(".")[0]) < major:
         driver = f"NVIDIA's driver {_DRIVERS[major]} or later" if major in _DRIVERS else "a newer NVIDIA driver"
         raise ArtifactError(
             f"{artifact.path}: its kernels are for CUDA {major}, the driver here serves CUDA {driver_cuda_version}",
-            hint=f"install {driver}, or with TensorRT and NVRTC of the driver's CUDA release: {rebuild}",
+            hint=f"install {driver}, or with packages for the driver's CUDA release: {rebuild}",
         )
     architectures, own = manifest.architectures, architecture_of(compute_capability)
     ptx = (name.removeprefix("compute_") for name in architectures if name.startswith("compute_"))
@@ -102,10 +97,7 @@ def check_validity(trt: Any, runtime: Any, data: bytes, *, device: Device, log: 
         return
     found = [name for name in _INVALID if int(diagnostics) & int(getattr(trt.EngineInvalidityDiagnostics, name))]
     if "UNSUPPORTED_CC" in found:
-        hint = (
-            "frcnn build model.onnx -o model.frcnn --target tensorrt, on a system with this GPU; "
-            "or Detector.load('model.onnx', device='cuda')"
-        )
+        hint = other_ways(device.compute_capability)
     elif "INSUFFICIENT_GPU_MEMORY" in found:
         hint = "close what else uses the GPU (nvidia-smi)"
     elif not found or set(found) & {"OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "CUDA_ERROR"}:
@@ -117,6 +109,26 @@ def check_validity(trt: Any, runtime: Any, data: bytes, *, device: Device, log: 
         f"engine: {'; '.join(_INVALID[name] for name in found) or log.reason()}",
         hint=hint,
     )
+
+
+def _check_version(artifact: EngineArtifact, version: str) -> None:
+    """Refuse engines that the installed package cannot run: TensorRT's run on their own version only."""
+    manifest = artifact.manifest
+    built, target = manifest.target_version, manifest.target
+    if target == "onnxruntime":
+        if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < _OLDEST_ONNXRUNTIME:
+            oldest = ".".join(map(str, _OLDEST_ONNXRUNTIME))
+            raise ArtifactError(
+                f"{artifact.path}: its networks need ONNX Runtime {oldest} or later, here is {version}",
+                hint=f"pip install 'onnxruntime-gpu>={oldest}'",
+            )
+    elif version != built:
+        raise ArtifactError(
+            f"{artifact.path}: its engines are for {_NAMES[target]} {built} and run on no other version, here is "
+            f"{version}",
+            hint=f"{manifest.build_command(artifact.path)}, or install that version: "
+            f"pip install '{target}-cu{manifest.cuda_major}=={built}'",
+        )
 
 
 def _check_memory(artifact: EngineArtifact, free_bytes: int) -> None:
@@ -132,7 +144,7 @@ def _check_memory(artifact: EngineArtifact, free_bytes: int) -> None:
         else "a smaller canvas takes less: the option --size of frcnn build"
     )
     raise ArtifactError(
-        f"{artifact.path}: it needs {-(-needed // _MIB):,} MiB of GPU memory and TensorRT's scratch besides, "
+        f"{artifact.path}: it needs {-(-needed // _MIB):,} MiB of GPU memory and the engines' scratch besides, "
         f"{free_bytes // _MIB:,} MiB are free",
         hint=f"nvidia-smi shows what else uses the GPU; {smaller}",
     )

@@ -141,6 +141,11 @@ class CudaDevice:
             return current, False
         return call_cuda("cuDevicePrimaryCtxRetain", self._handle), True
 
+    @property
+    def is_primary_context(self) -> bool:
+        """Whether the context is the device's primary one, the only one that the CUDA runtime API works in."""
+        return self._retained
+
     def activate(self) -> None:
         """Make its context current on the calling thread, unless it is."""
         if not self._is_open:

@@ -1,8 +1,8 @@
 """What running an engine artifact asks of a GPU: memory, streams, graphs, and deserialised engines.
 
-``cuda_device`` and ``engines.tensorrt_engine`` implement these protocols on a GPU; tests implement them without one.
+``cuda_device`` and the modules of ``engines`` implement these protocols on a GPU; tests implement them without one.
 Addresses and streams are integers, as in :mod:`frcnn.plugins.cuda.driver`. Every call raises ``ArtifactError`` if CUDA
-or TensorRT refuses it or memory is short.
+or an engine's library refuses it or memory is short.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class EngineContext(Protocol):
         """Report every layer of every later :meth:`enqueue`, which then waits for its work and is slower."""
 
     def is_capturable(self, stream: int) -> bool:
-        """Return whether :meth:`enqueue` may be captured in a graph."""
+        """Return whether :meth:`enqueue` may be captured in a graph by this thread; may run the engine once more."""
 
     def close(self) -> None:
         """Release it; its work must be done."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from frcnn.runtime.host.onnxruntime_providers import (
 )
 from frcnn.runtime.images.preprocess import bfloat16_bits
 from frcnn.runtime.model_files.onnx_outline import read_outline
+from frcnn.runtime.onnxruntime_sessions import load_cuda_libraries, one_line, session_options
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 
 __all__ = ["OnnxRuntimeBackend", "available_cpus"]
@@ -38,7 +37,6 @@ _OUTPUTS: Final = {
 }
 _IMAGE_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")
 _BFLOAT16: Final = 16  # onnx.TensorProto.BFLOAT16; the package onnx is not needed to run a model
-_FATAL_ONLY: Final = 4
 _REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
 _UPGRADE: Final = "upgrade onnxruntime-gpu, which learnt bf16 bit by bit, or build an engine: frcnn build model.onnx"
 
@@ -80,7 +78,7 @@ class OnnxRuntimeBackend:
             batch, _, height, width = images.shape
             raise ArtifactError(
                 f"{self._path}: ONNX Runtime failed on {batch} image(s) on a {height}x{width} canvas: "
-                f"{_one_line(error)}",
+                f"{one_line(error)}",
                 hint="give fewer images at a time or smaller ones where memory ran out; otherwise report it",
             ) from error
         _check_shapes((count, boxes, scores, labels), len(images), self._path)
@@ -118,18 +116,15 @@ def _session(onnxruntime: ModuleType, path: Path, provider: Provider, precision:
             "onnxruntime-gpu", extra="gpu", why=f"provider {provider!r} (this onnxruntime has {', '.join(available)})"
         )
     if provider != "cpu":
-        _load_cuda_libraries(onnxruntime)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY  # errors come as exceptions; ours are one line
+        load_cuda_libraries(onnxruntime)
+    options = session_options(onnxruntime, threads)
     providers = execution_providers(provider, path, cache=default_folder())
     try:
         # without its own fallback, which prints and goes on with a slower provider
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
         hint = _UPGRADE if precision == "bf16" else _REMAKE
-        raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {_one_line(error)}", hint=hint) from error
+        raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {one_line(error)}", hint=hint) from error
     started = tuple(session.get_providers())
     missing = [name for name in wanted if name not in started]
     if missing:
@@ -139,17 +134,6 @@ def _session(onnxruntime: ModuleType, path: Path, provider: Provider, precision:
             hint=f"install the {libraries} libraries that this onnxruntime-gpu needs, or use device 'cpu'",
         )
     return session
-
-
-def _load_cuda_libraries(onnxruntime: ModuleType) -> None:
-    """Load the CUDA and cuDNN libraries of NVIDIA's wheels, where the system's loader does not look.
-
-    ONNX Runtime prints, not raises, what it cannot find; whether the provider starts is checked afterwards.
-    """
-    preload = getattr(onnxruntime, "preload_dlls", None)
-    if preload is not None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            preload(directory="")
 
 
 def _image_type(session: Any, path: Path) -> str:
@@ -173,7 +157,3 @@ def _check_shapes(outputs: Sequence[NDArray[Any]], batch: int, path: Path) -> No
     if len(rows) != 1 or got != [(batch,), (batch, *rows, 4), (batch, *rows), (batch, *rows)]:
         shapes = ", ".join(f"{name} {shape}" for name, shape in zip(_OUTPUTS, got, strict=True))
         raise ArtifactError(f"{path}: expected the outputs of a detector, got {shapes}", hint=_REMAKE)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

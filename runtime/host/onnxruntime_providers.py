@@ -15,6 +15,7 @@ from frcnn.errors import OutputError, UsageError
 from frcnn.files import writable_folder
 from frcnn.plugins.cuda.kernel_cache import default_cache, warn_not_kept
 from frcnn.runtime.backend import Device
+from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS
 
 __all__ = ["PROVIDERS", "PROVIDER_NAMES", "Provider", "chosen_provider", "default_folder", "execution_providers"]
 
@@ -32,13 +33,6 @@ PROVIDER_NAMES: Final[dict[Provider, tuple[str, ...]]] = {  # all must be there,
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
 
-_CUDA_OPTIONS: Final[Options] = {
-    # float32 is float32: TF32 has 10 bits of mantissa, as many as float16
-    "use_tf32": "0",
-    # the default, EXHAUSTIVE, times every algorithm for every input shape and may choose another one next time: outputs
-    # would differ in their last bits from load to load
-    "cudnn_conv_algo_search": "HEURISTIC",
-}
 # The file sets the precision of each layer; a flag would let TensorRT lower that of the float32 layers.
 _TENSORRT_OPTIONS: Final[Options] = {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
 
@@ -67,7 +61,7 @@ def execution_providers(provider: Provider, model: Path, *, cache: Path | None) 
     """
     options: dict[str, Options] = {
         "CPUExecutionProvider": {},
-        "CUDAExecutionProvider": _CUDA_OPTIONS,
+        "CUDAExecutionProvider": dict(CUDA_OPTIONS),
         "TensorrtExecutionProvider": _TENSORRT_OPTIONS,
     }
     if provider == "tensorrt" and cache is not None:

@@ -53,7 +53,7 @@ def damaged(path: Path, part: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("part", ["engines/0.plan", "engines/3.plan", "precision.json"])
+@pytest.mark.parametrize("part", ["engines/features.plan", "engines/boxes.plan", "precision.json"])
 def test_a_damaged_part_is_found_before_any_engine_is_loaded(tmp_path: Path, system: System, part: str) -> None:
     path = damaged(write_engine_file(tmp_path / "model.frcnn"), part)
     with pytest.raises(ArtifactError, match=f"SHA-256.*|.*{part}") as raised:

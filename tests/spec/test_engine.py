@@ -55,7 +55,7 @@ def test_a_manifest_comes_back(target: str) -> None:
     parts = dict.fromkeys(engine_parts(target=target), LISTED["precision.json"])
     made = engine_manifest(parts, target=target, profiles=(DYNAMIC, static_profile(800, 1344)))
     assert EngineManifest.from_json(made.to_json(), source="a.frcnn") == made
-    assert [type(step) for step in made.steps].count(OperatorStep) == (3 if target == "tensorrt-rtx" else 0)
+    assert [type(step) for step in made.steps].count(OperatorStep) == (0 if target == "tensorrt" else 3)
 
 
 def test_sizes() -> None:
@@ -79,7 +79,7 @@ def test_of_several_profiles_a_static_one_is_taken_first() -> None:
 # --- what a manifest must not say
 
 WRONG: dict[str, tuple[tuple[str | int, ...], object, str]] = {
-    "another schema version": (("schema_version",), 1, "manifest schema version 1, expected 2"),
+    "another schema version": (("schema_version",), 2, "manifest schema version 2, expected 3"),
     "an unknown field": (("more",), 1, "unknown field `more`"),
     "an unknown target": (("target",), "tensorrt-lite", "tensorrt-lite"),
     "a version for a terminal": (("target_version",), "1.7\x1b[2J", "target_version"),
@@ -92,10 +92,10 @@ WRONG: dict[str, tuple[tuple[str | int, ...], object, str]] = {
     "a short hash": (("parts", "precision.json", "sha256"), "ab", "sha256"),
     "the manifest as a part": (("parts", "manifest.json"), {"size_bytes": 1, "sha256": "ab" * 32}, "own name"),
     "an engine that is not there": (("steps", 0, "part"), "engines/9.plan", "the part 'engines/9.plan' is not"),
-    "an input from nowhere": (("steps", 1, "inputs"), ["rois", "scores_1"], "the tensor 'rois' comes from nowhere"),
-    "a tensor without a type": (("steps", 1, "output"), "untyped", "'untyped' comes from nowhere or has no type"),
-    "a tensor written twice": (("steps", 1, "output"), "boxes_1", "the tensor 'boxes_1' is written twice"),
-    "an input that is written": (("steps", 1, "output"), "images", "the tensor 'images' is written twice"),
+    "an input from nowhere": (("steps", 1, "inputs"), ["rois", "features_0"], "the tensor 'rois' comes from nowhere"),
+    "a tensor without a type": (("steps", 1, "outputs"), ["untyped"], "'untyped' comes from nowhere or has no type"),
+    "a tensor written twice": (("steps", 1, "outputs"), ["deltas_0"], "the tensor 'deltas_0' is written twice"),
+    "an input that is written": (("steps", 1, "outputs"), ["images"], "the tensor 'images' is written twice"),
     "no outputs": (("steps",), [], "expected the outputs num_detections, boxes, scores, labels"),
     "another kind of step": (("steps", 0, "kind"), "script", "script"),
     "a name with a line break": (("steps", 1, "node"), "a\nb", "node"),
@@ -138,8 +138,8 @@ def test_part_names_that_are_not(name: str) -> None:
 
 
 def test_a_kernel_part_is_named_by_kernel_and_architecture() -> None:
-    names = [kernel_part("grouped_nms_mask", "0af3", "sm_89"), kernel_part("preprocess", "0af3", "compute_75")]
-    assert names == ["kernels/grouped_nms_mask-0af3.sm_89.cubin", "kernels/preprocess-0af3.compute_75.ptx"]
+    names = [kernel_part("box_detections", "0af3", "sm_89"), kernel_part("preprocess", "0af3", "compute_75")]
+    assert names == ["kernels/box_detections-0af3.sm_89.cubin", "kernels/preprocess-0af3.compute_75.ptx"]
     assert all(re.match(PART_NAME, name) for name in names)
 
 

@@ -53,6 +53,8 @@ def test_other_gpus_are_served_by_tensorrt_only(capability: str) -> None:
     assert serves("tensorrt", capability)
     assert runs_on("tensorrt", (capability,), capability)
     assert not runs_on("tensorrt", ("8.9",), capability)
+    assert serves("onnxruntime", capability)
+    assert runs_on("onnxruntime", (), capability)
 
 
 def test_messages_name_the_gpus_and_the_alternative() -> None:
@@ -60,7 +62,7 @@ def test_messages_name_the_gpus_and_the_alternative() -> None:
         "TensorRT-RTX serves GPUs of compute capability 7.5, 8.0, 8.6, 8.9, 12.0, 12.1 and later, not 9.0"
     )
     for capability in ("8.7", "9.0", "10.3"):
-        assert "onnxruntime-gpu, Detector.load('model.onnx', device='cuda')" in other_ways(capability)
+        assert "frcnn build model.onnx --target onnxruntime" in other_ways(capability)
         assert other_ways(capability).endswith("frcnn build model.onnx --target tensorrt")
     assert other_ways("7.0").endswith("run model.onnx on the processor: Detector.load('model.onnx')")
     assert gpus_text(()) == "8.0, 8.6, 8.9, 12.0, 12.1 and later"

@@ -30,8 +30,20 @@ from frcnn.spec.engine import (
 
 RTX_VERSION = "1.7.1.116"
 NO_MEMORY = MemoryNeeds(weights_bytes=0, tensors_bytes=0, workspace_bytes=0)
+_CODER = {"box_weights": (10.0, 10.0, 5.0, 5.0), "max_log_scale": 4.135, "iou_threshold": 0.5, "min_size": 0.01}
+_PROPOSALS = _CODER | {
+    "anchors": tuple(float(number) for level in range(3) for number in (level, -8, -8, 8, 8)),
+    "pre_nms_top_n": 1000,
+    "post_nms_top_n": 1000,
+    "iou_threshold": 0.7,
+    "score_threshold": 0.0,
+}
 _ALIGN = {"spatial_scales": (0.25, 0.125), "level_thresholds": (112.0,), "sampling_ratio": 2, "aligned": 0}
-_NMS_KERNELS = ("grouped_nms_mask", "grouped_nms_resolve")
+_DETECTIONS = _CODER | {"score_threshold": 0.05, "max_detections": 100}
+_KERNELS = ("region_proposals", "multiscale_roi_align", "box_detections", "preprocess")
+_LEVELS = tuple(f"{name}_{level}" for name in ("objectness", "deltas") for level in range(3))
+_MAPS = ("features_0", "features_1")
+_VERSIONS: dict[Target, str] = {"tensorrt-rtx": RTX_VERSION, "tensorrt": "10.13.3.9", "onnxruntime": "1.31.1"}
 _ELEMENT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -98,10 +110,9 @@ def engine_parts(
 ) -> dict[str, bytes]:
     """Return the parts of an artifact: random bytes where engines and kernels would be."""
     rng = random.Random(seed)
-    rtx = target == "tensorrt-rtx"
-    engines = [f"engines/{index}.plan" for index in range(4)] if rtx else ["engines/model.plan"]
-    entries = (*_NMS_KERNELS, "multiscale_roi_align", "preprocess") if rtx else ("preprocess",)
-    parts = {name: rng.randbytes(part_bytes) for name in engines}
+    split = target != "tensorrt"
+    entries = _KERNELS if split else ("preprocess",)
+    parts = {name: rng.randbytes(part_bytes) for name in (_networks(target) if split else ("engines/model.plan",))}
     for entry in entries:
         for architecture in architectures:
             parts[kernel_part(entry, "0123456789abcdef", architecture)] = rng.randbytes(part_bytes // 4)
@@ -121,31 +132,32 @@ def engine_manifest(
     parts: Mapping[str, Part], *, target: Target = "tensorrt-rtx", precision: Precision = "fp16", **changes: Any
 ) -> EngineManifest:
     """Return a manifest of those parts; the target decides the steps, and ``changes`` are other fields."""
-    rtx = target == "tensorrt-rtx"
+    split = target != "tensorrt"
     tensors = {"images": "float32", "image_sizes": "int32", "num_detections": "int32", "labels": "int32"}
     tensors |= dict.fromkeys(("boxes", "scores"), "float32")
-    if rtx:
-        tensors |= dict.fromkeys(("boxes_1", "scores_1", "kept_1", "rois", "boxes_2", "scores_2", "kept_2"), "float32")
-        tensors |= dict.fromkeys(("map_0", "map_1", "pooled"), _ELEMENT[precision])
+    if split:
+        made = (*_LEVELS, *_MAPS, "pooled", "class_logits", "box_deltas")
+        tensors |= {"rois": "float32"} | dict.fromkeys(made, _ELEMENT[precision])
+    maps = "nhwc" if target == "onnxruntime" else "channels_last"
     fields: dict[str, Any] = {
         "schema_version": ENGINE_SCHEMA_VERSION,
         "source": source_manifest(precision=precision),
         "source_onnx_sha256": "0f" * 32,
         "target": target,
-        "target_version": RTX_VERSION if rtx else "10.13.3.9",
+        "target_version": _VERSIONS[target],
         "cuda_major": 13,
         "precision": precision,
         "profiles": (static_profile(800, 1344), static_profile(1344, 800)),
-        "compute_capabilities": () if rtx else ("8.9",),
+        "compute_capabilities": () if split else ("8.9",),
         "architectures": ("sm_80", "sm_89", "compute_75"),
         "tensors": {
-            name: EngineTensor(element=element, layout="channels_last" if name.startswith("map_") else "planar")
+            name: EngineTensor(element=element, layout=maps if name in _MAPS else "planar")
             for name, element in tensors.items()
         },
-        "steps": _rtx_steps() if rtx else _plan_steps(),
+        "steps": _split_steps(target) if split else _plan_steps(),
         "parts": dict(parts),
         "memory": MemoryNeeds(weights_bytes=3 << 20, tensors_bytes=2 << 20, workspace_bytes=1 << 20),
-        "versions": {"frcnn": "0.1.0", target: RTX_VERSION},
+        "versions": {"frcnn": "0.1.0", target: _VERSIONS[target]},
     }
     return EngineManifest(**fields | changes)
 
@@ -163,32 +175,35 @@ def _plan_steps() -> tuple[EngineStep, ...]:
     return (EngineStep(part="engines/model.plan", inputs=("images", "image_sizes"), outputs=outputs),)
 
 
-def _rtx_steps() -> tuple[EngineStep | OperatorStep, ...]:
-    def engine(index: int, inputs: str, outputs: str) -> EngineStep:
-        return EngineStep(part=f"engines/{index}.plan", inputs=tuple(inputs.split()), outputs=tuple(outputs.split()))
+def _networks(target: Target) -> tuple[str, str]:
+    suffix = "onnx" if target == "onnxruntime" else "plan"
+    return f"engines/features.{suffix}", f"engines/boxes.{suffix}"
 
-    def nms(number: int, threshold: float) -> OperatorStep:
-        return OperatorStep(
-            node=f"nms_{number}",
-            operator="GroupedNMS",
-            attributes={"iou_threshold": threshold},
-            inputs=(f"boxes_{number}", f"scores_{number}"),
-            output=f"kept_{number}",
-        )
 
-    pooling = OperatorStep(
-        node="pool",
-        operator="MultiscaleRoIAlign",
-        attributes=_ALIGN,
-        inputs=("rois", "map_0", "map_1"),
-        output="pooled",
-    )
+def _split_steps(target: Target) -> tuple[EngineStep | OperatorStep, ...]:
+    features, boxes = _networks(target)
     return (
-        engine(0, "images image_sizes", "boxes_1 scores_1 map_0 map_1"),
-        nms(1, 0.7),
-        engine(1, "boxes_1 kept_1", "rois"),
-        pooling,
-        engine(2, "pooled rois image_sizes", "boxes_2 scores_2"),
-        nms(2, 0.5),
-        engine(3, "boxes_2 kept_2", "num_detections boxes scores labels"),
+        EngineStep(part=features, inputs=("images",), outputs=(*_LEVELS, *_MAPS)),
+        OperatorStep(
+            node="rpn/RegionProposals",
+            operator="RegionProposals",
+            attributes=_PROPOSALS,
+            inputs=("image_sizes", "images", *_LEVELS),
+            outputs=("rois",),
+        ),
+        OperatorStep(
+            node="roi_heads/MultiscaleRoIAlign",
+            operator="MultiscaleRoIAlign",
+            attributes=_ALIGN,
+            inputs=("rois", *_MAPS),
+            outputs=("pooled",),
+        ),
+        EngineStep(part=boxes, inputs=("pooled",), outputs=("class_logits", "box_deltas")),
+        OperatorStep(
+            node="roi_heads/BoxDetections",
+            operator="BoxDetections",
+            attributes=_DETECTIONS,
+            inputs=("rois", "image_sizes", "class_logits", "box_deltas"),
+            outputs=("num_detections", "boxes", "scores", "labels"),
+        ),
     )

@@ -1,7 +1,8 @@
-"""Which GPUs TensorRT-RTX and TensorRT serve; building, loading and ``frcnn doctor`` all ask here, by plain values.
+"""Which GPUs each target serves; building, loading and ``frcnn doctor`` all ask here, by plain values.
 
 TensorRT builds on the GPU that its engine is for and decides there. TensorRT-RTX builds without one, and serves what is
-listed here; the list is that of TensorRT-RTX 1.7.1, whose loader refuses every other GPU.
+listed here; the list is that of TensorRT-RTX 1.7.1, whose loader refuses every other GPU. ONNX Runtime serves every
+GPU that an artifact has kernels for.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ RTX_DEFAULT: Final = RTX_COMPUTE_CAPABILITIES[1:]
 
 def serves(target: Target, compute_capability: str) -> bool:
     """Return whether engines for a target can run on a GPU at all, given its compute capability, like ``"8.9"``."""
-    return target == "tensorrt" or compute_capability in RTX_COMPUTE_CAPABILITIES or _is_later(compute_capability)
+    return target != "tensorrt-rtx" or compute_capability in RTX_COMPUTE_CAPABILITIES or _is_later(compute_capability)
 
 
 def runs_on(target: Target, built_for: Sequence[str], compute_capability: str) -> bool:
     """Return whether engines run on a GPU; without ``built_for`` they are built for the target's default."""
+    if target == "onnxruntime":
+        return True
     if built_for:
         return compute_capability in built_for and serves(target, compute_capability)
     return target == "tensorrt" or compute_capability in RTX_DEFAULT or _is_later(compute_capability)
@@ -57,8 +60,8 @@ def other_ways(compute_capability: str) -> str:
     if _number(compute_capability) < _number(RTX_COMPUTE_CAPABILITIES[0]):
         return "on such a system run model.onnx on the processor: Detector.load('model.onnx')"
     return (
-        "on such a GPU run model.onnx with onnxruntime-gpu, Detector.load('model.onnx', device='cuda'), or what is "
-        "built on it: frcnn build model.onnx --target tensorrt"
+        "for such a GPU build with ONNX Runtime, frcnn build model.onnx --target onnxruntime, or on it with TensorRT: "
+        "frcnn build model.onnx --target tensorrt"
     )
 
 

@@ -132,8 +132,8 @@ def test_the_command_that_verify_prints_is_accepted_by_compare(checkpoint, expor
             ["--kernel-arch", "sm_89,sm_90"],
             "error: --kernel-arch sm_90: TensorRT-RTX serves GPUs of compute capability 7.5, 8.0, 8.6, 8.9, 12.0, "
             "12.1 and later, not 9.0",
-            "hint: on such a GPU run model.onnx with onnxruntime-gpu, Detector.load('model.onnx', device='cuda'), or "
-            "what is built on it: frcnn build model.onnx --target tensorrt",
+            "hint: for such a GPU build with ONNX Runtime, frcnn build model.onnx --target onnxruntime, or on it with "
+            "TensorRT: frcnn build model.onnx --target tensorrt",
         ),
         (["--optimization-level", "9"], "error: --optimization-level: expected 0 to 5, got 9", ""),
     ],

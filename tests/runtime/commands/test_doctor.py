@@ -212,6 +212,8 @@ def row(name: str, status: Any = "ok") -> Check:
         ("tensorrt", "missing", "ok", "1.0, builds none here: no GPU, runs none here: no GPU"),
         ("tensorrt", "ok", "ok", "1.0, builds artifacts here, runs them here"),
         ("tensorrt", "ok", "broken", "1.0, builds none here: no NVRTC, runs them here"),
+        ("onnxruntime-gpu", "missing", "ok", "1.0, builds artifacts here, runs none here: no GPU"),
+        ("onnxruntime-gpu", "ok", "ok", "1.0, builds artifacts here, runs them here"),
     ],
 )
 def test_what_a_tensorrt_allows(name: str, gpu: str, nvrtc: str, says: str) -> None:
@@ -231,10 +233,11 @@ def test_what_a_tensorrt_allows(name: str, gpu: str, nvrtc: str, says: str) -> N
 def test_a_gpu_that_tensorrt_rtx_does_not_serve(gpus: tuple[str, ...], says: str) -> None:
     found = with_abilities(row("tensorrt_rtx"), row("CUDA driver"), row("NVRTC"), gpus)
     assert (found.status, found.detail) == ("ok", says)
-    assert "onnxruntime-gpu, Detector.load('model.onnx', device='cuda')" in found.fix
+    assert "frcnn build model.onnx --target onnxruntime" in found.fix
     assert "frcnn build model.onnx --target tensorrt" in found.fix
-    tensorrt = with_abilities(row("tensorrt"), row("CUDA driver"), row("NVRTC"), gpus)
-    assert (tensorrt.detail, tensorrt.fix) == ("1.0, builds artifacts here, runs them here", "")
+    for name in ("tensorrt", "onnxruntime-gpu"):
+        other = with_abilities(row(name), row("CUDA driver"), row("NVRTC"), gpus)
+        assert (other.detail, other.fix) == ("1.0, builds artifacts here, runs them here", "")
 
 
 def test_a_gpu_that_a_missing_tensorrt_rtx_would_not_serve() -> None:

@@ -82,12 +82,12 @@ def test_tables_show_an_engine(tmp_path: Path, capsys: Captured, monkeypatch: py
         "6.0 MiB: weights 3.0, tensors 2.0, kernels 1.0; scratch on top",
         "3: cat, dog, teddy bear",
         "1:1:8",
-        "engines/0.plan",
-        "map_0 float16 NHWC",
+        "engines/features.plan",
+        "features_0 float16 NHWC",
         "iou_threshold 0.7",
         "spatial_scales 0.25 0.125",
-        "kernels/grouped_nms_mask-0123456789abcdef.*",
-        hashlib.sha256(engine_parts()["engines/3.plan"]).hexdigest()[:12],
+        "kernels/box_detections-0123456789abcdef.*",
+        hashlib.sha256(engine_parts()["engines/boxes.plan"]).hexdigest()[:12],
     ):
         assert text in out
     assert out.splitlines()[-1] == f"SHA-256 of the file: {hashlib.sha256(path.read_bytes()).hexdigest()}"
@@ -141,12 +141,12 @@ def test_json_of_an_engine_holds_manifest_and_layers(tmp_path: Path, capsys: Cap
 def test_a_damaged_engine_is_noticed_before_anything_is_shown(tmp_path: Path, option: str, capsys: Captured) -> None:
     path = write_engine_file(tmp_path / "model.frcnn")
     content = bytearray(path.read_bytes())
-    content[content.index(engine_parts()["engines/2.plan"])] ^= 1
+    content[content.index(engine_parts()["engines/boxes.plan"])] ^= 1
     path.write_bytes(content)
     assert main(["inspect", str(path), option]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "the part engines/2.plan has the SHA-256" in captured.err.splitlines()[0]
+    assert "the part engines/boxes.plan has the SHA-256" in captured.err.splitlines()[0]
 
 
 @pytest.mark.parametrize("option", ["--layers", "--hashes"])

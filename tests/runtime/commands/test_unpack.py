@@ -43,7 +43,7 @@ def test_every_part_and_the_manifest_are_written(model: Path, tmp_path: Path, wh
         folder.mkdir()
     assert main(["unpack", str(model), "-o", str(folder)]) == 0
     assert files(folder) == packed(model)
-    assert files(folder)["engines/0.plan"] == engine_parts()["engines/0.plan"]
+    assert files(folder)["engines/features.plan"] == engine_parts()["engines/features.plan"]
     out = capsys.readouterr().out
     assert f"written to {folder}" in out
     assert all(name in out for name in packed(model))
@@ -75,7 +75,7 @@ def test_a_folder_with_something_in_it_is_refused(model: Path, tmp_path: Path, c
 def test_force_replaces_files_of_the_same_names_and_leaves_others(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     (folder / "engines").mkdir(parents=True)
-    (folder / "engines/0.plan").write_text("old")
+    (folder / "engines/features.plan").write_text("old")
     (folder / "notes.txt").write_text("mine")
     assert main(["unpack", str(model), "-o", str(folder), "--force"]) == 0
     assert files(folder) == packed(model) | {"notes.txt": b"mine"}
@@ -88,7 +88,7 @@ def test_a_link_does_not_lead_out_of_the_folder(model: Path, tmp_path: Path, cap
     other.mkdir()
     (folder / "engines").symlink_to(other)
     error, _ = refused([str(model), "-o", str(folder), "--force"], capsys)
-    assert error == f"cannot write {folder / 'engines/0.plan'}: a link leads out of {folder}"
+    assert error == f"cannot write {folder / 'engines/features.plan'}: a link leads out of {folder}"
     assert files(other) == {}
 
 
@@ -101,10 +101,10 @@ def test_the_folder_itself_may_be_a_link(model: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_not_unpacked(model: Path, tmp_path: Path, capsys: Captured) -> None:
     content = bytearray(model.read_bytes())
-    content[content.index(engine_parts()["engines/3.plan"])] ^= 1
+    content[content.index(engine_parts()["engines/boxes.plan"])] ^= 1
     model.write_bytes(content)
     error, hint = refused([str(model), "-o", str(tmp_path / "out")], capsys)
-    assert "the part engines/3.plan has the SHA-256" in error
+    assert "the part engines/boxes.plan has the SHA-256" in error
     assert hint == "build the artifact again: frcnn build model.onnx"
     assert not (tmp_path / "out").exists()
 
@@ -138,7 +138,7 @@ def test_an_interrupt_leaves_no_half_of_a_file(
 
     def interrupted(self: Archive, name: str, part: object) -> object:
         calls.append(name)
-        if calls.count(name) == 2 and name == "engines/1.plan":  # the first time is the check of all hashes
+        if calls.count(name) == 2 and name == "engines/boxes.plan":  # the first time is the check of all hashes
             yield engine_parts()[name][:50]
             raise KeyboardInterrupt
         yield from stream(self, name, part)  # type: ignore[arg-type]
@@ -146,4 +146,4 @@ def test_an_interrupt_leaves_no_half_of_a_file(
     monkeypatch.setattr(Archive, "stream", interrupted)
     assert main(["unpack", str(model), "-o", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().out == ""
-    assert files(tmp_path / "out") == {"engines/0.plan": engine_parts()["engines/0.plan"]}
+    assert files(tmp_path / "out") == {"engines/features.plan": engine_parts()["engines/features.plan"]}

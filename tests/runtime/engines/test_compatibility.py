@@ -86,7 +86,7 @@ def test_tensorrt_rtx_never_serves_these_gpus(artifact_of: ArtifactOf, capabilit
         error = gpu_refusal(artifact_of(compute_capabilities=built_for), capability)
         served = "7.5, 8.0, 8.6, 8.9, 12.0, 12.1 and later"
         assert error.message.endswith(f": TensorRT-RTX serves GPUs of compute capability {served}, not {capability}")
-        assert "onnxruntime-gpu, Detector.load('model.onnx', device='cuda')" in error.hint
+        assert "frcnn build model.onnx --target onnxruntime" in error.hint
         assert error.hint.endswith("frcnn build model.onnx --target tensorrt")
     check_gpu(artifact_of(target="tensorrt", compute_capabilities=(capability,)), capability)
 
@@ -151,6 +151,30 @@ def test_a_tensorrt_plan_of_another_gpu_is_built_on_this_system(artifact_of: Art
     assert "pip install 'tensorrt-cu13==10.13.3.9'" in refusal(artifact, target_version="10.14.0.1").hint
 
 
+@pytest.mark.parametrize("capability", ["7.5", "8.9", "9.0", "10.0", "12.0"])
+def test_onnxruntime_serves_every_gpu_that_there_are_kernels_for(artifact_of: ArtifactOf, capability: str) -> None:
+    artifact = artifact_of(target="onnxruntime")
+    here = HERE | {"target_version": "1.32.0", "compute_capability": capability}
+    check_gpu(artifact, capability)
+    check_runs_here(artifact, **here)
+    only_ada = artifact_of(target="onnxruntime", architectures=("sm_89",))
+    check_gpu(only_ada, capability)
+    if capability == "8.9":
+        check_runs_here(only_ada, **here)
+    else:
+        assert "its kernels are for sm_89, this one needs" in refusal(only_ada, **here).message
+
+
+@pytest.mark.parametrize("version", ["1.28.2", "1.9.0", "0.30"])
+def test_an_older_onnxruntime_is_refused(artifact_of: ArtifactOf, version: str) -> None:
+    artifact = artifact_of(target="onnxruntime")
+    for later in ("1.29.0", "1.31.1", "2.0.0", "1.33.0.dev20261101"):
+        check_runs_here(artifact, **HERE | {"target_version": later})
+    error = refusal(artifact, target_version=version)
+    assert error.message.endswith(f"its networks need ONNX Runtime 1.29 or later, here is {version}")
+    assert error.hint == "pip install 'onnxruntime-gpu>=1.29'"
+
+
 @pytest.mark.parametrize(
     ("architectures", "runs"),
     [
@@ -185,7 +209,7 @@ def test_too_little_memory_is_refused(artifact_of: ArtifactOf) -> None:
     artifact = artifact_of(memory=memory)
     check_runs_here(artifact, **HERE | {"free_bytes": (150 << 20) + 1})
     error = refusal(artifact, free_bytes=150 << 20)
-    assert "it needs 151 MiB of GPU memory and TensorRT's scratch besides, 150 MiB are free" in error.message
+    assert "it needs 151 MiB of GPU memory and the engines' scratch besides, 150 MiB are free" in error.message
     (command,) = commands(error.hint)
     assert "--batch 1 " in command
     single = artifact_of(memory=memory, profiles=(static_profile(800, 1344, (1, 1, 1)),))

@@ -195,11 +195,11 @@ def test_a_context_that_cannot_be_made_is_explained(system: System) -> None:
 
 VALIDITY = [
     (1, "it was built by another TensorRT-RTX", "frcnn build model.onnx -o model.frcnn --target tensorrt-rtx"),
-    (2, "does not run it on a GPU of this compute capability", "--target tensorrt, on a system with this GPU"),
+    (2, "does not run it on a GPU of this compute capability", "frcnn build model.onnx --target onnxruntime"),
     (4, "the CUDA driver is too old", "r580 or later"),
     (16, "not enough free GPU memory", "nvidia-smi"),
     (32, "it is damaged or no engine", "frcnn build"),
-    (1 | 2, "it was built by another TensorRT-RTX; TensorRT-RTX does not run it", "Detector.load('model.onnx'"),
+    (1 | 2, "it was built by another TensorRT-RTX; TensorRT-RTX does not run it", "frcnn build model.onnx --target onnxruntime"),
     (0, "no device", "frcnn doctor"),
 ]
 
