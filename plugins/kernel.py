@@ -76,6 +76,7 @@ class Kernel:
         block: threads in x, y, z.
         layouts: tensor name -> layout, for the tensors that are not planar.
         at_most: letter -> its maximum.
+        at_least: letter -> its minimum.
         multiple_of: letter -> a number that it must be a multiple of.
     """
 
@@ -90,6 +91,7 @@ class Kernel:
     block: tuple[int, int, int]
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     at_most: Mapping[str, int] = field(default_factory=dict)
+    at_least: Mapping[str, int] = field(default_factory=dict)
     multiple_of: Mapping[str, int] = field(default_factory=dict)
 
     def macros(self) -> dict[str, str]:
@@ -126,6 +128,9 @@ class Kernel:
         for letter, maximum in self.at_most.items():
             if sizes[letter] > maximum:
                 raise KernelError(f"{self.entry} holds at most {letter} = {maximum}, got {sizes[letter]}")
+        for letter, minimum in self.at_least.items():
+            if sizes[letter] < minimum:
+                raise KernelError(f"{self.entry} takes at least {letter} = {minimum}, got {sizes[letter]}")
         for letter, step in self.multiple_of.items():
             if sizes[letter] % step:
                 raise KernelError(

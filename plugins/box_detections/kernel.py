@@ -1,14 +1,149 @@
-"""BoxDetections on CUDA."""
+"""BoxDetections on CUDA: three launches.
+
+``BoxDetectionsCandidates`` writes the softmax of each RoI as two numbers, and which scores are over the threshold as
+bits, a word for 32 RoIs of a class. ``BoxDetectionsSuppress`` has a block for each class and image, which decodes, sorts
+and suppresses. ``BoxDetectionsSelect`` merges the classes. Between them lie a list of at most min(K, R) detections of
+each class, 24 bytes each: 216 KB for 90 classes and 100 detections.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Final, get_args
 
-from frcnn.plugins.kernel import Kernel
+from frcnn.errors import KernelError
+from frcnn.plugins.box_detections.spec import SPEC
+from frcnn.plugins.kernel import ELEMENT_NUMBERS, Element, Kernel, check_choice
+from frcnn.plugins.operator import Tensor
 
-__all__ = ["kernels"]
+__all__ = ["MAX_DETECTIONS", "MAX_ROIS", "kernels"]
+
+MAX_ROIS: Final = 4096
+"""Most RoIs of an image: a block sorts the candidates of a class in shared memory."""
+
+MAX_DETECTIONS: Final = 4096
+"""Most detections of an image: a block sorts them in shared memory."""
+
+_SUPPRESS_THREADS: Final = 256
+_SELECT_THREADS: Final = 1024
+_SELECT_KEYS: Final = 5 * _SELECT_THREADS  # in shared memory; room to add where MAX_DETECTIONS are held
+
+# A key of 64 bits holds a score from 0 to 1 in 30 bits, the RoI, and the place in the lists of all classes.
+_ROI_BITS: Final = 12
+_PLACE_BITS: Final = 22
+
+_LARGEST: Final = float.fromhex("0x1.fffffep+127")
+_SMALLEST: Final = 2.0**-126  # the least number that float32 holds at full precision
 
 
-def kernels(**options: Any) -> tuple[Kernel, ...]:
-    """Return the kernels."""
-    raise NotImplementedError(options)
+def kernels(
+    *,
+    element: Element = "float32",
+    box_weights: Sequence[float],
+    max_log_scale: float,
+    score_threshold: float,
+    iou_threshold: float,
+    min_size: float,
+    max_detections: int,
+) -> tuple[Kernel, Kernel, Kernel]:
+    """Return the three kernels; the attributes are those of the spec.
+
+    Raises KernelError for weights that are not 4 numbers other than 0, an ``iou_threshold`` outside 0 to 1, a
+    ``score_threshold`` over 1, a ``min_size`` below 0, a ``max_detections`` outside 1 to :data:`MAX_DETECTIONS`, and
+    anything that is not a number of float32.
+    """
+    check_choice("element", element, get_args(Element))
+    if len(box_weights) != 4 or not all(_SMALLEST <= abs(weight) <= _LARGEST for weight in box_weights):
+        raise KernelError(f"box_weights must be 4 numbers other than 0, got {tuple(box_weights)}")
+    for name, value, least, most in (
+        ("max_log_scale", max_log_scale, -_LARGEST, _LARGEST),
+        ("score_threshold", score_threshold, -_LARGEST, 1),
+        ("iou_threshold", iou_threshold, 0, 1),
+        ("min_size", min_size, 0, _LARGEST),
+        ("max_detections", max_detections, 1, MAX_DETECTIONS),
+    ):
+        if not least <= value <= most:
+            raise KernelError(f"{name} must be from {least:g} to {most:g}, got {value}")
+
+    constants = {
+        "ELEMENT": ELEMENT_NUMBERS[element],
+        "BOX_WEIGHTS": tuple(map(float, box_weights)),
+        "MAX_LOG_SCALE": float(max_log_scale),
+        "SCORE_THRESHOLD": float(score_threshold),
+        "IOU_THRESHOLD": float(iou_threshold),
+        "MIN_SIZE": float(min_size),
+        "MAX_DETECTIONS": max_detections,
+    }
+    rois, image_sizes, class_logits, box_deltas = (
+        Tensor(
+            name=tensor.name, element=element if tensor.element == "features" else tensor.element, shape=tensor.shape
+        )
+        for tensor in SPEC.inputs
+    )
+    statistics = Tensor(name="statistics", element="float32", shape=("N*R", "2"))
+    candidates = Tensor(name="candidates", element="int32", shape=("N", "C - 1", "ceil_div(R, 32)"))
+    length = f"min({max_detections}, R)"
+    limits = {"R": MAX_ROIS, "C": 2**_PLACE_BITS // max_detections + 1}
+    return (
+        Kernel(
+            entry="box_detections_candidates",
+            plugin="BoxDetectionsCandidates",
+            source="box_detections/candidates.cu",
+            constants={name: constants[name] for name in ("ELEMENT", "SCORE_THRESHOLD")},
+            inputs=(rois, class_logits),
+            integers=("R", "C"),
+            outputs=(statistics, candidates),
+            grid=("ceil_div(R, 32)", "N", "1"),
+            block=(1024, 1, 1),
+            at_most=limits,
+            at_least={"C": 2},
+        ),
+        Kernel(
+            entry="box_detections_suppress",
+            plugin="BoxDetectionsSuppress",
+            source="box_detections/suppress.cu",
+            constants={**constants, "THREADS": _SUPPRESS_THREADS, "MAX_ROIS": MAX_ROIS},
+            inputs=(rois, image_sizes, class_logits, box_deltas, statistics, candidates),
+            integers=("R", "C"),
+            outputs=(
+                Tensor(name="kept_counts", element="int32", shape=("N", "C - 1")),
+                Tensor(name="kept_scores", element="float32", shape=("N", "C - 1", length)),
+                Tensor(name="kept_rois", element="int32", shape=("N", "C - 1", length)),
+                Tensor(name="kept_boxes", element="float32", shape=("N", "C - 1", length, "4")),
+            ),
+            grid=("C - 1", "N", "1"),
+            block=(_SUPPRESS_THREADS, 1, 1),
+            at_most=limits,
+            at_least={"C": 2},
+        ),
+        Kernel(
+            entry="box_detections_select",
+            plugin="BoxDetectionsSelect",
+            source="box_detections/select.cu",
+            constants={
+                **constants,
+                "THREADS": _SELECT_THREADS,
+                "MAX_KEYS": _SELECT_KEYS,
+                "ROI_BITS": _ROI_BITS,
+                "PLACE_BITS": _PLACE_BITS,
+            },
+            inputs=(
+                Tensor(name="kept_counts", element="int32", shape=("N", "G")),
+                Tensor(name="kept_scores", element="float32", shape=("N", "G", "L")),
+                Tensor(name="kept_rois", element="int32", shape=("N", "G", "L")),
+                Tensor(name="kept_boxes", element="float32", shape=("N", "G", "L", "4")),
+            ),
+            integers=("G", "L"),
+            outputs=tuple(
+                Tensor(
+                    name=tensor.name,
+                    element=tensor.element,
+                    shape=tuple(str(max_detections) if size == "K" else size for size in tensor.shape),
+                )
+                for tensor in SPEC.outputs
+            ),
+            grid=("N", "1", "1"),
+            block=(_SELECT_THREADS, 1, 1),
+        ),
+    )

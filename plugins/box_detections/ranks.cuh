@@ -1,0 +1,31 @@
+// Prefix sums of a warp, and the order of a few keys.
+#pragma once
+#include "boxes/boxes.cuh"
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ int inclusive_sum(int value, int lane) {
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        const int before = __shfl_up_sync(kAllLanes, value, step);
+        if (lane >= step) value += before;
+    }
+    return value;
+}
+
+// The number of keys below a key. For a few keys this takes less time than the steps of a sort, which wait for each other.
+__device__ __forceinline__ int rank_of(Key key, const Key* keys, int count) {
+    int rank = 0;
+#pragma unroll 8
+    for (int i = 0; i < count; ++i) rank += keys[i] < key;
+    return rank;
+}
+
+// Sorts keys[0, count), of which there is room for a power of two, rising.
+__device__ __forceinline__ void sort_any(Key* keys, int count) {
+    int sorted = 2;
+    while (sorted < count) sorted *= 2;
+    for (int i = count + threadIdx.x; i < sorted; i += THREADS) keys[i] = ~Key(0);
+    __syncthreads();
+    sort(keys, sorted);
+}
