@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops.poolers import LevelMapper, initLevelMapper
 
 from frcnn.plugins import DOMAIN, VERSION, OperatorSpec
+from frcnn.plugins.operator import Tensor as SpecTensor
 from frcnn.plugins.roi_pooling.level_boundaries import level_thresholds
 from support.exports import bare_session
 
@@ -28,20 +29,19 @@ def operator_model(
     attributes: dict[str, Any],
 ) -> onnx.ModelProto:
     """Return a checked model of one node, shapes left open."""
-    names = spec.input_names(levels)
-    formal = {name: tensor for tensor in spec.inputs for name in names if name.startswith(tensor.name)}
+    kinds = {"float32": onnx.TensorProto.FLOAT, "int32": onnx.TensorProto.INT32, "features": features}
+    formal = [tensor for tensor in spec.inputs for _ in range(levels if tensor.variadic else 1)]
 
-    def info(name: str, element: str, rank: int) -> onnx.ValueInfoProto:
-        kind = onnx.TensorProto.FLOAT if element == "float32" else features
-        return onnx.helper.make_tensor_value_info(name, kind, [f"{name}_{i}" for i in range(rank)])
+    def info(name: str, tensor: SpecTensor) -> onnx.ValueInfoProto:
+        shape = [f"{name}_{i}" for i in range(len(tensor.shape))]
+        return onnx.helper.make_tensor_value_info(name, kinds[tensor.element], shape)
 
-    (output,) = spec.outputs
-    node = onnx.helper.make_node(spec.name, names, [output.name], domain=DOMAIN, **attributes)
+    names, outputs = spec.input_names(levels), [tensor.name for tensor in spec.outputs]
     graph = onnx.helper.make_graph(
-        [node],
+        [onnx.helper.make_node(spec.name, names, outputs, domain=DOMAIN, **attributes)],
         "one_operator",
-        [info(name, formal[name].element, len(formal[name].shape)) for name in names],
-        [info(output.name, output.element, len(output.shape))],
+        [info(name, tensor) for name, tensor in zip(names, formal, strict=True)],
+        [info(tensor.name, tensor) for tensor in spec.outputs],
     )
     opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid(DOMAIN, VERSION)]
     model = onnx.helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10)
@@ -54,12 +54,24 @@ def operator_session(*args: Any, **kwargs: Any) -> Any:
 
 
 def run_operator(session: Any, *inputs: Tensor) -> Tensor:
-    names = [value.name for value in session.get_inputs()]
-    feeds: dict[str, NDArray[Any]] = {
-        name: np.ascontiguousarray(value.numpy()) for name, value in zip(names, inputs, strict=True)
-    }
-    (output,) = session.run(None, feeds)
-    return torch.from_numpy(output)
+    """Return the output of an operator that has one."""
+    (output,) = run_outputs(session, *inputs)
+    return output
+
+
+def run_outputs(session: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Return all outputs, in the order of the spec."""
+    feeds = {value.name: _ort_value(tensor) for value, tensor in zip(session.get_inputs(), inputs, strict=True)}
+    outputs = session.run_with_ort_values([value.name for value in session.get_outputs()], feeds)
+    return tuple(torch.from_numpy(output.numpy()) for output in outputs)
+
+
+def _ort_value(tensor: Tensor) -> Any:
+    make = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
+    if tensor.dtype is torch.bfloat16:  # NumPy has no such type
+        return make(tensor.contiguous().view(torch.int16).numpy(), onnx.TensorProto.BFLOAT16)
+    array = np.ascontiguousarray(tensor.numpy())
+    return make(array, onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
 
 
 def level_rule(mapper: LevelMapper) -> Callable[[float], int]:
