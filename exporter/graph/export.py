@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.metadata
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Final
+from collections.abc import Sequence
 
 import onnx
 import torch
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn._version import __version__
-from frcnn.errors import ExportError, FrcnnError, MissingDependencyError, UsageError
-from frcnn.exporter.graph.bfloat16_fallback import add_bfloat16_fallback
+from frcnn.errors import ExportError, MissingDependencyError, UsageError
 from frcnn.exporter.graph.finalize import finalize_graph
+from frcnn.exporter.graph.join import join_networks
+from frcnn.exporter.graph.trace import OPSETS, trace_networks
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.exporter.model.supported import require_supported
 from frcnn.files import replacing
-from frcnn.spec import PRECISIONS, SCHEMA_VERSION, Manifest, ModelSpec, Precision, Size
-from frcnn.spec.engine import INPUTS, OUTPUTS
+from frcnn.spec import PRECISIONS, SCHEMA_VERSION, Manifest, Precision, Size
 
-__all__ = ["OPSETS", "export_onnx"]
-
-OPSETS: Final[dict[Precision, int]] = {"fp32": 20, "fp16": 20, "bf16": 22}
-"""Opset of the standard operators. More runtimes support 20 than 22; Conv supports bfloat16 from 22 on."""
+__all__ = ["export_onnx"]
 
 
 def export_onnx(
@@ -93,90 +85,11 @@ def export_onnx(
         assumptions=tuple(assumptions),
     )
     with replacing(path) as temporary:
-        proto = finalize_graph(_trace(detector, spec, precision, canvases), spec, manifest)
-        onnx.save_model(proto, temporary)
+        module = DeployableFasterRCNN(detector, spec, precision)
+        networks = trace_networks(module, spec, precision, canvases)
+        joined = join_networks(*networks, module.stages)
+        onnx.save_model(finalize_graph(joined, manifest), temporary)
     return manifest
-
-
-def _trace(
-    model: GeneralizedRCNN, spec: ModelSpec, precision: Precision, canvases: tuple[Size, ...] | None
-) -> onnx.ModelProto:
-    module = DeployableFasterRCNN(model, spec, precision)
-    step = spec.transform.size_divisible
-    is_static = canvases is not None and len(canvases) == 1
-    height, width = canvases[0] if canvases is not None and is_static else _opt_canvas(spec)
-    images = torch.zeros(2, 3, height, width, dtype=module.dtype)
-    image_sizes = torch.tensor([[height, width]] * 2, dtype=torch.int32)
-    batch = torch.export.Dim("batch", min=1)
-    canvas_dims = {} if is_static else {2: step * torch.export.Dim("h", min=1), 3: step * torch.export.Dim("w", min=1)}
-    try:
-        with _quiet(), _uncollected():
-            program = torch.onnx.export(
-                module,
-                (images, image_sizes),
-                dynamo=True,
-                opset_version=OPSETS[precision],
-                input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
-                dynamic_shapes={"images": {0: batch, **canvas_dims}, "image_sizes": {0: batch}},
-                verbose=False,
-            )
-    except FrcnnError:
-        raise
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(str(error.name), extra="export", why="exporting to ONNX") from error
-    except Exception as error:  # the exporter raises many types; --debug shows the traceback
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        hint = "a custom backbone or head may use operations that depend on data; see --debug"
-        if not is_static:
-            hint += "; a static canvas (--size HEIGHTxWIDTH) asks less of the model"
-        raise ExportError(f"PyTorch could not export {spec.architecture}: {reason}", hint=hint) from error
-    assert program is not None
-    return add_bfloat16_fallback(program.model_proto) if precision == "bf16" else program.model_proto
-
-
-def _opt_canvas(spec: ModelSpec) -> Size:
-    """Return the canvas of a 4:3 image, at least two steps in each direction and not square.
-
-    Tracing follows the branches that its example takes, and a backbone may take others for small images: Swin does not
-    shift windows that hold the whole map.
-    """
-    step = spec.transform.size_divisible
-    side = spec.transform.min_size
-    height, width = spec.transform.canvas_size(*spec.transform.resized_size(3 * side, 4 * side))
-    height = max(height, 2 * step)
-    return height, max(width, height + step)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress the warnings of PyTorch's exporter, on which no user can act."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Disable garbage collection: tracing creates millions of objects that live until it ends.
-
-    The export of R50-FPN takes 13 % less time and 1 % more memory.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _canvases(size: Size | Sequence[Size] | None, step: int) -> tuple[Size, ...] | None:

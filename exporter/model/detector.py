@@ -31,6 +31,7 @@ class DeployableFasterRCNN(nn.Module):
     Attributes:
         features: from images to the inputs of proposals and pooling.
         boxes: from pooled maps to the inputs of detections.
+        pooled_shape: (channels, height, width) of a pooled map.
         stages: the operators.
     """
 
@@ -43,6 +44,7 @@ class DeployableFasterRCNN(nn.Module):
         self.dtype = _DTYPES[precision]
         self.features = FeatureNetwork(model.backbone, model.rpn.head, pooler.feature_names, self.dtype)
         self.boxes = BoxNetwork(heads.box_head, heads.box_predictor, self.dtype)
+        self.pooled_shape = (int(model.backbone.out_channels), *pooler.output_size)
         self.stages = read_stages(model, pooler)
         self.eval()
 

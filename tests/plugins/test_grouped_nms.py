@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from frcnn.exporter.model.boxes import float32_floor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,7 +17,6 @@ from support.simt import require_compiler, run_on_host
 from torch import Tensor
 from torchvision.ops import nms
 
-from frcnn.exporter.model.boxes import float32_floor
 from frcnn.plugins import grouped_nms
 from frcnn.plugins.grouped_nms.kernel import MAX_BOXES, kernels
 from frcnn.plugins.grouped_nms.reference import grouped_nms as reference

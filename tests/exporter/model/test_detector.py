@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision.ops.boxes as torchvision_boxes
+from frcnn.exporter.model.boxes import clip, decode, float32_floor, is_larger
+from frcnn.exporter.model.operators import divide
+from frcnn.exporter.model.rpn import ABSENT_ROI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maintenance.noise import network_detections
@@ -22,10 +25,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from frcnn.exporter.model import DeployableFasterRCNN
-from frcnn.exporter.model.boxes import clip, decode, float32_floor, is_larger
 from frcnn.exporter.model.fold import fold_batchnorm
-from frcnn.exporter.model.operators import divide
-from frcnn.exporter.model.rpn import ABSENT_ROI
 from frcnn.runtime import Detections
 
 
