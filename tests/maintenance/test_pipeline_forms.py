@@ -17,7 +17,7 @@ from maintenance.torch_detector import make_detector
 from PIL import Image
 from support.exports import calibrated
 from support.fake_device import FakeDevice, code_of
-from support.images import photographs
+from support.images import SHAPES, photographs
 from support.simt import require_compiler
 from support.torch_engines import on_fake_device
 
@@ -54,7 +54,7 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> KeptDevice:
     """Let ``cuda`` be the CPU, the networks narrow and in float32, and the images small."""
     require_compiler()
     device = KeptDevice()
-    stream = SimpleNamespace(wait_stream=lambda other: None, cuda_stream=0)
+    current = SimpleNamespace(wait_stream=lambda other: device.run_all(other.handle), cuda_stream=0)
 
     def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
         pixels = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
@@ -87,8 +87,8 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> KeptDevice:
     monkeypatch.setattr(eager_forms, "CudaStopwatch", OneCall)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda module: module)
-    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle: SimpleNamespace(handle=handle, wait_stream=id))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     return device
 
@@ -122,8 +122,7 @@ def test_everything_is_measured_and_kept(
 def test_parity_is_of_the_demo_on_both_canvases(
     on_the_cpu: KeptDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shape = (120, 160)
-    Image.fromarray(np.asarray(photographs(shape)[0].pixels)).save(tmp_path / "a.png")
+    Image.fromarray(photographs(SHAPES[0])[0]).save(tmp_path / "a.png")
     found = pipeline_forms._parity("fp32", tmp_path)
     assert found["images"] == 2
     assert found["unmatched"] == 0

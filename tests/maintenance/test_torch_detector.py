@@ -16,6 +16,7 @@ from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.parity.comparison import compare_images, default_limits, total
 from frcnn.runtime import Detector
 from frcnn.runtime.gpu.backend import EngineBackend
+from frcnn.runtime.images.image import RGBImage
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,7 @@ def test_it_detects_what_eager_detects(family):
     with Detector(backend, made.manifest.source) as detector:
         eager = EagerDetector(model, made.manifest.source.model)
         limits = default_limits("fp32", "align")
-        images = [photographs(shape)[0] for shape in SHAPES]
+        images = [RGBImage(pixels=photographs(shape)[0], name=str(shape)) for shape in SHAPES]
         found = compare_images(eager, detector, images, limits, canvases=backend.canvases, warm_up=False)
         parity = total(list(found), limits)
     assert parity.passed, parity.total
