@@ -12,7 +12,6 @@ absent), ``overlaps``, and the kept boxes, scores and counts. K is ``pre_nms_top
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final, get_args
 
@@ -31,7 +30,9 @@ CHUNK: Final = 16_384
 """Logits of a block of the first launch."""
 
 _MAX_ANCHORS: Final = 1024
-_MAX_PROPOSALS: Final = 2**20
+_MAX_PROPOSALS: Final = 2**31 - 1
+_LARGEST: Final = float.fromhex("0x1.fffffep+127")
+_SMALLEST: Final = 2.0**-126  # the least number that float32 holds at full precision
 _SELECT_THREADS: Final = 512
 _RANK_THREADS: Final = 512
 _PAIRS_PER_BLOCK: Final = 4  # pairs of tiles of 32 boxes, a warp each
@@ -53,30 +54,37 @@ def kernels(
     """Return the five kernels for logits and deltas of a type; raise KernelError for values that none has."""
     check_choice("element", element, get_args(Element))
     per_cell = _anchors_per_cell(anchors)
-    _check_numbers(box_weights, max_log_scale, iou_threshold, score_threshold, min_size)
-    if not 1 <= pre_nms_top_n <= MAX_CANDIDATES:
-        raise KernelError(f"pre_nms_top_n must be from 1 to {MAX_CANDIDATES}, got {pre_nms_top_n}")
-    if not 1 <= post_nms_top_n <= _MAX_PROPOSALS:
-        raise KernelError(f"post_nms_top_n must be from 1 to {_MAX_PROPOSALS}, got {post_nms_top_n}")
+    if len(box_weights) != 4 or not all(_SMALLEST <= abs(weight) <= _LARGEST for weight in box_weights):
+        raise KernelError(f"box_weights must be 4 numbers other than 0, got {tuple(box_weights)}")
+    for name, value, least, most in (
+        ("max_log_scale", max_log_scale, -_LARGEST, _LARGEST),
+        ("pre_nms_top_n", pre_nms_top_n, 1, MAX_CANDIDATES),
+        ("post_nms_top_n", post_nms_top_n, 1, _MAX_PROPOSALS),
+        ("iou_threshold", iou_threshold, 0, 1),
+        ("score_threshold", score_threshold, -_LARGEST, 1),
+        ("min_size", min_size, 0, _LARGEST),
+    ):
+        if not least <= value <= most:
+            raise KernelError(f"{name} must be from {least:g} to {most:g}, got {value}")
 
     levels, top = len(per_cell), int(pre_nms_top_n)
     count = min(int(post_nms_top_n), levels * top)
     tiles = -(-top // 32)
-    # more than the best few, so that the search may end early
-    slots = min(CHUNK, top + top // 8 + 8)
-    constants: dict[str, Constant] = {
+    tiles_of_warp = 2 if tiles <= 64 else 4  # of 32 warps at most
+    slots = min(CHUNK, top + top // 8 + 8)  # a little room, so that a search may end early
+    candidates: dict[str, Constant] = {"CANDIDATES": top}
+    chosen: dict[str, Constant] = candidates | {
         "LEVELS": levels,
         "ELEMENT": ELEMENT_NUMBERS[element],
         "ANCHORS_PER_CELL": tuple(per_cell),
-        "ANCHORS": tuple(float(value) for i, value in enumerate(anchors) if i % 5),
         "CHUNK": CHUNK,
         "SLOTS": slots,
-        "CANDIDATES": top,
+    }
+    decoded: dict[str, Constant] = {
         "SORTED": max(64, 1 << (top - 1).bit_length()),
-        "PROPOSALS": count,
+        "ANCHORS": tuple(float(value) for i, value in enumerate(anchors) if i % 5),
         "BOX_WEIGHTS": tuple(map(float, box_weights)),
         "MAX_LOG_SCALE": float(max_log_scale),
-        "IOU_THRESHOLD": float(iou_threshold),
         "SCORE_THRESHOLD": float(score_threshold),
         "MIN_SIZE": float(min_size),
     }
@@ -90,6 +98,7 @@ def kernels(
 
     def kernel(
         stage: str,
+        constants: dict[str, Constant],
         threads: int,
         grid: tuple[str, str],
         inputs: tuple[Tensor, ...],
@@ -111,7 +120,7 @@ def kernels(
         )
 
     chunks = " + ".join(f"ceil_div({a}*H_{i}*W_{i}, {CHUNK})" for i, a in enumerate(per_cell))
-    chosen = tuple(tensor(name, "N", chunks, slots, kind="int32") for name in ("logits", "indices"))
+    written = tuple(tensor(name, "N", chunks, slots, kind="int32") for name in ("logits", "indices"))
     read = tuple(tensor(name, "N", "P", slots, kind="int32") for name in ("logits", "indices"))
     sizes = tensor("image_sizes", "N", 2, kind="int32"), tensor("images", "N", 3, "H", "W", kind=element)
     boxes, scores = tensor("candidate_boxes", "N", levels, top, 4), tensor("candidate_scores", "N", levels, top)
@@ -124,12 +133,12 @@ def kernels(
     rows = tuple(f"H_{i}" for i in range(levels))
     columns = tuple(f"W_{i}" for i in range(levels))
     cells = tuple(f"H_{i}*W_{i}" for i in range(levels))
-    pairs = tiles * (tiles + 1) // 2
-    resolve_threads = min(1024, 32 * tiles)
+    pair_blocks = -(-tiles * (tiles + 1) // (2 * _PAIRS_PER_BLOCK))
     return (
-        kernel("select", _SELECT_THREADS, (chunks, "N"), maps("objectness", 1), chosen, cells, of_levels=True),
+        kernel("select", chosen, _SELECT_THREADS, (chunks, "N"), maps("objectness", 1), written, cells, of_levels=True),
         kernel(
             "rank",
+            chosen | decoded,
             _RANK_THREADS,
             (str(levels), "N"),
             (*sizes, *maps("deltas", 4), *read),
@@ -139,14 +148,23 @@ def kernels(
         ),
         kernel(
             "overlaps",
+            candidates | {"IOU_THRESHOLD": float(iou_threshold)},
             32 * _PAIRS_PER_BLOCK,
-            (str(-(-pairs // _PAIRS_PER_BLOCK)), f"N*{levels}"),
+            (str(pair_blocks), f"N*{levels}"),
             (boxes,),
             (overlaps,),
         ),
-        kernel("resolve", resolve_threads, (f"N*{levels}", "1"), (boxes, scores, overlaps), kept),
+        kernel(
+            "resolve",
+            candidates | {"TILES_OF_WARP": tiles_of_warp},
+            32 * -(-tiles // tiles_of_warp),
+            (f"N*{levels}", "1"),
+            (boxes, scores, overlaps),
+            kept,
+        ),
         kernel(
             "merge",
+            candidates | {"LEVELS": levels, "PROPOSALS": count},
             _MERGE_THREADS,
             (str(-(-levels * top // _MERGE_THREADS)), "N"),
             kept,
@@ -162,24 +180,10 @@ def _anchors_per_cell(anchors: Sequence[float]) -> list[int]:
         raise KernelError(
             f"anchors must be 1 to {_MAX_ANCHORS} rows of level, x1, y1, x2, y2, got {len(anchors)} numbers"
         )
-    if not all(map(math.isfinite, anchors)):
+    if not all(abs(value) <= _LARGEST for value in anchors):
         raise KernelError("anchors must be finite numbers")
     of_rows = [float(level) for level in anchors[::5]]
-    levels = int(max(of_rows)) + 1
-    if of_rows != sorted(of_rows) or set(of_rows) != set(map(float, range(levels))) or levels > MAX_LEVELS:
+    levels = len(set(of_rows))
+    if of_rows != sorted(of_rows) or set(of_rows) != set(range(levels)) or levels > MAX_LEVELS:
         raise KernelError(f"the levels of anchors must rise from 0 without a gap, {MAX_LEVELS} at most, got {of_rows}")
     return [of_rows.count(level) for level in range(levels)]
-
-
-def _check_numbers(
-    box_weights: Sequence[float], max_log_scale: float, iou_threshold: float, score_threshold: float, min_size: float
-) -> None:
-    if len(box_weights) != 4 or not all(math.isfinite(weight) and weight > 0 for weight in box_weights):
-        raise KernelError(f"box_weights must be 4 numbers above 0, got {tuple(box_weights)}")
-    if not math.isfinite(max_log_scale):
-        raise KernelError(f"max_log_scale must be a finite number, got {max_log_scale}")
-    for name, value in (("iou_threshold", iou_threshold), ("score_threshold", score_threshold)):
-        if not 0 <= value <= 1:
-            raise KernelError(f"{name} must be from 0 to 1, got {value}")
-    if not (math.isfinite(min_size) and min_size >= 0):
-        raise KernelError(f"min_size must be a number of at least 0, got {min_size}")

@@ -2,9 +2,13 @@
 //
 // A box's row is its place in its own level and the number of those before it in every other, which a binary search in
 // that level's falling scores finds; all searches go side by side. Equal scores follow by level.
-#include "cuda/element.cuh"
 
-constexpr int kHalf = SORTED;  // the first step of a search: 2 SORTED - 1 >= CANDIDATES
+// The first step of a search, a power of two: it and all smaller ones add up to CANDIDATES at least.
+__device__ constexpr int first_step() {
+    int step = 1;
+    while (2 * step <= CANDIDATES) step *= 2;
+    return step;
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 region_proposals_merge(const float4* __restrict__ boxes, const float* __restrict__ scores, const int* __restrict__ counts,
@@ -25,7 +29,7 @@ region_proposals_merge(const float4* __restrict__ boxes, const float* __restrict
 
     const float score = scores[at];
     int before[LEVELS] = {};
-    for (int step = kHalf; step > 0; step /= 2) {
+    for (int step = first_step(); step > 0; step /= 2) {
 #pragma unroll
         for (int i = 0; i < LEVELS; ++i) {
             const int next = before[i] + step;

@@ -1,7 +1,7 @@
 // RegionProposals, third launch: who overlaps whom among the candidates of a level of an image (blockIdx.y), as bits.
 //
 // A warp compares two tiles of 32, a lane its row with each column. Absent boxes are all 0 and overlap nothing.
-#include "boxes/boxes.cuh"
+#include "boxes/overlap.cuh"
 #include "region_proposals/overlaps.cuh"
 
 constexpr int kWarps = THREADS / 32;

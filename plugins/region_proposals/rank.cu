@@ -1,6 +1,8 @@
 // RegionProposals, second launch: the best candidates of a level (blockIdx.x) of an image (blockIdx.y) from those of its
 // chunks, sorted, decoded and clipped.
+#include "boxes/decode.cuh"
 #include "cuda/each_level.cuh"
+#include "cuda/element.cuh"
 #include "region_proposals/selection.cuh"
 
 constexpr int kOwn = 32;                                       // keys that a thread holds
@@ -57,7 +59,7 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
 #pragma unroll
     for (int level = 0; level < LEVELS; ++level) {
         const int level_chunks = (kAnchors[level] * heights[level] * widths[level] + CHUNK - 1) / CHUNK;
-        if (static_cast<int>(blockIdx.x) == level) {
+        if (static_cast<int>(blockIdx.x) >= level) {
             deltas = all_deltas[level];
             height = heights[level];
             width = widths[level];
@@ -93,7 +95,7 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
     __syncthreads();
     for (int i = counter + threadIdx.x; i < SORTED; i += THREADS) sorted[i] = ~Key(0);
     __syncthreads();
-    sort(sorted, SORTED);
+    sort<SORTED>(sorted);
 
     // Scores must not rise along the order of logits, as they might where exp rounds: the merge searches in them.
     float own_scores[kTurns];
@@ -118,11 +120,11 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
         const int i = turn * THREADS + threadIdx.x;
-        if (i >= CANDIDATES) break;
+        if (i >= CANDIDATES) continue;
         float score = own_scores[turn];
         for (int before = 0; before < turn * kWarps + warp; ++before) score = fminf(score, lowest[before]);
         float4 box = make_float4(0.f, 0.f, 0.f, 0.f);  // overlaps nothing
-        bool present = score >= SCORE_THRESHOLD;
+        bool present = score >= fmaxf(SCORE_THRESHOLD, 0.f);
         if (present) {
             const int index = static_cast<int>(sorted[i] & 0xffffffffu), cell = index / anchors;
             const int anchor = index - cell * anchors, y = cell / width, x = cell - y * width;

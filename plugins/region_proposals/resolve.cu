@@ -1,13 +1,12 @@
 // RegionProposals, fourth launch: of the candidates of a level of an image (blockIdx.x), keep what no kept one overlaps.
 //
-// Tile by tile of 32: the warp that owns the tile decides it by votes, then every later row looks whether one of the
-// kept 32 overlaps it. One barrier a tile; words are loaded kAhead tiles ahead.
-#include "cuda/element.cuh"
+// A warp owns kTilesOfWarp tiles of 32 candidates that follow each other, a lane one of each. Warp after warp decides its
+// tiles by votes; then every later candidate looks whether a kept one of them overlaps it. One barrier a warp; the words
+// for the next one are on their way.
 #include "region_proposals/overlaps.cuh"
 
 constexpr int kWarps = THREADS / 32;
-constexpr int kRows = (CANDIDATES + THREADS - 1) / THREADS;  // rows of a thread: threadIdx.x + i * THREADS
-constexpr int kAhead = 4;
+constexpr int kTilesOfWarp = TILES_OF_WARP;
 
 // Decides 32 boxes in order; `word` is this lane's row against its own tile. Votes until nothing changes: after n of
 // them the first n boxes are right, and the only choice that stays is the greedy one.
@@ -20,67 +19,79 @@ __device__ __forceinline__ unsigned decide(bool alive, unsigned word) {
     return kept;
 }
 
+// The words of a lane's rows against the tiles of a warp, 0 where there is none.
+struct Words {
+    unsigned of[kTilesOfWarp][kTilesOfWarp];  // row, tile
+
+    __device__ __forceinline__ void load(const unsigned* __restrict__ overlaps, int first_tile, int first_row) {
+#pragma unroll
+        for (int i = 0; i < kTilesOfWarp; ++i) {
+#pragma unroll
+            for (int j = 0; j < kTilesOfWarp; ++j) {
+                const int tile = first_tile + j, row = first_row + 32 * i;
+                const bool there = tile <= row / 32 && row < 32 * kTiles;
+                of[i][j] = there ? overlaps[word_at(tile, row)] : 0u;
+            }
+        }
+    }
+};
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 region_proposals_resolve(const float4* __restrict__ boxes, const float* __restrict__ scores,
                          const unsigned* __restrict__ overlaps, float4* __restrict__ kept_boxes,
                          float* __restrict__ kept_scores, int* __restrict__ kept_counts) {
-    __shared__ unsigned kept_of[kTiles];
+    __shared__ unsigned kept_of[kWarps][kTilesOfWarp];
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const size_t first_row = size_t(blockIdx.x) * CANDIDATES;
+    const int first_row = 32 * kTilesOfWarp * warp + lane;
+    const size_t level = size_t(blockIdx.x) * CANDIDATES;
     overlaps += size_t(blockIdx.x) * kWords;
-    const auto word_of = [&](int tile, int row) {
-        return row / 32 >= tile && row / 32 < kTiles ? overlaps[word_at(tile, row)] : 0u;
-    };
 
-    float own_scores[kRows];
-    int places[kRows];
-    bool alive[kRows];
-    unsigned words[kAhead][kRows];
+    float own_scores[kTilesOfWarp];
+    int places[kTilesOfWarp];
+    bool alive[kTilesOfWarp];
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-        const int row = threadIdx.x + i * THREADS;
-        own_scores[i] = row < CANDIDATES ? scores[first_row + row] : -1.f;
+    for (int i = 0; i < kTilesOfWarp; ++i) {
+        const int row = first_row + 32 * i;
+        own_scores[i] = row < CANDIDATES ? scores[level + row] : -1.f;
         alive[i] = own_scores[i] >= 0.f;
         places[i] = 0;
-#pragma unroll
-        for (int j = 0; j < kAhead; ++j) words[j][i] = word_of(j, row);
     }
 
     int count = 0;  // of the kept
-    for (int first = 0; first < kTiles; first += kAhead) {
+    Words words;
+    words.load(overlaps, 0, first_row);
+    for (int turn = 0; turn < kWarps; ++turn) {
+        Words next;
+        next.load(overlaps, (turn + 1) * kTilesOfWarp, first_row);
+        if (warp == turn) {
+            int place = count;
 #pragma unroll
-        for (int j = 0; j < kAhead; ++j) {
-            const int tile = first + j;
-            if (tile >= kTiles) break;
-            if (warp == tile % kWarps) {
-                unsigned kept = 0;
+            for (int j = 0; j < kTilesOfWarp; ++j) {
+                const unsigned kept = decide(alive[j], words.of[j][j]);
+                alive[j] = kept >> lane & 1u;
+                places[j] = place + __popc(kept & ((1u << lane) - 1u));
+                place += __popc(kept);
+                if (lane == 0) kept_of[turn][j] = kept;
 #pragma unroll
-                for (int i = 0; i < kRows; ++i) {
-                    if (i == tile / kWarps) kept = decide(alive[i], words[j][i]);
-                }
-                if (lane == 0) kept_of[tile] = kept;
+                for (int i = j + 1; i < kTilesOfWarp; ++i) alive[i] = alive[i] && !(words.of[i][j] & kept);
             }
-            __syncthreads();
-            const unsigned kept = kept_of[tile];
-#pragma unroll
-            for (int i = 0; i < kRows; ++i) {
-                const int row = threadIdx.x + i * THREADS;
-                if (row / 32 > tile && (words[j][i] & kept)) alive[i] = false;
-                if (row / 32 == tile) {
-                    alive[i] = kept >> lane & 1u;
-                    places[i] = count + __popc(kept & ((1u << lane) - 1u));
-                }
-                words[j][i] = word_of(tile + kAhead, row);
-            }
-            count += __popc(kept);
         }
+        __syncthreads();
+#pragma unroll
+        for (int j = 0; j < kTilesOfWarp; ++j) {
+            const unsigned kept = kept_of[turn][j];
+            count += __popc(kept);
+#pragma unroll
+            for (int i = 0; i < kTilesOfWarp; ++i) alive[i] = alive[i] && !(warp > turn && (words.of[i][j] & kept));
+        }
+        words = next;
     }
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kTilesOfWarp; ++i) {
         if (!alive[i]) continue;
-        kept_boxes[first_row + places[i]] = boxes[first_row + threadIdx.x + i * THREADS];
-        kept_scores[first_row + places[i]] = own_scores[i];
+        kept_boxes[level + places[i]] = boxes[level + first_row + 32 * i];
+        kept_scores[level + places[i]] = own_scores[i];
     }
     if (threadIdx.x == 0) kept_counts[blockIdx.x] = count;
 }

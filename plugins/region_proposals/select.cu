@@ -3,6 +3,7 @@
 // A chunk is consecutive in memory, anchor by anchor; its candidates are written as ordered logit and index
 // (y * width + x) * anchors + anchor, at least the CANDIDATES best of them and at most SLOTS, 0 in the slots behind them.
 #include "cuda/each_level.cuh"
+#include "cuda/element.cuh"
 #include "region_proposals/selection.cuh"
 
 constexpr int kPerThread = CHUNK / THREADS;

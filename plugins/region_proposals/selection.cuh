@@ -1,9 +1,9 @@
 // The largest of many keys, found by a search for the threshold: one bit of it a step, each with a count over the block.
 //
-// Keys are ordered logits (boxes.cuh), 0 where absent; equal ones are taken by rising index. A step costs one barrier,
+// Keys are ordered logits (boxes/keys.cuh), 0 where absent; equal ones are taken by rising index. A step costs one barrier,
 // whatever the keys are, and the search ends as soon as the count is between what is wanted and what there is room for.
 #pragma once
-#include "boxes/boxes.cuh"
+#include "boxes/keys.cuh"
 
 // The lowest bits of a key that tell nothing: what half floats and bfloat16 do not have.
 constexpr int kUnusedBits = ELEMENT == 0 ? 0 : ELEMENT == 1 ? 13 : 16;
