@@ -1,11 +1,12 @@
 """Build an engine artifact: one file that 'frcnn detect' runs on an NVIDIA GPU.
 
-From a model.onnx, or from a checkpoint, which is exported on the way. For TensorRT-RTX no GPU is needed; for TensorRT
-it is built on the kind of GPU that it is for. Without --size it takes what the file takes or, where that is any size,
-every canvas that the model's own resizing makes of images.
+From a model.onnx, or from a checkpoint, which is exported on the way. Only TensorRT needs a GPU, of the kind that the
+artifact is for. Without --size it takes what the file takes or, where that is any size, every canvas that the model's
+own resizing makes of images.
 
   frcnn build model.onnx -o model.frcnn --batch 1:1:8 --size 800x1344,1344x800
   frcnn build my.pth -o model.frcnn --precision fp16 --size 320x320:800x1088:1344x1344
+  frcnn build model.onnx -o model.frcnn --target onnxruntime
   frcnn build model.onnx -o model.frcnn --target tensorrt --optimization-level 5
 """
 
@@ -34,7 +35,8 @@ from frcnn.spec.engine import SUFFIX, TARGETS, EngineManifest, OperatorStep
 from frcnn.spec.supported_gpus import gpus_text, runs_on
 
 if TYPE_CHECKING:
-    from frcnn.exporter.engine.artifact import Built, Request
+    from frcnn.exporter.engine.artifact import Built
+    from frcnn.exporter.engine.request import Request
     from frcnn.exporter.graph.source_model import SourceModel
 
 __all__ = ["add_arguments", "run"]
@@ -45,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser, weights=True, metavar="MODEL", or_else="; or a model.onnx of 'frcnn export'")
     group = parser.add_argument_group("artifact")
     add_output_argument(group, "the artifact", SUFFIX)
-    group.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="(default: %(default)s)")
+    text = "what runs the networks; auto: what serves the GPU that is named, or else here, best (default: %(default)s)"
+    group.add_argument("--target", choices=("auto", *TARGETS), default="auto", help=text)
+    text = "one plan with the operators inside, or two engines with the operators between them (--target tensorrt)"
+    group.add_argument("--form", choices=("plan", "split"), help=text)
     text = "images in a batch (default: %(default)s)"
     group.add_argument("--batch", metavar="N|MIN:OPT:MAX", default="1:1:8", help=text)
     text = "canvases, height x width in pixels: HxW, or a range HxW:HxW:HxW of min, opt and max"
@@ -57,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--compute-capability",
         metavar="N.N[,N.N...]",
-        help=f"GPUs that the engines are for; by default {gpus_text(())}, or with --target tensorrt the one that is "
-        "there. TensorRT-RTX serves 7.5, too, but neither 9.0 nor 10.x",
+        help=f"GPUs that the engines are for; by default {gpus_text(())}, with --target tensorrt the one that is here, "
+        "with --target onnxruntime all. TensorRT-RTX serves 7.5, too, but neither 9.0 nor 10.x",
     )
     text = "how long TensorRT searches (--target tensorrt)"
     group.add_argument("--optimization-level", metavar="0..5", type=int, help=text)
@@ -70,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int | list[str]:
     """Build and print what was made; with ``--verify``, go on with ``compare``."""
-    from frcnn.exporter.engine.artifact import build_artifact, prepare
+    from frcnn.exporter.engine.artifact import build_artifact
+    from frcnn.exporter.engine.request import prepare
 
     output = output_path(arguments, SUFFIX)
     is_onnx = _is_onnx(arguments)
@@ -88,17 +94,23 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    from frcnn.exporter.engine.artifact import Request
+    from frcnn.exporter.engine.build_gpu import choose_target
     from frcnn.exporter.engine.builder import BuildSettings
+    from frcnn.exporter.engine.request import Request
 
-    architectures = arguments.kernel_arch
+    architectures, target = arguments.kernel_arch, arguments.target
+    capabilities = _items(arguments.compute_capability or "")
+    if target == "auto":
+        target, reason = choose_target(capabilities)
+        note(f"target {target}: {reason}")
     return Request(
-        target=arguments.target,
+        target=target,
+        form=arguments.form,
         batch=arguments.batch,
         size=arguments.size,
         architectures=None if architectures is None else _items(architectures),
         settings=BuildSettings(
-            compute_capabilities=_items(arguments.compute_capability or ""),
+            compute_capabilities=capabilities,
             optimization_level=arguments.optimization_level,
             timing_cache=arguments.timing_cache,
         ),
@@ -153,14 +165,20 @@ def _print_result(output: Path, built: Built, seconds: float) -> None:
     memory = manifest.memory
     megabytes = [f"{size / 1e6:.1f}" for size in (memory.weights_bytes, memory.tensors_bytes, memory.workspace_bytes)]
     say(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s")
-    gpus = gpus_text(manifest.compute_capabilities)
-    say(f"  target:    {manifest.target} {manifest.target_version} on compute capability {gpus}")
+    say(f"  target:    {_target_text(manifest)}")
     for profile in manifest.profiles:
         say(f"  profile:   batch {profile.batch}, canvas {profile}")
-    say(f"  steps:     {engines} engine{'s' * (engines > 1)}, {operators} operators between engines")
+    say(f"  steps:     {f'{engines} engines, {operators} operators' if operators else 'one engine, operators inside'}")
     say(f"  kernels:   for {', '.join(manifest.architectures)}")
     say(f"  precision: {built.proof.summary}; boxes and scores in fp32")
     say("  memory:    {} MB weights, {} MB tensors, {} MB for kernels; and the engines' own".format(*megabytes))
+
+
+def _target_text(manifest: EngineManifest) -> str:
+    if manifest.target == "onnxruntime":
+        return "onnxruntime, on every GPU that it and the kernels run on"
+    gpus = gpus_text(manifest.compute_capabilities)
+    return f"{manifest.target} {manifest.target_version} on compute capability {gpus}"
 
 
 def _verification(arguments: argparse.Namespace, output: Path, manifest: EngineManifest) -> int | list[str]:

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 import onnx
 
 from frcnn._version import __version__
 from frcnn.errors import UsageError
-from frcnn.exporter.engine.build_gpu import refuse_unserved, require_gpu
-from frcnn.exporter.engine.builder import BuildSettings, build_serialized, check_compute_capabilities, import_builder
-from frcnn.exporter.engine.kernels import check_architectures, kernel_parts
-from frcnn.exporter.engine.precision_proof import Layer, Proof, operator_layer, prove, read_layers
+from frcnn.exporter.engine.build_gpu import choose_target
+from frcnn.exporter.engine.builder import BuildSettings, build_serialized
+from frcnn.exporter.engine.kernels import kernel_parts
+from frcnn.exporter.engine.network import Network, parse_network
+from frcnn.exporter.engine.precision_proof import Layer, Proof, layers_of_model, layers_of_network, prove
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH, make_profiles, static_canvases
-from frcnn.exporter.engine.shapes import initializer_bytes, memory_needs, shapes_of_profile
-from frcnn.exporter.engine.steps import Steps, one_engine, steps_between_operators
+from frcnn.exporter.engine.request import Form, Request, prepare
+from frcnn.exporter.engine.shapes import ProfileTraces, initializer_bytes, input_shapes, memory_needs, trace_profile
+from frcnn.exporter.engine.steps import Steps, make_steps, one_engine
 from frcnn.exporter.graph.source_model import SourceModel, is_onnx, read_source_model, require_precision
+from frcnn.exporter.graph.split import split
 from frcnn.files import temporary_folder, writable_folder
 from frcnn.files.archive import write_archive
 from frcnn.plugins.cuda.compiler import OLDEST_PTX, compiler_version
 from frcnn.plugins.tensorrt import register
-from frcnn.plugins.tensorrt.library import load_tensorrt_plugins
 from frcnn.spec import Precision
 from frcnn.spec.engine import (
     ENGINE_SCHEMA_VERSION,
     PRECISION_PART,
-    TARGETS,
     EngineManifest,
     EngineStep,
-    MemoryNeeds,
     Part,
-    Profile,
     Target,
 )
 from frcnn.spec.supported_gpus import architecture_of
@@ -44,38 +43,12 @@ from frcnn.spec.supported_gpus import architecture_of
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Built", "Progress", "Request", "build_artifact", "build_engine", "prepare"]
+__all__ = ["Built", "Progress", "build_artifact", "build_engine"]
 
 Progress = Callable[[str, float], None]
 """Is called with the current task and the finished share of all work, 0 to 1, also from other threads."""
 
 _KERNELS_SHARE: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """Options of a build, see :func:`build_engine`; ``settings`` are those of the builder."""
-
-    target: Target = "tensorrt-rtx"
-    batch: str = DEFAULT_BATCH
-    size: str | None = None
-    architectures: tuple[str, ...] | None = None
-    settings: BuildSettings = field(default_factory=BuildSettings)
-
-    def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise UsageError(f"target: expected {' or '.join(TARGETS)}, got {self.target!r}")
-        level = self.settings.optimization_level
-        if level is not None and not 0 <= level <= 5:
-            raise UsageError(f"--optimization-level: expected 0 to 5, got {level}")
-        if self.target == "tensorrt-rtx":
-            refuse_unserved(self.settings.compute_capabilities, self.architectures or ())
-            for name, value in (("optimization-level", level), ("timing-cache", self.settings.timing_cache)):
-                if value is not None:
-                    raise UsageError(
-                        f"--{name} goes with --target tensorrt; TensorRT-RTX measures nothing while it builds",
-                        hint="leave it out",
-                    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +63,8 @@ def build_engine(
     model: str | os.PathLike[str] | torch.nn.Module,
     path: str | os.PathLike[str],
     *,
-    target: Target = "tensorrt-rtx",
+    target: Target | Literal["auto"] = "auto",
+    form: Form | None = None,
     batch: int | str = DEFAULT_BATCH,
     size: str | None = None,
     precision: Precision | None = None,
@@ -103,13 +77,17 @@ def build_engine(
 ) -> EngineManifest:
     """Build an engine artifact (``*.frcnn``) that :class:`frcnn.runtime.Detector` runs on an NVIDIA GPU.
 
-    The target ``"tensorrt-rtx"`` needs no GPU. The file is written completely or not at all.
+    Only the target ``"tensorrt"`` needs a GPU. The file is written completely or not at all.
 
     Args:
         model: path of a ``model.onnx`` written by :func:`~frcnn.exporter.export_onnx`, or a ``FasterRCNN`` in eval
             mode.
         path: file to write.
-        target: ``"tensorrt-rtx"``, or ``"tensorrt"``, which builds on the GPU that the engine is for.
+        target: ``"tensorrt-rtx"``; ``"tensorrt"``, which builds on the GPU that the engine is for; ``"onnxruntime"``,
+            whose networks run in ONNX Runtime's CUDA provider; or ``"auto"``, the best of them for the
+            ``compute_capabilities`` or, without any, for the GPU that is here.
+        form: for ``"tensorrt"``, ``"plan"``: one plan with the operators as plugins, or ``"split"``: two engines with
+            the operators between them. Default: a plan where TensorRT has ahead-of-time plugins, from 10.13 on.
         batch: images in a batch, either a number or min, opt and max like ``"1:1:8"``.
         size: canvases, height x width in pixels, like ``"800x1344,1344x800"``, or ranges of them, min, opt and max,
             like ``"320x320:800x1088:1344x1344"``. Default: the canvases of the file, or every size that the model's
@@ -130,14 +108,17 @@ def build_engine(
     Raises:
         ArtifactError: the file is not a ``model.onnx`` written by frcnn.
         ExportError: TensorRT fails, or a layer has another type than ``precision`` requires.
-        KernelError: there is no kernel for an operator of the model.
+        KernelError: there is no kernel for an operator of the model, or for its shapes.
         MissingDependencyError: TensorRT, the CUDA compiler or, for a live model, torch is not installed.
         OutputError: the artifact cannot be written.
         UnsupportedModelError: a part of the live model cannot be exported.
         UsageError: an option is not valid, or not supported by the model.
     """
+    if target == "auto":
+        target, _ = choose_target(compute_capabilities)
     request = Request(
         target=target,
+        form=form,
         batch=str(batch),
         size=size,
         architectures=None if architectures is None else tuple(architectures),
@@ -161,19 +142,28 @@ def build_artifact(
     writable_folder(Path(path).parent)
     report: Progress = progress or (lambda _what, _share: None)
     profiles = make_profiles(source.manifest, batch=request.batch, size=request.size)
-    trt, capabilities, architectures = prepare(request)
+    prepared = prepare(request)
     report("reading the graph", 0.0)
-    steps = _steps(trt, source.model, request.target, capabilities)
-    proof = _prove(steps, source.manifest.precision)
+    steps = make_steps(split(source.model), request.target)
+    traces = [trace_profile(steps, profile) for profile in profiles]
+    if prepared.form == "plan":
+        register(architecture=architecture_of(prepared.compute_capabilities[0]))
+        steps = one_engine(steps, source.model)
+    networks = _parse(prepared.trt, steps)
+    proof = _prove(steps, networks, source.manifest.precision)
     codes = kernel_parts(
         steps,
         source.manifest.model.transform,
-        architectures,
+        prepared.architectures,
         report=lambda share: report("compiling kernels", _KERNELS_SHARE * share),
     )
-    plans, memory = _build_engines(steps, profiles, source.model, request.settings, report)
+    engines = _build_engines(steps, networks, traces, request.settings, report)
+    weights = [
+        (networks[part].messages.weights_bytes if part in networks else None) or initializer_bytes(model)
+        for part, model in steps.models.items()
+    ]
     precision = msgspec.json.format(msgspec.json.encode(proof.records()), indent=1)
-    parts = {PRECISION_PART: precision, **plans, **codes}
+    parts = {PRECISION_PART: precision, **engines, **codes}
 
     def manifest_of(listed: Mapping[str, Part]) -> EngineManifest:
         return EngineManifest(
@@ -181,21 +171,21 @@ def build_artifact(
             source=source.manifest,
             source_onnx_sha256=source.sha256,
             target=request.target,
-            target_version=str(trt.__version__),
+            target_version=prepared.version,
             cuda_major=compiler_version()[0],
             precision=proof.precision,
             profiles=profiles,
-            compute_capabilities=capabilities,
-            architectures=(*architectures, OLDEST_PTX),
+            compute_capabilities=prepared.compute_capabilities,
+            architectures=(*prepared.architectures, OLDEST_PTX),
             tensors=steps.tensors,
             steps=steps.steps,
             parts=dict(listed),
-            memory=memory,
+            memory=memory_needs(steps, traces, weights),
             versions={
                 "frcnn": __version__,
                 "onnx": onnx.__version__,
-                request.target: str(trt.__version__),
                 "nvrtc": ".".join(map(str, compiler_version())),
+                **({} if prepared.trt is None else {request.target: prepared.version}),
             },
         )
 
@@ -204,64 +194,47 @@ def build_artifact(
     return Built(manifest=manifest_of(listed), proof=proof)
 
 
-def prepare(request: Request) -> tuple[ModuleType, tuple[str, ...], tuple[str, ...]]:
-    """Check what a build needs on this system, before any step that takes long.
-
-    Returns the TensorRT module, the compute capabilities of the engines and the architectures of the kernels, or raises
-    MissingDependencyError or UsageError.
-    """
-    capabilities = request.settings.compute_capabilities
-    if request.target == "tensorrt":
-        capabilities = (require_gpu(capabilities),)
-    trt = import_builder(request.target)
-    if request.target == "tensorrt-rtx":
-        check_compute_capabilities(trt, capabilities)
-    wanted = request.architectures
-    if wanted is None and capabilities:
-        wanted = tuple(map(architecture_of, capabilities))
-    return trt, capabilities, check_architectures(wanted)
+def _parse(trt: ModuleType | None, steps: Steps) -> dict[str, Network]:
+    """Return the definition of every engine's network; ONNX Runtime has none."""
+    if trt is None:
+        return {}
+    return {part: parse_network(trt, model, steps.tensors, name=part) for part, model in steps.models.items()}
 
 
-def _steps(trt: ModuleType, model: onnx.ModelProto, target: Target, capabilities: Sequence[str]) -> Steps:
-    if target == "tensorrt-rtx" or load_tensorrt_plugins() is None:
-        return steps_between_operators(trt, model)
-    (capability,) = capabilities
-    register(architecture=architecture_of(capability))
-    return one_engine(trt, model)
-
-
-def _prove(steps: Steps, precision: Precision) -> Proof:
+def _prove(steps: Steps, networks: Mapping[str, Network], precision: Precision) -> Proof:
     layers: list[Layer] = []
     for index, step in enumerate(steps.steps):
-        if isinstance(step, EngineStep):
-            layers.extend(read_layers(steps.networks[step.part], index))
-        else:
-            layers.append(operator_layer(step, index, steps.tensors))
+        if isinstance(step, EngineStep) and step.part in networks:
+            layers.extend(layers_of_network(networks[step.part], index))
+        elif isinstance(step, EngineStep):
+            layers.extend(layers_of_model(steps.models[step.part], index))
     return prove(layers, precision)
 
 
 def _build_engines(
-    steps: Steps, profiles: Sequence[Profile], model: onnx.ModelProto, settings: BuildSettings, report: Progress
-) -> tuple[dict[str, bytes], MemoryNeeds]:
-    """Build every engine and return the plans by part, and the device memory that they need."""
-    found = [shapes_of_profile(steps, profile) for profile in profiles]
-    work = {part: network.definition.num_layers for part, network in steps.networks.items()}
+    steps: Steps,
+    networks: Mapping[str, Network],
+    traces: Sequence[ProfileTraces],
+    settings: BuildSettings,
+    report: Progress,
+) -> dict[str, bytes]:
+    """Build every engine; those of ONNX Runtime are their models."""
+    if not networks:
+        return {part: model.SerializeToString() for part, model in steps.models.items()}
+    work = {part: network.definition.num_layers for part, network in networks.items()}
     plans: dict[str, bytes] = {}
     done = 0
-    for index, (part, network) in enumerate(steps.networks.items()):
-        what = f"building engine {index + 1} of {len(work)}"
+    for index, step in enumerate(step for step in steps.steps if isinstance(step, EngineStep)):
+        what, own = f"building engine {index + 1} of {len(work)}", work[step.part]
 
-        def report_part(share: float, what: str = what, done: int = done, own: int = work[part]) -> None:
+        def report_part(share: float, what: str = what, done: int = done, own: int = own) -> None:
             report(what, _KERNELS_SHARE + (1 - _KERNELS_SHARE) * (done + own * share) / sum(work.values()))
 
         report_part(0.0)
-        plans[part] = build_serialized(network, [shapes[part] for shapes, _ in found], settings, report=report_part)
-        done += work[part]
-    reported = [network.messages.weights_bytes for network in steps.networks.values()]
-    weights = [size for size in reported if size is not None]
-    if len(weights) < len(reported):
-        weights = [initializer_bytes(model)]
-    return plans, memory_needs([maximum for _, maximum in found], steps.tensors, weights)
+        shapes = [input_shapes(steps, step, found) for found in traces]
+        plans[step.part] = build_serialized(networks[step.part], shapes, settings, report=report_part)
+        done += own
+    return plans
 
 
 def _source_of_file(path: Path, precision: Precision | None, labels: Sequence[str] | None) -> SourceModel:

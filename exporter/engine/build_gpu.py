@@ -1,7 +1,8 @@
-"""The GPU that TensorRT builds on, and the GPUs that TensorRT-RTX, which needs none, does not support."""
+"""The GPU that is here or named: which target serves it best, and which do not support it."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -9,12 +10,30 @@ from typing import Final
 from frcnn.errors import KernelError, UsageError
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver
-from frcnn.spec.supported_gpus import other_ways, refusal, serves
+from frcnn.spec.engine import Target
+from frcnn.spec.supported_gpus import gpus_text, other_ways, refusal, serves
 
-__all__ = ["gpu_compute_capability", "refuse_unserved", "require_gpu"]
+__all__ = ["choose_target", "gpu_compute_capability", "refuse_unserved", "require_gpu"]
 
 _OK: Final = "CUDA_SUCCESS"
 _GPU: Final = re.compile(r"([1-9][0-9]?)\.([0-9])|sm_([1-9][0-9]?)([0-9])[af]?")
+
+
+def choose_target(compute_capabilities: Sequence[str]) -> tuple[Target, str]:
+    """Return the target for the GPUs that are named or, without any, for the one that is here, and the reason."""
+    here = gpu_compute_capability()
+    wanted = tuple(compute_capabilities) or (() if here is None else (here,))
+    if not wanted:
+        return "tensorrt-rtx", f"no GPU is here and none is named: engines for compute capability {gpus_text(())}"
+    unserved = ", ".join(filter(_unserved, wanted))
+    if not unserved:
+        return "tensorrt-rtx", f"TensorRT-RTX serves compute capability {', '.join(wanted)}"
+    reason = f"TensorRT-RTX does not serve compute capability {unserved}"
+    if importlib.util.find_spec("tensorrt") is None:
+        return "onnxruntime", f"{reason}, and TensorRT is not installed"
+    if wanted != (here,):
+        return "onnxruntime", f"{reason}, and TensorRT builds on the GPU that its engine is for only"
+    return "tensorrt", f"{reason}, and TensorRT is installed"
 
 
 def gpu_compute_capability() -> str | None:

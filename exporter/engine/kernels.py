@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from frcnn.errors import KernelError, UsageError
-from frcnn.exporter.engine.steps import Steps, kernels_of_step
+from frcnn.exporter.engine.steps import Steps
 from frcnn.plugins.cuda.compiler import (
     OLDEST_PTX,
     compile_kernels,
@@ -13,19 +14,26 @@ from frcnn.plugins.cuda.compiler import (
     fingerprint,
     supported_architectures,
 )
+from frcnn.plugins.operator_kernels import kernels_of_step
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.spec import TransformSpec
-from frcnn.spec.engine import kernel_part
+from frcnn.spec.engine import Target, kernel_part
 from frcnn.spec.supported_gpus import RTX_DEFAULT, architecture_of
 
 __all__ = ["check_architectures", "kernel_parts"]
 
+_DATA_CENTRE: Final = ("9.0", "10.0")
 
-def check_architectures(wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the ``sm_NN`` to compile for, by default TensorRT-RTX's; raise UsageError for one NVRTC does not know."""
+
+def check_architectures(wanted: Sequence[str] | None, target: Target) -> tuple[str, ...]:
+    """Return the ``sm_NN`` to compile for; raise UsageError for one that NVRTC does not know.
+
+    The default is TensorRT-RTX's, and for ONNX Runtime, which runs on every GPU, those of data centres too.
+    """
     known = supported_architectures()
     if wanted is None:
-        return tuple(name for name in map(architecture_of, RTX_DEFAULT) if name in known)
+        capabilities = (*RTX_DEFAULT, *(_DATA_CENTRE if target == "onnxruntime" else ()))
+        return tuple(name for name in map(architecture_of, capabilities) if name in known)
     for name in wanted:
         if name not in known:
             raise UsageError(

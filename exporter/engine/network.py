@@ -1,8 +1,4 @@
-"""Parse an ONNX model into a strongly typed network definition of TensorRT or TensorRT-RTX.
-
-The types of a strongly typed definition are those of the engine. TensorRT infers the shapes of a definition before it
-builds anything, so the shapes between two engines are read from the definitions.
-"""
+"""Parse an ONNX model into a strongly typed definition of TensorRT or TensorRT-RTX, whose types are its engine's."""
 
 from __future__ import annotations
 
@@ -16,15 +12,15 @@ import onnx
 
 from frcnn.errors import ExportError, FrcnnError
 from frcnn.plugins.tensorrt import callback_error
-from frcnn.spec.engine import TENSORRT_ELEMENTS, TensorElement
+from frcnn.spec.engine import EngineTensor
 
-__all__ = ["Messages", "Network", "Shape", "element_of", "parse_network"]
-
-Shape = tuple[int, ...]
+__all__ = ["Messages", "Network", "parse_network"]
 
 _CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # of the flags that the module has
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
 _CACHE_LOST: Final = "Failed to deserialize timing cache"
+_CHANNELS_LAST: Final[Mapping[str, str]] = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"}
+"""TensorRT's formats for (N, H, W, C); HWC8 is without gaps if C is a multiple of 8."""
 _PLACE: Final = re.compile(r"\s*In \S+ at \S+:\d+")  # a line in NVIDIA's source code
 
 
@@ -74,10 +70,7 @@ class Messages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network definition of a step, and the objects that must live as long as it.
-
-    ``producers`` maps a value of the ONNX model to the name of the node that produces it.
-    """
+    """A network definition of a step, and the objects that must live as long as it."""
 
     name: str
     trt: ModuleType
@@ -85,51 +78,15 @@ class Network:
     builder: Any
     definition: Any
     parser: Any
-    producers: Mapping[str, str]
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """The input tensors by name."""
-        return {t.name: t for t in map(self.definition.get_input, range(self.definition.num_inputs))}
-
-    @property
-    def outputs(self) -> dict[str, Any]:
-        """The output tensors by name."""
-        return {t.name: t for t in map(self.definition.get_output, range(self.definition.num_outputs))}
-
-    def output_shapes(self, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Return the shapes of the outputs for shapes of the inputs; the definition is not changed.
-
-        Raises ExportError if the network does not accept these shapes, or a shape depends on data.
-        """
-        inputs = self.inputs
-        declared = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
-        before = len(self.messages.errors)
-        given = ", ".join(f"{name} {shape}" for name, shape in input_shapes.items())
-        try:
-            for name, tensor in inputs.items():
-                tensor.shape = input_shapes[name]
-            shapes = {name: tuple(map(int, tensor.shape)) for name, tensor in self.outputs.items()}
-        except (RuntimeError, ValueError) as error:
-            raise self.messages.failure(f"{self.name} does not take the shapes {given}") from error
-        finally:
-            for name, tensor in inputs.items():
-                tensor.shape = declared[name]
-        if len(self.messages.errors) > before:
-            raise self.messages.failure(f"{self.name} does not take the shapes {given}")
-        for name, shape in shapes.items():
-            if min(shape, default=0) < 0:
-                raise ExportError(
-                    f"{self.name}: the shape of {name} depends on data, expected it to follow from {given}",
-                    hint="a custom backbone or head with shapes that depend on data has no engine",
-                )
-        return shapes
 
 
-def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Network:
+def parse_network(
+    trt: ModuleType, model: onnx.ModelProto, tensors: Mapping[str, EngineTensor], *, name: str
+) -> Network:
     """Parse a model without custom operators, or with plugins for them, into a strongly typed network definition.
 
-    Raises ExportError, with TensorRT's reason, if TensorRT cannot parse it.
+    ``tensors`` have the layouts of its inputs and outputs. Raises ExportError, with TensorRT's reason, if TensorRT
+    cannot parse it.
     """
     known = trt.NetworkDefinitionCreationFlag
     flags = [getattr(known, flag) for flag in _CREATION_FLAGS if hasattr(known, flag)]
@@ -143,23 +100,10 @@ def parse_network(trt: ModuleType, model: onnx.ModelProto, *, name: str) -> Netw
             error = parser.get_error(index)
             messages.errors.insert(index, f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
         raise messages.failure(f"TensorRT cannot take {name}")
-    network = Network(
-        name=name,
-        trt=trt,
-        messages=messages,
-        builder=builder,
-        definition=definition,
-        parser=parser,
-        producers={value: node.name for node in model.graph.node for value in node.output if node.name},
-    )
-    for tensor in network.inputs.values():
-        if tensor.is_shape_tensor:
-            raise ExportError(f"{name}: the input {tensor.name} sets shapes, expected them to follow from other shapes")
-    return network
-
-
-def element_of(data_type: Any) -> TensorElement:
-    """Return the element type of a ``DataType`` of TensorRT; raise ExportError for one that no step's tensor has."""
-    if data_type.name not in TENSORRT_ELEMENTS:
-        raise ExportError(f"expected elements of {', '.join(TENSORRT_ELEMENTS.values())}, got {data_type.name}")
-    return TENSORRT_ELEMENTS[data_type.name]
+    inputs = map(definition.get_input, range(definition.num_inputs))
+    outputs = map(definition.get_output, range(definition.num_outputs))
+    for tensor in (*inputs, *outputs):
+        stated = tensors[tensor.name]
+        if stated.layout == "channels_last":
+            tensor.allowed_formats = 1 << int(getattr(trt.TensorFormat, _CHANNELS_LAST[stated.element]))
+    return Network(name=name, trt=trt, messages=messages, builder=builder, definition=definition, parser=parser)

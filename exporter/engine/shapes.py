@@ -9,30 +9,28 @@ from typing import Final
 
 import onnx
 
-from frcnn.errors import ExportError
-from frcnn.exporter.engine.network import Shape
+from frcnn.exporter.engine.shape_inference import Shape, output_shapes
 from frcnn.exporter.engine.steps import Steps
 from frcnn.plugins.kernel import ELEMENT_BYTES
 from frcnn.plugins.operator_kernels import kernels_of_step, wiring_of
 from frcnn.spec import Size
-from frcnn.spec.engine import EngineStep, EngineTensor, MemoryNeeds, Profile
+from frcnn.spec.engine import EngineStep, MemoryNeeds, Profile
 
 __all__ = [
-    "_ALIGNMENT_BYTES",
     "ProfileShapes",
+    "ProfileTraces",
     "Trace",
     "initializer_bytes",
+    "input_shapes",
     "memory_needs",
-    "shapes_of_profile",
     "trace",
+    "trace_profile",
 ]
 
-_ALIGNMENT_BYTES: Final = 256
-"""Alignment of tensors in device memory."""
+ProfileShapes = Mapping[str, tuple[Shape, ...]]
+"""Input of an engine -> its min, opt and max shape, as the engine knows it."""
 
-ProfileShapes = Mapping[str, tuple[Shape, Shape, Shape]]
-"""Input of an engine -> its min, opt and max shape."""
-
+_ALIGNMENT_BYTES: Final = 256  # of tensors in device memory
 _ELEMENT_BYTES: Final[Mapping[str, int]] = {**ELEMENT_BYTES, "bool": 1}
 
 
@@ -44,17 +42,24 @@ class Trace:
     scratch_bytes: dict[str, int]
 
 
+ProfileTraces = tuple[Trace, Trace, Trace]
+"""The traces of a profile's min, opt and max shapes."""
+
+
 def trace(steps: Steps, batch: int, canvas: Size) -> Trace:
-    """Compute the shapes of a batch through all steps; raise ExportError or KernelError where a step refuses them."""
+    """Compute the shapes of a batch through all steps.
+
+    Raises:
+        ExportError: a network does not take the shapes, or makes some that depend on data.
+        KernelError: an operator's kernels do not take the shapes.
+    """
     shapes: dict[str, Shape] = {"images": (batch, 3, *canvas), "image_sizes": (batch, 2)}
     scratch: dict[str, int] = {}
     for step in steps.steps:
-        if isinstance(step, EngineStep) and not steps.operators:
-            # plugins compute shapes during the build only; those of the outputs are known except for the batch
-            declared = {name: tuple(tensor.shape) for name, tensor in steps.networks[step.part].outputs.items()}
-            shapes |= {name: (batch, *shape[1:]) for name, shape in declared.items()}
-        elif isinstance(step, EngineStep):
-            shapes |= steps.networks[step.part].output_shapes({name: shapes[name] for name in step.inputs})
+        if isinstance(step, EngineStep):
+            given = {name: steps.tensors[name].engine_shape(shapes[name]) for name in step.inputs}
+            made = output_shapes(steps.models[step.part], given)
+            shapes |= {name: steps.tensors[name].operator_shape(shape) for name, shape in made.items()}
         else:
             wiring = wiring_of(step.operator, kernels_of_step(step, steps.tensors))
             plan = wiring.plan([shapes[name] for name in step.inputs], {})
@@ -63,41 +68,36 @@ def trace(steps: Steps, batch: int, canvas: Size) -> Trace:
     return Trace(shapes=shapes, scratch_bytes=scratch)
 
 
-def shapes_of_profile(steps: Steps, profile: Profile) -> tuple[dict[str, ProfileShapes], Trace]:
-    """Return the input shapes of every engine in a profile, by the engine's part, and the trace of the largest.
-
-    Raises what :func:`trace` does, and ExportError if a dimension shrinks as the canvas grows.
-    """
+def trace_profile(steps: Steps, profile: Profile) -> ProfileTraces:
+    """Trace the min, opt and max shapes of a profile; raises what :func:`trace` does."""
     batch, height, width = profile.batch, profile.height, profile.width
-    minimum = trace(steps, batch.min, (height.min, width.min))
-    opt = trace(steps, batch.opt, (height.opt, width.opt))
-    maximum = trace(steps, batch.max, (height.max, width.max))
-    found: dict[str, ProfileShapes] = {}
-    for part, network in steps.networks.items():
-        found[part] = {name: (minimum.shapes[name], opt.shapes[name], maximum.shapes[name]) for name in network.inputs}
-        for name, (low, middle, high) in found[part].items():
-            if not all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True)):
-                raise ExportError(
-                    f"{part}: expected {name} to grow with the canvas, got {low}, {middle}, {high}",
-                    hint="choose one size, not a range: --size HEIGHTxWIDTH",
-                )
-    return found, maximum
+    return (
+        trace(steps, batch.min, (height.min, width.min)),
+        trace(steps, batch.opt, (height.opt, width.opt)),
+        trace(steps, batch.max, (height.max, width.max)),
+    )
 
 
-def memory_needs(
-    traces: Sequence[Trace], tensors: Mapping[str, EngineTensor], weights_bytes: Iterable[int]
-) -> MemoryNeeds:
+def input_shapes(steps: Steps, step: EngineStep, traces: ProfileTraces) -> ProfileShapes:
+    """Return the input shapes of an engine in a profile."""
+    return {
+        name: tuple(steps.tensors[name].engine_shape(found.shapes[name]) for found in traces) for name in step.inputs
+    }
+
+
+def memory_needs(steps: Steps, traces: Sequence[ProfileTraces], weights_bytes: Iterable[int]) -> MemoryNeeds:
     """Return the device memory for the largest shapes of each profile, as far as it is known without a GPU."""
+    largest = [maximum for _, _, maximum in traces]
 
     def padded_bytes(name: str, found: Trace) -> int:
-        size = math.prod(found.shapes[name]) * _ELEMENT_BYTES[tensors[name].element]
+        size = math.prod(found.shapes[name]) * _ELEMENT_BYTES[steps.tensors[name].element]
         return -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
 
+    scratch = (found.scratch_bytes[step.node] for found in largest for step in steps.operators)
     return MemoryNeeds(
         weights_bytes=sum(weights_bytes),
-        tensors_bytes=max(sum(padded_bytes(name, found) for name in tensors) for found in traces),
-        # operators run one after another and share the memory
-        workspace_bytes=max(max(found.scratch_bytes.values(), default=0) for found in traces),
+        tensors_bytes=max(sum(padded_bytes(name, found) for name in steps.tensors) for found in largest),
+        workspace_bytes=max(scratch, default=0),  # operators run one after another and share the memory
     )
 
 

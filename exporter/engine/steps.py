@@ -1,88 +1,97 @@
-"""Split a ``model.onnx`` into the steps of an artifact, with a network definition for each engine.
+"""The steps of an artifact between the two networks and three operators of a ``model.onnx``, and their tensors.
 
-For TensorRT-RTX, and for TensorRT without ahead-of-time plugins, the graph is cut at the custom operators. The feature
-maps that RoI pooling reads are channels-last there, as tensor cores write them and the pooling kernel reads them
-fastest. For newer TensorRT it is one network with the operators as plugins.
+The feature maps that RoI pooling reads are channels-last where its kernel can take them, as tensor cores write them and
+the kernel reads them fastest. So is what it writes, if the box head reads it so at no cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Final, cast
+from typing import Final
 
 import onnx
 
 from frcnn.errors import ExportError
-from frcnn.exporter.engine.network import Network, element_of, parse_network
-from frcnn.exporter.graph.cut import CutNode, cut
+from frcnn.exporter.engine.shape_inference import element_of
+from frcnn.exporter.graph.split import Networks
 from frcnn.exporter.graph.tensorrt_lowering import lower_to_plugins
-from frcnn.plugins import DOMAIN, OPERATORS
-from frcnn.plugins.kernel import Element, Kernel
-from frcnn.plugins.operator_kernels import kernels_of
-from frcnn.spec.engine import INPUTS, OUTPUTS, EngineStep, EngineTensor, OperatorStep
+from frcnn.plugins import OPERATORS
+from frcnn.plugins.operator_kernels import kernels_for
+from frcnn.spec.engine import (
+    INPUTS,
+    OUTPUTS,
+    EngineStep,
+    EngineTensor,
+    OperatorStep,
+    Target,
+    TensorElement,
+    TensorLayout,
+)
 
-__all__ = ["Steps", "kernels_of_step", "one_engine", "steps_between_operators"]
+__all__ = ["Steps", "make_steps", "one_engine"]
 
-_CHANNELS_LAST: Final[Mapping[str, str]] = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"}
-"""TensorRT's formats for (N, H, W, C); HWC8 is without gaps if C is a multiple of 8."""
+_CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """The steps of a detection in execution order, the network of each engine by its part, and the tensors between."""
+    """The steps of a detection in execution order, the tensors between them, and the model of each engine's part."""
 
     steps: tuple[EngineStep | OperatorStep, ...]
-    networks: dict[str, Network]
     tensors: dict[str, EngineTensor]
+    models: dict[str, onnx.ModelProto]
 
     @property
     def operators(self) -> tuple[OperatorStep, ...]:
-        """The operators between engines."""
+        """The steps that launch kernels."""
         return tuple(step for step in self.steps if isinstance(step, OperatorStep))
 
 
-def steps_between_operators(trt: ModuleType, model: onnx.ModelProto) -> Steps:
-    """Cut a model at the custom operators; raise ExportError if TensorRT cannot parse a piece."""
-    steps: list[EngineStep | OperatorStep] = []
-    networks: dict[str, Network] = {}
-    tensors: dict[str, EngineTensor] = {}
-    for item in cut(model, lambda node: node.domain == DOMAIN):
-        if isinstance(item, CutNode):
-            operator = _operator_step(item.node)
-            features = tensors[operator.inputs[-1]].element
-            (output,) = OPERATORS[operator.operator].outputs
-            tensors[operator.output] = EngineTensor(element=features if output.element == "features" else "float32")
-            steps.append(operator)
-            continue
-        part = f"engines/{len(networks)}.plan"
-        networks[part] = network = parse_network(trt, item.model, name=part)
-        steps.append(_engine_step(part, network))
-        _add_tensors(network, tensors)
-    made = Steps(steps=tuple(steps), networks=networks, tensors=tensors)
-    for operator in made.operators:
-        _make_channels_last(operator, made)
-    return made
+def make_steps(networks: Networks, target: Target) -> Steps:
+    """Return the steps of a detection for a target.
+
+    Raises:
+        ExportError: an operator reads a tensor of another type than it takes.
+        KernelError: there is no kernel for the attributes of RoI pooling.
+    """
+    features, boxes = networks.features, networks.boxes
+    proposals, pooling, detections = map(_operator_step, (networks.proposals, networks.pooling, networks.detections))
+    elements = _elements((features, boxes), (proposals, pooling, detections))
+    channels = _channels(features, pooling.inputs[1:])
+    (pooled,) = pooling.outputs
+    layouts: dict[str, TensorLayout] = {}
+    if target != "onnxruntime" and _takes_channels_last(pooling, elements[pooled], channels.values()):
+        layouts = dict.fromkeys(channels, "channels_last")
+        if _begins_with_convolution(boxes, pooled):
+            layouts[pooled] = "channels_last"
+
+    suffix = "onnx" if target == "onnxruntime" else "plan"
+    models = {f"engines/features.{suffix}": features, f"engines/boxes.{suffix}": boxes}
+    before, after = (_engine_step(part, model) for part, model in models.items())
+    return Steps(
+        steps=(before, proposals, pooling, after, detections),
+        tensors={
+            name: EngineTensor(element=element, layout=layouts.get(name, "planar"), channels=channels.get(name))
+            for name, element in elements.items()
+        },
+        models=models,
+    )
 
 
-def one_engine(trt: ModuleType, model: onnx.ModelProto) -> Steps:
-    """Make one network of a model, with its custom operators as plugins, which must be registered."""
+def one_engine(steps: Steps, model: onnx.ModelProto) -> Steps:
+    """Return the same detection as one step: a TensorRT engine with the operators as plugins, which are registered."""
     part = "engines/model.plan"
-    network = parse_network(trt, lower_to_plugins(model), name=part)
-    tensors: dict[str, EngineTensor] = {}
-    _add_tensors(network, tensors)
-    return Steps(steps=(_engine_step(part, network),), networks={part: network}, tensors=tensors)
+    return Steps(
+        steps=(EngineStep(part=part, inputs=INPUTS, outputs=OUTPUTS),),
+        tensors={name: steps.tensors[name] for name in (*INPUTS, *OUTPUTS)},
+        models={part: lower_to_plugins(model)},
+    )
 
 
-def kernels_of_step(step: OperatorStep, tensors: Mapping[str, EngineTensor]) -> tuple[Kernel, ...]:
-    """Return the kernels that an operator step launches, in order, for the types and layouts of its tensors."""
-    features = tensors[step.inputs[-1]]
-    return kernels_of(step.operator, step.attributes, element=cast(Element, features.element), layout=features.layout)
-
-
-def _engine_step(part: str, network: Network) -> EngineStep:
-    return EngineStep(part=part, inputs=tuple(network.inputs), outputs=tuple(network.outputs))
+def _engine_step(part: str, model: onnx.ModelProto) -> EngineStep:
+    inputs, outputs = (tuple(value.name for value in values) for values in (model.graph.input, model.graph.output))
+    return EngineStep(part=part, inputs=inputs, outputs=outputs)
 
 
 def _operator_step(node: onnx.NodeProto) -> OperatorStep:
@@ -91,37 +100,49 @@ def _operator_step(node: onnx.NodeProto) -> OperatorStep:
         value = onnx.helper.get_attribute_value(attribute)
         attributes[attribute.name] = value if isinstance(value, int | float) else tuple(map(float, value))
     return OperatorStep(
-        node=node.name, operator=node.op_type, attributes=attributes, inputs=tuple(node.input), output=node.output[0]
+        node=node.name,
+        operator=node.op_type,
+        attributes=attributes,
+        inputs=tuple(node.input),
+        outputs=tuple(node.output),
     )
 
 
-def _add_tensors(network: Network, tensors: dict[str, EngineTensor]) -> None:
-    """Add the types of a network's inputs and outputs; inputs must have the type of the step that makes them."""
-    for name, tensor in (network.inputs | network.outputs).items():
-        found = EngineTensor(element=element_of(tensor.dtype))
-        if tensors.setdefault(name, found) != found:
-            raise ExportError(
-                f"{network.name}: expected {name} in {tensors[name].element}, as it is made, got {found.element}"
-            )
+def _elements(models: Iterable[onnx.ModelProto], operators: Iterable[OperatorStep]) -> dict[str, TensorElement]:
+    """Return the types of all tensors between steps; operators must read what they take."""
+    elements: dict[str, TensorElement] = {}
+    for model in models:
+        elements |= {value.name: element_of(value) for value in (*model.graph.input, *model.graph.output)}
+    elements["image_sizes"] = "int32"
+    for step in operators:
+        spec = OPERATORS[step.operator]
+        levels = spec.levels_of(len(step.inputs))
+        taken = [tensor.element for tensor in spec.inputs for _ in range(levels if tensor.variadic else 1)]
+        features = elements[step.inputs[-1]]  # its kernels have one type of features
+        for name, kind in zip(step.inputs, taken, strict=True):
+            if elements[name] != (features if kind == "features" else kind):
+                raise ExportError(
+                    f"{step.node} takes {name} as {features if kind == 'features' else kind}, got {elements[name]}",
+                    hint="export the checkpoint again with this version of frcnn",
+                )
+        made = (features if tensor.element == "features" else tensor.element for tensor in spec.outputs)
+        elements |= zip(step.outputs, made, strict=True)
+    return elements
 
 
-def _make_channels_last(operator: OperatorStep, made: Steps) -> None:
-    """Make the feature maps that an operator pools channels-last, all or none, if its kernel supports it."""
-    (_rois, *maps) = operator.inputs
-    spec = OPERATORS[operator.operator]
-    element = cast(Element, made.tensors[operator.inputs[-1]].element)
-    if not any(tensor.element == "features" for tensor in spec.inputs):
-        return
-    (kernel,) = kernels_of(operator.operator, operator.attributes, element=element, layout="channels_last")
-    producers = {name: tensor for network in made.networks.values() for name, tensor in network.outputs.items()}
-    channels = [int(producers[name].shape[1]) if name in producers else -1 for name in maps]
-    is_fitting = all(count > 0 and count % kernel.multiple_of.get("C", 1) == 0 for count in channels)
-    if not is_fitting or set(maps) & {*INPUTS, *OUTPUTS}:
-        return
-    for network in made.networks.values():
-        layout = 1 << int(getattr(network.trt.TensorFormat, _CHANNELS_LAST[element]))
-        for name, tensor in (network.inputs | network.outputs).items():
-            if name in maps:
-                tensor.allowed_formats = layout
-    for name in maps:
-        made.tensors[name] = EngineTensor(element=element, layout="channels_last")
+def _channels(features: onnx.ModelProto, maps: Sequence[str]) -> dict[str, int | None]:
+    """Return the channels of the maps that are pooled, None where the graph leaves them open."""
+    dims = {value.name: value.type.tensor_type.shape.dim for value in features.graph.output}
+    return {name: dims[name][1].dim_value or None if len(dims[name]) == 4 else None for name in maps}
+
+
+def _takes_channels_last(pooling: OperatorStep, element: str, channels: Iterable[int | None]) -> bool:
+    """Return whether there is a kernel for channels-last maps with these channels."""
+    form = {"element": element, "layout": "channels_last"}
+    (kernel,) = kernels_for(pooling.operator, {**pooling.attributes, **form})
+    return all(count is not None and count % kernel.multiple_of["C"] == 0 for count in channels)
+
+
+def _begins_with_convolution(model: onnx.ModelProto, name: str) -> bool:
+    """Return whether only convolutions read an input of a model."""
+    return all(node.op_type in _CONVOLUTIONS for node in model.graph.node if name in node.input)

@@ -1,0 +1,111 @@
+"""The options of a build, and what it uses of this system, checked before anything that takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import onnx
+
+from frcnn.errors import UsageError
+from frcnn.exporter.engine.build_gpu import refuse_unserved, require_gpu
+from frcnn.exporter.engine.builder import BuildSettings, check_compute_capabilities, import_builder
+from frcnn.exporter.engine.kernels import check_architectures
+from frcnn.exporter.engine.profiles import DEFAULT_BATCH
+from frcnn.plugins.tensorrt.library import load_tensorrt_plugins
+from frcnn.spec.engine import TARGETS, Target
+from frcnn.spec.supported_gpus import architecture_of
+
+__all__ = ["Form", "Prepared", "Request", "prepare"]
+
+Form = Literal["plan", "split"]
+"""An artifact for TensorRT: one plan with the operators as plugins, or two engines with the operators between them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Options of a build, see :func:`build_engine`; ``settings`` are those of the builder."""
+
+    target: Target = "tensorrt-rtx"
+    form: Form | None = None
+    batch: str = DEFAULT_BATCH
+    size: str | None = None
+    architectures: tuple[str, ...] | None = None
+    settings: BuildSettings = field(default_factory=BuildSettings)
+
+    def __post_init__(self) -> None:
+        _check_choice("target", self.target, TARGETS)
+        if self.form is not None:
+            _check_choice("form", self.form, get_args(Form))
+        level = self.settings.optimization_level
+        if level is not None and not 0 <= level <= 5:
+            raise UsageError(f"--optimization-level: expected 0 to 5, got {level}")
+        if self.target == "tensorrt-rtx":
+            refuse_unserved(self.settings.compute_capabilities, self.architectures or ())
+        given: dict[str, object] = {"form": self.form, "optimization-level": level}
+        given["timing-cache"] = self.settings.timing_cache
+        for name, value in given.items():
+            if value is not None and self.target != "tensorrt":
+                raise UsageError(f"--{name} goes with --target tensorrt, got {self.target}", hint="leave it out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a build uses of this system.
+
+    Attributes:
+        trt: the TensorRT module; None for ONNX Runtime, whose engines are ONNX files.
+        compute_capabilities: of the GPUs that the engines are for; none for the target's default.
+        architectures: of the kernels.
+        form: of the artifact.
+    """
+
+    trt: ModuleType | None
+    compute_capabilities: tuple[str, ...]
+    architectures: tuple[str, ...]
+    form: Form
+
+    @property
+    def version(self) -> str:
+        """The version of what makes the engines: TensorRT, or the package onnx."""
+        return str((self.trt or onnx).__version__)
+
+
+def prepare(request: Request) -> Prepared:
+    """Check what a build needs on this system, before any step that takes long.
+
+    Raises:
+        MissingDependencyError: TensorRT or the CUDA compiler is not installed.
+        UsageError: there is no GPU that TensorRT builds on, or an option names what this system cannot build for.
+    """
+    capabilities, form = request.settings.compute_capabilities, request.form
+    trt: Any = None
+    if request.target == "tensorrt":
+        capabilities = (require_gpu(capabilities),)
+        trt = import_builder(request.target)
+        if load_tensorrt_plugins() is not None:
+            form = form or "plan"
+        elif form == "plan":
+            raise UsageError(
+                f"--form plan needs TensorRT 10.13 or newer, which has ahead-of-time plugins, got {trt.__version__}",
+                hint="leave it out for --form split, or install a newer TensorRT",
+            )
+    elif request.target == "tensorrt-rtx":
+        trt = import_builder(request.target)
+        check_compute_capabilities(trt, capabilities)
+    wanted = request.architectures
+    if wanted is None and capabilities:
+        wanted = tuple(map(architecture_of, capabilities))
+    return Prepared(
+        trt=trt,
+        compute_capabilities=() if request.target == "onnxruntime" else capabilities,
+        architectures=check_architectures(wanted, request.target),
+        form=form or "split",
+    )
+
+
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{name}: expected {' or '.join(known)}, got {value!r}")
