@@ -9,19 +9,19 @@
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kChunks = 32;  // words of 32 classes that a block turns at a time, one a warp
 constexpr int kAtOnce = 4;   // loads of a lane that do not wait for each other
+static_assert(kChunks % kAtOnce == 0, "no word is behind the last");
 
-// Calls visit(logit) for the classes of this lane, and for -inf behind the last.
+// Calls visit(class, logit) in a warp together, a class a lane; behind the last the logit is -inf.
 template <class Visit>
-__device__ __forceinline__ void each_logit(const Element* __restrict__ logits, int classes, Visit visit) {
-    for (int first = threadIdx.x % 32; first < classes; first += 32 * kAtOnce) {
+__device__ __forceinline__ void each_logit(const Element* __restrict__ logits, int first, int end, Visit visit) {
+    for (int c = first + threadIdx.x % 32; c - int(threadIdx.x % 32) < end; c += 32 * kAtOnce) {
         float values[kAtOnce];
 #pragma unroll
         for (int i = 0; i < kAtOnce; ++i) {
-            const int c = first + 32 * i;
-            values[i] = c < classes ? to_float(logits[c]) : -__uint_as_float(0x7f800000u);
+            values[i] = c + 32 * i < end ? to_float(logits[c + 32 * i]) : -__uint_as_float(0x7f800000u);
         }
 #pragma unroll
-        for (int i = 0; i < kAtOnce; ++i) visit(values[i]);
+        for (int i = 0; i < kAtOnce; ++i) visit(c + 32 * i, values[i]);
     }
 }
 
@@ -45,28 +45,25 @@ box_detections_candidates(const float4* __restrict__ rois, const Element* __rest
     const bool present = exists && corners.z >= corners.x;
 
     float maximum = -__uint_as_float(0x7f800000u);  // fmaxf passes over a NaN, the sum does not
-    each_logit(logits, classes, [&](float logit) { maximum = fmaxf(maximum, logit); });
+    each_logit(logits, 0, classes, [&](int, float logit) { maximum = fmaxf(maximum, logit); });
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) maximum = fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, lanes));
     float sum = 0.f;
-    each_logit(logits, classes, [&](float logit) { sum += expf(logit - maximum); });
+    each_logit(logits, 0, classes, [&](int, float logit) { sum += expf(logit - maximum); });
 #pragma unroll
     for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
     if (exists && lane == 0) statistics[row] = make_float2(maximum, sum);
 
     candidates += size_t(blockIdx.y) * (classes - 1) * gridDim.x + blockIdx.x;
     for (int first = 0; first < classes; first += 32 * kChunks) {
-        const int chunks = min(kChunks, (classes - first + 31) / 32);
+        const int end = min(classes, first + 32 * kChunks);
         if (first > 0) __syncthreads();
-        for (int k = 0; k < chunks; ++k) {
-            const int c = first + 32 * k + lane;
-            const bool is_class = present && c > 0 && c < classes;
-            const bool over = is_class && is_over_threshold(expf(to_float(logits[c]) - maximum), sum);
-            const unsigned word = __ballot_sync(kAllLanes, over);
-            if (lane == 0) words[k][warp] = word;
-        }
+        each_logit(logits, first, end, [&](int c, float logit) {
+            const unsigned word = __ballot_sync(kAllLanes, present && is_over_threshold(expf(logit - maximum), sum));
+            if (lane == 0) words[(c - first) / 32][warp] = word;
+        });
         __syncthreads();
-        if (warp >= chunks) continue;
+        if (first + 32 * warp >= end) continue;
         const unsigned of_roi = words[warp][lane];
         unsigned of_class = 0;
 #pragma unroll

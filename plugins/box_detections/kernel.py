@@ -1,20 +1,21 @@
 """BoxDetections on CUDA: three launches.
 
 ``BoxDetectionsCandidates`` writes the softmax of each RoI as two numbers, and which scores are over the threshold as
-bits, a word for 32 RoIs of a class. ``BoxDetectionsSuppress`` has a block for each class and image, which decodes, sorts
-and suppresses. ``BoxDetectionsSelect`` merges the classes. Between them lie a list of at most min(K, R) detections of
-each class, 24 bytes each: 216 KB for 90 classes and 100 detections.
+bits, a word for 32 RoIs of a class. ``BoxDetectionsSuppress`` has a block for each class and image, which decodes,
+sorts and suppresses, and writes a list of at most min(K, R) detections, 24 bytes each: 216 KB for 90 classes and
+K = 100.
+``BoxDetectionsSelect`` merges the lists of an image.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, get_args
 
 from frcnn.errors import KernelError
 from frcnn.plugins.box_detections.spec import SPEC
-from frcnn.plugins.kernel import ELEMENT_NUMBERS, Element, Kernel, check_choice
+from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, check_choice
 from frcnn.plugins.operator import Tensor
 
 __all__ = ["MAX_DETECTIONS", "MAX_ROIS", "kernels"]
@@ -66,7 +67,7 @@ def kernels(
         if not least <= value <= most:
             raise KernelError(f"{name} must be from {least:g} to {most:g}, got {value}")
 
-    constants = {
+    constants: dict[str, Constant] = {
         "ELEMENT": ELEMENT_NUMBERS[element],
         "BOX_WEIGHTS": tuple(map(float, box_weights)),
         "MAX_LOG_SCALE": float(max_log_scale),
@@ -136,11 +137,7 @@ def kernels(
             ),
             integers=("G", "L"),
             outputs=tuple(
-                Tensor(
-                    name=tensor.name,
-                    element=tensor.element,
-                    shape=tuple(str(max_detections) if size == "K" else size for size in tensor.shape),
-                )
+                replace(tensor, shape=tuple(str(max_detections) if size == "K" else size for size in tensor.shape))
                 for tensor in SPEC.outputs
             ),
             grid=("N", "1", "1"),

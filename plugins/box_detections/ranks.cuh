@@ -23,7 +23,16 @@ __device__ __forceinline__ int rank_of(Key key, const Key* keys, int count) {
 
 // Sorts keys[0, count), of which there is room for a power of two, rising.
 __device__ __forceinline__ void sort_any(Key* keys, int count) {
-    int sorted = 2;
+    if (count <= 128) {
+        const bool has = threadIdx.x < count;
+        const Key key = has ? keys[threadIdx.x] : 0;
+        const int rank = has ? rank_of(key, keys, count) : 0;
+        __syncthreads();
+        if (has) keys[rank] = key;
+        __syncthreads();
+        return;
+    }
+    int sorted = 256;
     while (sorted < count) sorted *= 2;
     for (int i = count + threadIdx.x; i < sorted; i += THREADS) keys[i] = ~Key(0);
     __syncthreads();

@@ -100,7 +100,7 @@ box_detections_select(const int* __restrict__ kept_counts, const float* __restri
     }
     __syncthreads();
     const int found = filled;
-    if (found > 1) sort_any(keys, found);
+    sort_any(keys, found);
 
     boxes += size_t(blockIdx.x) * MAX_DETECTIONS;
     scores += size_t(blockIdx.x) * MAX_DETECTIONS;

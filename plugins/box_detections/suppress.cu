@@ -1,16 +1,16 @@
 // BoxDetections, second launch: the detections of each class, best first. One block a class and image.
 //
-// The block lists its candidates' RoIs by the bits of the first launch, computes scores and boxes, and sorts. Then tile by
-// tile of 32 ranks, its warps share the comparisons with the boxes kept so far and inside the tile, and votes decide. It
-// stops at MAX_DETECTIONS: worse boxes of a class cannot be among the best of all.
-// 90 classes of 1,000 RoIs with 10 candidates each: reads 40 KB, writes 20 KB; steps: two loads, two sums of a warp, an
-// exponential, 10 keys, 5 barriers. With 1,000 candidates each: reads 3 MB; 55 steps of the sort, at most 32 tiles of two
-// barriers and 100 comparisons for each box: 9 million in all, of 25 operations.
+// The block lists its candidates' RoIs by the bits of the first launch, computes scores and boxes, and sorts. Each thread
+// then holds a box, by rank. The best 32 that are left are compared with each other by all warps and decided by votes, and
+// every thread compares its own box with those that stay. Ranks that are more than threads follow, after a comparison with
+// all boxes kept before. It stops at MAX_DETECTIONS: worse boxes of a class cannot be among the best of all.
+// 90 classes of 1,000 RoIs with 10 candidates each: reads 40 KB, writes 20 KB; steps: two loads, a sum of a warp, an
+// exponential, 10 keys, 7 barriers. With 1,000 candidates and 100 kept each: reads 3 MB; 55 steps of the sort, about 16
+// rounds of three barriers, at most 9 million comparisons of 25 operations.
 #include "box_detections/ranks.cuh"
 
 constexpr int kWarps = THREADS / 32;
 constexpr Key kAbsent = ~Key(0);
-constexpr bool kKeptInShared = MAX_DETECTIONS <= 640;  // with the rest they fit the 48 KiB of a block
 
 __device__ __forceinline__ void load4(const Element* __restrict__ from, float (&values)[4]) {
 #if ELEMENT == 0
@@ -43,9 +43,9 @@ box_detections_suppress(const float4* __restrict__ rois, const int2* __restrict_
                         int classes, int* __restrict__ kept_counts, float* __restrict__ kept_scores,
                         int* __restrict__ kept_rois, float4* __restrict__ kept_boxes) {
     __shared__ Key keys[MAX_ROIS];
-    __shared__ float4 staged[THREADS];  // boxes by rank, from a multiple of THREADS
-    __shared__ float4 kept_here[kKeptInShared ? MAX_DETECTIONS : 1];
-    __shared__ unsigned overlaps[kWarps][32];
+    __shared__ float4 staged[THREADS];  // boxes on their way to other threads
+    __shared__ float4 tile[32];
+    __shared__ unsigned overlaps[kWarps][32], left[kWarps];
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const unsigned before = (1u << lane) - 1u;
@@ -108,50 +108,69 @@ box_detections_suppress(const float4* __restrict__ rois, const int2* __restrict_
         sort_any(keys, count);
     }
 
-    kept_scores += list * min(MAX_DETECTIONS, rois_per_image);
-    kept_rois += list * min(MAX_DETECTIONS, rois_per_image);
-    kept_boxes += list * min(MAX_DETECTIONS, rois_per_image);
-    float4* const kept_list = kKeptInShared ? kept_here : kept_boxes;
+    const int list_length = min(MAX_DETECTIONS, rois_per_image);
+    kept_scores += list * list_length;
+    kept_rois += list * list_length;
+    kept_boxes += list * list_length;
     int kept = 0;
-    for (int first = 0; first < present && kept < MAX_DETECTIONS; first += 32) {
-        if (!few && first % THREADS == 0) {
-            const int rank = first + threadIdx.x;
-            if (rank < present) box_of(static_cast<unsigned>(keys[rank]), staged[threadIdx.x]);
+    for (int first = 0; first < present && kept < MAX_DETECTIONS; first += THREADS) {
+        bool undecided = first + threadIdx.x < present;
+        const Key key = undecided ? keys[first + threadIdx.x] : kAbsent;
+        if (undecided && few) box = staged[threadIdx.x];
+        if (undecided && !few) box_of(static_cast<unsigned>(key), box);
+        const float area = area_of(box);
+
+        for (int start = 0; start < kept; start += THREADS) {
+            const int some = min(THREADS, kept - start);
             __syncthreads();
+            if (threadIdx.x < some) staged[threadIdx.x] = kept_boxes[start + threadIdx.x];
+            __syncthreads();
+            for (int k = 0; k < some && __any_sync(kAllLanes, undecided); ++k) {
+                undecided = undecided && !overlap(staged[k], area_of(staged[k]), box, area);
+            }
         }
-        const float4* const tile = staged + first % THREADS;
-        const int rows = min(32, present - first);
-        const float4 mine = tile[min(lane, rows - 1)];
-        const float area = area_of(mine);
-        bool suppressed = false;
-#pragma unroll 4
-        for (int k = warp; k < kept; k += kWarps) {
-            const float4 better = kept_list[k];
-            suppressed |= overlap(better, area_of(better), mine, area);
-        }
-        unsigned word = 0;
+        while (true) {
+            const unsigned of_warp = __ballot_sync(kAllLanes, undecided);
+            if (lane == 0) left[warp] = of_warp;
+            __syncthreads();
+            int place = __popc(of_warp & before), total = 0;
 #pragma unroll
-        for (int k = 0; k < 32; k += kWarps) {
-            const float4 better = tile[min(k + warp, rows - 1)];
-            word |= static_cast<unsigned>(overlap(better, area_of(better), mine, area)) << (k + warp);
-        }
-        // a lane's own bit: whether a kept box of an earlier tile overlaps it
-        overlaps[warp][lane] = (word & before) | static_cast<unsigned>(suppressed) << lane;
-        __syncthreads();
-        word = 0;
+            for (int k = 0; k < kWarps; ++k) {
+                if (k < warp) place += __popc(left[k]);
+                total += __popc(left[k]);
+            }
+            if (total == 0) break;
+            const int rows = min(total, 32);
+            const bool in_tile = undecided && place < 32;
+            if (in_tile) tile[place] = box;
+            __syncthreads();
+            const float4 row = tile[min(lane, rows - 1)];
+            unsigned word = 0;
+            for (int k = warp; k < rows; k += kWarps) {
+                word |= static_cast<unsigned>(overlap(tile[k], area_of(tile[k]), row, area_of(row))) << k;
+            }
+            overlaps[warp][lane] = word & before;
+            __syncthreads();
+            word = 0;
 #pragma unroll
-        for (int k = 0; k < kWarps; ++k) word |= overlaps[k][lane];
-        const unsigned winners = decide(lane < rows && !(word >> lane & 1u), word & before, lane);
-        const int place = kept + __popc(winners & before);
-        if (warp == 0 && (winners >> lane & 1u) && place < MAX_DETECTIONS) {
-            const Key key = keys[first + lane];
-            kept_scores[place] = __uint_as_float(~static_cast<unsigned>(key >> 32) & 0x7fffffffu);
-            kept_rois[place] = static_cast<int>(key & 0xffffffffu);
-            kept_boxes[place] = mine;
-            if (kKeptInShared) kept_here[place] = mine;
+            for (int k = 0; k < kWarps; ++k) word |= overlaps[k][lane];
+            const unsigned winners = decide(lane < rows, word, lane);
+            if (in_tile && (winners >> place & 1u)) {
+                const int rank = kept + __popc(winners & ((1u << place) - 1u));
+                if (rank < MAX_DETECTIONS) {
+                    kept_scores[rank] = __uint_as_float(~static_cast<unsigned>(key >> 32) & 0x7fffffffu);
+                    kept_rois[rank] = static_cast<int>(key & 0xffffffffu);
+                    kept_boxes[rank] = box;
+                }
+            }
+            kept = min(kept + __popc(winners), MAX_DETECTIONS);
+            if (total == rows || kept == MAX_DETECTIONS) break;
+            undecided = undecided && !in_tile;
+            for (unsigned k = winners; k && __any_sync(kAllLanes, undecided); k &= k - 1u) {
+                const float4 better = tile[__ffs(k) - 1];
+                undecided = undecided && !overlap(better, area_of(better), box, area);
+            }
         }
-        kept = min(kept + __popc(winners), MAX_DETECTIONS);
-        __syncthreads();
     }
     if (threadIdx.x == 0) kept_counts[list] = kept;
 }
