@@ -124,6 +124,7 @@ def kernels(
             source="box_detections/select.cu",
             constants={
                 **constants,
+                "ELEMENT": ELEMENT_NUMBERS["float32"],  # it reads no features
                 "THREADS": _SELECT_THREADS,
                 "MAX_KEYS": _SELECT_KEYS,
                 "ROI_BITS": _ROI_BITS,

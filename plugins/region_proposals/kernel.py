@@ -75,7 +75,6 @@ def kernels(
     candidates: dict[str, Constant] = {"CANDIDATES": top}
     chosen: dict[str, Constant] = candidates | {
         "LEVELS": levels,
-        "ELEMENT": ELEMENT_NUMBERS[element],
         "ANCHORS_PER_CELL": tuple(per_cell),
         "CHUNK": CHUNK,
         "SLOTS": slots,
@@ -111,7 +110,11 @@ def kernels(
             entry=f"region_proposals_{stage}",
             plugin=f"RegionProposals{stage.capitalize()}{levels if of_levels else ''}",
             source=f"region_proposals/{stage}.cu",
-            constants={**constants, "THREADS": threads},
+            constants={
+                **constants,
+                "ELEMENT": ELEMENT_NUMBERS[element if of_levels else "float32"],
+                "THREADS": threads,
+            },
             inputs=inputs,
             integers=integers,
             outputs=outputs,

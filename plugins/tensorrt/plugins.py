@@ -1,4 +1,4 @@
-"""The TensorRT plugins of the operators: one for each kernel of each number of feature levels.
+"""The TensorRT plugins of the operators: one for each kernel, and for each number of feature levels that it reads.
 
 The registration here reads this table. A plugin's name, inputs and outputs are those of its
 :class:`~frcnn.plugins.kernel.Kernel`, its attributes are those of its operator.
@@ -93,18 +93,17 @@ class Plugin:
 
 @cache
 def plugins() -> tuple[Plugin, ...]:
-    """Return every plugin; those of one operator and number of levels follow each other as they run."""
-    made: list[Plugin] = []
+    """Return every plugin."""
+    made: dict[str, Plugin] = {}
     for name, spec in OPERATORS.items():
         has_levels = any(tensor.variadic for tensor in spec.inputs)
         for levels in range(1, MAX_LEVELS + 1 if has_levels else 2):
             example = {attribute.name: _example(attribute, levels) for attribute in spec.attributes}
             forms = zip(kernels_for(name, example), kernels_for(name, {**example, "element": "float16"}), strict=True)
-            made.extend(
-                Plugin(operator=name, example=kernel, features=_first_different(kernel, other))
-                for kernel, other in forms
-            )
-    return tuple(made)
+            for kernel, other in forms:  # a kernel that reads no level's tensors has one plugin for all levels
+                plugin = Plugin(operator=name, example=kernel, features=_first_different(kernel, other))
+                made.setdefault(plugin.name, plugin)
+    return tuple(made.values())
 
 
 def _example(attribute: Attribute, levels: int) -> int | float | tuple[float, ...]:

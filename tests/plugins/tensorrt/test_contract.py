@@ -3,120 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from support.operator_forms import FORMS, Shape, attributes_of, shapes_of
+from support.operator_forms import FORMS, attributes_of
+from support.tensorrt_cases import CHANNELS_LAST, Case, cases
 from support.tensorrt_contract import Contract, make_libraries, recorded
 
-from frcnn.plugins.expressions import names_in
-from frcnn.plugins.kernel import Kernel
-from frcnn.plugins.operator_kernels import POOLING, kernels_for
+from frcnn.plugins.operator_kernels import POOLING
 from frcnn.plugins.tensorrt.plugins import plugins
 
 pytestmark = pytest.mark.slow
 
-DATA_TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int32": "INT32"}
-CHANNELS_LAST = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"}
 LAYOUTS = [("planar", "planar"), ("channels_last", "planar"), ("channels_last", "channels_last")]
+ELEMENTS = ("float32", "float16", "bfloat16")
+CASES: dict[str, Case] = {}
+for FORM in FORMS:
+    CASES |= cases("batch open", FORM, opened="N", element=ELEMENTS[FORM[1] % 3])
+for FORM in [form for form in FORMS if form[0] in POOLING and form[1] in (1, 4, 8)]:
+    for LAYOUT, OUTPUT in LAYOUTS:
+        OPTIONS = {"element": "float16", "layout": LAYOUT, "output_layout": OUTPUT}
+        CASES |= cases(f"{LAYOUT} to {OUTPUT}", FORM, **OPTIONS)
+for COUNT in (1, 3):
+    TOP = {"pre_nms_top_n": 2000, "post_nms_top_n": 1000}
+    CASES |= cases(f"{COUNT} images", ("RegionProposals", 5), sizes={"images": COUNT}, attributes=TOP)
+    CASES |= cases(f"{COUNT} images", ("BoxDetections", 1), sizes={"images": COUNT, "rois": 1000, "channels": 91})
+CASES |= cases("canvas open", ("RegionProposals", 3), opened="N|[HW].*")
+CASES |= cases("RoIs open", ("BoxDetections", 1), opened="N|R", sizes={"rois": 777, "channels": 1203})
+CASES |= cases("all open", ("MultiscaleRoIPool", 5), opened=".*", sizes={"channels": 10})
+CASES |= cases("all but channels open", ("MultiscaleRoIPool", 2), opened="N|R|[HW].*", sizes={"rois": 1000}, **OPTIONS)
+COMPILED = {case.kernel.source: name for name, case in CASES.items()}
 
 
 @pytest.fixture(scope="module")
 def contract(tmp_path_factory):
     return Contract(make_libraries(tmp_path_factory.mktemp("tensorrt")))
-
-
-class Case:
-    """A kernel, and the arguments of a build; ``unknown`` are the open dimensions of each input."""
-
-    def __init__(
-        self, kernel: Kernel, attributes: Mapping[str, Any], shapes: list[Shape], unknown: list[list[int]]
-    ) -> None:
-        self.kernel = kernel
-        self.types = [DATA_TYPES[tensor.element] for tensor in (*kernel.inputs, *kernel.outputs)]
-        self.layouts = [
-            CHANNELS_LAST[tensor.element] if kernel.layouts.get(tensor.name) == "channels_last" else "LINEAR"
-            for tensor in (*kernel.inputs, *kernel.outputs)
-        ]
-        self.shapes = shapes
-        inputs = [
-            {"shape": shape, "dtype": kind, "open": dimensions}
-            for shape, kind, dimensions in zip(shapes, self.types, unknown, strict=False)
-        ]
-        given = {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
-        self.arguments = {"plugin": kernel.plugin, "attributes": given, "inputs": inputs, "layouts": self.layouts}
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the number of channels is open."""
-        return any(1 in value["open"] for value in self.arguments["inputs"][1:])
-
-
-def cases(
-    what: str, form: tuple[str, int], *, is_open: str = "", element: str = "float32", **options: Any
-) -> dict[str, Case]:
-    """Return a case for each kernel of an operator; the letters that match ``is_open`` are unknown at build time.
-
-    ``options`` are sizes for ``shapes_of``, attributes, or options of the kernels.
-    """
-    operator, levels = form
-    sizes = {name: options.pop(name) for name in ("images", "rois", "channels") if name in options}
-    attributes = attributes_of(operator, levels)
-    attributes |= {name: options.pop(name) for name in list(options) if name in attributes}
-    shapes = shapes_of(operator, levels, **sizes)
-    if operator in POOLING:
-        is_known = not re.fullmatch(is_open, "C")
-        options["channels"] = shapes["feature_0"][1] if is_known else None
-    unknown: dict[str, list[int]] = {}
-    made = {}
-    for kernel in kernels_for(operator, {**attributes, **options, "element": element}):
-        letters: set[str] = set()
-        for tensor in kernel.inputs:  # letters of this kernel that an operator's open sizes make open
-            places = unknown.get(tensor.name)
-            if places is None:
-                places = [
-                    i for i, text in enumerate(tensor.shape) if any(re.fullmatch(is_open, n) for n in names_in(text))
-                ]
-                unknown[tensor.name] = places
-            letters.update(tensor.shape[i] for i in places)
-        given = [shapes[tensor.name] for tensor in kernel.inputs]
-        launch = kernel.bind(kernel.sizes(given))
-        for tensor, shape in zip(kernel.outputs, launch.output_shapes, strict=True):
-            shapes[tensor.name] = shape
-            unknown[tensor.name] = [i for i, text in enumerate(tensor.shape) if names_in(text) & letters]
-        name = f"{kernel.plugin}, {what}"
-        made[name] = Case(kernel, attributes, given, [unknown[tensor.name] for tensor in kernel.inputs])
-    return made
-
-
-CASES: dict[str, Case] = {}
-for FORM in FORMS:
-    CASES |= cases("batch open", FORM, is_open="N", element=("float32", "float16", "bfloat16")[FORM[1] % 3])
-    if FORM[0] in POOLING and FORM[1] in (1, 4, 8):
-        CASES |= {
-            f"{name}, {layout} to {output_layout}": case
-            for layout, output_layout in LAYOUTS[1:]
-            for name, case in cases(
-                "batch open", FORM, is_open="N", element="float16", layout=layout, output_layout=output_layout
-            ).items()
-        }
-for COUNT in (1, 3):
-    CASES |= cases(f"{COUNT} images", ("RegionProposals", 5), images=COUNT, pre_nms_top_n=2000, post_nms_top_n=1000)
-    CASES |= cases(f"{COUNT} images", ("BoxDetections", 1), images=COUNT, rois=1000, channels=91)
-CASES |= cases("sizes open", ("RegionProposals", 3), is_open="N|[HW].*")
-CASES |= cases("RoIs open", ("BoxDetections", 1), is_open="N|R", rois=777, channels=1203)
-CASES |= cases("all open", ("MultiscaleRoIPool", 5), is_open=".*", channels=10)
-CASES |= cases(
-    "all but the channels open",
-    ("MultiscaleRoIPool", 2),
-    is_open="N|R|[HW].*",
-    element="float16",
-    layout="channels_last",
-    rois=1000,
-    channels=256,
-)
-COMPILED = {case.kernel.source: name for name, case in CASES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +176,7 @@ def test_a_plugin_is_its_kernel_in_the_layouts_that_the_kernel_takes(name, drive
     assert got["code"] == recorded(case.kernel, "compute_75")
 
     offered = [["LINEAR"] * len(case.types)]
-    if case.kernel.plugin.startswith(POOLING) and not case.is_open:  # the channels are known to fill vectors
+    if case.kernel.plugin.startswith(POOLING) and not case.has_open_channels:  # the channels are known to fill vectors
         last, maps = CHANNELS_LAST[case.kernel.outputs[0].element], len(case.kernel.inputs) - 1
         offered += [["LINEAR", *[last] * maps, "LINEAR"], ["LINEAR", *[last] * maps, last]]
     assert got["offered"] == [[list(pair) for pair in zip(case.types, row, strict=True)] for row in offered]
@@ -291,8 +212,13 @@ def described(*shapes: list[int], dtypes: str = "FLOAT FLOAT", **more: Any) -> l
     return [{"shape": shape, "dtype": dtype, **more} for shape, dtype in zip(shapes, dtypes.split(), strict=True)]
 
 
+def replaced(inputs: list[dict[str, Any]], index: int, **changes: Any) -> list[dict[str, Any]]:
+    return [value | changes if i == index else value for i, value in enumerate(inputs)]
+
+
 ROIS, MAP = [2, 5, 4], [2, 8, 20, 20]
-DETECTIONS = next(case.arguments for case in CASES.values() if case.kernel.plugin.startswith("BoxDetections"))
+DETECTIONS = CASES["BoxDetectionsSuppress, batch open"].arguments
+CANDIDATES = CASES["BoxDetectionsCandidates, batch open"].arguments
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a sampling ratio that no kernel has": (align(sampling_ratio=99), "sampling_ratio must be 0 to 16, got 99"),
     "thresholds of other levels": (
@@ -301,7 +227,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "scales of other levels": (
         align(spatial_scales=[0.5, 0.25], level_thresholds=[1.0]),
-        "MultiscaleRoIAlign1 takes 1 spatial_scales, got 2",
+        "MultiscaleRoIAlign1 got the attributes of MultiscaleRoIAlign2",
     ),
     "RoIs in half precision": (
         align(described(ROIS, MAP, dtypes="HALF FLOAT")),
@@ -323,17 +249,35 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         align(described(ROIS, MAP[1:])),
         "MultiscaleRoIAlign1: feature_0 must have the shape (N, C, H_0, W_0), got (?, ?, ?)",
     ),
+    "a threshold above one": (
+        DETECTIONS | {"attributes": DETECTIONS["attributes"] | {"iou_threshold": 1.5}},
+        "iou_threshold must be from 0 to 1, got 1.5",
+    ),
+    "more RoIs than a block can sort": (
+        CANDIDATES | {"inputs": described([1, 4097, 4], [4097, 5])},
+        "box_detections_candidates holds at most R = 4096, got 4097",
+    ),
+    "open sizes that may grow beyond that": (
+        CANDIDATES
+        | {
+            "inputs": [
+                {"shape": [1, 9, 4], "dtype": "FLOAT", "open": [1], "max": [1, 5000, 4]},
+                {"shape": [9, 5], "dtype": "FLOAT", "open": [0], "max": [5000, 5]},
+            ]
+        },
+        "box_detections_candidates holds at most R = 4096, got 5000",
+    ),
     "an attribute missing": (
         DETECTIONS | {"attributes": {}},
-        f"{DETECTIONS['plugin']}: missing a required argument: 'box_weights' (a node needs every input and attribute)",
+        "BoxDetectionsSuppress: missing a required argument: 'box_weights' (a node needs every input and attribute)",
     ),
     "logits and deltas of two types": (
-        DETECTIONS | {"inputs": [*DETECTIONS["inputs"][:3], DETECTIONS["inputs"][3] | {"dtype": "HALF"}]},
-        f"{DETECTIONS['plugin']}: box_deltas must be float32, got half",
+        DETECTIONS | {"inputs": replaced(DETECTIONS["inputs"], 3, dtype="FLOAT")},
+        "BoxDetectionsSuppress: box_deltas must be float16, got float",
     ),
     "deltas of other classes": (
-        DETECTIONS | {"inputs": [*DETECTIONS["inputs"][:3], DETECTIONS["inputs"][3] | {"shape": [22, 92]}]},
-        f"{DETECTIONS['plugin']}: 4*C of box_deltas must be 96, got 92 in (?, 92)",
+        DETECTIONS | {"inputs": replaced(DETECTIONS["inputs"], 3, shape=[22, 92])},
+        "BoxDetectionsSuppress: 4*C of box_deltas must be 96, got 92 in (?, 92)",
     ),
 }
 
