@@ -156,7 +156,10 @@ class OnnxRuntimeEngine:
         precision: Precision,
         name: str,
     ) -> None:
-        external = external_tensor(data)
+        try:
+            external = external_tensor(data)
+        except ValueError as error:
+            raise ArtifactError(f"{name}: expected an ONNX model, got a damaged one: {error}", hint=_REBUILD) from error
         if external is not None:
             raise ArtifactError(f"{name}: the values of {external!r} lie in another file", hint=_REBUILD)
         if provider == "cuda":

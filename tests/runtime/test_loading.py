@@ -97,6 +97,35 @@ def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_refused_before_it_is_imported
     assert not system.device.is_open
 
 
+def test_the_networks_of_onnxruntime_are_loaded_for_any_gpu(
+    tmp_path: Path, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system.device = FakeDevice(architecture="sm_90")
+    package = SimpleNamespace(__version__="1.31.1")
+    loaded = []
+
+    def engine(*given: object, **options: Any) -> Any:
+        loaded.append((given[0], options["provider"], options["device_id"], options["precision"], options["name"]))
+        raise ArtifactError("no further")
+
+    monkeypatch.setattr(loading, "CudaDevice", lambda: system.device)
+    monkeypatch.setattr(loading, "import_onnxruntime_gpu", lambda: package)
+    monkeypatch.setattr(loading, "OnnxRuntimeEngine", engine)
+    path = write_engine_file(tmp_path / "model.frcnn", target="onnxruntime")
+    with pytest.raises(ArtifactError, match="no further"):
+        Detector.load(path)
+    assert loaded == [(package, "cuda", 0, "fp16", f"{path}, engines/features.onnx")]
+    system.device = FakeDevice(architecture="sm_90")
+    system.device.is_primary_context = False
+    with pytest.raises(ArtifactError, match="primary context only") as raised:
+        Detector.load(path)
+    assert "autoprimaryctx" in raised.value.hint
+    assert not system.device.is_open
+    with pytest.raises(ArtifactError, match="is not among trusted_hashes"):
+        Detector.load(path, trusted_hashes=["0" * 64])
+    assert len(loaded) == 1
+
+
 def test_a_file_that_is_not_trusted_is_not_loaded(tmp_path: Path, system: System) -> None:
     with pytest.raises(ArtifactError, match=r"is not among trusted_hashes, and its engines .* are code"):
         Detector.load(

@@ -181,6 +181,8 @@ class FakeDevice:
     """
 
     name = "Fake GPU"
+    index = 0
+    is_primary_context = True
 
     def __init__(self, *, architecture: str = "sm_89", idle: bool = False) -> None:
         self.architecture = architecture

@@ -1,4 +1,4 @@
-"""The smallest artifact: an engine, NMS, another engine, with Python functions for engines.
+"""The smallest artifact: two networks as Python functions, RoI pooling between them, and the choice of detections.
 
 Its outputs depend on every pixel and the image's size only, so that mixed up images or batches are detected.
 """
@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from frcnn.plugins.box_detections.reference import box_detections
 from frcnn.plugins.cuda.compiler import fingerprint
-from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.kernel import Kernel
-from frcnn.plugins.operator_kernels import kernels_of
+from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
+from frcnn.plugins.operator_kernels import kernels_of_step
 from frcnn.plugins.preprocess import kernels as preprocess_kernels
 from frcnn.runtime.gpu.backend import EngineBackend
 from frcnn.spec import Manifest
@@ -24,8 +25,8 @@ from support.fake_device import FakeDevice, code_of
 from support.fake_engine import FakeEngine
 
 K = 5
-IOU = 0.5
 CELL = 32
+CLASSES = 4  # one a colour, and the background
 
 Arrays = dict[str, np.ndarray]
 
@@ -36,64 +37,74 @@ def profile(batch: tuple[int, int], height: tuple[int, int], width: tuple[int, i
 
 
 DYNAMIC = profile((1, 4), (64, 256), (64, 256))
+POOLING: dict[str, Any] = {
+    "output_height": 1,
+    "output_width": 1,
+    "spatial_scales": (1 / CELL,),
+    "level_thresholds": (1e6,),
+}
+DETECTIONS: dict[str, Any] = {
+    "box_weights": (10.0, 10.0, 5.0, 5.0),
+    "max_log_scale": 4.0,
+    "score_threshold": 0.05,
+    "iou_threshold": 0.5,
+    "min_size": 0.01,
+    "max_detections": K,
+}
 
-_FLOATS = ("images", "candidates", "candidate_scores", "kept", "boxes", "scores")
+_FLOATS = ("images", "features_0", "rois", "pooled", "class_logits", "box_deltas", "boxes", "scores")
 TENSORS = {name: EngineTensor(element="float32") for name in _FLOATS}
 TENSORS |= {name: EngineTensor(element="int32") for name in ("image_sizes", "num_detections", "labels")}
-STEPS = (
-    EngineStep(part="engines/0.plan", inputs=("images",), outputs=("candidates", "candidate_scores")),
-    OperatorStep(
-        node="nms",
-        operator="GroupedNMS",
-        attributes={"iou_threshold": IOU},
-        inputs=("candidates", "candidate_scores"),
-        output="kept",
-    ),
-    EngineStep(
-        part="engines/1.plan",
-        inputs=("candidates", "kept", "image_sizes"),
-        outputs=("num_detections", "boxes", "scores", "labels"),
-    ),
+FEATURES = EngineStep(part="engines/features.plan", inputs=("images",), outputs=("rois", "features_0"))
+POOL = OperatorStep(
+    node="pool",
+    operator="MultiscaleRoIPool",
+    attributes=POOLING,
+    inputs=("rois", "features_0"),
+    outputs=("pooled",),
+)
+BOXES = EngineStep(part="engines/boxes.plan", inputs=("pooled",), outputs=("class_logits", "box_deltas"))
+CHOOSE = OperatorStep(
+    node="choose",
+    operator="BoxDetections",
+    attributes=DETECTIONS,
+    inputs=("rois", "image_sizes", "class_logits", "box_deltas"),
+    outputs=("num_detections", "boxes", "scores", "labels"),
 )
 
 
-def propose(arrays: Arrays) -> Arrays:
-    """Give each cell of 32 x 32 pixels two boxes, the second nearly the first, and its mean for a score."""
+def features(arrays: Arrays) -> Arrays:
+    """Give each cell of 32 x 32 pixels its mean colour and two RoIs, the second nearly the first."""
     images = arrays["images"].astype(np.float32)
     n, _, h, w = images.shape
-    cells = images.reshape(n, 3, h // CELL, CELL, w // CELL, CELL).mean(axis=(1, 3, 5)).reshape(n, -1)
-    rows, columns = np.divmod(np.arange(cells.shape[1]), w // CELL)
-    corner = np.stack([columns, rows], axis=1).astype(np.float32) * CELL
-    first = np.concatenate([corner, corner + CELL], axis=1)
-    second = first + np.array([0, 0, 3, 3], np.float32)
-    boxes = np.concatenate([first, second]).astype(np.float32)
-    scores = np.concatenate([cells, cells * np.float32(0.9)], axis=1).astype(np.float32)
-    return {"candidates": np.tile(boxes, (n, 1, 1)), "candidate_scores": scores}
+    means = images.reshape(n, 3, h // CELL, CELL, w // CELL, CELL).mean(axis=(3, 5)).astype(np.float32)
+    rows, columns = np.divmod(np.arange(means[0, 0].size), w // CELL)
+    corner = np.stack([columns, rows, columns, rows], axis=1).astype(np.float32) * CELL
+    first = corner + np.array([2, 2, 14, 14], np.float32)
+    rois = np.stack([first, first + 1], axis=1).reshape(-1, 4)
+    return {"rois": np.tile(rois, (n, 1, 1)), "features_0": means}
 
 
-def select(arrays: Arrays) -> Arrays:
-    """Take the best K of what was kept, clipped to the image."""
-    kept, sizes = arrays["kept"], arrays["image_sizes"]
-    order = np.argsort(-kept, axis=1, kind="stable")[:, :K]
-    scores = np.take_along_axis(kept, order, axis=1)
-    boxes = np.take_along_axis(arrays["candidates"], order[:, :, None], axis=1)
-    limits = sizes[:, [1, 0, 1, 0]].astype(np.float32)[:, None]
-    present = scores > 0
-    return {
-        "num_detections": present.sum(axis=1).astype(np.int32),
-        "boxes": np.where(present[:, :, None], np.minimum(boxes, limits), 0).astype(np.float32),
-        "scores": np.where(present, scores, 0).astype(np.float32),
-        "labels": np.where(present, 1 + order % 3, 0).astype(np.int32),
-    }
+def boxes(arrays: Arrays) -> Arrays:
+    """Move each RoI to the end of its cell; its class is the strongest colour, and the mean makes its score."""
+    colours = arrays["pooled"][:, :, 0, 0]
+    rows = np.arange(len(colours))
+    logits = np.full((len(colours), CLASSES), -20, np.float32)
+    logits[:, 0] = 0
+    logits[rows, 1 + colours.argmax(axis=1)] = 8 * (colours.mean(axis=1) - np.float32(0.5)) - rows % 2
+    deltas = np.zeros((len(colours), CLASSES, 4), np.float32)
+    deltas[:, :, :2] = 15
+    return {"class_logits": logits, "box_deltas": deltas.reshape(len(colours), -1)}
 
 
 def tiny_outputs(images: np.ndarray, image_sizes: np.ndarray) -> Arrays:
     """Return what the artifact results, without any of the runtime."""
-    arrays: Arrays = {"images": images, "image_sizes": image_sizes}
-    arrays |= propose(arrays)
-    boxes, scores = (torch.from_numpy(arrays[name]) for name in ("candidates", "candidate_scores"))
-    arrays["kept"] = grouped_nms(boxes, scores, iou_threshold=IOU).numpy()
-    return select(arrays)
+    made = {name: torch.from_numpy(array) for name, array in features({"images": images}).items()}
+    pooled = multiscale_roi_pool(made["rois"], [made["features_0"]], **POOLING)
+    made |= {name: torch.from_numpy(array) for name, array in boxes({"pooled": pooled.numpy()}).items()}
+    sizes = torch.from_numpy(np.asarray(image_sizes, np.int32))
+    found = box_detections(made["rois"], sizes, made["class_logits"], made["box_deltas"], **DETECTIONS)
+    return {name: value.numpy() for name, value in found._asdict().items()}
 
 
 class TinyArtifact:
@@ -108,24 +119,29 @@ class TinyArtifact:
         architectures: tuple[str, ...] = ("sm_89", "compute_75"),
     ) -> None:
         transform = source.model.transform
-        kernels: list[Kernel] = [
-            *kernels_of("GroupedNMS", {"iou_threshold": IOU}, element="float32"),
-            *preprocess_kernels(element=images, image_mean=transform.image_mean, image_std=transform.image_std),
-        ]
+        tensors = TENSORS | {"images": EngineTensor(element=images)}
+        (preprocess,) = preprocess_kernels(
+            element=images, image_mean=transform.image_mean, image_std=transform.image_std
+        )
+        self.kernels: tuple[Kernel, ...] = (
+            preprocess,
+            *kernels_of_step(POOL, tensors),
+            *kernels_of_step(CHOOSE, tensors),
+        )
         self.parts = {
             kernel_part(kernel.entry, fingerprint(kernel), name): code_of(kernel, name)
-            for kernel in kernels
+            for kernel in self.kernels
             for name in architectures
         }
-        self.parts |= {"engines/0.plan": b"first", "engines/1.plan": b"second"}
+        self.parts |= {FEATURES.part: b"first", BOXES.part: b"second"}
         self.manifest = engine_manifest(
             listed_parts(self.parts),
             source=source,
             precision="fp32",
             profiles=profiles,
             architectures=architectures,
-            tensors=TENSORS | {"images": EngineTensor(element=images)},
-            steps=STEPS,
+            tensors=tensors,
+            steps=(FEATURES, POOL, BOXES, CHOOSE),
             memory=NO_MEMORY,
         )
 
@@ -133,16 +149,19 @@ class TinyArtifact:
         return self.parts[name]
 
     def engines(self, device: FakeDevice, **options: Any) -> dict[str, FakeEngine]:
-        def candidates(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        def of_features(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
             n, _, h, w = shapes["images"]
-            count = 2 * (h // CELL) * (w // CELL)
-            return {"candidates": (n, count, 4), "candidate_scores": (n, count)}
+            rows, columns = h // CELL, w // CELL
+            return {"rois": (n, 2 * rows * columns, 4), "features_0": (n, 3, rows, columns)}
 
-        def detections(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-            n = shapes["kept"][0]
-            return {"num_detections": (n,), "boxes": (n, K, 4), "scores": (n, K), "labels": (n, K)}
+        def of_boxes(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+            rows = shapes["pooled"][0]
+            return {"class_logits": (rows, CLASSES), "box_deltas": (rows, 4 * CLASSES)}
 
-        makers: tuple[tuple[Callable[[Arrays], Arrays], Any], ...] = ((propose, candidates), (select, detections))
+        makers: tuple[tuple[EngineStep, Callable[[Arrays], Arrays], Any], ...] = (
+            (FEATURES, features, of_features),
+            (BOXES, boxes, of_boxes),
+        )
         return {
             step.part: FakeEngine(
                 device,
@@ -154,8 +173,7 @@ class TinyArtifact:
                 profiles=len(self.manifest.profiles),
                 **options,
             )
-            for step, (run, shapes) in zip((STEPS[0], STEPS[2]), makers, strict=True)
-            if isinstance(step, EngineStep)
+            for step, run, shapes in makers
         }
 
     def backend(self, device: FakeDevice, *, workers: int = 2, **options: Any) -> EngineBackend:

@@ -199,7 +199,11 @@ VALIDITY = [
     (4, "the CUDA driver is too old", "r580 or later"),
     (16, "not enough free GPU memory", "nvidia-smi"),
     (32, "it is damaged or no engine", "frcnn build"),
-    (1 | 2, "it was built by another TensorRT-RTX; TensorRT-RTX does not run it", "frcnn build model.onnx --target onnxruntime"),
+    (
+        1 | 2,
+        "it was built by another TensorRT-RTX; TensorRT-RTX does not run it",
+        "frcnn build model.onnx --target onnxruntime",
+    ),
     (0, "no device", "frcnn doctor"),
 ]
 
