@@ -91,7 +91,7 @@ def boxes(arrays: Arrays) -> Arrays:
     rows = np.arange(len(colours))
     logits = np.full((len(colours), CLASSES), -20, np.float32)
     logits[:, 0] = 0
-    logits[rows, 1 + colours.argmax(axis=1)] = 8 * (colours.mean(axis=1) - np.float32(0.5)) - rows % 2
+    logits[rows, 1 + colours.argmax(axis=1)] = 64 * (colours.mean(axis=1) - np.float32(0.5)) - rows % 2
     deltas = np.zeros((len(colours), CLASSES, 4), np.float32)
     deltas[:, :, :2] = 15
     return {"class_logits": logits, "box_deltas": deltas.reshape(len(colours), -1)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from frcnn.spec.engine import EngineTensor
 
 ManifestOf = Callable[..., Manifest]
 CANVAS = (64, 96)
+KERNELS = 1 + 1 + 3  # preprocessing, RoI pooling, BoxDetections
 
 
 class Bound:
@@ -78,14 +79,20 @@ def images(seed: int, batch: int = 2) -> np.ndarray:
 SIZES = np.array([[60, 90], [64, 70]], np.int32)
 
 
+def same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    """Compare with the references: all is exact but the softmax, whose exponentials are rounded otherwise."""
+    for name in ("num_detections", "boxes", "labels"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=2e-7, rtol=0)
+
+
 @pytest.mark.slow
 def test_plain_and_replayed_launches_give_the_outputs_of_the_parts(bind: Bind, device: FakeDevice) -> None:
     bound = bind()
     for seed in range(4):
         bound.fill(seed)
         expected = tiny_outputs(images(seed), SIZES)
-        for name, array in bound.launch().items():
-            np.testing.assert_array_equal(array, expected[name])
+        same(bound.launch(), expected)
         assert bound.pipeline.has_graph == (seed > 0)
     assert device.calls["capture"] == 1
     assert device.calls["graph launch"] == 3
@@ -101,7 +108,7 @@ def test_the_kernel_prepares_uint8_images(bind: Bind, device: FakeDevice) -> Non
     expected = tiny_outputs((pixels.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32), np.array([CANVAS]))
     for _ in range(2):
         found = bound.launch()
-        np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
+        np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-5)  # 16 times as steep as the mean
         np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=1e-4)
         np.testing.assert_array_equal(found["labels"], expected["labels"])
 
@@ -115,7 +122,7 @@ def test_outputs_are_garbage_until_the_stream_is_done(bind: Bind, device: FakeDe
         bound.pipeline.launch(bound.stream, bound.warnings.append)
         assert (bound.pipeline.outputs["num_detections"].view(np.uint8) == 0xA5).all()
         device.synchronize(bound.stream)
-        np.testing.assert_array_equal(bound.pipeline.outputs["scores"], tiny_outputs(images(0), SIZES)["scores"])
+        same(bound.pipeline.outputs, tiny_outputs(images(0), SIZES))
 
 
 def test_inputs_are_read_when_the_stream_runs(bind: Bind, device: FakeDevice) -> None:
@@ -124,7 +131,7 @@ def test_inputs_are_read_when_the_stream_runs(bind: Bind, device: FakeDevice) ->
     bound.pipeline.launch(bound.stream, bound.warnings.append)
     bound.pipeline.images[...] = images(5)  # too early for the next call: this one has not run
     device.synchronize(bound.stream)
-    np.testing.assert_array_equal(bound.pipeline.outputs["scores"], tiny_outputs(images(5), SIZES)["scores"])
+    same(bound.pipeline.outputs, tiny_outputs(images(5), SIZES))
 
 
 def test_dead_tensors_share_memory(bind: Bind) -> None:
@@ -144,7 +151,7 @@ def test_an_engine_that_cannot_be_captured_warns_once(bind: Bind, device: FakeDe
     bound = bind(capturable=False)
     for seed in range(4):
         bound.fill(seed)
-        np.testing.assert_array_equal(bound.launch()["scores"], tiny_outputs(images(seed), SIZES)["scores"])
+        same(bound.launch(), tiny_outputs(images(seed), SIZES))
     assert device.calls["capture"] == 0
     assert len(bound.warnings) == 1
     assert "cannot be captured" in bound.warnings[0]
@@ -156,7 +163,7 @@ def test_a_failed_capture_falls_back_to_plain_launches(bind: Bind, device: FakeD
     bound.launch()
     device.fail_at = device.calls.total() + 5  # is_capturable twice, capture, and the second launch in it
     for _ in range(3):
-        np.testing.assert_array_equal(bound.launch()["scores"], tiny_outputs(images(0), SIZES)["scores"])
+        same(bound.launch(), tiny_outputs(images(0), SIZES))
     assert len(bound.warnings) == 1
     assert "injected" in bound.warnings[0]
     assert not bound.pipeline.has_graph
@@ -175,14 +182,9 @@ def test_a_shape_outside_the_profile_leaves_nothing_open(device: FakeDevice, man
 def test_an_output_without_a_fixed_shape_is_refused(device: FakeDevice, manifest_of: ManifestOf) -> None:
     artifact = TinyArtifact(manifest_of())
     engines = artifact.engines(device)
-    engines["engines/1.plan"].shapes = lambda shapes: {
-        "num_detections": (1,),
-        "boxes": (1, -1, 4),
-        "scores": (1, 5),
-        "labels": (1, 5),
-    }
+    engines["engines/boxes.plan"].shapes = lambda shapes: {"class_logits": (12, 4), "box_deltas": (12, -1)}
     program = load_program(artifact.manifest, artifact.read_part, engines, device)
-    with pytest.raises(ArtifactError, match=r"engines/1\.plan: expected an output boxes of a fixed shape") as raised:
+    with pytest.raises(ArtifactError, match=r"engines/boxes\.plan: expected an output box_deltas of a fixed shape") as raised:
         Pipeline(program, device, PipelineKey(1, CANVAS, True), 0, device.create_stream())
     assert "frcnn build" in raised.value.hint
     assert device.open_contexts == 0
@@ -196,12 +198,12 @@ class TestKernels:
         return [text.split()[-1] for text in device.driver.loaded]
 
     def test_machine_code_of_the_gpu_is_preferred(self, device: FakeDevice, manifest_of: ManifestOf) -> None:
-        assert self.load(device, TinyArtifact(manifest_of())) == ["sm_89"] * 3
+        assert self.load(device, TinyArtifact(manifest_of())) == ["sm_89"] * KERNELS
 
     def test_ptx_is_loaded_without_machine_code_of_the_gpu(self, manifest_of: ManifestOf) -> None:
         device = FakeDevice(architecture="sm_120")
         device.activate()
-        assert self.load(device, TinyArtifact(manifest_of())) == ["compute_75"] * 3
+        assert self.load(device, TinyArtifact(manifest_of())) == ["compute_75"] * KERNELS
 
     def test_an_older_gpu_is_refused(self, manifest_of: ManifestOf) -> None:
         device = FakeDevice(architecture="sm_70")
@@ -242,10 +244,12 @@ def test_launching_in_steps_gives_the_graphs_outputs(bind: Bind, device: FakeDev
     assert [(step.kind, step.name) for step in steps] == [
         ("upload", "image_sizes"),
         ("upload", "images"),
-        ("engine", "engines/0.plan"),
-        ("operator", "nms (grouped_nms_mask)"),
-        ("operator", "nms (grouped_nms_resolve)"),
-        ("engine", "engines/1.plan"),
+        ("engine", "engines/features.plan"),
+        ("operator", "pool (multiscale_roi_pool)"),
+        ("engine", "engines/boxes.plan"),
+        ("operator", "choose (box_detections_candidates)"),
+        ("operator", "choose (box_detections_suppress)"),
+        ("operator", "choose (box_detections_select)"),
         ("download", "outputs"),
     ]
 
@@ -262,4 +266,4 @@ def test_layers_are_reported_with_the_step_that_ran_them(bind: Bind, device: Fak
     device.synchronize(bound.stream)
     engine = ["a 1.0", "b 2.0", "engine"]
     uploads = ["upload", "upload", "preprocess"]
-    assert reported == [*uploads, *engine, "operator", "operator", *engine, "download"]
+    assert reported == [*uploads, *engine, "operator", *engine, *["operator"] * 3, "download"]
