@@ -27,7 +27,7 @@ struct MaxPool {
         end = min(max(int(ceilf(float(bin + 1) * size)) + start, 0), limit);
     }
 
-    __device__ __forceinline__ void operator()(const Element* __restrict__ channel, int step, int bin,
+    __device__ __forceinline__ void operator()(const Vector* __restrict__ cells, int step, int bin,
                                                float (&values)[kWidth]) const {
         int first_row, end_row, first_column, end_column;
         range(bin / OUTPUT_WIDTH, OUTPUT_HEIGHT, top, rows, map_height, first_row, end_row);
@@ -36,20 +36,21 @@ struct MaxPool {
 #pragma unroll
         for (int k = 0; k < kWidth; ++k) values[k] = -3.402823466e+38f;
         for (int y = first_row; y < end_row; ++y) {
-            const Element* const row = channel + size_t(y) * map_width * step;
+            const Vector* const row = cells + size_t(y) * map_width * step;
             for (int x = first_column; x < end_column; ++x) {
-                float cells[kWidth];
-                load(row + size_t(x) * step, cells);
+                float of_cell[kWidth];
+                widen(row[size_t(x) * step], of_cell);
 #pragma unroll
-                for (int k = 0; k < kWidth; ++k) values[k] = cells[k] > values[k] ? cells[k] : values[k];
+                for (int k = 0; k < kWidth; ++k) values[k] = of_cell[k] > values[k] ? of_cell[k] : values[k];
             }
         }
     }
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS, 3)
-multiscale_roi_pool(const float4* __restrict__ rois, EACH_LEVEL(MAP_POINTER), int rois_per_image, int channels,
+multiscale_roi_pool(const float4* __restrict__ rois, EACH_LEVEL(MAP_POINTER), int rois_per_image, int channels_given,
                     EACH_LEVEL(MAP_HEIGHT), EACH_LEVEL(MAP_WIDTH), Element* __restrict__ pooled) {
+    const int channels = CHANNELS > 0 ? CHANNELS : channels_given;
     const Map maps[] = {EACH_LEVEL(MAP_OF)};
     __shared__ unsigned stage[kStageWords];
     const Roi roi = find_roi(rois, maps, rois_per_image);

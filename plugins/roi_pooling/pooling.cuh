@@ -20,6 +20,21 @@ struct Map {
 constexpr int kBins = OUTPUT_HEIGHT * OUTPUT_WIDTH;
 constexpr int kWidth = CHANNELS_LAST ? kPerVector : 1;  // channels a thread pools at once
 
+// kWidth neighbouring channels of a cell as they lie in memory.
+template <bool LAST>
+struct VectorOf {
+    using type = Element;
+};
+template <>
+struct VectorOf<true> {
+    using type = uint4;
+};
+using Vector = VectorOf<CHANNELS_LAST>::type;
+
+__device__ __forceinline__ void widen(const Vector& vector, float (&values)[kWidth]) {
+    load(reinterpret_cast<const Element*>(&vector), values);
+}
+
 // The RoI of this block, and the map it is pooled from.
 struct Roi {
     float4 box;  // x1, y1, x2, y2 in canvas pixels
@@ -50,6 +65,11 @@ __device__ __forceinline__ Roi find_roi(const float4* __restrict__ rois, const M
     return roi;
 }
 
+// Where the channels are known and fill every block, its loops have constant bounds; where they fill whole warps too, all
+// lanes of a warp pool the same bin.
+constexpr bool kFullBlocks = CHANNELS > 0 && CHANNELS % CHANNELS_PER_BLOCK == 0;
+constexpr bool kWarpHasOneBin = CHANNELS_LAST && kFullBlocks && CHANNELS_PER_BLOCK / kWidth % 32 == 0;
+
 constexpr bool kStaged = CHANNELS_LAST && !OUTPUT_CHANNELS_LAST;
 constexpr int kRunWords = kBins * kWidth * int(sizeof(Element)) / 4;  // the output of kWidth channels
 constexpr int kRunStride = kRunWords + 1;  // the lanes' writes are spread over all banks
@@ -57,31 +77,36 @@ constexpr int kRunStride = kRunWords + 1;  // the lanes' writes are spread over 
 constexpr int kStageWords = kStaged ? CHANNELS_PER_BLOCK / kWidth * kRunStride : 1;
 
 // Pools all bins of the RoI for the channels of this block. `pooler` gives, for a bin, the pooled value of kWidth
-// neighbouring channels: pooler(first cell of the channel, elements from a cell to the next in x, bin, values).
+// neighbouring channels: pooler(their first cell, vectors from a cell to the next in x, bin, values).
 template <class Pooler>
 __device__ __forceinline__ void pool_bins(const Pooler& pooler, const Roi& roi, int channels, unsigned* stage,
                                           Element* __restrict__ pooled) {
     const int first_channel = blockIdx.y * CHANNELS_PER_BLOCK;
-    const int groups = min(CHANNELS_PER_BLOCK, channels - first_channel) / kWidth;
+    const int groups = (kFullBlocks ? CHANNELS_PER_BLOCK : min(CHANNELS_PER_BLOCK, channels - first_channel)) / kWidth;
     const size_t cells = size_t(roi.map.height) * roi.map.width;
-    const Element* const maps_of_image = roi.map.cells + roi.image * cells * channels;
+    const Vector* const maps = reinterpret_cast<const Vector*>(roi.map.cells + roi.image * cells * channels);
     pooled += size_t(blockIdx.x) * channels * kBins;
-    for (int item = threadIdx.x; item < groups * kBins; item += THREADS) {
-        float values[kWidth] = {};
-        if constexpr (CHANNELS_LAST) {  // neighbouring lanes, neighbouring channels
-            const int bin = item / groups, group = item - bin * groups;
-            const int channel = first_channel + group * kWidth;
-            if (roi.present) pooler(maps_of_image + channel, channels, bin, values);
+    if constexpr (CHANNELS_LAST) {  // neighbouring lanes, neighbouring channels
+        const int bins_at_once = THREADS / groups, group = threadIdx.x % groups, step = channels / kWidth;
+        const int first_bin = threadIdx.x < unsigned(bins_at_once * groups) ? threadIdx.x / groups : kBins;
+        const int vector = first_channel / kWidth + group;
+        for (int bin = first_bin; bin < kBins; bin += bins_at_once) {
+            float values[kWidth] = {};
+            if (roi.present) pooler(maps + vector, step, bin, values);
             if constexpr (kStaged) {
                 Element* const run = reinterpret_cast<Element*>(stage + group * kRunStride);
 #pragma unroll
                 for (int i = 0; i < kWidth; ++i) run[i * kBins + bin] = from_float(values[i]);
             } else {
-                store(pooled + size_t(bin) * channels + channel, values);
+                Vector* const out = reinterpret_cast<Vector*>(pooled) + size_t(bin) * step + vector;
+                store(reinterpret_cast<Element*>(out), values);
             }
-        } else {  // neighbouring lanes, neighbouring bins
+        }
+    } else {  // neighbouring lanes, neighbouring bins
+        for (int item = threadIdx.x; item < groups * kBins; item += THREADS) {
             const int channel = first_channel + item / kBins, bin = item % kBins;
-            if (roi.present) pooler(maps_of_image + channel * cells, 1, bin, values);
+            float values[kWidth] = {};
+            if (roi.present) pooler(maps + channel * cells, 1, bin, values);
             store(pooled + size_t(channel) * kBins + bin, values);
         }
     }

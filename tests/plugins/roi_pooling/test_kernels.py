@@ -1,7 +1,8 @@
 """RoI pooling on CUDA, run on the CPU from the same source, against the reference.
 
-RoIAlign adds the same products in another order, so a float32 value may differ by the roundings of its sum: at most
-``BOUND`` times the largest cell. Half precision adds the rounding of the result. Max pooling is the same bit for bit.
+RoIAlign sums the weights of a cell before it multiplies, so a float32 value may differ by the roundings of its sums: at
+most ``BOUND``, about 1e-6, times the largest cell. It is exact where the weights are. Half precision adds the rounding
+of the result. Max pooling is the same bit for bit.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A kernel: RoI max pooling where there is no sampling ratio, else RoIAlign."""
+    """A kernel: RoI max pooling where there is no sampling ratio, else RoIAlign; ``fixed`` channels are compiled in."""
 
     element: str
     layouts: str
@@ -46,6 +47,7 @@ class Form:
     grid: tuple[int, int] = (7, 7)
     sampling: int | None = None
     aligned: int = 0
+    fixed: int | None = None
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -58,8 +60,8 @@ class Form:
         return given if self.sampling is None else given | {"sampling_ratio": self.sampling, "aligned": self.aligned}
 
     def channels(self, groups: int) -> int:
-        """Return the channels of so many vectors."""
-        return groups * (1 if self.layouts == "planar" else 4 if self.element == "float32" else 8)
+        """Return the channels of so many vectors, or those that are compiled in."""
+        return self.fixed or groups * (1 if self.layouts == "planar" else 4 if self.element == "float32" else 8)
 
     def maps(self, maps: list[Tensor]) -> list[Tensor]:
         """Return maps in the type and layout of the kernel."""
@@ -71,10 +73,15 @@ class Form:
         return self.maps([torch.randn(images, channels, *size, generator=generator) for size in self.sizes])
 
     def constant_maps(self, images: int, values: list[float]) -> list[Tensor]:
-        return self.maps([torch.full((images, 8, *s), v) for s, v in zip(self.sizes, values, strict=True)])
+        channels = self.fixed or 8
+        return self.maps([torch.full((images, channels, *s), v) for s, v in zip(self.sizes, values, strict=True)])
 
     def run(self, rois: Tensor, maps: list[Tensor], schedule: str = "forward") -> Tensor:
         return run(launches(self), rois, maps, schedule)
+
+    def expected(self, rois: Tensor, maps: list[Tensor]) -> Tensor:
+        """Return the reference of RoIAlign in float32."""
+        return multiscale_roi_align(rois, [m.float() for m in maps], **self.attributes)
 
     def check(self, found: Tensor, rois: Tensor, maps: list[Tensor]) -> None:
         """Hold the kernel's output to the reference."""
@@ -82,7 +89,7 @@ class Form:
         if self.sampling is None:
             assert torch.equal(found, multiscale_roi_pool(rois, maps, **self.attributes))
             return
-        expected = multiscale_roi_align(rois, [m.float() for m in maps], **self.attributes)
+        expected = self.expected(rois, maps)
         assert found.shape == expected.shape
         largest = max(float(m.float().abs().max()) for m in maps)
         allowed = BOUND * largest + ROUNDING[self.element] * expected.abs()
@@ -98,6 +105,11 @@ ALIGN_FORMS = [
     Form(element="float32", layouts="last-last", levels=8, sampling=3, grid=(2, 3)),
     Form(element="bfloat16", layouts="planar", levels=4, sampling=2, grid=(1, 1)),
     Form(element="float16", layouts="planar", levels=2, sampling=0, grid=(3, 5)),
+    Form(element="float16", layouts="last-last", levels=4, sampling=2, fixed=256),
+    Form(element="bfloat16", layouts="last", levels=4, sampling=3, fixed=256, grid=(4, 5)),
+    Form(element="float32", layouts="last-last", levels=4, sampling=1, fixed=128, aligned=1),
+    Form(element="float16", layouts="last-last", levels=2, sampling=5, fixed=328, grid=(3, 2)),
+    Form(element="float32", layouts="planar", levels=2, sampling=2, fixed=70),
 ]
 POOL_FORMS = [
     Form(element="float32", layouts="planar", levels=1),
@@ -105,6 +117,7 @@ POOL_FORMS = [
     Form(element="bfloat16", layouts="last", levels=3, grid=(5, 6)),
     Form(element="float32", layouts="last-last", levels=4),
     Form(element="float16", layouts="planar", levels=2, grid=(14, 3)),
+    Form(element="float16", layouts="last-last", levels=4, fixed=256),
 ]
 FORMS = pytest.mark.parametrize("form", [*ALIGN_FORMS, *POOL_FORMS], ids=repr)
 
@@ -125,7 +138,7 @@ def attributes(levels: int, grid: tuple[int, int], **rest: Any) -> dict[str, Any
 @cache
 def launches(form: Form) -> Any:
     kernels = pool_kernels if form.sampling is None else align_kernels
-    return kernels(element=form.element, **LAYOUTS[form.layouts], **form.attributes)
+    return kernels(element=form.element, channels=form.fixed, **LAYOUTS[form.layouts], **form.attributes)
 
 
 def run(launches: Any, rois: Tensor, maps: list[Tensor], schedule: str = "forward") -> Tensor:
@@ -156,6 +169,37 @@ def test_more_channels_than_a_block_takes(form):
     for channels in (per_block, per_block + form.channels(1), 2 * per_block + 8):
         maps = form.random_maps(1, channels, seed=channels)
         form.check(form.run(rois, maps), rois, maps)
+
+
+@pytest.mark.parametrize("form", ALIGN_FORMS, ids=repr)
+def test_only_cells_that_a_sample_reads_can_make_a_bin_not_a_number(form):
+    """torchvision multiplies with the first cell, by 0, for a sample that is off the map: here it is a number."""
+    rois = make_rois(2, 20, thresholds_of(form.levels), seed=5)
+    maps = form.random_maps(2, form.channels(2), seed=5)
+    generator = torch.Generator().manual_seed(5)
+    for feature in maps:
+        for value in (float("nan"), float("inf"), float("-inf")):
+            feature[(torch.rand(feature.shape, generator=generator) < 0.01) & (feature != feature[..., :1, :1])] = value
+    found, expected = form.run(rois, maps), form.expected(rois, maps)
+    numbers = expected.isfinite()
+    assert 0.2 < numbers.float().mean() < 0.999
+    assert torch.equal(found.isfinite(), numbers)
+    largest = max(float(m[m.isfinite()].float().abs().max()) for m in maps)
+    allowed = BOUND * largest + ROUNDING[form.element] * expected[numbers].abs()
+    assert ((found.float()[numbers] - expected[numbers]).abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("form", [f for f in ALIGN_FORMS if f.sampling in (0, 1, 2)], ids=repr)
+def test_rois_of_whole_bins_are_exact(form):
+    """Bins of whole cells that begin on quarters of cells have weights of few bits, small whole numbers exact sums."""
+    (height, width), stride = form.grid, strides(form.levels)[0]
+    generator = torch.Generator().manual_seed(4)
+    starts = torch.randint(-8, 40, (30, 2), generator=generator) / 4 + form.aligned / 2
+    bins = torch.tensor([[1, 1], [2, 1], [1, 2], [2, 2]]).repeat(8, 1)[:30]
+    rois = torch.cat([starts, starts + bins * torch.tensor([width, height])], dim=1)[None] * stride
+    shapes = [(1, form.channels(2), *size) for size in form.sizes]
+    maps = form.maps([torch.randint(-8, 9, shape, generator=generator).float() for shape in shapes])
+    assert torch.equal(form.run(rois, maps), form.expected(rois, maps).to(maps[0].dtype))
 
 
 @pytest.mark.parametrize("form", [ALIGN_FORMS[1], ALIGN_FORMS[3], ALIGN_FORMS[0], POOL_FORMS[3]], ids=repr)
