@@ -150,10 +150,11 @@ class KernelCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KernelSpeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``python -m maintenance.kernels`` writes."""
+    """What ``python -m maintenance.kernels`` writes, and a note by hand."""
 
     environment: System
     results: tuple[KernelCase, ...]
+    note: str = ""
     failed: tuple[dict[str, str], ...] = ()
 
 
