@@ -29,7 +29,8 @@ TWO_SIZES = ((160, 224), (224, 160))
 
 def do_not_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Export an empty graph instead of the model, for tests of other steps."""
-    monkeypatch.setattr(onnx_export, "_trace", lambda *args: onnx.ModelProto())
+    monkeypatch.setattr(onnx_export, "trace_networks", lambda *args: (onnx.ModelProto(), onnx.ModelProto()))
+    monkeypatch.setattr(onnx_export, "join_networks", lambda features, *args: features)
     monkeypatch.setattr(onnx_export, "finalize_graph", lambda model, *args: model)
 
 
@@ -72,7 +73,7 @@ def test_weights_with_nan_or_infinity_are_refused(name, value, tmp_path):
 
 
 def test_a_folder_as_output_is_refused_before_tracing(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "_trace", lambda *args: pytest.fail("the model was traced"))
+    monkeypatch.setattr(onnx_export, "trace_networks", lambda *args: pytest.fail("the model was traced"))
     with pytest.raises(OutputError, match="it is a folder"):
         export_onnx(build("vgg16"), tmp_path)
 
@@ -158,7 +159,7 @@ class BoomError(Exception):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, BoomError, MemoryError])
-@pytest.mark.parametrize("step", ["_trace", "finalize_graph", "save"])
+@pytest.mark.parametrize("step", ["trace_networks", "join_networks", "finalize_graph", "save"])
 def test_an_interrupted_export_leaves_the_old_file_only(step, error, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the old model")

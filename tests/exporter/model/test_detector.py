@@ -1,90 +1,25 @@
-"""The deployable module and its stages in eager PyTorch, compared with torchvision."""
+"""The deployable module in eager PyTorch, compared with torchvision."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 import torchvision.ops.boxes as torchvision_boxes
-from frcnn.exporter.model.boxes import clip, decode, float32_floor, is_larger
-from frcnn.exporter.model.operators import divide
-from frcnn.exporter.model.rpn import ABSENT_ROI
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from maintenance.noise import network_detections
 from support.exports import detections
 from support.families import FAMILIES
 from support.images import LANDSCAPE, SHAPES, network_input
 from torch import Tensor
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.exporter.model.fold import fold_batchnorm
+from frcnn.plugins.region_proposals.reference import ABSENT_ROI
 from frcnn.runtime import Detections
-
-
-@given(st.floats(0, 1))
-@settings(max_examples=200)
-def test_float32_floor_is_the_largest_float32_that_is_not_greater(value):
-    floor = float32_floor(value)
-    assert floor == float(np.float32(floor))
-    assert floor <= value < float(np.nextafter(np.float32(floor), np.float32(2)))
-
-
-@pytest.mark.parametrize("value", [0.3, 0.5, 0.7, 0.45, 0.6, 0.05])
-def test_the_floor_decides_as_the_float64_threshold(value):
-    near = np.float32(value).view(np.int32) + np.arange(-50, 50, dtype=np.int32)
-    overlaps = near.astype(np.int32).view(np.float32)
-    expected = overlaps.astype(np.float64) > value
-    assert expected.any() and not expected.all()
-    assert np.array_equal(overlaps > np.float32(float32_floor(value)), expected)
-
-
-def random_boxes(count: int, *, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.rand(count, 2, generator=generator) * 300 - 50
-    return torch.cat([start, start + torch.rand(count, 2, generator=generator) * 200], dim=1)
-
-
-@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0), (8.0, 9.0, 4.0, 3.0)])
-def test_decode_equals_torchvision_exactly(weights):
-    coder = BoxCoder(weights)
-    anchors = random_boxes(500, seed=0)
-    moves = torch.randn(500, 4, generator=torch.Generator().manual_seed(1)) * 3
-    deltas = moves * torch.tensor(weights)
-    expected = coder.decode_single(deltas, anchors)
-    assert torch.equal(decode(deltas, anchors, weights, coder.bbox_xform_clip), expected)
-    assert (moves[:, 2:] > math.log(1000 / 16)).any()
-
-
-def test_clip_and_is_larger_equal_torchvision_for_each_image():
-    boxes = torch.stack([random_boxes(200, seed=2), random_boxes(200, seed=3)])
-    boxes[:, :20, 2:] = boxes[:, :20, :2] + 5e-3
-    sizes = torch.tensor([[150.0, 220.0], [97.0, 131.0]])
-    clipped = clip(boxes, sizes)
-    for one, size, whole in zip(boxes, [(150, 220), (97, 131)], clipped, strict=True):
-        assert torch.equal(whole, clip_boxes_to_image(one, size))
-        kept = remove_small_boxes(whole, 1e-2)
-        assert 0 < len(kept) < 200
-        assert torch.equal(torch.nonzero(is_larger(whole, 1e-2)).squeeze(1), kept)
-
-
-def test_clip_accepts_boxes_per_class():
-    boxes = random_boxes(60, seed=4).reshape(2, 3, 10, 4)
-    sizes = torch.tensor([[150.0, 220.0], [97.0, 131.0]])
-    expected = clip(boxes.flatten(1, 2), sizes).reshape(boxes.shape)
-    assert torch.equal(clip(boxes, sizes), expected)
-
-
-@given(st.lists(st.integers(0, 2**40), min_size=1), st.integers(1, 5000))
-def test_divide_rounds_down(values, divisor):
-    assert divide(torch.tensor(values), divisor).tolist() == [value // divisor for value in values]
 
 
 @pytest.fixture
@@ -141,10 +76,10 @@ def test_proposals_equal_torchvision_exactly_and_are_padded(family, exports):
     images, sizes = network_input(model, spec, LANDSCAPE)
     deployable = DeployableFasterRCNN(model, spec)
     with torch.no_grad():
-        maps = deployable.backbone(images)
+        maps = deployable.features.backbone(images)
         features = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
-        canvas = (int(images.shape[2]), int(images.shape[3]))
-        found = deployable.rpn(list(features.values()), canvas, torch.tensor(sizes).float())
+        objectness, deltas, _ = deployable.features(images)
+        found = deployable.stages.proposals(torch.tensor(sizes, dtype=torch.int32), images, objectness, deltas)
         expected, _ = model.rpn(ImageList(images, sizes), features)
     assert found.shape == (4, min(100, found.shape[1]), 4)
     for padded, boxes in zip(found, expected, strict=True):
@@ -157,19 +92,20 @@ def test_a_padding_proposal_has_no_detections(exports):
     model, spec = exports.model("vgg16"), exports.spec("vgg16")
     images, sizes = network_input(model, spec, LANDSCAPE)
     deployable = DeployableFasterRCNN(model, spec)
+    stages, size_rows = deployable.stages, torch.tensor(sizes, dtype=torch.int32)
     absent = torch.tensor(ABSENT_ROI)
     with torch.no_grad():
-        feature = deployable.backbone(images)
-        size_rows = torch.tensor(sizes).float()
-        proposals = deployable.rpn([feature], (int(images.shape[2]), int(images.shape[3])), size_rows)
+        objectness, deltas, features = deployable.features(images)
+        proposals = stages.proposals(size_rows, images, objectness, deltas)
         few = proposals.clone()
         few[0] = absent
         few[1, 5:] = absent
         few[2, 5:] = absent
         few[2] = few[2].roll(7, dims=0)
         few[1, :5] = few[2, 7:12] = proposals[1, :5]
-        feature, size_rows = feature[[0, 1, 1, 3]], size_rows[[0, 1, 1, 3]]
-        count, boxes, scores, labels = deployable.roi_heads([feature], few, size_rows)
+        features, size_rows = [feature[[0, 1, 1, 3]] for feature in features], size_rows[[0, 1, 1, 3]]
+        predictions = deployable.boxes(stages.pooling(few, features))
+        count, boxes, scores, labels = stages.detections(few, size_rows, *predictions)
     assert count[0] == 0 and not boxes[0].any() and not scores[0].any() and not labels[0].any()
     assert 0 < count[1] == count[2]
     assert torch.equal(boxes[1], boxes[2]) and torch.equal(scores[1], scores[2])  # absent rows between change nothing
@@ -177,10 +113,11 @@ def test_a_padding_proposal_has_no_detections(exports):
 
 @pytest.mark.parametrize(("family", "score_thresh"), [("vgg16", 0.3), ("resnet18_fpn_max", 0.2)])
 def test_scores_decrease_and_rows_after_the_count_are_zero(family, score_thresh, exports):
-    model, spec = exports.model(family), exports.spec(family)
+    model, spec = copy.copy(exports.model(family)), exports.spec(family)
     images, sizes = network_input(model, spec, LANDSCAPE)
+    model.roi_heads = copy.deepcopy(model.roi_heads)
+    model.roi_heads.score_thresh = score_thresh
     deployable = DeployableFasterRCNN(model, spec)
-    deployable.roi_heads.score_thresh = score_thresh
     with torch.no_grad():
         outputs = deployable(images, torch.tensor(sizes, dtype=torch.int32))
     count, boxes, scores, labels = outputs
@@ -213,7 +150,6 @@ def test_only_heavy_layers_are_in_half_precision(exports):
     model, spec = exports.model("resnet50_fpn"), exports.spec("resnet50_fpn")
     deployable = DeployableFasterRCNN(model, spec, "fp16")
     assert {p.dtype for p in deployable.parameters()} == {torch.float16}
-    assert {b.dtype for name, b in deployable.named_buffers() if "cell_anchors" in name} == {torch.float32}
     images, sizes = network_input(model, spec, LANDSCAPE)
     with torch.no_grad():
         outputs = deployable(images[:1].half(), torch.tensor(sizes[:1], dtype=torch.int32))
