@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +10,13 @@ import torch
 from support.families import FAMILIES, build
 from support.images import LANDSCAPE, photographs, tensor
 from support.operators import thresholds_of
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
 
+from frcnn.errors import UnsupportedModelError
 from frcnn.exporter.model.spec_from_model import feature_maps, read_model_spec
 from frcnn.plugins.roi_pooling.level_boundaries import NEVER
 from frcnn.spec import PoolerSpec, RoIHeadsSpec, RPNSpec, TransformSpec
@@ -156,3 +163,83 @@ def test_feature_map_sizes_equal_those_of_the_backbone(family, canvas):
         maps = model.backbone(torch.zeros(1, 3, *canvas))
     maps = {"0": maps} if isinstance(maps, torch.Tensor) else maps
     assert feature_maps(model, canvas) == {name: tuple(m.shape[2:]) for name, m in maps.items()}
+
+
+class OneLevelFewer(RPNHead):
+    """A head that leaves the last map out."""
+
+    def forward(self, x: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        return super().forward(x[:-1])
+
+
+class NotFlat(nn.Module):
+    """A predictor that keeps the pooled grid."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x[:, None], x[:, None].repeat(1, 1, 4)
+
+
+def set_head(model: FasterRCNN, head: nn.Module) -> None:
+    model.rpn.head = head
+
+
+def set_predictor(model: FasterRCNN, predictor: nn.Module) -> None:
+    model.roi_heads.box_predictor = predictor
+
+
+def set_no_anchors(model: FasterRCNN) -> None:
+    model.rpn.anchor_generator.cell_anchors[2] = torch.zeros(0, 4)
+
+
+def set_anchors_of_two_levels(model: FasterRCNN) -> None:
+    model.rpn.anchor_generator = AnchorGenerator(((32,), (64,)), ((1.0,),) * 2)
+
+
+def set_channels(model: FasterRCNN) -> None:
+    model.backbone.out_channels = 48
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_no_anchors, "rpn.anchor_generator: no anchors for feature map 2"),
+        (set_anchors_of_two_levels, "rpn.anchor_generator: anchors for 2 feature maps, but the backbone gives 3"),
+        (
+            lambda model: set_head(model, RPNHead(32, 2)),
+            r"rpn.head: expected logits of shape \[\(1, 3, .* got \[\(1, 2, ",
+        ),
+        (
+            lambda model: set_head(model, OneLevelFewer(32, 3)),
+            r"rpn.head: expected logits .* got \[\(1, 3, 128, 128\), \(1, 3, 64, 64\)\] ",
+        ),
+        (
+            lambda model: setattr(model.rpn.head, "bbox_pred", nn.Conv2d(32, 15, 1)),
+            r"deltas of shape .* 4 for each anchor",
+        ),
+        (lambda model: set_head(model, RPNHead(16, 3)), "rpn.head: it does not take what it is given: "),
+        (set_channels, "roi_heads.box_head or box_predictor: it does not take what it is given: "),
+        (
+            lambda model: set_predictor(model, NotFlat()),
+            r"roi_heads.box_predictor: expected a row of logits .* \(2, 1, 64\)",
+        ),
+        (lambda model: set_predictor(model, FastRCNNPredictor(64, 1)), "expected at least 2 classes, .* got 1"),
+        (
+            lambda model: setattr(model.roi_heads.box_predictor, "bbox_pred", nn.Linear(64, 4)),
+            "roi_heads.box_predictor: expected 4 box deltas for each of 7 classes, got 4",
+        ),
+    ],
+)
+def test_parts_that_disagree_are_named(change: Callable[[FasterRCNN], None], message: str):
+    model = build("swin_fpn")
+    change(model)
+    with pytest.raises(UnsupportedModelError, match=message) as caught:
+        read_model_spec(model)
+    assert caught.value.hint and "\n" not in str(caught.value)
+
+
+def test_pooled_maps_have_the_channels_of_the_backbone():
+    model = build("vgg16")
+    model.backbone.out_channels = 32
+    model.roi_heads.box_head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 64))
+    with pytest.raises(UnsupportedModelError, match=r"backbone: expected maps of 32 channels, .* got \[64\]"):
+        read_model_spec(model)
