@@ -3,7 +3,8 @@
 ``spec`` defines an operator; ``reference`` is its meaning in PyTorch; ``function`` is its ONNX function body, which any
 ONNX runtime can execute; ``kernel`` runs it on CUDA. Importing this package imports no torch.
 
-Letters: N images, L levels, A anchors per cell, R RoIs per image, C channels or classes, H and W map size, K detections.
+Letters: N images, L levels, A anchors per cell, R RoIs per image, C channels or classes, H and W map size, K detections
+per image.
 """
 
 from frcnn.plugins import box_detections, multiscale_roi_align, multiscale_roi_pool, region_proposals

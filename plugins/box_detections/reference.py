@@ -64,8 +64,11 @@ def box_detections(
     is_roi = (rois[..., 2] >= rois[..., 0])[..., None]
     is_candidate = is_roi & (scores > score_threshold) & is_larger(boxes, min_size)
 
-    by_class = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (boxes, scores, is_candidate))
-    kept = keep_best(*by_class, iou_threshold).reshape(images, classes - 1, per_image).transpose(1, 2)
+    class_boxes, class_scores, are_candidates = (
+        tensor.transpose(1, 2).flatten(0, 1) for tensor in (boxes, scores, is_candidate)
+    )
+    kept_of_class = keep_best(class_boxes, class_scores, are_candidates, iou_threshold)
+    kept = kept_of_class.reshape(images, classes - 1, per_image).transpose(1, 2)
     flat_scores, flat_boxes = torch.where(kept, scores, -1.0).flatten(1), boxes.flatten(1, 2)
     best_scores, best = flat_scores.sort(dim=1, descending=True, stable=True)
 

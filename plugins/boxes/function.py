@@ -45,5 +45,5 @@ DECODE: Final = """
     last_axis = Constant <value_ints: ints = [-1]> ()
     is_large = Squeeze (is_large_column, last_axis)
 """
-"""Computes ``clipped`` (..., 4), the decoded boxes in their images, and ``is_large`` (...), both sides at least ``@min_size`` and not NaN,
-from ``deltas``, ``anchors`` and ``limits``, all (..., 4) float32 or broadcast to that."""
+"""Computes ``clipped`` (..., 4), the decoded boxes in their images, and ``is_large`` (...), whether both of their sides
+are at least ``@min_size``, from ``deltas``, ``anchors`` and ``limits``, all (..., 4) float32 or broadcast to that."""
