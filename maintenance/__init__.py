@@ -5,6 +5,7 @@ Out: ``benchmarks/results/`` and ``docs/``. It is not in the wheel.
 """
 
 __all__ = [
+    "bare_detector",
     "bench_models",
     "calibrated",
     "committed",
@@ -20,4 +21,7 @@ __all__ = [
     "kernels",
     "noise",
     "performance_page",
+    "pipeline_forms",
+    "torch_detector",
+    "torch_networks",
 ]

@@ -31,6 +31,7 @@ from frcnn.cli import main as frcnn
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
 from frcnn.files import replacing, writable_folder
 from frcnn.spec import Precision
+from frcnn.spec.engine import TARGETS
 from maintenance.calibrated import calibrate
 
 __all__ = ["DEMO", "MODELS", "BenchModel", "Files", "checkpoint_of", "draw_images", "main", "make_artifacts"]
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = f"of {', '.join(MODELS)} (default: all but demo)"
     parser.add_argument("--models", nargs="+", metavar="MODEL", choices=tuple(MODELS), default=names, help=text)
     parser.add_argument(
-        "--target", choices=("tensorrt-rtx", "tensorrt", "none"), help="export, build, measure that; none: export only"
+        "--target", choices=("auto", *TARGETS, "none"), help="export, build, measure that; none: export only"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where eager runs (default: cpu)")
     parser.add_argument("--results", type=Path, help="also write results to FOLDER/<model>-<device>.json")

@@ -63,8 +63,7 @@ class Part:
         shows: what it shows.
         command: arguments of Python; ``{out}`` is the folder of results, ``{models}`` that of models.
         rehearsal: likewise, what of it needs no GPU.
-        estimated_s: how long it takes; measured on an H200 for the first run and the sanitizer, a guess for the pipeline
-            and engines.
+        estimated_s: how long it takes; measured on an H200 for the first run and the sanitizer, else a guess.
         limit_s: it is killed then.
         is_rest: whether it is left for ``--rest``.
     """
@@ -133,6 +132,7 @@ PARTS: Final = (
         rehearsal=("-m", "maintenance.eager_forms", "--help"),
         estimated_s=130,
         limit_s=160,
+        is_rest=True,
     ),
     Part(
         name="sanitizer-rest",
@@ -145,8 +145,8 @@ PARTS: Final = (
     ),
     Part(
         name="models",
-        shows="the demo and R50-FPN exported, and built with the TensorRT that serves this GPU",
-        command=(*_MODELS, "demo", "resnet50-fpn", "--target", "{target}", "--make-only"),
+        shows="the demo and R50-FPN exported, and built for what serves this GPU: TensorRT, or ONNX Runtime",
+        command=(*_MODELS, "demo", "resnet50-fpn", "--target", "auto", "--make-only"),
         rehearsal=(*_MODELS, "demo", "--target", "none", "--make-only"),
         estimated_s=150,
         limit_s=400,
@@ -156,7 +156,7 @@ PARTS: Final = (
         name="engines",
         shows="frcnn bench: artifacts against eager, image to boxes and network alone, parity",
         command=(
-            *(*_MODELS, "demo", "resnet50-fpn", "--target", "{target}", "--device", "cuda", "--results", "{out}"),
+            *(*_MODELS, "demo", "resnet50-fpn", "--target", "auto", "--device", "cuda", "--results", "{out}"),
             *("--batch", "1,8", "--budget", "100", "--compile-limit", "0"),
         ),
         rehearsal=("-m", "maintenance.bench_models", "--help"),
@@ -220,8 +220,6 @@ class Session:
             elif argument == "{inputs}":
                 inputs = self._models / "inputs.npz"
                 yield from ("--inputs", str(inputs)) if inputs.exists() else ()
-            elif argument == "{target}":
-                yield "tensorrt" if find_spec("tensorrt") else "tensorrt-rtx"
             else:
                 yield argument.format(out=self._out, models=self._models)
 

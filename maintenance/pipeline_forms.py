@@ -33,17 +33,14 @@ from frcnn.benchmarks.timing.measure import Limits
 from frcnn.errors import FrcnnError
 from frcnn.exporter import load_checkpoint
 from frcnn.files import write_text
-from frcnn.log import warn_once
 from frcnn.runtime import Detector
 from frcnn.runtime.gpu.backend import EngineBackend
 from frcnn.runtime.gpu.cuda_device import CudaDevice
-from frcnn.runtime.gpu.pipeline import Launched, Pipeline, PipelineKey
-from frcnn.runtime.gpu.program import load_program
-from frcnn.runtime.gpu.worker import Worker
+from frcnn.runtime.gpu.pipeline import Launched, Pipeline
 from frcnn.runtime.images.canvases import EngineCanvases
 from frcnn.runtime.images.image import RGBImage, as_device_image
-from frcnn.runtime.images.preprocess import place
 from frcnn.spec import Precision
+from maintenance.bare_detector import BareDetector
 from maintenance.bench_models import DEMO, MODELS
 from maintenance.eager_forms import COMPILED, IMAGE, Call, compiled, image_forms, keep_forms, make_model
 from maintenance.gpu_system import describe_system, has_gpu
@@ -56,59 +53,6 @@ _THREADS: Final = 8
 _CALLS: Final = 40  # of each thread
 _REPEATS: Final = 30
 _PRECISIONS: Final[tuple[Precision, ...]] = ("fp16", "fp32")
-
-
-class Bare:
-    """One worker of a detector, without the threads and images around it."""
-
-    def __init__(self, made: TorchDetector) -> None:
-        self._made = made
-        self._canvases = EngineCanvases(made.manifest)
-        with ExitStack() as stack:
-            self.device = CudaDevice()
-            stack.callback(self.device.close)
-            program = load_program(made.manifest, made.parts.__getitem__, made.engines, self.device)
-            self.worker = Worker(program, self.device, warn_once)
-            stack.callback(self.worker.close)
-            self._closing = stack.pop_all()
-
-    def pipeline(self, images: Sequence[Tensor]) -> Pipeline:
-        """Return the pipeline of a batch, its graph captured; images are (H, W, 3) uint8 on the device."""
-        transform = self._made.manifest.source.model.transform
-        placed = [place(as_device_image(image, name="image"), transform, self._canvases) for image in images]
-        profile, size = self._canvases.batch_to_run(len(placed), placed[0].canvas)
-        for _ in range(2):
-            pipeline = self.worker.enqueue(PipelineKey(size, placed[0].canvas, True), profile, placed, ())
-            self.device.synchronize(self.worker.stream)
-        return pipeline
-
-    def stages_us(self, pipeline: Pipeline) -> dict[str, float]:
-        """Return the median microseconds between two launches, by the name of the second."""
-        events = [self.device.create_event()]
-        found: dict[str, list[float]] = {}
-        for _ in range(_REPEATS):
-            names: list[Launched] = []
-
-            def after(launched: Launched, names: list[Launched] = names) -> None:
-                names.append(launched)
-                if len(events) == len(names):
-                    events.append(self.device.create_event())
-                events[len(names)].record(self.worker.stream)
-
-            events[0].record(self.worker.stream)
-            pipeline.launch_in_steps(self.worker.stream, after)
-            self.device.synchronize(self.worker.stream)
-            for i, launched in enumerate(names):
-                found.setdefault(f"{launched.kind}: {launched.name}", []).append(
-                    events[i + 1].ms_since(events[i]) * 1e3
-                )
-        for event in events:
-            event.close()
-        return {name: median(values) for name, values in found.items()}
-
-    def close(self) -> None:
-        """Release the worker and the device."""
-        self._closing.close()
 
 
 def measure(path: Path, report: dict[str, Any], limits: Limits, images: Path | None) -> None:
@@ -152,18 +96,15 @@ def measure(path: Path, report: dict[str, Any], limits: Limits, images: Path | N
             }
             keep_forms(path, report, model_report, batch, "image", forms, limits)
         for precision in _PRECISIONS:
-            bare = Bare(made[precision])
-            try:
-                pipeline = bare.pipeline(given)
-                stages = bare.stages_us(pipeline)
+            with _bare(made[precision]) as bare:
+                pipeline = bare.pipeline([as_device_image(image, name="image") for image in given])
+                stages = _stages_us(bare, pipeline)
                 graph = {"has_graph": pipeline.has_graph, "launches": len(stages), "microseconds": stages}
                 report["stages"].append({"batch": batch, "precision": precision, **graph})
                 for name, us in stages.items():
                     print(f"stage, batch {batch}, {precision}, {name}: {us:.1f} us")
                 forms = _pipeline_forms(bare, pipeline)
                 keep_forms(path, report, model_report, batch, f"pipeline, {precision}", forms, limits)
-            finally:
-                bare.close()
 
     for batch in _BATCHES:
         attempt(f"speed, batch {batch}", partial(speed, batch))
@@ -186,9 +127,37 @@ def _add(entries: list[dict[str, Any]], make: Callable[..., dict[str, Any]], *gi
     entries.append(make(*given))
 
 
-def _pipeline_forms(bare: Bare, pipeline: Pipeline) -> dict[str, Call]:
+def _bare(made: TorchDetector) -> BareDetector:
+    return BareDetector(made.manifest, made.parts.__getitem__, CudaDevice(), made.engines)
+
+
+def _stages_us(bare: BareDetector, pipeline: Pipeline) -> dict[str, float]:
+    """Return the median microseconds between two launches, by the name of the second."""
+    device, stream = bare.device, bare.stream
+    events = [device.create_event()]
+    found: dict[str, list[float]] = {}
+    for _ in range(_REPEATS):
+        names: list[str] = []
+
+        def after(launched: Launched, names: list[str] = names) -> None:
+            names.append(f"{launched.kind}: {launched.name}")
+            if len(events) == len(names):
+                events.append(device.create_event())
+            events[len(names)].record(stream)
+
+        events[0].record(stream)
+        pipeline.launch_in_steps(stream, after)
+        device.synchronize(stream)
+        for i, name in enumerate(names):
+            found.setdefault(name, []).append(events[i + 1].ms_since(events[i]) * 1e3)
+    for event in events:
+        event.close()
+    return {name: median(values) for name, values in found.items()}
+
+
+def _pipeline_forms(bare: BareDetector, pipeline: Pipeline) -> dict[str, Call]:
     """Return the work of a pipeline, uploaded already, as a graph and plain, each on PyTorch's current stream."""
-    stream = torch.cuda.ExternalStream(bare.worker.stream)
+    stream = torch.cuda.ExternalStream(bare.stream)
 
     def joined(launch: Callable[[], None]) -> Call:
         def call() -> None:
@@ -199,8 +168,8 @@ def _pipeline_forms(bare: Bare, pipeline: Pipeline) -> dict[str, Call]:
         return call
 
     return {
-        "one CUDA graph": joined(lambda: pipeline.launch(bare.worker.stream, warn_once)),
-        "launched step by step": joined(lambda: pipeline.launch_in_steps(bare.worker.stream, lambda _: None)),
+        "one CUDA graph": joined(lambda: bare.launch(pipeline)),
+        "launched step by step": joined(lambda: pipeline.launch_in_steps(bare.stream, lambda _: None)),
     }
 
 

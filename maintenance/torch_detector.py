@@ -13,7 +13,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from frcnn._version import __version__
-from frcnn.exporter.graph.export import OPSETS
+from frcnn.exporter.graph.trace import OPSETS
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.plugins.cuda.compiler import compile_kernel, compiler_version, fingerprint

@@ -1,4 +1,4 @@
-"""The demo's exports and artifacts for the TensorRT that serves this GPU, if there is one."""
+"""The demo's exports, and artifacts for what serves this GPU: $FRCNN_GPU_TARGET, or what ``frcnn build`` chooses."""
 
 from __future__ import annotations
 
@@ -8,31 +8,29 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
+from maintenance.bare_detector import BareDetector
 from maintenance.bench_models import DEMO, MODELS, Files, draw_images, make_artifacts
 from torchvision.models.detection import FasterRCNN
 
 from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.exporter import load_checkpoint
 from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.loading import open_engines
+from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec import ModelSpec, Precision
-from frcnn.spec.engine import Target
-from frcnn.spec.supported_gpus import serves
-from gpu.bare_artifact import BareArtifact
 
 _REFUSALS = ("refuses the engine", "cannot load the engine", "serves GPUs of compute capability")
 
 
-def _target() -> Target:
-    major, minor = torch.cuda.get_device_capability()
-    return "tensorrt-rtx" if serves("tensorrt-rtx", f"{major}.{minor}") else "tensorrt"
+TARGET = os.environ.get("FRCNN_GPU_TARGET", "auto")
 
 
 @cache
 def models_folder() -> Path:
     """Return the folder with the demo's files: $FRCNN_GPU_MODELS, or a new one, filled in about a minute."""
     folder = Path(os.environ.get("FRCNN_GPU_MODELS") or tempfile.mkdtemp(prefix="frcnn-gpu-models-"))
-    make_artifacts(folder, MODELS["demo"], target=_target())
+    make_artifacts(folder, MODELS["demo"], target=TARGET)
     return folder
 
 
@@ -49,13 +47,21 @@ def demo_eager() -> tuple[FasterRCNN, ModelSpec]:
     return load_checkpoint(DEMO / "digits.pth", arch=MODELS["demo"].arch)
 
 
+def open_bare(path: Path) -> BareDetector:
+    """Open an artifact on the first GPU; raise ArtifactError where it does not run."""
+    artifact = open_artifact(path)
+    assert isinstance(artifact, EngineArtifact)
+    device, engines = open_engines(artifact, trusted_hashes=None)
+    return BareDetector(artifact.manifest, artifact.read_part, device, engines)
+
+
 @cache
 def _refusal() -> str:
     """Return why no engine runs here, or an empty text."""
     try:
-        BareArtifact(demo_files("fp16").artifact).close()
+        open_bare(demo_files("fp16").artifact).close()
     except (ImportError, MissingDependencyError) as error:
-        return f"{error} (for {_target()})"
+        return f"{error} (for {TARGET})"
     except ArtifactError as error:
         if any(words in error.message for words in _REFUSALS):
             return str(error)

@@ -24,8 +24,7 @@ from frcnn.benchmarks.timing.measure import CudaStopwatch, WallStopwatch
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Precision
-from gpu.bare_artifact import BareArtifact
-from gpu.models import demo_eager, demo_files, demo_images, needs_engines
+from gpu.models import demo_eager, demo_files, demo_images, needs_engines, open_bare
 from gpu.system import ROOT, run, skip_or_fail
 
 pytestmark = pytest.mark.gpu
@@ -166,7 +165,7 @@ def test_ten_thousand_calls_take_no_memory(detector, images):
 def test_the_overhead_on_the_host_is_small(detector, precision, images):
     """A call that returns detections to the host takes little longer than the GPU's work, the graph alone."""
     on_gpu = [torch.tensor(images[0].pixels, device="cuda")]
-    with BareArtifact(demo_files(precision).artifact) as bare:
+    with open_bare(demo_files(precision).artifact) as bare:
         pipeline, stream = bare.pipeline(images[:1]), torch.cuda.ExternalStream(bare.stream)
 
         def launch() -> None:

@@ -1,4 +1,4 @@
-"""TensorRT-RTX engines on a GPU: loading, running, capturing, and the precision that was proved at the build."""
+"""Engines on a GPU: loading, running, capturing, and the precision that was proved at the build."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from support.engine_layers import inspect_engine
 
 from frcnn.errors import ArtifactError
 from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec.engine import EngineStep
-from gpu.bare_artifact import BareArtifact
-from gpu.models import demo_files, demo_images, needs_engines
+from gpu.models import demo_files, demo_images, needs_engines, open_bare
 
 pytestmark = pytest.mark.gpu
 
@@ -22,13 +23,18 @@ def engines(device):
 
 @pytest.fixture(params=["fp32", "fp16"])
 def bare(request):
-    with BareArtifact(demo_files(request.param).artifact) as made:
+    with open_bare(demo_files(request.param).artifact) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def images():
     return demo_images()
+
+
+def needs_tensorrt(bare):
+    if bare.manifest.target == "onnxruntime":
+        pytest.skip("ONNX Runtime's engines are ONNX files")
 
 
 def turned(image: RGBImage) -> RGBImage:
@@ -68,7 +74,7 @@ def test_a_batch_gives_the_outputs_of_its_images(bare, images):
 
 
 def test_contexts_report_their_needs_and_can_be_captured(bare):
-    manifest = bare.artifact.manifest
+    manifest = bare.manifest
     first = next(step for step in manifest.steps if isinstance(step, EngineStep))
     profile = manifest.profiles[0]
     shape = (profile.batch.opt, 3, profile.height.opt, profile.width.opt)
@@ -83,7 +89,7 @@ def test_contexts_report_their_needs_and_can_be_captured(bare):
 
 
 def test_shapes_outside_the_profile_are_refused_with_tensorrts_reason(bare):
-    manifest = bare.artifact.manifest
+    manifest = bare.manifest
     first = next(step for step in manifest.steps if isinstance(step, EngineStep))
     maximum = manifest.profiles[0].batch.max + 1
     context = bare.engines[first.part].create_context()
@@ -98,19 +104,23 @@ def test_shapes_outside_the_profile_are_refused_with_tensorrts_reason(bare):
 def test_a_damaged_engine_is_refused_on_one_line(bare):
     from frcnn.runtime.engines.tensorrt_engine import load_engine
 
+    needs_tensorrt(bare)
     part = next(iter(bare.engines))
-    data = bytearray(bare.artifact.read_part(part))
+    data = bytearray(bare.read_part(part))
     data[: len(data) // 2] = bytes(len(data) // 2)
     with pytest.raises(ArtifactError) as caught:
-        load_engine(bytes(data), target=bare.artifact.manifest.target, device=bare.device, cache_folder=None)
+        load_engine(bytes(data), target=bare.manifest.target, device=bare.device, cache_folder=None)
     assert "\n" not in str(caught.value)
     assert "frcnn" in caught.value.hint
 
 
 def test_the_inspector_agrees_with_the_proved_precision(bare):
     """Where it names a type: for each heavy layer of the network definition that is found in a layer of the engine."""
-    steps = bare.artifact.manifest.steps
-    records = [record for record in bare.artifact.read_precision() if record.heavy]
+    needs_tensorrt(bare)
+    steps = bare.manifest.steps
+    artifact = open_artifact(demo_files(bare.manifest.precision).artifact)
+    assert isinstance(artifact, EngineArtifact)
+    records = [record for record in artifact.read_precision() if record.heavy]
     assert records
     wrong = []
     for number, step in enumerate(steps):
@@ -130,14 +140,14 @@ def test_the_inspector_agrees_with_the_proved_precision(bare):
 def test_compiled_kernels_are_kept_and_used(device, images, tmp_path, monkeypatch):
     monkeypatch.setenv("FRCNN_CACHE_DIR", str(tmp_path))
     path = demo_files("fp16").artifact
-    with BareArtifact(path) as first:
-        if first.artifact.manifest.target != "tensorrt-rtx":
-            pytest.skip("TensorRT compiles its kernels when it builds")
+    with open_bare(path) as first:
+        if first.manifest.target != "tensorrt-rtx":
+            pytest.skip("only TensorRT-RTX compiles kernels when it loads")
         expected = first.run([images[0]])
         files = sorted((tmp_path / "tensorrt-rtx").iterdir())
         assert len(files) == len(first.engines)
     kept = [file.read_bytes() for file in files]
-    with BareArtifact(path) as second:
+    with open_bare(path) as second:
         found = second.run([images[0]])
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)

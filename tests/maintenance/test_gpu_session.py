@@ -13,7 +13,7 @@ import maintenance.gpu_session as gpu_session
 import pytest
 from maintenance.gpu_session import PARTS, ROOT, Part, Session, main
 
-EIGHT_MINUTES_S = 480
+TEN_MINUTES_S = 600
 
 
 def part(name: str, code: str, **rest: Any) -> Part:
@@ -26,12 +26,12 @@ def report_of(out: Path) -> dict[str, Any]:
     return report
 
 
-def test_the_first_run_fits_eight_minutes_even_if_every_part_reaches_its_limit() -> None:
-    assert sum(p.limit_s for p in PARTS if not p.is_rest) <= EIGHT_MINUTES_S
+def test_the_first_run_fits_ten_minutes_even_if_every_part_reaches_its_limit() -> None:
+    assert sum(p.limit_s for p in PARTS if not p.is_rest) <= TEN_MINUTES_S
     assert all(p.estimated_s < p.limit_s for p in PARTS)
     assert len({p.name for p in PARTS}) == len(PARTS)
     first = [p.name for p in PARTS if not p.is_rest]
-    assert first == ["operators", "device", "sanitizer", "kernels", "eager"], "the most valuable comes first"
+    assert first == ["operators", "device", "sanitizer", "pipeline", "kernels"], "the most valuable comes first"
 
 
 def test_files_and_modules_of_the_parts_are_there() -> None:
@@ -124,11 +124,11 @@ def test_what_is_carried_is_fetched_for_the_python_there(tmp_path: Path, monkeyp
     (tmp_path / "carry" / "old").touch()
     gpu_session.fetch("3.12", tmp_path / "carry")
     assert not (tmp_path / "carry" / "old").exists()
-    install, export, images, boxes = (" ".join(command) for command in ran)
+    install, export, images, inputs = (" ".join(command) for command in ran)
     assert "--python-version=3.12" in install and "msgspec" in install and f"--target {tmp_path}/carry/site" in install
     assert f"bench_models -o {tmp_path}/carry/models --models demo --target none --make-only" in export
     assert "draw_images" in images
-    assert boxes.endswith(f"{tmp_path}/carry/models/boxes.npz")
+    assert inputs.endswith(f"{tmp_path}/carry/models/inputs.npz")
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

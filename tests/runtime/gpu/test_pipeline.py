@@ -184,7 +184,9 @@ def test_an_output_without_a_fixed_shape_is_refused(device: FakeDevice, manifest
     engines = artifact.engines(device)
     engines["engines/boxes.plan"].shapes = lambda shapes: {"class_logits": (12, 4), "box_deltas": (12, -1)}
     program = load_program(artifact.manifest, artifact.read_part, engines, device)
-    with pytest.raises(ArtifactError, match=r"engines/boxes\.plan: expected an output box_deltas of a fixed shape") as raised:
+    with pytest.raises(
+        ArtifactError, match=r"engines/boxes\.plan: expected an output box_deltas of a fixed shape"
+    ) as raised:
         Pipeline(program, device, PipelineKey(1, CANVAS, True), 0, device.create_stream())
     assert "frcnn build" in raised.value.hint
     assert device.open_contexts == 0
