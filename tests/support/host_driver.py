@@ -64,7 +64,7 @@ class HostArray:
         }
 
 
-def operator_on_host(kernels: Sequence[Kernel], driver: HostDriver) -> LoadedOperator:
+def operator_on_host(kernels: Sequence[Kernel], driver: HostDriver, name: str = "operator") -> LoadedOperator:
     """Return an operator whose kernels run on the CPU; nothing is compiled for a GPU."""
     loaded = [LoadedKernel(kernel=kernel, handle=driver.load(kernel, b""), driver=driver) for kernel in kernels]
-    return LoadedOperator("operator", loaded)
+    return LoadedOperator(name, loaded)

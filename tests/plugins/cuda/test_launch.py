@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,23 +13,44 @@ from support.dlpack_only import DLPackOnly
 from support.host_driver import HostArray, HostDriver, operator_on_host
 from support.libcuda import run_with_stand_in
 from support.simt import require_compiler
+from support.stage_inputs import anchors_of, box_predictions, image_sizes, present_rois, rpn_predictions
 
 from frcnn.errors import KernelError, MissingDependencyError
 from frcnn.plugins import direct
+from frcnn.plugins.box_detections.kernel import kernels as detections_kernels
+from frcnn.plugins.box_detections.reference import box_detections
 from frcnn.plugins.cuda import launch
 from frcnn.plugins.cuda.arrays import stream_handle, view_of
 from frcnn.plugins.cuda.launch import load_operator, load_preprocess
-from frcnn.plugins.grouped_nms.kernel import kernels as nms_kernels
-from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align
 from frcnn.plugins.multiscale_roi_pool.kernel import kernels as pool_kernels
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
 from frcnn.plugins.preprocess import kernels as preprocess_kernels
+from frcnn.plugins.region_proposals.kernel import kernels as proposals_kernels
+from frcnn.plugins.region_proposals.reference import region_proposals
 from frcnn.plugins.roi_pooling.level_boundaries import NEVER
 
 ELEMENT = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 POOLING = {"output_height": 7, "output_width": 7, "spatial_scales": [0.25, 0.125], "level_thresholds": [40.0]}
+DETECTIONS: dict[str, Any] = {
+    "box_weights": (10.0, 10.0, 5.0, 5.0),
+    "max_log_scale": 4.135166645050049,
+    "score_threshold": 0.05,
+    "iou_threshold": 0.5,
+    "min_size": 1e-2,
+    "max_detections": 5,
+}
+PROPOSALS: dict[str, Any] = {
+    "anchors": anchors_of((3, 1)),
+    "box_weights": (1.0, 1.0, 1.0, 1.0),
+    "max_log_scale": 4.135166645050049,
+    "pre_nms_top_n": 60,
+    "post_nms_top_n": 40,
+    "iou_threshold": 0.7,
+    "score_threshold": 0.0,
+    "min_size": 1e-3,
+}
 ALIGN = POOLING | {"sampling_ratio": 2, "aligned": 0}
 
 
@@ -43,16 +65,24 @@ def driver():
 
 
 @pytest.fixture
-def nms(driver):
-    return operator_on_host(nms_kernels(iou_threshold=0.5), driver)
+def detect(driver):
+    return operator_on_host(detections_kernels(**DETECTIONS), driver, "BoxDetections")
 
 
-def proposals(groups: int, boxes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(groups * 1000 + boxes)
-    corners = torch.rand(groups, boxes, 2, generator=generator) * 30
-    sizes = torch.rand(groups, boxes, 2, generator=generator) * 20
-    scores = torch.rand(groups, boxes, generator=generator) - 0.2
-    return torch.cat([corners, corners + sizes], dim=2), scores
+def head(images: int, per_image: int, classes: int = 4) -> list[torch.Tensor]:
+    """Return the inputs of BoxDetections, on which every decision is exact."""
+    rng = np.random.default_rng(images * 1000 + per_image)
+    rois, sizes = present_rois(rng, images, per_image, (90, 120)), image_sizes(rng, images, (90, 120))
+    return [rois, sizes, *box_predictions(rng, images * per_image, classes, score_threshold=0.05)]
+
+
+def outputs_of(operator, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return tensors for the outputs of a call, filled with 7."""
+    shapes = operator.output_shapes(*(tensor.shape for tensor in inputs))
+    return [
+        torch.full(shape, 7, dtype=getattr(torch, tensor.element))
+        for shape, tensor in zip(shapes, operator.outputs, strict=True)
+    ]
 
 
 def rois_and_maps(dtype: torch.dtype, *, last: bool = False) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -66,32 +96,56 @@ def rois_and_maps(dtype: torch.dtype, *, last: bool = False) -> tuple[torch.Tens
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("groups", "boxes"), [(3, 100), (1, 1), (2, 33)])
-def test_nms_with_scratch_is_the_reference(nms, driver, groups, boxes):
-    candidates, scores = proposals(groups, boxes)
-    kept = torch.empty_like(scores)
-    needed = nms.scratch_bytes(candidates.shape, scores.shape)
+@pytest.mark.parametrize(("images", "per_image"), [(3, 100), (1, 1), (2, 33)])
+def test_several_outputs_and_scratch_are_those_of_the_reference(detect, driver, images, per_image):
+    inputs = head(images, per_image)
+    out = outputs_of(detect, inputs)
+    needed = detect.scratch_bytes(*(tensor.shape for tensor in inputs))
     memory = torch.full((needed + 64,), 0xCD, dtype=torch.uint8)
-    nms(HostArray(candidates), HostArray(scores), out=HostArray(kept), scratch=HostArray(memory[:needed]), stream=17)
-    assert torch.equal(kept, grouped_nms(candidates, scores, iou_threshold=0.5))
+    detect(*map(HostArray, inputs), out=[*map(HostArray, out)], scratch=HostArray(memory[:needed]), stream=17)
+    expected = box_detections(*inputs, **DETECTIONS)
+    assert int(expected.num_detections.max()) > 0
+    for found, wanted, name in zip(out, expected, expected._fields, strict=True):
+        if name == "scores":  # exp differs in its last bits
+            assert torch.allclose(found, wanted, rtol=0, atol=2e-6)
+        else:
+            assert torch.equal(found, wanted)
     assert (memory[needed:] == 0xCD).all()
     assert [(entry, stream) for entry, _, stream in driver.launches] == [
-        ("grouped_nms_mask", 17),
-        ("grouped_nms_resolve", 17),
+        ("box_detections_candidates", 17),
+        ("box_detections_suppress", 17),
+        ("box_detections_select", 17),
     ]
 
 
-def test_scratch_holds_both_tensors_each_at_a_multiple_of_256_bytes(nms):
-    tiles = 4
-    assert nms.scratch_bytes((3, 100, 4), (3, 100)) == 1280 + 4 * 3 * 16 * tiles * (tiles + 1)
-    assert nms.output_shape((3, 100, 4), (3, 100)) == (3, 100)
+@pytest.mark.slow
+def test_inputs_come_in_the_order_of_the_spec_whatever_kernel_reads_them_first(driver):
+    rng = np.random.default_rng(3)
+    sizes = image_sizes(rng, 2, (80, 96))
+    images, objectness, deltas = rpn_predictions(rng, 2, (3, 1), cells=(10, 12))
+    propose = operator_on_host(proposals_kernels(**PROPOSALS), driver, "RegionProposals")
+    inputs = [tensor.contiguous() for tensor in (sizes, images, *objectness, *deltas)]
+    (out,) = outputs_of(propose, inputs)
+    scratch = torch.empty(propose.scratch_bytes(*(tensor.shape for tensor in inputs)), dtype=torch.uint8)
+    propose(*map(HostArray, inputs), out=HostArray(out), scratch=HostArray(scratch), stream=0)
+    assert torch.equal(out, region_proposals(sizes, images, objectness, deltas, **PROPOSALS))
 
 
-@pytest.mark.parametrize(("groups", "boxes"), [(0, 5), (4, 0), (0, 0)])
-def test_no_boxes_need_no_scratch(nms, groups, boxes):
-    candidates, scores = torch.zeros(groups, boxes, 4), torch.zeros(groups, boxes)
-    nms(HostArray(candidates), HostArray(scores), out=HostArray(scores.clone()), stream=0)
-    assert nms.scratch_bytes(candidates.shape, scores.shape) == 0
+def test_scratch_holds_every_tensor_at_a_multiple_of_256_bytes(detect):
+    inputs = head(3, 100)
+    tensors = {
+        "statistics": 300 * 2,
+        "candidates": 3 * 3 * 4,
+        "kept_counts": 3 * 3,
+        "kept_scores": 3 * 3 * 5,
+        "kept_rois": 3 * 3 * 5,
+        "kept_boxes": 3 * 3 * 5 * 4,
+    }
+    made = [tensor.name for loaded in detect.kernels for tensor in loaded.kernel.outputs]
+    assert made == [*tensors, *(tensor.name for tensor in detect.outputs)]
+    *others, last = (4 * count for count in tensors.values())
+    assert detect.scratch_bytes(*(tensor.shape for tensor in inputs)) == sum(-(-b // 256) * 256 for b in others) + last
+    assert detect.output_shapes(*(tensor.shape for tensor in inputs)) == ((3,), (3, 5, 4), (3, 5), (3, 5))
 
 
 @pytest.mark.slow
@@ -104,7 +158,7 @@ def test_max_pooling_in_every_type_and_layout(driver, dtype, layouts):
     pool = operator_on_host(kernels, driver)
     rois, maps = rois_and_maps(dtype, last=last)
     kind = torch.channels_last if output_last else torch.contiguous_format
-    pooled = torch.empty(pool.output_shape(rois.shape, *(m.shape for m in maps)), dtype=dtype, memory_format=kind)
+    pooled = torch.empty(*pool.output_shapes(rois.shape, *(m.shape for m in maps)), dtype=dtype, memory_format=kind)
     pool(HostArray(rois), *map(HostArray, maps), out=HostArray(pooled), stream=0)
     assert torch.equal(pooled, multiscale_roi_pool(rois, maps, **POOLING))
 
@@ -126,88 +180,94 @@ def test_the_canvas_of_preprocessing_is_that_of_its_output(driver):
     preprocess(HostArray(table), out=HostArray(images), stream=0)
     assert (images[..., :8, :12] == 1).all()
     assert images.sum() == 3 * 8 * 12
-    assert preprocess.output_shape((5, 8), H=32, W=64) == (5, 3, 32, 64)
+    assert preprocess.output_shapes((5, 8), H=32, W=64) == ((5, 3, 32, 64),)
     with pytest.raises(KernelError, match="sizes must be given for H, W, got none"):
-        preprocess.output_shape((5, 8))
+        preprocess.output_shapes((5, 8))
 
 
-def test_launches_are_planned_once_for_shapes(nms, driver):
-    candidates, scores = proposals(2, 20)
-    scratch = HostArray(torch.empty(nms.scratch_bytes(candidates.shape, scores.shape), dtype=torch.uint8))
+def test_launches_are_planned_once_for_shapes(detect, driver):
     for _ in range(2):
-        nms(HostArray(candidates), HostArray(scores), out=HostArray(scores.clone()), scratch=scratch, stream=0)
-    assert driver.launches[0][1] is driver.launches[2][1]
+        call(detect)
+    assert driver.launches[0][1] is driver.launches[3][1]
 
 
-def call_nms(nms, **changed):
-    """Call with (2, 4) boxes, some arguments changed."""
-    candidates, scores = proposals(2, 4)
-    arguments = {
-        "boxes": HostArray(candidates),
-        "scores": HostArray(scores),
-        "out": HostArray(torch.empty(2, 4)),
-        "scratch": HostArray(torch.empty(2048, dtype=torch.uint8)),
-        "stream": 0,
-    } | changed
-    nms(arguments.pop("boxes"), arguments.pop("scores"), **arguments)
+def call(detect, out: Any = None, **changed: Any) -> None:
+    """Call with 2 images of 4 RoIs, some arguments changed."""
+    inputs = head(2, 4)
+    names = [tensor.name for tensor in detect.outputs]
+    outputs = dict(zip(names, map(HostArray, outputs_of(detect, inputs)), strict=True))
+    arrays = {tensor.name: HostArray(value) for tensor, value in zip(detect.inputs, inputs, strict=True)}
+    rest = {"scratch": HostArray(torch.empty(4096, dtype=torch.uint8)), "stream": 0}
+    for given in (outputs, arrays, rest):
+        given |= {name: value for name, value in changed.items() if name in given}
+    detect(*arrays.values(), out=list(outputs.values()) if out is None else out, **rest)
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"scores": HostArray(torch.zeros(2, 4).double())}, "scores must be float32, got <f8"),
-        ({"scores": HostArray(torch.zeros(2, 5))}, r"M of scores must be 4, got 5 in \(2, 5\)"),
-        ({"scores": HostArray(torch.zeros(4, 2).t())}, r"scores must lie as written .*strides of \(16, 4\) bytes, got"),
-        ({"scores": torch.zeros(2, 4)}, "scores must lie in device memory, got host memory"),
-        ({"scores": np.zeros((2, 4), np.float32)}, "scores must lie in device memory, got host memory"),
-        ({"scores": [0.5]}, "scores must be an array in device memory, .* got list"),
-        ({"scores": HostArray(torch.zeros(2, 4), mask=1)}, "scores cannot be read as an array: it has a mask"),
-        ({"scores": HostArray(torch.zeros(9)[1:].view(2, 4))}, "scores must begin at a multiple of 16 bytes"),
-        ({"out": HostArray(torch.zeros(2, 4), read_only=True)}, "out is written, got a read-only array"),
-        ({"out": HostArray(torch.zeros(2, 4).half())}, "out must be float32, got float16"),
-        ({"out": HostArray(torch.zeros(2, 5))}, r"out must have the shape \(2, 4\), got \(2, 5\)"),
-        ({"out": HostArray(torch.zeros(8))}, r"out must have the shape \(G, M\), got \(8,\)"),
-        ({"scratch": None}, "needs 512 bytes of scratch for these shapes, got none"),
-        ({"scratch": HostArray(torch.zeros(100))}, "scratch must have at least 512 bytes, got 400"),
-        ({"scratch": HostArray(torch.zeros(400, 2)[:, :1])}, "scratch must lie in one piece"),
-        ({"scratch": HostArray(torch.zeros(400), read_only=True)}, "scratch is written, got a read-only array"),
-        ({"scratch": torch.zeros(400)}, "scratch must lie in device memory"),
+        ({"rois": HostArray(torch.zeros(2, 4, 4).double())}, "rois must be float32, got <f8"),
+        ({"image_sizes": HostArray(torch.ones(3, 2).int())}, r"N of image_sizes must be 2, got 3 in \(3, 2\)"),
+        ({"class_logits": HostArray(torch.zeros(9, 4))}, r"N\*R of class_logits must be 8, got 9 in \(9, 4\)"),
+        ({"box_deltas": HostArray(torch.zeros(8, 15))}, r"4\*C of box_deltas must be 16, got 15 in \(8, 15\)"),
+        (
+            {"class_logits": HostArray(torch.zeros(4, 8).t())},
+            r"class_logits must lie as written .*strides of \(16, 4\) bytes, got",
+        ),
+        ({"rois": torch.zeros(2, 4, 4)}, "rois must lie in device memory, got host memory"),
+        ({"rois": np.zeros((2, 4, 4), np.float32)}, "rois must lie in device memory, got host memory"),
+        ({"rois": [0.5]}, "rois must be an array in device memory, .* got list"),
+        ({"rois": HostArray(torch.zeros(2, 4, 4), mask=1)}, "rois cannot be read as an array: it has a mask"),
+        ({"rois": HostArray(torch.zeros(33)[1:].view(2, 4, 4))}, "rois must begin at a multiple of 16 bytes"),
+        ({"scores": HostArray(torch.zeros(2, 5), read_only=True)}, "scores is written, got a read-only array"),
+        ({"scores": HostArray(torch.zeros(2, 5).half())}, "scores must be float32, got float16"),
+        ({"labels": HostArray(torch.zeros(2, 5))}, "labels must be int32, got float32"),
+        ({"boxes": HostArray(torch.zeros(2, 6, 4))}, r"boxes must have the shape \(2, 5, 4\), got \(2, 6, 4\)"),
+        ({"boxes": HostArray(torch.zeros(10, 4))}, r"boxes must have the shape \(N, 5, 4\), got \(10, 4\)"),
+        ({"out": HostArray(torch.zeros(2, 5))}, r"writes 4 arrays \(num_detections, boxes, scores, labels\), got 1"),
+        ({"scratch": None}, "needs 1664 bytes of scratch for these shapes, got none"),
+        ({"scratch": HostArray(torch.zeros(100))}, "scratch must have at least 1664 bytes, got 400"),
+        ({"scratch": HostArray(torch.zeros(800, 2)[:, :1])}, "scratch must lie in one piece"),
+        ({"scratch": HostArray(torch.zeros(800), read_only=True)}, "scratch is written, got a read-only array"),
+        ({"scratch": torch.zeros(800)}, "scratch must lie in device memory"),
         ({"stream": None}, "stream must be a CUDA stream or its handle as an int, got NoneType"),
         ({"stream": True}, "got bool"),
     ],
 )
-def test_an_array_that_a_kernel_cannot_take_is_refused_before_any_launch(nms, driver, changed, message):
+def test_an_array_that_a_kernel_cannot_take_is_refused_before_any_launch(detect, driver, changed, message):
     with pytest.raises(KernelError, match=message):
-        call_nms(nms, **changed)
+        call(detect, **changed)
     assert driver.launches == []
-    call_nms(nms)  # unchanged, it is launched
-    assert len(driver.launches) == 2
+    call(detect)  # unchanged, it is launched
+    assert len(driver.launches) == 3
 
 
-def test_arrays_that_overlap_are_refused(nms, driver):
-    scores = torch.zeros(2, 4)
-    with pytest.raises(KernelError, match="out is written, it must not share memory with operator: scores"):
-        call_nms(nms, scores=HostArray(scores), out=HostArray(scores))
-    shared = torch.zeros(600)
-    with pytest.raises(KernelError, match="scratch is written, it must not share memory with operator: out"):
-        call_nms(nms, out=HostArray(shared[592:].view(2, 4)), scratch=HostArray(shared))
-    assert driver.launches == []
-
-
-def test_memory_of_another_device_is_refused(nms, driver):
-    scores = torch.zeros(2, 4)
-    driver.unreachable = {scores.data_ptr()}
-    with pytest.raises(KernelError, match="scores must lie in memory of the current CUDA device"):
-        call_nms(nms, scores=HostArray(scores))
+def test_arrays_that_overlap_are_refused(detect, driver):
+    shared = torch.zeros(1000)
+    part = HostArray(shared[:10].view(2, 5))
+    with pytest.raises(KernelError, match="scores is written, it must not share memory with BoxDetections: rois"):
+        call(detect, scores=part, rois=HostArray(shared[:32].view(2, 4, 4)))
+    with pytest.raises(KernelError, match="scratch is written, it must not share memory with BoxDetections: scores"):
+        call(detect, scores=part, scratch=HostArray(shared))
+    with pytest.raises(KernelError, match="scores is written, it must not share memory with BoxDetections: boxes"):
+        call(detect, scores=part, boxes=HostArray(shared[:40].view(2, 5, 4)))
     assert driver.launches == []
 
 
-def test_the_number_of_arrays_and_of_pointers_is_checked(nms):
-    with pytest.raises(KernelError, match=r"takes 2 arrays \(boxes, scores\), got 1"):
-        nms(HostArray(torch.zeros(1, 1, 4)), out=None, stream=0)
-    kernel = nms.kernels[0]
-    with pytest.raises(KernelError, match="grouped_nms_mask takes 4 pointers, got 3"):
-        kernel.launch(kernel.kernel.bind({"G": 1, "M": 1}), [16, 16, 16], 0)
+def test_memory_of_another_device_is_refused(detect, driver):
+    logits = torch.zeros(8, 4)
+    driver.unreachable = {logits.data_ptr()}
+    with pytest.raises(KernelError, match="class_logits must lie in memory of the current CUDA device"):
+        call(detect, class_logits=HostArray(logits))
+    assert driver.launches == []
+
+
+def test_the_number_of_arrays_and_of_pointers_is_checked(detect):
+    with pytest.raises(KernelError, match=r"takes 4 arrays \(rois, .*, box_deltas\), got 1"):
+        detect(HostArray(torch.zeros(1, 1, 4)), out=None, stream=0)
+    kernel = detect.kernels[0]
+    with pytest.raises(KernelError, match="box_detections_candidates takes 4 pointers, got 3"):
+        kernel.launch(kernel.kernel.bind({"N": 1, "R": 1, "C": 2}), [16, 16, 16], 0)
 
 
 @pytest.mark.parametrize(("layout", "given"), [("channels_last", False), ("planar", True)])
@@ -269,10 +329,10 @@ def test_loading_compiles_for_the_current_device(tmp_path, monkeypatch):
     monkeypatch.setenv("FRCNN_CACHE_DIR", str(tmp_path))
     for architecture, beginning in (("sm_90", b"\x7fELF"), ("sm_999", b"//\n// Generated by NVIDIA NVVM Compiler")):
         driver = HostDriver(architecture)
-        nms = load_operator("GroupedNMS", iou_threshold=0.5, driver=driver)
-        assert [loaded.kernel.entry for loaded in nms.kernels] == ["grouped_nms_mask", "grouped_nms_resolve"]
+        detect = load_operator("BoxDetections", **DETECTIONS, driver=driver)
+        assert [loaded.kernel for loaded in detect.kernels] == list(detections_kernels(**DETECTIONS))
         assert all(code.startswith(beginning) for code in driver.codes)
-        assert len(driver.codes) == 2
+        assert len(driver.codes) == 3
 
 
 def test_loading_for_a_named_architecture_asks_no_device(tmp_path, monkeypatch):
@@ -286,13 +346,16 @@ def test_loading_for_a_named_architecture_asks_no_device(tmp_path, monkeypatch):
 
 
 def test_unknown_operators_and_attributes_are_refused():
-    with pytest.raises(KernelError, match="operator must be one of GroupedNMS, MultiscaleRoIAlign, MultiscaleRoIPool"):
+    with pytest.raises(KernelError, match="operator must be one of BoxDetections, MultiscaleRoIAlign, MultiscaleRoIP"):
         load_operator("NMS", iou_threshold=0.5)
-    with pytest.raises(KernelError, match="GroupedNMS needs the attribute 'iou_threshold'") as caught:
-        load_operator("GroupedNMS")
-    assert caught.value.hint == "its attributes are iou_threshold"
-    with pytest.raises(KernelError, match="GroupedNMS has no attribute 'threshold'"):
-        load_operator("GroupedNMS", iou_threshold=0.5, threshold=1)
+    with pytest.raises(KernelError, match="MultiscaleRoIPool needs the attribute 'output_height'") as caught:
+        load_operator("MultiscaleRoIPool")
+    assert caught.value.hint == (
+        "its attributes are output_height, output_width, spatial_scales, level_thresholds, element, layout, "
+        "output_layout, channels"
+    )
+    with pytest.raises(KernelError, match="BoxDetections has no attribute 'layout'"):
+        load_operator("BoxDetections", **DETECTIONS, layout="planar")
 
 
 @pytest.mark.parametrize("name", direct.__all__)
@@ -313,24 +376,24 @@ from support.libcuda import StandIn
 from support.simt import launch_on_host
 from frcnn.errors import KernelError
 from frcnn.plugins.cuda.launch import load_operator
-from frcnn.plugins.grouped_nms.reference import grouped_nms
 from frcnn.plugins.kernel import Launch
+from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
 
 library = ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
 try:
-    load_operator("GroupedNMS", iou_threshold=0.5)
+    load_operator("MultiscaleRoIPool", **POOLING)
 except KernelError as error:
     print(error)
 StandIn().set_context(0xC0)
 try:
-    load_operator("GroupedNMS", iou_threshold=0.5, architecture="compute_75")
+    load_operator("MultiscaleRoIPool", **POOLING, architecture="compute_75")
 except KernelError as error:
     print(error)
 
-nms = load_operator("GroupedNMS", iou_threshold=0.5)
-again = load_operator("GroupedNMS", iou_threshold=0.5)
+pool = load_operator("MultiscaleRoIPool", **POOLING)
+again = load_operator("MultiscaleRoIPool", **POOLING)
 print(library.stand_in_loads())
-kernels = iter([loaded.kernel for loaded in nms.kernels])
+kernels = iter([loaded.kernel for loaded in pool.kernels])
 streams = []
 
 @ctypes.CFUNCTYPE(
@@ -350,14 +413,13 @@ def launch(function, geometry, stream, parameters):
     return 0
 
 library.stand_in_launch(launch)
-corners = torch.rand(2, 70, 2, generator=torch.Generator().manual_seed(1)) * 9
-boxes, scores = torch.cat([corners, corners + 5], dim=2), torch.rand(2, 70)
-kept = torch.empty_like(scores)
-scratch = HostArray(torch.empty(nms.scratch_bytes(boxes.shape, scores.shape), dtype=torch.uint8))
-nms(HostArray(boxes), HostArray(scores), out=HostArray(kept), scratch=scratch, stream=0xABCD)
-print(torch.equal(kept, grouped_nms(boxes, scores, iou_threshold=0.5)), 0 < int((kept > 0).sum()) < 140, streams)
+rois = torch.tensor([[[0.0, 0, 90, 70], [8, 8, 30, 40]]])
+maps = [torch.randn(1, 8, size, size, generator=torch.Generator().manual_seed(size)) for size in (32, 16)]
+pooled = torch.full((2, 8, 7, 7), 7.0)
+pool(HostArray(rois), *map(HostArray, maps), out=HostArray(pooled), stream=0xABCD)
+print(torch.equal(pooled, multiscale_roi_pool(rois, maps, **POOLING)), float(pooled.min()) != 7, streams)
 try:
-    nms(HostArray(boxes), HostArray(scores), out=HostArray(kept), scratch=scratch, stream=0xABCD)
+    pool(HostArray(rois), *map(HostArray, maps), out=HostArray(pooled), stream=0xABCD)
 except KernelError as error:
     print(error)
 """
@@ -366,9 +428,11 @@ except KernelError as error:
 @pytest.mark.slow
 def test_calls_of_the_driver_through_nvidias_bindings(tmp_path):
     """Order and types of the arguments, geometry, stream, one load a process, and errors."""
-    no_context, no_binary, loads, equal, refused = run_with_stand_in(STAND_IN, tmp_path).splitlines()
+    no_context, no_binary, loads, equal, refused = run_with_stand_in(
+        f"POOLING = {POOLING}\n{STAND_IN}", tmp_path
+    ).splitlines()
     assert no_context.startswith("no CUDA context is current on this thread (make one first")
     assert "CUDA_ERROR_NO_BINARY_FOR_GPU (load it for the architecture of the GPU" in no_binary
-    assert loads == "2"
-    assert equal == f"True True [{0xABCD}, {0xABCD}]"
+    assert loads == "1"
+    assert equal == f"True True [{0xABCD}]"
     assert "cuLaunchKernel returned CUDA_ERROR_INVALID_HANDLE (the stream must be alive" in refused
