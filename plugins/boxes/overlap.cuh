@@ -21,14 +21,12 @@ __device__ __forceinline__ bool overlap(const float4 a, float area_a, const floa
     const float height = fmaxf(fminf(a.w, b.w) - fmaxf(a.y, b.y), 0.f);
     const float inter = width * height;
     const float both = area_a + area_b - inter;
-    bool above = false, near_zero = true;
-    if constexpr (IOU_THRESHOLD >= 1.f / 1048576.f) {
-        constexpr float kBinade = binade_of(IOU_THRESHOLD), kHalfStep = kBinade / 16777216.f;
-        constexpr bool kOdd = static_cast<unsigned>(IOU_THRESHOLD / kBinade * 8388608.f) % 2u == 1u;
-        const float excess = fmaf(-IOU_THRESHOLD, both, inter), bar = kHalfStep * both;
-        near_zero = !(both >= 0x1p-80f);
-        above = !near_zero && (kOdd ? excess >= bar : excess > bar);
-    }
-    if (near_zero && inter > 0.f) above = inter / both > IOU_THRESHOLD;
+    constexpr bool kTiny = IOU_THRESHOLD < 1.f / 1048576.f;
+    constexpr float kBinade = binade_of(kTiny ? 1.f : IOU_THRESHOLD), kHalfStep = kBinade / 16777216.f;
+    constexpr bool kOdd = static_cast<unsigned>(IOU_THRESHOLD / kBinade * 8388608.f) % 2u == 1u;
+    const bool exact = !kTiny && both >= 0x1p-80f;
+    const float excess = fmaf(-IOU_THRESHOLD, both, inter), bar = kHalfStep * both;
+    bool above = exact && (kOdd ? excess >= bar : excess > bar);
+    if (!exact && inter > 0.f) above = inter / both > IOU_THRESHOLD;
     return above;
 }
