@@ -43,7 +43,7 @@ class PluginCallbacks:
         self, inputs: Sequence[Any], attributes: Mapping[str, Any], _outputs: Sequence[Any]
     ) -> tuple[Any, ...]:
         """Return the descriptors of the outputs; raise KernelError for what the operator does not take."""
-        kernel = self._kernels(inputs, attributes, {})[0]
+        kernel = self._kernels(inputs, attributes)[0]
         for tensor, desc in zip(kernel.inputs, inputs, strict=True):
             if desc.dtype.name != _DATA_TYPES[tensor.element]:
                 raise KernelError(
@@ -65,12 +65,10 @@ class PluginCallbacks:
     def combine(self, inputs: Sequence[Any], attributes: Mapping[str, Any], _outputs: Sequence[Any]) -> list[Any]:
         """Return the combinations of types and layouts that have kernels, for the types of the descriptors."""
         offered = []
-        known = self._known(inputs)
-        for kernel in self._kernels(inputs, attributes, known):
-            if all(letter in known and known[letter] % step == 0 for letter, step in kernel.multiple_of.items()):
-                types = [_DATA_TYPES[tensor.element] for tensor in (*kernel.inputs, *kernel.outputs)]
-                names = ", ".join(_AUTOTUNE_TYPES.get(name, name) for name in types)
-                offered.append(self._trtp.AutoTuneCombination(names, ", ".join(_formats(kernel))))
+        for kernel in self._kernels(inputs, attributes, self._channels(inputs)):
+            types = [_DATA_TYPES[tensor.element] for tensor in (*kernel.inputs, *kernel.outputs)]
+            names = ", ".join(_AUTOTUNE_TYPES.get(name, name) for name in types)
+            offered.append(self._trtp.AutoTuneCombination(names, ", ".join(_formats(kernel))))
         return offered
 
     def implement(
@@ -78,7 +76,7 @@ class PluginCallbacks:
     ) -> tuple[str, bytes, Any, Any]:
         """Return the kernel's name, code, launch and integers, for the types and layouts that TensorRT chose."""
         chosen = tuple(desc.format.name for desc in (*inputs, *outputs))
-        kernel = {_formats(k): k for k in self._kernels(inputs, attributes, self._known(inputs))}[chosen]
+        kernel = {_formats(k): k for k in self._kernels(inputs, attributes, self._channels(inputs))}[chosen]
         largest = [desc.shape.max if desc.shape.is_dynamic else desc.shape for desc in inputs]
         kernel.bind(dict(_by_letter(kernel.inputs, largest)))
 
@@ -92,9 +90,9 @@ class PluginCallbacks:
         return kernel.entry, self._compile_code(kernel), launch, integers
 
     def _kernels(
-        self, inputs: Sequence[Any], attributes: Mapping[str, Any], known: Mapping[str, int]
+        self, inputs: Sequence[Any], attributes: Mapping[str, Any], channels: int | None = None
     ) -> tuple[Kernel, ...]:
-        """Return the kernel in every layout, for the type of the features and the sizes that are known."""
+        """Return the kernel in every layout, for the type of the features."""
         plugin = self._plugin
         element: Element = "float32"
         if plugin.features is not None:
@@ -105,12 +103,12 @@ class PluginCallbacks:
                     f"got {kind.lower()}"
                 )
             element = _FEATURES[kind]
-        return plugin.kernels(attributes, element=element, channels=known.get("C"))
+        return plugin.kernels(attributes, element=element, channels=channels)
 
-    def _known(self, inputs: Sequence[Any]) -> dict[str, int]:
-        """Return the value of every letter in the inputs' shapes that is known at build time."""
+    def _channels(self, inputs: Sequence[Any]) -> int | None:
+        """Return the number of channels, where it is known at build time."""
         pairs = _by_letter(self._plugin.example.inputs, [desc.shape for desc in inputs])
-        return {letter: size for letter, size in pairs if size >= 0}
+        return next((size for letter, size in pairs if letter == "C" and size >= 0), None)
 
     def _sizes(self, kernel: Kernel, inputs: Sequence[Any]) -> dict[str, Any]:
         """Return the symbol of every letter in the inputs' shapes; known sizes that differ raise KernelError."""

@@ -74,15 +74,21 @@ class Plugin:
         Args:
             attributes: the operator's.
             element: type of the features.
-            channels: of the feature maps, where they are known.
+            channels: of the feature maps, where they are known; only then can they lie channels-last.
 
         Raises:
             KernelError: no kernel of this plugin has these attributes.
         """
-        forms: list[dict[str, Any]] = [{}]
-        if self.operator in POOLING:
-            forms = [{"layout": maps, "output_layout": pooled, "channels": channels} for maps, pooled in _LAYOUTS]
-        return tuple(self._kernel({**attributes, **form, "element": element}) for form in forms)
+        given = {**attributes, "element": element}
+        if self.operator not in POOLING:
+            return (self._kernel(given),)
+        made = []
+        for maps, pooled in _LAYOUTS:
+            form = {**given, "layout": maps, "output_layout": pooled}
+            steps = self._kernel(form).multiple_of.values()
+            if all(channels is not None and channels % step == 0 for step in steps):
+                made.append(self._kernel({**form, "channels": channels}))
+        return tuple(made)
 
     def _kernel(self, attributes: Mapping[str, Any]) -> Kernel:
         kernels = {kernel.plugin: kernel for kernel in kernels_for(self.operator, attributes)}

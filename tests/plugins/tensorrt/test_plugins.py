@@ -48,11 +48,15 @@ def test_a_plugin_is_its_kernel_for_other_attributes_and_types(form, element):
 
 
 @pytest.mark.parametrize("operator", POOLING)
-def test_pooling_has_a_kernel_for_each_layout_with_the_channels_that_are_known(operator):
+@pytest.mark.parametrize(
+    ("element", "channels", "layouts"),
+    [("float16", 64, 3), ("float16", 12, 1), ("float32", 12, 3), ("float32", 6, 1), ("float16", None, 1)],
+)
+def test_pooling_has_a_kernel_for_each_layout_that_its_channels_fill(operator, element, channels, layouts):
     attributes = attributes_of(operator, 3)
-    found = TABLE[f"{operator}3"].kernels(attributes, element="float16", channels=64)
-    for kernel, (layout, output_layout) in zip(found, LAYOUTS, strict=True):
-        form = {"element": "float16", "layout": layout, "output_layout": output_layout, "channels": 64}
+    found = TABLE[f"{operator}3"].kernels(attributes, element=element, channels=channels)
+    for kernel, (layout, output_layout) in zip(found, LAYOUTS[:layouts], strict=True):
+        form = {"element": element, "layout": layout, "output_layout": output_layout, "channels": channels}
         assert kernel == kernels_for(operator, attributes | form)[0]
 
 
