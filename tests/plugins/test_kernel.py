@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 
 import pytest
+from support.operator_forms import FORMS, attributes_of
 
 from frcnn.errors import KernelError
+from frcnn.plugins.box_detections.kernel import kernels as detections_kernels
 from frcnn.plugins.expressions import INTEGERS, evaluate
-from frcnn.plugins.grouped_nms.kernel import kernels as nms_kernels
-from frcnn.plugins.kernel import KERNEL_FOLDER
+from frcnn.plugins.kernel import KERNEL_FOLDER, read_sizes
 from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
 from frcnn.plugins.multiscale_roi_pool.kernel import kernels as pool_kernels
+from frcnn.plugins.operator import Tensor
+from frcnn.plugins.operator_kernels import kernels_for
 from frcnn.plugins.preprocess import kernels as preprocess_kernels
 
 GRID = {"output_height": 7, "output_width": 7}
@@ -19,9 +22,8 @@ FOUR_LEVELS = {"spatial_scales": (0.25, 0.125, 0.0625, 0.03125), "level_threshol
 ALIGN = {**GRID, **FOUR_LEVELS, "sampling_ratio": 2, "aligned": 0}
 NORMALISATION = {"image_mean": (0.5,) * 3, "image_std": (0.2,) * 3}
 ALL = [
-    *nms_kernels(iou_threshold=0.5),
     *preprocess_kernels(**NORMALISATION),
-    *align_kernels(**ALIGN),
+    *(kernel for form in FORMS if form[1] in (1, 5) for kernel in kernels_for(form[0], attributes_of(*form))),
     *pool_kernels(**GRID, **FOUR_LEVELS, element="float16", layout="channels_last"),
 ]
 
@@ -41,12 +43,14 @@ def test_the_source_has_the_entry_with_the_arguments_in_the_stated_order(kernel)
 
 @pytest.mark.parametrize("kernel", ALL, ids=lambda kernel: kernel.entry)
 def test_every_expression_is_over_the_letters_of_the_inputs(kernel):
-    letters = {letter for tensor in kernel.inputs for letter in tensor.shape}
+    shapes = [text for tensor in kernel.inputs for text in tensor.shape]
+    letters = {text for text in shapes if text.isidentifier()}
     if kernel.entry == "preprocess":
         letters |= {"H", "W"}  # the canvas, which no input has
-    texts = [*kernel.grid, *kernel.integers, *(text for tensor in kernel.outputs for text in tensor.shape)]
+    texts = [*shapes, *kernel.grid, *kernel.integers, *(text for tensor in kernel.outputs for text in tensor.shape)]
     for text in texts:
         evaluate(text, dict.fromkeys(letters, 1), INTEGERS)  # raises for any other name
+    assert {*kernel.at_most, *kernel.at_least, *kernel.multiple_of} <= letters
 
 
 def test_sizes_are_read_off_the_shapes():
@@ -61,32 +65,7 @@ def test_sizes_are_read_off_the_shapes():
     assert launch.grid == (2000, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("groups", "boxes", "blocks"), [(5, 1000, 32), (90, 1000, 12), (720, 1000, 2), (2000, 1000, 2), (1, 20, 1)]
-)
-def test_few_groups_get_many_blocks_and_many_groups_few(groups, boxes, blocks):
-    mask, resolve = nms_kernels(iou_threshold=0.5)
-    assert mask.bind(mask.sizes([(groups, boxes, 4), (groups, boxes)])).grid == (groups, blocks, 1)
-    tiles = (boxes + 31) // 32
-    words = mask.bind({"G": groups, "M": boxes}).output_shapes[1][1]
-    assert words == 16 * tiles * (tiles + 1)
-    assert resolve.bind(resolve.sizes([(groups, boxes), (groups, boxes), (groups, words)])).grid == (groups, 1, 1)
-
-
-def test_the_memory_of_the_masks_is_as_documented():
-    mask, _ = nms_kernels(iou_threshold=0.5)
-
-    def kilobytes(boxes: int) -> float:
-        order, overlaps = mask.bind({"G": 1, "M": boxes}).output_shapes
-        return 4 * (order[1] + overlaps[1]) / 1000
-
-    assert kilobytes(1000) == pytest.approx(72, abs=1)
-    assert kilobytes(4096) == pytest.approx(1073, abs=1)
-
-
 def test_empty_inputs_give_an_empty_grid():
-    mask, _ = nms_kernels(iou_threshold=0.5)
-    assert 0 in mask.bind({"G": 3, "M": 0}).grid
     (align,) = align_kernels(**ALIGN)
     shapes = [(1, 0, 4)] + [(1, 8, 4, 4)] * 4
     assert align.bind(align.sizes(shapes)).grid[0] == 0
@@ -95,17 +74,38 @@ def test_empty_inputs_give_an_empty_grid():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([(2, 100, 4)], "takes 2 inputs, got 1"),
-        ([(2, 100, 4), (2, 99)], r"M of scores must be 100, got 99"),
-        ([(2, 100, 5), (2, 100)], r"4 of boxes must be 4, got 5"),
-        ([(100, 4), (2, 100)], r"boxes must have the shape \(G, M, 4\), got \(100, 4\)"),
-        ([(2, 4097, 4), (2, 4097)], "holds at most M = 4096, got 4097"),
+        ([(2, 10, 4)], "takes 2 inputs, got 1"),
+        ([(2, 10, 4), (19, 5)], r"N\*R of class_logits must be 20, got 19 in \(19, 5\)"),
+        ([(2, 10, 5), (20, 5)], r"4 of rois must be 4, got 5"),
+        ([(10, 4), (20, 5)], r"rois must have the shape \(N, R, 4\), got \(10, 4\)"),
+        ([(2, 4097, 4), (8194, 5)], "holds at most R = 4096, got 4097"),
+        ([(2, 10, 4), (20, 1)], "takes at least C = 2, got 1"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(shapes, message):
-    mask, _ = nms_kernels(iou_threshold=0.5)
+    candidates, *_ = detections_kernels(**attributes_of("BoxDetections", 1))
     with pytest.raises(KernelError, match=message):
-        mask.sizes(shapes)
+        candidates.sizes(shapes)
+
+
+def tensors(*shapes: tuple[str, ...]) -> list[Tensor]:
+    return [Tensor(name=f"t{i}", element="float32", shape=shape) for i, shape in enumerate(shapes)]
+
+
+def test_a_size_may_be_an_expression_over_letters_of_any_tensor():
+    stated = tensors(("4*C", "N*R"), ("N", "R"), ("C", "ceil_div(R, 32)"))
+    assert read_sizes("k", stated, [(20, 66), (2, 33), (5, 2)]) == {"N": 2, "R": 33, "C": 5}
+    with pytest.raises(KernelError, match=r"^k: 4\*C of t0 must be 20, got 24 in \(24, 66\)$"):
+        read_sizes("k", stated, [(24, 66), (2, 33), (5, 2)])
+    with pytest.raises(KernelError, match=r"^k: ceil_div\(R, 32\) of t2 must be 2, got 3 in \(5, 3\)$"):
+        read_sizes("k", stated, [(20, 66), (2, 33), (5, 3)])
+
+
+def test_unknown_sizes_are_not_compared():
+    stated = tensors(("N", "4*C"), ("N", "C"))
+    assert read_sizes("k", stated, [(None, 99), (2, None)]) == {"N": 2}
+    with pytest.raises(KernelError, match=r"4\*C of t0 must be 8, got 99 in \(\?, 99\)"):
+        read_sizes("k", stated, [(None, 99), (None, 2)])
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,7 @@ def test_launches_that_are_too_large_for_cuda_are_refused(sizes, message):
         preprocess.bind(sizes)
 
 
-OUTSIDE_0_TO_1 = [{"iou_threshold": value} for value in (-0.1, 1.5, float("nan"), float("inf"))]
 REFUSED = [
-    *((nms_kernels, {}, change, "iou_threshold must be from 0 to 1") for change in OUTSIDE_0_TO_1),
     (preprocess_kernels, NORMALISATION, {"image_mean": (0.5,)}, "3 values"),
     (preprocess_kernels, NORMALISATION, {"image_std": (0.2, 0.0, 0.2)}, "image_std above 0"),
     (preprocess_kernels, NORMALISATION, {"image_mean": (0.5, float("nan"), 0.5)}, "must be numbers"),
@@ -178,8 +176,8 @@ def test_a_block_covers_all_channels_and_its_stage_fits_shared_memory(grid, elem
 
 
 def test_macros_give_floats_as_float32():
-    mask, _ = nms_kernels(iou_threshold=0.1)
-    assert mask.macros()["IOU_THRESHOLD"] == "0x1.99999a0000000p-4f"
+    given = attributes_of("BoxDetections", 1) | {"iou_threshold": 0.1}
+    assert detections_kernels(**given)[1].macros()["IOU_THRESHOLD"] == "0x1.99999a0000000p-4f"
     (align,) = align_kernels(**ALIGN)
     assert align.macros()["SPATIAL_SCALES"] == ",".join(f"0x1.0000000000000p-{i}f" for i in (2, 3, 4, 5))
     assert align.macros()["LEVELS"] == "4"

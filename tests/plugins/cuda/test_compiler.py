@@ -23,9 +23,9 @@ from frcnn.plugins.cuda.compiler import (
     supported_architectures,
 )
 from frcnn.plugins.cuda.kernel_cache import KernelCache, default_cache
-from frcnn.plugins.grouped_nms.kernel import kernels
+from frcnn.plugins.preprocess import kernels
 
-KERNEL = kernels(iou_threshold=0.5)[1]
+(KERNEL,) = kernels(image_mean=(0, 0, 0), image_std=(1, 1, 1))
 NO_CACHE = KernelCache(None)
 
 
@@ -55,9 +55,9 @@ def test_machine_code_for_each_architecture_comes_with_one_ptx_for_the_oldest_gp
     compiled = compile_kernels(KERNEL, ["sm_80", "sm_90", "sm_80"], cache=NO_CACHE)
     assert list(compiled) == ["sm_80", "sm_90", "compute_75"]
     assert [is_cubin(code) for code in compiled.values()] == [True, True, False]
-    assert all(b"grouped_nms_resolve" in code for code in compiled.values())
+    assert all(b"preprocess" in code for code in compiled.values())
     ptx = compiled[OLDEST_PTX]
-    assert b".target sm_75" in ptx and b".visible .entry grouped_nms_resolve(" in ptx and ptx.endswith(b"\0")
+    assert b".target sm_75" in ptx and b".visible .entry preprocess(" in ptx and ptx.endswith(b"\0")
 
 
 def test_every_supported_gpu_has_an_architecture():
@@ -70,14 +70,14 @@ def test_constants_architecture_and_source_are_part_of_the_key(cache, compilatio
     assert compile_kernel(KERNEL, "sm_90", cache=cache) == first
     assert len(compilations) == 1
     compile_kernel(KERNEL, "sm_80", cache=cache)
-    compile_kernel(replace(KERNEL, constants={**KERNEL.constants, "MAX_BOXES": 2048}), "sm_90", cache=cache)
+    compile_kernel(replace(KERNEL, constants={**KERNEL.constants, "COLUMNS_PER_THREAD": 2}), "sm_90", cache=cache)
     source = tmp_path / "own.cu"
     text = (compiler.KERNEL_FOLDER / KERNEL.source).read_text(encoding="utf-8")
     source.write_text(text, encoding="utf-8")
     own = replace(KERNEL, source=str(source))
     compile_kernel(own, "sm_90", cache=cache)  # the same text from another file is the same kernel
     assert len(compilations) == 3
-    source.write_text(text.replace("= -1.f", "= -2.f"), encoding="utf-8")
+    source.write_text(f"{text}// another", encoding="utf-8")
     compile_kernel(own, "sm_90", cache=cache)
     assert len(compilations) == 4
 
@@ -171,10 +171,11 @@ FILL = """
 import sys
 from pathlib import Path
 from frcnn.plugins.cuda.compiler import compile_kernel
-from frcnn.plugins.grouped_nms.kernel import kernels
 from frcnn.plugins.cuda.kernel_cache import KernelCache
+from frcnn.plugins.preprocess import kernels
+(kernel,) = kernels(image_mean=(0, 0, 0), image_std=(1, 1, 1))
 for _ in range(4):
-    compiled = compile_kernel(kernels(iou_threshold=0.5)[1], "sm_90", cache=KernelCache(Path(sys.argv[1])))
+    compiled = compile_kernel(kernel, "sm_90", cache=KernelCache(Path(sys.argv[1])))
     print(len(compiled))
 """
 
@@ -239,11 +240,11 @@ def test_code_for_another_cuda_major_is_refused():
 
 def test_an_error_is_one_line_and_the_log_a_note(tmp_path):
     source = tmp_path / "broken.cu"
-    source.write_text('extern "C" __global__ void grouped_nms_resolve() { undeclared = 1; }\n', encoding="utf-8")
+    source.write_text('extern "C" __global__ void preprocess() { undeclared = 1; }\n', encoding="utf-8")
     with pytest.raises(KernelError) as raised:
         compile_kernel(replace(KERNEL, source=str(source)), "sm_90", cache=NO_CACHE)
     assert "\n" not in raised.value.message
-    assert raised.value.message.startswith(f"grouped_nms_resolve ({source}) does not compile for sm_90: ")
+    assert raised.value.message.startswith(f"preprocess ({source}) does not compile for sm_90: ")
     assert 'identifier "undeclared" is undefined' in raised.value.message
     (log,) = raised.value.__notes__
     assert "1 error detected" in log
