@@ -6,6 +6,7 @@ Out: ``model.onnx``, and the pieces of it from which engines are built; one pass
 
 __all__ = [
     "bfloat16_fallback",
+    "channels_last",
     "cut",
     "cut_flow",
     "cut_types",
