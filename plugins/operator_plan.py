@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from frcnn.errors import KernelError
 from frcnn.plugins.kernel import ELEMENT_BYTES, Kernel, Launch
 from frcnn.plugins.operator import Tensor
 
@@ -53,6 +54,9 @@ class OperatorWiring:
 
     def plan(self, input_shapes: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> OperatorPlan:
         """Bind the operator to the shapes of its inputs and the values of its free letters, or raise KernelError."""
+        if len(input_shapes) != len(self.inputs):
+            names = ", ".join(tensor.name for tensor in self.inputs)
+            raise KernelError(f"expected the inputs {names}, got {len(input_shapes)}")
         shapes = {tensor.name: tuple(shape) for tensor, shape in zip(self.inputs, input_shapes, strict=True)}
         launches = []
         for kernel in self.kernels:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Final
 
-from frcnn.errors import KernelError, UsageError
+from frcnn.errors import KernelError, MissingDependencyError, UsageError
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver
 from frcnn.spec.engine import Target
@@ -21,7 +21,10 @@ _GPU: Final = re.compile(r"([1-9][0-9]?)\.([0-9])|sm_([1-9][0-9]?)([0-9])[af]?")
 
 def choose_target(compute_capabilities: Sequence[str]) -> tuple[Target, str]:
     """Return the target for the GPUs that are named or, without any, for the one that is here, and the reason."""
-    here = gpu_compute_capability()
+    try:
+        here = gpu_compute_capability()
+    except MissingDependencyError:  # of CUDA, which every target needs: that of the target is named then
+        here = None
     wanted = tuple(compute_capabilities) or (() if here is None else (here,))
     if not wanted:
         return "tensorrt-rtx", f"no GPU is here and none is named: engines for compute capability {gpus_text(())}"
@@ -29,7 +32,7 @@ def choose_target(compute_capabilities: Sequence[str]) -> tuple[Target, str]:
     if not unserved:
         return "tensorrt-rtx", f"TensorRT-RTX serves compute capability {', '.join(wanted)}"
     reason = f"TensorRT-RTX does not serve compute capability {unserved}"
-    if importlib.util.find_spec("tensorrt") is None:
+    if find_spec("tensorrt") is None:
         return "onnxruntime", f"{reason}, and TensorRT is not installed"
     if wanted != (here,):
         return "onnxruntime", f"{reason}, and TensorRT builds on the GPU that its engine is for only"

@@ -14,6 +14,7 @@ import onnx
 
 from frcnn.errors import ExportError
 from frcnn.exporter.engine.shape_inference import element_of
+from frcnn.exporter.graph.channels_last import channels_last_head, channels_last_maps
 from frcnn.exporter.graph.split import Networks
 from frcnn.exporter.graph.tensorrt_lowering import lower_to_plugins
 from frcnn.plugins import OPERATORS
@@ -32,6 +33,7 @@ from frcnn.spec.engine import (
 __all__ = ["Steps", "make_steps", "one_engine"]
 
 _CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
+_EXPORT_AGAIN: Final = "export the checkpoint again with this version of frcnn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +63,15 @@ def make_steps(networks: Networks, target: Target) -> Steps:
     channels = _channels(features, pooling.inputs[1:])
     (pooled,) = pooling.outputs
     layouts: dict[str, TensorLayout] = {}
-    if target != "onnxruntime" and _takes_channels_last(pooling, elements[pooled], channels.values()):
-        layouts = dict.fromkeys(channels, "channels_last")
-        if _begins_with_convolution(boxes, pooled):
-            layouts[pooled] = "channels_last"
+    if _takes_channels_last(pooling, elements[pooled], channels.values()):
+        layout: TensorLayout = "nhwc" if target == "onnxruntime" else "channels_last"
+        layouts = dict.fromkeys(channels, layout)
+        if layout == "nhwc":
+            features = channels_last_maps(features, channels)
+        if (head := channels_last_head(boxes)) is not None:
+            boxes, layouts[pooled] = head, "nhwc"
+        elif layout == "channels_last" and _begins_with_convolution(boxes, pooled):
+            layouts[pooled] = layout
 
     suffix = "onnx" if target == "onnxruntime" else "plan"
     models = {f"engines/features.{suffix}": features, f"engines/boxes.{suffix}": boxes}
@@ -117,13 +124,16 @@ def _elements(models: Iterable[onnx.ModelProto], operators: Iterable[OperatorSte
     for step in operators:
         spec = OPERATORS[step.operator]
         levels = spec.levels_of(len(step.inputs))
+        if levels == 0 or len(step.outputs) != len(spec.outputs):
+            given = f"{len(step.inputs)} inputs and {len(step.outputs)} outputs"
+            raise ExportError(f"{step.node}: {step.operator} has no form with {given}", hint=_EXPORT_AGAIN)
         taken = [tensor.element for tensor in spec.inputs for _ in range(levels if tensor.variadic else 1)]
         features = elements[step.inputs[-1]]  # its kernels have one type of features
         for name, kind in zip(step.inputs, taken, strict=True):
             if elements[name] != (features if kind == "features" else kind):
                 raise ExportError(
                     f"{step.node} takes {name} as {features if kind == 'features' else kind}, got {elements[name]}",
-                    hint="export the checkpoint again with this version of frcnn",
+                    hint=_EXPORT_AGAIN,
                 )
         made = (features if tensor.element == "features" else tensor.element for tensor in spec.outputs)
         elements |= zip(step.outputs, made, strict=True)

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from support import tiny_models
 from support.families import FAMILIES
 
-from frcnn.errors import ArtifactError, ExportError, MissingDependencyError, OutputError, UsageError
+from frcnn.errors import ArtifactError, ExportError, KernelError, OutputError, UsageError
 from frcnn.exporter import build_engine
-from frcnn.exporter.engine import artifact as engine_artifact
-from frcnn.exporter.engine import build_gpu
-from frcnn.exporter.engine.artifact import Request, prepare
-from frcnn.exporter.engine.builder import BuildSettings
-from frcnn.exporter.engine.profiles import make_profiles
-from frcnn.exporter.engine.shapes import initializer_bytes, memory_needs, shapes_of_profile, trace
-from frcnn.exporter.engine.steps import kernels_of_step, steps_between_operators
+from frcnn.exporter.engine.shapes import initializer_bytes
 from frcnn.plugins.cuda.compiler import fingerprint
+from frcnn.plugins.operator_kernels import kernels_of_step
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.runtime.model_files.artifact import open_artifact
-from frcnn.spec.engine import OUTPUTS, EngineStep, OperatorStep, kernel_part
+from frcnn.spec.engine import EngineStep, OperatorStep, kernel_part
 
 trt: Any = importlib.import_module("tensorrt_rtx")
 DYNAMIC = "64x64:160x224:288x288"
 ARCHITECTURES = ("sm_80", "sm_89")
+POOLING = {"align": "MultiscaleRoIAlign", "max": "MultiscaleRoIPool"}
 ELEMENTS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -68,19 +61,17 @@ def test_every_family_builds_for_any_batch_and_size(family, precision, exports, 
     assert manifest.source == export.manifest
     assert (manifest.target, manifest.target_version) == ("tensorrt-rtx", trt.__version__)
     assert manifest.precision == precision
-    assert [type(step) for step in manifest.steps] == [EngineStep, OperatorStep] * 3 + [EngineStep]
+    assert [getattr(step, "operator", None) for step in manifest.steps] == [
+        *(None, "RegionProposals", POOLING[export.spec.roi_heads.pooler.kind], None, "BoxDetections")
+    ]
 
     element = ELEMENTS[precision]
-    nms, pooling, last = (step for step in manifest.steps if isinstance(step, OperatorStep))
-    assert [nms.operator, last.operator] == ["GroupedNMS"] * 2
-    assert {manifest.tensors[name].element for name in (*nms.inputs, *last.inputs, pooling.inputs[0])} == {"float32"}
+    proposals, pooling, detections = (step for step in manifest.steps if isinstance(step, OperatorStep))
     maps = [manifest.tensors[name] for name in pooling.inputs[1:]]
     assert len(maps) == len(export.spec.roi_heads.pooler.feature_names)
     assert {(tensor.element, tensor.layout) for tensor in maps} == {(element, "channels_last")}
-    assert [name for name, t in manifest.tensors.items() if t.layout != "planar"] == sorted(
-        pooling.inputs[1:], key=list(manifest.tensors).index
-    )
-    assert manifest.tensors["images"].element == element
+    between = (*proposals.inputs[1:], *pooling.outputs, *detections.inputs[2:])
+    assert {manifest.tensors[name].element for name in between} == {element}
     heavy = [record for record in artifact.read_precision() if record.heavy]
     assert len(heavy) > 10
     assert {record.element for record in heavy} == {element}
@@ -106,75 +97,65 @@ def test_the_artifact_has_every_kernel_that_the_runtime_launches(exports, tmp_pa
     assert all(b".target sm_75" in data for name, data in code.items() if name.endswith(".ptx"))
 
 
-@pytest.mark.parametrize(("family", "precision"), [("vgg16", "fp32"), ("resnet18_fpn_max", "fp32"), ("vgg16", "fp16")])
-def test_the_shapes_between_steps_equal_those_of_onnxruntime(family, precision, exports):
-    """Against ONNX Runtime running the whole graph, with what crosses the cuts among its outputs."""
-    export = exports(family, precision)
-    model = onnx.load(export.path)
-    steps = steps_between_operators(trt, model)
-    crossing = [name for name in steps.tensors if name not in ("images", "image_sizes", *OUTPUTS)]
-    known = {value.name: value for value in model.graph.value_info}
-    model.graph.output.extend(known[name] for name in crossing)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    kind = np.float16 if precision == "fp16" else np.float32
-    for batch, canvas in ((2, (96, 160)), (1, (224, 64))):
-        feeds = {"images": np.zeros((batch, 3, *canvas), kind), "image_sizes": np.array([canvas] * batch, np.int32)}
-        names = [*crossing, *OUTPUTS]
-        found = dict(zip(names, (value.shape for value in session.run(names, feeds)), strict=True))
-        traced = trace(steps, batch, canvas).shapes
-        assert {name: traced[name] for name in names} == found
-        assert traced["images"] == (batch, 3, *canvas)
-
-
-def test_memory_needs_are_those_of_the_largest_shapes(exports):
-    export = exports("vgg16", "fp16")
-    model = onnx.load(export.path)
-    steps = steps_between_operators(trt, model)
-    profiles = make_profiles(export.manifest, batch="1:1:4", size="64x64,160x224,32x32:64x64:96x96")
-    traces = [shapes_of_profile(steps, profile)[1] for profile in profiles]
-    needs = memory_needs(traces, steps.tensors, [10, 20])
-
-    largest = traces[1].shapes
-    assert largest["images"] == (4, 3, 160, 224)
-    sizes = {"float32": 4, "float16": 2, "int32": 4, "int64": 8, "bool": 1}
-    expected = sum(
-        math.ceil(math.prod(largest[name]) * sizes[tensor.element] / 256) * 256
-        for name, tensor in steps.tensors.items()
-    )
-    assert needs.tensors_bytes == expected
-    groups, boxes = largest[next(step.inputs[1] for step in steps.operators)]
-    tiles = math.ceil(boxes / 32)
-    first = math.ceil(groups * boxes * 4 / 256) * 256 + groups * 16 * tiles * (tiles + 1) * 4
-    assert traces[1].scratch_bytes["rpn/GroupedNMS"] == first
-    assert needs.workspace_bytes == max(traces[1].scratch_bytes.values()) >= first
-    assert needs.weights_bytes == 30
-
-
 def test_the_reported_size_of_the_weights_is_that_of_the_file(exports, vgg16_build):
     reported = vgg16_build[1].memory.weights_bytes
     assert reported == pytest.approx(initializer_bytes(onnx.load(exports("vgg16").path)), rel=0.02)
 
 
-def test_maps_without_a_channels_last_format_stay_planar(exports, tmp_path):
-    """Of 64 channels three are left: no vector of 16 bytes, and HWC8 would pad them."""
-    model = onnx.load(exports("vgg16", "fp16").path)
-    (pooling,) = (node for node in model.graph.node if node.op_type == "MultiscaleRoIPool")
-    whole = pooling.input[1]
-    pooling.input[1] = "three"
-    at = list(model.graph.node).index(pooling)
-    for name, values in (("starts", [0]), ("ends", [3]), ("axes", [1])):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), name))
-    model.graph.node.insert(
-        at, onnx.helper.make_node("Slice", [whole, "starts", "ends", "axes"], ["three"], name="slice")
-    )
-    dims = next(value for value in model.graph.value_info if value.name == whole).type.tensor_type.shape.dim
-    shape = [dims[0].dim_param, 3, dims[2].dim_param, dims[3].dim_param]
-    model.graph.value_info.append(onnx.helper.make_tensor_value_info("three", onnx.TensorProto.FLOAT16, shape))
-    with pytest.raises(ExportError):  # the head wants 64; but by then the maps' layout is known
-        trace(steps := steps_between_operators(trt, model), 1, (64, 64))
-    assert steps.tensors["three"].layout == "planar"
+@pytest.mark.parametrize(
+    ("family", "precision"), [("vgg16", "fp32"), ("vgg16", "fp16"), ("resnet50_c4", "fp16"), ("swin_fpn", "fp16")]
+)
+def test_onnxruntime_gets_the_two_networks_as_onnx(family, precision, exports, tmp_path):
+    export = exports(family, precision)
+    path = tmp_path / "model.frcnn"
+    manifest = build_quickly(export.path, path, target="onnxruntime")
+    artifact = open_artifact(path)
+    artifact.check_parts()
+    assert artifact.manifest == manifest
+    assert (manifest.target, manifest.target_version) == ("onnxruntime", onnx.__version__)
+    assert manifest.compute_capabilities == ()
+    assert "onnxruntime" not in manifest.versions
+    assert [str(profile) for profile in manifest.profiles] == [DYNAMIC]
+    whole = onnx.load(export.path)
+    engines = [step for step in manifest.steps if isinstance(step, EngineStep)]
+    assert [step.part for step in engines] == ["engines/features.onnx", "engines/boxes.onnx"]
+    for step in engines:
+        model = onnx.load_model_from_string(artifact.read_part(step.part))
+        onnx.checker.check_model(model, full_check=True)
+        assert {opset.domain for opset in model.opset_import} == {""}
+        assert not model.functions
+        for values, names in ((model.graph.input, step.inputs), (model.graph.output, step.outputs)):
+            assert tuple(value.name for value in values) == names
+        for value in (*model.graph.input, *model.graph.output):
+            tensor, dims = manifest.tensors[value.name], value.type.tensor_type.shape.dim
+            assert tensor.layout == "planar" or dims[3].dim_value == export.model.backbone.out_channels
+    pooling = manifest.steps[2]
+    assert {manifest.tensors[name].layout for name in pooling.inputs[1:]} == {"nhwc"}
+    assert manifest.memory.weights_bytes == initializer_bytes(whole)
+    heavy = [record for record in artifact.read_precision() if record.heavy]
+    assert {record.element for record in heavy} == {ELEMENTS[precision]}
+    assert {record.layer for record in heavy} == {
+        node.name for node in whole.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")
+    }
+
+
+@pytest.mark.parametrize("target", ["tensorrt-rtx", "onnxruntime"])
+def test_what_kernels_cannot_take_is_refused_before_engines_are_built(target, exports, tmp_path):
+    model = onnx.load(exports("vgg16").path)
+    (node,) = (node for node in model.graph.node if node.op_type == "RegionProposals")
+    (top,) = (attribute for attribute in node.attribute if attribute.name == "pre_nms_top_n")
+    top.i = 5000
+    onnx.save(model, tmp_path / "model.onnx")
+    reports: list[str] = []
+    with pytest.raises(KernelError, match="pre_nms_top_n must be from 1 to 4096, got 5000"):
+        build_quickly(
+            tmp_path / "model.onnx",
+            tmp_path / "model.frcnn",
+            target=target,
+            progress=lambda what, _: reports.append(what),
+        )
+    assert reports == ["reading the graph"]
+    assert names_of(tmp_path) == ["model.onnx"]
 
 
 def test_several_static_profiles_and_a_chosen_gpu(exports, tmp_path):
@@ -229,10 +210,10 @@ def test_a_second_build_is_the_same_reports_progress_and_prints_nothing(exports,
     assert list(dict.fromkeys(what for what, _ in reports)) == [
         "reading the graph",
         "compiling kernels",
-        *(f"building engine {i} of 4" for i in range(1, 5)),
+        *(f"building engine {i} of 2" for i in (1, 2)),
         "writing",
     ]
-    assert len({share for what, share in reports if what == "building engine 1 of 4"}) > 20
+    assert len({share for what, share in reports if what == "building engine 1 of 2"}) > 20
     _, first = vgg16_build
     assert (first.steps, first.tensors, first.memory) == (second.steps, second.tensors, second.memory)
     assert list(first.parts) == list(second.parts)
@@ -279,89 +260,6 @@ def test_an_error_in_the_progress_callback_is_raised(exports, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"target": "openvino"}, "target: expected tensorrt-rtx or tensorrt, got 'openvino'"),
-        ({"batch": 0}, "--batch: expected"),
-        ({"size": "100x100"}, "--size: expected multiples of 32, got 100x100"),
-        ({"architectures": ["sm_1"]}, "kernel architecture: expected some of sm_75"),
-        ({"compute_capabilities": ["13.0"]}, "--compute-capability: expected some of 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"),
-        ({"compute_capabilities": ["hopper"]}, "--compute-capability: expected some of 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"),
-        ({"compute_capabilities": ["8.9", "8.9"]}, "--compute-capability: 8.9 is given twice"),
-        ({"optimization_level": 3}, "--optimization-level goes with --target tensorrt"),
-        ({"timing_cache": "cache"}, "--timing-cache goes with --target tensorrt"),
-        ({"optimization_level": 6, "target": "tensorrt"}, "--optimization-level: expected 0 to 5, got 6"),
-        ({"labels": ["cat"]}, "labels: a model.onnx has its class names already"),
-    ],
-)
-def test_invalid_options_are_refused(options, message, exports, tmp_path):
-    with pytest.raises(UsageError) as caught:
-        build_quickly(exports("vgg16").path, tmp_path / "model.frcnn", **options)
-    assert message in caught.value.message
-    assert names_of(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("options", "option", "capability"),
-    [
-        ({"compute_capabilities": ["9.0"]}, "--compute-capability 9.0", "9.0"),
-        ({"compute_capabilities": ["8.9", "10.0"]}, "--compute-capability 10.0", "10.0"),
-        ({"compute_capabilities": ["11.0"]}, "--compute-capability 11.0", "11.0"),
-        ({"architectures": ["sm_89", "sm_90"]}, "--kernel-arch sm_90", "9.0"),
-        ({"architectures": ["sm_90a"]}, "--kernel-arch sm_90a", "9.0"),
-        ({"architectures": ["sm_100"]}, "--kernel-arch sm_100", "10.0"),
-        ({"architectures": ["sm_103f"]}, "--kernel-arch sm_103f", "10.3"),
-    ],
-)
-def test_a_gpu_that_tensorrt_rtx_does_not_support_is_refused_before_tensorrt_is_imported(
-    options, option, capability, exports, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: pytest.fail("TensorRT-RTX was asked for"))
-    with pytest.raises(UsageError) as caught:
-        build_quickly(exports("vgg16").path, tmp_path / "model.frcnn", **options)
-    assert caught.value.message == (
-        f"{option}: TensorRT-RTX serves GPUs of compute capability 7.5, 8.0, 8.6, 8.9, 12.0, 12.1 and later, "
-        f"not {capability}"
-    )
-    assert "onnxruntime-gpu" in caught.value.hint
-    assert caught.value.hint.endswith("frcnn build model.onnx --target tensorrt")
-    assert names_of(tmp_path) == []
-
-
-def test_kernels_are_compiled_for_the_gpus_of_the_engines(monkeypatch):
-    """All else that runs the artifact compiles the PTX; what no engine in it can run on has no machine code."""
-    assert prepare(Request())[1:] == ((), ("sm_80", "sm_86", "sm_89", "sm_120", "sm_121"))
-    turing = BuildSettings(compute_capabilities=("7.5", "12.0"))
-    assert prepare(Request(settings=turing))[1:] == (("7.5", "12.0"), ("sm_75", "sm_120"))
-    monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: trt)
-    for found, architecture in (("9.0", "sm_90"), ("10.0", "sm_100")):
-        monkeypatch.setattr(build_gpu, "gpu_compute_capability", lambda found=found: found)
-        assert prepare(Request(target="tensorrt"))[1:] == ((found,), (architecture,))
-
-
-def test_the_target_tensorrt_needs_a_gpu(exports, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_gpu, "gpu_compute_capability", lambda: None)
-    with pytest.raises(UsageError, match="found none") as caught:
-        build_quickly(exports("vgg16").path, tmp_path / "model.frcnn", target="tensorrt")
-    assert "--target tensorrt-rtx" in caught.value.hint
-    monkeypatch.setattr(build_gpu, "gpu_compute_capability", lambda: "9.0")
-    for wanted, elsewhere in (("8.9", True), ("hopper", True), ("10.0", False)):
-        with pytest.raises(UsageError, match=f"builds for the GPU it runs on, 9.0, got {wanted}") as caught:
-            build_quickly(exports("vgg16").path, tmp_path / "o.frcnn", target="tensorrt", compute_capabilities=[wanted])
-        assert ("--target tensorrt-rtx" in caught.value.hint) == elsewhere
-
-
-def test_a_missing_tensorrt_is_named(exports, tmp_path, monkeypatch):
-    def absent(name: str) -> Any:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    monkeypatch.setattr("frcnn.exporter.engine.builder.importlib.import_module", absent)
-    with pytest.raises(MissingDependencyError) as caught:
-        build_quickly(exports("vgg16").path, tmp_path / "model.frcnn")
-    assert caught.value.hint == "pip install 'frcnn[rtx]'"
-
-
-@pytest.mark.parametrize(
     ("content", "error", "message"),
     [
         (None, ArtifactError, "no such file"),
@@ -393,14 +291,14 @@ def test_an_invalid_folder_is_refused_before_the_build(exports, tmp_path):
 
 def test_a_graph_that_tensorrt_cannot_parse_is_refused_with_the_reason(exports, tmp_path, capfd):
     model = onnx.load(exports("vgg16").path)
-    at = next(i for i, node in enumerate(model.graph.node) if node.name == "backbone/0/Conv")
-    model.graph.node[at].op_type = "NoSuchOperator"
+    at = next(i for i, node in enumerate(model.graph.node) if node.name == "backbone/1/Relu")
+    model.graph.node[at].op_type = "Bernoulli"
     changed = tmp_path / "model.onnx"
     onnx.save(model, changed)
     with pytest.raises(ExportError) as caught:
         build_quickly(changed, tmp_path / "model.frcnn")
     assert caught.value.message.startswith(
-        "TensorRT cannot take engines/0.plan: node 'backbone/0/Conv' (NoSuchOperator): "
+        "TensorRT cannot take engines/features.plan: node 'backbone/1/Relu' (Bernoulli): "
     )
     assert "\n" not in caught.value.message
     assert len(caught.value.__notes__) > 1

@@ -11,22 +11,26 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import onnx
 import pytest
+from onnx import parser
 from support.recorded_tensorrt import record_tensorrt_rtx
 from support.tensorrt_contract import Contract, make_libraries
 
 from frcnn.cli import main
-from frcnn.errors import UsageError
+from frcnn.errors import KernelError, UsageError
 from frcnn.exporter import build_engine
 from frcnn.exporter.engine import artifact as engine_artifact
+from frcnn.exporter.engine import request as engine_request
 from frcnn.exporter.engine import steps as engine_steps
 from frcnn.exporter.engine.builder import BuildSettings, Phases, build_serialized
-from frcnn.exporter.engine.precision_proof import read_layers
+from frcnn.exporter.engine.network import parse_network
+from frcnn.exporter.engine.precision_proof import layers_of_network
 from frcnn.exporter.engine.profiles import make_profiles
-from frcnn.exporter.engine.shapes import shapes_of_profile
-from frcnn.exporter.engine.steps import Steps, steps_between_operators
+from frcnn.exporter.engine.shapes import input_shapes, trace_profile
+from frcnn.exporter.engine.steps import make_steps
+from frcnn.exporter.graph.source_model import read_source_model
+from frcnn.exporter.graph.split import split
 from frcnn.plugins import DOMAIN
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec.engine import INPUTS, OUTPUTS, EngineStep
@@ -48,15 +52,18 @@ def contract(tmp_path_factory):
     return Contract(make_libraries(tmp_path_factory.mktemp("libraries")))
 
 
-def built(trt: object, path: Path, settings: BuildSettings) -> tuple[Steps, bytes]:
-    """Build the smallest engine of a model, and read the layers of all."""
-    steps = steps_between_operators(trt, onnx.load(path))  # type: ignore[arg-type]
-    manifest = engine_artifact.read_source_model(path).manifest
-    shapes, _ = shapes_of_profile(steps, make_profiles(manifest, batch="1:1:2", size="64x64:96x96:96x96")[0])
-    for index, network in enumerate(steps.networks.values()):
-        read_layers(network, index)
-    (*_, (part, network)) = steps.networks.items()
-    return steps, build_serialized(network, [shapes[part]], settings, report=lambda _share: None)
+def built(trt: ModuleType, path: Path, settings: BuildSettings) -> bytes:
+    """Build the smaller engine of a model, and read the layers of both."""
+    steps = make_steps(split(onnx.load(path)), "tensorrt")
+    manifest = read_source_model(path).manifest
+    (profile,) = make_profiles(manifest, batch="1:1:2", size="64x64:96x96:96x96")
+    traces = trace_profile(steps, profile)
+    networks = {part: parse_network(trt, model, steps.tensors, name=part) for part, model in steps.models.items()}
+    for index, network in enumerate(networks.values()):
+        layers_of_network(network, index)
+    (*_, step) = (step for step in steps.steps if isinstance(step, EngineStep))
+    shapes = input_shapes(steps, step, traces)
+    return build_serialized(networks[step.part], [shapes], settings, report=lambda _share: None)
 
 
 def test_tensorrts_bindings_have_every_name_that_a_build_uses(exports, tmp_path, contract):
@@ -64,8 +71,7 @@ def test_tensorrts_bindings_have_every_name_that_a_build_uses(exports, tmp_path,
     settings = BuildSettings(
         compute_capabilities=("8.9",), optimization_level=1, timing_cache=tmp_path / "timing.cache"
     )
-    _, plan = built(trt, exports("vgg16", "fp16").path, settings)
-    assert len(plan) > 100_000
+    assert len(built(trt, exports("vgg16", "fp16").path, settings)) > 100_000
     named = {attribute for _, attribute in asked}
     assert {"parse", "build_serialized_network", "set_timing_cache", "builder_optimization_level", "metadata"} <= named
 
@@ -101,38 +107,43 @@ def test_an_invalid_timing_cache_is_refused(exports, tmp_path):
 
 
 def without_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Put standard nodes of the same shapes and types where the plugins' nodes would be."""
+    """Put standard nodes of the same types where the plugins' nodes would be: a RoI and seven boxes for each image."""
+    stand_ins = parser.parse_graph(
+        """
+        stand_ins (float16[n, 64, h, w] features_0, int32[n, 2] image_sizes, float16[n, 7] class_logits,
+                   float16[n, 28] box_deltas) => (float[n, 7, 4] boxes)
+        <int64[1] row = {1}, int64[2] cells = {2, 3}, int64[4] grid = {1, 64, 7, 7}, int64[3] of_boxes = {-1, 7, 4}>
+        {
+            mean = ReduceMean (features_0, cells)
+            pooled = Expand (mean, grid)
+            num_detections = ReduceMax <keepdims = 0> (image_sizes, row)
+            scores = Cast <to = 1> (class_logits)
+            labels = Cast <to = 6> (class_logits)
+            box_rows = Reshape (box_deltas, of_boxes)
+            boxes = Cast <to = 1> (box_rows)
+        }
+        """
+    )
     lowered = onnx.ModelProto()
     lowered.CopyFrom(model)
-    del lowered.functions[:]
-    graph = lowered.graph
-    nodes = []
-    for node in graph.node:
-        if node.domain != DOMAIN:
-            nodes.append(node)
-        elif node.op_type == "GroupedNMS":
-            nodes.append(onnx.helper.make_node("Identity", node.input[1:], node.output, name=node.name))
-        else:  # (N, R, 4), (N, C, H, W) -> (N·R, C, 7, 7): each RoI's mean in every cell
-            (rois, _features) = node.input
-            for name, values in {"flat": [-1, 1, 1, 1], "last": [2], "wide": [1, 64, 7, 7]}.items():
-                graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), name))
-            nodes += [
-                onnx.helper.make_node("ReduceMean", [rois, "last"], ["roi"], keepdims=0, name="backbone/stand_in/Mean"),
-                onnx.helper.make_node("Reshape", ["roi", "flat"], ["each"], name="stand_in/Reshape"),
-                onnx.helper.make_node("Cast", ["each"], ["half"], to=onnx.TensorProto.FLOAT16, name="stand_in/Cast"),
-                onnx.helper.make_node("Expand", ["half", "wide"], node.output, name="stand_in/Expand"),
-            ]
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+    del lowered.functions[:], lowered.graph.node[:]
+    operators = {"MultiscaleRoIPool": stand_ins.node[:2], "BoxDetections": stand_ins.node[2:], "RegionProposals": []}
+    for node in model.graph.node:
+        lowered.graph.node.extend(operators[node.op_type] if node.domain == DOMAIN else [node])
+    lowered.graph.initializer.extend(stand_ins.initializer)
     return lowered
+
+
+def pretend_tensorrt(monkeypatch: pytest.MonkeyPatch, capability: str, plugins: ModuleType | None) -> None:
+    """Have builds for TensorRT use TensorRT-RTX, on a GPU."""
+    monkeypatch.setattr(engine_request, "require_gpu", lambda _wanted: capability)
+    monkeypatch.setattr(engine_request, "import_builder", lambda _target: importlib.import_module("tensorrt_rtx"))
+    monkeypatch.setattr(engine_request, "load_tensorrt_plugins", lambda: plugins)
 
 
 def test_tensorrt_with_plugins_builds_one_engine(exports, tmp_path, monkeypatch):
     registered: list[str] = []
-    monkeypatch.setattr(engine_artifact, "require_gpu", lambda _wanted: "8.9")
-    monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: importlib.import_module("tensorrt_rtx"))
-    monkeypatch.setattr(engine_artifact, "load_tensorrt_plugins", lambda: ModuleType("tensorrt.plugin"))
+    pretend_tensorrt(monkeypatch, "8.9", ModuleType("tensorrt.plugin"))
     monkeypatch.setattr(engine_artifact, "register", lambda *, architecture: registered.append(architecture))
     monkeypatch.setattr(engine_steps, "lower_to_plugins", without_plugins)
     path, cache = tmp_path / "model.frcnn", tmp_path / "timing.cache"
@@ -151,35 +162,47 @@ def test_tensorrt_with_plugins_builds_one_engine(exports, tmp_path, monkeypatch)
     assert registered == ["sm_89"]
     (step,) = manifest.steps
     assert isinstance(step, EngineStep)
-    assert (step.part, set(step.inputs), set(step.outputs)) == ("engines/model.plan", set(INPUTS), set(OUTPUTS))
+    assert (step.part, step.inputs, step.outputs) == ("engines/model.plan", INPUTS, OUTPUTS)
     assert set(manifest.tensors) == {*INPUTS, *OUTPUTS}
     assert (manifest.target, manifest.compute_capabilities) == ("tensorrt", ("8.9",))
     assert manifest.architectures == ("sm_89", "compute_75")
     # only images are prepared outside of the engine
     assert {name.split("-")[0] for name in manifest.parts if name.startswith("kernels/")} == {"kernels/preprocess"}
     assert manifest.memory.workspace_bytes == 0
-    assert manifest.memory.tensors_bytes > 2 * 3 * 160 * 288 * 2
+    assert 2 * 3 * 160 * 288 * 2 < manifest.memory.tensors_bytes < 2 * 3 * 160 * 288 * 2 + 10_000
     assert {record.element for record in artifact.read_precision() if record.heavy} == {"float16"}
     assert cache.stat().st_size > 0
 
 
-def test_tensorrt_without_plugins_builds_the_pieces_between_operators(exports, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(engine_artifact, "require_gpu", lambda _wanted: "9.0")
-    monkeypatch.setattr(engine_artifact, "import_builder", lambda _target: importlib.import_module("tensorrt_rtx"))
-    monkeypatch.setattr(engine_artifact, "load_tensorrt_plugins", lambda: None)
+@pytest.mark.parametrize("form", [None, "split"])
+def test_tensorrt_builds_two_engines_without_plugins_and_where_asked(form, exports, tmp_path, monkeypatch, capsys):
+    pretend_tensorrt(monkeypatch, "9.0", None if form is None else ModuleType("tensorrt.plugin"))
+    monkeypatch.setattr(engine_artifact, "register", lambda **_: pytest.fail("no plugin is needed"))
     path = tmp_path / "model.frcnn"
-    manifest = build_engine(exports("vgg16", "fp16").path, path, target="tensorrt", batch=1, size="160x224")
+    manifest = build_engine(exports("vgg16", "fp16").path, path, target="tensorrt", form=form, batch=1, size="160x224")
     operators = [step.operator for step in manifest.steps if not isinstance(step, EngineStep)]
-    assert operators == ["GroupedNMS", "MultiscaleRoIPool", "GroupedNMS"]
-    assert [step.part for step in manifest.steps if isinstance(step, EngineStep)] == [
-        f"engines/{number}.plan" for number in range(4)
-    ]
+    assert operators == ["RegionProposals", "MultiscaleRoIPool", "BoxDetections"]
+    parts = [step.part for step in manifest.steps if isinstance(step, EngineStep)]
+    assert parts == ["engines/features.plan", "engines/boxes.plan"]
     assert (manifest.target, manifest.architectures) == ("tensorrt", ("sm_90", "compute_75"))
     kernels = {name.split("-")[0].removeprefix("kernels/") for name in manifest.parts if name.startswith("kernels/")}
-    assert kernels == {"preprocess", "grouped_nms_mask", "grouped_nms_resolve", "multiscale_roi_pool"}
+    assert {kernel.partition("_")[0] for kernel in kernels} == {"preprocess", "region", "multiscale", "box"}
     assert main(["unpack", str(path), "-o", str(tmp_path / "parts")]) == 0
     # no one command of trtexec runs such an artifact
     assert "trtexec" not in capsys.readouterr().out
+
+
+def test_a_plan_for_shapes_that_a_kernel_does_not_take_is_refused_first(exports, tmp_path, monkeypatch):
+    """TensorRT asks for kernels minutes into a build, and for the largest shapes only."""
+    pretend_tensorrt(monkeypatch, "8.9", ModuleType("tensorrt.plugin"))
+    monkeypatch.setattr(engine_artifact, "register", lambda **_: pytest.fail("a plan was begun"))
+    model = onnx.load(exports("vgg16").path)
+    (node,) = (node for node in model.graph.node if node.op_type == "BoxDetections")
+    (most,) = (attribute for attribute in node.attribute if attribute.name == "max_detections")
+    most.i = 5000
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(KernelError, match="max_detections must be from 1 to 4096, got 5000"):
+        build_engine(tmp_path / "model.onnx", tmp_path / "model.frcnn", target="tensorrt", size="64x64")
 
 
 def test_the_progress_of_nested_phases_never_decreases():
