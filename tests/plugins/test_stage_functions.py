@@ -277,6 +277,16 @@ def test_an_absent_roi_makes_no_detection(face):
     assert detect(face, [[0.5], [0.25], [0.75]], [list(ABSENT_ROI), A, [NAN] * 4], most=2) == [(1, A)]
 
 
+def test_a_roi_without_width_is_present_and_one_of_less_is_not(face):
+    line = [5.0, 4.0, 5.0, 9.0]
+    assert detect(face, [[0.5], [0.25]], [line, list(ABSENT_ROI)], most=2, min_size=0.0) == [(1, line)]
+
+
+def test_a_score_of_exactly_the_threshold_is_no_candidate(face):
+    assert detect(face, [[0.5]], [A], most=2, score=0.5) == []
+    assert detect(face, [[0.5]], [A], most=2, score=0.49) == [(1, A)]
+
+
 def test_nothing_is_detected(face):
     assert detect(face, [[0.015625], [0.03125]], [A, FAR], most=2) == []
     assert detect(face, [[0.5]], [A], most=2, min_size=16.5) == []
