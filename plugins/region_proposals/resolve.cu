@@ -2,11 +2,12 @@
 //
 // A warp owns kTilesOfWarp tiles of 32 candidates that follow each other, a lane one of each. Warp after warp decides its
 // tiles by votes; then every later candidate looks whether a kept one of them overlaps it. One barrier a warp; the words
-// for the next one are on their way.
+// for the kAhead next ones are on their way.
 #include "region_proposals/overlaps.cuh"
 
 constexpr int kWarps = THREADS / 32;
 constexpr int kTilesOfWarp = TILES_OF_WARP;
+constexpr int kAhead = kTilesOfWarp == 2 ? 4 : 2;
 
 // Decides 32 boxes in order; `word` is this lane's row against its own tile. Votes until nothing changes: after n of
 // them the first n boxes are right, and the only choice that stays is the greedy one.
@@ -47,51 +48,55 @@ region_proposals_resolve(const float4* __restrict__ boxes, const float* __restri
     const size_t level = size_t(blockIdx.x) * CANDIDATES;
     overlaps += size_t(blockIdx.x) * kWords;
 
-    float own_scores[kTilesOfWarp];
     int places[kTilesOfWarp];
     bool alive[kTilesOfWarp];
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) {
         const int row = first_row + 32 * i;
-        own_scores[i] = row < CANDIDATES ? scores[level + row] : -1.f;
-        alive[i] = own_scores[i] >= 0.f;
+        alive[i] = row < CANDIDATES && scores[level + row] >= 0.f;
         places[i] = 0;
     }
 
+    Words words[kAhead];
+#pragma unroll
+    for (int ahead = 0; ahead < kAhead; ++ahead) words[ahead].load(overlaps, ahead * kTilesOfWarp, first_row);
     int count = 0;  // of the kept
-    Words words;
-    words.load(overlaps, 0, first_row);
-    for (int turn = 0; turn < kWarps; ++turn) {
-        Words next;
-        next.load(overlaps, (turn + 1) * kTilesOfWarp, first_row);
-        if (warp == turn) {
-            int place = count;
+    for (int first_turn = 0; first_turn < kWarps; first_turn += kAhead) {
+#pragma unroll
+        for (int ahead = 0; ahead < kAhead; ++ahead) {
+            const int turn = first_turn + ahead;
+            if (turn >= kWarps) continue;
+            if (warp == turn) {
+                int place = count;
+#pragma unroll
+                for (int j = 0; j < kTilesOfWarp; ++j) {
+                    const unsigned kept = decide(alive[j], words[ahead].of[j][j]);
+                    alive[j] = kept >> lane & 1u;
+                    places[j] = place + __popc(kept & ((1u << lane) - 1u));
+                    place += __popc(kept);
+                    if (lane == 0) kept_of[turn][j] = kept;
+#pragma unroll
+                    for (int i = j + 1; i < kTilesOfWarp; ++i) alive[i] = alive[i] && !(words[ahead].of[i][j] & kept);
+                }
+            }
+            __syncthreads();
 #pragma unroll
             for (int j = 0; j < kTilesOfWarp; ++j) {
-                const unsigned kept = decide(alive[j], words.of[j][j]);
-                alive[j] = kept >> lane & 1u;
-                places[j] = place + __popc(kept & ((1u << lane) - 1u));
-                place += __popc(kept);
-                if (lane == 0) kept_of[turn][j] = kept;
+                const unsigned kept = kept_of[turn][j];
+                count += __popc(kept);
 #pragma unroll
-                for (int i = j + 1; i < kTilesOfWarp; ++i) alive[i] = alive[i] && !(words.of[i][j] & kept);
+                for (int i = 0; i < kTilesOfWarp; ++i) {
+                    alive[i] = alive[i] && !(warp > turn && (words[ahead].of[i][j] & kept));
+                }
             }
+            words[ahead].load(overlaps, (turn + kAhead) * kTilesOfWarp, first_row);
         }
-        __syncthreads();
-#pragma unroll
-        for (int j = 0; j < kTilesOfWarp; ++j) {
-            const unsigned kept = kept_of[turn][j];
-            count += __popc(kept);
-#pragma unroll
-            for (int i = 0; i < kTilesOfWarp; ++i) alive[i] = alive[i] && !(warp > turn && (words.of[i][j] & kept));
-        }
-        words = next;
     }
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) {
         if (!alive[i]) continue;
         kept_boxes[level + places[i]] = boxes[level + first_row + 32 * i];
-        kept_scores[level + places[i]] = own_scores[i];
+        kept_scores[level + places[i]] = scores[level + first_row + 32 * i];
     }
     if (threadIdx.x == 0) kept_counts[blockIdx.x] = count;
 }
