@@ -32,9 +32,13 @@ __device__ __forceinline__ void sort_any(Key* keys, int count) {
         __syncthreads();
         return;
     }
-    int sorted = 256;
+    int sorted = 1024;
     while (sorted < count) sorted *= 2;
     for (int i = count + threadIdx.x; i < sorted; i += THREADS) keys[i] = ~Key(0);
     __syncthreads();
-    sort(keys, sorted);
+    if (sorted == 1024) {
+        sort<1024>(keys);
+    } else {
+        sort(keys, sorted);
+    }
 }

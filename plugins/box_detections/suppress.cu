@@ -10,6 +10,8 @@
 #include "box_detections/ranks.cuh"
 
 constexpr int kWarps = THREADS / 32;
+constexpr int kColumns = 32 / kWarps;  // of a tile, that a warp compares with its rows
+constexpr int kAtOnce = 4;             // comparisons of a thread that do not wait for each other
 constexpr Key kAbsent = ~Key(0);
 
 __device__ __forceinline__ void load4(const Element* __restrict__ from, float (&values)[4]) {
@@ -125,8 +127,14 @@ box_detections_suppress(const float4* __restrict__ rois, const int2* __restrict_
             __syncthreads();
             if (threadIdx.x < some) staged[threadIdx.x] = kept_boxes[start + threadIdx.x];
             __syncthreads();
-            for (int k = 0; k < some && __any_sync(kAllLanes, undecided); ++k) {
-                undecided = undecided && !overlap(staged[k], area_of(staged[k]), box, area);
+            for (int k = 0; k < some && __any_sync(kAllLanes, undecided); k += kAtOnce) {
+                bool is_suppressed = false;
+#pragma unroll
+                for (int i = 0; i < kAtOnce; ++i) {
+                    const float4 better = staged[min(k + i, some - 1)];
+                    is_suppressed |= overlap(better, area_of(better), box, area);
+                }
+                undecided = undecided && !is_suppressed;
             }
         }
         while (true) {
@@ -144,10 +152,14 @@ box_detections_suppress(const float4* __restrict__ rois, const int2* __restrict_
             const bool in_tile = undecided && place < 32;
             if (in_tile) tile[place] = box;
             __syncthreads();
-            const float4 row = tile[min(lane, rows - 1)];
             unsigned word = 0;
-            for (int k = warp; k < rows; k += kWarps) {
-                word |= static_cast<unsigned>(overlap(tile[k], area_of(tile[k]), row, area_of(row))) << k;
+            if (kColumns * warp < rows) {
+                const float4 row = tile[lane];  // anything, and so are columns, from `rows` on
+                const float row_area = area_of(row);
+#pragma unroll
+                for (int k = kColumns * warp; k < kColumns * (warp + 1); ++k) {
+                    word |= static_cast<unsigned>(overlap(tile[k], area_of(tile[k]), row, row_area)) << k;
+                }
             }
             overlaps[warp][lane] = word & before;
             __syncthreads();
@@ -166,9 +178,16 @@ box_detections_suppress(const float4* __restrict__ rois, const int2* __restrict_
             kept = min(kept + __popc(winners), MAX_DETECTIONS);
             if (total == rows || kept == MAX_DETECTIONS) break;
             undecided = undecided && !in_tile;
-            for (unsigned k = winners; k && __any_sync(kAllLanes, undecided); k &= k - 1u) {
-                const float4 better = tile[__ffs(k) - 1];
-                undecided = undecided && !overlap(better, area_of(better), box, area);
+            int k = 0;
+            for (unsigned rest = winners; rest && __any_sync(kAllLanes, undecided);) {
+                bool is_suppressed = false;
+#pragma unroll
+                for (int i = 0; i < kAtOnce; ++i) {
+                    if (rest) k = __ffs(rest) - 1;  // the last one again, where fewer are left
+                    is_suppressed |= overlap(tile[k], area_of(tile[k]), box, area);
+                    rest &= rest - 1u;
+                }
+                undecided = undecided && !is_suppressed;
             }
         }
     }
