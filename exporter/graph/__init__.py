@@ -1,18 +1,18 @@
 """A deployable module becomes an ONNX graph, and ONNX graphs are rewritten.
 
 In: a model with its spec, or ``model.onnx``.
-Out: ``model.onnx``, and the pieces of it from which engines are built; one pass per module.
+Out: ``model.onnx``, and the networks in it from which engines are built; one pass per module.
 """
 
 __all__ = [
     "bfloat16_fallback",
     "channels_last",
-    "cut",
-    "cut_flow",
-    "cut_types",
     "export",
     "finalize",
+    "join",
     "nodes",
     "source_model",
+    "split",
     "tensorrt_lowering",
+    "trace",
 ]

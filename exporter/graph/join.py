@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto
 
 from frcnn.errors import ExportError
-from frcnn.exporter.graph.nodes import unique_name
+from frcnn.exporter.graph.nodes import is_standard, unique_name
 from frcnn.exporter.model.stages import Stage, Stages
 from frcnn.plugins import DOMAIN, VERSION, box_detections, multiscale_roi_align, multiscale_roi_pool, region_proposals
 from frcnn.spec.engine import INPUTS, OUTPUTS
@@ -64,13 +64,7 @@ def _name_nodes(*networks: onnx.ModelProto) -> None:
     """
     counts: Counter[str] = Counter()
     for network in networks:
-        others = sorted({f"{node.domain}::{node.op_type}" for node in network.graph.node if node.domain})
-        others += [function.name for function in network.functions]
-        if others:
-            raise ExportError(
-                f"the exported graph holds operators that are not ONNX's own: {', '.join(others)}",
-                hint="write the custom backbone or head in PyTorch's operators",
-            )
+        _refuse_other_operators(network)
         renamed: dict[str, str] = {}
         fixed = {value.name for value in (*network.graph.input, *network.graph.output)}
         for node in network.graph.node:
@@ -83,6 +77,16 @@ def _name_nodes(*networks: onnx.ModelProto) -> None:
             node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
             renamed |= {old: f"{node.name}:{i}" for i, old in enumerate(node.output) if old not in fixed}
         _rename(network.graph, renamed)
+
+
+def _refuse_other_operators(network: onnx.ModelProto) -> None:
+    others = {f"{node.domain}::{node.op_type}" for node in network.graph.node if not is_standard(node.domain)}
+    others |= {f"{function.domain}::{function.name}" for function in network.functions}
+    if others:
+        raise ExportError(
+            f"the exported graph holds operators that are not ONNX's own: {', '.join(sorted(others))}",
+            hint="write the custom backbone or head in PyTorch's operators",
+        )
 
 
 def _make_initializers_unique(features: onnx.ModelProto, boxes: onnx.ModelProto) -> None:

@@ -11,15 +11,15 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
-from onnx.utils import Extractor
-from support.cut_graphs import parse_by_rtx
-from support.exports import Exported, detections
+from support.exports import detections
 from support.images import SHAPES, network_input
+from support.rtx_network import parse_by_rtx
 from torch import Tensor
 
 from frcnn.benchmarks.parity.matching import match
+from frcnn.exporter.graph.split import split
 from frcnn.exporter.model import DeployableFasterRCNN
-from frcnn.plugins import DOMAIN, grouped_nms, multiscale_roi_align, multiscale_roi_pool
+from frcnn.plugins import DOMAIN, VERSION, box_detections, multiscale_roi_align, multiscale_roi_pool, region_proposals
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align as reference_roi_align
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool as reference_roi_pool
 from frcnn.spec import MANIFEST_KEY, Manifest
@@ -40,7 +40,7 @@ def test_graph_functions_and_manifest_have_one_opset(family, exports):
     """Conv takes bfloat16 from opset 22 on, and a model may not mix two opsets; the full check infers every type."""
     export = exports(family, "bf16")
     model = onnx.load(export.path)
-    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, DOMAIN: 1}
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, DOMAIN: VERSION}
     assert {entry.version for body in model.functions for entry in body.opset_import if not entry.domain} == {OPSET}
     (entry,) = model.metadata_props
     carried = Manifest.from_json(entry.value, source="model.onnx")
@@ -50,7 +50,8 @@ def test_graph_functions_and_manifest_have_one_opset(family, exports):
 
 
 BODIES = {
-    "GroupedNMS": grouped_nms.function,
+    "RegionProposals": lambda: region_proposals.function(levels=2, anchors_per_cell=(3, 3)),
+    "BoxDetections": box_detections.function,
     "MultiscaleRoIAlign": lambda: multiscale_roi_align.function(levels=2, aligned=False),
     "MultiscaleRoIPool": lambda: multiscale_roi_pool.function(levels=2, output_size=(3, 4)),
 }
@@ -79,7 +80,7 @@ def run_body(body: onnx.FunctionProto, attributes: str, maps: list[Tensor]) -> n
     given = ", ".join(f"float[N,C,H{i},W{i}] map_{i}" for i in range(len(maps)))
     model = onnx.parser.parse_model(
         f"""
-        <ir_version: 10, opset_import: ["" : {opset}, "frcnn" : 1]>
+        <ir_version: 10, opset_import: ["" : {opset}, "frcnn" : 2]>
         g (float[N,R,4] rois, {given}) => (float[K,C,h,w] pooled, bfloat16[K,C,h,w] raw)
         {{ {half} raw = frcnn.{body.name} <{attributes}> (rois, {names})
            pooled = Cast <to = {FLOAT}> (raw) }}
@@ -123,40 +124,27 @@ def test_pooling_functions_support_bfloat16(maps):
         assert found[~absent].abs().sum() > 1
 
 
-def piece(export: Exported, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
-    """Extract a piece without custom operators from an export, like those of a TensorRT-RTX artifact."""
-    model = onnx.load(export.path)
-    del model.functions[:]
-    return Extractor(model).extract_model(inputs, outputs)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tensorrt_rtx_builds_the_types_of_the_graph(family, exports):
-    export = exports(family, "bf16")
-    nodes = [node for node in onnx.load(export.path).graph.node if node.domain == DOMAIN]
-    first, pooling, second = nodes
+def test_tensorrt_rtx_builds_the_types_of_the_networks(family, exports):
+    parts = split(onnx.load(exports(family, "bf16").path))
     types: dict[str, set[str]] = {}
-    for inputs, outputs in (
-        (["images", "image_sizes"], [*first.input, *pooling.input[1:]]),
-        (["image_sizes", pooling.input[0], pooling.output[0]], list(second.input)),
-    ):
-        network, _builder = build(piece(export, inputs, outputs))
+    for part in (parts.features, parts.boxes):
+        network, _builder = build(part)
         for index in range(network.num_layers):
             layer = network.get_layer(index)
             types.setdefault(layer.type.name, set()).add(layer.get_output_type(0).name)
     assert types["CONVOLUTION"] == types["MATRIX_MULTIPLY"] == {"BF16"}
-    assert types["SOFTMAX"] == types["TOPK"] == types["UNARY"] == {"FLOAT"}
 
 
 def build(part: onnx.ModelProto) -> Any:
-    """Parse and build a piece, and return its network with the builder that keeps it alive."""
+    """Parse and build a network, and return its definition with the builder that keeps it alive."""
     network, (builder, parser) = parse_by_rtx(part)
     assert network is not None
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    opt = {"batch": 1, "32*h": 160, "32*w": 224}  # and 100 proposals an image
-    for value in part.graph.input:
-        dims = [d.dim_value or opt.get(d.dim_param) or 100 for d in value.type.tensor_type.shape.dim]
-        profile.set_shape(value.name, dims, dims, dims)
+    opt = {"batch": 1, "32*h": 160, "32*w": 224, "rois": 100}
+    (value,) = part.graph.input
+    dims = [d.dim_value or opt[d.dim_param] for d in value.type.tensor_type.shape.dim]
+    profile.set_shape(value.name, dims, dims, dims)
     assert config.add_optimization_profile(profile) >= 0
     assert builder.build_serialized_network(network, config) is not None
     return network, (builder, parser)

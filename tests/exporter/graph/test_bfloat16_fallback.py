@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
-from support.cut_graphs import parse_by_rtx
+from support.rtx_network import parse_by_rtx
 
 from frcnn.exporter.graph.bfloat16_fallback import add_bfloat16_fallback
 
