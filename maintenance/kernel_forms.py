@@ -1,13 +1,12 @@
-"""The forms of the CUDA kernels that are compiled, tested and measured: types, layouts, levels, sampling."""
+"""The forms of the CUDA kernels that are compiled and tested: types, layouts, levels, sampling, channels, counts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
-from frcnn.plugins.grouped_nms.kernel import kernels as grouped_nms
 from frcnn.plugins.kernel import Element, Kernel, Layout
-from frcnn.plugins.multiscale_roi_align.kernel import kernels as multiscale_roi_align
-from frcnn.plugins.multiscale_roi_pool.kernel import kernels as multiscale_roi_pool
+from frcnn.plugins.operator_kernels import kernels_for
 from frcnn.plugins.preprocess import kernels as preprocess
 
 __all__ = ["ARCHITECTURES", "every_kernel"]
@@ -21,26 +20,41 @@ _LAYOUTS: Final[tuple[tuple[Layout, Layout], ...]] = (
     ("channels_last", "channels_last"),
     ("planar", "planar"),
 )
-_THRESHOLDS: Final = (112.0, 224.0, 448.0, 896.0)
+_BOXES: Final = {"box_weights": (10.0, 10.0, 5.0, 5.0), "max_log_scale": 4.135, "min_size": 0.001}
+_NORMALISATION: Final = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
 
 
 def every_kernel() -> dict[str, Kernel]:
-    """Return label -> kernel."""
-    normalisation = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
-    forms = {f"{kernel.entry}": kernel for kernel in grouped_nms(iou_threshold=0.5)}
+    """Return label -> kernel; a kernel that reads no features has a label for one type only."""
+    forms: dict[str, Kernel] = {}
     for element in _ELEMENTS:
-        (forms[f"preprocess {element}"],) = preprocess(element=element, **normalisation)
-        for layout, output_layout in _LAYOUTS:
-            for levels in (4, 1, 5):
-                chosen: dict[str, Any] = {"element": element, "layout": layout, "output_layout": output_layout}
-                chosen |= _pyramid(levels)
-                label = f"{levels} levels, {element}, {layout} to {output_layout}"
-                (forms[f"multiscale_roi_pool {label}"],) = multiscale_roi_pool(**chosen)
-                for sampling in (2, 0):
-                    (forms[f"multiscale_roi_align {label}, sampling {sampling}"],) = multiscale_roi_align(
-                        **chosen, sampling_ratio=sampling, aligned=0
-                    )
+        (forms[f"preprocess {element}"],) = preprocess(element=element, **_NORMALISATION)
+        for operator, label, attributes in _operators():
+            for kernel in kernels_for(operator, {**attributes, "element": element}):
+                if kernel not in forms.values():
+                    forms[f"{kernel.entry} {label}, {element}"] = kernel
     return forms
+
+
+def _operators() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (operator, label, attributes and options)."""
+    for levels, per_cell, top_n in ((5, 3, 1000), (1, 15, 2000), (6, 9, 4096)):
+        anchors = [float(number) for i in range(levels) for _ in range(per_cell) for number in (i, -16, -8, 16, 8)]
+        counts = {"pre_nms_top_n": top_n, "post_nms_top_n": 1000}
+        thresholds = {"iou_threshold": 0.7, "score_threshold": 0.0}
+        label = f"{levels} levels, {per_cell} anchors, best {top_n}"
+        yield "RegionProposals", label, {**_BOXES, **counts, **thresholds, "anchors": anchors}
+    for most in (100, 300, 4096):
+        counts = {"score_threshold": 0.05, "iou_threshold": 0.5, "max_detections": most}
+        yield "BoxDetections", f"{most} detections", {**_BOXES, **counts}
+    for layout, output_layout in _LAYOUTS:
+        for levels, channels in ((4, 256), (4, None), (1, None), (5, None)):
+            form = {"layout": layout, "output_layout": output_layout, "channels": channels, **_pyramid(levels)}
+            label = f"{levels} levels, {channels or 'any'} channels, {layout} to {output_layout}"
+            yield "MultiscaleRoIPool", label, form
+            for sampling in (2, 0):
+                sampled = {"sampling_ratio": sampling, "aligned": 0}
+                yield "MultiscaleRoIAlign", f"{label}, sampling {sampling}", {**form, **sampled}
 
 
 def _pyramid(levels: int) -> dict[str, Any]:
@@ -48,5 +62,5 @@ def _pyramid(levels: int) -> dict[str, Any]:
         "output_height": 7,
         "output_width": 7,
         "spatial_scales": tuple(0.25 / 2**level for level in range(levels)),
-        "level_thresholds": _THRESHOLDS[: max(1, levels - 1)],
+        "level_thresholds": tuple(112.0 * 2**level for level in range(max(1, levels - 1))),
     }
