@@ -178,7 +178,7 @@ def test_work_is_counted_as_pytorch_counts_it(exports, feeds, task) -> None:
     layers = work_of_layers(exports(FAMILY).path, feeds, threads=1)
     assert sum(layer.flops for layer in layers) == pytest.approx(counter.get_total_flops(), rel=1e-6)
     backbone = sum(layer.flops for layer in layers if layer.stage == "backbone+FPN")
-    counts = counter.get_flop_counts()["DeployableFasterRCNN.backbone"]
+    counts = counter.get_flop_counts()["DeployableFasterRCNN.features.backbone"]
     assert backbone == pytest.approx(sum(counts.values()), rel=1e-6)
     proto = onnx.load(exports(FAMILY).path)
     weights = {t.name: onnx.numpy_helper.to_array(t).nbytes for t in proto.graph.initializer}

@@ -23,7 +23,10 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from frcnn.benchmarks.parity import comparison
 from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity, compare_detections, default_limits, total
 from frcnn.exporter import load_checkpoint
-from frcnn.exporter.model import DeployableFasterRCNN, boxes, roi_heads, rpn
+from frcnn.exporter.model import DeployableFasterRCNN
+from frcnn.plugins.box_detections import reference as box_detections
+from frcnn.plugins.boxes import reference as boxes
+from frcnn.plugins.region_proposals import reference as region_proposals
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Size
 
@@ -299,7 +302,8 @@ def wrongly_rounded(deltas: Tensor, anchors: Tensor, *rest: object) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "decode"), [(roi_heads, wrongly_in_bf16), (roi_heads, wrongly_rounded), (rpn, wrongly_in_bf16)]
+    ("stage", "decode"),
+    [(box_detections, wrongly_in_bf16), (box_detections, wrongly_rounded), (region_proposals, wrongly_in_bf16)],
 )
 def test_boxes_decoded_in_bf16_exceed_the_limits(stage: object, decode: Callable[..., Tensor], trained, monkeypatch):
     """What must stay float32 shows where it does not; even the mildest form, coordinates rounded at the very end."""
