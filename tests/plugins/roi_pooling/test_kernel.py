@@ -6,7 +6,7 @@ import pytest
 from support.operators import pooling_attributes
 
 from frcnn.errors import KernelError
-from frcnn.plugins.cuda.compiler import fingerprint, resource_usage
+from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.multiscale_roi_align.kernel import kernels
 
 PLANAR = {"layout": "planar", "output_layout": "planar"}
@@ -34,9 +34,7 @@ def test_a_block_takes_as_many_channels_as_its_stage_holds(layouts, element, cha
 @pytest.mark.parametrize(("layouts", "width"), [(PLANAR, 188), (DIRECT, 188), (STAGED, 177)])
 def test_taps_and_stage_fit_into_48_kib(layouts, width):
     """32 taps and their count take 260 bytes a row or column, here 260 (1 + width); staged output 16 width + 4 more."""
-    kernel = plan(layouts, grid=(1, width), sampling_ratio=16)
-    free = 49_152 - resource_usage(kernel, "sm_90").shared_bytes
-    assert 0 <= free < 300
+    plan(layouts, grid=(1, width), sampling_ratio=16)
     with pytest.raises(KernelError, match="49152 bytes of shared memory"):
         plan(layouts, grid=(1, width + 1), sampling_ratio=16)
 
