@@ -20,18 +20,19 @@ __device__ __forceinline__ unsigned decide(bool alive, unsigned word) {
     return kept;
 }
 
-// The words of a lane's rows against the tiles of a warp, 0 where there is none.
+// The words of a lane's rows against the tiles of the warp whose turn it is, 0 where there is none.
 struct Words {
     unsigned of[kTilesOfWarp][kTilesOfWarp];  // row, tile
 
-    __device__ __forceinline__ void load(const unsigned* __restrict__ overlaps, int first_tile, int first_row) {
+    __device__ __forceinline__ void load(const unsigned* __restrict__ overlaps, int turn) {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
-        for (int i = 0; i < kTilesOfWarp; ++i) {
+        for (int j = 0; j < kTilesOfWarp; ++j) {
+            const unsigned* const words = overlaps + word_at(turn * kTilesOfWarp + j, 32 * kTilesOfWarp * warp + lane);
 #pragma unroll
-            for (int j = 0; j < kTilesOfWarp; ++j) {
-                const int tile = first_tile + j, row = first_row + 32 * i;
-                const bool there = tile <= row / 32 && row < 32 * kTiles;
-                of[i][j] = there ? overlaps[word_at(tile, row)] : 0u;
+            for (int i = 0; i < kTilesOfWarp; ++i) {
+                const bool there = (warp > turn || (warp == turn && i >= j)) && warp * kTilesOfWarp + i < kTiles;
+                of[i][j] = there ? words[32 * i] : 0u;
             }
         }
     }
@@ -48,32 +49,27 @@ region_proposals_resolve(const float4* __restrict__ boxes, const float* __restri
     const size_t level = size_t(blockIdx.x) * CANDIDATES;
     overlaps += size_t(blockIdx.x) * kWords;
 
-    int places[kTilesOfWarp];
     bool alive[kTilesOfWarp];
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) {
         const int row = first_row + 32 * i;
         alive[i] = row < CANDIDATES && scores[level + row] >= 0.f;
-        places[i] = 0;
     }
 
     Words words[kAhead];
 #pragma unroll
-    for (int ahead = 0; ahead < kAhead; ++ahead) words[ahead].load(overlaps, ahead * kTilesOfWarp, first_row);
-    int count = 0;  // of the kept
+    for (int ahead = 0; ahead < kAhead; ++ahead) words[ahead].load(overlaps, ahead);
+    int count = 0, place = 0;  // of the kept, and of those before this warp's
     for (int first_turn = 0; first_turn < kWarps; first_turn += kAhead) {
 #pragma unroll
         for (int ahead = 0; ahead < kAhead; ++ahead) {
             const int turn = first_turn + ahead;
             if (turn >= kWarps) continue;
             if (warp == turn) {
-                int place = count;
+                place = count;
 #pragma unroll
                 for (int j = 0; j < kTilesOfWarp; ++j) {
                     const unsigned kept = decide(alive[j], words[ahead].of[j][j]);
-                    alive[j] = kept >> lane & 1u;
-                    places[j] = place + __popc(kept & ((1u << lane) - 1u));
-                    place += __popc(kept);
                     if (lane == 0) kept_of[turn][j] = kept;
 #pragma unroll
                     for (int i = j + 1; i < kTilesOfWarp; ++i) alive[i] = alive[i] && !(words[ahead].of[i][j] & kept);
@@ -89,14 +85,18 @@ region_proposals_resolve(const float4* __restrict__ boxes, const float* __restri
                     alive[i] = alive[i] && !(warp > turn && (words[ahead].of[i][j] & kept));
                 }
             }
-            words[ahead].load(overlaps, (turn + kAhead) * kTilesOfWarp, first_row);
+            words[ahead].load(overlaps, turn + kAhead);
         }
     }
 #pragma unroll
     for (int i = 0; i < kTilesOfWarp; ++i) {
-        if (!alive[i]) continue;
-        kept_boxes[level + places[i]] = boxes[level + first_row + 32 * i];
-        kept_scores[level + places[i]] = scores[level + first_row + 32 * i];
+        const unsigned kept = kept_of[warp][i];
+        if (kept >> lane & 1u) {
+            const size_t to = level + place + __popc(kept & ((1u << lane) - 1u)), from = level + first_row + 32 * i;
+            kept_boxes[to] = boxes[from];
+            kept_scores[to] = scores[from];
+        }
+        place += __popc(kept);
     }
     if (threadIdx.x == 0) kept_counts[blockIdx.x] = count;
 }
