@@ -70,8 +70,10 @@ ROOM_MAY_IMPORT = {
     },
     "plugins": {
         "cuda": {"preprocess"},
-        "tensorrt": {"cuda", "grouped_nms", "multiscale_roi_align", "multiscale_roi_pool", "roi_pooling"},
-        "grouped_nms": set(),
+        "tensorrt": {"cuda", "roi_pooling"},
+        "region_proposals": {"boxes"},
+        "box_detections": {"boxes"},
+        "boxes": set(),
         "multiscale_roi_align": {"roi_pooling"},
         "multiscale_roi_pool": {"roi_pooling"},
         "roi_pooling": set(),

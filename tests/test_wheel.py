@@ -89,7 +89,7 @@ def packaged_files() -> set[str]:
 def test_every_module_and_data_file_is_in_the_wheel_and_nothing_else(names):
     in_wheel = {name for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert in_wheel == packaged_files()
-    assert {"frcnn/py.typed", "frcnn/spec/engine.py", "frcnn/plugins/grouped_nms/mask.cu"} <= in_wheel
+    assert {"frcnn/py.typed", "frcnn/spec/engine.py", "frcnn/plugins/box_detections/suppress.cu"} <= in_wheel
 
 
 def test_every_file_of_a_room_is_packaged():

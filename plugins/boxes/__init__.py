@@ -1,7 +1,7 @@
 """Box arithmetic and suppression: the common part of RegionProposals and BoxDetections.
 
 In: deltas, anchors or proposals, scores.
-Out: decoded and clipped boxes, and which of them suppression keeps, in PyTorch and in CUDA.
+Out: decoded and clipped boxes, and which of them suppression keeps, in PyTorch, ONNX and CUDA.
 """
 
-__all__ = ["reference"]
+__all__ = ["function", "reference"]
