@@ -2,6 +2,9 @@
 //
 // A box's row is its place in its own level and the number of those before it in every other, which a binary search in
 // that level's falling scores finds; all searches go side by side. Equal scores follow by level.
+//
+// R50-FPN, 1000 of each of 5 levels, one image: 0.1 MB read, 16 KB written, by 40 blocks. Dependent: two loads, 10 probes, a
+// store.
 
 // The first step of a search, a power of two: it and all smaller ones add up to CANDIDATES at least.
 __device__ constexpr int first_step() {

@@ -1,5 +1,9 @@
 // RegionProposals, second launch: the best candidates of a level (blockIdx.x) of an image (blockIdx.y) from those of its
 // chunks, sorted, decoded and clipped.
+//
+// R50-FPN, 800 x 1344, 1000 of each level, one image: 0.2 MB of keys, 0.6 MB of sectors of deltas, 0.1 MB written, by 5
+// blocks. Dependent: a load, about 14 counts of 32 keys a thread, a load, 55 steps of the sort (6 of them through shared
+// memory), a load.
 #include "boxes/decode.cuh"
 #include "cuda/each_level.cuh"
 #include "cuda/element.cuh"
