@@ -1,7 +1,8 @@
-"""Profile an engine artifact on a GPU: every step between two CUDA events, and the layers that TensorRT reports.
+"""Profile an engine artifact on a GPU: every step between two CUDA events, and the layers that its engines report.
 
-TensorRT waits for every layer that it reports. So an artifact is run in three ways: as one CUDA graph, as in use; step
-by step with events between; and the same with layers reported. The first tells the overhead of the others.
+TensorRT waits for every layer that it reports; ONNX Runtime reports none. So an artifact is run in three ways: as one
+CUDA graph, as in use; step by step with events between; and the same with layers reported. The first tells the overhead
+of the others.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 __all__ = ["profile_engine"]
 
 _Layers = list[tuple[str, float]]
-"""Names and milliseconds of layers, as TensorRT reports them."""
+"""Names and milliseconds of layers, as engines report them."""
 
 
 def profile_engine(
@@ -46,7 +47,7 @@ def profile_engine(
     The device is active on this thread; the caller closes it and the engines, which are given by part.
 
     Raises:
-        ArtifactError: memory is short, or TensorRT or CUDA refuse.
+        ArtifactError: memory is short, or an engine or CUDA refuse.
         UsageError: no profile of the engines holds such a batch.
     """
     profile, size = EngineCanvases(artifact.manifest).batch_to_run(batch, inputs.canvas)
@@ -72,7 +73,7 @@ def profile_engine(
             report("timing layers", (run + repeats) / repeats / 2)
             reported.append(runner.in_steps(run))
     if not any(layers for run in reported for _, _, layers in run.steps):
-        warn("TensorRT reported no layers: its engines are shown as a whole, between layers")
+        warn("the engines reported no layers: they are shown as a whole, between layers")
     more: dict[StageName, list[float]] = {
         "copies": [run.pixels_ms + run.sum_ms("upload", "download") for run in plain],
         "preprocess": [run.sum_ms("preprocess") for run in plain],

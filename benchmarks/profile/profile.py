@@ -135,7 +135,7 @@ class Profile(Record, frozen=True, kw_only=True):
 
     Attributes:
         model: the file; ``sha256``: its digest.
-        runtime: ``"onnxruntime"``, ``"tensorrt-rtx"`` or ``"tensorrt"``.
+        runtime: ``"onnxruntime"``, or an artifact's target.
         precision: of the heavy layers.
         batch: images at a time; all times are of a batch.
         source: of the images: ``"given"``, or a sentence that names those that frcnn brings along.

@@ -208,8 +208,8 @@ def test_unpack_refuses_part_names_outside_the_folder(work, capfd, name):
     with zipfile.ZipFile(engine) as archive:
         text = archive.read("manifest.json").decode()
     parts = engine_parts()
-    moved = {(json.dumps(name)[1:-1] if old == "engines/0.plan" else old): data for old, data in parts.items()}
-    text = text.replace("engines/0.plan", json.dumps(name)[1:-1].replace("\\", "\\"))
+    moved = {(json.dumps(name)[1:-1] if old == "engines/features.plan" else old): data for old, data in parts.items()}
+    text = text.replace("engines/features.plan", json.dumps(name)[1:-1].replace("\\", "\\"))
     with zipfile.ZipFile(work / "bad.frcnn", "w") as archive:
         archive.writestr("manifest.json", text)
         for part, data in moved.items():

@@ -57,7 +57,7 @@ TENSORS = {name: EngineTensor(element="float32") for name in _FLOATS}
 TENSORS |= {name: EngineTensor(element="int32") for name in ("image_sizes", "num_detections", "labels")}
 FEATURES = EngineStep(part="engines/features.plan", inputs=("images",), outputs=("rois", "features_0"))
 POOL = OperatorStep(
-    node="pool",
+    node="roi_heads/MultiscaleRoIPool",
     operator="MultiscaleRoIPool",
     attributes=POOLING,
     inputs=("rois", "features_0"),
@@ -65,7 +65,7 @@ POOL = OperatorStep(
 )
 BOXES = EngineStep(part="engines/boxes.plan", inputs=("pooled",), outputs=("class_logits", "box_deltas"))
 CHOOSE = OperatorStep(
-    node="choose",
+    node="roi_heads/BoxDetections",
     operator="BoxDetections",
     attributes=DETECTIONS,
     inputs=("rois", "image_sizes", "class_logits", "box_deltas"),

@@ -147,8 +147,8 @@ def engine_file(exports, tmp_path):
     ("options", "message"),
     [
         (["--device", "cpu"], "holds engines for a GPU, got device 'cpu'"),
-        (["--threads", "2"], "threads: an engine runs on the GPU, by TensorRT, got 2"),
-        (["--provider", "cuda"], "provider: an engine runs on the GPU, by TensorRT, got 'cuda'"),
+        (["--threads", "2"], "threads: an engine runs on the GPU, got 2"),
+        (["--provider", "cuda"], "provider: an engine runs on the GPU, got 'cuda'"),
     ],
 )
 def test_options_of_onnx_models_are_refused_for_an_engine(profile, engine_file, options, message, capsys):

@@ -16,14 +16,15 @@ from frcnn.benchmarks.profile.profile import stage_times
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.runtime.images.canvases import EngineCanvases
 
-COPY, PREPROCESS, MASK, RESOLVE = 0.5, 2.0, 3.0, 1.0
+COPY, PREPROCESS, POOL = 0.5, 2.0, 3.0
+CHOOSE = {"candidates": 1.0, "suppress": 0.75, "select": 0.25}
 ENGINE, REPORTED = 20.0, 26.0
 LAYERS = (("backbone/body/conv1/Conv + relu", 9.0), ("myelin", 4.0), ("rpn/head/conv/Conv", 5.0))
 DURATIONS = {
     "copy": COPY,
     "preprocess": PREPROCESS,
-    "grouped_nms_mask": MASK,
-    "grouped_nms_resolve": RESOLVE,
+    "multiscale_roi_pool": POOL,
+    **{f"box_detections_{stage}": ms for stage, ms in CHOOSE.items()},
     "engine": ENGINE,
     "engine, reported": REPORTED,
 }
@@ -89,18 +90,18 @@ def test_every_delay_is_attributed_to_its_stage(run, device, batch):
         "preprocess": [PREPROCESS] * 2,
         "between layers": [2 * (ENGINE - layers)] * 2,
     }
-    whole = 3 * COPY + PREPROCESS + MASK + RESOLVE
+    whole = 3 * COPY + PREPROCESS + POOL + sum(CHOOSE.values())
     assert measured.network_ms == pytest.approx(whole + 2 * ENGINE)
     assert measured.profiled_ms == pytest.approx(whole + 2 * REPORTED)
     assert [(layer.name, layer.stage, layer.ms) for layer in measured.runs[1]] == [
         ("backbone/body/conv1/Conv + relu", "backbone", 9.0),
         ("myelin", "backbone", 4.0),
         ("rpn/head/conv/Conv", "RPN head", 5.0),
-        ("nms (grouped_nms_mask)", "RPN head", MASK),
-        ("nms (grouped_nms_resolve)", "RPN head", RESOLVE),
+        ("roi_heads/MultiscaleRoIPool (multiscale_roi_pool)", "RoI pooling", POOL),
         ("backbone/body/conv1/Conv + relu #2", "backbone", 9.0),
         ("myelin #2", "backbone", 4.0),
         ("rpn/head/conv/Conv #2", "RPN head", 5.0),
+        *((f"roi_heads/BoxDetections (box_detections_{stage})", "post", ms) for stage, ms in CHOOSE.items()),
     ]
     on_host = {"decode": [0.0] * 2, "post": [0.0] * 2}
     total = sum(stage.ms for stage in stage_times(measured.runs, measured.more | on_host))
@@ -119,8 +120,8 @@ def test_the_graph_is_timed_first_and_plain_steps_after(run, device):
 def test_engines_that_report_nothing_are_shown_as_a_whole(run):
     measured = run()
     assert measured.more["between layers"] == [2 * ENGINE] * 2
-    assert [layer.op for layer in measured.runs[0]] == ["kernel", "kernel"]
-    assert run.warnings == ["TensorRT reported no layers: its engines are shown as a whole, between layers"]
+    assert [layer.op for layer in measured.runs[0]] == ["kernel"] * 4
+    assert run.warnings == ["the engines reported no layers: they are shown as a whole, between layers"]
 
 
 def test_a_profile_of_more_images_warns(run, artifact, device):

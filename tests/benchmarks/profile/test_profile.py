@@ -52,7 +52,7 @@ def test_a_layer_that_did_not_run_took_no_time():
         ("backbone/fpn/inner_blocks/3/0/Conv", "FPN"),
         ("backbone/body/layer4/2/relu/Relu + backbone/fpn/inner_blocks/3/0/Conv", "FPN"),
         ("rpn/head/cls_logits/Conv", "RPN head"),
-        ("rpn/GroupedNMS", "proposals"),
+        ("rpn/RegionProposals (region_proposals_select)", "proposals"),
         ("RoiAlign_527", "RoI pooling"),
         ("MaxRoiPool_3", "RoI pooling"),
         ("roi_heads/MultiscaleRoIAlign", "RoI pooling"),

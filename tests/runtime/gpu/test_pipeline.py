@@ -247,11 +247,11 @@ def test_launching_in_steps_gives_the_graphs_outputs(bind: Bind, device: FakeDev
         ("upload", "image_sizes"),
         ("upload", "images"),
         ("engine", "engines/features.plan"),
-        ("operator", "pool (multiscale_roi_pool)"),
+        ("operator", "roi_heads/MultiscaleRoIPool (multiscale_roi_pool)"),
         ("engine", "engines/boxes.plan"),
-        ("operator", "choose (box_detections_candidates)"),
-        ("operator", "choose (box_detections_suppress)"),
-        ("operator", "choose (box_detections_select)"),
+        ("operator", "roi_heads/BoxDetections (box_detections_candidates)"),
+        ("operator", "roi_heads/BoxDetections (box_detections_suppress)"),
+        ("operator", "roi_heads/BoxDetections (box_detections_select)"),
         ("download", "outputs"),
     ]
 
