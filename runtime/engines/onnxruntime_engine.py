@@ -241,9 +241,11 @@ class _Session:
             for subgraph in self.raw.get_provider_graph_assignment_info()
             for node in subgraph.get_nodes()
         ]
+        self.is_recordable = True
         if engine.provider == "cuda":
             self._check_nodes(assigned)
-        self.is_recordable = all(kind in _RECORDABLE.split() for provider, kind, _ in assigned if provider == wanted)
+            kinds = {kind for provider, kind, _ in assigned if provider == wanted}
+            self.is_recordable = kinds <= set(_RECORDABLE.split())
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = FATAL_ONLY
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")

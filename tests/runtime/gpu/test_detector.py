@@ -1,4 +1,4 @@
-"""The public face on an engine artifact, on the fake device; last, whole exported models against ONNX Runtime."""
+"""The public face on an engine artifact, on the fake device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.cut_artifact import CutArtifact
-from support.exports import Exports
 from support.fake_device import DeviceArray, FakeDevice
-from support.images import SHAPES, photographs
 from support.strided import noise
 from support.tiny_artifact import TinyArtifact, profile, tiny_outputs
 
@@ -270,30 +267,6 @@ def test_the_host_overhead_of_a_call_is_small(manifest_of: ManifestOf) -> None:
         detector(images)
         times.append(time.perf_counter() - start)
     assert min(times) < 500e-6
-
-
-@pytest.mark.parametrize(
-    ("family", "channels_last", "exact_px", "exact_score"), [("vgg16", False, 0, 0), ("resnet50_fpn", True, 1e-3, 1e-5)]
-)
-def test_a_whole_model_detects_what_onnx_runtime_detects(
-    exports: Exports, device: FakeDevice, family: str, channels_last: bool, exact_px: float, exact_score: float
-) -> None:
-    export = exports(family)
-    artifact = CutArtifact(export, (profile((1, 2), (96, 320), (96, 320)),), channels_last=channels_last)
-    images = [photographs(shape)[index] for shape in SHAPES for index in (0, 1)]
-    with (
-        Detector.load(export.path, threads=1) as portable,
-        Detector(artifact.backend(device), export.manifest) as detector,
-    ):
-        floats = [image.transpose(2, 0, 1).astype(np.float32) / np.float32(255) for image in images]
-        for found, wanted in zip(detector(floats, batch_size=2), portable(floats, batch_size=2), strict=True):
-            assert len(found) > 0
-            same(found, wanted, px=exact_px, score=exact_score)
-        expected = portable(images)
-        for batch_size in (1, 2, 2):  # warmed up, captured, replayed
-            for found, wanted in zip(detector(images, batch_size=batch_size), expected, strict=True):
-                same(found, wanted, px=0.02, score=1e-4)
-    assert device.left_open() == {}
 
 
 class TestLoadingAModelOnnx:
