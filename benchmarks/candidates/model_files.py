@@ -55,7 +55,7 @@ def built_onnx(task: Task) -> File:
 
 
 def built_engine(task: Task) -> File:
-    """Build ``model.frcnn`` for TensorRT-RTX, where there is a GPU to run it."""
+    """Build ``model.frcnn`` for the GPU that is here."""
     import torch
 
     if not torch.cuda.is_available():

@@ -43,7 +43,7 @@ class Verb(NamedTuple):
 
 VERBS: Final[dict[str, Verb]] = {
     "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx"),
-    "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one TensorRT artifact"),
+    "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one artifact for a GPU"),
     "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, folders and videos"),
     "compare": Verb("frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision"),
     "bench": Verb(

@@ -40,11 +40,12 @@ def exported_before(exports, monkeypatch):
 
 
 def from_checkpoint(checkpoint: Path, *more: str) -> list[str]:
-    options = ["--arch", f"{TINY}:build", "--size", "64x96", "--batch", "1:1:2", "--kernel-arch", "sm_89"]
-    return ["build", str(checkpoint), *options, *more]
+    options = ["--arch", f"{TINY}:build", "--target", "tensorrt-rtx", "--size", "64x96", "--batch", "1:1:2"]
+    return ["build", str(checkpoint), *options, "--kernel-arch", "sm_89", *more]
 
 
-def test_a_model_is_built_and_summarised(exports, tmp_path, capsys):
+def test_a_model_is_built_and_summarised(exports, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("frcnn.exporter.engine.build_gpu.gpu_compute_capability", lambda: None)
     output = tmp_path / "new" / "model.frcnn"
     assert main(["build", str(exports("vgg16", "fp16").path), "-o", str(output), *QUICK]) == 0
     printed = capsys.readouterr()
@@ -55,13 +56,40 @@ def test_a_model_is_built_and_summarised(exports, tmp_path, capsys):
         f"  target:    tensorrt-rtx {manifest.target_version} on compute capability "
         "8.0, 8.6, 8.9, 12.0, 12.1 and later",
         "  profile:   batch 1:1:2, canvas 64x64:160x224:160x288",
-        "  steps:     4 engines, 3 operators between engines",
+        "  steps:     2 engines, 3 operators",
         "  kernels:   for sm_89, compute_75",
         "  precision: 17 of 17 convolutions and matrix products in fp16; boxes and scores in fp32",
     ]
     assert f"{manifest.memory.weights_bytes / 1e6:.1f} MB weights" in lines[6]
     assert len(lines) == 7
-    assert printed.err == ""
+    assert printed.err == (
+        "target tensorrt-rtx: no GPU is here and none is named: engines for compute capability "
+        "8.0, 8.6, 8.9, 12.0, 12.1 and later\n"
+    )
+
+
+def test_auto_builds_for_onnxruntime_where_tensorrt_rtx_does_not_serve_the_gpu(exports, tmp_path, capsys):
+    output = tmp_path / "model.frcnn"
+    options = ["--compute-capability", "8.9,9.0", "--size", "64x64", "--batch", "1"]
+    assert main(["build", str(exports("vgg16", "fp16").path), "-o", str(output), *options]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith(
+        "target onnxruntime: TensorRT-RTX does not serve compute capability 9.0, and TensorRT "
+    )
+    assert printed.out.splitlines()[1:5] == [
+        "  target:    onnxruntime, on every GPU that it and the kernels run on",
+        "  profile:   batch 1, canvas 64x64",
+        "  steps:     2 engines, 3 operators",
+        "  kernels:   for sm_89, sm_90, compute_75",
+    ]
+    assert open_artifact(output).manifest.target == "onnxruntime"
+
+
+def test_a_target_that_is_named_is_not_explained(exports, tmp_path, capsys):
+    output = tmp_path / "model.frcnn"
+    options = ["--target", "onnxruntime", "--size", "64x64", "--kernel-arch", "sm_90"]
+    assert main(["build", str(exports("vgg16", "fp16").path), "-o", str(output), *options]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow
@@ -127,6 +155,7 @@ def test_the_command_that_verify_prints_is_accepted_by_compare(checkpoint, expor
         (["--labels", "x"], "error: --labels goes with a checkpoint", "give the checkpoint"),
         (["--verify", "x"], "error: --verify compares with a checkpoint, got none", "from the checkpoint"),
         (["--size", "100x100"], "error: --size: expected multiples of 32, got 100x100", "128x128"),
+        (["--form", "plan"], "error: --form goes with --target tensorrt, got tensorrt-rtx", "leave it out"),
         (["--kernel-arch", "sm_5"], "error: kernel architecture: expected some of", "compute_75"),
         (
             ["--kernel-arch", "sm_89,sm_90"],
@@ -140,7 +169,7 @@ def test_the_command_that_verify_prints_is_accepted_by_compare(checkpoint, expor
 )
 def test_invalid_options_are_one_line_and_a_hint(more, message, hint, exports, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["build", str(exports("vgg16").path), *more]) == 2
+    assert main(["build", str(exports("vgg16").path), "--target", "tensorrt-rtx", *more]) == 2
     printed = capsys.readouterr()
     assert message in printed.err
     assert hint in printed.err
@@ -153,8 +182,8 @@ def test_invalid_options_are_one_line_and_a_hint(more, message, hint, exports, t
     ("more", "message"),
     [
         (["--target", "tensorrt"], "found none"),
-        (["--compute-capability", "9.0"], "--compute-capability 9.0: TensorRT-RTX serves GPUs of"),
-        (["--compute-capability", "8.9,10.0"], "--compute-capability 10.0: TensorRT-RTX serves GPUs of"),
+        (["--target", "tensorrt-rtx", "--compute-capability", "9.0"], "9.0: TensorRT-RTX serves GPUs of"),
+        (["--target", "tensorrt-rtx", "--compute-capability", "8.9,10.0"], "10.0: TensorRT-RTX serves GPUs of"),
         (["--batch", "8:1:1"], "--batch: expected"),
         (["--size", "96"], "--size: expected HEIGHTxWIDTH"),
     ],
@@ -185,7 +214,7 @@ def slow(source, path, request, *, progress):
     return whole(source, path, request, progress=told)
 
 engine_artifact.build_artifact = slow
-sys.exit(main(["build", {str(exports("vgg16").path)!r}, "-o", "model.frcnn", *{QUICK!r}]))
+sys.exit(main(["build", {str(exports("vgg16").path)!r}, "-o", "model.frcnn", "--target", "tensorrt-rtx", *{QUICK!r}]))
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     with subprocess.Popen(
@@ -210,5 +239,16 @@ def test_help_names_the_targets_and_needs_nothing(capsys):
     assert VERBS["build"].module == build.__name__
     assert main(["build", "--help"]) == 0
     text: Any = capsys.readouterr().out
-    for word in ("tensorrt-rtx", "--batch", "--size", "--precision", "--kernel-arch", "--timing-cache", "model.onnx"):
+    for word in (
+        "tensorrt-rtx",
+        "onnxruntime",
+        "auto",
+        "--form",
+        "--batch",
+        "--size",
+        "--precision",
+        "--kernel-arch",
+        "--timing-cache",
+        "model.onnx",
+    ):
         assert word in text
