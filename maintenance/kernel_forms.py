@@ -44,11 +44,11 @@ def _operators() -> Iterator[tuple[str, str, dict[str, Any]]]:
         thresholds = {"iou_threshold": 0.7, "score_threshold": 0.0}
         label = f"{levels} levels, {per_cell} anchors, best {top_n}"
         yield "RegionProposals", label, {**_BOXES, **counts, **thresholds, "anchors": anchors}
-    for most in (100, 300, 4096):
+    for most in (100, 4096):
         counts = {"score_threshold": 0.05, "iou_threshold": 0.5, "max_detections": most}
         yield "BoxDetections", f"{most} detections", {**_BOXES, **counts}
     for layout, output_layout in _LAYOUTS:
-        for levels, channels in ((4, 256), (4, None), (1, None), (5, None)):
+        for levels, channels in ((4, 256), (1, 512), (5, None)):
             form = {"layout": layout, "output_layout": output_layout, "channels": channels, **_pyramid(levels)}
             label = f"{levels} levels, {channels or 'any'} channels, {layout} to {output_layout}"
             yield "MultiscaleRoIPool", label, form

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from frcnn import __version__
-from frcnn.plugins.cuda.compiler import compile_kernel, compiler_version, resource_usage
-from frcnn.plugins.cuda.kernel_cache import KernelCache
+from frcnn.plugins.cuda.compiler import compiler_version, resource_usage
 from maintenance.kernel_forms import ARCHITECTURES, every_kernel
 
 __all__ = ["main", "survey"]
@@ -24,9 +23,8 @@ def survey(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[str, Any]:
     rows = []
     for label, kernel in every_kernel().items():
         for architecture in architectures:
-            code = compile_kernel(kernel, architecture, cache=KernelCache(None))
             row = {"kernel": label, "architecture": architecture, "threads": kernel.block[0] * kernel.block[1]}
-            rows.append(row | asdict(resource_usage(kernel, architecture)) | {"code_bytes": len(code)})
+            rows.append(row | asdict(resource_usage(kernel, architecture)))
     return {"frcnn": __version__, "nvrtc": ".".join(map(str, compiler_version())), "rows": rows}
 
 

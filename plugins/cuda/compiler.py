@@ -46,6 +46,7 @@ class Resources:
     shared_bytes: int
     stack_bytes: int
     spill_bytes: int
+    code_bytes: int
 
 
 def compiler_version() -> tuple[int, int]:
@@ -112,7 +113,7 @@ def fingerprint(kernel: Kernel) -> str:
 def resource_usage(kernel: Kernel, architecture: str) -> Resources:
     """Compile a kernel for ``sm_NN`` without the cache, and return its resources; errors as :func:`compile_kernel`."""
     _check_architecture(architecture)
-    _code, log = _compile(kernel, architecture, "--ptxas-options=-v")
+    code, log = _compile(kernel, architecture, "--ptxas-options=-v")
 
     def total(pattern: str) -> int:
         return sum(map(int, re.findall(pattern, log)))
@@ -122,6 +123,7 @@ def resource_usage(kernel: Kernel, architecture: str) -> Resources:
         shared_bytes=total(r"(\d+) bytes smem"),
         stack_bytes=total(r"(\d+) bytes stack frame"),
         spill_bytes=total(r"(\d+) bytes spill"),
+        code_bytes=len(code),
     )
 
 
