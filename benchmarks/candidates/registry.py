@@ -27,7 +27,7 @@ from frcnn.runtime.backend import Device, Network
 from frcnn.runtime.host.backend import HostBackend
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.model_files.artifact import open_artifact
-from frcnn.spec.engine import EngineManifest, Target
+from frcnn.spec.engine import TARGETS, EngineManifest, Target
 
 __all__ = ["all_candidates"]
 
@@ -45,7 +45,7 @@ def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool)
         device: where eager runs, ``"cpu"`` or ``"cuda"``.
         mixed_sizes: whether the images differ in size, so that candidates of one size take resized ones.
     """
-    given: dict[str, dict[Path, AnyManifest | None]] = {"onnx": {}, "tensorrt-rtx": {}, "tensorrt": {}}
+    given: dict[str, dict[Path, AnyManifest | None]] = {kind: {} for kind in ("onnx", *TARGETS)}
     for path in artifacts:
         manifest = _manifest(path)
         target = manifest.target if isinstance(manifest, EngineManifest) else "tensorrt-rtx"
@@ -56,6 +56,7 @@ def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool)
         *eager_candidates(device, mixed_sizes=mixed_sizes),
         _naive("onnxruntime", "ONNX Runtime", device, cpu if device == "cpu" else cuda, _NAIVE_NOTE, mixed_sizes),
         *(made for file in _files(given["onnx"], built_onnx) for made in _onnx_candidates(file)),
+        *(_engine_candidate("onnxruntime", file) for file in _files(given["onnxruntime"])),
         *(_engine_candidate("tensorrt-rtx", file) for file in _files(given["tensorrt-rtx"], built_engine)),
         *(_engine_candidate("tensorrt", file) for file in _files(given["tensorrt"], _none_given)),
         _naive("tensorrt", "TensorRT", "cuda", ["TensorrtExecutionProvider", *cuda], partly, mixed_sizes),
@@ -77,10 +78,10 @@ def _manifest(path: Path) -> AnyManifest | None:
         return None
 
 
-def _files(given: dict[Path, AnyManifest | None], build: Callable[[Task], File]) -> list[_ModelFile]:
-    """Return the files given of a kind, or the one that is built."""
+def _files(given: dict[Path, AnyManifest | None], build: Callable[[Task], File] | None = None) -> list[_ModelFile]:
+    """Return the files given of a kind, or else the one that is built, if any."""
     if not given:
-        return [_ModelFile(build)]
+        return [] if build is None else [_ModelFile(build)]
     return [
         _ModelFile(
             prepare=given_file(path),
@@ -121,7 +122,7 @@ def _onnx_candidates(file: _ModelFile) -> list[Candidate]:
 
 
 def _engine_candidate(target: Target, file: _ModelFile) -> Candidate:
-    title = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}[target]
+    title = {"onnxruntime": "ONNX Runtime, engines", "tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}[target]
     return _ours(file, target, title, target, "cuda", _open_engine, _ENGINE_NOTE)
 
 

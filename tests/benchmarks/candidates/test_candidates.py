@@ -9,6 +9,7 @@ import time
 import onnx
 import pytest
 import torch
+from support.engine_files import write_engine_file
 from support.exports import Exports
 from support.images import LANDSCAPE, photographs
 
@@ -28,6 +29,7 @@ from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.runtime import RGBImage
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.images.preprocess import prepare
+from frcnn.spec.engine import TARGETS
 
 FAMILY = "resnet18_fpn_max"
 CANVAS = (160, 224)
@@ -71,6 +73,13 @@ def test_every_backend_is_a_candidate_and_eager_is_the_first(candidates) -> None
         "tensorrt",
         "naive-tensorrt",
     ]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_artifact_of_each_target_is_a_candidate(target, tmp_path) -> None:
+    path = write_engine_file(tmp_path / "model.frcnn", target=target)
+    found = {candidate.id: candidate for candidate in all_candidates([path], "cpu", mixed_sizes=False)}[target]
+    assert (found.backend, found.device, found.precision) == (target, "cuda", "fp16")
 
 
 @pytest.mark.parametrize("key", ["eager-fp32", "eager-channels-last", "onnxruntime-cpu"])

@@ -326,16 +326,17 @@ def test_an_invalid_free_is_an_error(run: Any) -> None:
 
 
 def test_another_owners_context_on_this_gpu_is_used_and_never_released(run: Any) -> None:
-    used, log, still, live = run(
+    used, log, still, live, is_primary = run(
         """
         driver.set_context(0xABC)
         gpu = CudaDevice()
         used = current()
         gpu.allocate(10).close()
         gpu.close()
-        done(used, driver.take_log(), current(), driver.live())
+        done(used, driver.take_log(), current(), driver.live(), gpu.is_primary_context)
         """
     )
+    assert not is_primary
     assert used == still == 0xABC
     assert not [line for line in log if "PrimaryCtx" in line or "SetCurrent" in line]
     assert live == NOTHING
@@ -376,14 +377,15 @@ def test_the_primary_context_is_shared_and_outlives_us_where_others_hold_it(run:
 
 
 def test_a_context_of_another_gpu_is_not_taken(run: Any) -> None:
-    (used,) = run(
+    used, is_primary = run(
         """
         driver.set_devices(2)
         driver.set_context(0xABC, device=1)
         gpu = CudaDevice(0)
-        done(current())
+        done(current(), gpu.is_primary_context)
         """
     )
+    assert is_primary
     assert used == 0xD0  # the primary context of device 0
 
 
