@@ -32,7 +32,7 @@ __device__ __forceinline__ bool is_over_threshold(float exponential, float sum) 
     return exponential >= kSurelyBelow * sum && exponential / sum > SCORE_THRESHOLD;
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(1024, 1)
 box_detections_candidates(const float4* __restrict__ rois, const Element* __restrict__ class_logits, int rois_per_image,
                           int classes, float2* __restrict__ statistics, unsigned* __restrict__ candidates) {
     __shared__ unsigned words[kChunks][32];

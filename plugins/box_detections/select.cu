@@ -56,7 +56,7 @@ __device__ __forceinline__ Key keep_best(Key* keys, int* filled, int held, int l
     return limit;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 box_detections_select(const int* __restrict__ kept_counts, const float* __restrict__ kept_scores,
                       const int* __restrict__ kept_rois, const float4* __restrict__ kept_boxes, int lists, int list_length,
                       int* __restrict__ num_detections, float4* __restrict__ boxes, float* __restrict__ scores,
