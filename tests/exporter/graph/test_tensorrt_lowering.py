@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+import torch
 from support.operator_forms import FORMS, attributes_of, shapes_of
+from support.simt import require_compiler, run_on_host
+from support.stage_inputs import box_predictions, image_sizes, present_rois
 
 from frcnn.errors import ExportError, KernelError
 from frcnn.exporter.graph.tensorrt_lowering import PLUGIN_DOMAIN, lower_to_plugins
 from frcnn.plugins import DOMAIN, OPERATORS, VERSION, box_detections, multiscale_roi_align
+from frcnn.plugins.box_detections.reference import box_detections as box_detections_reference
 from frcnn.plugins.operator_kernels import kernels_for
+from frcnn.plugins.tensorrt.plugins import plugins
 
 WHERE = {"plugin_namespace": b"frcnn", "plugin_version": b"1"}
 
@@ -153,3 +159,26 @@ def test_an_invalid_operator_node_is_refused(case):
     with pytest.raises(kind) as caught:
         lower_to_plugins(make())
     assert str(caught.value) == message
+
+
+@pytest.mark.slow
+def test_the_kernels_of_the_plugin_nodes_compute_the_operator():
+    require_compiler()
+    rng = np.random.default_rng(5)
+    sizes = image_sizes(rng, 2, (90, 120))
+    logits, deltas = box_predictions(rng, 2 * 40, 5, score_threshold=0.05)
+    inputs = (present_rois(rng, 2, 40, (90, 120)), sizes, logits, deltas)
+    lowered = lower_to_plugins(model_of("BoxDetections"))
+    values = dict(zip((value.name for value in lowered.graph.input), inputs, strict=True))
+    table = {plugin.name: plugin for plugin in plugins()}
+    for node in lowered.graph.node:
+        plugin, given = table[node.op_type], attributes(node)
+        (kernel,) = plugin.kernels({attribute.name: given[attribute.name] for attribute in plugin.attributes})
+        read = {formal: values[name] for formal, name in zip(plugin.inputs, node.input, strict=True)}
+        made = run_on_host([kernel], read)
+        values |= {name: made[formal] for formal, name in zip(plugin.outputs, node.output, strict=True)}
+    expected = box_detections_reference(*inputs, **attributes_of("BoxDetections", 1))
+    assert int(expected.num_detections.min()) > 0
+    for name in ("num_detections", "boxes", "labels"):
+        assert torch.equal(values[name], getattr(expected, name)), name
+    assert torch.allclose(values["scores"], expected.scores, rtol=0, atol=2e-6)
