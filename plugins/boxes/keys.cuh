@@ -42,7 +42,8 @@ __device__ __forceinline__ void sort(Key* keys, int count) {
 template <int COUNT>
 __device__ __forceinline__ void sort(Key* keys) {
     constexpr int kHeld = COUNT < 128 ? 2 : COUNT / THREADS > 4 ? COUNT / THREADS : 4;
-    static_assert(COUNT % (32 * kHeld) == 0 && COUNT / kHeld <= THREADS, "whole warps");
+    constexpr int kThreads = COUNT / kHeld;  // that hold keys
+    static_assert(kThreads % 32 == 0 && kThreads <= THREADS, "whole warps");
     const int first = threadIdx.x * kHeld;
     const bool holds = first < COUNT;
     Key held[kHeld];
@@ -55,12 +56,12 @@ __device__ __forceinline__ void sort(Key* keys) {
             __syncthreads();
 #pragma unroll
             for (int i = 0; i < kHeld; ++i) {
-                if (holds) keys[first + i] = held[i];
+                if (holds) keys[i * kThreads + threadIdx.x] = held[i];
             }
             __syncthreads();
 #pragma unroll
             for (int i = 0; i < kHeld; ++i) {
-                const Key other = holds ? keys[(first ^ step) + i] : 0;
+                const Key other = holds ? keys[i * kThreads + (threadIdx.x ^ step / kHeld)] : 0;
                 if ((held[i] > other) == keep_lower) held[i] = other;
             }
         }

@@ -46,7 +46,7 @@ class Form:
     proposals: int = 64
     element: str = "float32"
     iou_threshold: float = 0.7
-    score_threshold: float = 0.0
+    score_threshold: float = -1.0
     min_size: float = 1.0
 
     @property
