@@ -147,7 +147,6 @@ box_detections_suppress(const float4* __restrict__ rois, const int2* __restrict_
                 if (k < warp) place += __popc(left[k]);
                 total += __popc(left[k]);
             }
-            if (total == 0) break;
             const int rows = min(total, 32);
             const bool in_tile = undecided && place < 32;
             if (in_tile) tile[place] = box;
