@@ -1,8 +1,14 @@
 // MultiscaleRoIAlign: bilinear samples, averaged per bin. Semantics of torchvision.ops.roi_align (arXiv:1703.06870);
-// sample positions are computed by the same float32 operations in the same order, so that no sample changes cells.
+// sample positions are computed by the same float32 operations in the same order, so that no sample changes cells. The
+// weights of a cell are summed before it is multiplied, so a bin may differ by 1e-6 of the largest cell.
+//
+// 1,000 random RoIs of 256 channels, 7 x 7 bins of 2 x 2 samples, float16: writes 25 MB; reads a RoI's cells, 128 MB,
+// from the second level of cache at best, and 9.9 of the 16 sampled cells of a bin, 248 MB, from the first; 0.25 GFLOP,
+// half as many conversions. Steps: the RoI, two divisions, a barrier; for each of a warp's 10 bins its taps, and for each
+// of their 2 to 4 rows a load of its cells and a sum.
 #include "roi_pooling/pooling.cuh"
 
-// A cell on one axis: how many vectors it lies from the first, and its weight.
+// A cell on one axis: how many vectors it lies from the first, of fewer than 2^32 (64 GiB) in an image, and its weight.
 struct Tap {
     unsigned place;
     float weight;

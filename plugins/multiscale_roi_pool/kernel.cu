@@ -1,5 +1,8 @@
 // MultiscaleRoIPool: the largest cell of each bin. Semantics of torchvision.ops.roi_pool (arXiv:1504.08083): the RoI is
 // rounded to whole cells, an empty bin is 0, a cell that is not a number never wins.
+//
+// 1,000 random RoIs of 256 channels, 7 x 7 bins, float16: writes 25 MB; reads 15 cells a bin, 381 MB, from the first
+// level of cache; 0.2 G comparisons. Steps: the RoI, a division; for each of a warp's 10 bins its cells, one by one.
 #include "roi_pooling/pooling.cuh"
 
 struct MaxPool {

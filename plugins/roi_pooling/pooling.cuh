@@ -65,8 +65,8 @@ __device__ __forceinline__ Roi find_roi(const float4* __restrict__ rois, const M
     return roi;
 }
 
-// Where the channels are known and fill every block, its loops have constant bounds; where they fill whole warps too, all
-// lanes of a warp pool the same bin.
+// Where the channels are known and fill every block, its loops have constant bounds; where they fill whole warps too,
+// all lanes of a warp pool the same bin.
 constexpr bool kFullBlocks = CHANNELS > 0 && CHANNELS % CHANNELS_PER_BLOCK == 0;
 constexpr bool kWarpHasOneBin = CHANNELS_LAST && kFullBlocks && CHANNELS_PER_BLOCK / kWidth % 32 == 0;
 
