@@ -82,9 +82,11 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
     is_onnx = _is_onnx(arguments)
     if arguments.verify and (is_onnx or arguments.checkpoint is None):
         raise UsageError("--verify compares with a checkpoint, got none", hint="build from the checkpoint itself")
-    request = _request(arguments)
+    request, reason = _request(arguments)
     prepare(request)
     writable_file(output)  # before the work, which takes long, not after it
+    if reason:
+        note(f"target {request.target}: {reason}")
     started = time.monotonic()
     source = _read(arguments) if is_onnx else _export(arguments, request)
     with progress_bar(f"building {output.name}") as report:
@@ -93,17 +95,15 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
     return _verification(arguments, output, built.manifest) if arguments.verify else 0
 
 
-def _request(arguments: argparse.Namespace) -> Request:
+def _request(arguments: argparse.Namespace) -> tuple[Request, str]:
+    """Return the options of the build, and the reason for the target if it was left to the command."""
     from frcnn.exporter.engine.build_gpu import choose_target
     from frcnn.exporter.engine.builder import BuildSettings
     from frcnn.exporter.engine.request import Request
 
-    architectures, target = arguments.kernel_arch, arguments.target
-    capabilities = _items(arguments.compute_capability or "")
-    if target == "auto":
-        target, reason = choose_target(capabilities)
-        note(f"target {target}: {reason}")
-    return Request(
+    architectures, capabilities = arguments.kernel_arch, _items(arguments.compute_capability or "")
+    target, reason = choose_target(capabilities) if arguments.target == "auto" else (arguments.target, "")
+    request = Request(
         target=target,
         form=arguments.form,
         batch=arguments.batch,
@@ -115,6 +115,7 @@ def _request(arguments: argparse.Namespace) -> Request:
             timing_cache=arguments.timing_cache,
         ),
     )
+    return request, reason
 
 
 def _items(text: str) -> tuple[str, ...]:
