@@ -1,8 +1,8 @@
 """The description of a CUDA kernel that compiling, launching, TensorRT and the tests read.
 
 A :class:`Kernel` has fixed attributes, element type and layout. Its arguments are the inputs' pointers, the integers
-(int32) and the outputs' pointers, in the order of TensorRT's ahead-of-time plugins. An operator that needs two launches
-has two kernels, wired by the names of their tensors.
+(int32) and the outputs' pointers, in the order of TensorRT's ahead-of-time plugins. An operator of several
+launches has as many kernels, wired by the names of their tensors.
 """
 
 from __future__ import annotations
