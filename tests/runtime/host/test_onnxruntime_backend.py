@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 import torch
 
@@ -32,6 +33,23 @@ def test_it_runs_a_batch(model_path: Path) -> None:
         np.float32,
         np.int32,
     ]
+
+
+def test_a_file_of_version_1_of_the_domain_runs_by_its_bodies(model_path: Path, tmp_path: Path) -> None:
+    model = onnx.load(model_path)
+    (last,) = (node for node in model.graph.node if "scores" in node.output)
+    last.output[:] = ["candidates"]
+    model.graph.node.add(domain="frcnn", op_type="GroupedNMS", input=["boxes", "candidates"], output=["scores"])
+    model.graph.node[-1].attribute.append(onnx.helper.make_attribute("iou_threshold", 0.5))
+    body = """<domain: "frcnn", opset_import: ["" : 20]>
+        GroupedNMS <iou_threshold> (boxes, scores) => (kept) { half = Constant <value_float: float = @iou_threshold> ()
+        kept = Mul (scores, half) }"""
+    model.functions.append(onnx.parser.parse_function(body))
+    model.opset_import.append(onnx.helper.make_opsetid("frcnn", 1))
+    onnx.checker.check_model(model)
+    onnx.save(model, tmp_path / "model.onnx")
+    output = OnnxRuntimeBackend(tmp_path / "model.onnx", threads=1).run(IMAGES, SIZES)
+    np.testing.assert_allclose(output.scores[:, 0], [0.25, 0.5])
 
 
 def test_half_precision_models_get_half_precision(
