@@ -85,13 +85,11 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
     request, reason = _request(arguments)
     prepare(request)
     writable_file(output)  # before the work, which takes long, not after it
-    if reason:
-        note(f"target {request.target}: {reason}")
     started = time.monotonic()
     source = _read(arguments) if is_onnx else _export(arguments, request)
-    with progress_bar(f"building {output.name}") as report:
+    with progress_bar(f"building {output.name} for {request.target}") as report:
         built = build_artifact(source, output, request, progress=report)
-    _print_result(output, built, time.monotonic() - started)
+    _print_result(output, built, time.monotonic() - started, reason)
     return _verification(arguments, output, built.manifest) if arguments.verify else 0
 
 
@@ -159,7 +157,7 @@ def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:
         return read_source_model(path)
 
 
-def _print_result(output: Path, built: Built, seconds: float) -> None:
+def _print_result(output: Path, built: Built, seconds: float, reason: str) -> None:
     manifest = built.manifest
     operators = sum(isinstance(step, OperatorStep) for step in manifest.steps)
     engines = len(manifest.steps) - operators
@@ -167,6 +165,8 @@ def _print_result(output: Path, built: Built, seconds: float) -> None:
     megabytes = [f"{size / 1e6:.1f}" for size in (memory.weights_bytes, memory.tensors_bytes, memory.workspace_bytes)]
     say(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s")
     say(f"  target:    {_target_text(manifest)}")
+    if reason:
+        say(f"  chosen:    {reason}")
     for profile in manifest.profiles:
         say(f"  profile:   batch {profile.batch}, canvas {profile}")
     say(f"  steps:     {f'{engines} engines, {operators} operators' if operators else 'one engine, operators inside'}")

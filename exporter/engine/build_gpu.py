@@ -11,7 +11,7 @@ from frcnn.errors import KernelError, MissingDependencyError, UsageError
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver
 from frcnn.spec.engine import Target
-from frcnn.spec.supported_gpus import gpus_text, other_ways, refusal, serves
+from frcnn.spec.supported_gpus import other_ways, refusal, serves
 
 __all__ = ["choose_target", "gpu_compute_capability", "refuse_unserved", "require_gpu"]
 
@@ -27,7 +27,7 @@ def choose_target(compute_capabilities: Sequence[str]) -> tuple[Target, str]:
         here = None
     wanted = tuple(compute_capabilities) or (() if here is None else (here,))
     if not wanted:
-        return "tensorrt-rtx", f"no GPU is here and none is named: engines for compute capability {gpus_text(())}"
+        return "tensorrt-rtx", "no GPU is here and none is named"
     unserved = ", ".join(filter(_unserved, wanted))
     if not unserved:
         return "tensorrt-rtx", f"TensorRT-RTX serves compute capability {', '.join(wanted)}"
