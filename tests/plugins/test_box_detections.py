@@ -230,14 +230,18 @@ def test_a_score_of_exactly_the_threshold_is_none():
 @EACH_SCHEDULE
 @pytest.mark.parametrize("count", [64, 1100])
 def test_a_chain_in_which_every_decision_depends_on_the_one_before(schedule, count):
-    """Box i overlaps only i - 1 and i + 1, scores fall along the chain: every second box is kept."""
+    """Box i overlaps only i - 1 and i + 1, scores fall along the chain: of 1, 2, 3 and so on every second one is kept.
+
+    The first box is apart, so that the last one of each 256 is kept and decides the next.
+    """
     left = 3.0 * torch.arange(count)
-    rois = torch.stack([left, left * 0, left + 10, left * 0 + 1], dim=1)[None]
+    left[0] = -90.0
+    rois = torch.stack([left, left * 0, left + 10, left * 0 + 1], dim=1)[None] + torch.tensor([90.0, 0.0, 90.0, 0.0])
     logits = scores_of_one_class(torch.linspace(0.9, 0.1, count))
     sizes = torch.tensor([[8, 5000]], dtype=torch.int32)
     found = MOST.check(rois, sizes, logits, torch.zeros(count, 8), schedule=schedule)
-    assert found.num_detections.tolist() == [count // 2]
-    assert torch.equal(found.boxes[0, : count // 2], rois[0, ::2])
+    assert found.num_detections.tolist() == [count // 2 + 1]
+    assert torch.equal(found.boxes[0, : count // 2 + 1], torch.cat([rois[0, :1], rois[0, 1::2]]))
 
 
 ANY_SIZE: dict[str, Any] = {"most": MAX_DETECTIONS, "min_size": 0.0, "max_log_scale": math.log(1000 / 16)}
@@ -252,6 +256,13 @@ def test_detections_of_any_size():
     inputs = (present_rois(rng, 2, 40, CANVAS), image_sizes(rng, 2, CANVAS), *predictions)
     found = form.check(*inputs, tolerance_px=1e-4)
     assert (found.num_detections > 60).all()
+
+
+@pytest.mark.slow
+def test_a_roi_without_width_is_present():
+    rois = torch.tensor([[[5.0, 5.0, 5.0, 9.0], [5.0, 5.0, 4.0, 9.0]]])
+    found = Form(iou=1.0, **ANY_SIZE).check(rois, sizes_of(1), torch.zeros(2, 2), torch.zeros(2, 8))
+    assert found.boxes[0, : int(found.num_detections)].tolist() == rois[0, :1].tolist()
 
 
 @pytest.mark.slow
