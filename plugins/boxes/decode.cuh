@@ -1,5 +1,5 @@
-// Decoding and clipping of boxes, float32, in the order of operations of boxes/reference.py. BOX_WEIGHTS, MAX_LOG_SCALE and
-// MIN_SIZE are macros of the including source.
+// Decoding and clipping of boxes, float32, in the order of operations of boxes/reference.py. BOX_WEIGHTS, MAX_LOG_SCALE
+// and MIN_SIZE are macros of the including source.
 #pragma once
 
 // The box of four deltas (dx, dy, dw, dh) relative to an anchor or RoI.

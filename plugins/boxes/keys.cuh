@@ -1,4 +1,5 @@
-// Sort keys of candidates: the largest value first, equal ones by rising index. THREADS is a macro of the including source.
+// Sort keys of candidates: the largest value first, equal ones by rising index. THREADS is a macro of the including
+// source.
 #pragma once
 
 using Key = unsigned long long;

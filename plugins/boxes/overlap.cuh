@@ -1,4 +1,5 @@
-// Overlaps of boxes, float32, in the order of operations of torchvision. IOU_THRESHOLD is a macro of the including source.
+// Overlaps of boxes, float32, in the order of operations of torchvision. IOU_THRESHOLD is a macro of the including
+// source.
 #pragma once
 
 __device__ __forceinline__ float area_of(const float4 box) { return (box.z - box.x) * (box.w - box.y); }
@@ -12,11 +13,11 @@ __device__ constexpr float binade_of(float value) {
 
 // Whether IoU > IOU_THRESHOLD, decided exactly as torchvision does by a float32 division, without dividing.
 //
-// The rounded quotient is above the threshold T if inter / both > T + u, u half the distance to the next float, or equal
-// to it where T is odd, as ties go to even. So inter - T both is compared with u both. The latter is exact, and so is the
-// former wherever the two are near: a multiple of the product of the last places of T and `both`, and below 2^24 of them.
-// A power of two beside both, which changes no quotient, makes every such product a float, with no branch that would keep
-// the comparisons of a loop from running side by side. For tiny thresholds the division is made.
+// The rounded quotient is above the threshold T if inter / both > T + u, u half the distance to the next float, or
+// equal to it where T is odd, as ties go to even. So inter - T both is compared with u both. The latter is exact, and
+// so is the former wherever the two are near: a multiple of the product of the last places of T and `both`, and below
+// 2^24 of them. A power of two beside both, which changes no quotient, makes every such product a float, with no branch
+// that would keep the comparisons of a loop from running side by side. For tiny thresholds the division is made.
 __device__ __forceinline__ bool overlap(const float4 a, float area_a, const float4 b, float area_b) {
     const float width = fmaxf(fminf(a.z, b.z) - fmaxf(a.x, b.x), 0.f);
     const float height = fmaxf(fminf(a.w, b.w) - fmaxf(a.y, b.y), 0.f);

@@ -3,8 +3,8 @@
 // A box's row is its place in its own level and the number of those before it in every other, which a binary search in
 // that level's falling scores finds; all searches go side by side. Equal scores follow by level.
 //
-// R50-FPN, 1000 of each of 5 levels, one image: 0.1 MB read, 16 KB written, by 40 blocks. Dependent: two loads, 10 probes, a
-// store.
+// R50-FPN, 1000 of each of 5 levels, one image: 0.1 MB read, 16 KB written, by 40 blocks. Dependent: two loads, 10
+// probes, a store.
 
 // The first step of a search, a power of two: it and all smaller ones add up to CANDIDATES at least.
 __device__ constexpr int first_step() {
@@ -14,8 +14,8 @@ __device__ constexpr int first_step() {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-region_proposals_merge(const float4* __restrict__ boxes, const float* __restrict__ scores, const int* __restrict__ counts,
-                       float4* __restrict__ rois) {
+region_proposals_merge(const float4* __restrict__ boxes, const float* __restrict__ scores,
+                       const int* __restrict__ counts, float4* __restrict__ rois) {
     scores += size_t(blockIdx.y) * LEVELS * CANDIDATES;
     boxes += size_t(blockIdx.y) * LEVELS * CANDIDATES;
     rois += size_t(blockIdx.y) * PROPOSALS;

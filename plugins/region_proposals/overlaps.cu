@@ -2,8 +2,8 @@
 //
 // A warp compares two tiles of 32, a lane its row with each column. Absent boxes are all 0 and overlap nothing.
 //
-// R50-FPN, 1000 of each of 5 levels, one image: 0.1 MB read, 0.35 MB written, 2.7 million comparisons of 15 operations by
-// 2,640 warps. Dependent: a load, and 32 comparisons that do not wait for each other.
+// R50-FPN, 1000 of each of 5 levels, one image: 0.1 MB read, 0.35 MB written, 2.7 million comparisons of 15 operations
+// by 2,640 warps. Dependent: a load, and 32 comparisons that do not wait for each other.
 #include "boxes/overlap.cuh"
 #include "region_proposals/overlaps.cuh"
 

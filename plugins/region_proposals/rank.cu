@@ -1,9 +1,9 @@
-// RegionProposals, second launch: the best candidates of a level (blockIdx.x) of an image (blockIdx.y) from those of its
-// chunks, sorted, decoded and clipped.
+// RegionProposals, second launch: the best candidates of a level (blockIdx.x) of an image (blockIdx.y) from those of
+// its chunks, sorted, decoded and clipped.
 //
 // R50-FPN, 800 x 1344, 1000 of each level, one image: 0.2 MB of keys, 0.6 MB of sectors of deltas, 0.1 MB written, by 5
-// blocks. Dependent: a load, about 14 counts of 32 keys a thread, a load, 55 steps of the sort (6 of them through shared
-// memory), a load.
+// blocks. Dependent: a load, about 14 counts of 32 keys a thread, a load, 55 steps of the sort (6 of them through
+// shared memory), a load.
 #include "boxes/decode.cuh"
 #include "cuda/each_level.cuh"
 #include "cuda/element.cuh"
@@ -137,8 +137,9 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
             float values[4];
 #pragma unroll
             for (int k = 0; k < 4; ++k) values[k] = to_float(deltas[(4 * anchor + k) * cells + cell]);
-            float4 decoded = decode(values, make_float4(shift_x + corners[0], shift_y + corners[1], shift_x + corners[2],
-                                                        shift_y + corners[3]));
+            const float4 at = make_float4(shift_x + corners[0], shift_y + corners[1], shift_x + corners[2],
+                                          shift_y + corners[3]);
+            float4 decoded = decode(values, at);
             present = clip(decoded, image_height, image_width);
             if (present) box = decoded;
         }

@@ -1,11 +1,12 @@
-// RegionProposals, fourth launch: of the candidates of a level of an image (blockIdx.x), keep what no kept one overlaps.
+// RegionProposals, fourth launch: of the candidates of a level of an image (blockIdx.x), keep what no kept one
+// overlaps.
 //
-// A warp owns kTilesOfWarp tiles of 32 candidates that follow each other, a lane one of each. Warp after warp decides its
-// tiles by votes; then every later candidate looks whether a kept one of them overlaps it. One barrier a warp; the words
-// for the kAhead next ones are on their way.
+// A warp owns kTilesOfWarp tiles of 32 candidates that follow each other, a lane one of each. Warp after warp decides
+// its tiles by votes; then every later candidate looks whether a kept one of them overlaps it. One barrier a warp; the
+// words for the kAhead next ones are on their way.
 //
-// R50-FPN, 1000 of each of 5 levels, one image: 0.35 MB read, 0.1 MB written, by 5 blocks. Dependent: a load, 16 turns of
-// two decisions (3 to 5 votes each) and a barrier, a store.
+// R50-FPN, 1000 of each of 5 levels, one image: 0.35 MB read, 0.1 MB written, by 5 blocks. Dependent: a load, 16 turns
+// of two decisions (3 to 5 votes each) and a barrier, a store.
 #include "region_proposals/overlaps.cuh"
 
 constexpr int kWarps = THREADS / 32;

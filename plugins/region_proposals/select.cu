@@ -1,10 +1,10 @@
 // RegionProposals, first launch: the largest logits of each chunk of CHUNK logits of a level, in any order.
 //
-// A chunk is consecutive in memory, anchor by anchor; its candidates are written as ordered logit and index
-// (y * width + x) * anchors + anchor, at least the CANDIDATES best of them and at most SLOTS, 0 in the slots behind them.
+// A chunk is consecutive in memory, anchor by anchor; its candidates are written as ordered logit and index (y * width
+// + x) * anchors + anchor, at least the CANDIDATES best of them and at most SLOTS, 0 in the slots behind them.
 //
-// R50-FPN, 800 x 1344, 1000 of each level, one image: 0.5 MB read (half floats) and 0.2 MB written by 20 blocks. Dependent:
-// one load, about 12 counts of 32 keys a thread with a barrier each, a prefix sum.
+// R50-FPN, 800 x 1344, 1000 of each level, one image: 0.5 MB read (half floats) and 0.2 MB written by 20 blocks.
+// Dependent: one load, about 12 counts of 32 keys a thread with a barrier each, a prefix sum.
 #include "cuda/each_level.cuh"
 #include "cuda/element.cuh"
 #include "region_proposals/selection.cuh"

@@ -1,7 +1,9 @@
-// The largest of many keys, found by a search for the threshold: one bit of it a step, each with a count over the block.
+// The largest of many keys, found by a search for the threshold: one bit of it a step, each with a count over the
+// block.
 //
-// Keys are ordered logits (boxes/keys.cuh), 0 where absent; equal ones are taken by rising index. A step costs one barrier,
-// whatever the keys are, and the search ends as soon as the count is between what is wanted and what there is room for.
+// Keys are ordered logits (boxes/keys.cuh), 0 where absent; equal ones are taken by rising index. A step costs one
+// barrier, whatever the keys are, and the search ends as soon as the count is between what is wanted and what there is
+// room for.
 #pragma once
 #include "boxes/keys.cuh"
 
