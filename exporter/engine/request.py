@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, get_args
@@ -36,9 +35,10 @@ class Request:
     settings: BuildSettings = field(default_factory=BuildSettings)
 
     def __post_init__(self) -> None:
-        _check_choice("target", self.target, TARGETS)
-        if self.form is not None:
-            _check_choice("form", self.form, get_args(Form))
+        if self.target not in TARGETS:
+            raise UsageError(f"target: expected auto, {', '.join(TARGETS)}, got {self.target!r}")
+        if self.form not in (None, *get_args(Form)):
+            raise UsageError(f"form: expected {' or '.join(get_args(Form))}, got {self.form!r}")
         level = self.settings.optimization_level
         if level is not None and not 0 <= level <= 5:
             raise UsageError(f"--optimization-level: expected 0 to 5, got {level}")
@@ -104,8 +104,3 @@ def prepare(request: Request) -> Prepared:
         architectures=check_architectures(wanted, request.target),
         form=form or "split",
     )
-
-
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UsageError(f"{name}: expected {' or '.join(known)}, got {value!r}")

@@ -28,7 +28,7 @@ def names_of(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "openvino"}, "target: expected tensorrt-rtx or tensorrt or onnxruntime, got 'openvino'"),
+        ({"target": "openvino"}, "target: expected auto, tensorrt-rtx, tensorrt, onnxruntime, got 'openvino'"),
         ({"batch": 0}, "--batch: expected"),
         ({"size": "100x100"}, "--size: expected multiples of 32, got 100x100"),
         ({"architectures": ["sm_1"]}, "kernel architecture: expected some of sm_75"),
