@@ -77,7 +77,7 @@ USUAL = Form()
 
 @cache
 def kernels_of(form: Form) -> tuple[Kernel, ...]:
-    return kernels(element=form.element, **form.attributes)  # type: ignore[arg-type]
+    return kernels(element=form.element, **form.attributes)
 
 
 @dataclass(frozen=True)
