@@ -22,6 +22,9 @@ from frcnn.spec.engine import OUTPUTS
 TWO_SIZES = ((160, 224), (224, 160))
 FLOAT, HALF, BF16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
 
+PLAIN = {"Conv", "Gemm", "Relu", "Add", "MaxPool", "Resize", "Reshape"} | {"Shape", "Concat"}
+"""Layers of the networks, and the sizes that Resize takes."""
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -98,6 +101,7 @@ def test_the_networks_are_models_of_standard_operators_with_types_at_the_joints(
         assert [value.name for value in part.graph.input] == inputs
         assert [value.name for value in part.graph.output] == outputs
         assert {node.domain for node in part.graph.node} == {""} and not part.functions
+        assert {node.op_type for node in part.graph.node} <= PLAIN
         assert [(entry.domain, entry.version) for entry in part.opset_import] == [("", export.manifest.opset)]
         for value in (*part.graph.input, *part.graph.output):
             kind = value.type.tensor_type
