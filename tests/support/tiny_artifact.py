@@ -46,7 +46,7 @@ POOLING: dict[str, Any] = {
 DETECTIONS: dict[str, Any] = {
     "box_weights": (10.0, 10.0, 5.0, 5.0),
     "max_log_scale": 4.0,
-    "score_threshold": 0.05,
+    "score_threshold": 1e-6,
     "iou_threshold": 0.5,
     "min_size": 0.01,
     "max_detections": K,
