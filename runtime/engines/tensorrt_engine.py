@@ -189,12 +189,14 @@ class TensorRTEngine:
                 raise ArtifactError(f"the engine wants {name!r} in host memory, expected device memory", hint=_REBUILD)
             found = engine.get_tensor_dtype(name).name
             element = TENSORRT_ELEMENTS.get(found, found)
+            listed = tensors[name].layout
+            wanted = "planar" if listed == "nhwc" else listed  # the network declares its axes in that order
             for profile in range(engine.num_optimization_profiles):
                 layout = self._layout_of(name, profile)
-                if (element, layout) != (tensors[name].element, tensors[name].layout):
+                if (element, layout) != (tensors[name].element, wanted):
                     raise ArtifactError(
                         f"the engine's {name!r} is {element} {layout}, the manifest says {tensors[name].element} "
-                        f"{tensors[name].layout}",
+                        f"{listed}",
                         hint=_REBUILD,
                     )
 

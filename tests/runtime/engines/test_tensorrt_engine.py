@@ -269,6 +269,13 @@ def test_the_type_and_layout_of_a_tensor_must_match_the_manifest(system: System,
         system.load(blob(x=tensor), tensors={"x": SimpleNamespace(element=element, layout="elsewhere")})
 
 
+def test_a_tensor_whose_axes_the_network_declares_channels_last_is_planar(system: System) -> None:
+    tensors = {"x": EngineTensor(element="float16", layout="nhwc")}
+    system.load(blob(x="in HALF LINEAR 64"), tensors=tensors)
+    with pytest.raises(ArtifactError, match="'x' is float16 channels_last, the manifest says float16 nhwc"):
+        system.load(blob(x="in HALF HWC8 64"), tensors=tensors)
+
+
 def test_a_tensor_in_host_memory_is_refused(system: System) -> None:
     system.trt.faults["location"] = fake_tensorrt.TensorLocation.HOST
     with pytest.raises(ArtifactError, match="wants 'x' in host memory"):
