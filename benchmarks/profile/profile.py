@@ -57,6 +57,9 @@ _PATTERNS: Final[Mapping[NetworkStage, str]] = {
 }
 _COMPILED: Final = {stage: re.compile(rf"(?:^|[^A-Za-z0-9.])(?:{text})") for stage, text in _PATTERNS.items()}
 
+_SEARCH: Final = re.compile("TopK|NonMaxSuppression")
+_BODY_AFTER: Final[Mapping[NetworkStage, NetworkStage]] = {"RPN head": "proposals", "box head": "post"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRun:
@@ -176,17 +179,23 @@ def stage_of(name: str) -> NetworkStage | None:
 def stages_in_order(names: Sequence[str]) -> list[NetworkStage]:
     """Return the stage of every layer of a run, in the order in which they ran.
 
-    A layer whose name matches none belongs to the stage before it. Between the proposals and the box head it belongs to
-    RoI pooling, whose body sorts RoIs by level before it pools and puts the results back in order after.
+    A layer whose name matches none belongs to the stage before it. The bodies of the operators have no names: those of
+    proposals and detections come after a network and are known by their TopK and NonMaxSuppression. From the last of
+    these to the box head all is RoI pooling, whose body sorts RoIs by level before it pools and puts the results back
+    in order after.
     """
     matched = [stage_of(name) for name in names]
+    is_search = [stage is None and bool(_SEARCH.match(name)) for stage, name in zip(matched, names, strict=True)]
     stages: list[NetworkStage] = []
     current: NetworkStage = "backbone"
     for index, stage in enumerate(matched):
-        following = next((later for later in matched[index + 1 :] if later is not None), None)
+        known = (i for i in range(index, len(names)) if matched[i] is not None or is_search[i])
+        following = next(known, None)
         if stage is not None:
             current = stage
-        elif current == "proposals" and following in ("RoI pooling", "box head"):
+        elif following is not None and is_search[following]:
+            current = _BODY_AFTER.get(current, current)
+        elif following is not None and current == "proposals" and matched[following] in ("RoI pooling", "box head"):
             current = "RoI pooling"
         stages.append(current)
     return stages

@@ -84,6 +84,29 @@ def test_unnamed_layers_belong_to_the_stage_that_they_run_in():
     assert stages_in_order(names) == ["backbone"] * 3 + ["proposals"] * 2 + ["post"] * 2
 
 
+def test_the_bodies_of_proposals_and_detections_are_known_by_what_they_search():
+    names = {
+        "backbone/Conv": "backbone",
+        "rpn/head/conv/Conv": "RPN head",
+        "ReorderOutput": "RPN head",
+        "rpn/head/cls_logits/Conv": "RPN head",
+        "Reshape_46": "proposals",
+        "TopK_48": "proposals",
+        "Exp_60": "proposals",
+        "NonMaxSuppression_99": "proposals",
+        "Sqrt_166": "RoI pooling",
+        "MaxRoiPool_180": "RoI pooling",
+        "Gather_181": "RoI pooling",
+        "roi_heads/box_head/fc6/Gemm": "box head",
+        "ReorderInput": "box head",
+        "roi_heads/box_predictor/cls_score/Gemm": "box head",
+        "Softmax_202": "post",
+        "NonMaxSuppression_250": "post",
+        "Concat_289": "post",
+    }
+    assert stages_in_order(list(names)) == list(names.values())
+
+
 def test_sorting_rois_around_pooling_belongs_to_pooling():
     names = [
         "rpn/Where",
