@@ -179,14 +179,14 @@ def test_of_equal_logits_the_lowest_indices_are_chosen(logit):
 @pytest.mark.slow
 @pytest.mark.parametrize("element", DTYPES)
 def test_ties_at_the_last_place_and_over_the_border_of_a_chunk(element):
-    """Logits of two values; those of the better one are fewer than is chosen, the others far more."""
+    """Logits of two neighbouring values: of the better one fewer than are chosen, of the other far more."""
     form = Form(per_cell=(1, 1), element=element)
     width = 8
     case = case_of(form, (2 * CHUNK // width + 5, width), (1, 1))
     logits = case.objectness[0].view(-1)
     logits[:] = 0.5
     better = torch.arange(CHUNK - 20, CHUNK + 20)  # of both chunks
-    logits[better] = 1.0
+    logits[better] = 0.5 + torch.finfo(form.dtype).eps / 2  # the next number
     logits[:3] = -INF
     found = assert_is_the_reference(form, case)
     assert count_of(found)[0] > 1
