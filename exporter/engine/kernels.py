@@ -33,7 +33,8 @@ def check_architectures(wanted: Sequence[str] | None, target: Target) -> tuple[s
     known = supported_architectures()
     if wanted is None:
         capabilities = (*RTX_DEFAULT, *(_DATA_CENTRE if target == "onnxruntime" else ()))
-        return tuple(name for name in map(architecture_of, capabilities) if name in known)
+        default = set(map(architecture_of, capabilities))
+        return tuple(name for name in known if name in default)  # oldest first
     for name in wanted:
         if name not in known:
             raise UsageError(

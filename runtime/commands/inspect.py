@@ -157,7 +157,7 @@ def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
     ptx = [name for name in manifest.architectures if name not in cubins]
     kernels = [*([", ".join(cubins)] if cubins else []), *(f"PTX from {name} on for others" for name in ptx)]
     return [
-        ("target", f"{manifest.target} {manifest.target_version}, CUDA {manifest.cuda_major}"),
+        ("target", f"{_target(manifest)}, CUDA {manifest.cuda_major}"),
         ("GPUs", _gpus(manifest)),
         ("kernels", "; ".join(kernels) or "none"),
         ("precision", manifest.precision),
@@ -165,6 +165,12 @@ def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
         ("file", f"{artifact.file_bytes:,} bytes"),
         ("built with", _versions(manifest.versions)),
     ]
+
+
+def _target(manifest: EngineManifest) -> str:
+    if manifest.target == "onnxruntime":
+        return "onnxruntime"
+    return f"{manifest.target} {manifest.target_version}"
 
 
 def _gpus(manifest: EngineManifest) -> str:
