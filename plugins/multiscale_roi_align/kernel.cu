@@ -217,7 +217,14 @@ struct Align {
 #endif
 
 // Threads of a multiprocessor, which leave 40, 48 or 80 registers to each.
-constexpr int kResidentThreads = SAMPLING_RATIO == 0 ? 768 : SAMPLING_RATIO > 2 || kStaged ? 1280 : 1536;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kMostResidentThreads = 1280;  // for Blackwell the compiler spills at 40 registers
+#else
+constexpr int kMostResidentThreads = 1536;
+#endif
+constexpr int kResidentThreads = SAMPLING_RATIO == 0             ? 768
+                                 : SAMPLING_RATIO > 2 || kStaged ? 1280
+                                                                 : kMostResidentThreads;
 
 extern "C" __global__ void __launch_bounds__(THREADS, kResidentThreads / THREADS)
 multiscale_roi_align(const float4* __restrict__ rois, EACH_LEVEL(MAP_POINTER), int rois_per_image, int channels_given,

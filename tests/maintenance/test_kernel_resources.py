@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
 
 pytestmark = pytest.mark.slow
 
+SURVEY = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "kernel-resources.json"
 MAX_SHARED_BYTES = 48 * 1024  # of a block that does not ask for more
 REGISTERS = 65_536  # of a multiprocessor
 HOPPER = "sm_90"
@@ -47,6 +50,12 @@ def test_every_form_of_every_kernel(label, record_property):
 @pytest.mark.parametrize("source", sorted(ONE_OF_EACH))
 def test_every_source_on_every_architecture(source, architecture, record_property):
     check(ALL[ONE_OF_EACH[source]], architecture, record_property)
+
+
+def test_the_committed_survey_has_every_form_on_every_architecture_and_no_spill():
+    rows = json.loads(SURVEY.read_text(encoding="utf-8"))["rows"]
+    assert [(row["kernel"], row["architecture"]) for row in rows] == [(k, a) for k in ALL for a in ARCHITECTURES]
+    assert {(row["spill_bytes"], row["stack_bytes"]) for row in rows} == {(0, 0)}
 
 
 STAGED = [label for label in ALL if "channels_last to planar" in label]
