@@ -45,8 +45,8 @@ def _operators() -> Iterator[tuple[str, str, dict[str, Any]]]:
         label = f"{levels} levels, {per_cell} anchors, best {top_n}"
         yield "RegionProposals", label, {**_BOXES, **counts, **thresholds, "anchors": anchors}
     for most in (100, 4096):
-        counts = {"score_threshold": 0.05, "iou_threshold": 0.5, "max_detections": most}
-        yield "BoxDetections", f"{most} detections", {**_BOXES, **counts}
+        given = {"score_threshold": 0.05, "iou_threshold": 0.5, "max_detections": most}
+        yield "BoxDetections", f"{most} detections", {**_BOXES, **given}
     for layout, output_layout in _LAYOUTS:
         for levels, channels in ((4, 256), (1, 512), (5, None)):
             form = {"layout": layout, "output_layout": output_layout, "channels": channels, **_pyramid(levels)}
