@@ -68,7 +68,7 @@ class TorchContext:
     def __init__(self, engine: TorchEngine) -> None:
         self._engine = engine
         self._shapes: dict[str, Shape] = {}
-        self._bound: dict[int, list[Tensor]] = {}
+        self._pointers: Mapping[str, int] = {}
         self._pool = torch.cuda.MemPool() if engine.on_gpu else None  # a graph keeps addresses of what is allocated
 
     def bind(self, profile: int, input_shapes: Mapping[str, Shape], stream: int) -> Mapping[str, Shape]:
@@ -89,7 +89,7 @@ class TorchContext:
 
     def enqueue(self, pointers: Mapping[str, int], workspace: int, stream: int) -> None:
         """Run the module on the stream and copy its outputs to their addresses."""
-        engine = self._engine
+        engine, self._pointers = self._engine, pointers
         views = {name: self._view(name, pointer) for name, pointer in pointers.items()}
         with self._on(stream):
             made = engine.network(*(views[name] for name in engine.inputs))
@@ -100,7 +100,12 @@ class TorchContext:
         """Report nothing: a module has no layers to tell."""
 
     def is_capturable(self, stream: int) -> bool:
-        """Return True: what PyTorch allocates comes from a pool of this context's own."""
+        """Run once more, for each thread has its own handles of cuBLAS and cuDNN, and return True.
+
+        What PyTorch allocates comes from a pool of this context's own.
+        """
+        if self._pointers:
+            self.enqueue(self._pointers, 0, stream)
         return True
 
     def close(self) -> None:
