@@ -36,7 +36,7 @@ def test_every_form_is_run_and_kept(
     monkeypatch.setattr(eager_forms, "fasterrcnn_resnet50_fpn", lambda **_: families.build("resnet50_fpn"))
     monkeypatch.setattr(eager_forms, "_ROIS", 4)
     monkeypatch.setattr(eager_forms, "graph_of", lambda call: call)
-    monkeypatch.setattr(eager_forms, "_compiled", lambda last, _: lambda: last)
+    monkeypatch.setattr(eager_forms, "compiled", lambda last, _: lambda: last)
     monkeypatch.setattr(eager_forms, "CudaStopwatch", OneCall)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda module: module)
