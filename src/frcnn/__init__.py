@@ -2,7 +2,7 @@
 
 The rooms (see ``docs/architecture.md``):
 
-- ``frcnn.exporter``: checkpoint -> deployable module -> ONNX -> TensorRT artifact (needs torch)
+- ``frcnn.exporter``: checkpoint -> deployable module -> ONNX -> artifact for a GPU (needs torch)
 - ``frcnn.runtime``: artifact -> detections (never imports torch)
 - ``frcnn.plugins``: the custom operators, one folder each
 - ``frcnn.benchmarks``: parity, speed and accuracy against eager

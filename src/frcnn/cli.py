@@ -52,7 +52,7 @@ VERBS: Final[dict[str, Verb]] = {
     "eval": Verb("frcnn.benchmarks.commands.eval", "COCO mAP of a model, and the difference to eager torchvision"),
     "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer"),
     "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
-    "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in a TensorRT artifact as files of their own"),
+    "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in an artifact as files of their own"),
     "doctor": Verb("frcnn.runtime.commands.doctor", "show what this system can run and what is missing"),
 }
 

@@ -2,7 +2,7 @@
 
 The file is a zip of stored (uncompressed) parts: ``manifest.json``, a :class:`EngineManifest`, and what it lists.
 A detection is its ``steps`` in order, over tensors told apart by name: engines, and operators whose kernels the runtime
-launches between them. A TensorRT artifact has one step, since its engine carries the operators as plugins.
+launches between them. A TensorRT plan with plugins is one step.
 """
 
 from __future__ import annotations
