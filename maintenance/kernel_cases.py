@@ -41,6 +41,8 @@ __all__ = [
     "THEIRS",
     "Case",
     "align_case",
+    "boxes_of_classes",
+    "check_same_boxes",
     "detections_case",
     "preprocess_case",
     "proposals_case",
@@ -55,7 +57,6 @@ _USUAL: Final = 0.002  # share of proposals x classes that pass the score thresh
 _ABSENT: Final = (0.0, 0.0, -1.0, -1.0)
 _MAX_LOG_SCALE: Final = 4.135166556742356
 _SAME_PX: Final = 0.01
-_DIFFERING: Final = 0.01  # of the boxes: exp of a GPU differs in its last bits, and so may a decision near a threshold
 _PROPOSALS: Final[dict[str, Any]] = {
     "box_weights": (1.0, 1.0, 1.0, 1.0),
     "max_log_scale": _MAX_LOG_SCALE,
@@ -179,7 +180,7 @@ def proposals_case(images: Sequence[Inputs], *, element: Element = "float16") ->
         )
         for found, wanted in zip(rois.cpu(), expected, strict=True):
             ours_of_image, theirs_of_image = (boxes[boxes[:, 2] >= boxes[:, 0]] for boxes in (found, wanted))
-            _check_same(ours_of_image, theirs_of_image, "proposals")
+            check_same_boxes(ours_of_image, theirs_of_image)
 
     logits = sum(level.shape[1:].numel() for level in objectness)
     return Case(
@@ -220,8 +221,8 @@ def detections_case(images: Sequence[Inputs], *, element: Element = "float16") -
         expected = box_detections(*(t.cpu() for t in (rois, sizes, logits, deltas)), **_DETECTIONS)
         found = [output.cpu() for output in outputs]
         for i, wanted in enumerate(expected.num_detections.tolist()):
-            ours_of_image = _by_class(found[1][i], found[3][i], int(found[0][i]))
-            _check_same(ours_of_image, _by_class(expected.boxes[i], expected.labels[i], wanted), "detections")
+            ours_of_image = boxes_of_classes(found[1][i], found[3][i], int(found[0][i]))
+            check_same_boxes(ours_of_image, boxes_of_classes(expected.boxes[i], expected.labels[i], wanted))
 
     scores = logits.float().softmax(-1)[:, 1:]
     density = float((scores > _DETECTIONS["score_threshold"]).float().mean())
@@ -307,19 +308,22 @@ def _padded_rois(images: Sequence[Inputs]) -> Tensor:
     return rois.cuda()
 
 
-def _by_class(boxes: Tensor, labels: Tensor, count: int) -> Tensor:
+def boxes_of_classes(boxes: Tensor, labels: Tensor, count: int) -> Tensor:
     """Return rows of boxes and label, so that a box of another class is far away."""
     return torch.cat([boxes[:count], 1e4 * labels[:count, None]], dim=1)
 
 
-def _check_same(found: Tensor, expected: Tensor, what: str) -> None:
-    """Raise AssertionError unless nearly all rows of each have a row of the other within a hundredth of a pixel."""
+def check_same_boxes(found: Tensor, expected: Tensor, *, differing: float = 0.01) -> None:
+    """Raise AssertionError unless nearly all rows of each have a row of the other within a hundredth of a pixel.
+
+    A share may differ: exp of a GPU differs in its last bits, and so may a decision near a threshold.
+    """
     for rows, others in ((found, expected), (expected, found)):
         if len(rows) == 0 or len(others) == 0:
-            assert len(rows) == len(others), f"{len(found)} {what}, expected {len(expected)}"
+            assert len(rows) == len(others), f"{len(found)} boxes, expected {len(expected)}"
             continue
-        missing = (torch.cdist(rows.double(), others.double(), p=torch.inf).amin(1) > _SAME_PX).float().mean()
-        assert float(missing) <= _DIFFERING, f"{float(missing):.2%} of the {what} are wrong"
+        far = torch.cdist(rows.double(), others.double(), p=torch.inf).amin(1) > _SAME_PX
+        assert float(far.double().mean()) <= differing, f"{int(far.sum())} of {len(rows)} boxes are wrong"
 
 
 def _filter_proposals(

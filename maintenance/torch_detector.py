@@ -13,11 +13,12 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from frcnn._version import __version__
+from frcnn.exporter.engine.precision_proof import ELEMENT_OF_PRECISION
 from frcnn.exporter.graph.trace import OPSETS
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.plugins.cuda.compiler import compile_kernel, compiler_version, fingerprint
-from frcnn.plugins.kernel import Element, Kernel
+from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator_kernels import kernels_of_step
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.spec import SCHEMA_VERSION, Manifest, Precision
@@ -41,8 +42,6 @@ __all__ = ["TorchDetector", "make_detector"]
 
 FEATURES: Final = "engines/features.plan"
 BOXES: Final = "engines/boxes.plan"
-
-_ELEMENTS: Final[Mapping[Precision, Element]] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,8 @@ def make_detector(
     spec = read_model_spec(model)
     module: Any = DeployableFasterRCNN(model, spec, precision)
     module = module.to("cuda" if on_gpu else "cpu", memory_format=torch.channels_last)
-    element, channels = _ELEMENTS[precision], int(model.backbone.out_channels)
+    element: Any = ELEMENT_OF_PRECISION[precision]
+    channels = int(model.backbone.out_channels)
     levels, pooled_levels = spec.rpn.num_levels, len(spec.roi_heads.pooler.feature_names)
     objectness, deltas = ([f"{name}_{i}" for i in range(levels)] for name in ("objectness", "deltas"))
     features = [f"features_{i}" for i in range(pooled_levels)]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["DOMAIN", "VERSION", "Attribute", "OperatorSpec", "Tensor"]
 
@@ -51,6 +54,22 @@ class OperatorSpec:
     def qualified_name(self) -> str:
         """``frcnn::Name``, as PyTorch's exporter wants it."""
         return f"{DOMAIN}::{self.name}"
+
+    def function(self, body: str, levels: int = 1) -> onnx.FunctionProto:
+        """Return the ONNX function of a body in ONNX text, for a number of feature levels.
+
+        An ONNX function has a fixed number of inputs; the body is in standard operators of opset 20.
+        """
+        import onnx.parser
+
+        attributes = ", ".join(attribute.name for attribute in self.attributes)
+        inputs, outputs = ", ".join(self.input_names(levels)), ", ".join(tensor.name for tensor in self.outputs)
+        return onnx.parser.parse_function(
+            f"""
+            <domain: "{DOMAIN}", opset_import: ["" : 20]>
+            {self.name} <{attributes}> ({inputs}) => ({outputs}) {{ {body} }}
+            """
+        )
 
     def levels_of(self, num_inputs: int) -> int:
         """Return the number of feature levels of a node with so many inputs; 0 where there is none with as many."""

@@ -12,6 +12,7 @@ import onnx
 
 from frcnn.errors import ExportError, FrcnnError
 from frcnn.plugins.tensorrt import callback_error
+from frcnn.plugins.tensorrt.callbacks import CHANNELS_LAST
 from frcnn.spec.engine import EngineTensor
 
 __all__ = ["Messages", "Network", "parse_network"]
@@ -19,8 +20,6 @@ __all__ = ["Messages", "Network", "parse_network"]
 _CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # of the flags that the module has
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
 _CACHE_LOST: Final = "Failed to deserialize timing cache"
-_CHANNELS_LAST: Final[Mapping[str, str]] = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"}
-"""TensorRT's formats for (N, H, W, C); HWC8 is without gaps if C is a multiple of 8."""
 _PLACE: Final = re.compile(r"\s*In \S+ at \S+:\d+")  # a line in NVIDIA's source code
 
 
@@ -105,5 +104,5 @@ def parse_network(
     for tensor in (*inputs, *outputs):
         stated = tensors[tensor.name]
         if stated.layout == "channels_last":
-            tensor.allowed_formats = 1 << int(getattr(trt.TensorFormat, _CHANNELS_LAST[stated.element]))
+            tensor.allowed_formats = 1 << int(getattr(trt.TensorFormat, CHANNELS_LAST[stated.element]))
     return Network(name=name, trt=trt, messages=messages, builder=builder, definition=definition, parser=parser)

@@ -20,21 +20,8 @@ def function() -> onnx.FunctionProto:
     ``NonMaxSuppression`` takes an image and class as a batch item. Boxes may be (x1, y1, x2, y2): IoU is the same with
     the axes swapped.
     """
-    import onnx.parser
-
-    inputs, outputs, attributes = (
-        ", ".join(part.name for part in parts) for parts in (SPEC.inputs, SPEC.outputs, SPEC.attributes)
-    )
-    return onnx.parser.parse_function(
-        f"""
-        <domain: "frcnn", opset_import: ["" : 20]>
-        {SPEC.name} <{attributes}> ({inputs}) => ({outputs})
-        {{ {_PAIRS} {LIMITS}
-           limits = GatherND (limits_of_images, image_of_pair)
-           {DECODE} {_SUPPRESS} {_SELECT}
-        }}
-        """
-    )
+    limits = "limits = GatherND (limits_of_images, image_of_pair)"
+    return SPEC.function(f"{_PAIRS} {LIMITS} {limits} {DECODE} {_SUPPRESS} {_SELECT}")
 
 
 _PAIRS: Final = """

@@ -1,5 +1,6 @@
 """Specification of BoxDetections."""
 
+from frcnn.plugins.boxes.spec import BOX_WEIGHTS, IOU_THRESHOLD, MAX_LOG_SCALE, MIN_SIZE
 from frcnn.plugins.operator import Attribute, OperatorSpec, Tensor
 
 __all__ = ["SPEC"]
@@ -28,15 +29,11 @@ SPEC = OperatorSpec(
         Tensor(name="labels", element="int32", shape=("N", "K")),
     ),
     attributes=(
-        Attribute(name="box_weights", kind="floats", meaning="4 divisors of dx, dy, dw, dh"),
-        Attribute(name="max_log_scale", kind="float", meaning="upper limit of dw and dh after the division"),
+        BOX_WEIGHTS,
+        MAX_LOG_SCALE,
         Attribute(name="score_threshold", kind="float", meaning="a candidate's score is greater"),
-        Attribute(
-            name="iou_threshold",
-            kind="float",
-            meaning="overlap above which a box is suppressed; the float32 that the float32 IoU is compared with",
-        ),
-        Attribute(name="min_size", kind="float", meaning="least side of a candidate after clipping, in pixels"),
+        IOU_THRESHOLD,
+        MIN_SIZE,
         Attribute(name="max_detections", kind="int", meaning="K, detections of an image"),
     ),
 )

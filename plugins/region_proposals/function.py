@@ -25,32 +25,28 @@ def function(*, levels: int, anchors_per_cell: Sequence[int]) -> onnx.FunctionPr
         levels: L.
         anchors_per_cell: A of each level.
     """
-    import onnx.parser
 
     def of_all(name: str) -> str:
         return ", ".join(f"{name}_{level}" for level in range(levels))
 
     steps = "".join(_candidates(level, count) for level, count in enumerate(anchors_per_cell))
-    return onnx.parser.parse_function(
+    return SPEC.function(
         f"""
-        <domain: "frcnn", opset_import: ["" : 20]>
-        {SPEC.name} <{", ".join(attribute.name for attribute in SPEC.attributes)}>
-            ({", ".join(SPEC.input_names(levels))}) => (rois)
-        {{ {_PREPARE}
-           counts = Constant <value_ints: ints = {list(anchors_per_cell)}> ()
-           {of_all("cell_anchors")} = Split <axis = 0> (coordinates, counts)
-           {steps}
-           logits = Concat <axis = 1> ({of_all("best_logits")})
-           anchors = Concat <axis = 1> ({of_all("anchors")})
-           deltas = Concat <axis = 1> ({of_all("chosen")})
-           level_of_candidate = Concat <axis = 0> ({of_all("level_of")})
-           levels = Constant <value_ints: ints = {list(range(levels))}> ()
-           num_levels = Constant <value_ints: ints = [{levels}]> ()
-           {LIMITS}
-           limits = Unsqueeze (limits_of_images, axis_1)
-           {DECODE} {_SUPPRESS} {_SELECT}
-        }}
-        """
+        {_PREPARE}
+        counts = Constant <value_ints: ints = {list(anchors_per_cell)}> ()
+        {of_all("cell_anchors")} = Split <axis = 0> (coordinates, counts)
+        {steps}
+        logits = Concat <axis = 1> ({of_all("best_logits")})
+        anchors = Concat <axis = 1> ({of_all("anchors")})
+        deltas = Concat <axis = 1> ({of_all("chosen")})
+        level_of_candidate = Concat <axis = 0> ({of_all("level_of")})
+        levels = Constant <value_ints: ints = {list(range(levels))}> ()
+        num_levels = Constant <value_ints: ints = [{levels}]> ()
+        {LIMITS}
+        limits = Unsqueeze (limits_of_images, axis_1)
+        {DECODE} {_SUPPRESS} {_SELECT}
+        """,
+        levels,
     )
 
 

@@ -1,5 +1,6 @@
 """Specification of RegionProposals."""
 
+from frcnn.plugins.boxes.spec import BOX_WEIGHTS, IOU_THRESHOLD, MAX_LOG_SCALE, MIN_SIZE
 from frcnn.plugins.operator import Attribute, OperatorSpec, Tensor
 
 __all__ = ["SPEC"]
@@ -30,20 +31,16 @@ SPEC = OperatorSpec(
             kind="floats",
             meaning="the anchors of a cell at the origin, rows of level, x1, y1, x2, y2, levels rising from 0",
         ),
-        Attribute(name="box_weights", kind="floats", meaning="4 divisors of dx, dy, dw, dh"),
-        Attribute(name="max_log_scale", kind="float", meaning="upper limit of dw and dh after the division"),
+        BOX_WEIGHTS,
+        MAX_LOG_SCALE,
         Attribute(name="pre_nms_top_n", kind="int", meaning="candidates of a level, at most"),
         Attribute(
             name="post_nms_top_n",
             kind="int",
             meaning="proposals of an image; R is that, or L * pre_nms_top_n where less",
         ),
-        Attribute(
-            name="iou_threshold",
-            kind="float",
-            meaning="overlap above which a box is suppressed; the float32 that the float32 IoU is compared with",
-        ),
+        IOU_THRESHOLD,
         Attribute(name="score_threshold", kind="float", meaning="least score of a candidate"),
-        Attribute(name="min_size", kind="float", meaning="least side of a candidate after clipping, in pixels"),
+        MIN_SIZE,
     ),
 )

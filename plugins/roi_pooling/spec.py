@@ -41,23 +41,17 @@ def pooling_function(spec: OperatorSpec, levels: int, pool: PoolText) -> onnx.Fu
 
     Each RoI is pooled from the map of its level only, and absent RoIs from none. ``pool`` pools the RoIs of one level.
     """
-    import onnx.parser
-
-    inputs = ", ".join(spec.input_names(levels))
-    attributes = ", ".join(attribute.name for attribute in spec.attributes)
     steps = "".join(_pool_level(level, pool) for level in range(levels))
     pooled_of_all = ", ".join(f"pooled_of_{level}" for level in range(levels))
     places_of_all = ", ".join(f"places_{level}" for level in range(levels))
-    return onnx.parser.parse_function(
+    return spec.function(
         f"""
-        <domain: "frcnn", opset_import: ["" : 20]>
-        {spec.name} <{attributes}> ({inputs}) => (pooled)
-        {{ {_PREPARE} {steps}
-           by_level = Concat <axis = 0> ({pooled_of_all}, zero_grid)
-           places = Concat <axis = 0> ({places_of_all})
-           {_RESTORE_ORDER}
-        }}
-        """
+        {_PREPARE} {steps}
+        by_level = Concat <axis = 0> ({pooled_of_all}, zero_grid)
+        places = Concat <axis = 0> ({places_of_all})
+        {_RESTORE_ORDER}
+        """,
+        levels,
     )
 
 

@@ -14,7 +14,7 @@ from frcnn.plugins.operator import Tensor
 from frcnn.plugins.tensorrt.plugins import Plugin
 from frcnn.spec.engine import TENSORRT_ELEMENTS
 
-__all__ = ["PluginCallbacks"]
+__all__ = ["CHANNELS_LAST", "PluginCallbacks"]
 
 _DATA_TYPES: Final[Mapping[str, str]] = {element: name for name, element in TENSORRT_ELEMENTS.items()}
 _FEATURES: Final[Mapping[str, Element]] = {_DATA_TYPES[element]: element for element in ELEMENT_NUMBERS}
@@ -22,7 +22,7 @@ _AUTOTUNE_TYPES: Final = {"FLOAT": "FP32", "HALF": "FP16"}  # where AutoTuneComb
 
 # HWC8 pads the channels to a multiple of 8 in memory. The kernels read (N, H, W, C) without gaps, in vectors of 16
 # bytes, so channels-last is offered only where C is a known multiple of the vector: there, HWC8 has no padding.
-_CHANNELS_LAST: Final = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"}
+CHANNELS_LAST: Final = {"float32": "HWC", "float16": "HWC8", "bfloat16": "HWC8"}
 
 
 class PluginCallbacks:
@@ -127,6 +127,6 @@ def _by_letter(tensors: Sequence[Tensor], shapes: Sequence[Sequence[Any]]) -> li
 def _formats(kernel: Kernel) -> tuple[str, ...]:
     """Return TensorRT's names of the layouts of inputs and outputs."""
     return tuple(
-        _CHANNELS_LAST[tensor.element] if kernel.layouts.get(tensor.name) == "channels_last" else "LINEAR"
+        CHANNELS_LAST[tensor.element] if kernel.layouts.get(tensor.name) == "channels_last" else "LINEAR"
         for tensor in (*kernel.inputs, *kernel.outputs)
     )

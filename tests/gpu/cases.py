@@ -124,16 +124,6 @@ def head_case(
     return [t.to(device) for t in (rois, sizes, logits.to(dtype), deltas.to(dtype))]
 
 
-def assert_same_boxes(found: Tensor, expected: Tensor, *, differing: float = 0.01) -> None:
-    """Raise unless nearly every row of each has a row of the other within a hundredth of a pixel."""
-    for rows, others in ((found, expected), (expected, found)):
-        if len(rows) == 0 or len(others) == 0:
-            assert len(rows) == len(others)
-            continue
-        far = torch.cdist(rows.double(), others.double(), p=torch.inf).amin(1) > 0.01
-        assert float(far.double().mean()) <= differing, f"{int(far.sum())} of {len(rows)}"
-
-
 def pooling(levels: int, grid: tuple[int, int] = (7, 7), **rest: Any) -> dict[str, Any]:
     """Return the attributes of RoI pooling over the first levels of a pyramid, by torchvision's rule."""
     mapper = initLevelMapper(2, 1 + levels, 224, 4)

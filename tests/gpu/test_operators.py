@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from maintenance.kernel_cases import boxes_of_classes, check_same_boxes
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
@@ -18,7 +19,6 @@ from gpu.cases import (
     DETECTIONS,
     FORMS,
     PROPOSALS,
-    assert_same_boxes,
     call,
     head_case,
     maps_of,
@@ -60,7 +60,7 @@ def test_proposals_are_those_of_the_reference(device, stream, element, images, l
         assert torch.equal(found, expected)
         return
     for ours, theirs in zip(found, expected, strict=True):
-        assert_same_boxes(*(boxes[boxes[:, 2] >= boxes[:, 0]] for boxes in (ours, theirs)))
+        check_same_boxes(*(boxes[boxes[:, 2] >= boxes[:, 0]] for boxes in (ours, theirs)))
 
 
 @pytest.mark.parametrize("element", ["float32", "float16", "bfloat16"])
@@ -84,14 +84,9 @@ def test_detections_are_those_of_the_reference(device, stream, element, images, 
         assert float((found[2] - expected.scores).abs().max()) <= 2e-6
         return
     for i, wanted in enumerate(expected.num_detections.tolist()):
-        ours, theirs = (
-            torch.cat([boxes[i, :count], 1e4 * labels[i, :count, None]], dim=1)
-            for boxes, labels, count in (
-                (found[1], found[3], int(found[0][i])),
-                (expected.boxes, expected.labels, wanted),
-            )
-        )
-        assert_same_boxes(ours, theirs, differing=0.02)
+        ours = boxes_of_classes(found[1][i], found[3][i], int(found[0][i]))
+        theirs = boxes_of_classes(expected.boxes[i], expected.labels[i], wanted)
+        check_same_boxes(ours, theirs, differing=0.02)
 
 
 @pytest.mark.parametrize("form", FORMS, ids="-".join)

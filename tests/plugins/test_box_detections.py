@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.host_driver import HostArray, HostDriver, operator_on_host
 from support.simt import SCHEDULES, require_compiler, run_on_host
-from support.stage_inputs import box_predictions, image_sizes, present_rois
+from support.stage_inputs import DetectionsForm, box_predictions, image_sizes, present_rois
 from torch import Tensor
 from torchvision.ops import nms
 
@@ -39,28 +38,8 @@ def compiler():
     require_compiler()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """The kernels with attributes; a limit of 0 on dw and dh makes boxes exact."""
-
-    most: int
-    iou: float = 0.5
-    score: float = 0.05
-    min_size: float = 1e-2
-    max_log_scale: float = 0.0
-    box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
-    element: torch.dtype = torch.float32
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {
-            "box_weights": self.box_weights,
-            "max_log_scale": self.max_log_scale,
-            "score_threshold": self.score,
-            "iou_threshold": self.iou,
-            "min_size": self.min_size,
-            "max_detections": self.most,
-        }
+class Form(DetectionsForm):
+    """The kernels with attributes."""
 
     def run(self, *inputs: Tensor, schedule: str = "forward") -> PaddedDetections:
         names = ("rois", "image_sizes", "class_logits", "box_deltas")

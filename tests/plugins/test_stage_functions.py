@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.operators import operator_session, run_operator, run_outputs
-from support.stage_inputs import anchors_of, box_predictions, image_sizes, present_rois, rpn_predictions
+from support.stage_inputs import DetectionsForm, anchors_of, box_predictions, image_sizes, present_rois, rpn_predictions
 from torch import Tensor
 
 from frcnn.plugins import box_detections, region_proposals
@@ -66,28 +66,10 @@ class Proposals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boxes:
-    """BoxDetections with attributes; a limit of 0 on dw and dh makes boxes exact."""
+class Boxes(DetectionsForm):
+    """BoxDetections on a number of classes."""
 
     classes: int
-    most: int
-    iou: float = 0.5
-    score: float = 0.05
-    min_size: float = 1e-2
-    max_log_scale: float = 0.0
-    box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
-    element: torch.dtype = FLOAT32
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {
-            "box_weights": self.box_weights,
-            "max_log_scale": self.max_log_scale,
-            "score_threshold": self.score,
-            "iou_threshold": self.iou,
-            "min_size": self.min_size,
-            "max_detections": self.most,
-        }
 
     def in_onnxruntime(self, *inputs: Tensor) -> PaddedDetections:
         return PaddedDetections(*run_outputs(session(self), *inputs))

@@ -8,15 +8,41 @@ their scores are in one order everywhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["anchors_of", "box_predictions", "image_sizes", "present_rois", "rpn_predictions"]
+__all__ = ["DetectionsForm", "anchors_of", "box_predictions", "image_sizes", "present_rois", "rpn_predictions"]
 
 NAN, INF = float("nan"), float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionsForm:
+    """BoxDetections with attributes; a limit of 0 on dw and dh makes boxes exact."""
+
+    most: int
+    iou: float = 0.5
+    score: float = 0.05
+    min_size: float = 1e-2
+    max_log_scale: float = 0.0
+    box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
+    element: torch.dtype = torch.float32
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "box_weights": self.box_weights,
+            "max_log_scale": self.max_log_scale,
+            "score_threshold": self.score,
+            "iou_threshold": self.iou,
+            "min_size": self.min_size,
+            "max_detections": self.most,
+        }
 
 
 def _of_one_sigmoid(logits: Sequence[float]) -> list[float]:
