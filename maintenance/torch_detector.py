@@ -109,6 +109,7 @@ def make_detector(
         source_onnx_sha256=hashlib.sha256(b"").hexdigest(),
         target="onnxruntime",
         target_version="0",
+        version_compatible=False,
         cuda_major=compiler_version()[0],
         precision=precision,
         profiles=(Profile(batch=Range(min=1, opt=1, max=max_batch), height=side, width=side),),

@@ -172,6 +172,7 @@ def build_artifact(
             source_onnx_sha256=source.sha256,
             target=request.target,
             target_version=prepared.version,
+            version_compatible=False,
             cuda_major=compiler_version()[0],
             precision=proof.precision,
             profiles=profiles,

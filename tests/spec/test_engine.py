@@ -79,9 +79,10 @@ def test_of_several_profiles_a_static_one_is_taken_first() -> None:
 # --- what a manifest must not say
 
 WRONG: dict[str, tuple[tuple[str | int, ...], object, str]] = {
-    "another schema version": (("schema_version",), 2, "manifest schema version 2, expected 3"),
+    "another schema version": (("schema_version",), 2, "manifest schema version 2, expected 4"),
     "an unknown field": (("more",), 1, "unknown field `more`"),
     "an unknown target": (("target",), "tensorrt-lite", "tensorrt-lite"),
+    "version compatibility": (("version_compatible",), True, "expected false for the target tensorrt-rtx"),
     "a version for a terminal": (("target_version",), "1.7\x1b[2J", "target_version"),
     "a version for a shell": (("target_version",), "1.7; rm -rf ~", "target_version"),
     "a GPU": (("compute_capabilities",), ["hopper"], "compute_capabilities"),

@@ -145,6 +145,7 @@ def engine_manifest(
         "source_onnx_sha256": "0f" * 32,
         "target": target,
         "target_version": _VERSIONS[target],
+        "version_compatible": False,
         "cuda_major": 13,
         "precision": precision,
         "profiles": (static_profile(800, 1344), static_profile(1344, 800)),

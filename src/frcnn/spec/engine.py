@@ -39,7 +39,7 @@ __all__ = [
     "kernel_part",
 ]
 
-ENGINE_SCHEMA_VERSION: Final = 3
+ENGINE_SCHEMA_VERSION: Final = 4
 SUFFIX: Final = ".frcnn"
 MANIFEST_PART: Final = "manifest.json"
 PRECISION_PART: Final = "precision.json"
@@ -213,7 +213,9 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         source: the manifest of the ``model.onnx`` that it was built from.
         source_onnx_sha256: SHA-256 of that file.
         target: which TensorRT runs it.
-        target_version: the version that built it, which must also run it.
+        target_version: the version that built it, which must also run it unless the engines are version compatible.
+        version_compatible: whether the engines are version compatible plans of TensorRT, which its lean runtime and
+            later releases of the same major version run, too.
         cuda_major: CUDA release that the kernels were compiled for.
         precision: type of the heavy layers, as the engines' own network definitions have it.
         profiles: shapes that the engines are made for; engine profiles are in this order.
@@ -230,6 +232,7 @@ class EngineManifest(Record, frozen=True, kw_only=True):
     source_onnx_sha256: Sha256
     target: Target
     target_version: Version
+    version_compatible: bool
     cuda_major: Positive
     precision: Precision
     profiles: Annotated[tuple[Profile, ...], msgspec.Meta(min_length=1)]
@@ -244,6 +247,8 @@ class EngineManifest(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if MANIFEST_PART in self.parts:
             raise ValueError(f"parts: {MANIFEST_PART} is the manifest's own name")
+        if self.version_compatible and self.target != "tensorrt":
+            raise ValueError(f"version_compatible: expected false for the target {self.target}")
         known = set(INPUTS)
         for step in self.steps:
             missing = [name for name in (*step.inputs, *step.outputs) if name not in self.tensors]
