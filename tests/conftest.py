@@ -15,6 +15,7 @@ import pytest
 import torch
 from support.exports import Exports
 from support.made_once import made_once
+from support.tensorrt_contract import describe_tensorrt
 from support.tiny_detector import export_tiny
 
 from frcnn.log import warn_once
@@ -29,6 +30,11 @@ hypothesis.settings.load_profile("repeatable")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    """Say what a run's log cannot tell otherwise."""
+    return describe_tensorrt()
 
 
 @pytest.fixture(autouse=True)

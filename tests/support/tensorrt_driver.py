@@ -7,15 +7,20 @@ the Python on the other side is NVIDIA's; only the symbols of sizes, which C++ m
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import sys
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-trt: Any = importlib.import_module("tensorrt_bindings")
-sys.modules["tensorrt"] = trt  # NVIDIA's plugin code imports it by the name of the package for users
+# NVIDIA's source of 11.2 has the escape "\s", a DeprecationWarning of Python 3.11 and a SyntaxWarning of later ones.
+warnings.filterwarnings("ignore", r".*invalid escape sequence", module=r".*tensorrt_bindings\b")
+if importlib.util.find_spec("tensorrt") is None:  # NVIDIA's plugin code imports it by the users' name of the package
+    sys.modules["tensorrt"] = importlib.import_module("tensorrt_bindings")
+trt: Any = importlib.import_module("tensorrt")
 trtp: Any = importlib.import_module("tensorrt_bindings.plugin")
 for _name in [name for name in sys.modules if name.startswith("tensorrt_bindings.")]:
     sys.modules[_name.replace("tensorrt_bindings", "tensorrt", 1)] = sys.modules[_name]
