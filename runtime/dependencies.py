@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Final
 
 from frcnn.errors import MissingDependencyError
+from frcnn.plugins.tensorrt.library import import_problem, refuse_mixed_releases
 from frcnn.spec.engine import Target
 
 __all__ = [
@@ -35,9 +36,7 @@ def _imported(module: str, *, package: str, extra: str, why: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: one of its libraries is missing or not for this system
-        absent = isinstance(error, ModuleNotFoundError) and error.name == module
-        reason = "" if absent else f" ({' '.join(str(error).split())})"
-        raise MissingDependencyError(package, extra=extra, why=why + reason) from error
+        raise MissingDependencyError(package, extra=extra, why=why, problem=import_problem(module, error)) from error
 
 
 def import_onnxruntime() -> ModuleType:
@@ -79,4 +78,8 @@ def import_cuda_driver() -> ModuleType:
 def import_tensorrt(target: Target) -> ModuleType:
     """Return the module that runs a target's artifacts: ``tensorrt_rtx`` or ``tensorrt``, which share one interface."""
     module, package, extra = _TENSORRT[target]
-    return _imported(module, package=package, extra=extra, why=f"running a {target} artifact")
+    why = f"running a {target} artifact"
+    trt = _imported(module, package=package, extra=extra, why=why)
+    if target == "tensorrt":
+        refuse_mixed_releases(trt, why=why)
+    return trt

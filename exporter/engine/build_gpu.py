@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Final
 
 from frcnn.errors import KernelError, MissingDependencyError, UsageError
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver
+from frcnn.plugins.tensorrt.library import cuda_major
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import other_ways, refusal, serves
 
@@ -60,12 +62,17 @@ def gpu_compute_capability() -> str | None:
 
 
 def require_gpu(wanted: tuple[str, ...]) -> str:
-    """Return the compute capability of the GPU that TensorRT builds on; raise UsageError if another is wanted."""
+    """Return the compute capability of the GPU that TensorRT builds on, which must be the one that is wanted.
+
+    TensorRT must not be asked: some releases end the process where CUDA does not work. Raises UsageError for another
+    GPU, without one, and for a driver that is older than the CUDA of the installed TensorRT.
+    """
+    _refuse_old_driver()
     found = gpu_compute_capability()
     without_gpu = "" if any(map(_unserved, wanted)) else ", or with --target tensorrt-rtx, which needs no GPU"
     if found is None:
         raise UsageError(
-            "--target tensorrt builds on an NVIDIA GPU, of the kind that the engine is for; found none",
+            f"--target tensorrt builds on an NVIDIA GPU, of the kind that the engine is for; found {_why_none()}",
             hint=f"build on such a system{without_gpu}",
         )
     if wanted and wanted != (found,):
@@ -86,6 +93,29 @@ def refuse_unserved(compute_capabilities: Sequence[str], architectures: Sequence
     for option, name in named:
         if capability := _unserved(name):
             raise UsageError(f"{option} {name}: {refusal(capability)}", hint=other_ways(capability))
+
+
+def _refuse_old_driver() -> None:
+    """Raise UsageError if TensorRT is for a later CUDA release than the driver, where both are known."""
+    wanted = cuda_major()
+    with suppress(KernelError):  # there is no driver
+        status, found = ask_driver("cuDriverGetVersion")
+        if status != _OK or wanted is None or int(found[0]) // 1000 >= wanted:
+            return
+        served = int(found[0]) // 1000
+        raise UsageError(
+            f"--target tensorrt: the TensorRT here is for CUDA {wanted}, NVIDIA's driver here serves CUDA {served}",
+            hint=f"install a newer driver, or TensorRT for the driver's CUDA: pip install tensorrt-cu{served}",
+        )
+
+
+def _why_none() -> str:
+    """Return why no GPU is found here."""
+    try:
+        status, _ = ask_driver("cuInit", 0)
+    except KernelError:
+        return "none: there is no NVIDIA driver, or it is too old"
+    return "none" if status == _OK else f"none: CUDA's cuInit returned {status}"
 
 
 def _unserved(name: str) -> str:

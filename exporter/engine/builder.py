@@ -16,7 +16,7 @@ from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.engine.network import Network
 from frcnn.exporter.engine.shapes import ProfileShapes
 from frcnn.files import replacing
-from frcnn.plugins.tensorrt.library import load_tensorrt
+from frcnn.plugins.tensorrt.library import import_problem, load_tensorrt, refuse_mixed_releases
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import gpus_text
 
@@ -44,12 +44,17 @@ class BuildSettings:
 def import_builder(target: Target) -> ModuleType:
     """Return the module that builds engines for a target, or raise MissingDependencyError."""
     if target == "tensorrt":
-        return load_tensorrt()
+        trt = load_tensorrt()
+        refuse_mixed_releases(trt)
+        return trt
     try:
         return importlib.import_module("tensorrt_rtx")
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise MissingDependencyError(
-            "tensorrt-rtx-cu13", extra="rtx", why="building an engine for TensorRT-RTX"
+            "tensorrt-rtx-cu13",
+            extra="rtx",
+            why="building an engine for TensorRT-RTX",
+            problem=import_problem("tensorrt_rtx", error),
         ) from error
 
 

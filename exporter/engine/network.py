@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Final
@@ -13,6 +13,7 @@ import onnx
 from frcnn.errors import ExportError, FrcnnError
 from frcnn.plugins.tensorrt import callback_error
 from frcnn.plugins.tensorrt.callbacks import CHANNELS_LAST
+from frcnn.plugins.tensorrt.messages import LoggedLines, explain, make_logger, plain
 from frcnn.spec.engine import EngineTensor
 
 __all__ = ["Messages", "Network", "parse_network"]
@@ -20,7 +21,6 @@ __all__ = ["Messages", "Network", "parse_network"]
 _CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # of the flags that the module has
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
 _CACHE_LOST: Final = "Failed to deserialize timing cache"
-_PLACE: Final = re.compile(r"\s*In \S+ at \S+:\d+")  # a line in NVIDIA's source code
 
 
 @dataclass(slots=True)
@@ -32,39 +32,34 @@ class Messages:
     """
 
     has_plugins: bool = False
-    errors: list[str] = field(default_factory=list)
+    lines: LoggedLines = field(default_factory=LoggedLines)
     weights_bytes: int | None = None
     is_cache_lost: bool = False
 
     def logger(self, trt: ModuleType) -> Any:
         """Return an ``ILogger`` that records messages here."""
-
-        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(_self, severity: Any, message: str) -> None:  # noqa: N805  # TensorRT's self
-                if severity.name in ("ERROR", "INTERNAL_ERROR"):
-                    self.errors.append(" ".join(_PLACE.sub("", message).split()))
-                elif _CACHE_LOST in message:
-                    self.is_cache_lost = True
-                elif found := _WEIGHTS.search(message):
-                    self.weights_bytes = int(found[1])
-
-        return Logger()
+        return make_logger(trt, self._keep)
 
     def failure(self, what: str) -> FrcnnError:
-        """Return the error of a failed step: that of a plugin, or the first one of TensorRT."""
+        """Return the error of a failed step: that of a plugin, or TensorRT's own."""
         plugin = callback_error() if self.has_plugins else None
         if plugin is not None:
             return plugin
+        found = explain(self.lines.errors, self.lines.warnings)
         error = ExportError(
-            f"{what}: {next(iter(self.errors), 'TensorRT gives no reason')}",
-            hint="--debug shows all messages of TensorRT after the traceback",
+            f"{what}: {found.reason}",
+            hint=found.hint or "--debug shows all messages of TensorRT after the traceback",
         )
-        for line in self.errors:
-            error.add_note(line)
+        for line in (*self.lines.warnings, *self.lines.errors):
+            error.add_note(plain(line))
         return error
+
+    def _keep(self, severity: str, message: str) -> None:
+        self.lines.keep(severity, message)
+        if _CACHE_LOST in message:
+            self.is_cache_lost = True
+        elif found := _WEIGHTS.search(message):
+            self.weights_bytes = int(found[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +86,13 @@ def parse_network(
     flags = [getattr(known, flag) for flag in _CREATION_FLAGS if hasattr(known, flag)]
     messages = Messages(has_plugins=hasattr(known, "PREFER_AOT_PYTHON_PLUGINS"))
     logger = messages.logger(trt)
-    builder = trt.Builder(logger)
+    builder = _make_builder(trt, logger, messages)
     definition = builder.create_network(sum(1 << int(flag) for flag in flags))
-    parser = trt.OnnxParser(definition, logger)
+    parser = _made(lambda: trt.OnnxParser(definition, logger), messages, "a parser")
     if not parser.parse(model.SerializeToString()):
-        for index in range(parser.num_errors):
-            error = parser.get_error(index)
-            messages.errors.insert(index, f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}")
+        for error in map(parser.get_error, range(parser.num_errors)):
+            node = f"node {error.node_name()!r} ({error.node_operator()})"
+            messages.lines.errors.append(f"{node}: {error.code().name}, {error.desc()}")
         raise messages.failure(f"TensorRT cannot take {name}")
     inputs = map(definition.get_input, range(definition.num_inputs))
     outputs = map(definition.get_output, range(definition.num_outputs))
@@ -106,3 +101,27 @@ def parse_network(
         if stated.layout == "channels_last":
             tensor.allowed_formats = 1 << int(getattr(trt.TensorFormat, CHANNELS_LAST[stated.element]))
     return Network(name=name, trt=trt, messages=messages, builder=builder, definition=definition, parser=parser)
+
+
+def _make_builder(trt: ModuleType, logger: Any, messages: Messages) -> Any:
+    """Return a builder, or raise ExportError where CUDA does not work.
+
+    Releases 10 of TensorRT end the process there, while a runtime is made and the reason logged; so that is asked
+    first. TensorRT-RTX builds without CUDA.
+    """
+    if not hasattr(trt, "ComputeCapability"):
+        _made(lambda: trt.Runtime(logger), messages, "a runtime")
+        if messages.lines.errors:
+            raise messages.failure("TensorRT cannot use this system")
+    return _made(lambda: trt.Builder(logger), messages, "a builder")
+
+
+def _made(make: Callable[[], Any], messages: Messages, what: str) -> Any:
+    """Return an object of TensorRT, whose bindings raise TypeError where there is none; raise ExportError then."""
+    try:
+        made = make()
+    except (TypeError, RuntimeError) as error:
+        raise messages.failure(f"TensorRT cannot make {what}") from error
+    if made is None:
+        raise messages.failure(f"TensorRT cannot make {what}")
+    return made

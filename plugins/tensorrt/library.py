@@ -1,21 +1,37 @@
-"""Imports of TensorRT."""
+"""Imports of TensorRT, and what its installation tells of itself."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
+import re
+from importlib import metadata
 from types import ModuleType
+from typing import Final
 
 from frcnn.errors import MissingDependencyError
 
-__all__ = ["load_tensorrt", "load_tensorrt_plugins"]
+__all__ = ["cuda_major", "import_problem", "load_tensorrt", "load_tensorrt_plugins", "refuse_mixed_releases"]
+
+_BUILDING: Final = "building a TensorRT engine"
+_CUDA_RELEASES: Final = range(11, 20)
+_RELEASE: Final = re.compile(r"(\d+)\.\d+\.\d+")
+_MIXED: Final = (
+    "bindings and libraries must be of one release: LD_LIBRARY_PATH may name a folder with another TensorRT; "
+    "pip install --force-reinstall 'frcnn[tensorrt]'"
+)
 
 
 def load_tensorrt() -> ModuleType:
     """Return the module ``tensorrt``, or raise MissingDependencyError."""
     try:
         return importlib.import_module("tensorrt")
-    except ImportError as error:
-        raise MissingDependencyError("tensorrt", extra="tensorrt", why="building a TensorRT engine") from error
+    except (ImportError, OSError) as error:  # OSError: one of its libraries is missing or not for this system
+        problem = import_problem("tensorrt", error)
+        raise MissingDependencyError(
+            "tensorrt", extra="tensorrt", why=_BUILDING, problem=problem, hint=_MIXED if problem else ""
+        ) from error
 
 
 def load_tensorrt_plugins() -> ModuleType | None:
@@ -28,3 +44,44 @@ def load_tensorrt_plugins() -> ModuleType | None:
             return None
         raise MissingDependencyError("tensorrt", extra="tensorrt", why=f"plugins of TensorRT ({error})") from error
     return trtp if hasattr(trtp, "aot_impl") else None
+
+
+def import_problem(module: str, error: BaseException) -> str:
+    """Return what is wrong with a module that does not load; nothing if it is not installed."""
+    if isinstance(error, ModuleNotFoundError) and error.name == module:
+        return ""
+    return f"does not load: {' '.join(str(error).split())}"
+
+
+def refuse_mixed_releases(trt: ModuleType, *, library: str = "libnvinfer", why: str = _BUILDING) -> None:
+    """Raise MissingDependencyError if TensorRT's library is of another release than its Python bindings.
+
+    They fit together well enough to be imported, as the library is found by its major version only.
+    """
+    version = _RELEASE.match(trt.__version__)
+    found = _library_release(f"{library}.so.{version[1]}") if version else ""
+    if version and found and found != version[0]:
+        problem = f"has Python bindings of release {version[0]} and libraries of release {found}"
+        raise MissingDependencyError("tensorrt", extra="tensorrt", why=why, problem=problem, hint=_MIXED)
+
+
+def cuda_major() -> int | None:
+    """Return the CUDA release that the installed TensorRT is for, as its packages' names tell; None if none does."""
+    found = {major for major in _CUDA_RELEASES if _is_installed(f"tensorrt_cu{major}_bindings")}
+    return found.pop() if len(found) == 1 else None
+
+
+def _library_release(name: str) -> str:
+    """Return the release of a library that is loaded; nothing if none of that name is, or it does not tell."""
+    try:
+        number = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW).getInferLibVersion()
+    except (OSError, AttributeError):  # AttributeError: not on this system, or not in this library
+        return ""
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        return bool(metadata.version(distribution))
+    except (metadata.PackageNotFoundError, OSError, ValueError):
+        return False

@@ -110,7 +110,13 @@ class TensorRTContext:
             self._context = self._profiler = None
 
     def _refusal(self, what: str) -> ArtifactError:
-        return ArtifactError(f"{what}: {self._log.reason()}")
+        return _failure(what, self._log)
+
+
+def _failure(what: str, log: FailureLog, *, hint: str = "") -> ArtifactError:
+    """Return the error of a failed step with TensorRT's reason, and the hint for it or else the one that is given."""
+    found = log.explain()
+    return ArtifactError(f"{what}: {found.reason}", hint=found.hint or hint)
 
 
 def _profiler_class(trt: Any) -> Any:
@@ -155,7 +161,7 @@ class TensorRTEngine:
             self.log.clear()
             context = self.raw.create_execution_context(self._config)
             if context is None:
-                raise ArtifactError(f"TensorRT cannot make an execution context: {self.log.reason()}")
+                raise _failure("TensorRT cannot make an execution context", self.log)
             return TensorRTContext(self, context)
 
     def save_cache(self) -> None:
@@ -248,12 +254,15 @@ def load_engine(
     device.activate()
     log.clear()
     runtime = trt.Runtime(log.logger)
+    if log.has_errors:  # the object then holds nothing, and deserialising with it ends the process
+        raise _failure(f"{device.name}: {target} {trt.__version__} cannot be used here", log)
     if hasattr(runtime, "get_engine_validity"):
         check_validity(trt, runtime, data, device=device, log=log)
     raw = runtime.deserialize_cuda_engine(data)
     if raw is None:
-        raise ArtifactError(
-            f"{device.name}: {target} {trt.__version__} cannot load the engine: {log.reason()}",
+        raise _failure(
+            f"{device.name}: {target} {trt.__version__} cannot load the engine",
+            log,
             hint=f"frcnn build model.onnx -o model.frcnn --target {target}",
         )
     cache = None

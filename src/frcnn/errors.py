@@ -54,11 +54,14 @@ class UsageError(FrcnnError):
 
 
 class MissingDependencyError(FrcnnError, ImportError):
-    """A package that an extra of frcnn brings is not installed."""
+    """A package that an extra of frcnn brings is not installed, or has a ``problem`` there."""
 
-    def __init__(self, package: str, *, extra: str, why: str) -> None:
-        message = f"{why} needs the package {package!r}, which is not installed"
-        super().__init__(message, hint=f"pip install 'frcnn[{extra}]'")
+    def __init__(self, package: str, *, extra: str, why: str, problem: str = "", hint: str = "") -> None:
+        again = "--force-reinstall " if problem else ""
+        super().__init__(
+            f"{why} needs the package {package!r}, which {problem or 'is not installed'}",
+            hint=hint or f"pip install {again}'frcnn[{extra}]'",
+        )
         self.package = package
         self.extra = extra
 

@@ -82,7 +82,7 @@ for owner, attribute in given:
         missing.append([owner, attribute])
 flags = trt.NetworkDefinitionCreationFlag
 result = {"missing": missing, "aot": hasattr(flags, "PREFER_AOT_PYTHON_PLUGINS"), "version": trt.__version__,
-          "error": [hasattr(trt.ParserError, name) for name in ("node_name", "node_operator", "desc")],
+          "error": [hasattr(trt.ParserError, name) for name in ("node_name", "node_operator", "code", "desc")],
           "get_error": hasattr(trt.OnnxParser, "get_error")}
 """
     found = contract(code, sorted(asked))

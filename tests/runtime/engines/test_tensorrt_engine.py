@@ -183,7 +183,34 @@ def test_an_engine_that_cannot_be_loaded_is_explained_on_one_line(system: System
     assert caught.value.message == (
         f"A GPU: {target} 1.7.1.116 cannot load the engine: IRuntime::deserialize: Magic tag does not match"
     )
+    assert caught.value.hint == (
+        "the engine is damaged, cut off, none at all, or of another TensorRT; build the artifact again on this system: "
+        "frcnn build model.onnx"
+    )
+    system.trt.logs["deserialize"] = "something new"
+    with pytest.raises(ArtifactError, match="cannot load the engine: something new") as caught:
+        system.load()
     assert caught.value.hint == f"frcnn build model.onnx -o model.frcnn --target {target}"
+
+
+def test_a_runtime_that_was_not_made_is_not_used(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The object that comes back holds a null pointer: deserialising with it would end the process."""
+    made = system.trt.Runtime
+
+    def runtime(logger: Any) -> Any:
+        # 11.2.1, driver too old or none
+        logger.log(
+            fake_tensorrt.Severity.ERROR,
+            "createInferRuntime: Error Code 6: API Usage Error (CUDA initialization failure with error: 35 In "
+            "checkCudaInstallation at /_src/runtime/dispatch/runtime.cpp:840)",
+        )
+        return made(logger)
+
+    monkeypatch.setattr(system.trt, "Runtime", runtime, raising=False)
+    with pytest.raises(ArtifactError, match="cannot be used here: createInferRuntime: API Usage Error") as caught:
+        system.load()
+    assert "it is older than the CUDA of this TensorRT" in caught.value.hint
+    assert system.named("deserialize") == []
 
 
 def test_a_context_that_cannot_be_made_is_explained(system: System) -> None:
@@ -434,7 +461,9 @@ def test_each_thread_reads_its_own_errors_and_those_of_tensorrts_threads() -> No
     assert log.reason() == "mine in two lines; of TensorRT's own thread"
     assert log.reason() == "TensorRT gives no reason"
     log.logger.log(fake_tensorrt.Severity.ERROR, "long " * 200)
-    assert len(log.reason()) == 400
+    assert len(log.reason()) == 500
+    log.logger.log(fake_tensorrt.Severity.WARNING, "only a warning")
+    assert log.reason() == "only a warning"
 
 
 # ---- layers
@@ -595,15 +624,18 @@ def _small_engine() -> bytes:
 
 
 @pytest.mark.parametrize(("target", "extra"), [("tensorrt-rtx", "rtx"), ("tensorrt", "tensorrt")])
-@pytest.mark.parametrize("error", [ModuleNotFoundError("none"), OSError("libnvinfer.so.11: wrong ELF class")])
-def test_a_missing_tensorrt_names_its_extra(target: Any, extra: str, error: Exception, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("error", [ModuleNotFoundError, OSError])
+def test_a_missing_tensorrt_names_its_extra(target: Any, extra: str, error: type, monkeypatch: Any) -> None:
     def refuse(name: str) -> None:
-        raise error
+        raise ModuleNotFoundError(name=name) if error is ModuleNotFoundError else OSError("a.so.11: wrong ELF class")
 
     monkeypatch.setattr(dependencies.importlib, "import_module", refuse)
     gpu: Any = Gpu()
     with pytest.raises(MissingDependencyError, match=f"running a {target} artifact") as caught:
         load_engine(DATA, target=target, device=gpu, cache_folder=None)
-    assert caught.value.hint == f"pip install 'frcnn[{extra}]'"
-    if isinstance(error, OSError):
-        assert "wrong ELF class" in caught.value.message
+    if error is ModuleNotFoundError:
+        assert caught.value.message.endswith("which is not installed")
+        assert caught.value.hint == f"pip install 'frcnn[{extra}]'"
+    else:
+        assert caught.value.message.endswith("which does not load: a.so.11: wrong ELF class")
+        assert caught.value.hint == f"pip install --force-reinstall 'frcnn[{extra}]'"
