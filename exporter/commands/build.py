@@ -8,6 +8,7 @@ own resizing makes of images.
   frcnn build my.pth -o model.frcnn --precision fp16 --size 320x320:800x1088:1344x1344
   frcnn build model.onnx -o model.frcnn --target onnxruntime
   frcnn build model.onnx -o model.frcnn --target tensorrt --optimization-level 5
+  frcnn build model.onnx -o model.frcnn --target tensorrt --version-compatible
 """
 
 from __future__ import annotations
@@ -49,8 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_argument(group, "the artifact", SUFFIX)
     text = "what runs the networks; auto: what serves the GPU that is named, or else here, best (default: %(default)s)"
     group.add_argument("--target", choices=("auto", *TARGETS), default="auto", help=text)
-    text = "one plan with the operators inside, or two engines with the operators between them (--target tensorrt)"
-    group.add_argument("--form", choices=("plan", "split"), help=text)
     text = "images in a batch (default: %(default)s)"
     group.add_argument("--batch", metavar="N|MIN:OPT:MAX", default="1:1:8", help=text)
     text = "canvases, height x width in pixels: HxW, or a range HxW:HxW:HxW of min, opt and max"
@@ -65,12 +64,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"GPUs that the engines are for; by default {gpus_text(())}, with --target tensorrt the one that is here, "
         "with --target onnxruntime all. TensorRT-RTX serves 7.5, too, but neither 9.0 nor 10.x",
     )
-    text = "how long TensorRT searches (--target tensorrt)"
-    group.add_argument("--optimization-level", metavar="0..5", type=int, help=text)
-    text = "keep what TensorRT measures (--target tensorrt)"
-    group.add_argument("--timing-cache", metavar="FILE", type=Path, help=text)
     text = "images to run 'frcnn compare' on, against the checkpoint, where there is a GPU"
     group.add_argument("--verify", metavar="PATH", nargs="+", type=Path, help=text)
+    _add_tensorrt_arguments(parser)
+
+
+def _add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("artifact of --target tensorrt")
+    text = (
+        "one plan with the operators inside, or two engines with the operators between them; by default a plan where "
+    )
+    group.add_argument("--form", choices=("plan", "split"), help=f"{text}TensorRT can, from 10.13 on")
+    text = "two engines that TensorRT's lean runtime and later releases of the same major version run, too"
+    group.add_argument("--version-compatible", action="store_true", help=text)
+    text = "how long TensorRT searches"
+    group.add_argument("--optimization-level", metavar="0..5", type=int, help=text)
+    text = "most streams that an engine uses beside ours; by default TensorRT's choice"
+    group.add_argument("--aux-streams", metavar="N", type=int, help=text)
+    text = "most GPU memory that a layer uses as scratch; by default all"
+    group.add_argument("--workspace", metavar="MIB", type=int, help=text)
+    text = (
+        "where TensorRT keeps what it measured, for the next build; by default beside the artifact, like model.timing, "
+    )
+    group.add_argument("--timing-cache", metavar="FILE|none", help=f"{text}and replaced where it cannot be used")
 
 
 def run(arguments: argparse.Namespace) -> int | list[str]:
@@ -82,25 +98,30 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
     is_onnx = _is_onnx(arguments)
     if arguments.verify and (is_onnx or arguments.checkpoint is None):
         raise UsageError("--verify compares with a checkpoint, got none", hint="build from the checkpoint itself")
-    request, reason = _request(arguments)
+    request, reason = _request(arguments, output)
     prepare(request)
     writable_file(output)  # before the work, which takes long, not after it
     started = time.monotonic()
     source = _read(arguments) if is_onnx else _export(arguments, request)
     with progress_bar(f"building {output.name} for {request.target}") as report:
         built = build_artifact(source, output, request, progress=report)
-    _print_result(output, built, time.monotonic() - started, reason)
+    _print_result(output, built, time.monotonic() - started, reason, request.settings.timing_cache)
     return _verification(arguments, output, built.manifest) if arguments.verify else 0
 
 
-def _request(arguments: argparse.Namespace) -> tuple[Request, str]:
+def _request(arguments: argparse.Namespace, output: Path) -> tuple[Request, str]:
     """Return the options of the build, and the reason for the target if it was left to the command."""
     from frcnn.exporter.engine.build_gpu import choose_target
     from frcnn.exporter.engine.builder import BuildSettings
     from frcnn.exporter.engine.request import Request
+    from frcnn.exporter.engine.timing_cache import timing_cache_beside
 
     architectures, capabilities = arguments.kernel_arch, _items(arguments.compute_capability or "")
     target, reason = choose_target(capabilities) if arguments.target == "auto" else (arguments.target, "")
+    named = arguments.timing_cache
+    timing_cache = None if named in (None, "none") else Path(named)
+    if named is None and target == "tensorrt":
+        timing_cache = timing_cache_beside(output)
     request = Request(
         target=target,
         form=arguments.form,
@@ -110,7 +131,11 @@ def _request(arguments: argparse.Namespace) -> tuple[Request, str]:
         settings=BuildSettings(
             compute_capabilities=capabilities,
             optimization_level=arguments.optimization_level,
-            timing_cache=arguments.timing_cache,
+            timing_cache=timing_cache,
+            replace_timing_cache=named is None,
+            version_compatible=arguments.version_compatible,
+            aux_streams=arguments.aux_streams,
+            workspace_mib=arguments.workspace,
         ),
     )
     return request, reason
@@ -157,7 +182,7 @@ def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:
         return read_source_model(path)
 
 
-def _print_result(output: Path, built: Built, seconds: float, reason: str) -> None:
+def _print_result(output: Path, built: Built, seconds: float, reason: str, timing_cache: Path | None) -> None:
     manifest = built.manifest
     operators = sum(isinstance(step, OperatorStep) for step in manifest.steps)
     engines = len(manifest.steps) - operators
@@ -173,13 +198,16 @@ def _print_result(output: Path, built: Built, seconds: float, reason: str) -> No
     say(f"  kernels:   for {', '.join(manifest.architectures)}")
     say(f"  precision: {built.proof.summary}; boxes and scores in fp32")
     say("  memory:    {} MB weights, {} MB tensors, {} MB for kernels; and the engines' own".format(*megabytes))
+    if timing_cache is not None:
+        say(f"  timings:   {timing_cache}: {timing_cache.stat().st_size / 1e6:.1f} MB, for the next build")
 
 
 def _target_text(manifest: EngineManifest) -> str:
     if manifest.target == "onnxruntime":
         return "onnxruntime, on every GPU that it and the kernels run on"
     gpus = gpus_text(manifest.compute_capabilities)
-    return f"{manifest.target} {manifest.target_version} on compute capability {gpus}"
+    version = manifest.target_version + ", version compatible," * manifest.version_compatible
+    return f"{manifest.target} {version} on compute capability {gpus}"
 
 
 def _verification(arguments: argparse.Namespace, output: Path, manifest: EngineManifest) -> int | list[str]:

@@ -73,6 +73,9 @@ def build_engine(
     compute_capabilities: Sequence[str] = (),
     optimization_level: int | None = None,
     timing_cache: str | os.PathLike[str] | None = None,
+    version_compatible: bool = False,
+    aux_streams: int | None = None,
+    workspace_mib: int | None = None,
     progress: Progress | None = None,
 ) -> EngineManifest:
     """Build an engine artifact (``*.frcnn``) that :class:`frcnn.runtime.Detector` runs on an NVIDIA GPU.
@@ -87,7 +90,8 @@ def build_engine(
             whose networks run in ONNX Runtime's CUDA provider; or ``"auto"``, the best of them for the
             ``compute_capabilities`` or, without any, for the GPU that is here.
         form: for ``"tensorrt"``, ``"plan"``: one plan with the operators as plugins, or ``"split"``: two engines with
-            the operators between them. Default: a plan where TensorRT has ahead-of-time plugins, from 10.13 on.
+            the operators between them. Default: a plan where TensorRT has ahead-of-time plugins, from 10.13 on, unless
+            ``version_compatible``.
         batch: images in a batch, either a number or min, opt and max like ``"1:1:8"``.
         size: canvases, height x width in pixels, like ``"800x1344,1344x800"``, or ranges of them, min, opt and max,
             like ``"320x320:800x1088:1344x1344"``. Default: the canvases of the file, or every size that the model's
@@ -99,7 +103,13 @@ def build_engine(
             ``compute_capabilities``.
         compute_capabilities: of the GPUs that the engines are for, like ``"8.9"``. Default: the target's default.
         optimization_level: TensorRT's builder optimization level, 0 to 5, for ``"tensorrt"`` only.
-        timing_cache: file for TensorRT's timing cache, for ``"tensorrt"`` only.
+        timing_cache: file for TensorRT's timing cache, read and updated, for ``"tensorrt"`` only. Default: no file.
+        version_compatible: for ``"tensorrt"`` in the form ``"split"``: engines that also run in TensorRT's lean runtime
+            and in later releases of the same major version.
+        aux_streams: most streams that an engine may use beside the caller's, for ``"tensorrt"`` only. Default:
+            TensorRT's choice.
+        workspace_mib: most device memory that a layer may use as scratch, in MiB, for ``"tensorrt"`` only. Default: all
+            of the GPU's.
         progress: is called with the current task and the finished share of all work, 0 to 1.
 
     Returns:
@@ -126,6 +136,9 @@ def build_engine(
             compute_capabilities=tuple(compute_capabilities),
             optimization_level=optimization_level,
             timing_cache=None if timing_cache is None else Path(timing_cache),
+            version_compatible=version_compatible,
+            aux_streams=aux_streams,
+            workspace_mib=workspace_mib,
         ),
     )
     if isinstance(model, str | os.PathLike):
@@ -172,7 +185,7 @@ def build_artifact(
             source_onnx_sha256=source.sha256,
             target=request.target,
             target_version=prepared.version,
-            version_compatible=False,
+            version_compatible=request.settings.version_compatible,
             cuda_major=compiler_version()[0],
             precision=proof.precision,
             profiles=profiles,

@@ -1,4 +1,4 @@
-"""Build an engine with TensorRT or TensorRT-RTX: profiles, flags, timing cache, progress, interruption, errors."""
+"""Build an engine with TensorRT or TensorRT-RTX: profiles, flags, progress, interruption, errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from typing import Any, Final
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.engine.network import Network
 from frcnn.exporter.engine.shapes import ProfileShapes
-from frcnn.files import replacing
+from frcnn.exporter.engine.timing_cache import attach_timing_cache, write_timing_cache
 from frcnn.plugins.tensorrt.library import import_problem, load_tensorrt, refuse_mixed_releases
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import gpus_text
 
-__all__ = ["BuildSettings", "Phases", "build_serialized", "check_compute_capabilities", "import_builder"]
+__all__ = [
+    "BuildSettings",
+    "Phases",
+    "build_serialized",
+    "check_compute_capabilities",
+    "check_features",
+    "import_builder",
+]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,11 +41,20 @@ class BuildSettings:
             GPUs, or for TensorRT the GPU in the system.
         optimization_level: TensorRT's builder optimization level, 0 to 5. Default: TensorRT's default.
         timing_cache: file for TensorRT's timing cache, read and updated. Default: no file.
+        replace_timing_cache: whether a timing cache that cannot be used is replaced, with a warning, not refused.
+        version_compatible: whether the engines also run in TensorRT's lean runtime, which is not put into them, and in
+            later releases of the same major version.
+        aux_streams: most streams that an engine may use beside the caller's. Default: TensorRT's choice.
+        workspace_mib: most device memory that a layer may use as scratch, in MiB. Default: all of the GPU's.
     """
 
     compute_capabilities: tuple[str, ...] = ()
     optimization_level: int | None = None
     timing_cache: Path | None = None
+    replace_timing_cache: bool = False
+    version_compatible: bool = False
+    aux_streams: int | None = None
+    workspace_mib: int | None = None
 
 
 def import_builder(target: Target) -> ModuleType:
@@ -100,11 +116,14 @@ def build_serialized(
 
     Raises:
         ExportError: TensorRT fails; the message includes its reason.
+        OutputError: the timing cache cannot be written.
         UsageError: the timing cache cannot be used.
         KernelError: a custom plugin fails.
     """
     config = _make_config(network, settings)
-    cache = _attach_timing_cache(network, config, settings.timing_cache)
+    file, cache = settings.timing_cache, None
+    if file is not None:
+        cache = attach_timing_cache(network, config, file, replace=settings.replace_timing_cache)
     for index, shapes in enumerate(profiles):
         _add_profile(network, config, shapes, index)
 
@@ -118,10 +137,29 @@ def build_serialized(
         raise faults[0]
     if plan is None:
         raise network.messages.failure(f"TensorRT cannot build {network.name}")
-    if cache is not None and settings.timing_cache is not None:
-        with replacing(settings.timing_cache) as temporary:
-            temporary.write_bytes(memoryview(cache.serialize()))
+    if file is not None:
+        write_timing_cache(cache, file)
     return bytes(memoryview(plan))
+
+
+def check_features(trt: Any, settings: BuildSettings) -> None:
+    """Raise UsageError for what a release of TensorRT lacks of what a build needs, and what would serve."""
+    needed = [
+        ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED", "--target tensorrt", "build with --target onnxruntime")
+    ]
+    if settings.version_compatible:
+        flags = ("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME")
+        needed += [("BuilderFlag", flag, "--version-compatible", "leave it out") for flag in flags]
+    if settings.aux_streams is not None:
+        needed.append(("IBuilderConfig", "max_aux_streams", "--aux-streams", "leave it out"))
+    if settings.workspace_mib is not None:
+        needed.append(("MemoryPoolType", "WORKSPACE", "--workspace", "leave it out"))
+    for owner, name, option, instead in needed:
+        if not hasattr(getattr(trt, owner, None), name):
+            raise UsageError(
+                f"{option} needs {owner}.{name} of TensorRT, which {trt.__version__} does not have",
+                hint=f"install TensorRT 10.6 or newer, or {instead}",
+            )
 
 
 def check_compute_capabilities(trt: Any, wanted: Sequence[str]) -> None:
@@ -154,6 +192,13 @@ def _make_config(network: Network, settings: BuildSettings) -> Any:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the inspector: types and names
     if settings.optimization_level is not None:
         config.builder_optimization_level = settings.optimization_level
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
+    if settings.aux_streams is not None:
+        config.max_aux_streams = settings.aux_streams
+    if settings.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib << 20)
     known, wanted = _compute_capabilities(trt), settings.compute_capabilities
     if known and wanted:
         config.num_compute_capabilities = len(wanted)
@@ -161,26 +206,6 @@ def _make_config(network: Network, settings: BuildSettings) -> Any:
             if not config.set_compute_capability(known[name], index):
                 raise network.messages.failure(f"TensorRT refuses the compute capability {name}")
     return config
-
-
-def _attach_timing_cache(network: Network, config: Any, path: Path | None) -> Any:
-    """Return the timing cache of the build, read from the file; None without a file."""
-    if path is None:
-        return None
-    try:
-        stored = path.read_bytes()
-    except FileNotFoundError:
-        stored = b""
-    except OSError as error:
-        raise UsageError(f"--timing-cache: cannot read {path}: {error.strerror}", hint="name another file") from error
-    cache = config.create_timing_cache(stored)
-    is_lost = cache is None or network.messages.is_cache_lost
-    if is_lost or not config.set_timing_cache(cache, False):
-        raise UsageError(
-            f"--timing-cache: {path} is no timing cache of this TensorRT on this GPU",
-            hint="name a file that does not exist yet, or delete this one",
-        )
-    return cache
 
 
 def _add_profile(network: Network, config: Any, shapes: ProfileShapes, index: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import onnx
 
 from frcnn.errors import UsageError
 from frcnn.exporter.engine.build_gpu import refuse_unserved, require_gpu
-from frcnn.exporter.engine.builder import BuildSettings, check_compute_capabilities, import_builder
+from frcnn.exporter.engine.builder import BuildSettings, check_compute_capabilities, check_features, import_builder
 from frcnn.exporter.engine.kernels import check_architectures
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH
 from frcnn.plugins.tensorrt.library import load_tensorrt_plugins
@@ -18,6 +18,9 @@ from frcnn.spec.engine import TARGETS, Target
 from frcnn.spec.supported_gpus import architecture_of
 
 __all__ = ["Form", "Prepared", "Request", "prepare"]
+
+_MAX_AUX_STREAMS: Final = 64
+_MAX_WORKSPACE_MIB: Final = 1 << 20
 
 Form = Literal["plan", "split"]
 """An artifact for TensorRT: one plan with the operators as plugins, or two engines with the operators between them."""
@@ -39,16 +42,28 @@ class Request:
             raise UsageError(f"target: expected auto, {', '.join(TARGETS)}, got {self.target!r}")
         if self.form not in (None, *get_args(Form)):
             raise UsageError(f"form: expected {' or '.join(get_args(Form))}, got {self.form!r}")
-        level = self.settings.optimization_level
-        if level is not None and not 0 <= level <= 5:
-            raise UsageError(f"--optimization-level: expected 0 to 5, got {level}")
+        settings = self.settings
+        numbers = {
+            "optimization-level": (settings.optimization_level, 0, 5),
+            "aux-streams": (settings.aux_streams, 0, _MAX_AUX_STREAMS),
+            "workspace": (settings.workspace_mib, 1, _MAX_WORKSPACE_MIB),
+        }
+        for name, (number, low, high) in numbers.items():
+            if number is not None and not low <= number <= high:
+                raise UsageError(f"--{name}: expected {low} to {high}, got {number}")
         if self.target == "tensorrt-rtx":
-            refuse_unserved(self.settings.compute_capabilities, self.architectures or ())
-        given: dict[str, object] = {"form": self.form, "optimization-level": level}
-        given["timing-cache"] = self.settings.timing_cache
+            refuse_unserved(settings.compute_capabilities, self.architectures or ())
+        given: dict[str, object] = {"form": self.form, "timing-cache": settings.timing_cache}
+        given |= {name: number for name, (number, _low, _high) in numbers.items()}
+        given["version-compatible"] = settings.version_compatible or None
         for name, value in given.items():
             if value is not None and self.target != "tensorrt":
                 raise UsageError(f"--{name} goes with --target tensorrt, got {self.target}", hint="leave it out")
+        if settings.version_compatible and self.form == "plan":
+            raise UsageError(
+                "--version-compatible goes with --form split, whose engines have no plugins, got --form plan",
+                hint="leave one of the two out",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +100,11 @@ def prepare(request: Request) -> Prepared:
     if request.target == "tensorrt":
         capabilities = (require_gpu(capabilities),)
         trt = import_builder(request.target)
-        if load_tensorrt_plugins() is not None:
-            form = form or "plan"
+        check_features(trt, request.settings)
+        if request.settings.version_compatible:
+            form = "split"
+        if form != "split" and load_tensorrt_plugins() is not None:
+            form = "plan"
         elif form == "plan":
             raise UsageError(
                 f"--form plan needs TensorRT 10.13 or newer, which has ahead-of-time plugins, got {trt.__version__}",

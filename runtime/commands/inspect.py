@@ -170,7 +170,7 @@ def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
 def _target(manifest: EngineManifest) -> str:
     if manifest.target == "onnxruntime":
         return "onnxruntime"
-    return f"{manifest.target} {manifest.target_version}"
+    return f"{manifest.target} {manifest.target_version}{', version compatible' * manifest.version_compatible}"
 
 
 def _gpus(manifest: EngineManifest) -> str:

@@ -189,3 +189,13 @@ def test_tensorrt_builds_for_the_gpu_that_is_there() -> None:
     parts = dict.fromkeys(engine_parts(target="tensorrt"), LISTED["precision.json"])
     command = engine_manifest(parts, target="tensorrt", compute_capabilities=("8.9",)).build_command("a.frcnn")
     assert "--target tensorrt " in command and "--compute-capability" not in command
+    assert "--form" not in command
+
+
+def test_the_build_command_repeats_the_form() -> None:
+    split = {name: getattr(manifest(), name) for name in ("steps", "tensors")}
+    options = parsed(manifest(target="tensorrt", **split).build_command("a.frcnn"))
+    assert (options.form, options.version_compatible) == ("split", False)
+    options = parsed(manifest(target="tensorrt", version_compatible=True, **split).build_command("a.frcnn"))
+    assert (options.form, options.version_compatible) == (None, True)
+    assert parsed(manifest().build_command("a.frcnn")).form is None

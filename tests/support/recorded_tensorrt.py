@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import enum
-import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from support.processes import ROOT, run_python
+from support.tensorrt_contract import Contract
+
 _RAW = ("ILogger", "IProgressMonitor")  # base classes
+_LOOK_UP = """
+missing = [pair for pair in given if not hasattr(getattr(trt, pair[0], None) if pair[0] else trt, pair[1])]
+result = [trt.__version__, missing]
+"""
 
 
 def record_tensorrt_rtx() -> tuple[Any, set[tuple[str, str]]]:
@@ -56,3 +67,22 @@ def _wrap(value: Any, owner: str, attribute: str, used: set[tuple[str, str]]) ->
 
 def _unwrap(value: Any) -> Any:
     return value._given[0] if isinstance(value, _Recorder) else value
+
+
+def missing_in_tensorrt(names: Iterable[tuple[str, str]], contract: Contract) -> tuple[str, set[tuple[str, str]]]:
+    """Return TensorRT's release, and the names (class or "", attribute) that it does not have.
+
+    They are looked up in the package ``tensorrt`` where it is installed, whatever its release; elsewhere in NVIDIA's
+    bindings, in the process of the contract tests.
+    """
+    given = sorted(names)
+    if importlib.util.find_spec("tensorrt") is None:
+        version, missing = contract(_LOOK_UP, given)
+    else:
+        program = (
+            f"import json, sys, tensorrt as trt\ngiven = json.loads(sys.argv[1])\n{_LOOK_UP}\nprint(json.dumps(result))"
+        )
+        path = os.pathsep.join((str(ROOT / "tests"), *sys.path))
+        *_, printed = run_python(program, json.dumps(given), PYTHONPATH=path).splitlines()  # TensorRT logs before it
+        version, missing = json.loads(printed)
+    return version, {(owner, attribute) for owner, attribute in missing}

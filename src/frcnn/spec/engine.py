@@ -302,7 +302,15 @@ class EngineManifest(Record, frozen=True, kw_only=True):
             f"frcnn build model.onnx -o {shlex.quote(name)} --target {self.target} "
             f"--precision {self.precision} --batch {batch or whole} --size {','.join(sizes)}"
             + (f" --compute-capability {','.join(gpus)}" if gpus and self.target == "tensorrt-rtx" else "")
+            + self._form_options()
         )
+
+    def _form_options(self) -> str:
+        """Return the options for a form that ``frcnn build --target tensorrt`` may not have by default."""
+        if self.version_compatible:
+            return " --version-compatible"
+        is_split = any(isinstance(step, OperatorStep) for step in self.steps)
+        return " --form split" if is_split and self.target == "tensorrt" else ""
 
     def profile_for(self, batch: int, canvas: Size) -> int | None:
         """Return the index of the first profile that holds a batch on a canvas, static ones first; None if none."""

@@ -1,20 +1,23 @@
 """Builds for the target ``tensorrt``, which needs a GPU: every name that they use is in NVIDIA's bindings.
 
 The code is shared with TensorRT-RTX. The names that a build with TensorRT-RTX uses are recorded and looked up in
-``tensorrt_cu13_bindings``. A network with plugins, which TensorRT-RTX does not have, is
-built with standard nodes in their place.
+TensorRT where it is installed, else in ``tensorrt_cu13_bindings``. A network with plugins, which TensorRT-RTX does not
+have, is built with standard nodes in their place.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import onnx
 import pytest
 from onnx import parser
-from support.recorded_tensorrt import record_tensorrt_rtx
+from support.recorded_tensorrt import missing_in_tensorrt, record_tensorrt_rtx
 from support.tensorrt_contract import Contract, make_libraries
 
 from frcnn.cli import main
@@ -23,7 +26,7 @@ from frcnn.exporter import build_engine
 from frcnn.exporter.engine import artifact as engine_artifact
 from frcnn.exporter.engine import request as engine_request
 from frcnn.exporter.engine import steps as engine_steps
-from frcnn.exporter.engine.builder import BuildSettings, Phases, build_serialized
+from frcnn.exporter.engine.builder import BuildSettings, Phases, build_serialized, check_features
 from frcnn.exporter.engine.network import parse_network
 from frcnn.exporter.engine.precision_proof import layers_of_network
 from frcnn.exporter.engine.profiles import make_profiles
@@ -52,7 +55,9 @@ def contract(tmp_path_factory):
     return Contract(make_libraries(tmp_path_factory.mktemp("libraries")))
 
 
-def built(trt: ModuleType, path: Path, settings: BuildSettings) -> bytes:
+def built(
+    trt: ModuleType, path: Path, settings: BuildSettings, *, report: Callable[[float], None] = lambda _share: None
+) -> bytes:
     """Build the smaller engine of a model, and read the layers of both."""
     steps = make_steps(split(onnx.load(path)), "tensorrt")
     manifest = read_source_model(path).manifest
@@ -63,32 +68,97 @@ def built(trt: ModuleType, path: Path, settings: BuildSettings) -> bytes:
         layers_of_network(network, index)
     (*_, step) = (step for step in steps.steps if isinstance(step, EngineStep))
     shapes = input_shapes(steps, step, traces)
-    return build_serialized(networks[step.part], [shapes], settings, report=lambda _share: None)
+    return build_serialized(networks[step.part], [shapes], settings, report=report)
 
 
-def test_tensorrts_bindings_have_every_name_that_a_build_uses(exports, tmp_path, contract):
+def test_tensorrt_has_every_name_that_a_build_uses(exports, tmp_path, contract):
     trt, asked = record_tensorrt_rtx()
     settings = BuildSettings(
-        compute_capabilities=("8.9",), optimization_level=1, timing_cache=tmp_path / "timing.cache"
+        compute_capabilities=("8.9",),
+        optimization_level=1,
+        timing_cache=tmp_path / "timing.cache",
+        version_compatible=True,
+        aux_streams=0,
+        workspace_mib=256,
     )
+    check_features(trt, settings)
     assert len(built(trt, exports("vgg16", "fp16").path, settings)) > 100_000
     named = {attribute for _, attribute in asked}
     assert {"parse", "build_serialized_network", "set_timing_cache", "builder_optimization_level", "metadata"} <= named
+    assert {"VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME", "max_aux_streams", "WORKSPACE", "STRONGLY_TYPED"} <= named
 
-    code = """
-missing = []
-for owner, attribute in given:
-    if not hasattr(getattr(trt, owner, None) if owner else trt, attribute):
-        missing.append([owner, attribute])
-flags = trt.NetworkDefinitionCreationFlag
-result = {"missing": missing, "aot": hasattr(flags, "PREFER_AOT_PYTHON_PLUGINS"), "version": trt.__version__,
-          "error": [hasattr(trt.ParserError, name) for name in ("node_name", "node_operator", "code", "desc")],
-          "get_error": hasattr(trt.OnnxParser, "get_error")}
-"""
-    found = contract(code, sorted(asked))
-    assert {tuple(pair) for pair in found["missing"]} == ONLY_IN_RTX
-    assert found["aot"] and found["get_error"] and all(found["error"])
-    assert found["version"].startswith("11.")
+    of_errors = {("ParserError", name) for name in ("node_name", "node_operator", "code", "desc")}
+    of_errors |= {("OnnxParser", "get_error"), ("", "Runtime")}
+    of_plans = {("NetworkDefinitionCreationFlag", "PREFER_AOT_PYTHON_PLUGINS")}
+    version, missing = missing_in_tensorrt(asked | of_errors | of_plans, contract)
+    has_no_plans = tuple(map(int, version.split(".")[:2])) < (10, 13)
+    assert missing == ONLY_IN_RTX | (of_plans if has_no_plans else set())
+
+
+class Listener:
+    """TensorRT-RTX's builder, which builds nothing and keeps the configuration and the profiles that it is given."""
+
+    def __init__(self, builder: Any) -> None:
+        self._builder = builder
+        self.profiles: list[Any] = []
+        self.config: Any = None
+
+    def create_builder_config(self) -> Any:
+        self.config = self._builder.create_builder_config()
+        return self.config
+
+    def create_optimization_profile(self) -> Any:
+        self.profiles.append(self._builder.create_optimization_profile())
+        return self.profiles[-1]
+
+    def build_serialized_network(self, _definition: Any, config: Any) -> bytes:
+        assert config is self.config
+        return b"plan"
+
+
+def heard(path: Path, settings: BuildSettings, **shapes: str) -> list[Listener]:
+    """Return what TensorRT is given for each engine of a model."""
+    trt = importlib.import_module("tensorrt_rtx")
+    steps = make_steps(split(onnx.load(path)), "tensorrt")
+    traces = [trace_profile(steps, profile) for profile in make_profiles(read_source_model(path).manifest, **shapes)]
+    listeners = []
+    for step in steps.steps:
+        if isinstance(step, EngineStep):
+            network = parse_network(trt, steps.models[step.part], steps.tensors, name=step.part)
+            listeners.append(Listener(network.builder))
+            network = dataclasses.replace(network, builder=listeners[-1])
+            given = [input_shapes(steps, step, found) for found in traces]
+            assert build_serialized(network, given, settings) == b"plan"
+    return listeners
+
+
+def test_every_canvas_is_a_profile_of_tensorrt(exports):
+    canvases = "160x224,64x64:96x128:128x160"
+    features, boxes = heard(exports("vgg16", "fp16").path, BuildSettings(), batch="1:2:4", size=canvases)
+    assert features.config.num_optimization_profiles == boxes.config.num_optimization_profiles == 2
+    assert [[*map(tuple, profile.get_shape("images"))] for profile in features.profiles] == [
+        [(1, 3, 160, 224), (2, 3, 160, 224), (4, 3, 160, 224)],
+        [(1, 3, 64, 64), (2, 3, 96, 128), (4, 3, 128, 160)],
+    ]
+    for profile in boxes.profiles:
+        rois = [shape[0] for shape in profile.get_shape("pooled")]
+        assert rois == [rois[0], 2 * rois[0], 4 * rois[0]]
+
+
+def test_options_reach_tensorrt(exports):
+    path, flags = exports("vgg16", "fp16").path, importlib.import_module("tensorrt_rtx").BuilderFlag
+    pool = importlib.import_module("tensorrt_rtx").MemoryPoolType.WORKSPACE
+    settings = BuildSettings(version_compatible=True, aux_streams=2, workspace_mib=64, optimization_level=4)
+    for listener in heard(path, settings, batch="1", size="64x64"):
+        config = listener.config
+        assert config.get_flag(flags.VERSION_COMPATIBLE) and config.get_flag(flags.EXCLUDE_LEAN_RUNTIME)
+        assert (config.max_aux_streams, config.builder_optimization_level) == (2, 4)
+        assert config.get_memory_pool_limit(pool) == 64 << 20
+    for listener in heard(path, BuildSettings(), batch="1", size="64x64"):
+        config = listener.config
+        assert not config.get_flag(flags.VERSION_COMPATIBLE) and not config.get_flag(flags.EXCLUDE_LEAN_RUNTIME)
+        assert not config.get_flag(flags.TF32)
+        assert config.get_memory_pool_limit(pool) > 64 << 20
 
 
 def test_a_timing_cache_is_written_into_a_new_folder(exports, tmp_path):
@@ -98,12 +168,29 @@ def test_a_timing_cache_is_written_into_a_new_folder(exports, tmp_path):
     assert [path.name for path in cache.parent.iterdir()] == ["timing.cache"]
 
 
-def test_an_invalid_timing_cache_is_refused(exports, tmp_path):
+@pytest.mark.parametrize("before", [None, b"something else, and long enough to have a header in it"])
+def test_an_interrupted_build_leaves_the_timing_cache_as_it_was(before, exports, tmp_path):
+    def stop(_share: float) -> None:
+        raise KeyboardInterrupt
+
     cache = tmp_path / "timing.cache"
+    if before is not None:
+        cache.write_bytes(before)
+    settings = BuildSettings(timing_cache=cache, replace_timing_cache=True)
+    with pytest.raises(KeyboardInterrupt):
+        built(importlib.import_module("tensorrt_rtx"), exports("vgg16", "fp16").path, settings, report=stop)
+    assert [found.read_bytes() for found in tmp_path.iterdir()] == ([] if before is None else [before])
+
+
+def test_an_invalid_timing_cache_is_refused_or_replaced(exports, tmp_path, caplog):
+    trt, path, cache = importlib.import_module("tensorrt_rtx"), exports("vgg16", "fp16").path, tmp_path / "timing.cache"
     cache.write_bytes(b"something else, and long enough to have a header in it")
     with pytest.raises(UsageError, match=r"is no timing cache of this TensorRT") as caught:
-        built(importlib.import_module("tensorrt_rtx"), exports("vgg16", "fp16").path, BuildSettings(timing_cache=cache))
+        built(trt, path, BuildSettings(timing_cache=cache))
     assert "delete this one" in caught.value.hint
+    built(trt, path, BuildSettings(timing_cache=cache, replace_timing_cache=True))
+    assert not cache.read_bytes().startswith(b"something else")
+    assert "timing.cache is no timing cache of this TensorRT on this GPU; a new one takes its place" in caplog.text
 
 
 def without_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -190,6 +277,27 @@ def test_tensorrt_builds_two_engines_without_plugins_and_where_asked(form, expor
     assert main(["unpack", str(path), "-o", str(tmp_path / "parts")]) == 0
     # no one command of trtexec runs such an artifact
     assert "trtexec" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--timing-cache", "none"]])
+def test_a_version_compatible_build_is_summarised(more, exports, tmp_path, monkeypatch, capsys):
+    pretend_tensorrt(monkeypatch, "8.9", ModuleType("tensorrt.plugin"))
+    path, cache = tmp_path / "model.frcnn", tmp_path / "model.timing"
+    options = ["--target", "tensorrt", "--version-compatible", "--batch", "1", "--size", "64x64", *more]
+    assert main(["build", str(exports("vgg16", "fp16").path), "-o", str(path), *options]) == 0
+    manifest = open_artifact(path).manifest
+    assert manifest.version_compatible
+    lines = capsys.readouterr().out.splitlines()
+    version = f"tensorrt {manifest.target_version}, version compatible,"
+    assert lines[1:4] == [
+        f"  target:    {version} on compute capability 8.9",
+        "  profile:   batch 1, canvas 64x64",
+        "  steps:     2 engines, 3 operators",
+    ]
+    assert lines[7:] == (
+        [] if more else [f"  timings:   {cache}: {cache.stat().st_size / 1e6:.1f} MB, for the next build"]
+    )
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["model.frcnn", *([] if more else ["model.timing"])]
 
 
 def test_a_plan_for_shapes_that_a_kernel_does_not_take_is_refused_first(exports, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,6 +41,16 @@ def names_of(folder: Path) -> list[str]:
         ({"form": "plan", "target": "onnxruntime"}, "--form goes with --target tensorrt, got onnxruntime"),
         ({"form": "both", "target": "tensorrt"}, "form: expected plan or split, got 'both'"),
         ({"optimization_level": 6, "target": "tensorrt"}, "--optimization-level: expected 0 to 5, got 6"),
+        ({"aux_streams": -1, "target": "tensorrt"}, "--aux-streams: expected 0 to 64, got -1"),
+        ({"workspace_mib": 0, "target": "tensorrt"}, "--workspace: expected 1 to 1048576, got 0"),
+        ({"workspace_mib": 1 << 44, "target": "tensorrt"}, "--workspace: expected 1 to 1048576, got 17592186044416"),
+        ({"aux_streams": 0}, "--aux-streams goes with --target tensorrt, got tensorrt-rtx"),
+        ({"workspace_mib": 64, "target": "onnxruntime"}, "--workspace goes with --target tensorrt, got onnxruntime"),
+        ({"version_compatible": True}, "--version-compatible goes with --target tensorrt, got tensorrt-rtx"),
+        (
+            {"version_compatible": True, "form": "plan", "target": "tensorrt"},
+            "--version-compatible goes with --form split, whose engines have no plugins, got --form plan",
+        ),
         ({"labels": ["cat"]}, "labels: a model.onnx has its class names already"),
     ],
 )
@@ -131,6 +141,38 @@ def test_a_plan_needs_ahead_of_time_plugins(monkeypatch):
     with pytest.raises(UsageError, match=r"--form plan needs TensorRT 10\.13 or newer") as caught:
         prepare(Request(target="tensorrt", form="plan"))
     assert "--form split" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("form", [None, "split"])
+def test_version_compatible_engines_are_two_whatever_plugins_there_are(form, monkeypatch):
+    monkeypatch.setattr(build_gpu, "gpu_compute_capability", lambda: "9.0")
+    monkeypatch.setattr(engine_request, "import_builder", lambda _target: trt)
+    monkeypatch.setattr(engine_request, "load_tensorrt_plugins", lambda: pytest.fail("plugins were asked for"))
+    settings = BuildSettings(version_compatible=True)
+    assert prepare(Request(target="tensorrt", form=form, settings=settings)).form == "split"
+
+
+@pytest.mark.parametrize(
+    ("owner", "names", "settings", "option", "instead"),
+    [
+        ("NetworkDefinitionCreationFlag", "", {}, "--target tensorrt", "build with --target onnxruntime"),
+        ("BuilderFlag", "TF32", {"version_compatible": True}, "--version-compatible", "leave it out"),
+        ("BuilderFlag", "VERSION_COMPATIBLE", {"version_compatible": True}, "--version-compatible", "leave it out"),
+        ("IBuilderConfig", "set_flag", {"aux_streams": 0}, "--aux-streams", "leave it out"),
+        ("MemoryPoolType", "DLA_LOCAL_DRAM", {"workspace_mib": 64}, "--workspace", "leave it out"),
+    ],
+)
+def test_what_a_release_lacks_is_said_with_what_would_serve(owner, names, settings, option, instead, monkeypatch):
+    monkeypatch.setattr(build_gpu, "gpu_compute_capability", lambda: "9.0")
+    everything = vars(trt) | {owner: SimpleNamespace(**dict.fromkeys(names.split()))}
+    old = SimpleNamespace(**everything | {"__version__": "8.5.3"})
+    monkeypatch.setattr(engine_request, "import_builder", lambda _target: old)
+    monkeypatch.setattr(engine_request, "load_tensorrt_plugins", lambda: None)
+    with pytest.raises(
+        UsageError, match=rf"^{option} needs {owner}\.\w+ of TensorRT, which 8\.5\.3 does not"
+    ) as caught:
+        prepare(Request(target="tensorrt", settings=BuildSettings(**settings)))
+    assert caught.value.hint == f"install TensorRT 10.6 or newer, or {instead}"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from support.engine_files import engine_parts, write_engine_file
 
 from frcnn.cli import main
+from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Manifest
 
 Captured = pytest.CaptureFixture[str]
@@ -93,6 +94,15 @@ def test_tables_show_an_engine(tmp_path: Path, capsys: Captured, monkeypatch: py
     assert out.splitlines()[-1] == f"SHA-256 of the file: {hashlib.sha256(path.read_bytes()).hexdigest()}"
     assert "/backbone/conv" not in out
     assert max(map(len, out.splitlines())) <= 110
+
+
+def test_a_version_compatible_engine_is_told(tmp_path: Path, capsys: Captured) -> None:
+    path = write_engine_file(tmp_path / "model.frcnn", target="tensorrt", version_compatible=True)
+    assert main(["inspect", str(path)]) == 0
+    assert (
+        f"tensorrt {open_artifact(path).manifest.target_version}, version compatible, CUDA 13"
+        in capsys.readouterr().out
+    )
 
 
 def test_layers_and_hashes_on_request(tmp_path: Path, capsys: Captured) -> None:
