@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-__all__ = ["PARTS", "Part", "Session", "fetch", "main", "system"]
+__all__ = ["PARTS", "Part", "Session", "fetch", "main", "run_limited", "system"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CARRIED: Final = ROOT / ".carry"
@@ -199,7 +199,7 @@ class Session:
         with tempfile.TemporaryDirectory(prefix="frcnn-cache-") as cache, (self._out / "log.txt").open("ab") as log:
             log.write(f"\n== {part.name}: {' '.join(command)}\n".encode())
             log.flush()
-            status = _run(command, self._environment(cache), log, part.limit_s)
+            status = run_limited(command, part.limit_s, self._environment(cache), log)
         entry = {
             "part": part.name,
             "shows": part.shows,
@@ -283,11 +283,19 @@ def fetch(python: str, folder: Path) -> None:
         subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
 
 
-def _run(command: Sequence[str], environment: dict[str, str], log: Any, limit_s: float) -> int | None:
-    """Return the exit status, or None for a command that was killed with all its children."""
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-    )
+def run_limited(
+    command: Sequence[str], limit_s: float, environment: dict[str, str] | None = None, log: Any = None
+) -> int | None:
+    """Run a command in the checkout and return its status, or None where it was killed, with all its children.
+
+    Args:
+        command: program and arguments.
+        limit_s: it is killed then.
+        environment: of the command; this process's own if None.
+        log: file that it prints into; None: where this process prints.
+    """
+    output = None if log is None else subprocess.STDOUT
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=output, start_new_session=True)
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:

@@ -19,7 +19,6 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 import msgspec
@@ -36,7 +35,6 @@ from frcnn.files import write_text
 from frcnn.runtime import Detector
 from frcnn.runtime.gpu.backend import EngineBackend
 from frcnn.runtime.gpu.cuda_device import CudaDevice
-from frcnn.runtime.gpu.pipeline import Launched, Pipeline
 from frcnn.runtime.images.canvases import EngineCanvases
 from frcnn.runtime.images.image import RGBImage, as_device_image
 from frcnn.spec import Precision
@@ -44,6 +42,7 @@ from maintenance.bare_detector import BareDetector
 from maintenance.bench_models import DEMO, MODELS
 from maintenance.eager_forms import COMPILED, IMAGE, Call, compiled, image_forms, keep_forms, make_model
 from maintenance.gpu_system import describe_system, has_gpu
+from maintenance.pipeline_calls import as_float, draw, graph_and_steps, stages_us
 from maintenance.torch_detector import TorchDetector, make_detector
 
 __all__ = ["main", "measure"]
@@ -51,7 +50,6 @@ __all__ = ["main", "measure"]
 _BATCHES: Final = (1, 8)
 _THREADS: Final = 8
 _CALLS: Final = 40  # of each thread
-_REPEATS: Final = 30
 _PRECISIONS: Final[tuple[Precision, ...]] = ("fp16", "fp32")
 
 
@@ -78,15 +76,15 @@ def measure(path: Path, report: dict[str, Any], limits: Limits, images: Path | N
     for precision in _PRECISIONS:
         if images is not None:
             attempt(f"parity, {precision}", partial(_add, report["parity"], _parity, precision, images))
-    raw = [_draw(IMAGE, seed) for seed in range(max(_BATCHES))]
-    model = make_model(_as_float(raw[0].cpu()))
+    raw = [draw(IMAGE, seed) for seed in range(max(_BATCHES))]
+    model = make_model(as_float(raw[0].cpu()))
     made = {precision: make_detector(model, precision, architecture=_architecture()) for precision in _PRECISIONS}
     last = deepcopy(model).cuda().to(memory_format=torch.channels_last)
     plain = model.cuda()
 
     def speed(batch: int) -> None:
         given = raw[:batch]
-        floats = [_as_float(image) for image in given]
+        floats = [as_float(image) for image in given]
         with ExitStack() as stack:
             eager = image_forms(plain, last, floats)
             forms: dict[str, Call] = {name: eager[name] for name in ("fp32", "fp16 autocast", COMPILED)}
@@ -98,12 +96,12 @@ def measure(path: Path, report: dict[str, Any], limits: Limits, images: Path | N
         for precision in _PRECISIONS:
             with _bare(made[precision]) as bare:
                 pipeline = bare.pipeline([as_device_image(image, name="image") for image in given])
-                stages = _stages_us(bare, pipeline)
+                stages = stages_us(bare, pipeline)
                 graph = {"has_graph": pipeline.has_graph, "launches": len(stages), "microseconds": stages}
                 report["stages"].append({"batch": batch, "precision": precision, **graph})
                 for name, us in stages.items():
                     print(f"stage, batch {batch}, {precision}, {name}: {us:.1f} us")
-                forms = _pipeline_forms(bare, pipeline)
+                forms = graph_and_steps(bare, pipeline)
                 keep_forms(path, report, model_report, batch, f"pipeline, {precision}", forms, limits)
 
     for batch in _BATCHES:
@@ -111,7 +109,7 @@ def measure(path: Path, report: dict[str, Any], limits: Limits, images: Path | N
     attempt("threads", partial(_add, report["threads"], _in_threads, made["fp16"]))
 
     def with_compiled() -> None:
-        floats = [_as_float(raw[0])]
+        floats = [as_float(raw[0])]
         forms = {
             COMPILED: image_forms(plain, last, floats)[COMPILED],
             f"{COMPILED}, torch.compile": compiled(last, floats),
@@ -129,48 +127,6 @@ def _add(entries: list[dict[str, Any]], make: Callable[..., dict[str, Any]], *gi
 
 def _bare(made: TorchDetector) -> BareDetector:
     return BareDetector(made.manifest, made.parts.__getitem__, CudaDevice(), made.engines)
-
-
-def _stages_us(bare: BareDetector, pipeline: Pipeline) -> dict[str, float]:
-    """Return the median microseconds between two launches, by the name of the second."""
-    device, stream = bare.device, bare.stream
-    events = [device.create_event()]
-    found: dict[str, list[float]] = {}
-    for _ in range(_REPEATS):
-        names: list[str] = []
-
-        def after(launched: Launched, names: list[str] = names) -> None:
-            names.append(f"{launched.kind}: {launched.name}")
-            if len(events) == len(names):
-                events.append(device.create_event())
-            events[len(names)].record(stream)
-
-        events[0].record(stream)
-        pipeline.launch_in_steps(stream, after)
-        device.synchronize(stream)
-        for i, name in enumerate(names):
-            found.setdefault(name, []).append(events[i + 1].ms_since(events[i]) * 1e3)
-    for event in events:
-        event.close()
-    return {name: median(values) for name, values in found.items()}
-
-
-def _pipeline_forms(bare: BareDetector, pipeline: Pipeline) -> dict[str, Call]:
-    """Return the work of a pipeline, uploaded already, as a graph and plain, each on PyTorch's current stream."""
-    stream = torch.cuda.ExternalStream(bare.stream)
-
-    def joined(launch: Callable[[], None]) -> Call:
-        def call() -> None:
-            stream.wait_stream(torch.cuda.current_stream())
-            launch()
-            torch.cuda.current_stream().wait_stream(stream)
-
-        return call
-
-    return {
-        "one CUDA graph": joined(lambda: bare.launch(pipeline)),
-        "launched step by step": joined(lambda: pipeline.launch_in_steps(bare.stream, lambda _: None)),
-    }
 
 
 @contextmanager
@@ -207,7 +163,7 @@ def _parity(precision: Precision, folder: Path) -> dict[str, Any]:
 
 def _in_threads(made: TorchDetector) -> dict[str, Any]:
     """Detect in eight threads at once on images of two canvases; raise AssertionError where an answer differs."""
-    images = [_draw(shape, seed) for shape in (IMAGE, IMAGE[::-1]) for seed in range(_THREADS // 2)]
+    images = [draw(shape, seed) for shape in (IMAGE, IMAGE[::-1]) for seed in range(_THREADS // 2)]
     with _detector(made, workers=_THREADS) as detector:
         alone = [detector([image])[0] for image in images]
 
@@ -227,15 +183,6 @@ def _in_threads(made: TorchDetector) -> dict[str, Any]:
     per_second = _THREADS * _CALLS / seconds
     print(f"{_THREADS} threads: {per_second:.0f} images/s, every detection as by one", flush=True)
     return {"threads": _THREADS, "images_per_second": per_second, "images": _THREADS * _CALLS}
-
-
-def _draw(shape: tuple[int, ...], seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (*shape, 3), generator=generator, dtype=torch.uint8).cuda()
-
-
-def _as_float(image: Tensor) -> Tensor:
-    return image.permute(2, 0, 1).float().div(255).contiguous()
 
 
 def _architecture() -> str:

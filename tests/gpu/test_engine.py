@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.engine_layers import inspect_engine
+from maintenance.engine_layers import inspect_engine
 
 from frcnn.errors import ArtifactError
 from frcnn.runtime.images.image import RGBImage

@@ -3,64 +3,29 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import maintenance.eager_forms as eager_forms
 import maintenance.pipeline_forms as pipeline_forms
-import numpy as np
 import pytest
 import torch
 from maintenance.torch_detector import make_detector
 from PIL import Image
+from support.cuda_on_cpu import KeptDevice, let_cuda_be_the_cpu
 from support.exports import calibrated
-from support.fake_device import FakeDevice, code_of
+from support.fake_device import code_of
 from support.images import SHAPES, photographs
-from support.simt import require_compiler
 from support.torch_engines import on_fake_device
 
 from frcnn.benchmarks.timing.measure import Limits
 
 
-class KeptDevice(FakeDevice):
-    """One device for every detector that is opened on it."""
-
-    def close(self) -> None:
-        return
-
-
-class OnDevice(torch.Tensor):
-    """A tensor that also lies in the fake device's memory."""
-
-    interface: dict[str, Any]
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return self.interface
-
-
-class OneCall:
-    """Makes each call, and tells that it took the GPU 1.5 ms."""
-
-    def ms(self, call: Any) -> float:
-        call()
-        return 1.5
-
-
 @pytest.fixture
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> KeptDevice:
     """Let ``cuda`` be the CPU, the networks narrow and in float32, and the images small."""
-    require_compiler()
-    device = KeptDevice()
-    current = SimpleNamespace(wait_stream=lambda other: device.run_all(other.handle), cuda_stream=0)
-
-    def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
-        pixels = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
-        drawn = torch.from_numpy(pixels).as_subclass(OnDevice)
-        drawn.interface = device.array(pixels).__cuda_array_interface__
-        return drawn
+    device = let_cuda_be_the_cpu(monkeypatch)
 
     def made(model: Any, precision: Any, **_: Any) -> Any:
         detector = make_detector(model, "fp32", architecture="sm_89", on_gpu=False, compile_code=code_of)
@@ -74,9 +39,8 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> KeptDevice:
         "_BATCHES": (1, 2),
         "_THREADS": 2,
         "_CALLS": 2,
-        "_REPEATS": 2,
         "_PRECISIONS": ("fp16",),
-        "_draw": draw,
+        "draw": device.draw,
         "_architecture": lambda: "sm_89",
         "CudaDevice": lambda: device,
         "make_detector": made,
@@ -84,12 +48,6 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> KeptDevice:
         "compiled": lambda last, images: lambda: last(images),
     }.items():
         monkeypatch.setattr(pipeline_forms, name, value)
-    monkeypatch.setattr(eager_forms, "CudaStopwatch", OneCall)
-    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
-    monkeypatch.setattr(torch.nn.Module, "cuda", lambda module: module)
-    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle: SimpleNamespace(handle=handle, wait_stream=id))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     return device
 
 
@@ -136,7 +94,7 @@ def test_a_failure_is_kept_and_the_rest_goes_on(
 
     for name in ("_parity", "_in_threads", "image_forms"):
         monkeypatch.setattr(pipeline_forms, name, fails)
-    for name in ("make_model", "make_detector", "_draw", "_as_float", "_architecture"):
+    for name in ("make_model", "make_detector", "draw", "as_float", "_architecture"):
         monkeypatch.setattr(pipeline_forms, name, lambda *_, **__: SimpleNamespace(cpu=lambda: None, cuda=lambda: None))
     monkeypatch.setattr(pipeline_forms, "deepcopy", lambda _: SimpleNamespace(cuda=lambda: torch.nn.Linear(1, 1)))
     path = tmp_path / "pipeline.json"

@@ -7,13 +7,13 @@ memory is host memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
 import onnxruntime
 
-from frcnn.exporter.engine.steps import Steps, make_steps
+from frcnn.exporter.engine.steps import make_steps
 from frcnn.exporter.graph.split import split
 from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.operator_kernels import kernels_of_step
@@ -22,7 +22,8 @@ from frcnn.runtime.engines.onnxruntime_engine import OnnxRuntimeContext, OnnxRun
 from frcnn.runtime.gpu.backend import EngineBackend
 from frcnn.runtime.gpu.device import LayerReport, Shape
 from frcnn.runtime.gpu.program import ELEMENT_DTYPES
-from frcnn.spec.engine import Profile, kernel_part
+from frcnn.spec import TransformSpec
+from frcnn.spec.engine import EngineManifest, EngineStep, EngineTensor, OperatorStep, Profile, kernel_part
 from support.engine_files import NO_MEMORY, engine_manifest, listed_parts
 from support.exports import Exported
 from support.fake_device import FakeDevice, Work, code_of
@@ -35,7 +36,7 @@ class StagedArtifact:
         made = make_steps(split(onnx.load(export.path)), "onnxruntime")
         self.engine_parts = tuple(made.models)
         self._parts = {part: model.SerializeToString() for part, model in made.models.items()}
-        self._parts |= _kernel_parts(export, made)
+        self._parts |= kernel_parts(export.spec.transform, made.steps, made.tensors)
         self.manifest = engine_manifest(
             listed_parts(self._parts),
             target="onnxruntime",
@@ -49,20 +50,22 @@ class StagedArtifact:
         )
 
     def backend(self, device: FakeDevice, *, workers: int = 2) -> EngineBackend:
-        engines = {part: self._engine(device, part) for part in self.engine_parts}
+        engines = {part: stream_engine(device, self._parts[part], self.manifest, part) for part in self.engine_parts}
         return EngineBackend(self.manifest, self._parts.__getitem__, device, engines, workers=workers)
 
-    def _engine(self, device: FakeDevice, part: str) -> StreamEngine:
-        engine = OnnxRuntimeEngine(
-            onnxruntime,
-            self._parts[part],
-            provider="cpu",
-            device=device,
-            tensors=self.manifest.tensors,
-            precision="fp32",
-            name=part,
-        )
-        return StreamEngine(device, engine)
+
+def stream_engine(device: FakeDevice, model: bytes, manifest: EngineManifest, part: str) -> StreamEngine:
+    """Return the engine of an ONNX model, on the CPU provider."""
+    engine = OnnxRuntimeEngine(
+        onnxruntime,
+        model,
+        provider="cpu",
+        device=device,
+        tensors=manifest.tensors,
+        precision=manifest.precision,
+        name=part,
+    )
+    return StreamEngine(device, engine)
 
 
 class StreamEngine:
@@ -116,10 +119,12 @@ class StreamContext:
         self._device.open_contexts -= 1
 
 
-def _kernel_parts(export: Exported, made: Steps) -> dict[str, bytes]:
-    transform = export.spec.transform
-    images: Any = made.tensors["images"].element
+def kernel_parts(
+    transform: TransformSpec, steps: Sequence[EngineStep | OperatorStep], tensors: Mapping[str, EngineTensor]
+) -> dict[str, bytes]:
+    """Return the fake device's code of every kernel, by part."""
+    images: Any = tensors["images"].element
     kernels = list(preprocess_kernels(element=images, image_mean=transform.image_mean, image_std=transform.image_std))
-    for step in made.operators:
-        kernels += kernels_of_step(step, made.tensors)
+    for step in steps:
+        kernels += kernels_of_step(step, tensors) if isinstance(step, OperatorStep) else ()
     return {kernel_part(k.entry, fingerprint(k), "sm_89"): code_of(k, "sm_89") for k in kernels}

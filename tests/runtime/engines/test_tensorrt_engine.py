@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 import pytest
 import tensorrt_rtx
+from maintenance.engine_layers import inspect_engine
 from support import fake_tensorrt
-from support.engine_layers import inspect_engine
 from support.fake_tensorrt import FakeTensorRT, blob
 from support.tensorrt_contract import Contract, make_libraries
 
@@ -505,7 +505,7 @@ def test_the_inspector_lists_the_precision_of_layers(
     system: System, inspection: Any, layers: list[tuple[str, str]]
 ) -> None:
     system.trt.layers = json.dumps(inspection)
-    assert inspect_engine(system.load()) == layers
+    assert [(layer.name, layer.element) for layer in inspect_engine(system.load())] == layers
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[]", '{"Bindings": []}'])

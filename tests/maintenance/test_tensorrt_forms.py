@@ -1,0 +1,256 @@
+"""The measurement of TensorRT on the CPU: artifacts for ONNX Runtime in the place of TensorRT's, the fake device."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import maintenance.cases as cases
+import maintenance.tensorrt_forms as tensorrt_forms
+import pytest
+import torch
+from maintenance.bare_detector import BareDetector
+from maintenance.bench_models import MODELS, draw_images, make_artifacts
+from maintenance.cases import Case, Run, run_cases
+from maintenance.tensorrt_forms import CASES
+from support.cuda_on_cpu import let_cuda_be_the_cpu
+from support.staged_artifact import kernel_parts, stream_engine
+
+from frcnn.benchmarks.timing.measure import Limits
+from frcnn.errors import ExportError
+from frcnn.exporter import build_engine
+from frcnn.runtime import Detector
+from frcnn.runtime.gpu.backend import EngineBackend
+from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact
+from frcnn.spec.engine import EngineStep
+
+QUICK = Limits(budget_s=1, min_rounds=1, max_rounds=1, max_calls=1, max_warm_up=1, settle_s=0)
+ENGINES = ("tensorrt", "target", "form", "optimization_level", "timing_cache", "aux_streams", "version_compatible")
+
+
+def case(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+DEMO = replace(MODELS["demo"], precisions=("fp16",), scenes=(2, None))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the demo's export and images."""
+    folder = tmp_path_factory.mktemp("models")
+    make_artifacts(folder, DEMO, target="none")
+    draw_images(folder, DEMO).rename(folder / "resnet50-fpn-images")
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Path) -> Run:
+    """A run in which every model is the demo, and artifacts for TensorRT are some for ONNX Runtime."""
+    device = let_cuda_be_the_cpu(monkeypatch)
+    device.durations_ms = {"network": 2.0, "region_proposals_select": 0.5}
+    models = shutil.copytree(exported, tmp_path / "models")
+
+    def build(source: Path, path: Path, **options: Any) -> Any:
+        rest = {name: value for name, value in options.items() if name not in ENGINES}
+        return build_engine(source, path, target="onnxruntime", architectures=["sm_89"], **rest)
+
+    def opened(artifact: EngineArtifact) -> tuple[Any, Any, Any]:
+        manifest = artifact.manifest
+        codes = kernel_parts(manifest.source.model.transform, manifest.steps, manifest.tensors)
+        parts = [step.part for step in manifest.steps if isinstance(step, EngineStep)]
+        engines = {part: stream_engine(device, artifact.read_part(part), manifest, part) for part in parts}
+        return manifest, codes.__getitem__, engines
+
+    def bare(artifact: EngineArtifact) -> BareDetector:
+        manifest, read_part, engines = opened(artifact)
+        return BareDetector(manifest, read_part, device, engines)
+
+    def load(path: Path) -> Detector:
+        artifact = open_artifact(path)
+        assert isinstance(artifact, EngineArtifact)
+        manifest, read_part, engines = opened(artifact)
+        return Detector(EngineBackend(manifest, read_part, device, engines), manifest.source)
+
+    demo = dict.fromkeys(MODELS, MODELS["demo"])
+    for name, value in {
+        "MODELS": dict.fromkeys(MODELS, DEMO),
+        "_REPLAYS": 2,
+        "draw": device.draw,
+        "build_engine": build,
+        "_open": bare,
+        "Detector": SimpleNamespace(load=load),
+        "IMAGE": (96, 160),
+    }.items():
+        monkeypatch.setattr(tensorrt_forms, name, value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 2000))
+    return Run(path=tmp_path / "case.json", models=models, limits=QUICK)
+
+
+def kept(run: Run) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(run.path.read_text())
+    assert report == json.loads(json.dumps(run.report)), "something was measured and not written"
+    return report
+
+
+@pytest.mark.slow
+def test_an_artifact_is_built_measured_and_compared(run: Run) -> None:
+    case("split").run(run)
+    report = kept(run)
+    assert report["failed"] == []
+    (artifact,) = report["artifacts"]
+    assert artifact["ran"]
+    assert artifact["name"] == "resnet50-fpn split fp16"
+    assert artifact["build_s"] > 0
+    assert artifact["heavy_layers"].keys() == {"float16"}
+    (checks,) = report["checks"]
+    assert checks["has_graph"]
+    assert (checks["replays"], checks["different_replays"]) == (2, 0)
+    assert checks["arena_bytes"] > 0
+    (stages,) = report["stages"]
+    assert [name for name in stages["microseconds"] if name.startswith("engine")] == [
+        "engine: engines/features.onnx",
+        "engine: engines/boxes.onnx",
+    ]
+    assert stages["ours"] == pytest.approx(0.5 / 4.5)
+    (model,) = report["models"]
+    rows = {entry["what"]: set(entry["ways"]) for entry in model["measurements"]}
+    assert rows == {
+        "pipeline, resnet50-fpn split fp16": {"one CUDA graph", "launched step by step"},
+        "image": {"fp32", "tf32", "fp16 autocast", "fp16 autocast, channels last", "resnet50-fpn split fp16"},
+    }
+    parity = {entry["what"]: entry for entry in report["parity"]}
+    assert set(parity) == {
+        "ours, eager fp32",
+        "ours, eager fp16 autocast",
+        "eager fp16 autocast, eager fp32",
+    }
+    assert parity["ours, eager fp32"]["passed"]
+    assert parity["ours, eager fp32"]["matched"] > 0
+    assert parity["eager fp16 autocast, eager fp32"]["box_px"] == 0, "the CPU has no autocast here: the same twice"
+
+
+@pytest.mark.slow
+def test_what_is_built_is_found_again(run: Run) -> None:
+    case("probe").run(run)
+    case("probe").run(run)
+    first, second = kept(run)["artifacts"]
+    assert first["build_s"] > 0
+    assert second["build_s"] is None
+    assert second["file_bytes"] == first["file_bytes"]
+
+
+@pytest.mark.slow
+def test_naive_plans_stand_beside_ours_and_a_failed_one_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT's place is taken; the export and the attempt to convert it are real."""
+    built: list[str] = []
+
+    def build(trt: Any, path: Path, *, fp16_flag: bool = False) -> bytes:
+        built.append(f"{path.name} {fp16_flag}")
+        return path.read_bytes()
+
+    class Engine:
+        def __init__(self, trt: Any, plan: bytes) -> None:
+            self.plan = plan
+
+        def __call__(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"boxes": torch.zeros(3, 4)}
+
+    def no_half(model: Any) -> Any:
+        raise RuntimeError("\"nms_kernel\" not implemented for 'Half'")
+
+    trt = SimpleNamespace(BuilderFlag=SimpleNamespace(FP16=0), __version__="10.6.0")
+    for name, value in {
+        "load_tensorrt": lambda: trt,
+        "load_tensorrt_plugins": lambda: None,
+        "build_naive": build,
+        "NaiveEngine": Engine,
+    }.items():
+        monkeypatch.setattr(tensorrt_forms, name, value)
+    monkeypatch.setattr(torch.nn.Module, "half", no_half)
+    case("side by side").run(run)
+    report = kept(run)
+    assert built == ["naive-fp32.onnx False", "naive-fp32.onnx True"]
+    failed = {entry["case"]: entry["error"] for entry in report["failed"]}
+    assert set(failed) == {"naive, fp16 (converted)", "naive, fp16 (model.half())"}
+    assert failed["naive, fp16 (converted)"].startswith("converted to fp16 the model is not valid:")
+    (measured,) = report["models"][0]["measurements"]
+    assert set(measured["ways"]) == {
+        *("fp32", "tf32", "fp16 autocast", "fp16 autocast, channels last"),
+        *("resnet50-fpn split fp16", "naive, fp32 (TF32)", "naive, fp16 (builder's flag)"),
+    }
+
+
+@pytest.mark.slow
+def test_options_are_measured_in_one_run(run: Run) -> None:
+    case("options").run(run)
+    report = kept(run)
+    assert report["failed"] == []
+    assert len(report["artifacts"]) == 6
+    (measured,) = report["models"][0]["measurements"]
+    assert "version compatible" in measured["ways"]
+
+
+def test_what_is_not_here_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_forms, "load_tensorrt", lambda: SimpleNamespace(__version__="10.6.0"))
+    monkeypatch.setattr(tensorrt_forms, "load_tensorrt_plugins", lambda: None)
+    monkeypatch.setattr(tensorrt_forms, "find_spec", lambda name: None)
+    for name in ("plan", "onnxruntime", "lean"):
+        case(name).run(run)
+    assert [entry["skipped"] for entry in kept(run)["checks"]] == [
+        "TensorRT 10.6.0 has no ahead-of-time plugins",
+        "the onnxruntime that is here has no CUDA provider",
+        "tensorrt_lean is not installed",
+    ]
+
+
+def test_a_fault_is_kept_and_the_rest_goes_on(run: Run) -> None:
+    with run.attempt("this"):
+        raise ExportError("TensorRT cannot build features: out of memory")
+    with run.attempt("that"):
+        run.add("checks", artifact="a")
+    report = kept(run)
+    assert report["failed"] == [{"case": "this", "error": "TensorRT cannot build features: out of memory"}]
+    assert report["checks"] == [{"artifact": "a"}]
+
+
+def test_cases_that_passed_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses: dict[str, int | None] = {"a": 0, "b": 1, "c": None}
+    ran: list[str] = []
+
+    def run_limited(command: list[str], limit_s: float) -> int | None:
+        name = command[command.index("--case") + 1]
+        ran.append(name)
+        if name != "c":  # killed before it had anything
+            report = {**Run(path=tmp_path, models=tmp_path, limits=QUICK).report, "checks": [{"artifact": name}]}
+            report["models"] = [{"model": "m", "artifacts": [], "detections": {}, "measurements": [name]}]
+            Path(command[command.index("-o") + 1]).write_text(json.dumps(report))
+        return statuses[name]
+
+    monkeypatch.setattr(cases, "run_limited", run_limited)
+    made = [Case(name=name, shows=name, run=lambda _: None, limit_s=1) for name in statuses]
+    path = tmp_path / "all.json"
+
+    def everything() -> bool:
+        return run_cases(made, path, {"tensorrt": "10.6.0"}, module="maintenance.tensorrt_forms", options=())
+
+    assert not everything()
+    statuses |= {"b": 0, "c": 0}
+    assert not everything() or ran == ["a", "b", "c", "b", "c"]
+    report = json.loads(path.read_text())
+    assert {entry["case"]: entry["ended"] for entry in report["cases"]} == dict.fromkeys("abc", "passed")
+    assert [entry["artifact"] for entry in report["checks"]] == ["a", "b", "b"]
+    assert report["models"] == [{"model": "m", "artifacts": [], "detections": {}, "measurements": ["a", "b", "b"]}]
+    assert report["tensorrt"] == "10.6.0"
+    assert list(tmp_path.iterdir()) == [path], "a case left its file"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tensorrt_forms.main(["-o", str(tmp_path / "a.json")]) == 2
+    assert "needs an NVIDIA GPU" in capsys.readouterr().err
