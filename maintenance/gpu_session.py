@@ -144,6 +144,15 @@ PARTS: Final = (
         is_rest=True,
     ),
     Part(
+        name="tensorrt",
+        shows="TensorRT's two forms beside eager and the naive export: speed, stages, parity, layers, replays",
+        command=("-m", "maintenance.tensorrt_forms", "-o", "{out}/tensorrt.json", "--models", "{models}"),
+        rehearsal=("-m", "maintenance.tensorrt_forms", "--help"),
+        estimated_s=540,
+        limit_s=570,
+        is_rest=True,
+    ),
+    Part(
         name="models",
         shows="the demo and R50-FPN exported, and built for what serves this GPU: TensorRT, or ONNX Runtime",
         command=(*_MODELS, "demo", "resnet50-fpn", "--target", "auto", "--make-only"),
@@ -288,6 +297,8 @@ def run_limited(
 ) -> int | None:
     """Run a command in the checkout and return its status, or None where it was killed, with all its children.
 
+    They are killed, too, where this process gets SIGTERM: it then ends by SystemExit. For the main thread only.
+
     Args:
         command: program and arguments.
         limit_s: it is killed then.
@@ -296,6 +307,7 @@ def run_limited(
     """
     output = None if log is None else subprocess.STDOUT
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=output, start_new_session=True)
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -308,6 +320,7 @@ def run_limited(
             with suppress(ProcessLookupError):  # children that SIGTERM did not end
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tests_of(path: Path) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import onnx
 import torch
 from torch import Tensor, nn
 
-from frcnn.errors import ExportError
 from frcnn.exporter.engine.network import Messages
 from frcnn.files import replacing
 
-__all__ = ["NaiveEngine", "build_naive", "convert_to_fp16", "export_naive"]
+__all__ = ["NaiveEngine", "build_naive", "convert_to_fp16", "export_naive", "without_if"]
 
 INPUT: Final = "image"
 _OUTPUTS: Final = ("boxes", "labels", "scores")
@@ -52,32 +52,44 @@ def export_naive(model: nn.Module, image: Tensor, path: Path) -> None:
         )
 
 
-def convert_to_fp16(source: Path, path: Path) -> None:
-    """Convert an exported model as ONNX Runtime's converter (onnxconverter-common's) does, and check that it is valid.
+def without_if(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return an exported model without the ``If`` round each NMS, which guards it against no boxes at all.
 
-    Raises:
-        ExportError: what it makes is no valid model. It is not, of torchvision 0.29's export: it overlooks the branches
-            of its ``If`` nodes.
+    ONNX Runtime's converter overlooks the branches, and makes an invalid model of it; and TensorRT may refuse it.
     """
-    import onnx
-    import onnxruntime
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    del made.graph.node[:]
+    for node in model.graph.node:
+        if node.op_type != "If":
+            made.graph.node.append(node)
+            continue
+        (branch,) = (attribute.g for attribute in node.attribute if attribute.name == "else_branch")
+        outputs = {inner.name: outer for inner, outer in zip(branch.output, node.output, strict=True)}
+        for inner in branch.node:
+            kept = made.graph.node.add()
+            kept.CopyFrom(inner)
+            kept.output[:] = [outputs.get(name, name) for name in inner.output]
+        made.graph.initializer.extend(branch.initializer)
+    return made
 
+
+def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model :func:`without_if` in fp16, inputs and outputs aside, by ONNX Runtime's converter.
+
+    It is that of onnxconverter-common: NMS, TopK and RoIAlign stay in float32, decoding and softmax do not.
+    """
     converter = importlib.import_module("onnxruntime.transformers.float16")
-    converted = converter.convert_float_to_float16(onnx.load(source), keep_io_types=True)
-    try:
-        onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own classes share no base but this
-        raise ExportError(f"converted to fp16 the model is not valid: {' '.join(str(error).split())}") from error
-    with replacing(path) as temporary:
-        onnx.save(converted, temporary)
+    converted: onnx.ModelProto = converter.convert_float_to_float16(model, keep_io_types=True)
+    return converted
 
 
-def build_naive(trt: Any, path: Path, *, fp16_flag: bool = False) -> bytes:
+def build_naive(trt: Any, model: onnx.ModelProto, *, fp16_flag: bool = False) -> bytes:
     """Build a plan from an exported model with TensorRT's defaults, as ``trtexec --onnx=FILE`` does.
 
     Args:
         trt: the module ``tensorrt``.
-        path: the model.
+        model: of :func:`export_naive`, or what was made of it.
         fp16_flag: whether TensorRT may choose fp16 for any layer, ``trtexec --fp16``; TensorRT 11 no longer can.
 
     Raises:
@@ -85,22 +97,23 @@ def build_naive(trt: Any, path: Path, *, fp16_flag: bool = False) -> bytes:
     """
     messages = Messages()
     logger = messages.logger(trt)
+    trt.init_libnvinfer_plugins(logger, "")  # RoIAlign is one
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(path.read_bytes()):
+    if not parser.parse(model.SerializeToString()):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         messages.errors[:0] = [
             f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors
         ]
-        raise messages.failure(f"TensorRT cannot take {path.name}")
+        raise messages.failure("TensorRT cannot take torchvision's export")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if fp16_flag:
         config.set_flag(trt.BuilderFlag.FP16)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise messages.failure(f"TensorRT cannot build {path.name}")
+        raise messages.failure("TensorRT cannot build torchvision's export")
     return bytes(memoryview(plan))
 
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import onnx
 import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
@@ -49,7 +50,7 @@ from maintenance.cases import Case, Run, run_cases
 from maintenance.eager_forms import COMPILED, IMAGE, Call, compiled, image_forms
 from maintenance.engine_layers import inspect_engine, summary
 from maintenance.gpu_system import describe_system, has_gpu
-from maintenance.naive_tensorrt import NaiveEngine, build_naive, convert_to_fp16, export_naive
+from maintenance.naive_tensorrt import NaiveEngine, build_naive, convert_to_fp16, export_naive, without_if
 from maintenance.pipeline_calls import as_float, draw, graph_and_steps, stages_us
 
 __all__ = ["CASES", "Artifact", "main"]
@@ -88,12 +89,12 @@ class Artifact:
         model, build_s = MODELS[self.model], math.nan
         if not path.exists():
             make_artifacts(run.models, model, target="none")
-            onnx = Files.of(run.models, model.name, self.precision).onnx
+            source = Files.of(run.models, model.name, self.precision).onnx
             given: dict[str, Any] = {}
             for _, options in self.options:
                 given |= options
             started = time.perf_counter()
-            build_engine(onnx, path, target="tensorrt", form=self.form, batch=self.batch, size=model.size, **given)
+            build_engine(source, path, target="tensorrt", form=self.form, batch=self.batch, size=model.size, **given)
             build_s = time.perf_counter() - started
         artifact = open_artifact(path)
         assert isinstance(artifact, EngineArtifact)
@@ -238,55 +239,40 @@ _SPLIT: Final = Artifact(model=R50, form="split")
 _PLAN: Final = Artifact(model=R50, form="plan")
 
 
-def _naive_files(run: Run) -> dict[str, Path]:
-    """Return the plans of the naive path that there are, building those that are missing."""
-    plans = {}
-    onnx = run.models / "naive-fp32.onnx"
-    image = as_float(draw(IMAGE, 0))
-    if not onnx.exists():
+def _naive_plans(run: Run) -> dict[str, bytes]:
+    """Return the plans of the naive path that can be had, building those that are missing."""
+    path = run.models / "torchvision-fp32.onnx"
+    if not path.exists():
         model, _ = _eager(run, R50)
-        export_naive(model.cpu(), image.cpu(), onnx)
-    has_flag = hasattr(load_tensorrt().BuilderFlag, "FP16")
-
-    def in_half() -> Path:
-        model, _ = _eager(run, R50)
-        path = run.models / "naive-half.onnx"
-        export_naive(model.half(), image.half(), path)
-        return path
-
-    def converted() -> Path:
-        path = run.models / "naive-converted.onnx"
-        convert_to_fp16(onnx, path)
-        return path
-
+        export_naive(model.cpu(), as_float(draw(IMAGE, 0)).cpu(), path)
+    exported, trt = onnx.load(path), load_tensorrt()
+    plain = without_if(exported)
     ways: dict[str, Callable[[], bytes]] = {
-        "naive, fp32 (TF32)": lambda: build_naive(load_tensorrt(), onnx),
-        "naive, fp16 (builder's flag)": lambda: build_naive(load_tensorrt(), onnx, fp16_flag=True),
-        "naive, fp16 (converted)": lambda: build_naive(load_tensorrt(), converted()),
-        "naive, fp16 (model.half())": lambda: build_naive(load_tensorrt(), in_half()),
+        "naive, fp32 (TF32)": lambda: build_naive(trt, exported),
+        "naive without If, fp32 (TF32)": lambda: build_naive(trt, plain),
+        "naive without If, converted to fp16": lambda: build_naive(trt, convert_to_fp16(plain)),
     }
-    if not has_flag:  # TensorRT 11
-        del ways["naive, fp16 (builder's flag)"]
+    if hasattr(trt.BuilderFlag, "FP16"):  # TensorRT 11 has no such flag
+        ways["naive without If, builder's flag fp16"] = lambda: build_naive(trt, plain, fp16_flag=True)
+    plans = {}
     for name, build in ways.items():
-        path = run.models / f"{name.replace(' ', '-')}.plan"
-        build_s = math.nan
-        if not path.exists():
-            with run.attempt(name):
+        kept = run.models / f"{name}.plan"
+        with run.attempt(name):
+            build_s = None
+            if not kept.exists():
                 started = time.perf_counter()
                 plan = build()
                 build_s = time.perf_counter() - started
-                with replacing(path) as temporary:
+                with replacing(kept) as temporary:
                     temporary.write_bytes(plan)
-        if path.exists():
-            plans[name] = path
-            built = None if math.isnan(build_s) else build_s
-            run.add("checks", artifact=name, build_s=built, file_bytes=path.stat().st_size)
+            plans[name] = kept.read_bytes()
+            run.add("checks", artifact=name, build_s=build_s, file_bytes=len(plans[name]))
     return plans
 
 
 def _side_by_side(run: Run) -> None:
     """Measure what a user can choose from, in one run: ours, naive TensorRT, eager; batch 1."""
-    plans = _naive_files(run)
+    plans = _naive_plans(run)
     raw = draw(IMAGE, 0)
     model, _ = _eager(run, R50)
     last = deepcopy(model).to(memory_format=torch.channels_last)
@@ -300,13 +286,10 @@ def _side_by_side(run: Run) -> None:
             artifact = open_artifact(run.models / _ONNXRUNTIME)
             assert isinstance(artifact, EngineArtifact)
             forms["frcnn, ONNX Runtime's CUDA provider, fp16"] = stack.enter_context(_detecting(artifact, [raw]))
-        for name, path in plans.items():
+        for name, plan in plans.items():
             with run.attempt(f"side by side: {name}"):
-                engine = NaiveEngine(load_tensorrt(), path.read_bytes())
-                image = as_float(raw)
-                image = image.half() if "half" in name else image
-                found = engine(image)
-                run.add("checks", artifact=name, detections=len(found["boxes"]))
+                engine, image = NaiveEngine(load_tensorrt(), plan), as_float(raw)
+                run.add("checks", artifact=name, detections=len(engine(image)["boxes"]))
                 forms[name] = partial(engine, image)
         eager = image_forms(model, last, [as_float(raw)])
         run.keep(R50, 1, "image, side by side", {name: eager[name] for name in _EAGER} | forms)
@@ -324,7 +307,9 @@ def _onnxruntime(run: Run) -> None:
         return
     make_artifacts(run.models, MODELS[R50], target="none")
     path = run.models / _ONNXRUNTIME
-    build_engine(Files.of(run.models, R50, "fp16").onnx, path, target="onnxruntime", batch=1, size=MODELS[R50].size)
+    build_engine(
+        Files.of(run.models, MODELS[R50].name, "fp16").onnx, path, target="onnxruntime", batch=1, size=MODELS[R50].size
+    )
     artifact = open_artifact(path)
     assert isinstance(artifact, EngineArtifact)
     with _open(artifact) as bare:

@@ -82,6 +82,19 @@ def test_a_part_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pyte
     assert report_of(tmp_path)["parts"][0]["ended"] == "timed out"
 
 
+@pytest.mark.slow
+def test_what_runs_in_a_stopped_process_is_stopped_too(tmp_path: Path) -> None:
+    """A part may run commands with limits of their own."""
+    child = tmp_path / "child"
+    inner = f"import os, pathlib, time; pathlib.Path({str(child)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    command = f"[sys.executable, '-c', {inner!r}]"
+    outer = f"import sys; from maintenance.gpu_session import run_limited; run_limited({command}, 50)"
+    session = Session(tmp_path / "out", tmp_path / "models", rehearse=False)
+    assert not session.run(part("nested", outer, limit_s=5))
+    assert child.exists(), "the inner command did not begin"
+    assert not Path(f"/proc/{child.read_text()}").exists(), "the inner command outlived its part"
+
+
 def test_tests_are_counted_and_the_failed_named(tmp_path: Path) -> None:
     junit = """<testsuites><testsuite>
       <testcase classname="tests.a" name="test_right"/>
