@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Final
+from typing import Final, Literal
 
 from frcnn.errors import MissingDependencyError
 from frcnn.plugins.tensorrt.library import import_problem, refuse_mixed_releases
 from frcnn.spec.engine import Target
 
 __all__ = [
+    "TensorRTLibrary",
     "import_cuda_driver",
     "import_onnx",
     "import_onnxruntime",
@@ -25,11 +26,15 @@ __all__ = [
     "import_tensorrt",
 ]
 
-_TENSORRT: Final[Mapping[Target, tuple[str, str, str]]] = {
+TensorRTLibrary = Target | Literal["tensorrt-lean"]
+"""A target's own library, or TensorRT's lean runtime, which also runs version compatible plans of ``tensorrt``."""
+
+_TENSORRT: Final[Mapping[TensorRTLibrary, tuple[str, str, str]]] = {
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt-rtx-cu13", "rtx"),
     "tensorrt": ("tensorrt", "tensorrt", "tensorrt"),
+    "tensorrt-lean": ("tensorrt_lean", "tensorrt-lean-cu13", "tensorrt-lean"),
 }
-"""Target -> module, package, extra."""
+"""Library -> module, package, extra."""
 
 
 def _imported(module: str, *, package: str, extra: str, why: str) -> ModuleType:
@@ -75,11 +80,11 @@ def import_cuda_driver() -> ModuleType:
     return _imported("cuda.bindings.driver", package="cuda-bindings", extra="cuda", why="running on an NVIDIA GPU")
 
 
-def import_tensorrt(target: Target) -> ModuleType:
-    """Return the module that runs a target's artifacts: ``tensorrt_rtx`` or ``tensorrt``, which share one interface."""
-    module, package, extra = _TENSORRT[target]
-    why = f"running a {target} artifact"
+def import_tensorrt(library: TensorRTLibrary) -> ModuleType:
+    """Return the module ``tensorrt_rtx``, ``tensorrt`` or ``tensorrt_lean``, which share one interface."""
+    module, package, extra = _TENSORRT[library]
+    why = f"running a {'version compatible tensorrt' if library == 'tensorrt-lean' else library} artifact"
     trt = _imported(module, package=package, extra=extra, why=why)
-    if target == "tensorrt":
+    if library == "tensorrt":
         refuse_mixed_releases(trt, why=why)
     return trt

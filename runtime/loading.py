@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from functools import partial
 from types import ModuleType
 
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import Backend, Device
-from frcnn.runtime.dependencies import import_onnxruntime_gpu, import_tensorrt
+from frcnn.runtime.dependencies import TensorRTLibrary, import_onnxruntime_gpu
 from frcnn.runtime.engines.compatibility import check_gpu, check_runs_here
 from frcnn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from frcnn.runtime.engines.runtime_cache import default_folder
+from frcnn.runtime.engines.tensorrt_choice import choose_tensorrt
 from frcnn.runtime.engines.tensorrt_engine import load_engine
 from frcnn.runtime.gpu.backend import DEFAULT_WORKERS, EngineBackend
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version
@@ -81,8 +82,13 @@ def open_engines(
     engines: dict[str, Engine] = {}
     try:
         check_gpu(artifact, gpu.compute_capability)  # before a package is imported that would not serve it
-        on_onnxruntime = manifest.target == "onnxruntime"
-        package = import_onnxruntime_gpu() if on_onnxruntime else import_tensorrt(manifest.target)
+        load: Callable[[EngineArtifact, str, CudaDevice], Engine]
+        if manifest.target == "onnxruntime":
+            package = import_onnxruntime_gpu()
+            load = partial(_onnxruntime_engine, package)
+        else:
+            library, package = choose_tensorrt(artifact)
+            load = partial(_tensorrt_engine, library)
         check_runs_here(
             artifact,
             target_version=package.__version__,
@@ -90,7 +96,6 @@ def open_engines(
             driver_cuda_version=driver_cuda_version(),
             free_bytes=gpu.free_bytes(),
         )
-        load = partial(_onnxruntime_engine, package) if on_onnxruntime else _tensorrt_engine
         for part in dict.fromkeys(step.part for step in manifest.steps if isinstance(step, EngineStep)):
             engines[part] = load(artifact, part, gpu)
     except BaseException:
@@ -102,14 +107,14 @@ def open_engines(
     return gpu, engines
 
 
-def _tensorrt_engine(artifact: EngineArtifact, part: str, gpu: CudaDevice) -> Engine:
-    manifest = artifact.manifest
+def _tensorrt_engine(library: TensorRTLibrary, artifact: EngineArtifact, part: str, gpu: CudaDevice) -> Engine:
     return load_engine(
         artifact.read_part(part),
-        target=manifest.target,
+        target=library,
         device=gpu,
         cache_folder=default_folder(),
-        tensors=manifest.tensors,
+        manifest=artifact.manifest,
+        part=part,
     )
 
 

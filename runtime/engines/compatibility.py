@@ -13,7 +13,7 @@ from frcnn.errors import ArtifactError
 from frcnn.runtime.engines.tensorrt_log import FailureLog
 from frcnn.runtime.gpu.device import Device
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
-from frcnn.spec.engine import Range, Target
+from frcnn.spec.engine import EngineManifest, Range, Target
 from frcnn.spec.supported_gpus import (
     RTX_COMPUTE_CAPABILITIES,
     architecture_of,
@@ -24,10 +24,11 @@ from frcnn.spec.supported_gpus import (
     serves,
 )
 
-__all__ = ["check_gpu", "check_runs_here", "check_validity"]
+__all__ = ["check_gpu", "check_runs_here", "check_validity", "release"]
 
 _NAMES: Final[Mapping[Target, str]] = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
 _OLDEST_ONNXRUNTIME: Final = (1, 29)
+_FIRST_FOR_CUDA_13: Final = (10, 13, 2)  # older releases of TensorRT have packages for CUDA 12 only
 _DRIVERS: Final = {12: "r525", 13: "r580"}  # CUDA release -> the first driver that serves it
 _MIB: Final = 1 << 20
 
@@ -90,6 +91,18 @@ def check_runs_here(
     _check_memory(artifact, free_bytes)
 
 
+def release(manifest: EngineManifest, *, lean: bool = False) -> str:
+    """Return the package that runs an artifact, pinned to the release that built it: ``tensorrt-cu13==11.2.1.2``."""
+    major, built = manifest.cuda_major, manifest.target_version
+    if manifest.target == "tensorrt" and _numbers(built) < _FIRST_FOR_CUDA_13:
+        major = 12
+    return f"{manifest.target}{'-lean' if lean else ''}-cu{major}=={built}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+
+
 def check_validity(trt: Any, runtime: Any, data: bytes, *, device: Device, log: FailureLog) -> None:
     """Ask TensorRT-RTX whether it can run an engine here, before it is loaded; the error has every reason it gives."""
     validity, diagnostics = runtime.get_engine_validity(data)
@@ -116,18 +129,19 @@ def _check_version(artifact: EngineArtifact, version: str) -> None:
     manifest = artifact.manifest
     built, target = manifest.target_version, manifest.target
     if target == "onnxruntime":
-        if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < _OLDEST_ONNXRUNTIME:
+        if _numbers(version)[:2] < _OLDEST_ONNXRUNTIME:
             oldest = ".".join(map(str, _OLDEST_ONNXRUNTIME))
             raise ArtifactError(
                 f"{artifact.path}: its networks need ONNX Runtime {oldest} or later, here is {version}",
                 hint=f"pip install 'onnxruntime-gpu>={oldest}'",
             )
     elif version != built:
+        lean = f"its lean runtime beside this one: pip install '{release(manifest, lean=True)}'"
         raise ArtifactError(
             f"{artifact.path}: its engines are for {_NAMES[target]} {built} and run on no other version, here is "
             f"{version}",
-            hint=f"{manifest.build_command(artifact.path)}, or install that version: "
-            f"pip install '{target}-cu{manifest.cuda_major}=={built}'",
+            hint=f"{manifest.build_command(artifact.path)}, or install "
+            + (lean if manifest.version_compatible else f"that version: pip install '{release(manifest)}'"),
         )
 
 

@@ -9,23 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from frcnn.errors import ArtifactError
-from frcnn.runtime.dependencies import import_tensorrt
+from frcnn.runtime.dependencies import TensorRTLibrary, import_tensorrt
 from frcnn.runtime.engines.compatibility import check_validity
 from frcnn.runtime.engines.runtime_cache import RuntimeCache, cache_key
 from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
+from frcnn.runtime.engines.tensorrt_tensors import check_profiles, check_step, check_tensors
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version, is_capturing
 from frcnn.runtime.gpu.device import Device, LayerReport, Shape
-from frcnn.spec.engine import TENSORRT_ELEMENTS, EngineTensor, Target
+from frcnn.spec.engine import EngineManifest, EngineStep
 
 __all__ = ["TensorRTContext", "TensorRTEngine", "load_engine"]
-
-_CHANNELS_LAST: Final[Mapping[str, int]] = {"HWC": 1, "HWC8": 8, "HWC16": 16}
-"""Layouts that are (N, H, W, C) without gaps if C is a multiple of this."""
-
-_REBUILD: Final = "build the artifact again: frcnn build model.onnx"
 
 
 class TensorRTContext:
@@ -148,7 +144,6 @@ class TensorRTEngine:
         self._lock = threading.Lock()
         names = [raw.get_tensor_name(index) for index in range(raw.num_io_tensors)]
         self.outputs = tuple(name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT)
-        self.names = tuple(names)
         self.has_new_kernels = False
         self._compiled: Any = None
         self._config = self._context_config()
@@ -183,39 +178,6 @@ class TensorRTEngine:
         with self._lock:
             self._config = self._compiled = self.raw = self._runtime = None
 
-    def check_tensors(self, tensors: Mapping[str, EngineTensor]) -> None:
-        """Compare the engine's inputs and outputs with a manifest."""
-        engine = self.raw
-        for name in self.names:
-            if name not in tensors:
-                raise ArtifactError(
-                    f"the engine has a tensor {name!r}, which the manifest does not list", hint=_REBUILD
-                )
-            if engine.get_tensor_location(name) != self.trt.TensorLocation.DEVICE:
-                raise ArtifactError(f"the engine wants {name!r} in host memory, expected device memory", hint=_REBUILD)
-            found = engine.get_tensor_dtype(name).name
-            element = TENSORRT_ELEMENTS.get(found, found)
-            listed = tensors[name].layout
-            wanted = "planar" if listed == "nhwc" else listed  # the network declares its axes in that order
-            for profile in range(engine.num_optimization_profiles):
-                layout = self._layout_of(name, profile)
-                if (element, layout) != (tensors[name].element, wanted):
-                    raise ArtifactError(
-                        f"the engine's {name!r} is {element} {layout}, the manifest says {tensors[name].element} "
-                        f"{listed}",
-                        hint=_REBUILD,
-                    )
-
-    def _layout_of(self, name: str, profile: int) -> str:
-        """Return ``planar``, ``channels_last``, or TensorRT's name of another layout."""
-        layout = self.raw.get_tensor_format(name, profile).name
-        if layout == "LINEAR":
-            return "planar"
-        multiple, shape = _CHANNELS_LAST.get(layout), tuple(self.raw.get_tensor_shape(name))
-        if multiple and len(shape) == 4 and shape[1] > 0 and shape[1] % multiple == 0:
-            return "channels_last"
-        return str(layout)
-
     def _context_config(self) -> Any:
         """Return the configuration of contexts: the caller's memory and graph, exact kernels, a disk cache."""
         trt = self.trt
@@ -239,15 +201,16 @@ class TensorRTEngine:
 def load_engine(
     data: bytes,
     *,
-    target: Target,
+    target: TensorRTLibrary,
     device: Device,
     cache_folder: Path | None,
-    tensors: Mapping[str, EngineTensor] | None = None,
+    manifest: EngineManifest | None = None,
+    part: str = "",
 ) -> TensorRTEngine:
     """Deserialise an engine, which is code, on a GPU, whose context becomes current on this thread.
 
-    ``cache_folder`` keeps TensorRT-RTX's compiled kernels. Inputs and outputs are checked against ``tensors`` of the
-    manifest.
+    ``cache_folder`` keeps TensorRT-RTX's compiled kernels. Inputs, outputs and profiles are checked against the
+    ``manifest`` that lists the engine as ``part``.
     """
     trt = import_tensorrt(target)
     log = failure_log(target)
@@ -263,7 +226,7 @@ def load_engine(
         raise _failure(
             f"{device.name}: {target} {trt.__version__} cannot load the engine",
             log,
-            hint=f"frcnn build model.onnx -o model.frcnn --target {target}",
+            hint=f"frcnn build model.onnx -o model.frcnn --target {target.removesuffix('-lean')}",
         )
     cache = None
     if target == "tensorrt-rtx" and cache_folder is not None:
@@ -276,6 +239,10 @@ def load_engine(
         )
         cache = RuntimeCache(cache_folder, key)
     engine = TensorRTEngine(trt, runtime, raw, device=device, log=log, cache=cache)
-    if tensors is not None:
-        engine.check_tensors(tensors)
+    if manifest is not None:
+        check_tensors(trt, raw, manifest.tensors)
+        for step in manifest.steps:
+            if isinstance(step, EngineStep) and step.part == part:
+                check_step(trt, raw, step)
+        check_profiles(raw, manifest.profiles, manifest.tensors)
     return engine

@@ -11,8 +11,7 @@ from functools import cache
 from typing import Any
 
 from frcnn.plugins.tensorrt.messages import Explanation, LoggedLines, explain, make_logger
-from frcnn.runtime.dependencies import import_tensorrt
-from frcnn.spec.engine import Target
+from frcnn.runtime.dependencies import TensorRTLibrary, import_tensorrt
 
 __all__ = ["FailureLog", "failure_log"]
 
@@ -52,6 +51,6 @@ class FailureLog:
 
 
 @cache
-def failure_log(target: Target) -> FailureLog:
+def failure_log(library: TensorRTLibrary) -> FailureLog:
     """Return the log of a TensorRT, one per process."""
-    return FailureLog(import_tensorrt(target))
+    return FailureLog(import_tensorrt(library))

@@ -58,16 +58,17 @@ def blob(**tensors: str) -> bytes:
 
 
 class FakeTensorRT:
-    """The module, of TensorRT-RTX or TensorRT proper.
+    """The module, of TensorRT-RTX, TensorRT proper or its lean runtime, whose bindings have no ``TensorFormat``.
 
     ``faults`` and ``logs`` map the name of a call to its result instead and to the error that it logs; ``layers`` is
     the inspector's JSON; ``layer_times`` are reported to a profiler on every run. ``compiled`` is what the runtime
-    cache serialises to; every first run of shapes adds to it.
+    cache serialises to; every first run of shapes adds to it. ``profile_shapes`` are an input's, by its name: of each
+    profile the smallest, best and largest.
     """
 
     __version__ = "1.7.1.116"
 
-    def __init__(self, *, is_rtx: bool = True) -> None:
+    def __init__(self, *, is_rtx: bool = True, is_lean: bool = False) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.faults: dict[str, Any] = {}
         self.logs: dict[str, str] = {}
@@ -80,7 +81,10 @@ class FakeTensorRT:
         self.TensorIOMode = TensorIOMode
         self.TensorLocation = TensorLocation
         self.LayerInformationFormat = LayerInformationFormat
-        self.DataType, self.TensorFormat = DataType, TensorFormat
+        self.DataType = DataType
+        if not is_lean:
+            self.TensorFormat = TensorFormat
+        self.profile_shapes: dict[str, list[list[tuple[int, ...]]]] = {}
         self.is_rtx = is_rtx
         if is_rtx:
             self.CudaGraphStrategy = CudaGraphStrategy
@@ -139,7 +143,16 @@ class ICudaEngine:
         return DataType[self._tensors[name].element]
 
     def get_tensor_format(self, name: str, profile_index: int) -> Any:
+        if not hasattr(self._trt, "TensorFormat"):
+            raise TypeError("Unregistered type : nvinfer1::TensorFormat")
         return TensorFormat[self._tensors[name].layout]
+
+    def get_tensor_format_desc(self, name: str, profile_index: int) -> str:
+        layout = self._tensors[name].layout
+        return "Row major linear FP16 format (kLINEAR)" if layout == "LINEAR" else f"A format (k{layout}) of its own"
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        return self._trt.profile_shapes[name][profile_index]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self._tensors[name].shape

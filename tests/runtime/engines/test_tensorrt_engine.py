@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -28,6 +27,7 @@ from frcnn.runtime import dependencies
 from frcnn.runtime.engines import tensorrt_engine
 from frcnn.runtime.engines.tensorrt_engine import TensorRTEngine, load_engine
 from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
+from frcnn.runtime.engines.tensorrt_tensors import check_tensors
 from frcnn.spec.engine import EngineTensor
 
 STREAM = 77
@@ -62,7 +62,10 @@ class System:
     def load(self, data: bytes = DATA, *, keep: bool = True, tensors: Any = None) -> TensorRTEngine:
         gpu: Any = self.gpu
         target = "tensorrt-rtx" if self.trt.is_rtx else "tensorrt"
-        return load_engine(data, target=target, device=gpu, cache_folder=self.folder if keep else None, tensors=tensors)
+        engine = load_engine(data, target=target, device=gpu, cache_folder=self.folder if keep else None)
+        if tensors is not None:
+            check_tensors(self.trt, engine.raw, tensors)
+        return engine
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
         return [call[1:] for call in self.trt.calls if call[0] == name]
@@ -78,7 +81,7 @@ def system(is_rtx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     made = System(FakeTensorRT(is_rtx=is_rtx), tmp_path)
     failure_log.cache_clear()
     real = dependencies.importlib.import_module
-    modules = ("tensorrt", "tensorrt_rtx")
+    modules = ("tensorrt", "tensorrt_lean", "tensorrt_rtx")
     monkeypatch.setattr(
         dependencies.importlib, "import_module", lambda name: made.trt if name in modules else real(name)
     )
@@ -288,13 +291,13 @@ def test_a_manifest_that_does_not_match_is_refused(system: System, tensors: Any,
 )
 def test_the_type_and_layout_of_a_tensor_must_match_the_manifest(system: System, tensor: str, found: str) -> None:
     element, layout = found.split()
-    matching, other = SimpleNamespace(element=element, layout=layout), TENSORS["x"]
+    matching, other = EngineTensor(element=element, layout=layout), TENSORS["x"]
     system.load(blob(x=tensor), tensors={"x": matching})
     if found != "float16 channels_last":
         with pytest.raises(ArtifactError, match=f"'x' is {found}, the manifest says float16 channels_last"):
             system.load(blob(x=tensor), tensors={"x": other})
     with pytest.raises(ArtifactError, match=f"'x' is {found}, the manifest says {element} elsewhere"):
-        system.load(blob(x=tensor), tensors={"x": SimpleNamespace(element=element, layout="elsewhere")})
+        system.load(blob(x=tensor), tensors={"x": EngineTensor(element=element, layout="elsewhere")})
 
 
 def test_a_tensor_whose_axes_the_network_declares_channels_last_is_planar(system: System) -> None:
