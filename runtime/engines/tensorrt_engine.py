@@ -6,6 +6,7 @@ while it runs. A serialized engine is code: the caller has checked its origin.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -217,7 +218,8 @@ def load_engine(
     device.activate()
     log.clear()
     runtime = trt.Runtime(log.logger)
-    if log.has_errors:  # the object then holds nothing, and deserialising with it ends the process
+    if log.has_errors:  # the object then holds nothing: to deserialise with it, or to free it, ends the process
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
         raise _failure(f"{device.name}: {target} {trt.__version__} cannot be used here", log)
     if hasattr(runtime, "get_engine_validity"):
         check_validity(trt, runtime, data, device=device, log=log)
