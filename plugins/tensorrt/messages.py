@@ -22,11 +22,11 @@ _ERRORS: Final = ("ERROR", "INTERNAL_ERROR")
 # Where in NVIDIA's own source, and its numbers of errors, whose names follow.
 _PLACE: Final = re.compile(
     r"\[\w+\.\w+::[\w:]+::\d+\]|\bIn (?:operator\(\)|[\w:]+) at \S+:\d+|(?:\bERROR: )?\b\w+\.[ch]pp:\d+"
-    r"(?: In function \w+)?:|\bError Code:? \d+:|^\s*\d+: |^\s*\[\d+\] "
+    r"(?: In function \w+)?:(?:\s*\[\d+\])?|\bError Code:? \d+:|^\s*\d+: "
 )
 _NODE_DUMP: Final = re.compile(r"While parsing node number|--- (?:Begin|End) node ---")
 # Follows every error on a system without a driver, also those of TensorRT-RTX, which builds without one.
-_AFTERMATH: Final = re.compile(r"(?s)\bcatchCudaError\b.*driver version is insufficient")
+_AFTERMATH: Final = re.compile(r"^Cuda Runtime .*driver version is insufficient")
 
 _OUT_OF_MEMORY: Final = r"(?i:out ?of ?memory)|could not be allocated"
 _NO_KERNEL: Final = "Could not find any implementation|has no runners that implement it"
@@ -77,7 +77,7 @@ _CAUSES: Final = (
         "LD_LIBRARY_PATH",
     ),
     _Cause(
-        "is not supported by this TensorRT release",
+        "is not supported by this TensorRT release|Unsupported SM",
         "install a release of TensorRT that supports this GPU, or build with --target onnxruntime",
     ),
     _Cause(
@@ -171,10 +171,11 @@ def explain(errors: Iterable[str], warnings: Iterable[str] = ()) -> Explanation:
     The last errors are part of the reason, and so is the line with a known cause. Without any error the warnings take
     their place.
     """
-    kept, noted = list(errors), _distinct(warnings)
-    lines = _distinct(line for line in kept if not _AFTERMATH.search(line)) or _distinct(kept) or noted
-    if any("initialization failure" in line for line in lines):
-        lines = _distinct(kept)
+    noted = list(warnings)
+    lines = _distinct(list(errors) or noted)
+    told = [line for line in lines if not _AFTERMATH.search(line)]
+    if told and not any("initialization failure" in line for line in told):
+        lines = told
     for cause in _CAUSES:
         found = next((index for index, line in enumerate(lines) if re.search(cause.sign, line)), None)
         if found is not None and (not cause.besides or re.search(cause.besides, "\n".join((*lines, *noted)))):
