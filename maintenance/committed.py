@@ -15,6 +15,9 @@ import msgspec
 
 from frcnn.benchmarks.report.results import Environment, Results
 from frcnn.errors import ArtifactError
+from frcnn.spec import Precision
+from frcnn.spec.engine import Target
+from frcnn.spec.gpu_runs import Form
 from maintenance.noise import Noise
 
 __all__ = [
@@ -22,6 +25,7 @@ __all__ = [
     "CpuModel",
     "CpuRow",
     "CpuSpeeds",
+    "EngineArtifact",
     "EngineSpeeds",
     "Evaluation",
     "FullSize",
@@ -70,12 +74,20 @@ class CpuModel(msgspec.Struct, frozen=True, kw_only=True):
     error_of_ours: Noise
 
 
+class SystemGpu(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPU of a system."""
+
+    name: str
+    compute_capability: str
+
+
 class System(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an older kind of report was made; not all of them say everything."""
+    """Where a report was made; not all of them say everything."""
 
     threads: int | None = None
     cpu: str = ""
     device: str = ""
+    gpu: SystemGpu | None = None
     versions: dict[str, str] = {}
     command: str = ""
     date: str = ""
@@ -166,10 +178,28 @@ class EngineModel(msgspec.Struct, frozen=True, kw_only=True):
     measurements: tuple[dict[str, Any], ...]
 
 
+class EngineArtifact(msgspec.Struct, frozen=True, kw_only=True):
+    """An engine artifact: whether it detected, and which programs other than frcnn loaded its engine."""
+
+    name: str
+    model: str
+    target: Target
+    version: str
+    form: Form
+    precision: Precision
+    canvas: str
+    ran: bool
+    build_s: float | None = None
+    file_bytes: int | None = None
+    loaded_by: tuple[str, ...] = ()
+
+
 class EngineSpeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``python -m maintenance.eager_forms`` writes."""
+    """What ``python -m maintenance.eager_forms`` writes, and the GPU script's part ``tensorrt``, with artifacts."""
 
     environment: System
+    artifacts: tuple[EngineArtifact, ...] = ()
+    failed: tuple[dict[str, str], ...] = ()
     models: tuple[EngineModel, ...]
 
 

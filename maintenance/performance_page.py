@@ -1,7 +1,8 @@
 """Render the documents' figures from what is committed under benchmarks/results.
 
-These are docs/performance.md, the README's table of speed, and the figures in docs/reliability.md; each is a template
-beside this module.
+These are docs/performance.md, docs/reference/gpu-support.md, the README's table of speed, the figures in
+docs/reliability.md, and what has run on a GPU wherever that is said; each is a template beside this module.
+src/frcnn/spec/gpu_runs.json has what has run for frcnn itself.
 ``python -m maintenance.performance_page`` (or ``make performance``) writes them; with ``--check`` it writes
 nothing and exits with 1 where one is not what the files say.
 """
@@ -23,28 +24,33 @@ from frcnn.benchmarks.report.write import markdown_environment
 from frcnn.console import note
 from frcnn.errors import FrcnnError, UsageError
 from frcnn.files import write_text
+from frcnn.spec.gpu_runs import GENERATIONS, engine_name, loaded_by, summary
 from maintenance.committed import Committed, KernelForm, read_committed
+from maintenance.gpu_support import ENGINES, cell, data_text, runs_of
 
 __all__ = ["BEGIN", "END", "main", "page", "pages", "readme_table", "with_figures"]
 
 BEGIN: Final = "<!-- figures: made by make performance; edits are lost -->"
 END: Final = "<!-- end of figures -->"
+GPU_BEGIN: Final = "<!-- what ran on a GPU: made by make performance; edits are lost -->"
+GPU_END: Final = "<!-- end of what ran on a GPU -->"
 _ROOT: Final = Path(__file__).resolve().parents[1]
 
 
-def _render(template: str, committed: Committed) -> str:
+def _render(template: str, committed: Committed, **values: object) -> str:
+    runs = runs_of(committed)
     environment = markdown_environment(Path(__file__).parent)
     environment.filters |= {convert.__name__: convert for convert in (number, percent, ratio_text, size_text)}
-    environment.globals |= {function.__name__: function for function in (head_measure, headline, ratio_of, rows_table)}
+    functions = (cell, engine_name, head_measure, headline, loaded_by, ratio_of, rows_table, summary)
+    environment.globals |= {function.__name__: function for function in functions}
     text = environment.get_template(f"{template}.md.j2").render(
         committed=committed,
-        has_engine=any(
-            artifact["runs"]
-            for named in committed.engines
-            for model in named.report.models
-            for artifact in model.artifacts
-        ),
+        gpu_runs=runs,
+        plan_ran=any(run.form == "plan" for run in runs),
+        engines=ENGINES,
+        generations=GENERATIONS,
         kernel_forms=_kernel_forms,
+        **values,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
@@ -67,25 +73,27 @@ def readme_table(committed: Committed) -> str:
     return _render("readme", committed)
 
 
-def with_figures(document: str, figures: str, *, name: str) -> str:
+def with_figures(document: str, figures: str, *, name: str, begin: str = BEGIN, end: str = END) -> str:
     """Return a document with the figures between its markers.
 
     Args:
         document: its text.
         figures: what to put there.
         name: of the document, for the error.
+        begin: the first marker.
+        end: the last one.
 
     Raises:
         UsageError: the markers are not there once each, in this order.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
+    before, has_begin, rest = document.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not has_begin or not has_end or begin in rest or end in before + after:
         raise UsageError(
             f"the figures in {name} have lost their place",
-            hint=f"put the lines {BEGIN} and {END} where they belong, once each",
+            hint=f"put the lines {begin} and {end} where they belong, once each",
         )
-    return f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}"
+    return f"{before}{begin}\n\n{figures}\n\n{end}{after}"
 
 
 def pages(root: Path) -> dict[Path, str]:
@@ -98,18 +106,30 @@ def pages(root: Path) -> dict[Path, str]:
         ArtifactError: a committed result cannot be read.
         UsageError: a document has no markers, or there is no checkout.
     """
-    readme, reliability = root / "README.md", root / "docs" / "reliability.md"
+    docs = root / "docs"
+    readme, reliability = root / "README.md", docs / "reliability.md"
     results = root / "benchmarks" / "results"
     if not readme.is_file() or not reliability.is_file() or not results.is_dir():
         raise UsageError(f"{root} is no checkout of frcnn", hint="run this in a clone, or give its folder with --root")
     committed = read_committed(results)
-    return {
-        root / "docs" / "performance.md": page(committed),
+    wanted = {
+        docs / "performance.md": page(committed),
+        docs / "reference" / "gpu-support.md": _render("gpu_support", committed) + "\n",
+        root / "src" / "frcnn" / "spec" / "gpu_runs.json": data_text(runs_of(committed)),
         readme: with_figures(readme.read_text("utf-8"), readme_table(committed), name="README.md"),
         reliability: with_figures(
             reliability.read_text("utf-8"), _render("reliability", committed), name="docs/reliability.md"
         ),
     }
+    for path, folder in ((readme, "docs/"), (docs / "limits.md", ""), (docs / "tutorials" / "gpu.md", "../")):
+        wanted[path] = with_figures(
+            wanted.get(path) or path.read_text("utf-8"),
+            _render("gpu_runs", committed, folder=folder),
+            name=path.relative_to(root).as_posix(),
+            begin=GPU_BEGIN,
+            end=GPU_END,
+        )
+    return wanted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

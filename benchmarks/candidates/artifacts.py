@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from frcnn.benchmarks.report.results import EngineInfo
 from frcnn.runtime.backend import Device
 from frcnn.runtime.images.canvases import Canvases, EngineCanvases, OnnxCanvases
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
@@ -14,6 +15,7 @@ __all__ = [
     "AnyManifest",
     "canvases_of",
     "device_for",
+    "engine_info",
     "first_canvas",
     "model_difference",
     "model_manifest",
@@ -47,6 +49,18 @@ def model_difference(spec: ModelSpec, manifest: AnyManifest) -> str:
         if expected != got:
             return f"{what}: expected {expected}, got {got}"
     return ""
+
+
+def engine_info(manifest: AnyManifest) -> EngineInfo | None:
+    """Return what a manifest says of its engines, or None for a ``model.onnx``."""
+    if not isinstance(manifest, EngineManifest):
+        return None
+    return EngineInfo(
+        target=manifest.target,
+        version=manifest.target_version,
+        form="plan" if len(manifest.steps) == 1 else "split",
+        precision=manifest.precision,
+    )
 
 
 def canvases_of(manifest: AnyManifest) -> Canvases:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from frcnn.benchmarks.report.results import EngineInfo
 from frcnn.errors import FrcnnError
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Size
@@ -87,10 +88,12 @@ class Runner(ABC):
     Attributes:
         build_s: the part of the loading time that compiling took; None where nothing was compiled.
         network_clock: what times the scope ``network``: the wall clock, or CUDA events.
+        engine: of an engine artifact; None for all else.
     """
 
     build_s: float | None = None
     network_clock: NetworkClock = "wall"
+    engine: EngineInfo | None = None
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec

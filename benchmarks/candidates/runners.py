@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, model_manifest
+from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, engine_info, model_manifest
 from frcnn.benchmarks.candidates.candidate import CannotRunError, Runner, Task
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.runtime import Detections, Detector, RGBImage
@@ -35,6 +35,7 @@ class DetectorRunner(Runner):
     def __init__(self, detector: Detector, manifest: AnyManifest, network: Network | None = None) -> None:
         super().__init__(model_manifest(manifest).model)
         self.network_clock = "cuda" if network is None else "wall"
+        self.engine = engine_info(manifest)
         self._detector = detector
         self._canvases = canvases_of(manifest)
         self._network = network

@@ -13,7 +13,9 @@ import msgspec
 
 from frcnn.errors import ArtifactError
 from frcnn.files import write_text
-from frcnn.spec import Record, Size, read_versioned
+from frcnn.spec import Precision, Record, Size, read_versioned
+from frcnn.spec.engine import Target
+from frcnn.spec.gpu_runs import Form
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -24,6 +26,7 @@ __all__ = [
     "Correctness",
     "Curve",
     "CurvePoint",
+    "EngineInfo",
     "Environment",
     "Gpu",
     "GpuState",
@@ -135,6 +138,15 @@ class Workload(Record, frozen=True, kw_only=True):
     batches: tuple[int, ...]
 
 
+class EngineInfo(Record, frozen=True, kw_only=True):
+    """What an engine artifact's manifest says of its engines."""
+
+    target: Target
+    version: str  # of the target's library
+    form: Form
+    precision: Precision
+
+
 class Artifact(Record, frozen=True, kw_only=True):
     """The file that a candidate ran, and whether the run itself built it."""
 
@@ -215,6 +227,7 @@ class Row(Record, frozen=True, kw_only=True):
     reason: str  # why it is not ok, one line
     note: str = ""  # what a reader must know to judge the figures
     artifact: Artifact | None = None  # None for eager
+    engine: EngineInfo | None = None  # None for all but an engine artifact that was loaded
     build_s: float | None = None  # checkpoint -> artifact, or torch.compile's first calls; None where it was given
     load_s: float | None = None  # file, or a model in memory for eager -> a candidate that is ready to run
     peak_host_bytes: int | None = None  # growth of resident memory from before loading to the peak of the first calls

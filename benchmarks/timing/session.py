@@ -193,7 +193,8 @@ class Session:
         runner.detect(images[:1])
         host_bytes, gpu_bytes = growth()
         build_s = runner.build_s if item.file is None else item.file.build_s
-        item.note(build_s=build_s, load_s=load_s, peak_host_bytes=host_bytes, peak_gpu_bytes=gpu_bytes)
+        item.note(engine=runner.engine, build_s=build_s, load_s=load_s)
+        item.note(peak_host_bytes=host_bytes, peak_gpu_bytes=gpu_bytes)
         batch = min(self._batches[-1], candidate.max_batch or self._batches[-1], len(images))
         c = check(self._truth, runner, images, task.spec, candidate.precision, batch=batch)
         reason = (

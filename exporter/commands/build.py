@@ -33,6 +33,7 @@ from frcnn.exporter.commands.export import export_loaded
 from frcnn.files import temporary_folder, writable_file
 from frcnn.spec import PRECISIONS
 from frcnn.spec.engine import SUFFIX, TARGETS, EngineManifest, OperatorStep
+from frcnn.spec.gpu_runs import read_runs, summary
 from frcnn.spec.supported_gpus import gpus_text, runs_on
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_checkpoint_arguments(parser, weights=True, metavar="MODEL", or_else="; or a model.onnx of 'frcnn export'")
-    group = parser.add_argument_group("artifact")
+    group = parser.add_argument_group("artifact", summary(read_runs()))
     add_output_argument(group, "the artifact", SUFFIX)
     text = "what runs the networks; auto: what serves the GPU that is named, or else here, best (default: %(default)s)"
     group.add_argument("--target", choices=("auto", *TARGETS), default="auto", help=text)

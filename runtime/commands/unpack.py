@@ -1,7 +1,8 @@
-"""Write what is in a model.frcnn as files of their own: engines for trtexec, Triton or C++, kernels, the manifest.
+"""Write what is in a model.frcnn as files of their own: engines, kernels, the manifest.
 
-Engines are TensorRT's own serialized files, as they are. A file is written whole or not at all, and its SHA-256 is
-checked on the way. The folder must be new or empty; --force replaces files of the same names and leaves others.
+Engines are TensorRT's own serialized files, or ONNX files, as they are, for programs of your own. A file is written
+whole or not at all, and its SHA-256 is checked on the way. The folder must be new or empty; --force replaces files of
+the same names and leaves others.
 
   frcnn unpack model.frcnn -o model/
 """
@@ -17,6 +18,7 @@ from frcnn.console import say, show_table
 from frcnn.errors import OutputError, UsageError
 from frcnn.files import replacing, writable_folder
 from frcnn.spec.engine import MANIFEST_PART, EngineManifest, EngineStep
+from frcnn.spec.gpu_runs import loaded_by, read_runs
 
 if TYPE_CHECKING:
     from frcnn.runtime.model_files.engine_artifact import EngineArtifact
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"written to {folder}")
     if artifact.manifest.target == "tensorrt" and len(artifact.manifest.steps) == 1:
         say("\n".join(_trtexec_lines(artifact.manifest, folder)))
+        say(f"for trtexec, Triton and DeepStream of this TensorRT, on this kind of GPU. {loaded_by(read_runs())}")
     return 0
 
 

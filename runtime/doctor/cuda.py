@@ -14,9 +14,10 @@ from frcnn.plugins.cuda.compiler import compiler_version, supported_architecture
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver
 from frcnn.spec.engine import Target
+from frcnn.spec.gpu_runs import read_runs, runs_on_generation
 from frcnn.spec.supported_gpus import other_ways, serves
 
-__all__ = ["Check", "Status", "find_cuda_driver", "find_kernel_compiler", "one_line", "with_abilities"]
+__all__ = ["Check", "Status", "find_cuda_driver", "find_kernel_compiler", "one_line", "runs_here", "with_abilities"]
 
 Status = Literal["ok", "missing", "broken"]
 
@@ -124,6 +125,12 @@ def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequenc
         return replace(package, detail=f"{package.detail}, {builds}, {runs} {not_here}", fix=other_ways(unserved[0]))
     runs = "runs them here" if has_gpu else "runs none here: no GPU"
     return replace(package, detail=f"{package.detail}, {builds}, {runs}")
+
+
+def runs_here(gpus: Sequence[str]) -> list[Check]:
+    """Return which artifacts have run on GPUs of the generations here; nothing where there is none."""
+    details = dict.fromkeys(runs_on_generation(read_runs(), gpu) for gpu in gpus)
+    return [Check(name="GPU runs", status="ok", purpose="artifacts", detail=detail) for detail in details]
 
 
 def one_line(error: BaseException) -> str:

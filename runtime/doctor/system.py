@@ -15,7 +15,15 @@ from importlib import metadata
 from typing import Final, NamedTuple
 
 from frcnn.runtime.backend import available_cpus
-from frcnn.runtime.doctor.cuda import Check, Status, find_cuda_driver, find_kernel_compiler, one_line, with_abilities
+from frcnn.runtime.doctor.cuda import (
+    Check,
+    Status,
+    find_cuda_driver,
+    find_kernel_compiler,
+    one_line,
+    runs_here,
+    with_abilities,
+)
 
 __all__ = ["Check", "Status", "can_detect", "look_around"]
 
@@ -73,6 +81,7 @@ def look_around() -> list[Check]:
         compiler,
         driver,
         gpu,
+        *runs_here(seen or listed),
     ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from frcnn.benchmarks.candidates.candidate import Candidate, NetworkClock, Task
+from frcnn.benchmarks.report.results import EngineInfo
 from frcnn.benchmarks.timing.correctness import Truth
 from frcnn.benchmarks.timing.session import Session
 from frcnn.runtime import Detections, RGBImage
@@ -57,6 +58,7 @@ class FakeRow:
     closed: bool = False
     build_s: float | None = None
     network_clock: NetworkClock = "wall"
+    engine: EngineInfo | None = None
 
     def canvas_of(self, image: RGBImage) -> Size:
         return image.size

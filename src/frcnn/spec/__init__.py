@@ -1,7 +1,8 @@
 """The typed description of a model that every room shares, and the manifest that travels in a ``model.onnx``.
 
 In: JSON of a manifest, or values.
-Out: checked, frozen records. ``engine`` describes an engine artifact, ``supported_gpus`` the GPUs it runs on.
+Out: checked, frozen records. ``engine`` describes an engine artifact, ``supported_gpus`` the GPUs it is
+for, ``gpu_runs`` those on which one has run.
 
 Sizes are ``(height, width)`` in pixels everywhere in frcnn. A *canvas* is the padded tensor the network
 sees; an image is resized first (short side / long side as the model defines) and then padded onto a canvas.

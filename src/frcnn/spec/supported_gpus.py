@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from frcnn.spec import PRECISIONS, Precision
 from frcnn.spec.engine import Target
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "architecture_of",
     "gpus_text",
     "other_ways",
+    "precisions",
     "refusal",
     "runs_on",
     "serves",
@@ -33,6 +35,13 @@ RTX_DEFAULT: Final = RTX_COMPUTE_CAPABILITIES[1:]
 def serves(target: Target, compute_capability: str) -> bool:
     """Return whether engines for a target can run on a GPU at all, given its compute capability, like ``"8.9"``."""
     return target != "tensorrt-rtx" or compute_capability in RTX_COMPUTE_CAPABILITIES or _is_later(compute_capability)
+
+
+def precisions(target: Target, compute_capability: str) -> tuple[Precision, ...]:
+    """Return the precisions of which a target has engines for a GPU; none where it does not serve the GPU."""
+    if not serves(target, compute_capability):
+        return ()
+    return ("fp16",) if (target, compute_capability) == ("tensorrt-rtx", "7.5") else PRECISIONS
 
 
 def runs_on(target: Target, built_for: Sequence[str], compute_capability: str) -> bool:

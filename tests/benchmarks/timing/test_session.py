@@ -9,6 +9,7 @@ from support.exports import Exports
 from support.fake_rows import FakeClock, FakeRow, jitter, session_of
 
 from frcnn.benchmarks.candidates.candidate import CannotRunError
+from frcnn.benchmarks.report.results import EngineInfo
 from frcnn.benchmarks.timing.measure import Limits
 from frcnn.benchmarks.timing.session import Session, windows_of
 
@@ -70,6 +71,13 @@ def test_a_candidate_that_disagrees_is_wrong_and_its_error_is_reported(clock, ma
     if status == "wrong":
         assert "disagrees with eager" in row.reason
         assert row.measures  # shown, as wrong
+
+
+def test_an_engine_is_named_in_its_row(clock, make) -> None:
+    engine = EngineInfo(target="tensorrt", version="10.6.0", form="split", precision="fp16")
+    eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
+    ours = FakeRow(name="tensorrt", clock=clock, ms=1, engine=engine)
+    assert [row.engine for row in make(eager.candidate(), ours.candidate(), batches=(1,)).rows()] == [None, engine]
 
 
 def test_the_null_pair_is_the_systems_noise(clock, make) -> None:

@@ -19,6 +19,7 @@ from frcnn.cli import VERBS, main
 from frcnn.exporter.commands import build
 from frcnn.exporter.graph.source_model import read_source_model
 from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.spec.gpu_runs import read_runs, summary
 
 ROOT = Path(__file__).parents[3]
 TINY = tiny_models.__file__
@@ -235,6 +236,7 @@ def test_help_names_the_targets_and_needs_nothing(capsys):
     assert VERBS["build"].module == build.__name__
     assert main(["build", "--help"]) == 0
     text: Any = capsys.readouterr().out
+    assert summary(read_runs()) in " ".join(text.split())
     for word in (
         "tensorrt-rtx",
         "onnxruntime",

@@ -22,6 +22,7 @@ from frcnn.runtime.doctor import cuda as system_cuda
 from frcnn.runtime.doctor import system as system
 from frcnn.runtime.doctor.cuda import Check, find_cuda_driver, find_kernel_compiler, with_abilities
 from frcnn.runtime.doctor.system import can_detect, look_around
+from frcnn.spec.gpu_runs import read_runs, runs_on_generation
 
 Captured = pytest.CaptureFixture[str]
 
@@ -102,12 +103,14 @@ def fake_program(folder: Path, script: str) -> None:
 def test_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert finding("NVIDIA GPU").status == "missing"
+    assert "GPU runs" not in {item.name for item in look_around()}
     fake_program(tmp_path, "echo 'NVIDIA H100, 580.1, 9.0'")
     assert finding("NVIDIA GPU").status == "ok"
     assert "NVIDIA H100, 580.1, 9.0" in finding("NVIDIA GPU").detail
     rtx = finding("tensorrt_rtx")  # no driver is seen, yet nvidia-smi tells the GPU
     assert rtx.detail.endswith("does not serve compute capability 9.0")
     assert "frcnn build model.onnx --target tensorrt" in rtx.fix
+    assert finding("GPU runs").detail == runs_on_generation(read_runs(), "9.0")
     fake_program(tmp_path, "echo 'NVIDIA L4, 580.1, 8.9'")
     assert "does not serve" not in finding("tensorrt_rtx").detail
     fake_program(tmp_path, "echo 'driver/library version mismatch' >&2; exit 18")

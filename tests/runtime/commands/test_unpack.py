@@ -10,6 +10,7 @@ import pytest
 from support.engine_files import engine_parts, static_profile, write_engine_file
 
 from frcnn.cli import main
+from frcnn.spec.gpu_runs import loaded_by, read_runs
 
 Captured = pytest.CaptureFixture[str]
 
@@ -54,7 +55,9 @@ def test_a_plan_of_tensorrt_comes_with_how_to_run_it(tmp_path: Path, capsys: Cap
     profiles = (static_profile(800, 1344, (1, 2, 8)), static_profile(1344, 800))
     model = write_engine_file(tmp_path / "model.frcnn", target="tensorrt", profiles=profiles)
     assert main(["unpack", str(model), "-o", str(tmp_path / "a b")]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("trtexec")]
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].endswith(loaded_by(read_runs()))
+    lines = [line for line in out.splitlines() if line.startswith("trtexec")]
     engine = f"trtexec '--loadEngine={tmp_path}/a b/engines/model.plan'".replace("'--loadEngine=", "--loadEngine='")
     assert lines == [
         f"{engine} --shapes=images:2x3x800x1344,image_sizes:2x2",
