@@ -76,7 +76,7 @@ def _add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
         "one plan with the operators inside, or two engines with the operators between them; by default a plan where "
     )
     group.add_argument("--form", choices=("plan", "split"), help=f"{text}TensorRT can, from 10.13 on")
-    text = "two engines that TensorRT's lean runtime and later releases of the same major version run, too"
+    text = "two engines that the lean runtime of the same TensorRT runs, too"
     group.add_argument("--version-compatible", action="store_true", help=text)
     text = "how long TensorRT searches"
     group.add_argument("--optimization-level", metavar="0..5", type=int, help=text)

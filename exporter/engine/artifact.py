@@ -104,8 +104,8 @@ def build_engine(
         compute_capabilities: of the GPUs that the engines are for, like ``"8.9"``. Default: the target's default.
         optimization_level: TensorRT's builder optimization level, 0 to 5, for ``"tensorrt"`` only.
         timing_cache: file for TensorRT's timing cache, read and updated, for ``"tensorrt"`` only. Default: no file.
-        version_compatible: for ``"tensorrt"`` in the form ``"split"``: engines that also run in TensorRT's lean runtime
-            and in later releases of the same major version.
+        version_compatible: for ``"tensorrt"`` in the form ``"split"``: engines that the lean runtime of the same
+            TensorRT runs, too.
         aux_streams: most streams that an engine may use beside the caller's, for ``"tensorrt"`` only. Default:
             TensorRT's choice.
         workspace_mib: most device memory that a layer may use as scratch, in MiB, for ``"tensorrt"`` only. Default: all

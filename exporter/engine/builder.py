@@ -42,8 +42,8 @@ class BuildSettings:
         optimization_level: TensorRT's builder optimization level, 0 to 5. Default: TensorRT's default.
         timing_cache: file for TensorRT's timing cache, read and updated. Default: no file.
         replace_timing_cache: whether a timing cache that cannot be used is replaced, with a warning, not refused.
-        version_compatible: whether the engines also run in TensorRT's lean runtime, which is not put into them, and in
-            later releases of the same major version.
+        version_compatible: whether the lean runtime of the same TensorRT, which is not put into them, runs the
+            engines, too.
         aux_streams: most streams that an engine may use beside the caller's. Default: TensorRT's choice.
         workspace_mib: most device memory that a layer may use as scratch, in MiB. Default: all of the GPU's.
     """

@@ -213,9 +213,9 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         source: the manifest of the ``model.onnx`` that it was built from.
         source_onnx_sha256: SHA-256 of that file.
         target: which TensorRT runs it.
-        target_version: the version that built it, which must also run it unless the engines are version compatible.
-        version_compatible: whether the engines are version compatible plans of TensorRT, which its lean runtime and
-            later releases of the same major version run, too.
+        target_version: the version that built it, which must also run it.
+        version_compatible: whether the engines are version compatible plans of TensorRT, which the lean runtime of that
+            version runs, too.
         cuda_major: CUDA release that the kernels were compiled for.
         precision: type of the heavy layers, as the engines' own network definitions have it.
         profiles: shapes that the engines are made for; engine profiles are in this order.
