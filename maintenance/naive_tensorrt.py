@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from frcnn.exporter.engine.network import Messages
+from frcnn.exporter.engine.network import Messages, make_builder
 from frcnn.files import replacing
 
 __all__ = ["NaiveEngine", "build_naive", "convert_to_fp16", "export_naive", "without_if"]
@@ -98,15 +98,11 @@ def build_naive(trt: Any, model: onnx.ModelProto, *, fp16_flag: bool = False) ->
     messages = Messages()
     logger = messages.logger(trt)
     trt.init_libnvinfer_plugins(logger, "")  # RoIAlign is one
-    builder = trt.Builder(logger)
+    builder = make_builder(trt, logger, messages)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model.SerializeToString()):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        messages.errors[:0] = [
-            f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors
-        ]
-        raise messages.failure("TensorRT cannot take torchvision's export")
+        raise messages.parser_failure("TensorRT cannot take torchvision's export", parser)
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if fp16_flag:

@@ -13,10 +13,11 @@ import onnx
 from frcnn.errors import ExportError, FrcnnError
 from frcnn.plugins.tensorrt import callback_error
 from frcnn.plugins.tensorrt.callbacks import CHANNELS_LAST
+from frcnn.plugins.tensorrt.library import never_free
 from frcnn.plugins.tensorrt.messages import LoggedLines, explain, make_logger, plain
 from frcnn.spec.engine import EngineTensor
 
-__all__ = ["Messages", "Network", "parse_network"]
+__all__ = ["Messages", "Network", "make_builder", "parse_network"]
 
 _CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # of the flags that the module has
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
@@ -54,6 +55,13 @@ class Messages:
             error.add_note(plain(line))
         return error
 
+    def parser_failure(self, what: str, parser: Any) -> FrcnnError:
+        """Return the error of a parser that does not take a model: the nodes that it names come last."""
+        for error in map(parser.get_error, range(parser.num_errors)):
+            node = f"node {error.node_name()!r} ({error.node_operator()})"
+            self.lines.keep("ERROR", f"{node}: {error.code().name}, {error.desc()}")
+        return self.failure(what)
+
     def _keep(self, severity: str, message: str) -> None:
         self.lines.keep(severity, message)
         if _CACHE_LOST in message:
@@ -86,14 +94,11 @@ def parse_network(
     flags = [getattr(known, flag) for flag in _CREATION_FLAGS if hasattr(known, flag)]
     messages = Messages(has_plugins=hasattr(known, "PREFER_AOT_PYTHON_PLUGINS"))
     logger = messages.logger(trt)
-    builder = _make_builder(trt, logger, messages)
+    builder = make_builder(trt, logger, messages)
     definition = builder.create_network(sum(1 << int(flag) for flag in flags))
     parser = _made(lambda: trt.OnnxParser(definition, logger), messages, "a parser")
     if not parser.parse(model.SerializeToString()):
-        for error in map(parser.get_error, range(parser.num_errors)):
-            node = f"node {error.node_name()!r} ({error.node_operator()})"
-            messages.lines.errors.append(f"{node}: {error.code().name}, {error.desc()}")
-        raise messages.failure(f"TensorRT cannot take {name}")
+        raise messages.parser_failure(f"TensorRT cannot take {name}", parser)
     inputs = map(definition.get_input, range(definition.num_inputs))
     outputs = map(definition.get_output, range(definition.num_outputs))
     for tensor in (*inputs, *outputs):
@@ -103,15 +108,16 @@ def parse_network(
     return Network(name=name, trt=trt, messages=messages, builder=builder, definition=definition, parser=parser)
 
 
-def _make_builder(trt: ModuleType, logger: Any, messages: Messages) -> Any:
-    """Return a builder, or raise ExportError where CUDA does not work.
+def make_builder(trt: ModuleType, logger: Any, messages: Messages) -> Any:
+    """Return a builder with a logger of ``messages``, or raise ExportError where CUDA does not work.
 
     Releases 10 of TensorRT end the process there, while a runtime is made and the reason logged; so that is asked
     first. TensorRT-RTX builds without CUDA.
     """
     if not hasattr(trt, "ComputeCapability"):
-        _made(lambda: trt.Runtime(logger), messages, "a runtime")
+        runtime = _made(lambda: trt.Runtime(logger), messages, "a runtime")
         if messages.lines.errors:
+            never_free(runtime)
             raise messages.failure("TensorRT cannot use this system")
     return _made(lambda: trt.Builder(logger), messages, "a builder")
 

@@ -12,7 +12,14 @@ from typing import Final
 
 from frcnn.errors import MissingDependencyError
 
-__all__ = ["cuda_major", "import_problem", "load_tensorrt", "load_tensorrt_plugins", "refuse_mixed_releases"]
+__all__ = [
+    "cuda_major",
+    "import_problem",
+    "load_tensorrt",
+    "load_tensorrt_plugins",
+    "never_free",
+    "refuse_mixed_releases",
+]
 
 _BUILDING: Final = "building a TensorRT engine"
 _CUDA_RELEASES: Final = range(11, 20)
@@ -63,6 +70,11 @@ def refuse_mixed_releases(trt: ModuleType, *, library: str = "libnvinfer", why: 
     if version and found and found != version[0]:
         problem = f"has Python bindings of release {version[0]} and libraries of release {found}"
         raise MissingDependencyError("tensorrt", extra="tensorrt", why=why, problem=problem, hint=_MIXED)
+
+
+def never_free(made: object) -> None:
+    """Keep an object of TensorRT as long as the process, which freeing one that holds nothing would end."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
 
 
 def cuda_major() -> int | None:

@@ -6,13 +6,13 @@ while it runs. A serialized engine is code: the caller has checked its origin.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from frcnn.errors import ArtifactError
+from frcnn.plugins.tensorrt.library import never_free
 from frcnn.runtime.dependencies import TensorRTLibrary, import_tensorrt
 from frcnn.runtime.engines.compatibility import check_validity
 from frcnn.runtime.engines.runtime_cache import RuntimeCache, cache_key
@@ -219,7 +219,7 @@ def load_engine(
     log.clear()
     runtime = trt.Runtime(log.logger)
     if log.has_errors:  # the object then holds nothing: to deserialise with it, or to free it, ends the process
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime))
+        never_free(runtime)
         raise _failure(f"{device.name}: {target} {trt.__version__} cannot be used here", log)
     if hasattr(runtime, "get_engine_validity"):
         check_validity(trt, runtime, data, device=device, log=log)

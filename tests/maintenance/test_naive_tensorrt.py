@@ -117,7 +117,12 @@ def test_a_plan_that_cannot_be_loaded_is_an_error() -> None:
 def test_a_build_sets_the_flag_that_is_asked_for_and_tells_why_it_fails() -> None:
     flags: list[str] = []
     outcome: dict[str, Any] = {"parse": True, "plan": b"plan"}
-    error = SimpleNamespace(node_name=lambda: "/If", node_operator=lambda: "If", desc=lambda: "branches differ")
+    error = SimpleNamespace(
+        node_name=lambda: "/If",
+        node_operator=lambda: "If",
+        code=lambda: SimpleNamespace(name="INVALID_NODE"),
+        desc=lambda: "branches differ",
+    )
     parser = SimpleNamespace(parse=lambda data: outcome["parse"], num_errors=1, get_error=lambda index: error)
     builder = SimpleNamespace(
         create_network=lambda flags: None,
@@ -127,6 +132,7 @@ def test_a_build_sets_the_flag_that_is_asked_for_and_tells_why_it_fails() -> Non
     trt: Any = SimpleNamespace(
         ILogger=ILogger,
         init_libnvinfer_plugins=lambda logger, namespace: True,
+        Runtime=lambda logger: object(),
         Builder=lambda logger: builder,
         OnnxParser=lambda network, logger: parser,
         ProfilingVerbosity=SimpleNamespace(DETAILED=2),
@@ -141,5 +147,5 @@ def test_a_build_sets_the_flag_that_is_asked_for_and_tells_why_it_fails() -> Non
     with pytest.raises(ExportError, match="cannot build torchvision's export"):
         build_naive(trt, model)
     outcome["parse"] = False
-    with pytest.raises(ExportError, match=r"cannot take torchvision's export: node '/If' \(If\): branches differ"):
+    with pytest.raises(ExportError, match=r"cannot take torchvision's export: node '/If' \(If\): INVALID_NODE, br"):
         build_naive(trt, model)

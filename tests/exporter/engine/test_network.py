@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,16 @@ SLOW_PARTS = """<ir_version: 10, opset_import: ["" : 19]>
 INITIALIZATION = "CUDA initialization failure with error: 35"
 
 
+class Held:
+    """A runtime; one that holds nothing must not be freed."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+
+    def __del__(self) -> None:
+        self.system.freed += 1
+
+
 class System:
     """TensorRT where CUDA does not work, as recorded without a driver."""
 
@@ -28,12 +39,12 @@ class System:
     ILogger = ILogger
 
     def __init__(self, *, runtime: list[str], builder: Any = None) -> None:
-        self.lines, self.builder, self.asked = runtime, builder, 0
+        self.lines, self.builder, self.asked, self.freed = runtime, builder, 0, 0
 
     def Runtime(self, logger: Any) -> object:
         for line in self.lines:
             logger.log(Severity.ERROR, line)
-        return object()
+        return Held(self)
 
     def Builder(self, logger: Any) -> Any:
         self.asked += 1
@@ -46,7 +57,9 @@ class System:
 def failure(trt: Any, text: str = UNKNOWN) -> ExportError:
     with pytest.raises(ExportError) as caught:
         parse_network(trt, parser.parse_model(text), {}, name="engines/features.plan")
-    return caught.value
+    error = caught.value.with_traceback(None)  # whose frames hold what was made
+    error.__cause__ = error.__context__ = None
+    return error
 
 
 def test_a_builder_is_not_asked_for_where_a_runtime_cannot_be_made() -> None:
@@ -54,14 +67,18 @@ def test_a_builder_is_not_asked_for_where_a_runtime_cannot_be_made() -> None:
     # 10.6.0 without a driver
     trt = System(runtime=[f"createInferRuntime: Error Code 6: API Usage Error ({INITIALIZATION})"])
     error = failure(trt)
-    assert trt.asked == 0
+    gc.collect()
+    assert (trt.asked, trt.freed) == (0, 0)
     assert error.message == (f"TensorRT cannot use this system: createInferRuntime: API Usage Error ({INITIALIZATION})")
     assert error.hint.startswith("there is no NVIDIA driver, or it is older than the CUDA of this TensorRT")
 
 
 def test_a_builder_that_is_not_made_is_explained() -> None:
     # 11.2.1 without a driver
-    raised = failure(System(runtime=[], builder=TypeError("pybind11::init(): factory function returned nullptr")))
+    trt = System(runtime=[], builder=TypeError("pybind11::init(): factory function returned nullptr"))
+    raised = failure(trt)
+    gc.collect()
+    assert trt.freed == 1
     assert raised.message == (f"TensorRT cannot make a builder: createInferBuilder: API Usage Error ({INITIALIZATION})")
     assert raised.hint.startswith("there is no NVIDIA driver")
     nothing = failure(System(runtime=[]))
