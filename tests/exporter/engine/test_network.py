@@ -50,7 +50,7 @@ class System:
         self.asked += 1
         if isinstance(self.builder, Exception):
             logger.log(Severity.ERROR, f"createInferBuilder: Error Code 6: API Usage Error ({INITIALIZATION})")
-            raise self.builder
+            raise TypeError(*self.builder.args)
         return self.builder
 
 
