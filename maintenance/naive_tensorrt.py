@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from frcnn.exporter.engine.network import Messages, make_builder
+from frcnn.exporter.engine.network import Messages, parse_model
 from frcnn.files import replacing
 
 __all__ = ["NaiveEngine", "build_naive", "convert_to_fp16", "export_naive", "without_if"]
@@ -95,21 +95,15 @@ def build_naive(trt: Any, model: onnx.ModelProto, *, fp16_flag: bool = False) ->
     Raises:
         ExportError: TensorRT fails, with its reason.
     """
-    messages = Messages()
-    logger = messages.logger(trt)
-    trt.init_libnvinfer_plugins(logger, "")  # RoIAlign is one
-    builder = make_builder(trt, logger, messages)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(model.SerializeToString()):
-        raise messages.parser_failure("TensorRT cannot take torchvision's export", parser)
-    config = builder.create_builder_config()
+    trt.init_libnvinfer_plugins(None, "")  # RoIAlign is one
+    network = parse_model(trt, model, name="torchvision's export", flags=())
+    config = network.builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if fp16_flag:
         config.set_flag(trt.BuilderFlag.FP16)
-    plan = builder.build_serialized_network(network, config)
+    plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
-        raise messages.failure("TensorRT cannot build torchvision's export")
+        raise network.messages.failure("TensorRT cannot build torchvision's export")
     return bytes(memoryview(plan))
 
 

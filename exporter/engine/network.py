@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Final
@@ -17,7 +17,7 @@ from frcnn.plugins.tensorrt.library import never_free
 from frcnn.plugins.tensorrt.messages import LoggedLines, explain, make_logger, plain
 from frcnn.spec.engine import EngineTensor
 
-__all__ = ["Messages", "Network", "make_builder", "parse_network"]
+__all__ = ["Messages", "Network", "parse_model", "parse_network"]
 
 _CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # of the flags that the module has
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
@@ -90,25 +90,32 @@ def parse_network(
     ``tensors`` have the layouts of its inputs and outputs. Raises ExportError, with TensorRT's reason, if TensorRT
     cannot parse it.
     """
-    known = trt.NetworkDefinitionCreationFlag
-    flags = [getattr(known, flag) for flag in _CREATION_FLAGS if hasattr(known, flag)]
-    messages = Messages(has_plugins=hasattr(known, "PREFER_AOT_PYTHON_PLUGINS"))
-    logger = messages.logger(trt)
-    builder = make_builder(trt, logger, messages)
-    definition = builder.create_network(sum(1 << int(flag) for flag in flags))
-    parser = _made(lambda: trt.OnnxParser(definition, logger), messages, "a parser")
-    if not parser.parse(model.SerializeToString()):
-        raise messages.parser_failure(f"TensorRT cannot take {name}", parser)
+    network = parse_model(trt, model, name=name, flags=_CREATION_FLAGS)
+    definition = network.definition
     inputs = map(definition.get_input, range(definition.num_inputs))
     outputs = map(definition.get_output, range(definition.num_outputs))
     for tensor in (*inputs, *outputs):
         stated = tensors[tensor.name]
         if stated.layout == "channels_last":
             tensor.allowed_formats = 1 << int(getattr(trt.TensorFormat, CHANNELS_LAST[stated.element]))
+    return network
+
+
+def parse_model(trt: ModuleType, model: onnx.ModelProto, *, name: str, flags: Sequence[str]) -> Network:
+    """Parse a model into a network definition with those of the creation flags that the module has."""
+    known = trt.NetworkDefinitionCreationFlag
+    given = [getattr(known, flag) for flag in flags if hasattr(known, flag)]
+    messages = Messages(has_plugins=hasattr(known, "PREFER_AOT_PYTHON_PLUGINS"))
+    logger = messages.logger(trt)
+    builder = _make_builder(trt, logger, messages)
+    definition = builder.create_network(sum(1 << int(flag) for flag in given))
+    parser = _made(lambda: trt.OnnxParser(definition, logger), messages, "a parser")
+    if not parser.parse(model.SerializeToString()):
+        raise messages.parser_failure(f"TensorRT cannot take {name}", parser)
     return Network(name=name, trt=trt, messages=messages, builder=builder, definition=definition, parser=parser)
 
 
-def make_builder(trt: ModuleType, logger: Any, messages: Messages) -> Any:
+def _make_builder(trt: ModuleType, logger: Any, messages: Messages) -> Any:
     """Return a builder with a logger of ``messages``, or raise ExportError where CUDA does not work.
 
     Releases 10 of TensorRT end the process there, while a runtime is made and the reason logged; so that is asked

@@ -133,6 +133,7 @@ def test_a_build_sets_the_flag_that_is_asked_for_and_tells_why_it_fails() -> Non
         ILogger=ILogger,
         init_libnvinfer_plugins=lambda logger, namespace: True,
         Runtime=lambda logger: object(),
+        NetworkDefinitionCreationFlag=object,
         Builder=lambda logger: builder,
         OnnxParser=lambda network, logger: parser,
         ProfilingVerbosity=SimpleNamespace(DETAILED=2),
