@@ -199,8 +199,19 @@ class EngineSpeeds(msgspec.Struct, frozen=True, kw_only=True):
 
     environment: System
     artifacts: tuple[EngineArtifact, ...] = ()
+    parity: tuple[dict[str, Any], ...] = ()
     failed: tuple[dict[str, str], ...] = ()
     models: tuple[EngineModel, ...]
+
+    @property
+    def each_artifact(self) -> tuple[EngineArtifact, ...]:
+        """The artifacts by name, once each: several parts open one, which the first of them builds."""
+        merged: dict[str, EngineArtifact] = {}
+        for found in self.artifacts:
+            known = merged.get(found.name, found)
+            build_s = found.build_s if known.build_s is None else known.build_s
+            merged[found.name] = msgspec.structs.replace(found, ran=known.ran or found.ran, build_s=build_s)
+        return tuple(merged.values())
 
 
 class SessionPart(msgspec.Struct, frozen=True, kw_only=True):

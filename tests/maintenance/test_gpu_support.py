@@ -48,6 +48,7 @@ def report(*artifacts: dict[str, Any], **gpu: str) -> dict[str, Any]:
         "image": [600, 1000],
         "artifacts": list(artifacts),
         "models": [],
+        "parity": [{"artifact": "resnet50-fpn split fp16", "what": "ours, eager fp32", "passed": True, "box_px": 0.25}],
         "failed": [{"case": "batch 8", "error": "out of memory"}],
     }
 
@@ -135,8 +136,11 @@ def test_a_program_that_loaded_a_plan_is_named(tmp_path: Path) -> None:
 
 
 def test_the_documents_turn_by_themselves(checkout: Path) -> None:
-    plan = artifact(form="plan", version="11.2.1", loaded_by=["trtexec 11.2.1"])
-    for artifacts, has_run in (((artifact(ran=False),), False), ((artifact(), plan), True)):
+    plan = artifact(name="resnet50-fpn plan fp16", form="plan", version="11.2.1", loaded_by=["trtexec 11.2.1"])
+    for artifacts, has_run in (
+        ((artifact(ran=False),), False),
+        ((artifact(), artifact(ran=False, build_s=None), plan), True),
+    ):
         for stale in (checkout / "benchmarks" / "results").glob("tensorrt-*.json"):
             stale.unlink()
         (checkout / "benchmarks" / "results" / "tensorrt-h100.json").write_text(json.dumps(report(*artifacts)))
@@ -155,6 +159,8 @@ def test_the_documents_turn_by_themselves(checkout: Path) -> None:
         "| resnet50-fpn split fp16 | TensorRT 10.6.0, two engines | fp16 | 800x1344 | yes | 91.4 | 88.0 |"
         in performance
     )
+    assert performance.count("| resnet50-fpn split fp16 | TensorRT 10.6.0") == 1  # opened again by another part
+    assert "| resnet50-fpn split fp16 | ours, eager fp32 | passed 1, box_px 0.25 |" in performance
     assert "- Not measured: batch 8: out of memory" in performance
     assert "No engine was measured yet" not in performance
     shipped = (checkout / "src" / "frcnn" / "spec" / "gpu_runs.json").read_bytes()
