@@ -16,4 +16,5 @@ __all__ = [
     "shape_inference",
     "shapes",
     "steps",
+    "timing_cache",
 ]
