@@ -347,7 +347,7 @@ def test_modules_that_moved_are_where_the_page_says() -> None:
 def test_the_extras_of_the_page_are_those_there_are() -> None:
     there = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     table = (DOCS / "reference" / "models.md").read_text().partition("| extra |")[2].partition("\n\n")[0]
-    named = {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    named = {name for row in table.splitlines()[2:] for name in re.findall(r"`([\w-]+)`", row.split("|")[1])}
     assert named == set(there)
 
 

@@ -24,6 +24,7 @@ Status = Literal["ok", "missing", "broken"]
 _TARGETS: Final[Mapping[str, Target]] = {
     "tensorrt_rtx": "tensorrt-rtx",
     "tensorrt": "tensorrt",
+    "tensorrt_lean": "tensorrt",
     "onnxruntime-gpu": "onnxruntime",
 }
 """By the name of its check."""
@@ -116,14 +117,17 @@ def with_abilities(package: Check, driver: Check, compiler: Check, gpus: Sequenc
         fix = f"{other_ways(unserved[0])}; to build for other GPUs {package.fix}"
         return replace(package, detail=f"{package.detail}, {not_here}", fix=fix)
     has_gpu, can_compile = driver.status == "ok", compiler.status == "ok"
-    if can_compile and (has_gpu or target != "tensorrt"):
+    is_lean = package.name == "tensorrt_lean"
+    if is_lean:
+        builds = "builds none: it has no builder"
+    elif can_compile and (has_gpu or target != "tensorrt"):
         builds = "builds artifacts here"
     else:
         builds = "builds none here: no GPU" if can_compile else "builds none here: no NVRTC"
     if unserved:
         runs = "runs none here:" if set(gpus) == set(unserved) else "runs them here, but"
         return replace(package, detail=f"{package.detail}, {builds}, {runs} {not_here}", fix=other_ways(unserved[0]))
-    runs = "runs them here" if has_gpu else "runs none here: no GPU"
+    runs = f"runs {'those of its own release' if is_lean else 'them'} here" if has_gpu else "runs none here: no GPU"
     return replace(package, detail=f"{package.detail}, {builds}, {runs}")
 
 

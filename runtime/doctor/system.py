@@ -54,6 +54,13 @@ _EXPORT: Final = tuple(_Package(name, "export, compare", "export") for name in (
 _BUILDS: Final = ("", "-cu13", "-cu12")
 _TENSORRT: Final = (
     _Package("tensorrt", "TensorRT artifacts", "tensorrt", "", tuple(f"tensorrt{end}" for end in _BUILDS)),
+    _Package(
+        "tensorrt_lean",
+        "version compatible TensorRT artifacts",
+        "tensorrt-lean",
+        "",
+        tuple(f"tensorrt-lean{end}" for end in _BUILDS),
+    ),
     _Package("tensorrt_rtx", "TensorRT-RTX artifacts", "rtx", "", tuple(f"tensorrt-rtx{end}" for end in _BUILDS)),
 )
 _MORE: Final = (
