@@ -1,7 +1,7 @@
 """The operators as TensorRT plugins, whose kernels the engine carries.
 
 ``plugins`` lists them, one for each kernel; ``callbacks`` answers TensorRT from the kernel; ``registration`` registers
-them. Importing this package imports no TensorRT.
+them. ``library`` imports TensorRT, ``messages`` explains what it logs. Importing this package imports no TensorRT.
 """
 
 from frcnn.plugins.tensorrt.registration import callback_error, register
