@@ -61,6 +61,10 @@ class Run:
         """Add to one of the report's lists."""
         self.report[kind].append(entry)
         print(f"{kind}: {json.dumps(entry)[:400]}", flush=True)
+        self.write()
+
+    def write(self) -> None:
+        """Put the report on disk."""
         write_text(self.path, json.dumps(self.report, indent=1) + "\n")
 
     @contextmanager

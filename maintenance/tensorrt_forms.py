@@ -43,7 +43,7 @@ from frcnn.runtime.loading import open_engines
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec import ModelSpec, Precision, Size
-from frcnn.spec.engine import EngineStep
+from frcnn.spec.engine import EngineStep, Target
 from maintenance.bare_detector import BareDetector
 from maintenance.bench_models import MODELS, Files, checkpoint_of, make_artifacts
 from maintenance.cases import Case, Run, run_cases
@@ -62,17 +62,18 @@ _EAGER: Final = ("fp32", "tf32", "fp16 autocast", COMPILED)
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """What is built of a model for TensorRT.
+    """What is built of a model.
 
     Attributes:
         model: a name of ``bench_models.MODELS``.
-        form: of the artifact.
+        form: of an artifact for TensorRT, ``"split"`` for any other.
         batch: as ``frcnn build --batch`` takes it.
         options: of ``build_engine``, by a word for the artifact's name.
     """
 
     model: str
     form: Form
+    target: Target = "tensorrt"
     precision: Precision = "fp16"
     batch: int = 1
     options: tuple[tuple[str, Mapping[str, Any]], ...] = ()
@@ -80,21 +81,26 @@ class Artifact:
     @property
     def name(self) -> str:
         """Its name in reports."""
-        words = [self.model, self.form, self.precision, *(word for word, _ in self.options)]
+        form = self.form if self.target == "tensorrt" else self.target
+        words = [self.model, form, self.precision, *(word for word, _ in self.options)]
         return " ".join([*words, *([f"batch {self.batch}"] if self.batch != 1 else [])])
+
+    def path(self, run: Run) -> Path:
+        """Return where it is."""
+        return run.models / f"{self.name.replace(' ', '-')}.frcnn"
 
     def build(self, run: Run) -> EngineArtifact:
         """Build it where it is missing, add it to the report, and open it."""
-        path = run.models / f"{self.name.replace(' ', '-')}.frcnn"
+        path = self.path(run)
         model, build_s = MODELS[self.model], math.nan
         if not path.exists():
             make_artifacts(run.models, model, target="none")
             source = Files.of(run.models, model.name, self.precision).onnx
-            given: dict[str, Any] = {}
+            given: dict[str, Any] = {"form": self.form} if self.target == "tensorrt" else {}
             for _, options in self.options:
                 given |= options
             started = time.perf_counter()
-            build_engine(source, path, target="tensorrt", form=self.form, batch=self.batch, size=model.size, **given)
+            build_engine(source, path, target=self.target, batch=self.batch, size=model.size, **given)
             build_s = time.perf_counter() - started
         artifact = open_artifact(path)
         assert isinstance(artifact, EngineArtifact)
@@ -148,7 +154,8 @@ def _probe(run: Run) -> None:
 
 def _artifact(run: Run, wanted: Artifact, *, parity: bool = True) -> None:
     """Build an artifact, and measure: detections beside eager, its graph, its stages, what holds of it, parity."""
-    artifact = wanted.build(run)
+    artifact, before = wanted.build(run), len(run.report["failed"])
+    entry = run.report["artifacts"][-1]
     shape = IMAGE if MODELS[wanted.model].size else (320, 320)
     given = [draw(shape, seed) for seed in range(wanted.batch)]
     with run.attempt(f"{wanted.name}: pipeline"):
@@ -161,6 +168,8 @@ def _artifact(run: Run, wanted: Artifact, *, parity: bool = True) -> None:
     if parity:
         with run.attempt(f"{wanted.name}: parity"):
             _parity(run, wanted, artifact, EagerDetector(model, spec))
+    entry["ran"] = len(run.report["failed"]) == before
+    run.write()
 
 
 def _pipeline(run: Run, wanted: Artifact, artifact: EngineArtifact, given: Sequence[Tensor]) -> None:
@@ -168,7 +177,6 @@ def _pipeline(run: Run, wanted: Artifact, artifact: EngineArtifact, given: Seque
     with _open(artifact) as bare:
         engines_bytes = free - torch.cuda.mem_get_info()[0]
         plain = bare.run([as_device_image(image, name="image") for image in given])
-        run.report["artifacts"][-1]["ran"] = True
         pipeline = bare.pipeline([as_device_image(image, name="image") for image in given])
         replays = [bare.run([as_device_image(image, name="image") for image in given]) for _ in range(_REPLAYS)]
         different = sum(any(not np.array_equal(plain[name], found[name]) for name in plain) for found in replays)
@@ -189,6 +197,7 @@ def _pipeline(run: Run, wanted: Artifact, artifact: EngineArtifact, given: Seque
                 if isinstance(step, EngineStep)
             },
         )
+        assert different == 0, f"{different} of {len(replays)} replays differ from the plain run"
         stages = stages_us(bare, pipeline)
         run.add("stages", artifact=wanted.name, batch=wanted.batch, microseconds=stages, ours=_share_of_ours(stages))
         run.keep(wanted.model, wanted.batch, f"pipeline, {wanted.name}", graph_and_steps(bare, pipeline))
@@ -233,10 +242,12 @@ def _parity(run: Run, wanted: Artifact, artifact: EngineArtifact, eager: EagerDe
         assert parity.total.expected, f"{what}: nothing to compare, eager finds nothing above {limits.min_score}"
         figures = {name: figure for name, figure in msgspec.to_builtins(parity.total).items() if name[-3:] != "_ms"}
         run.add("parity", artifact=wanted.name, what=what, images=len(images), passed=parity.passed, **figures)
+        assert parity.passed or not what.startswith("ours"), f"{what} disagree"
 
 
 _SPLIT: Final = Artifact(model=R50, form="split")
 _PLAN: Final = Artifact(model=R50, form="plan")
+_ONNXRUNTIME: Final = Artifact(model=R50, form="split", target="onnxruntime")
 
 
 def _naive_plans(run: Run) -> dict[str, bytes]:
@@ -278,14 +289,10 @@ def _side_by_side(run: Run) -> None:
     last = deepcopy(model).to(memory_format=torch.channels_last)
     with ExitStack() as stack:
         forms: dict[str, Call] = {}
-        for wanted in (_SPLIT, _PLAN):
+        for wanted in (_SPLIT, _PLAN, _ONNXRUNTIME):
             with run.attempt(f"side by side: {wanted.name}"):
-                if wanted.form == "split" or load_tensorrt_plugins() is not None:
+                if wanted is _SPLIT or wanted.path(run).exists():
                     forms[wanted.name] = stack.enter_context(_detecting(wanted.build(run), [raw]))
-        if (run.models / _ONNXRUNTIME).exists():
-            artifact = open_artifact(run.models / _ONNXRUNTIME)
-            assert isinstance(artifact, EngineArtifact)
-            forms["frcnn, ONNX Runtime's CUDA provider, fp16"] = stack.enter_context(_detecting(artifact, [raw]))
         for name, plan in plans.items():
             with run.attempt(f"side by side: {name}"):
                 engine, image = NaiveEngine(load_tensorrt(), plan), as_float(raw)
@@ -295,27 +302,14 @@ def _side_by_side(run: Run) -> None:
         run.keep(R50, 1, "image, side by side", {name: eager[name] for name in _EAGER} | forms)
 
 
-_ONNXRUNTIME: Final = f"{R50}-onnxruntime.frcnn"
-
-
 def _onnxruntime(run: Run) -> None:
-    """Build the artifact for ONNX Runtime's CUDA provider, if the package that is here has one."""
+    """Measure the artifact for ONNX Runtime's CUDA provider, if the package that is here has one."""
     import onnxruntime
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         run.add("checks", artifact="onnxruntime", skipped="the onnxruntime that is here has no CUDA provider")
         return
-    make_artifacts(run.models, MODELS[R50], target="none")
-    path = run.models / _ONNXRUNTIME
-    build_engine(
-        Files.of(run.models, MODELS[R50].name, "fp16").onnx, path, target="onnxruntime", batch=1, size=MODELS[R50].size
-    )
-    artifact = open_artifact(path)
-    assert isinstance(artifact, EngineArtifact)
-    with _open(artifact) as bare:
-        pipeline = bare.pipeline([as_device_image(draw(IMAGE, 0), name="image")])
-        run.add("checks", artifact="onnxruntime", has_graph=pipeline.has_graph, said=bare.said)
-        run.keep(R50, 1, "pipeline, onnxruntime fp16", graph_and_steps(bare, pipeline))
+    _artifact(run, _ONNXRUNTIME)
 
 
 def _plan(run: Run) -> None:
@@ -384,8 +378,9 @@ CASES: Final = (
     Case(
         name="split", shows="two plain networks, R50-FPN, batch 1", run=partial(_artifact, wanted=_SPLIT), limit_s=240
     ),
-    Case(name="side by side", shows="ours, naive TensorRT and eager in one run", run=_side_by_side, limit_s=400),
     Case(name="plan", shows="one plan with plugins, R50-FPN, batch 1", run=_plan, limit_s=240),
+    Case(name="onnxruntime", shows="ONNX Runtime's CUDA provider", run=_onnxruntime, limit_s=120),
+    Case(name="side by side", shows="ours, naive TensorRT and eager in one run", run=_side_by_side, limit_s=400),
     Case(
         name="batch 8",
         shows="two plain networks, R50-FPN, batch 8",
@@ -401,7 +396,6 @@ CASES: Final = (
         run=partial(_artifact, wanted=Artifact(model="mobilenet-v3-320", form="split")),
         limit_s=200,
     ),
-    Case(name="onnxruntime", shows="ONNX Runtime's CUDA provider", run=_onnxruntime, limit_s=120),
     Case(name="options", shows="timing cache, level, streams, version compatible", run=_options, limit_s=400),
     Case(name="lean", shows="TensorRT's lean runtime", run=_lean, limit_s=60),
     Case(name="compiled", shows="torch.compile", run=_compiled, limit_s=160),
