@@ -200,6 +200,7 @@ class EngineSpeeds(msgspec.Struct, frozen=True, kw_only=True):
     environment: System
     artifacts: tuple[EngineArtifact, ...] = ()
     parity: tuple[dict[str, Any], ...] = ()
+    stages: tuple[dict[str, Any], ...] = ()
     failed: tuple[dict[str, str], ...] = ()
     models: tuple[EngineModel, ...]
 

@@ -31,6 +31,7 @@ from maintenance.gpu_system import describe_system, has_gpu
 
 __all__ = [
     "COMPILED",
+    "EAGER",
     "IMAGE",
     "Call",
     "compiled",
@@ -46,11 +47,14 @@ __all__ = [
 IMAGE: Final = (600, 1000)
 """Height and width of the images; resizing to a short side of 800 fills a canvas of 800 x 1344."""
 
+EAGER: Final = "fp32"
+"""The form that others are compared with, by the clock and within rounds, where it is measured first."""
+
 COMPILED: Final = "fp16 autocast, channels last"
 """The form that is also compiled."""
 
 _ROIS: Final = 1000
-_FORMS: Final = ("fp32", "tf32", "fp16 autocast", COMPILED, "bf16 autocast, channels last")
+_FORMS: Final = (EAGER, "tf32", "fp16 autocast", COMPILED, "bf16 autocast, channels last")
 
 Call = Callable[[], object]
 
@@ -175,9 +179,19 @@ def _measured(forms: Mapping[str, Call], batch: int, limits: Limits) -> dict[str
             assert isinstance(item.stopwatch, _BothClocks)
             gpu_ms = item.stopwatch.gpu_ms[-len(wall_ms) :]  # after those of the warm-up
             ways[item.candidate] = {"gpu_ms": _percentiles(gpu_ms), "wall_ms": _percentiles(wall_ms)}
-    first, *_, twin = group.series
+    first, *others, twin = group.series
     has_pair = first.rounds and twin.rounds
-    return {"ways": ways, "noise": noise_of(ratio_between(first.rounds, twin.rounds)) if has_pair else None}
+    times_eager = {}
+    if first.candidate == EAGER and first.rounds:
+        ratios = {item.candidate: ratio_between(first.rounds, item.rounds) for item in others if item.rounds}
+        times_eager = {
+            name: {"ratio": r.median, "min": r.min, "max": r.max, "eager": EAGER} for name, r in ratios.items()
+        }
+    return {
+        "ways": ways,
+        "times_eager": times_eager,
+        "noise": noise_of(ratio_between(first.rounds, twin.rounds)) if has_pair else None,
+    }
 
 
 def _percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import maintenance.cases as cases
 import maintenance.tensorrt_forms as tensorrt_forms
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -18,11 +19,14 @@ import torch
 from maintenance.bare_detector import BareDetector
 from maintenance.bench_models import MODELS, draw_images, make_artifacts
 from maintenance.cases import Case, Run, run_cases
+from maintenance.committed import Committed, read_committed
+from maintenance.performance_page import page, readme_table
 from maintenance.tensorrt_forms import CASES
 from onnxruntime import InferenceSession
 from support.cuda_on_cpu import let_cuda_be_the_cpu
 from support.staged_artifact import kernel_parts, stream_engine
 
+from frcnn.benchmarks.parity.comparison import ImageParity, compare_detections
 from frcnn.benchmarks.timing.measure import Limits
 from frcnn.errors import ExportError
 from frcnn.exporter import build_engine
@@ -101,7 +105,7 @@ def kept(run: Run) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_an_artifact_is_built_measured_and_compared(run: Run) -> None:
+def test_an_artifact_is_built_measured_and_compared(run: Run, tmp_path: Path) -> None:
     case("split").run(run)
     report = kept(run)
     assert report["failed"] == []
@@ -135,6 +139,32 @@ def test_an_artifact_is_built_measured_and_compared(run: Run) -> None:
     assert parity["ours, eager fp32"]["passed"]
     assert parity["ours, eager fp32"]["matched"] > 0
     assert parity["eager fp16 autocast, eager fp32"]["box_px"] == 0, "the CPU has no autocast here: the same twice"
+    shown = page(committed(report, tmp_path / "results"))
+    assert "| resnet50-fpn split fp16, batch 1 | upload: image_sizes" in shown
+    assert "| resnet50-fpn split fp16 | ours, eager fp32 | images 2," in shown
+
+
+@pytest.mark.slow
+def test_what_disagrees_with_eager_did_not_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_forms, "compare_detections", disagreeing)
+    case("split").run(run)
+    report = kept(run)
+    assert [entry["error"] for entry in report["failed"]] == ["ours, eager fp32 disagree"]
+    assert not report["artifacts"][0]["ran"]
+
+
+def disagreeing(*given: Any, **named: Any) -> ImageParity:
+    """Return a comparison in which one detection has no partner."""
+    return msgspec.structs.replace(compare_detections(*given, **named), unmatched=1)
+
+
+def committed(report: dict[str, Any], folder: Path) -> Committed:
+    """Return what would be committed of a report."""
+    folder.mkdir()
+    gpu = {"name": "NVIDIA H100 80GB HBM3", "compute_capability": "9.0"}
+    environment = {"device": gpu["name"], "gpu": gpu, "date": "2026-11-27T10:00:00+00:00", "command": "x"}
+    (folder / "tensorrt-h100.json").write_text(json.dumps(report | {"environment": environment}))
+    return read_committed(folder)
 
 
 @pytest.mark.slow
@@ -148,7 +178,9 @@ def test_what_is_built_is_found_again(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_naive_plans_stand_beside_ours_and_a_failed_one_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_naive_plans_stand_beside_ours_and_a_failed_one_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """TensorRT's place is taken; the export and what is made of it are real, and run in ONNX Runtime."""
     built: list[tuple[bool, bool]] = []
 
@@ -188,6 +220,10 @@ def test_naive_plans_stand_beside_ours_and_a_failed_one_is_named(run: Run, monke
         *("fp32", "tf32", "fp16 autocast", "fp16 autocast, channels last", "resnet50-fpn split fp16"),
         *(f"naive without If, {way}" for way in naive),
     }
+    assert set(measured["times_eager"]) == set(measured["ways"]) - {"fp32"}
+    shown = readme_table(committed(report, tmp_path / "results"))
+    assert "resnet50-fpn on NVIDIA H100 80GB HBM3, batch 1" in shown
+    assert "| naive without If, converted to fp16 |" in shown
 
 
 @pytest.mark.slow
