@@ -60,13 +60,13 @@ def import_problem(module: str, error: BaseException) -> str:
     return f"does not load: {' '.join(str(error).split())}"
 
 
-def refuse_mixed_releases(trt: ModuleType, *, library: str = "libnvinfer", why: str = _BUILDING) -> None:
+def refuse_mixed_releases(trt: ModuleType, *, why: str = _BUILDING) -> None:
     """Raise MissingDependencyError if TensorRT's library is of another release than its Python bindings.
 
     They fit together well enough to be imported, as the library is found by its major version only.
     """
     version = _RELEASE.match(trt.__version__)
-    found = _library_release(f"{library}.so.{version[1]}") if version else ""
+    found = _library_release(f"libnvinfer.so.{version[1]}") if version else ""
     if version and found and found != version[0]:
         problem = f"has Python bindings of release {version[0]} and libraries of release {found}"
         raise MissingDependencyError("tensorrt", extra="tensorrt", why=why, problem=problem, hint=_MIXED)
