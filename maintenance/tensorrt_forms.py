@@ -329,10 +329,9 @@ def _options(run: Run) -> None:
     options: Mapping[str, Mapping[str, Any]] = {
         "timing cache, new": {"timing_cache": timing},
         "timing cache, used": {"timing_cache": timing},
-        "level 5": {"optimization_level": 5, "timing_cache": timing},
-        "level 1": {"optimization_level": 1, "timing_cache": timing},
         "no auxiliary streams": {"aux_streams": 0, "timing_cache": timing},
         "version compatible": {"version_compatible": True, "timing_cache": timing},
+        "level 5": {"optimization_level": 5, "timing_cache": timing},
     }
     with ExitStack() as stack:
         forms: dict[str, Call] = {}

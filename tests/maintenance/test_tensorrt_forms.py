@@ -231,7 +231,7 @@ def test_options_are_measured_in_one_run(run: Run) -> None:
     case("options").run(run)
     report = kept(run)
     assert report["failed"] == []
-    assert len(report["artifacts"]) == 6
+    assert len(report["artifacts"]) == 5
     (measured,) = report["models"][0]["measurements"]
     assert "version compatible" in measured["ways"]
 
