@@ -98,6 +98,12 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Path) -> Run:
     return Run(path=tmp_path / "case.json", models=models, limits=QUICK)
 
 
+@pytest.fixture
+def empty(tmp_path: Path) -> Run:
+    """A run without models."""
+    return Run(path=tmp_path / "case.json", models=tmp_path, limits=QUICK)
+
+
 def kept(run: Run) -> dict[str, Any]:
     report: dict[str, Any] = json.loads(run.path.read_text())
     assert report == json.loads(json.dumps(run.report)), "something was measured and not written"
@@ -236,25 +242,25 @@ def test_options_are_measured_in_one_run(run: Run) -> None:
     assert "version compatible" in measured["ways"]
 
 
-def test_what_is_not_here_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_here_is_said(empty: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt_forms, "load_tensorrt", lambda: SimpleNamespace(__version__="10.6.0"))
     monkeypatch.setattr(tensorrt_forms, "load_tensorrt_plugins", lambda: None)
     monkeypatch.setattr(tensorrt_forms, "find_spec", lambda name: None)
     for name in ("plan", "onnxruntime", "lean"):
-        case(name).run(run)
-    assert [entry["skipped"] for entry in kept(run)["checks"]] == [
+        case(name).run(empty)
+    assert [entry["skipped"] for entry in kept(empty)["checks"]] == [
         "TensorRT 10.6.0 has no ahead-of-time plugins",
         "the onnxruntime that is here has no CUDA provider",
         "tensorrt_lean is not installed",
     ]
 
 
-def test_a_fault_is_kept_and_the_rest_goes_on(run: Run) -> None:
-    with run.attempt("this"):
+def test_a_fault_is_kept_and_the_rest_goes_on(empty: Run) -> None:
+    with empty.attempt("this"):
         raise ExportError("TensorRT cannot build features: out of memory")
-    with run.attempt("that"):
-        run.add("checks", artifact="a")
-    report = kept(run)
+    with empty.attempt("that"):
+        empty.add("checks", artifact="a")
+    report = kept(empty)
     assert report["failed"] == [{"case": "this", "error": "TensorRT cannot build features: out of memory"}]
     assert report["checks"] == [{"artifact": "a"}]
 
