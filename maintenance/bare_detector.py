@@ -17,9 +17,11 @@ from frcnn.runtime.gpu.worker import Worker
 from frcnn.runtime.images.canvases import EngineCanvases
 from frcnn.runtime.images.image import DeviceImage, RGBImage
 from frcnn.runtime.images.preprocess import place
+from frcnn.runtime.loading import open_engines
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec.engine import EngineManifest
 
-__all__ = ["BareDetector"]
+__all__ = ["BareDetector", "open_bare"]
 
 Images = Sequence[RGBImage | DeviceImage]
 
@@ -91,3 +93,9 @@ class BareDetector:
         canvas = placed[0].canvas
         profile, size = self._canvases.batch_to_run(len(placed), canvas)
         return self._worker.enqueue(PipelineKey(size, canvas, True), profile, placed, ())
+
+
+def open_bare(artifact: EngineArtifact) -> BareDetector:
+    """Open an artifact on the first GPU; raise ArtifactError where it does not run."""
+    device, engines = open_engines(artifact, trusted_hashes=None)
+    return BareDetector(artifact.manifest, artifact.read_part, device, engines)

@@ -18,7 +18,7 @@ from frcnn.benchmarks.timing.measure import Limits
 from frcnn.errors import FrcnnError
 from frcnn.files import write_text
 from maintenance.eager_forms import Call, keep_forms
-from maintenance.gpu_session import run_limited
+from maintenance.gpu_session import how_it_ended, run_limited
 
 __all__ = ["Case", "Run", "run_cases"]
 
@@ -77,11 +77,7 @@ class Run:
 
     def keep(self, model: str, batch: int, what: str, forms: Mapping[str, Call]) -> None:
         """Time forms in interleaved rounds."""
-        of_model = next((entry for entry in self.report["models"] if entry["model"] == model), None)
-        if of_model is None:
-            of_model = {"model": model, "artifacts": [], "detections": {}, "measurements": []}
-            self.report["models"].append(of_model)
-        keep_forms(self.path, self.report, of_model, batch, what, forms, self.limits)
+        keep_forms(self.path, self.report, _model_of(self.report, model), batch, what, forms, self.limits)
 
 
 def run_cases(
@@ -107,7 +103,7 @@ def run_cases(
         began = time.monotonic()
         command = [sys.executable, "-m", module, "--case", case.name, "-o", str(own.resolve()), *options]
         status = run_limited(command, case.limit_s)
-        ended = "timed out" if status is None else "passed" if status == 0 else f"failed ({status})"
+        ended = how_it_ended(status)
         if own.exists():
             _merge(report, json.loads(own.read_text("utf-8")))
             own.unlink()
@@ -123,8 +119,12 @@ def _merge(report: dict[str, Any], found: Mapping[str, Any]) -> None:
     for name in _LISTS:
         report[name] += found[name]
     for entry in found["models"]:
-        known = next((model for model in report["models"] if model["model"] == entry["model"]), None)
-        if known is None:
-            report["models"].append(entry)
-        else:
-            known["measurements"] += entry["measurements"]
+        _model_of(report, entry["model"])["measurements"] += entry["measurements"]
+
+
+def _model_of(report: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a report's entry of a model, which is added where it is missing."""
+    models: list[dict[str, Any]] = report["models"]
+    if not any(entry["model"] == name for entry in models):
+        models.append({"model": name, "artifacts": [], "detections": {}, "measurements": []})
+    return next(entry for entry in models if entry["model"] == name)

@@ -16,8 +16,7 @@ import msgspec
 from frcnn.benchmarks.report.results import Environment, Results
 from frcnn.errors import ArtifactError
 from frcnn.spec import Precision
-from frcnn.spec.engine import Target
-from frcnn.spec.gpu_runs import Form
+from frcnn.spec.engine import Form, Target
 from maintenance.noise import Noise
 
 __all__ = [

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-__all__ = ["PARTS", "Part", "Session", "fetch", "main", "run_limited", "system"]
+__all__ = ["PARTS", "Part", "Session", "fetch", "how_it_ended", "main", "run_limited", "system"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CARRIED: Final = ROOT / ".carry"
@@ -212,7 +212,7 @@ class Session:
         entry = {
             "part": part.name,
             "shows": part.shows,
-            "ended": "timed out" if status is None else "passed" if status == 0 else f"failed ({status})",
+            "ended": how_it_ended(status),
             "seconds": round(time.monotonic() - began, 1),
             **_tests_of(self._out / f"{part.name}.xml"),
         }
@@ -321,6 +321,11 @@ def run_limited(
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         signal.signal(signal.SIGTERM, before)
+
+
+def how_it_ended(status: int | None) -> str:
+    """Return the status of :func:`run_limited` in words."""
+    return "timed out" if status is None else "passed" if status == 0 else f"failed ({status})"
 
 
 def _tests_of(path: Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import msgspec
 
 from frcnn.errors import ArtifactError
 from frcnn.spec import PRECISIONS
-from frcnn.spec.engine import Target
-from frcnn.spec.gpu_runs import GENERATIONS, Form, GpuRun, generation_of
+from frcnn.spec.engine import Form, Target
+from frcnn.spec.gpu_runs import GENERATIONS, GpuRun, generation_of
 from frcnn.spec.supported_gpus import precisions
 from maintenance.committed import Committed
 

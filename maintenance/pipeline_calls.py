@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from frcnn.runtime import Detector
 from frcnn.runtime.gpu.pipeline import Launched, Pipeline
 from maintenance.bare_detector import BareDetector
 from maintenance.eager_forms import Call
 
-__all__ = ["as_float", "draw", "graph_and_steps", "stages_us"]
+__all__ = ["as_float", "draw", "graph_and_steps", "left_on_device", "stages_us"]
 
 _REPEATS: Final = 30
 
@@ -58,6 +59,11 @@ def graph_and_steps(bare: BareDetector, pipeline: Pipeline) -> dict[str, Call]:
         "one CUDA graph": joined(lambda: bare.launch(pipeline)),
         "launched step by step": joined(lambda: pipeline.launch_in_steps(bare.stream, lambda _: None)),
     }
+
+
+def left_on_device(detector: Detector, images: Sequence[Tensor]) -> Call:
+    """Return a call that detects in one batch of images in device memory and leaves the detections there."""
+    return lambda: detector(images, batch_size=len(images), stream=torch.cuda.current_stream(), device_output=True)
 
 
 def draw(shape: tuple[int, ...], seed: int) -> Tensor:

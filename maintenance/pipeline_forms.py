@@ -42,7 +42,7 @@ from maintenance.bare_detector import BareDetector
 from maintenance.bench_models import DEMO, MODELS
 from maintenance.eager_forms import COMPILED, IMAGE, Call, compiled, image_forms, keep_forms, make_model
 from maintenance.gpu_system import describe_system, has_gpu
-from maintenance.pipeline_calls import as_float, draw, graph_and_steps, stages_us
+from maintenance.pipeline_calls import as_float, draw, graph_and_steps, left_on_device, stages_us
 from maintenance.torch_detector import TorchDetector, make_detector
 
 __all__ = ["main", "measure"]
@@ -133,7 +133,7 @@ def _bare(made: TorchDetector) -> BareDetector:
 def _detecting(made: TorchDetector, images: Sequence[Tensor]) -> Iterator[Call]:
     """Yield a call of a detector on images in device memory that leaves the detections there."""
     with _detector(made) as detector:
-        yield lambda: detector(images, batch_size=len(images), stream=torch.cuda.current_stream(), device_output=True)
+        yield left_on_device(detector, images)
 
 
 @contextmanager

@@ -32,33 +32,30 @@ from frcnn.benchmarks.candidates.images import default_images, given_images
 from frcnn.benchmarks.parity.comparison import ImageParity, compare_detections, default_limits, total
 from frcnn.benchmarks.timing.measure import Limits
 from frcnn.exporter import build_engine, load_checkpoint
-from frcnn.exporter.engine.request import Form
 from frcnn.files import replacing
 from frcnn.plugins.tensorrt.library import load_tensorrt, load_tensorrt_plugins
 from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.runtime.engines.tensorrt_engine import TensorRTEngine
 from frcnn.runtime.images.canvases import EngineCanvases
 from frcnn.runtime.images.image import as_device_image
-from frcnn.runtime.loading import open_engines
-from frcnn.runtime.model_files.artifact import open_artifact
-from frcnn.runtime.model_files.engine_artifact import EngineArtifact
+from frcnn.runtime.model_files.engine_artifact import EngineArtifact, open_engine_artifact
 from frcnn.spec import ModelSpec, Precision, Size
-from frcnn.spec.engine import EngineStep, Target
-from maintenance.bare_detector import BareDetector
+from frcnn.spec.engine import EngineStep, Form, Target
+from maintenance.bare_detector import open_bare
 from maintenance.bench_models import MODELS, Files, checkpoint_of, make_artifacts
 from maintenance.cases import Case, Run, run_cases
-from maintenance.eager_forms import COMPILED, IMAGE, Call, compiled, image_forms
+from maintenance.eager_forms import COMPILED, EAGER, IMAGE, Call, compiled, image_forms
 from maintenance.engine_layers import inspect_engine, summary
 from maintenance.gpu_system import describe_system, has_gpu
 from maintenance.naive_tensorrt import NaiveEngine, build_naive, convert_to_fp16, export_naive, without_if
-from maintenance.pipeline_calls import as_float, draw, graph_and_steps, stages_us
+from maintenance.pipeline_calls import as_float, draw, graph_and_steps, left_on_device, stages_us
 
 __all__ = ["CASES", "Artifact", "main"]
 
 R50: Final = "resnet50-fpn"
 _REPLAYS: Final = 1000
 _REFERENCE: Final = "ours, eager fp32"
-_EAGER: Final = ("fp32", "tf32", "fp16 autocast", COMPILED)
+_EAGER: Final = (EAGER, "tf32", "fp16 autocast", COMPILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +100,7 @@ class Artifact:
             started = time.perf_counter()
             build_engine(source, path, target=self.target, batch=self.batch, size=model.size, **given)
             build_s = time.perf_counter() - started
-        artifact = open_artifact(path)
-        assert isinstance(artifact, EngineArtifact)
+        artifact = open_engine_artifact(path)
         manifest = artifact.manifest
         heavy = [record.element for record in artifact.read_precision() if record.heavy]
         run.add(
@@ -132,22 +128,17 @@ def _eager(run: Run, model: str) -> tuple[FasterRCNN, ModelSpec]:
     return loaded.cuda(), spec
 
 
-def _open(artifact: EngineArtifact) -> BareDetector:
-    device, engines = open_engines(artifact, trusted_hashes=None)
-    return BareDetector(artifact.manifest, artifact.read_part, device, engines)
-
-
 @contextmanager
 def _detecting(artifact: EngineArtifact, images: Sequence[Tensor]) -> Iterator[Call]:
     """Yield a call of a detector on images in device memory that leaves the detections there."""
     with Detector.load(artifact.path) as detector:
-        yield lambda: detector(images, batch_size=len(images), stream=torch.cuda.current_stream(), device_output=True)
+        yield left_on_device(detector, images)
 
 
 def _probe(run: Run) -> None:
     """Build the demo's smallest artifact with TensorRT's own speed of building: whether anything builds here at all."""
     artifact = Artifact(model="demo", form="split").build(run)
-    with _open(artifact) as bare:
+    with open_bare(artifact) as bare:
         outputs = bare.run([default_images().images[0]])
         run.report["artifacts"][-1]["ran"] = True
         run.add("checks", artifact=run.report["artifacts"][-1]["name"], detections=int(outputs["num_detections"][0]))
@@ -175,7 +166,7 @@ def _artifact(run: Run, wanted: Artifact, *, parity: bool = True) -> None:
 
 def _pipeline(run: Run, wanted: Artifact, artifact: EngineArtifact, given: Sequence[Tensor]) -> None:
     free = torch.cuda.mem_get_info()[0]
-    with _open(artifact) as bare:
+    with open_bare(artifact) as bare:
         engines_bytes = free - torch.cuda.mem_get_info()[0]
         plain = bare.run([as_device_image(image, name="image") for image in given])
         pipeline = bare.pipeline([as_device_image(image, name="image") for image in given])
@@ -339,7 +330,7 @@ def _options(run: Run) -> None:
         for word, given in options.items():
             wanted = Artifact(model=R50, form="split", options=((word, given),))
             with run.attempt(wanted.name):
-                bare = stack.enter_context(_open(wanted.build(run)))
+                bare = stack.enter_context(open_bare(wanted.build(run)))
                 pipeline = bare.pipeline([as_device_image(draw(IMAGE, 0), name="image")])
                 run.report["artifacts"][-1]["ran"] = True
                 forms[word] = graph_and_steps(bare, pipeline)["one CUDA graph"]
@@ -354,7 +345,7 @@ def _lean(run: Run) -> None:
     wanted = Artifact(model=R50, form="split", options=(("version compatible", {"version_compatible": True}),))
     artifact = wanted.build(run)
     sys.modules["tensorrt"] = None  # type: ignore[assignment] # as on a system that has the lean runtime alone
-    with _open(artifact) as bare:
+    with open_bare(artifact) as bare:
         pipeline = bare.pipeline([as_device_image(draw(IMAGE, 0), name="image")])
         run.add("checks", artifact=f"{wanted.name}, lean", has_graph=pipeline.has_graph, said=bare.said)
         run.keep(R50, 1, "pipeline, lean", graph_and_steps(bare, pipeline))

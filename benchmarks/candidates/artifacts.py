@@ -58,7 +58,7 @@ def engine_info(manifest: AnyManifest) -> EngineInfo | None:
     return EngineInfo(
         target=manifest.target,
         version=manifest.target_version,
-        form="plan" if len(manifest.steps) == 1 else "split",
+        form=manifest.form,
         precision=manifest.precision,
     )
 

@@ -14,8 +14,7 @@ import msgspec
 from frcnn.errors import ArtifactError
 from frcnn.files import write_text
 from frcnn.spec import Precision, Record, Size, read_versioned
-from frcnn.spec.engine import Target
-from frcnn.spec.gpu_runs import Form
+from frcnn.spec.engine import Form, Target
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -20,7 +20,7 @@ from frcnn.exporter.engine.kernels import kernel_parts
 from frcnn.exporter.engine.network import Network, parse_network
 from frcnn.exporter.engine.precision_proof import Layer, Proof, layers_of_model, layers_of_network, prove
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH, make_profiles, static_canvases
-from frcnn.exporter.engine.request import Form, Request, prepare
+from frcnn.exporter.engine.request import Request, prepare
 from frcnn.exporter.engine.shapes import ProfileTraces, initializer_bytes, input_shapes, memory_needs, trace_profile
 from frcnn.exporter.engine.steps import Steps, make_steps, one_engine
 from frcnn.exporter.graph.source_model import SourceModel, is_onnx, read_source_model, require_precision
@@ -35,6 +35,7 @@ from frcnn.spec.engine import (
     PRECISION_PART,
     EngineManifest,
     EngineStep,
+    Form,
     Part,
     Target,
 )

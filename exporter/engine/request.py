@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import onnx
 
@@ -14,16 +14,13 @@ from frcnn.exporter.engine.builder import BuildSettings, check_compute_capabilit
 from frcnn.exporter.engine.kernels import check_architectures
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH
 from frcnn.plugins.tensorrt.library import load_tensorrt_plugins
-from frcnn.spec.engine import TARGETS, Target
+from frcnn.spec.engine import TARGETS, Form, Target
 from frcnn.spec.supported_gpus import architecture_of
 
-__all__ = ["Form", "Prepared", "Request", "prepare"]
+__all__ = ["Prepared", "Request", "prepare"]
 
 _MAX_AUX_STREAMS: Final = 64
 _MAX_WORKSPACE_MIB: Final = 1 << 20
-
-Form = Literal["plan", "split"]
-"""An artifact for TensorRT: one plan with the operators as plugins, or two engines with the operators between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

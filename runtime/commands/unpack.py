@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows += [(name, f"{part.size_bytes:,}") for name, part in parts.items()]
     show_table("unpacked", ("file", "bytes"), rows)
     say(f"written to {folder}")
-    if artifact.manifest.target == "tensorrt" and len(artifact.manifest.steps) == 1:
+    if artifact.manifest.target == "tensorrt" and artifact.manifest.form == "plan":
         say("\n".join(_trtexec_lines(artifact.manifest, folder)))
         say(f"for trtexec, Triton and DeepStream of this TensorRT, on this kind of GPU. {loaded_by(read_runs())}")
     return 0

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from maintenance import bare_detector
 from maintenance.bare_detector import BareDetector
 from maintenance.bench_models import DEMO, MODELS, Files, draw_images, make_artifacts
 from torchvision.models.detection import FasterRCNN
@@ -15,9 +16,7 @@ from torchvision.models.detection import FasterRCNN
 from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.exporter import load_checkpoint
 from frcnn.runtime.images.image import RGBImage
-from frcnn.runtime.loading import open_engines
-from frcnn.runtime.model_files.artifact import open_artifact
-from frcnn.runtime.model_files.engine_artifact import EngineArtifact
+from frcnn.runtime.model_files.engine_artifact import open_engine_artifact
 from frcnn.spec import ModelSpec, Precision
 
 _REFUSALS = ("refuses the engine", "cannot load the engine", "serves GPUs of compute capability")
@@ -49,10 +48,7 @@ def demo_eager() -> tuple[FasterRCNN, ModelSpec]:
 
 def open_bare(path: Path) -> BareDetector:
     """Open an artifact on the first GPU; raise ArtifactError where it does not run."""
-    artifact = open_artifact(path)
-    assert isinstance(artifact, EngineArtifact)
-    device, engines = open_engines(artifact, trusted_hashes=None)
-    return BareDetector(artifact.manifest, artifact.read_part, device, engines)
+    return bare_detector.open_bare(open_engine_artifact(path))
 
 
 @cache

@@ -89,7 +89,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exported: Path) -> Run:
         "_REPLAYS": 2,
         "draw": device.draw,
         "build_engine": build,
-        "_open": bare,
+        "open_bare": bare,
         "Detector": SimpleNamespace(load=load),
         "IMAGE": (96, 160),
     }.items():

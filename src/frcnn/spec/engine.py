@@ -50,6 +50,9 @@ OUTPUTS: Final = ("num_detections", "boxes", "scores", "labels")
 Target = Literal["tensorrt-rtx", "tensorrt", "onnxruntime"]
 TARGETS: Final[tuple[Target, ...]] = ("tensorrt-rtx", "tensorrt", "onnxruntime")
 
+Form = Literal["plan", "split"]
+"""One engine with the operators inside, which TensorRT alone has, or two with the operators' kernels between them."""
+
 TensorElement = Literal["float32", "float16", "bfloat16", "int32", "int64", "bool"]
 TENSORRT_ELEMENTS: Final[Mapping[str, TensorElement]] = {
     "FLOAT": "float32",
@@ -264,6 +267,11 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         if not set(OUTPUTS) <= known:
             raise ValueError(f"steps: expected the outputs {', '.join(OUTPUTS)}")
 
+    @property
+    def form(self) -> Form:
+        """The form of the engines."""
+        return "plan" if len(self.steps) == 1 else "split"
+
     def to_json(self) -> bytes:
         """Return the manifest as JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1)
@@ -309,8 +317,7 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         """Return the options for a form that ``frcnn build --target tensorrt`` may not have by default."""
         if self.version_compatible:
             return " --version-compatible"
-        is_split = any(isinstance(step, OperatorStep) for step in self.steps)
-        return " --form split" if is_split and self.target == "tensorrt" else ""
+        return " --form split" if self.form == "split" and self.target == "tensorrt" else ""
 
     def profile_for(self, batch: int, canvas: Size) -> int | None:
         """Return the index of the first profile that holds a batch on a canvas, static ones first; None if none."""

@@ -9,17 +9,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from frcnn.spec import PRECISIONS, Precision, Record
-from frcnn.spec.engine import Target
+from frcnn.spec.engine import Form, Target
 
 __all__ = [
     "FORM_NAMES",
     "GENERATIONS",
-    "Form",
     "GpuRun",
     "engine_name",
     "generation_of",
@@ -29,9 +28,7 @@ __all__ = [
     "summary",
 ]
 
-Form = Literal["plan", "split"]
 FORM_NAMES: Final[Mapping[Form, str]] = {"plan": "one plan", "split": "two engines"}
-"""``plan``: one engine with the operators inside. ``split``: two, with the operators' kernels between them."""
 
 _TARGET_NAMES: Final[Mapping[Target, str]] = {
     "tensorrt": "TensorRT",
