@@ -90,6 +90,8 @@ HEAVY = [
     "matplotlib",
     "onnxruntime",
     "onnxscript",
+    "nncf",
+    "openvino",
     "pycuda",
     "safetensors",
     "sklearn",
@@ -114,7 +116,7 @@ PUBLIC = {
     "frcnn.runtime": "Detections Detector RGBImage",
     "frcnn.spec": """
         BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION Manifest ModelSpec NonNegative
-        PoolerKind PoolerSpec Positive Precision PrintableText RPNSpec Record RoIHeadsSpec Size TransformSpec
+        PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record RoIHeadsSpec Size TransformSpec
         full_labels read_versioned
     """,
     "frcnn.spec.engine": """

@@ -146,7 +146,7 @@ def test_a_manifest_is_equal_after_json(canvases: tuple[Size, ...] | None) -> No
 
 
 def test_every_precision_is_read() -> None:
-    assert get_args(Precision) == PRECISIONS == ("fp32", "fp16", "bf16")
+    assert get_args(Precision) == (*PRECISIONS, "int8") == ("fp32", "fp16", "bf16", "int8")
     for precision in PRECISIONS:
         text = manifest(precision=precision).to_json()
         assert Manifest.from_json(text, source="model.onnx").precision == precision

@@ -34,6 +34,7 @@ __all__ = [
     "Positive",
     "Precision",
     "PrintableText",
+    "Quantization",
     "RPNSpec",
     "Record",
     "RoIHeadsSpec",
@@ -50,8 +51,9 @@ LONGEST_MANIFEST_BYTES: Final = 4 << 20  # those of real models are below 100 KB
 
 Size = tuple[int, int]  # (height, width) in pixels
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
+"""Those that a checkpoint is exported in; ``"int8"`` is a float32 model that was quantised."""
 PoolerKind = Literal["align", "max"]
 
 _LARGEST: Final = (1 << 63) - 1
@@ -186,17 +188,35 @@ class ModelSpec(Record, frozen=True, kw_only=True):
         return str(label) if self.labels is None else self.labels[label]
 
 
-class Manifest(Record, frozen=True, kw_only=True):
+class Quantization(Record, frozen=True, kw_only=True):
+    """How a model was quantised to int8; weights are symmetric, one scale a channel.
+
+    Attributes:
+        quantizer: package and version that placed the Q/DQ nodes and found their scales.
+        symmetric: whether the zero point of activations is 0 too, as TensorRT needs it.
+        images: how many it was calibrated on.
+        float_layers: nodes that stay in float32 though their kind is quantised.
+    """
+
+    quantizer: PrintableText
+    symmetric: bool
+    images: Positive
+    float_layers: tuple[PrintableText, ...]
+
+
+class Manifest(Record, frozen=True, kw_only=True, omit_defaults=True):
     """The manifest of a ``model.onnx``: its ``metadata_props["frcnn.manifest"]``.
 
     Attributes:
-        precision: type of the network's heavy layers; decode, softmax, scores and IoU are float32 always.
+        precision: type of the network's heavy layers; decode, softmax, scores and IoU are float32 always. Of an
+            ``"int8"`` model the other layers are float32.
         canvases: the (height, width) canvases the artifact takes, or None: any multiple of
             ``model.transform.size_divisible``.
         opset: ONNX opset of the standard operators.
         versions: package name -> version of what made the artifact.
         source_sha256: SHA-256 of the checkpoint file, where there was one.
         assumptions: what was not in the weights and was taken as a default, one line each.
+        quantization: of an ``"int8"`` model; None otherwise.
     """
 
     schema_version: Positive
@@ -207,6 +227,11 @@ class Manifest(Record, frozen=True, kw_only=True):
     versions: dict[PrintableText, PrintableText]
     source_sha256: PrintableText | None
     assumptions: tuple[PrintableText, ...]
+    quantization: Quantization | None = None
+
+    def __post_init__(self) -> None:
+        if (self.precision == "int8") != (self.quantization is not None):
+            raise ValueError(f"quantization: expected with precision int8 only, got precision {self.precision}")
 
     def to_json(self) -> str:
         """Return the manifest as JSON text."""
