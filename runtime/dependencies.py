@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Final, Literal
@@ -22,6 +23,7 @@ __all__ = [
     "import_onnxruntime",
     "import_onnxruntime_gpu",
     "import_opencv",
+    "import_openvino",
     "import_supervision",
     "import_tensorrt",
 ]
@@ -67,7 +69,23 @@ def import_opencv() -> ModuleType:
 
 def import_onnx() -> ModuleType:
     """Return the module ``onnx``."""
-    return _imported("onnx", package="onnx", extra="cpu", why="listing a model's operators")
+    return _imported("onnx", package="onnx", extra="cpu", why="reading a model's graph")
+
+
+def import_openvino() -> ModuleType:
+    """Return the module ``openvino``.
+
+    Importing it tells its maker so over the internet, by a process of its own, and writes into the user's home, unless
+    its package ``openvino_telemetry`` is missing. So it is, for the time of the import.
+    """
+    hidden = "openvino_telemetry" not in sys.modules
+    if hidden:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as the import system means it
+    try:
+        return _imported("openvino", package="openvino", extra="openvino", why="provider 'openvino'")
+    finally:
+        if hidden:
+            del sys.modules["openvino_telemetry"]
 
 
 def import_supervision() -> ModuleType:

@@ -12,7 +12,7 @@ from frcnn.plugins.cuda.arrays import stream_handle
 from frcnn.runtime.backend import Backend, Device, Done, Pending
 from frcnn.runtime.detections import ClassFilter, Detections, checked_score, resolve_classes
 from frcnn.runtime.device_detections import DeviceDetections
-from frcnn.runtime.host.onnxruntime_providers import Provider
+from frcnn.runtime.host.providers import Provider, RunPrecision
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import RGBImage, image_list
 from frcnn.runtime.images.preprocess import Placed
@@ -84,6 +84,7 @@ class Detector:
         *,
         device: Device | None = None,
         provider: Provider | None = None,
+        precision: RunPrecision | None = None,
         threads: int | None = None,
         trusted_hashes: Collection[str] | None = None,
         workers: int | None = None,
@@ -97,8 +98,10 @@ class Detector:
         Args:
             path: A ``model.onnx`` made by ``frcnn export``, or a ``*.frcnn`` made by ``frcnn build``.
             device: ``"cpu"`` or ``"cuda"``. Default: the CPU for a ``model.onnx``, the GPU for an engine.
-            provider: The provider of ONNX Runtime that runs a ``model.onnx``: ``"cpu"``, ``"cuda"`` or
-                ``"tensorrt"``. Default: the device's own.
+            provider: What runs a ``model.onnx``: ONNX Runtime's ``"cpu"``, ``"cuda"`` or ``"tensorrt"``, or
+                ``"openvino"`` on the CPU. Default: the device's own of ONNX Runtime.
+            precision: What ``"openvino"`` computes float layers in: ``"fp32"``, or ``"bf16"`` where the processor has
+                it. Default: ``"fp32"``. The other providers compute in the file's own precision.
             threads: CPU threads of a ``model.onnx``. Default: all that this process may use.
             trusted_hashes: SHA-256 of the engine artifacts that may be loaded, as ``sha256sum`` prints them; None
                 trusts any. The hashes inside the artifact are checked either way.
@@ -116,6 +119,7 @@ class Detector:
             path,
             device=device,
             provider=provider,
+            precision=precision,
             threads=threads,
             trusted_hashes=trusted_hashes,
             workers=workers,

@@ -9,7 +9,7 @@ from functools import partial
 from types import ModuleType
 
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
-from frcnn.runtime.backend import Backend, Device
+from frcnn.runtime.backend import Backend, Device, Network
 from frcnn.runtime.dependencies import TensorRTLibrary, import_onnxruntime_gpu
 from frcnn.runtime.engines.compatibility import check_gpu, check_runs_here
 from frcnn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
@@ -22,13 +22,14 @@ from frcnn.runtime.gpu.cuda_device import CudaDevice
 from frcnn.runtime.gpu.device import Engine
 from frcnn.runtime.host.backend import HostBackend
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
-from frcnn.runtime.host.onnxruntime_providers import Provider
-from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.runtime.host.openvino_backend import OpenVinoBackend
+from frcnn.runtime.host.providers import Provider, RunPrecision, RunProvider, check_precision, chosen_provider
+from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec import Manifest
 from frcnn.spec.engine import EngineStep
 
-__all__ = ["check_engine_options", "load_backend", "open_engines"]
+__all__ = ["check_engine_options", "load_backend", "load_onnx", "open_engines"]
 
 
 def load_backend(
@@ -36,6 +37,7 @@ def load_backend(
     *,
     device: Device | None,
     provider: Provider | None,
+    precision: RunPrecision | None,
     threads: int | None,
     trusted_hashes: Collection[str] | None,
     workers: int | None,
@@ -43,7 +45,7 @@ def load_backend(
     """Return the backend of a model file and the model's manifest; arguments and errors as ``Detector.load``."""
     artifact = open_artifact(path)
     if isinstance(artifact, EngineArtifact):
-        check_engine_options(path, device=device, provider=provider, threads=threads)
+        check_engine_options(path, device=device, provider=provider, precision=precision, threads=threads)
         maximum = DEFAULT_WORKERS if workers is None else workers
         if maximum < 1:
             raise UsageError(f"workers: expected 1 or more, got {workers}")
@@ -51,16 +53,43 @@ def load_backend(
         backend = EngineBackend(artifact.manifest, artifact.read_part, gpu, engines, workers=maximum)
         return backend, artifact.manifest.source
     _refuse(trusted_hashes=trusted_hashes, workers=workers, why="a model.onnx holds no engines")
-    where: Device = device or ("cpu" if provider in (None, "cpu") else "cuda")
-    network = OnnxRuntimeBackend(artifact.path, device=where, provider=provider, threads=threads)
+    chosen = chosen_provider(device, provider)
+    check_precision(chosen, precision)
+    if chosen == "tuned":
+        raise UsageError("provider: 'tuned' is not there yet", hint="name the provider")
+    return load_onnx(artifact, provider=chosen, precision=precision, threads=threads)
+
+
+def load_onnx(
+    artifact: OnnxArtifact, *, provider: RunProvider, precision: RunPrecision | None, threads: int | None
+) -> tuple[Backend, Manifest]:
+    """Return the backend of a ``model.onnx`` on one provider, and its manifest; errors as ``Detector.load``.
+
+    Args:
+        artifact: the file.
+        provider: what runs it.
+        precision: what OpenVINO computes float layers in; None: float32.
+        threads: CPU threads; None: all that this process may use.
+    """
+    network: Network
+    if provider == "openvino":
+        network = OpenVinoBackend(artifact.path, precision=precision or "fp32", threads=threads)
+    else:
+        network = OnnxRuntimeBackend(artifact.path, provider=provider, threads=threads)
     return HostBackend(network, artifact.manifest), artifact.manifest
 
 
 def check_engine_options(
-    path: str | os.PathLike[str], *, device: Device | None, provider: Provider | None, threads: int | None
+    path: str | os.PathLike[str],
+    *,
+    device: Device | None,
+    provider: Provider | None,
+    precision: RunPrecision | None,
+    threads: int | None,
 ) -> None:
     """Refuse options that do not apply to an engine artifact."""
     _refuse(threads=threads, provider=provider, why="an engine runs on the GPU")
+    _refuse(precision=precision, why="an engine is built for its own")
     if device == "cpu":
         raise UsageError(
             f"device: {os.fspath(path)} holds engines for a GPU, got device {device!r}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,12 +19,13 @@ from frcnn.benchmarks.candidates.candidate import (
 )
 from frcnn.benchmarks.candidates.eager import eager_candidates
 from frcnn.benchmarks.candidates.model_files import NO_GPU, built_engine, built_onnx, given_file, naive_onnx
-from frcnn.benchmarks.candidates.runners import DetectorRunner, NaiveRunner, OpenVinoNetwork
-from frcnn.errors import ArtifactError
+from frcnn.benchmarks.candidates.runners import DetectorRunner, NaiveRunner
+from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.runtime import Detector
 from frcnn.runtime.backend import Device, Network
 from frcnn.runtime.host.backend import HostBackend
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.host.openvino_backend import OpenVinoBackend
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec.engine import TARGETS, EngineManifest, Target
 
@@ -143,7 +143,7 @@ def _ours(
 
 def _open_onnxruntime(task: Task, path: Path, *, device: Device) -> Runner:
     try:
-        return _with_our_runtime(path, OnnxRuntimeBackend(path, device=device, threads=task.threads))
+        return _with_our_runtime(path, OnnxRuntimeBackend(path, provider=device, threads=task.threads))
     except ArtifactError as error:
         if "did not start" in error.message or "no CPU kernels" in error.message:
             raise CannotRunError(error.message) from error
@@ -151,9 +151,10 @@ def _open_onnxruntime(task: Task, path: Path, *, device: Device) -> Runner:
 
 
 def _open_openvino(task: Task, path: Path) -> Runner:
-    if importlib.util.find_spec("openvino") is None:
-        raise CannotRunError("the package openvino is not installed (pip install openvino)")
-    return _with_our_runtime(path, OpenVinoNetwork(path, task.threads))
+    try:
+        return _with_our_runtime(path, OpenVinoBackend(path, threads=task.threads))
+    except MissingDependencyError as error:
+        raise CannotRunError(f"{error.message} ({error.hint})") from error
 
 
 def _with_our_runtime(path: Path, network: Network) -> Runner:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, engine_info, model_manifest
 from frcnn.benchmarks.candidates.candidate import CannotRunError, Runner, Task
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.runtime import Detections, Detector, RGBImage
-from frcnn.runtime.backend import Network, NetworkOutput
-from frcnn.runtime.dependencies import import_onnx, import_onnxruntime
+from frcnn.runtime.backend import Network
+from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.images.preprocess import common_canvas, onto_canvas, place, with_pixels
 from frcnn.spec import Size
 
-__all__ = ["DetectorRunner", "NaiveRunner", "OpenVinoNetwork"]
+__all__ = ["DetectorRunner", "NaiveRunner"]
 
 
 class DetectorRunner(Runner):
@@ -72,39 +70,6 @@ class DetectorRunner(Runner):
     def close(self) -> None:
         """Release the detector."""
         self._detector.close()
-
-
-class OpenVinoNetwork:
-    """A ``Network`` on OpenVINO, which knows no model-local functions: their bodies are inlined first.
-
-    Args:
-        path: a ``model.onnx``.
-        threads: processor threads.
-    """
-
-    def __init__(self, path: Path, threads: int) -> None:
-        openvino: Any = importlib.import_module("openvino")  # no type information, and seldom installed
-        import_onnx()
-        import onnx
-        from onnx.inliner import inline_local_functions
-
-        core: Any = openvino.Core()
-        model = core.read_model(model=inline_local_functions(onnx.load(path)).SerializeToString())
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        compiled = core.compile_model(model, "CPU", settings)
-        self._request: Any = compiled.create_infer_request()
-        self._kind = np.float16 if "f16" in str(compiled.input("images").get_element_type()) else np.float32
-
-    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
-        """Detect; see ``Network.run``."""
-        feeds = {"images": images.astype(self._kind, copy=False), "image_sizes": image_sizes}
-        found = {key.get_any_name(): value for key, value in self._request.infer(feeds).items()}
-        found["labels"] = found["labels"].astype(np.int32, copy=False)
-        return NetworkOutput(**{name: found[name] for name in ("num_detections", "boxes", "scores", "labels")})
-
-    def close(self) -> None:
-        """Release the model."""
-        self._request = None
 
 
 class NaiveRunner(Runner):

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from frcnn.benchmarks.candidates.artifacts import canvases_of, model_manifest
+from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, model_manifest
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference
 from frcnn.benchmarks.parity.comparison import ImageParity, Parity, compare_images, default_limits, total
 from frcnn.console import note, say, show_table, track, warn, write_json
@@ -35,6 +35,7 @@ from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.commands.run_options import add_run_options
 from frcnn.runtime.images.sources import files_of, is_video
 from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.spec import Precision
 
 __all__ = ["add_arguments", "run"]
 
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     prepare_reference(loaded, manifest, arguments)
     given = {name: getattr(arguments, name) for name in (option.replace("-", "_") for option in _LIMITS)}
     limits = msgspec.structs.replace(
-        default_limits(manifest.precision, model_manifest(manifest).model.roi_heads.pooler.kind),
+        default_limits(_precision(manifest, arguments), model_manifest(manifest).model.roi_heads.pooler.kind),
         **{name: value for name, value in given.items() if value is not None},
     )
     with Detector.load(arguments.model, **load_options(arguments, manifest)) as detector:
@@ -99,6 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(parity, arguments.json)
     _show(parity, is_json_printed=arguments.json == "-")
     return _EXIT_OK if parity.passed and len(results) == len(files) else _EXIT_DISAGREEMENT
+
+
+def _precision(manifest: AnyManifest, arguments: argparse.Namespace) -> Precision:
+    """Return the lowest precision that a layer is computed in: the file's, or that of ``--precision``."""
+    lowered = arguments.precision == "bf16" and manifest.precision != "int8"
+    return "bf16" if lowered else manifest.precision
 
 
 def _files(paths: list[Path]) -> list[Path]:

@@ -33,8 +33,8 @@ from frcnn.console import note, progress_bar, warn, write_json
 from frcnn.errors import UsageError
 from frcnn.files import file_sha256, writable_file, write_text
 from frcnn.options import add_images, add_json, add_number, parse_sizes
+from frcnn.runtime.backend import available_cpus
 from frcnn.runtime.commands.run_options import add_run_options
-from frcnn.runtime.host.onnxruntime_backend import available_cpus
 from frcnn.runtime.loading import check_engine_options, open_engines
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
@@ -77,11 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
     size = _check(arguments)
     date, load_before = now(), load_average()
     artifact = open_artifact(arguments.model)
-    manifest, provider, threads = artifact.manifest, arguments.provider, int(arguments.threads or available_cpus())
+    manifest, threads = artifact.manifest, int(arguments.threads or available_cpus())
+    where = {name: getattr(arguments, name) for name in ("device", "provider", "precision")}
     if isinstance(artifact, OnnxArtifact):
-        check_on_processor(arguments.device, provider)
+        check_on_processor(**where)
     else:
-        check_engine_options(arguments.model, device=arguments.device, provider=provider, threads=arguments.threads)
+        check_engine_options(arguments.model, threads=arguments.threads, **where)
     images = default_images() if arguments.images is None else given_images(arguments.images)
     for item in images.skipped:
         warn(f"skipped {item.name}: {item.reason}")

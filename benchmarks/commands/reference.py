@@ -40,4 +40,5 @@ def load_options(arguments: argparse.Namespace, manifest: AnyManifest) -> dict[s
     options = {"device": arguments.device, "provider": arguments.provider}
     if options == {"device": None, "provider": None}:
         options["device"] = device_for(manifest)
+    options["precision"] = arguments.precision
     return options if isinstance(manifest, EngineManifest) else options | {"threads": arguments.threads}

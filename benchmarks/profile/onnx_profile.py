@@ -16,7 +16,7 @@ from frcnn.benchmarks.profile.profile import Measured, Report, StageName
 from frcnn.errors import UsageError
 from frcnn.runtime.backend import Device
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
-from frcnn.runtime.host.onnxruntime_providers import Provider, chosen_provider
+from frcnn.runtime.host.providers import Provider, RunPrecision, check_precision, chosen_provider
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import boxes_in_image, with_pixels
 from frcnn.runtime.model_files.artifact import OnnxArtifact
@@ -24,16 +24,22 @@ from frcnn.runtime.model_files.artifact import OnnxArtifact
 __all__ = ["check_on_processor", "profile_onnx"]
 
 
-def check_on_processor(device: Device | None, provider: Provider | None) -> None:
-    """Refuse to profile a ``model.onnx`` on a GPU.
+def check_on_processor(device: Device | None, provider: Provider | None, precision: RunPrecision | None = None) -> None:
+    """Refuse to profile a ``model.onnx`` on a GPU, or in another library than ONNX Runtime.
 
     Raises:
-        UsageError: another device or provider than the processor is asked for, or two that do not go together.
+        UsageError: another device or provider than the processor is asked for, or options that do not go together.
     """
-    where: Device = device or ("cpu" if provider in (None, "cpu") else "cuda")
-    if chosen_provider(where, provider) != "cpu":
+    chosen = chosen_provider(device, provider)
+    check_precision(chosen, precision)
+    if chosen in ("openvino", "tuned"):
         raise UsageError(
-            f"device {where!r}: of a model.onnx only the processor can be profiled: on a GPU ONNX Runtime's profiler "
+            f"provider: only the layers of ONNX Runtime can be timed, got {chosen!r}",
+            hint="leave provider out; whole runs are timed by frcnn bench",
+        )
+    if chosen != "cpu":
+        raise UsageError(
+            "device 'cuda': of a model.onnx only the processor can be profiled: on a GPU ONNX Runtime's profiler "
             "times launches, not the work",
             hint="profile an engine: frcnn build model.onnx -o model.frcnn; whole runs are timed by frcnn bench",
         )

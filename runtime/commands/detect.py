@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model,
         device=arguments.device,
         provider=arguments.provider,
+        precision=arguments.precision,
         threads=arguments.threads,
         trusted_hashes=arguments.trusted_hash,
         workers=arguments.workers,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -11,13 +10,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
-from frcnn.runtime.backend import Device, NetworkOutput, available_cpus, closed_error
+from frcnn.errors import ArtifactError, MissingDependencyError
+from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnxruntime
+from frcnn.runtime.host.network_contract import (
+    INPUTS,
+    OUTPUTS,
+    REMAKE,
+    checked_output,
+    checked_threads,
+    run_error,
+)
 from frcnn.runtime.host.onnxruntime_providers import (
     PROVIDER_NAMES,
-    Provider,
-    chosen_provider,
+    OnnxRuntimeProvider,
     default_folder,
     execution_providers,
 )
@@ -26,45 +32,35 @@ from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.runtime.onnxruntime_sessions import load_cuda_libraries, one_line, session_options
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 
-__all__ = ["OnnxRuntimeBackend", "available_cpus"]
+__all__ = ["OnnxRuntimeBackend"]
 
-_INPUTS: Final = ("images", "image_sizes")
-_OUTPUTS: Final = {
-    "num_detections": "tensor(int32)",
-    "boxes": "tensor(float)",
-    "scores": "tensor(float)",
-    "labels": "tensor(int32)",
-}
+_TYPES: Final = ("tensor(int32)", "tensor(float)", "tensor(float)", "tensor(int32)")
+_OUTPUT_TYPES: Final = dict(zip(OUTPUTS, _TYPES, strict=True))
 _IMAGE_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")
 _BFLOAT16: Final = 16  # onnx.TensorProto.BFLOAT16; the package onnx is not needed to run a model
-_REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
 _UPGRADE: Final = "upgrade onnxruntime-gpu, which learnt bf16 bit by bit, or build an engine: frcnn build model.onnx"
 
 
 class OnnxRuntimeBackend:
     """A ``Network`` on ONNX Runtime, on ``threads`` threads: by default all processors this process may use.
 
-    Without a provider it is the device's own. TensorRT needs its libraries, builds engines on the first image of a size
-    and keeps them in the user's cache (see ``$FRCNN_CACHE_DIR``). CUDA computes the float32 layers in float32; TensorRT
-    uses TF32 for them unless the environment has ``NVIDIA_TF32_OVERRIDE=0``.
+    TensorRT needs its libraries, builds engines on the first image of a size and keeps them in the user's cache (see
+    ``$FRCNN_CACHE_DIR``). CUDA computes the float32 layers in float32; TensorRT uses TF32 for them unless the
+    environment has ``NVIDIA_TF32_OVERRIDE=0``.
     """
 
-    def __init__(
-        self, path: Path, *, device: Device = "cpu", provider: Provider | None = None, threads: int | None = None
-    ) -> None:
-        chosen = chosen_provider(device, provider)
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads: expected 1 or more, got {threads}")
+    def __init__(self, path: Path, *, provider: OnnxRuntimeProvider = "cpu", threads: int | None = None) -> None:
+        threads = checked_threads(threads)
         onnxruntime = import_onnxruntime()
         precision = _precision(path)
-        if precision == "bf16" and chosen == "cpu":  # its own error names the first node without a kernel
+        if precision == "bf16" and provider == "cpu":  # its own error names the first node without a kernel
             raise ArtifactError(
                 f"{path} is bf16, which ONNX Runtime has no CPU kernels for",
                 hint=f"build it for a GPU: frcnn build {path} --target tensorrt-rtx; or export with --precision fp32",
             )
         self._path = path
         self._ort_value: Any = onnxruntime.OrtValue
-        self._session: Any = _session(onnxruntime, path, chosen, precision, threads or available_cpus())
+        self._session: Any = _session(onnxruntime, path, provider, precision, threads)
         self._image_type = _image_type(self._session, path)
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
@@ -75,14 +71,8 @@ class OnnxRuntimeBackend:
         try:
             count, boxes, scores, labels = self._outputs(session, images, image_sizes)
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
-            batch, _, height, width = images.shape
-            raise ArtifactError(
-                f"{self._path}: ONNX Runtime failed on {batch} image(s) on a {height}x{width} canvas: "
-                f"{one_line(error)}",
-                hint="give fewer images at a time or smaller ones where memory ran out; otherwise report it",
-            ) from error
-        _check_shapes((count, boxes, scores, labels), len(images), self._path)
-        return NetworkOutput(num_detections=count, boxes=boxes, scores=scores, labels=labels)
+            raise run_error(self._path, "ONNX Runtime", images.shape, one_line(error)) from error
+        return checked_output(self._path, len(images), (count, boxes, scores, labels))
 
     def close(self) -> None:
         """Release the session."""
@@ -92,14 +82,14 @@ class OnnxRuntimeBackend:
         if self._image_type != "tensor(bfloat16)":
             dtype = np.float16 if self._image_type == "tensor(float16)" else np.float32
             feeds = {"images": images.astype(dtype, copy=False), "image_sizes": image_sizes}
-            outputs: list[NDArray[Any]] = session.run(list(_OUTPUTS), feeds)
+            outputs: list[NDArray[Any]] = session.run(list(OUTPUTS), feeds)
             return outputs
         bits = bfloat16_bits(images)  # named: the value below only points to it
         values = {
             "images": self._ort_value.ortvalue_from_numpy_with_onnx_type(bits, _BFLOAT16),
             "image_sizes": self._ort_value.ortvalue_from_numpy(image_sizes),
         }
-        return [value.numpy() for value in session.run_with_ort_values(list(_OUTPUTS), values)]
+        return [value.numpy() for value in session.run_with_ort_values(list(OUTPUTS), values)]
 
 
 def _precision(path: Path) -> Precision | None:
@@ -108,7 +98,9 @@ def _precision(path: Path) -> Precision | None:
     return None if manifest is None else Manifest.from_json(manifest, source=os.fspath(path)).precision
 
 
-def _session(onnxruntime: ModuleType, path: Path, provider: Provider, precision: Precision | None, threads: int) -> Any:
+def _session(
+    onnxruntime: ModuleType, path: Path, provider: OnnxRuntimeProvider, precision: Precision | None, threads: int
+) -> Any:
     wanted = PROVIDER_NAMES[provider]
     available = onnxruntime.get_available_providers()
     if not set(wanted) <= set(available):
@@ -123,7 +115,7 @@ def _session(onnxruntime: ModuleType, path: Path, provider: Provider, precision:
         # without its own fallback, which prints and goes on with a slower provider
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
-        hint = _UPGRADE if precision == "bf16" else _REMAKE
+        hint = _UPGRADE if precision == "bf16" else REMAKE
         raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {one_line(error)}", hint=hint) from error
     started = tuple(session.get_providers())
     missing = [name for name in wanted if name not in started]
@@ -140,20 +132,12 @@ def _image_type(session: Any, path: Path) -> str:
     """Return the type of ``images``, after checking that inputs and outputs are a detector's."""
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value.type for value in session.get_outputs()}
-    if set(inputs) != set(_INPUTS) or outputs != _OUTPUTS:
+    if set(inputs) != set(INPUTS) or outputs != _OUTPUT_TYPES:
         raise ArtifactError(
-            f"{path}: expected inputs {_INPUTS} and outputs {_OUTPUTS}, got {tuple(inputs)} and {outputs}", hint=_REMAKE
+            f"{path}: expected inputs {INPUTS} and outputs {_OUTPUT_TYPES}, got {tuple(inputs)} and {outputs}",
+            hint=REMAKE,
         )
     kind: str = inputs["images"].type
     if kind not in _IMAGE_TYPES:
-        raise ArtifactError(f"{path}: expected images as one of {', '.join(_IMAGE_TYPES)}, got {kind}", hint=_REMAKE)
+        raise ArtifactError(f"{path}: expected images as one of {', '.join(_IMAGE_TYPES)}, got {kind}", hint=REMAKE)
     return kind
-
-
-def _check_shapes(outputs: Sequence[NDArray[Any]], batch: int, path: Path) -> None:
-    """Refuse outputs of other shapes than a detector's, whatever the file declares."""
-    rows = outputs[1].shape[1:2]
-    got = [output.shape for output in outputs]
-    if len(rows) != 1 or got != [(batch,), (batch, *rows, 4), (batch, *rows), (batch, *rows)]:
-        shapes = ", ".join(f"{name} {shape}" for name, shape in zip(_OUTPUTS, got, strict=True))
-        raise ArtifactError(f"{path}: expected the outputs of a detector, got {shapes}", hint=_REMAKE)

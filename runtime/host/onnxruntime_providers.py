@@ -11,22 +11,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
-from frcnn.errors import OutputError, UsageError
+from frcnn.errors import OutputError
 from frcnn.files import writable_folder
 from frcnn.plugins.cuda.kernel_cache import default_cache, warn_not_kept
-from frcnn.runtime.backend import Device
 from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS
 
-__all__ = ["PROVIDERS", "PROVIDER_NAMES", "Provider", "chosen_provider", "default_folder", "execution_providers"]
+__all__ = ["PROVIDER_NAMES", "OnnxRuntimeProvider", "default_folder", "execution_providers"]
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
-PROVIDERS: Final[tuple[Provider, ...]] = ("cpu", "cuda", "tensorrt")
+OnnxRuntimeProvider = Literal["cpu", "cuda", "tensorrt"]
 
 Options = dict[str, str]
 
-_DEVICES: Final[dict[Provider, Device]] = {"cpu": "cpu", "cuda": "cuda", "tensorrt": "cuda"}
-_DEFAULTS: Final[dict[Device, Provider]] = {"cpu": "cpu", "cuda": "cuda"}
-PROVIDER_NAMES: Final[dict[Provider, tuple[str, ...]]] = {  # all must be there, the preferred first
+PROVIDER_NAMES: Final[dict[OnnxRuntimeProvider, tuple[str, ...]]] = {  # all must be there, the preferred first
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider",),
     # CUDA runs what TensorRT does not take (NonMaxSuppression, RoiAlign, NonZero)
@@ -37,23 +33,7 @@ PROVIDER_NAMES: Final[dict[Provider, tuple[str, ...]]] = {  # all must be there,
 _TENSORRT_OPTIONS: Final[Options] = {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
 
 
-def chosen_provider(device: Device, provider: Provider | None) -> Provider:
-    """Return the provider to run with on a device: the caller's choice, or the device's own."""
-    if device not in _DEFAULTS:
-        raise UsageError(f"device: expected one of {', '.join(_DEFAULTS)}, got {device!r}")
-    if provider is None:
-        return _DEFAULTS[device]
-    if provider not in _DEVICES:
-        raise UsageError(f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}")
-    if _DEVICES[provider] != device:
-        raise UsageError(
-            f"provider: {provider!r} runs on device {_DEVICES[provider]!r}, got device {device!r}",
-            hint=f"give device {_DEVICES[provider]!r}, or provider {_DEFAULTS[device]!r}",
-        )
-    return provider
-
-
-def execution_providers(provider: Provider, model: Path, *, cache: Path | None) -> list[tuple[str, Options]]:
+def execution_providers(provider: OnnxRuntimeProvider, model: Path, *, cache: Path | None) -> list[tuple[str, Options]]:
     """Return the ``providers`` of ``onnxruntime.InferenceSession``.
 
     TensorRT builds engines whenever a canvas or a batch is larger or smaller than any before, which takes long, and

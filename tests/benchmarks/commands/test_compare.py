@@ -181,7 +181,7 @@ def engine(exports, checkpoint, images, tmp_path, monkeypatch) -> Callable[..., 
 
 def test_an_engine_is_compared_on_the_gpu_on_its_own_canvases(engine, tmp_path, capsys):
     code, asked = engine(profiles=tuple(static_profile(*canvas) for canvas in LARGER), canvases=LARGER)
-    assert asked == {"path": tmp_path / "model.frcnn", "device": "cuda", "provider": None}
+    assert asked == {"path": tmp_path / "model.frcnn", "device": "cuda", "provider": None, "precision": None}
     assert code == 0
     assert "AGREE: " in capsys.readouterr().out
 
@@ -219,10 +219,14 @@ def test_an_image_that_fits_no_profile_is_skipped(engine, capsys):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), {"device": "cpu", "provider": None}),
-        (("--device", "cpu"), {"device": "cpu", "provider": None}),
-        (("--device", "cuda"), {"device": "cuda", "provider": None}),
-        (("--provider", "tensorrt"), {"device": None, "provider": "tensorrt"}),
+        ((), {"device": "cpu", "provider": None, "precision": None}),
+        (("--device", "cpu"), {"device": "cpu", "provider": None, "precision": None}),
+        (("--device", "cuda"), {"device": "cuda", "provider": None, "precision": None}),
+        (("--provider", "tensorrt"), {"device": None, "provider": "tensorrt", "precision": None}),
+        (
+            ("--provider", "openvino", "--precision", "bf16"),
+            {"device": None, "provider": "openvino", "precision": "bf16"},
+        ),
     ],
 )
 def test_device_and_provider_are_passed_on(options, expected, compare, model_path, monkeypatch):
@@ -236,6 +240,13 @@ def test_device_and_provider_are_passed_on(options, expected, compare, model_pat
     monkeypatch.setattr(Detector, "load", on_the_cpu)
     assert compare(*options) == 0
     assert asked == expected | {"threads": 1}
+
+
+@pytest.mark.parametrize(("precision", "margin"), [("fp32", 0.001), ("bf16", 0.1)])
+def test_the_limits_are_those_of_the_precision_that_openvino_computes_in(precision, margin, compare, tmp_path):
+    target = tmp_path / "parity.json"
+    assert compare("--provider", "openvino", "--precision", precision, "--json", str(target)) == 0
+    assert json.loads(target.read_text())["limits"]["margin"] == margin
 
 
 def test_a_bf16_model_is_for_the_gpu(exports, compare, model_path, tmp_path, monkeypatch, capsys):

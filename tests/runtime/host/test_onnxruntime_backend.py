@@ -139,8 +139,6 @@ def test_a_failing_network_is_our_error(model_path: Path, capfd: pytest.CaptureF
 def test_options_are_checked(model_path: Path) -> None:
     with pytest.raises(UsageError, match="threads: expected 1 or more, got 0"):
         OnnxRuntimeBackend(model_path, threads=0)
-    with pytest.raises(UsageError, match="provider: 'tensorrt' runs on device 'cuda', got device 'cpu'"):
-        OnnxRuntimeBackend(model_path, provider="tensorrt")
 
 
 def test_without_onnxruntime_the_extra_is_named(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
+from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.host.onnxruntime_providers import (
     PROVIDER_NAMES,
-    PROVIDERS,
-    chosen_provider,
     default_folder,
     execution_providers,
 )
@@ -30,37 +28,8 @@ SIZES = np.array([[32, 64]], np.int32)
 IMAGES = np.full((1, 3, 32, 64), 0.5, np.float32)
 
 
-@pytest.mark.parametrize(
-    ("device", "provider", "expected"),
-    [
-        ("cpu", None, "cpu"),
-        ("cpu", "cpu", "cpu"),
-        ("cuda", None, "cuda"),
-        ("cuda", "cuda", "cuda"),
-        ("cuda", "tensorrt", "tensorrt"),
-    ],
-)
-def test_a_device_has_its_providers(device: Any, provider: Any, expected: str) -> None:
-    assert chosen_provider(device, provider) == expected
-
-
-@pytest.mark.parametrize(
-    ("device", "provider", "message"),
-    [
-        ("cuda", "cpu", "provider: 'cpu' runs on device 'cpu', got device 'cuda'"),
-        ("cpu", "cuda", "provider: 'cuda' runs on device 'cuda', got device 'cpu'"),
-        ("cpu", "tensorrt", "provider: 'tensorrt' runs on device 'cuda', got device 'cpu'"),
-        ("cuda", "openvino", "provider: expected one of cpu, cuda, tensorrt, got 'openvino'"),
-        ("gpu", None, "device: expected one of cpu, cuda, got 'gpu'"),
-    ],
-)
-def test_a_provider_of_another_device_is_refused(device: Any, provider: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        chosen_provider(device, provider)
-
-
 def test_the_names_are_onnxruntimes() -> None:
-    names = {name for provider in PROVIDERS for name in PROVIDER_NAMES[provider]}
+    names = {name for names in PROVIDER_NAMES.values() for name in names}
     assert names <= set(onnxruntime.get_all_providers())
 
 
@@ -130,7 +99,7 @@ def test_a_provider_that_is_not_there_names_the_extra(model_path: Path, provider
     with pytest.raises(
         MissingDependencyError, match=rf"provider '{provider}' \(this onnxruntime has .*{CPU}\)"
     ) as raised:
-        OnnxRuntimeBackend(model_path, device="cuda", provider=provider)
+        OnnxRuntimeBackend(model_path, provider=provider)
     assert raised.value.hint == "pip install 'frcnn[gpu]'"
 
 
@@ -187,11 +156,11 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
     return stand_in
 
 
-@pytest.mark.parametrize(("provider", "names"), [(None, [CUDA]), ("cuda", [CUDA]), ("tensorrt", [TENSORRT, CUDA])])
+@pytest.mark.parametrize(("provider", "names"), [("cuda", [CUDA]), ("tensorrt", [TENSORRT, CUDA])])
 def test_a_gpus_session_runs(
     gpu: StandIn, model_path: Path, provider: Any, names: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    backend = OnnxRuntimeBackend(model_path, device="cuda", provider=provider, threads=1)
+    backend = OnnxRuntimeBackend(model_path, provider=provider, threads=1)
     np.testing.assert_allclose(backend.run(IMAGES, SIZES).scores[:, 0], [0.5])
     (asked,) = gpu.asked
     assert asked["path"] == os.fspath(model_path)
@@ -202,7 +171,7 @@ def test_a_gpus_session_runs(
 
 
 def test_tensorrts_engines_go_to_the_users_cache(gpu: StandIn, model_path: Path, tmp_path: Path) -> None:
-    OnnxRuntimeBackend(model_path, device="cuda", provider="tensorrt", threads=1)
+    OnnxRuntimeBackend(model_path, provider="tensorrt", threads=1)
     options = dict(gpu.asked[0]["providers"])[TENSORRT]
     assert Path(options["trt_engine_cache_path"]).parent == tmp_path / "cache" / "onnxruntime-tensorrt"
 
@@ -226,7 +195,7 @@ def test_a_provider_that_does_not_start_is_an_error(
 ) -> None:
     gpu.started = started
     with pytest.raises(ArtifactError, match=f"'{provider}': ONNX Runtime's {missing} did not start") as raised:
-        OnnxRuntimeBackend(model_path, device="cuda", provider=provider, threads=1)
+        OnnxRuntimeBackend(model_path, provider=provider, threads=1)
     assert libraries in raised.value.hint
 
 
@@ -239,5 +208,5 @@ def test_a_fault_while_loading_is_one_line(
     gpu.fault = RuntimeError("NOT_IMPLEMENTED :\n Could not find an implementation for Conv(22)")
     path = model_of(manifest_of(precision=precision))
     with pytest.raises(ArtifactError, match="cannot load it: NOT_IMPLEMENTED : Could not find") as raised:
-        OnnxRuntimeBackend(path, device="cuda")
+        OnnxRuntimeBackend(path, provider="cuda")
     assert hint in raised.value.hint

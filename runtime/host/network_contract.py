@@ -1,0 +1,52 @@
+"""What every network in host memory has in common: inputs, outputs, threads, and the errors of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from frcnn.errors import ArtifactError, UsageError
+from frcnn.runtime.backend import NetworkOutput, available_cpus
+
+__all__ = ["INPUTS", "OUTPUTS", "REMAKE", "checked_output", "checked_threads", "run_error"]
+
+INPUTS: Final = ("images", "image_sizes")
+OUTPUTS: Final = ("num_detections", "boxes", "scores", "labels")
+REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return the number of threads: by default all processors that this process may use.
+
+    Raises:
+        UsageError: less than 1.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads: expected 1 or more, got {threads}")
+    return threads or available_cpus()
+
+
+def run_error(path: Path, library: str, images: tuple[int, ...], why: str) -> ArtifactError:
+    """Return the error of a network that failed on images ``(N, 3, H, W)``."""
+    batch, _, height, width = images
+    return ArtifactError(
+        f"{path}: {library} failed on {batch} image(s) on a {height}x{width} canvas: {why}",
+        hint="give fewer images at a time or smaller ones where memory ran out; otherwise report it",
+    )
+
+
+def checked_output(path: Path, batch: int, outputs: Sequence[NDArray[Any]]) -> NetworkOutput:
+    """Return outputs, in the order of ``OUTPUTS``, as the network's; the types are checked when a model is loaded.
+
+    Raises:
+        ArtifactError: their shapes are not a detector's, whatever the file declares.
+    """
+    rows = outputs[1].shape[1:2]
+    got = [output.shape for output in outputs]
+    if len(rows) != 1 or got != [(batch,), (batch, *rows, 4), (batch, *rows), (batch, *rows)]:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in zip(OUTPUTS, got, strict=True))
+        raise ArtifactError(f"{path}: expected the outputs of a detector, got {shapes}", hint=REMAKE)
+    return NetworkOutput(**dict(zip(OUTPUTS, outputs, strict=True)))

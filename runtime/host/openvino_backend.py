@@ -1,0 +1,133 @@
+"""Execute ``model.onnx`` with OpenVINO, on the CPU."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frcnn.errors import ArtifactError, UsageError
+from frcnn.runtime.backend import NetworkOutput, closed_error
+from frcnn.runtime.dependencies import import_onnx, import_openvino
+from frcnn.runtime.host.network_contract import (
+    INPUTS,
+    OUTPUTS,
+    REMAKE,
+    checked_output,
+    checked_threads,
+    run_error,
+)
+from frcnn.runtime.host.providers import RunPrecision
+
+__all__ = ["OpenVinoBackend"]
+
+_HINTS: Final[dict[RunPrecision, str]] = {"fp32": "f32", "bf16": "bf16"}
+_OUTPUT_TYPES: Final = dict(zip(OUTPUTS, ("i32", "f32", "f32", "i32"), strict=True))
+_IMAGE_TYPES: Final = ("f32", "f16", "bf16")
+_WHERE: Final = re.compile(r"Exception from \S+:\d+:|\S+/src/\S+:\d+:?")
+_MAX_CHARACTERS: Final = 300
+
+
+class OpenVinoBackend:
+    """A ``Network`` on OpenVINO, on ``threads`` threads: by default all processors this process may use.
+
+    OpenVINO itself computes in bfloat16 where the processor can; here float32 is float32 unless ``precision`` is
+    ``"bf16"``. Layers that are int8 in the file stay int8. Calls run one after another, each on all threads.
+    """
+
+    def __init__(self, path: Path, *, precision: RunPrecision = "fp32", threads: int | None = None) -> None:
+        threads = checked_threads(threads)
+        openvino = import_openvino()
+        core = openvino.Core()
+        if precision == "bf16":
+            _require_bfloat16(core)
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        model = _read(path)
+        try:
+            read = core.read_model(model=model)
+            _check_values(read, path)
+            compiled = core.compile_model(_taking_float32(openvino, read), "CPU", settings)
+            self._request: Any = compiled.create_infer_request()
+        except ArtifactError:
+            raise
+        except Exception as error:  # pybind11 raises RuntimeError for nearly everything
+            raise ArtifactError(f"{path}: OpenVINO cannot load it: {_one_line(error)}", hint=REMAKE) from error
+        self._path = path
+        self._lock = Lock()
+
+    def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
+        """Detect; see ``Network.run``."""
+        feeds = dict(zip(INPUTS, (images, image_sizes), strict=True))
+        with self._lock:
+            if self._request is None:
+                raise closed_error()
+            try:
+                found = self._request.infer(feeds, share_inputs=True)  # outputs are copied: the next call writes there
+            except Exception as error:
+                raise run_error(self._path, "OpenVINO", images.shape, _one_line(error)) from error
+        return checked_output(self._path, len(images), [found[name] for name in OUTPUTS])
+
+    def close(self) -> None:
+        """Release the model; a call in another thread ends first."""
+        with self._lock:
+            self._request = None
+
+
+def _require_bfloat16(core: Any) -> None:
+    """Refuse where OpenVINO would compute in float32 without saying so."""
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        name = core.get_property("CPU", "FULL_DEVICE_NAME")
+        raise UsageError(f"precision: this processor ({name}) has no bf16", hint="use precision 'fp32'")
+
+
+def _read(path: Path) -> bytes:
+    """Return the model with its local functions inlined: OpenVINO's reader knows none."""
+    import_onnx()
+    import onnx.inliner
+
+    try:
+        inlined: bytes = onnx.inliner.inline_local_functions(onnx.load(path)).SerializeToString()
+    except Exception as error:  # protobuf's DecodeError, whichever protobuf that is
+        raise ArtifactError(f"{path}: not a model that onnx can read: {_one_line(error)}", hint=REMAKE) from error
+    return inlined
+
+
+def _check_values(model: Any, path: Path) -> None:
+    """Require the inputs and outputs of a detector."""
+    inputs = {value.get_any_name(): value.get_element_type().get_type_name() for value in model.inputs}
+    outputs = {_name(value): value.get_element_type().get_type_name() for value in model.outputs}
+    if set(inputs) != set(INPUTS) or outputs != _OUTPUT_TYPES:
+        raise ArtifactError(
+            f"{path}: expected inputs {INPUTS} and outputs {_OUTPUT_TYPES}, got {tuple(inputs)} and {outputs}",
+            hint=REMAKE,
+        )
+    if inputs["images"] not in _IMAGE_TYPES:
+        raise ArtifactError(
+            f"{path}: expected images as one of {', '.join(_IMAGE_TYPES)}, got {inputs['images']}", hint=REMAKE
+        )
+
+
+def _name(output: Any) -> str:
+    """Return the name of an output among those that OpenVINO gives to its value."""
+    names: set[str] = output.get_names()
+    return next((name for name in OUTPUTS if name in names), min(names, default=""))
+
+
+def _taking_float32(openvino: Any, model: Any) -> Any:
+    """Have OpenVINO convert the images to the type of the model's input itself."""
+    converting = openvino.preprocess.PrePostProcessor(model)
+    converting.input("images").tensor().set_element_type(openvino.Type.f32)
+    return converting.build()
+
+
+def _one_line(error: Exception) -> str:
+    """Return the message of an error on one line, without the places in OpenVINO's source."""
+    return " ".join(_WHERE.sub("", str(error)).split())[:_MAX_CHARACTERS]
