@@ -18,7 +18,8 @@ def function() -> onnx.FunctionProto:
 
     Only pairs of RoI and class whose score is over the threshold are decoded: fewer than 20 a RoI at 0.05, mostly none.
     ``NonMaxSuppression`` takes an image and class as a batch item. Boxes may be (x1, y1, x2, y2): IoU is the same with
-    the axes swapped.
+    the axes swapped. Its boxes are reshaped once more by a constant: OpenVINO 2026.4 loses sight of the 4 that a computed
+    shape ends with as soon as anything in the model is int8, and refuses the node.
     """
     limits = "limits = GatherND (limits_of_images, image_of_pair)"
     return SPEC.function(f"{_PAIRS} {LIMITS} {limits} {DECODE} {_SUPPRESS} {_SELECT}")
@@ -75,7 +76,9 @@ _SUPPRESS: Final = """
     group_scores_shape = Concat <axis = 0> (minus_one, one, num_rois)
     group_scores = Reshape (class_scores, group_scores_shape)
     group_boxes_shape = Concat <axis = 0> (minus_one, num_rois, four)
-    group_boxes = Reshape (class_boxes, group_boxes_shape)
+    boxes_of_groups = Reshape (class_boxes, group_boxes_shape)
+    rows_of_4 = Constant <value_ints: ints = [0, 0, 4]> ()
+    group_boxes = Reshape (boxes_of_groups, rows_of_4)
     iou_threshold = Constant <value_float: float = @iou_threshold> ()
     least_score = Constant <value_float: float = -0.5> ()
     selected = NonMaxSuppression (group_boxes, group_scores, num_rois, iou_threshold, least_score)
