@@ -18,8 +18,8 @@ def function() -> onnx.FunctionProto:
 
     Only pairs of RoI and class whose score is over the threshold are decoded: fewer than 20 a RoI at 0.05, mostly none.
     ``NonMaxSuppression`` takes an image and class as a batch item. Boxes may be (x1, y1, x2, y2): IoU is the same with
-    the axes swapped. Its boxes are reshaped once more by a constant: OpenVINO 2026.4 loses sight of the 4 that a computed
-    shape ends with as soon as anything in the model is int8, and refuses the node.
+    the axes swapped. Its boxes are reshaped once more, by a constant: in an int8 model OpenVINO 2026.4 loses sight of
+    the 4 that a computed shape ends with, and refuses the node.
     """
     limits = "limits = GatherND (limits_of_images, image_of_pair)"
     return SPEC.function(f"{_PAIRS} {LIMITS} {limits} {DECODE} {_SUPPRESS} {_SELECT}")
