@@ -7,6 +7,7 @@ thresholds) is taken from the architecture and printed; --arg changes it.
   frcnn export my.pth --arch fasterrcnn_resnet50_fpn --arg min_size=640 -o model.onnx
   frcnn export my.pth --arch mypkg.models:build -o model.onnx
   frcnn export --weights fasterrcnn_resnet50_fpn_v2=COCO_V1 -o model.onnx
+  frcnn export my.pth --inline -o model-inline.onnx
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the heavy layers; box decoding, scores and overlaps are float32 always; bf16 runs with TensorRT and "
         "CUDA only (default: %(default)s)",
     )
+    text = "write standard operators only, for readers that know no functions in a model, such as OpenVINO's"
+    group.add_argument("--inline", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,13 +64,18 @@ def run(arguments: argparse.Namespace) -> int:
     writable_file(output)  # before the export, which takes long, not after it
     started = time.monotonic()
     with spinner(f"exporting {output.name}"):
-        manifest = export_loaded(loaded, output, sizes=sizes, precision=arguments.precision)
+        manifest = export_loaded(loaded, output, sizes=sizes, precision=arguments.precision, inline=arguments.inline)
     _print_result(output, manifest, time.monotonic() - started)
     return 0
 
 
 def export_loaded(
-    loaded: LoadedCheckpoint, path: Path, *, sizes: tuple[Size, ...] | None, precision: Precision
+    loaded: LoadedCheckpoint,
+    path: Path,
+    *,
+    sizes: tuple[Size, ...] | None,
+    precision: Precision,
+    inline: bool = False,
 ) -> Manifest:
     """Export a checkpoint with its labels, hash and assumptions."""
     from frcnn.exporter.graph.export import export_onnx
@@ -78,6 +86,7 @@ def export_loaded(
         labels=loaded.spec.labels,
         size=sizes,
         precision=precision,
+        inline=inline,
         architecture=loaded.spec.architecture,
         source_sha256=loaded.sha256,
         assumptions=loaded.assumptions,

@@ -9,6 +9,7 @@ __all__ = [
     "channels_last",
     "export",
     "finalize",
+    "inline",
     "join",
     "nodes",
     "source_model",

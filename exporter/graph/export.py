@@ -13,6 +13,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from frcnn._version import __version__
 from frcnn.errors import ExportError, MissingDependencyError, UsageError
 from frcnn.exporter.graph.finalize import finalize_graph
+from frcnn.exporter.graph.inline import inline_operators
 from frcnn.exporter.graph.join import join_networks
 from frcnn.exporter.graph.trace import OPSETS, trace_networks
 from frcnn.exporter.model import DeployableFasterRCNN
@@ -31,6 +32,7 @@ def export_onnx(
     labels: Sequence[str] | None = None,
     size: Size | Sequence[Size] | None = None,
     precision: Precision = "fp32",
+    inline: bool = False,
     architecture: str | None = None,
     source_sha256: str | None = None,
     assumptions: Sequence[str] = (),
@@ -44,7 +46,8 @@ def export_onnx(
     from ``num_detections`` on are 0. N is dynamic. The file is written completely or not at all.
 
     The operators are those of torchvision's Faster R-CNN (Ren et al., arXiv:1506.01497), with a fixed number of padded
-    proposals and detections. Custom operators have ONNX function bodies, so that every runtime can execute the file.
+    proposals and detections. Custom operators have ONNX function bodies, so that every runtime that
+    reads functions can execute the file; with ``inline`` the others can, too.
 
     Args:
         model: a ``FasterRCNN`` in eval mode; is not changed.
@@ -54,6 +57,7 @@ def export_onnx(
             the model's ``size_divisible``. Default: H and W are dynamic.
         precision: of backbone, FPN and heads, ``"fp32"``, ``"fp16"`` or ``"bf16"``. Decoding, softmax, scores and IoU
             are always float32. ONNX Runtime has no CPU kernels for bf16.
+        inline: write the bodies of the custom operators in their place. No engine can be built from such a file.
         architecture: name for the manifest. Default: the name of the model's class.
         source_sha256: SHA-256 of the checkpoint, hexadecimal, for the manifest.
         assumptions: settings that the weights do not hold, for the manifest.
@@ -88,6 +92,8 @@ def export_onnx(
         module = DeployableFasterRCNN(detector, spec, precision)
         networks = trace_networks(module, spec, precision, canvases)
         joined = join_networks(*networks, module.stages)
+        if inline:
+            joined = inline_operators(joined)
         onnx.save_model(finalize_graph(joined, manifest), temporary)
     return manifest
 

@@ -41,11 +41,18 @@ def split(model: onnx.ModelProto) -> Networks:
     """Split a model, which is not changed; weights are copied.
 
     Raises:
-        ExportError: the graph is not two networks joined by the operators, such as that of an older file.
+        ExportError: the graph is not two networks joined by the operators, such as that of an older file, or the
+            operators are inlined.
     """
     graph = model.graph
     ours = [node for node in graph.node if node.domain == DOMAIN]
     names = [node.op_type for node in ours]
+    if not names and not model.functions:
+        raise ExportError(
+            "the graph has no operators of frcnn, expected RegionProposals, a RoI pooling operator and BoxDetections: "
+            "they are inlined",
+            hint="an engine is built from a model.onnx that was exported without --inline",
+        )
     if names not in [["RegionProposals", pooling, "BoxDetections"] for pooling in _POOLING]:
         raise _other(f"expected RegionProposals, a RoI pooling operator and BoxDetections, got {', '.join(names)}")
     proposals, pooling, detections = ours
