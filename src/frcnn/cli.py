@@ -50,6 +50,7 @@ VERBS: Final[dict[str, Verb]] = {
         "frcnn.benchmarks.commands.bench", "measure speed against eager torchvision, as a table, JSON and a report"
     ),
     "eval": Verb("frcnn.benchmarks.commands.eval", "COCO mAP of a model, and the difference to eager torchvision"),
+    "tune": Verb("frcnn.benchmarks.commands.tune", "find what runs a model fastest on this processor, and remember it"),
     "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer"),
     "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
     "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in an artifact as files of their own"),

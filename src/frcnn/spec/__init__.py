@@ -259,27 +259,29 @@ class _Versioned(msgspec.Struct):
     schema_version: int
 
 
-def read_versioned(text: str | bytes, kind: type[T], schema_version: int, *, source: str, remake: str) -> T:
-    """Read a manifest strictly; ``source`` names the artifact in messages, ``remake`` is how to make it anew.
+def read_versioned(
+    text: str | bytes, kind: type[T], schema_version: int, *, source: str, remake: str, what: str = "manifest"
+) -> T:
+    """Read a record strictly; ``source`` names the file in messages, ``remake`` is how to make it anew.
 
-    It is an ``ArtifactError`` if the text is no such manifest of that schema version, is too long, or has an entry
-    twice, which two readers might read differently.
+    It is an ``ArtifactError`` if the text is no such record of that schema version, is too long, or has an entry
+    twice, which two readers might read differently. ``what`` is its name in messages.
     """
     if len(text) > LONGEST_MANIFEST_BYTES:
         size = f"{len(text):,} bytes, expected {LONGEST_MANIFEST_BYTES:,} at most"
-        raise ArtifactError(f"{source}: the manifest is damaged: it has {size}", hint=remake)
+        raise ArtifactError(f"{source}: the {what} is damaged: it has {size}", hint=remake)
     try:
         version = msgspec.json.decode(text, type=_Versioned).schema_version
         if version != schema_version:
             raise ArtifactError(
-                f"{source}: manifest schema version {version}, expected {schema_version}",
+                f"{source}: {what} schema version {version}, expected {schema_version}",
                 hint=f"{remake} with this version of frcnn, or install the matching one",
             )
-        manifest = msgspec.json.decode(text, type=kind)
+        record = msgspec.json.decode(text, type=kind)
         json.loads(text, object_pairs_hook=_refuse_repeated)
-        return manifest
+        return record
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{source}: the manifest is damaged: {error}", hint=remake) from error
+        raise ArtifactError(f"{source}: the {what} is damaged: {error}", hint=remake) from error
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:

@@ -1,0 +1,54 @@
+"""What ``frcnn tune`` prints: one table of all trials, what was left out and why, and the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from frcnn.console import note, say, show_table
+from frcnn.spec.tuning import HOST_PROVIDERS, Trial, Tuning
+
+__all__ = ["show_tuning"]
+
+_COLUMNS = ("provider", "precision", "threads", "batch", "ms an image", "quartiles", "")
+
+
+def show_tuning(tuning: Tuning, *, model: Path, to_stderr: bool) -> None:
+    """Print the table and the conclusion; without the table to standard error."""
+    show = note if to_stderr else say
+    trials = sorted(tuning.trials, key=lambda t: (t.status not in ("agrees", "slower"), t.median_ms or 0.0))
+    if not to_stderr:
+        title = f"{model.name} on {tuning.machine.processor}, {tuning.machine.processors} processors"
+        show_table(title, _COLUMNS, [_row(tuning, trial) for trial in trials])
+    for trial in trials:
+        if trial.reason:
+            show(f"{tuning.describe(trial.setting)}: {trial.status}: {trial.reason}")
+    chosen = next(trial for trial in trials if trial.setting == tuning.choice)
+    show(f"fastest here: {tuning.describe(tuning.choice)}: {_ms(chosen.median_ms)} ms an image{_gain(tuning, chosen)}")
+
+
+def _gain(tuning: Tuning, chosen: Trial) -> str:
+    """Return how many times as fast as the default the choice is; empty where it is the default."""
+    default = tuning.trials[0]
+    if chosen.setting == default.setting or not chosen.median_ms or not default.median_ms:
+        return ""
+    return f", {default.median_ms / chosen.median_ms:.2f}x {tuning.describe(default.setting)}"
+
+
+def _row(tuning: Tuning, trial: Trial) -> Sequence[str]:
+    setting = trial.setting
+    quartiles = "" if trial.low_ms is None else f"{_ms(trial.low_ms)}-{_ms(trial.high_ms)}"
+    return (
+        HOST_PROVIDERS[setting.provider],
+        setting.precision_text(tuning.model.precision),
+        str(setting.threads),
+        str(setting.batch),
+        _ms(trial.median_ms),
+        quartiles,
+        "chosen" if setting == tuning.choice else trial.status,
+    )
+
+
+def _ms(value: float | None) -> str:
+    """Return milliseconds with three digits that count."""
+    return "-" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"

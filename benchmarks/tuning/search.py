@@ -1,0 +1,242 @@
+"""The search for the fastest setting within a time.
+
+Settings are tried one after another, those that promise most first; one that is half as slow again as the best on the
+first image is dropped. Threads and batches are varied for the best only, as long as they gain. The best few then run in
+turns on the same images, as the benchmark's candidates do, and only those figures decide.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+from typing import Final
+
+from frcnn.benchmarks.candidates.candidate import reason_of
+from frcnn.benchmarks.parity.comparison import Limits as Agreement
+from frcnn.benchmarks.timing.measure import Group, Limits, Report, Series, WallStopwatch, measure_groups
+from frcnn.benchmarks.timing.statistics import ratio_between
+from frcnn.benchmarks.tuning.choosing import choose, nearest
+from frcnn.benchmarks.tuning.settings import with_batches, with_fewer_threads
+from frcnn.benchmarks.tuning.trials import Attempt, Load, Truth, timed_ms
+from frcnn.runtime import Detector, RGBImage
+from frcnn.spec import ModelSpec, Size
+from frcnn.spec.tuning import Setting
+
+__all__ = ["Plan", "Search", "order_of"]
+
+_OUT_OF_TIME: Final = "the time was spent before it was tried"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How thorough a search is.
+
+    Attributes:
+        budget_s: for everything; the work in hand is finished.
+        truth_share: of the budget, for the float model's detections, as far as that gives more than ``min_images``.
+        screening_share: of the budget, after which no further setting is tried.
+        dropped: a setting that takes this many times as long as the best on the first image is given up.
+        varied: settings whose threads and batches are varied.
+        near: the last round takes settings that take at most this many times as long as the best.
+        finalists: at most this many.
+        max_rounds: of the last round.
+    """
+
+    budget_s: float = 90.0
+    min_images: int = 4
+    max_images: int = 16
+    truth_share: float = 0.12
+    screening_share: float = 0.75
+    dropped: float = 1.5
+    varied: int = 2
+    near: float = 1.15
+    finalists: int = 4
+    max_rounds: int = 25
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Search:
+    """Tries settings on images; ``attempts`` holds what was found so far.
+
+    Args:
+        settings: one of each model, provider and precision; the first is the float model's, which all others must
+            agree with.
+        load: loads a setting.
+        limits: of agreement, by setting.
+        images: at least one, in the order of :func:`order_of`.
+        batched: positions of the images that share the first one's canvas.
+        spec: of the model.
+        plan: how thorough.
+        report: takes the share of the work that is done, and what goes on.
+    """
+
+    settings: Sequence[Setting]
+    load: Load
+    limits: Callable[[Setting], Agreement]
+    images: Sequence[RGBImage]
+    batched: Sequence[int]
+    spec: ModelSpec
+    plan: Plan = field(default_factory=Plan)
+    report: Report = field(default=lambda share, what: None)
+    describe: Callable[[Setting], str] = str
+    attempts: list[Attempt] = field(default_factory=list)
+    _started: float = 0.0
+    _truth: Truth = field(init=False)
+
+    def run(self) -> Setting:
+        """Search, and return the setting to run with.
+
+        Raises:
+            FrcnnError: the float model does not run.
+        """
+        self._started = time.perf_counter()
+        self._truth = Truth(spec=self.spec, images=self.images)
+        self._find_truth(self.settings[0])
+        for setting in sorted(self.settings[1:], key=lambda s: (not s.int8, s.precision == "fp32")):
+            self._screen(setting)
+        for attempt in self._best(self.plan.dropped, self.plan.varied):
+            self._vary_threads(attempt)
+        for attempt in self._best(self.plan.near, self.plan.varied):
+            self._vary_batch(attempt)
+        return self._decide(self._best(self.plan.near, self.plan.finalists))
+
+    def _best(self, within: float, at_most: int) -> list[Attempt]:
+        return nearest(self.attempts, within=within, at_most=at_most)
+
+    def _spent(self) -> float:
+        return (time.perf_counter() - self._started) / self.plan.budget_s
+
+    def _begin(self, setting: Setting) -> Attempt:
+        attempt = Attempt(setting=setting, limits=self.limits(setting))
+        self.attempts.append(attempt)
+        self.report(min(1.0, self._spent()), self.describe(setting))
+        return attempt
+
+    def _find_truth(self, setting: Setting) -> None:
+        """Time the float model, whose detections all others are compared with."""
+        attempt, plan = self._begin(setting), self.plan
+        with closing(self.load(setting)) as detector:
+            detector([self.images[0]])
+            for position, image in enumerate(self.images[: plan.max_images]):
+                if position >= plan.min_images and self._spent() > plan.truth_share:
+                    break
+                ms, (found,) = timed_ms(detector, [image], 1)
+                attempt.ms.append(ms)
+                self._truth.found[position] = found
+        attempt.status = "agrees"
+
+    def _screen(self, setting: Setting) -> Attempt:
+        """Try a setting on the images whose detections are known, as long as it is fast enough."""
+        attempt = self._begin(setting)
+        with self._given_up_on_error(attempt):
+            if self._spent() > self.plan.screening_share:
+                attempt.reason = _OUT_OF_TIME
+                return attempt
+            limit = self.plan.dropped * min(a.ms[0] for a in self.attempts if a.status == "agrees")
+            with closing(self.load(setting)) as detector:
+                for index, window in enumerate(self._windows(setting.batch)):
+                    attempt.run(detector, self._truth, window, warm_up=index == 0)
+                    if attempt.ms[0] > limit:
+                        attempt.status = "slower"
+                        return attempt
+            attempt.judge()
+        return attempt
+
+    def _vary_threads(self, base: Attempt) -> None:
+        """Try fewer threads, as long as that is not slower."""
+        fastest = base.median_ms
+        for setting in with_fewer_threads(base.setting):
+            attempt = self._screen(setting)
+            if attempt.status != "agrees" or attempt.median_ms > fastest:
+                return
+            fastest = attempt.median_ms
+
+    def _vary_batch(self, base: Attempt) -> None:
+        """Try larger batches, as long as they gain, on the canvas of the first image."""
+        fastest = base.median_ms
+        for setting in with_batches(base.setting):
+            attempt = self._screen(setting)
+            if attempt.status != "agrees" or attempt.median_ms > fastest:
+                return
+            fastest = attempt.median_ms
+
+    def _decide(self, finalists: list[Attempt]) -> Setting:
+        """Time the finalists in turns, and return the best that agrees on every image."""
+        ms = self._last_round(finalists)
+        while ms:
+            chosen = choose(ms)
+            attempt = next(a for a in finalists if a.setting == chosen)
+            with self._given_up_on_error(attempt):
+                self._compare_the_rest(attempt)
+            if attempt.status == "agrees":
+                return chosen
+            del ms[chosen]
+        return self.settings[0]
+
+    def _last_round(self, finalists: list[Attempt]) -> dict[Setting, float]:
+        """Return milliseconds of an image by setting, of all that ran; the ratios are those within the rounds."""
+        if len(finalists) == 1:
+            return {finalists[0].setting: finalists[0].median_ms}
+        windows = self._windows(max(a.setting.batch for a in finalists))
+        budget_s = max(1.0 - self._spent(), 1.0 - self.plan.screening_share) * self.plan.budget_s
+        with ExitStack() as stack:
+            series = []
+            for attempt in finalists:
+                detector = stack.enter_context(closing(self.load(attempt.setting)))
+                call = partial(_calls, detector, [[self.images[i] for i in w] for w in windows], attempt.setting.batch)
+                name = self.describe(attempt.setting)
+                series.append(Series(candidate=name, windows=len(windows), call=call, stopwatch=WallStopwatch()))
+            group = Group(scope="images", batch=len(windows[0]), series=series, required=True)
+            limits = Limits(budget_s=budget_s, max_rounds=self.plan.max_rounds)
+            measure_groups([group], limits, report=lambda share, what: self.report(self._spent(), "the last round"))
+        first = next((one for one in series if not one.failure), None)
+        ms: dict[Setting, float] = {}
+        for attempt, one in zip(finalists, series, strict=True):
+            if one.failure or first is None:
+                attempt.status, attempt.reason = "failed", one.failure
+                continue
+            attempt.ms, attempt.finalist = [value / len(windows[0]) for value in one.samples], True
+            reference_ms = median(first.samples) / len(windows[0])
+            ms[attempt.setting] = reference_ms / ratio_between(first.rounds, one.rounds).median
+        return ms
+
+    def _compare_the_rest(self, attempt: Attempt) -> None:
+        """Compare a setting with the float model on the images that it has not been compared on."""
+        left = [window for window in self._windows(attempt.setting.batch) if not attempt.compared.keys() >= {*window}]
+        if left and attempt is not self.attempts[0]:
+            timed = [*attempt.ms]
+            with closing(self.load(attempt.setting)) as detector:
+                for window in left:
+                    attempt.run(detector, self._truth, window)
+            attempt.ms = timed
+            attempt.judge()
+
+    def _windows(self, size: int) -> list[list[int]]:
+        """Return batches of positions, each image that may be in one at least once."""
+        known = [*self._truth.found] if size == 1 else [i for i in self.batched if i in self._truth.found]
+        count = -(-len(known) // size)
+        return [[known[(i * size + j) % len(known)] for j in range(size)] for i in range(count)]
+
+    @contextmanager
+    def _given_up_on_error(self, attempt: Attempt) -> Iterator[None]:
+        """Let an error cost its own setting only."""
+        try:
+            yield
+        except Exception as error:  # a provider may raise anything
+            attempt.status, attempt.reason = "failed", reason_of(error)
+
+
+def order_of(canvases: Sequence[Size]) -> tuple[list[int], list[int]]:
+    """Return the order of images, one on the commonest canvas first, and the positions in it that share that canvas."""
+    common = Counter(canvases).most_common(1)[0][0]
+    order = sorted(range(len(canvases)), key=lambda i: i != canvases.index(common))
+    return order, [position for position, i in enumerate(order) if canvases[i] == common]
+
+
+def _calls(detector: Detector, windows: Sequence[list[RGBImage]], batch: int, window: int) -> Callable[[], object]:
+    return partial(detector, windows[window], batch_size=batch)

@@ -1,0 +1,124 @@
+"""A trial: a setting is loaded, timed image by image, and compared with the float model's detections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from frcnn.benchmarks.parity.comparison import ImageParity, Limits, compare_detections, total
+from frcnn.runtime import Detections, Detector, RGBImage
+from frcnn.spec import ModelSpec
+from frcnn.spec.tuning import Setting, Trial, TrialStatus
+
+__all__ = ["MIN_COMPARED", "Attempt", "Load", "Truth", "timed_ms"]
+
+Load = Callable[[Setting], Detector]
+"""Loads a setting; the caller closes it."""
+
+MIN_COMPARED: Final = 10
+"""Fewer detections of the float model tell nothing of a lower precision, of which a share may differ."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Truth:
+    """What the float model found.
+
+    Attributes:
+        found: by position of the image.
+    """
+
+    spec: ModelSpec
+    images: Sequence[RGBImage]
+    found: dict[int, Detections] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """A trial in progress.
+
+    Attributes:
+        limits: of agreement with the float model.
+        ms: of an image, by call.
+        compared: by position of the image.
+        compared_batch: in one batch on one canvas.
+        status, reason, finalist: see ``Trial``.
+    """
+
+    setting: Setting
+    limits: Limits
+    ms: list[float] = field(default_factory=list)
+    compared: dict[int, ImageParity] = field(default_factory=dict)
+    status: TrialStatus = "left out"
+    reason: str = ""
+    finalist: bool = False
+
+    @property
+    def median_ms(self) -> float:
+        """The median of an image; infinite before the first."""
+        return float(np.median(self.ms)) if self.ms else float("inf")
+
+    def run(self, detector: Detector, truth: Truth, positions: Sequence[int], *, warm_up: bool = False) -> float:
+        """Detect in a batch of images, keep the time and the comparison, and return milliseconds of an image.
+
+        Args:
+            detector: with the setting.
+            truth: of the images.
+            positions: of the images; all of one canvas where they are several.
+            warm_up: whether an untimed call comes first.
+        """
+        images = [truth.images[position] for position in positions]
+        if warm_up:
+            detector(images, batch_size=self.setting.batch)
+        ms, found = timed_ms(detector, images, self.setting.batch)
+        self.ms.append(ms)
+        for position, own in zip(positions, found, strict=True):
+            expected = truth.found.get(position)
+            if expected is not None:
+                name = truth.images[position].name
+                self.compared[position] = compare_detections(expected, own, truth.spec, self.limits, name=name)
+        return ms
+
+    def judge(self) -> None:
+        """Decide from all comparisons whether the detections agree with the float model's."""
+        parity = total([*self.compared.values()], self.limits)
+        t = parity.total
+        if not parity.passed:
+            self.status = "disagrees"
+            self.reason = (
+                f"boxes differ by up to {t.box_px:.3g} px, scores by {t.score:.2g}, {t.moved} moved, "
+                f"{t.unmatched} missing, {t.label_mismatches} relabelled of {t.expected} + {t.found}"
+            )
+        elif self.limits.rule != "exact" and t.expected < MIN_COMPARED:
+            self.status = "disagrees"
+            self.reason = (
+                f"cannot be judged: the float model has {t.expected} detections above score "
+                f"{self.limits.min_score:g} in these images, {MIN_COMPARED} are needed"
+            )
+        else:
+            self.status, self.reason = "agrees", ""
+
+    def result(self) -> Trial:
+        """Return what is known, as the tuned file has it."""
+        low, median, high = np.percentile(self.ms, (25, 50, 75)).tolist() if self.ms else (None, None, None)
+        return Trial(
+            setting=self.setting,
+            status=self.status,
+            reason=self.reason[:1000],
+            median_ms=median,
+            low_ms=low,
+            high_ms=high,
+            calls=len(self.ms),
+            images=len(self.compared),
+            finalist=self.finalist,
+        )
+
+
+def timed_ms(detector: Detector, images: Sequence[RGBImage], batch: int) -> tuple[float, list[Detections]]:
+    """Detect in images; return milliseconds of one of them, and the detections."""
+    started = time.perf_counter()
+    found = detector(list(images), batch_size=batch)
+    return (time.perf_counter() - started) * 1e3 / len(images), found

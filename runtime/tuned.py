@@ -1,0 +1,93 @@
+"""What ``frcnn tune`` found for a model, read from the file beside it and checked against this machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from frcnn.errors import ArtifactError
+from frcnn.files import file_sha256
+from frcnn.runtime.machine import read_machine, read_versions
+from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
+from frcnn.spec import LONGEST_MANIFEST_BYTES
+from frcnn.spec.tuning import TUNED_SUFFIX, Setting, TunedModel, Tuning
+
+__all__ = ["Tuned", "read_tuned", "read_tuning", "tuned_path"]
+
+_REMAKE: Final = "run frcnn tune again, or remove the file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """The choice of a tuned file.
+
+    Attributes:
+        artifact: the model to run: the one asked for, or the int8 model beside it.
+        text: what is used and says which file, as one line.
+        void: why the file does not count here, as one line; ``artifact`` is then the one asked for, and ``setting``
+            None.
+    """
+
+    artifact: OnnxArtifact
+    setting: Setting | None = None
+    text: str = ""
+    void: str = ""
+
+
+def tuned_path(model: str | os.PathLike[str]) -> Path:
+    """Return the path of a model's tuned file, whether it is there or not."""
+    return Path(f"{os.fspath(model)}{TUNED_SUFFIX}")
+
+
+def read_tuned(artifact: OnnxArtifact) -> Tuned | None:
+    """Return what a model is to be run with here, or None where it has no tuned file.
+
+    Raises:
+        ArtifactError: the file is no tuning, or names as the int8 model what is none of this model.
+    """
+    path = tuned_path(artifact.path)
+    tuning = read_tuning(path)
+    if tuning is None:
+        return None
+    setting, model = tuning.choice, tuning.run_model(tuning.choice)
+    file = path.with_name(model.name) if setting.int8 else artifact.path
+    void = tuning.void_reason(machine=read_machine(), versions=read_versions(), sha256=file_sha256(artifact.path))
+    if not void and setting.int8:
+        void = _void_int8(path, file, model)
+    if void:
+        return Tuned(artifact=artifact, void=f"{path} does not count here: {void}")
+    chosen = open_artifact(file) if setting.int8 else artifact
+    if not isinstance(chosen, OnnxArtifact) or chosen.manifest.model != artifact.manifest.model:
+        raise ArtifactError(f"{path}: {file.name} is another model than {artifact.path.name}", hint=_REMAKE)
+    return Tuned(artifact=chosen, setting=setting, text=f"tuned: {tuning.describe(setting)} ({path})")
+
+
+def read_tuning(path: Path) -> Tuning | None:
+    """Read a tuned file; None where there is none."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ArtifactError(f"{path}: expected a file, got something else", hint=_REMAKE)
+            text = file.read(LONGEST_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint=_REMAKE) from error
+    return Tuning.from_json(text, source=os.fspath(path))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe that has the file's name."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _void_int8(path: Path, file: Path, model: TunedModel) -> str:
+    """Return why the int8 model beside the tuned file is not the one that was measured; empty where it is."""
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        raise ArtifactError(f"{path}: expected {file.name} to be a file of this folder", hint=_REMAKE)
+    if not file.exists():
+        return f"{file.name} is missing"
+    return "" if file_sha256(file) == model.sha256 else f"{file.name} has changed"
