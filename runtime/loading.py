@@ -8,7 +8,8 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from types import ModuleType
 
-from frcnn.errors import ArtifactError, FrcnnError, UsageError
+from frcnn.errors import ArtifactError, FrcnnError, UsageError, printable
+from frcnn.log import LOGGER
 from frcnn.runtime.backend import Backend, Device, Network
 from frcnn.runtime.dependencies import TensorRTLibrary, import_onnxruntime_gpu
 from frcnn.runtime.engines.compatibility import check_gpu, check_runs_here
@@ -26,10 +27,11 @@ from frcnn.runtime.host.openvino_backend import OpenVinoBackend
 from frcnn.runtime.host.providers import Provider, RunPrecision, RunProvider, check_precision, chosen_provider
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
+from frcnn.runtime.tuned import Tuned, load_options, read_tuned, tuned_path
 from frcnn.spec import Manifest
 from frcnn.spec.engine import EngineStep
 
-__all__ = ["check_engine_options", "load_backend", "load_onnx", "open_engines"]
+__all__ = ["check_engine_options", "load_backend", "load_onnx", "load_tuned", "open_engines"]
 
 
 def load_backend(
@@ -56,7 +58,8 @@ def load_backend(
     chosen = chosen_provider(device, provider)
     check_precision(chosen, precision)
     if chosen == "tuned":
-        raise UsageError("provider: 'tuned' is not there yet", hint="name the provider")
+        _refuse(threads=threads, why="provider 'tuned' has its own")
+        return load_tuned(artifact)
     return load_onnx(artifact, provider=chosen, precision=precision, threads=threads)
 
 
@@ -77,6 +80,20 @@ def load_onnx(
     else:
         network = OnnxRuntimeBackend(artifact.path, provider=provider, threads=threads)
     return HostBackend(network, artifact.manifest), artifact.manifest
+
+
+def load_tuned(artifact: OnnxArtifact) -> tuple[Backend, Manifest]:
+    """Return what :func:`load_onnx` does for the choice of the tuned file, or for the default where it has none.
+
+    The manifest is that of the int8 model where the choice is one.
+    """
+    tuned = read_tuned(artifact)
+    if not isinstance(tuned, Tuned):
+        why = f"there is no {tuned_path(artifact.path)}" if tuned is None else tuned.reason
+        LOGGER.warning("frcnn: provider 'tuned': %s; the default runs it (frcnn tune makes the file)", printable(why))
+        return load_onnx(artifact, provider="cpu", precision=None, threads=None)
+    LOGGER.info("frcnn: %s", printable(tuned.text))
+    return load_onnx(tuned.artifact, **load_options(tuned.setting))
 
 
 def check_engine_options(

@@ -6,18 +6,26 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from frcnn.errors import ArtifactError
 from frcnn.files import file_sha256
 from frcnn.runtime.machine import read_machine, read_versions
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
-from frcnn.spec import LONGEST_MANIFEST_BYTES
-from frcnn.spec.tuning import TUNED_SUFFIX, Setting, TunedModel, Tuning
+from frcnn.spec import LONGEST_MANIFEST_BYTES, Precision
+from frcnn.spec.tuning import TUNED_SUFFIX, Arithmetic, HostProvider, Setting, TunedModel, Tuning
 
-__all__ = ["Tuned", "read_tuned", "read_tuning", "tuned_path"]
+__all__ = ["LoadOptions", "Tuned", "Void", "load_options", "read_tuned", "read_tuning", "tuned_path"]
 
 _REMAKE: Final = "run frcnn tune again, or remove the file"
+
+
+class LoadOptions(TypedDict):
+    """How a setting is loaded; see ``Detector.load``."""
+
+    provider: HostProvider
+    precision: Arithmetic | None
+    threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +34,21 @@ class Tuned:
 
     Attributes:
         artifact: the model to run: the one asked for, or the int8 model beside it.
+        precision: the lowest that is used.
         text: what is used and says which file, as one line.
-        void: why the file does not count here, as one line; ``artifact`` is then the one asked for, and ``setting``
-            None.
     """
 
     artifact: OnnxArtifact
-    setting: Setting | None = None
-    text: str = ""
-    void: str = ""
+    setting: Setting
+    precision: Precision
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Void:
+    """A tuned file that does not count here, and why, as one line."""
+
+    reason: str
 
 
 def tuned_path(model: str | os.PathLike[str]) -> Path:
@@ -42,7 +56,13 @@ def tuned_path(model: str | os.PathLike[str]) -> Path:
     return Path(f"{os.fspath(model)}{TUNED_SUFFIX}")
 
 
-def read_tuned(artifact: OnnxArtifact) -> Tuned | None:
+def load_options(setting: Setting) -> LoadOptions:
+    """Return a setting as options of ``Detector.load``."""
+    precision = setting.precision if setting.provider == "openvino" else None
+    return {"provider": setting.provider, "precision": precision, "threads": setting.threads}
+
+
+def read_tuned(artifact: OnnxArtifact) -> Tuned | Void | None:
     """Return what a model is to be run with here, or None where it has no tuned file.
 
     Raises:
@@ -58,11 +78,12 @@ def read_tuned(artifact: OnnxArtifact) -> Tuned | None:
     if not void and setting.int8:
         void = _void_int8(path, file, model)
     if void:
-        return Tuned(artifact=artifact, void=f"{path} does not count here: {void}")
+        return Void(reason=f"{path} does not count here: {void}")
     chosen = open_artifact(file) if setting.int8 else artifact
     if not isinstance(chosen, OnnxArtifact) or chosen.manifest.model != artifact.manifest.model:
         raise ArtifactError(f"{path}: {file.name} is another model than {artifact.path.name}", hint=_REMAKE)
-    return Tuned(artifact=chosen, setting=setting, text=f"tuned: {tuning.describe(setting)} ({path})")
+    precision, text = setting.lowest_precision(tuning.model.precision), f"tuned: {tuning.describe(setting)} ({path})"
+    return Tuned(artifact=chosen, setting=setting, precision=precision, text=text)
 
 
 def read_tuning(path: Path) -> Tuning | None:

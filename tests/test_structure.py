@@ -67,6 +67,7 @@ ROOM_MAY_IMPORT = {
         "timing": {"candidates", "parity", "profile", "report"},
         "accuracy": {"parity"},
         "profile": {"candidates", "report"},
+        "tuning": {"candidates", "parity", "timing"},
     },
     "plugins": {
         "cuda": {"preprocess"},

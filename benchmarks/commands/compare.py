@@ -32,7 +32,7 @@ from frcnn.errors import ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
 from frcnn.options import add_images, add_json, add_number
 from frcnn.runtime import Detector, RGBImage
-from frcnn.runtime.commands.run_options import add_run_options
+from frcnn.runtime.commands.run_options import add_run_options, take_tuned
 from frcnn.runtime.images.sources import files_of, is_video
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Precision
@@ -76,12 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = open_artifact(arguments.model).manifest
     prepare_reference(loaded, manifest, arguments)
+    tuned = take_tuned(arguments)
+    precision = _precision(manifest, arguments) if tuned is None else tuned.precision
     given = {name: getattr(arguments, name) for name in (option.replace("-", "_") for option in _LIMITS)}
     limits = msgspec.structs.replace(
-        default_limits(_precision(manifest, arguments), model_manifest(manifest).model.roi_heads.pooler.kind),
+        default_limits(precision, model_manifest(manifest).model.roi_heads.pooler.kind),
         **{name: value for name, value in given.items() if value is not None},
     )
-    with Detector.load(arguments.model, **load_options(arguments, manifest)) as detector:
+    file = arguments.model if tuned is None else tuned.artifact.path
+    with Detector.load(file, **load_options(arguments, manifest, tuned)) as detector:
         if arguments.json != "-":
             print_checkpoint(loaded)
         canvases, eager = canvases_of(manifest), EagerDetector(loaded.model, loaded.spec)

@@ -42,8 +42,9 @@ from frcnn.exporter.commands.checkpoint_options import (
 from frcnn.files import file_sha256, writable_file, writable_folder
 from frcnn.options import add_batch_size, add_json, add_number
 from frcnn.runtime import Detector
-from frcnn.runtime.commands.run_options import add_run_options
+from frcnn.runtime.commands.run_options import add_run_options, batch_size, take_tuned
 from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.runtime.tuned import Tuned
 from frcnn.spec import full_labels
 from frcnn.spec.engine import EngineManifest
 
@@ -123,8 +124,9 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = None if arguments.checkpoint is None else load_from_options(arguments)
     if loaded is not None:
         prepare_reference(loaded, manifest, arguments)
-    options = load_options(arguments, manifest)
-    with Detector.load(arguments.model, **options) as detector:
+    tuned = take_tuned(arguments)
+    options = load_options(arguments, manifest, tuned)
+    with Detector.load(arguments.model if tuned is None else tuned.artifact.path, **options) as detector:
         if missing:
             warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")
         if classes.left_out:
@@ -134,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
             what = "classes of the model are no category; their detections do not count"
             note(f"{len(unused)} {what}: {names_shown(unused)}")
         eager = None if loaded is None else _eager(loaded, on_gpu=options["device"] == "cuda")
-        collected = collect(detector, files, eager=eager, batch_size=arguments.batch_size)
+        collected = collect(detector, files, eager=eager, batch_size=batch_size(arguments, tuned))
     unusable = list(collected.skipped)
     for reason in collected.skipped.values():
         warn(f"skipped {reason}")
@@ -146,24 +148,28 @@ def run(arguments: argparse.Namespace) -> int:
     evaluation = Evaluation(
         ground_truth, classes, collected, max_detections=arguments.max_detections, limit=arguments.limit
     )
-    _report(evaluation, manifest, arguments, of=len(files))
+    _report(evaluation, manifest, arguments, of=len(files), tuned=tuned)
     if collected.is_partial:
         raise KeyboardInterrupt
     return _EXIT_SKIPPED_OR_WORSE if unusable or evaluation.passed is False else _EXIT_OK
 
 
-def _report(evaluation: Evaluation, manifest: AnyManifest, arguments: argparse.Namespace, *, of: int) -> None:
+def _report(
+    evaluation: Evaluation, manifest: AnyManifest, arguments: argparse.Namespace, *, of: int, tuned: Tuned | None
+) -> None:
     """Write and print the results; ``of`` is how many images there were to evaluate."""
     show = note if arguments.json == "-" else say
     if arguments.json is not None:
         spec = model_manifest(manifest).model
+        file = arguments.model if tuned is None else tuned.artifact.path
         about = {
-            "path": str(arguments.model),
+            "path": str(file),
             "kind": manifest.target if isinstance(manifest, EngineManifest) else "onnx",
             "architecture": spec.architecture,
-            "precision": manifest.precision,
+            "precision": manifest.precision if tuned is None else tuned.precision,
+            **({} if tuned is None else {"tuned": tuned.text}),
             "classes": spec.num_classes,
-            "sha256": file_sha256(arguments.model),
+            "sha256": file_sha256(file),
         }
         eager_json = {"checkpoint": str(arguments.checkpoint)}
         write_json(evaluation.as_json(model=about, eager=eager_json, command=arguments.command), arguments.json)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, device_for, model_difference
 from frcnn.errors import ArtifactError
+from frcnn.runtime.tuned import Tuned
+from frcnn.runtime.tuned import load_options as setting_options
 from frcnn.spec.engine import EngineManifest
 
 if TYPE_CHECKING:
@@ -32,11 +34,13 @@ def prepare_reference(loaded: LoadedCheckpoint, manifest: AnyManifest, arguments
         )
 
 
-def load_options(arguments: argparse.Namespace, manifest: AnyManifest) -> dict[str, Any]:
+def load_options(arguments: argparse.Namespace, manifest: AnyManifest, tuned: Tuned | None) -> dict[str, Any]:
     """Return the options of ``Detector.load``: that of ``device`` is None where ``--provider`` decides it.
 
-    ``--threads`` is eager's alone where the file holds engines.
+    ``--threads`` is eager's alone where the file holds engines. A tuned choice stands for all options.
     """
+    if tuned is not None:
+        return {"device": "cpu", **setting_options(tuned.setting)}
     options = {"device": arguments.device, "provider": arguments.provider}
     if options == {"device": None, "provider": None}:
         options["device"] = device_for(manifest)

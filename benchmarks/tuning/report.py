@@ -10,7 +10,7 @@ from frcnn.spec.tuning import HOST_PROVIDERS, Trial, Tuning
 
 __all__ = ["show_tuning"]
 
-_COLUMNS = ("provider", "precision", "threads", "batch", "ms an image", "quartiles", "")
+_COLUMNS = ("provider", "precision", "result", "threads", "batch", "ms", "quartiles")
 
 
 def show_tuning(tuning: Tuning, *, model: Path, to_stderr: bool) -> None:
@@ -18,8 +18,10 @@ def show_tuning(tuning: Tuning, *, model: Path, to_stderr: bool) -> None:
     show = note if to_stderr else say
     trials = sorted(tuning.trials, key=lambda t: (t.status not in ("agrees", "slower"), t.median_ms or 0.0))
     if not to_stderr:
-        title = f"{model.name} on {tuning.machine.processor}, {tuning.machine.processors} processors"
-        show_table(title, _COLUMNS, [_row(tuning, trial) for trial in trials])
+        title = (
+            f"{model.name}, milliseconds an image on {tuning.machine.processor}, {tuning.machine.processors} processors"
+        )
+        show_table(title, _COLUMNS, [_row(tuning, trial) for trial in trials], text_columns=3)
     for trial in trials:
         if trial.reason:
             show(f"{tuning.describe(trial.setting)}: {trial.status}: {trial.reason}")
@@ -41,11 +43,11 @@ def _row(tuning: Tuning, trial: Trial) -> Sequence[str]:
     return (
         HOST_PROVIDERS[setting.provider],
         setting.precision_text(tuning.model.precision),
+        "chosen" if setting == tuning.choice else trial.status,
         str(setting.threads),
         str(setting.batch),
         _ms(trial.median_ms),
         quartiles,
-        "chosen" if setting == tuning.choice else trial.status,
     )
 
 

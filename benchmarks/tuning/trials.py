@@ -86,17 +86,17 @@ class Attempt:
         """Decide from all comparisons whether the detections agree with the float model's."""
         parity = total([*self.compared.values()], self.limits)
         t = parity.total
-        if not parity.passed:
+        if self.limits.rule != "exact" and t.expected < MIN_COMPARED:
+            self.status = "unproven"
+            self.reason = (
+                f"the float model has {t.expected} detections above score {self.limits.min_score:g} in these images, "
+                f"{MIN_COMPARED} are needed to judge a lower precision"
+            )
+        elif not parity.passed:
             self.status = "disagrees"
             self.reason = (
                 f"boxes differ by up to {t.box_px:.3g} px, scores by {t.score:.2g}, {t.moved} moved, "
                 f"{t.unmatched} missing, {t.label_mismatches} relabelled of {t.expected} + {t.found}"
-            )
-        elif self.limits.rule != "exact" and t.expected < MIN_COMPARED:
-            self.status = "disagrees"
-            self.reason = (
-                f"cannot be judged: the float model has {t.expected} detections above score "
-                f"{self.limits.min_score:g} in these images, {MIN_COMPARED} are needed"
             )
         else:
             self.status, self.reason = "agrees", ""

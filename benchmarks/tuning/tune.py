@@ -19,7 +19,7 @@ from frcnn.errors import ImageSizeError
 from frcnn.files import replacing
 from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.machine import PACKAGES, read_machine, read_versions
-from frcnn.runtime.tuned import tuned_path
+from frcnn.runtime.tuned import load_options, tuned_path
 from frcnn.spec import Manifest, Size
 from frcnn.spec.tuning import TUNING_SCHEMA_VERSION, Allowed, HostProvider, Setting, Tuning
 
@@ -92,8 +92,7 @@ def write_tuning(tuning: Tuning, model: Path) -> Path:
 
 def _load(models: Models, setting: Setting) -> Detector:
     artifact = models.int8 if setting.int8 and models.int8 is not None else models.model
-    precision = setting.precision if setting.provider == "openvino" else None
-    return Detector.load(artifact.path, provider=setting.provider, precision=precision, threads=setting.threads)
+    return Detector.load(artifact.path, **load_options(setting))
 
 
 def _usable(images: Sequence[RGBImage], manifest: Manifest) -> tuple[list[RGBImage], list[int]]:

@@ -19,14 +19,15 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from frcnn.console import note
 from frcnn.errors import ImageError, UsageError
 from frcnn.files import writable_file, writable_folder
 from frcnn.options import add_batch_size, add_number
-from frcnn.runtime.commands.run_options import add_run_options
+from frcnn.runtime.commands.run_options import add_run_options, batch_size, take_tuned
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
+from frcnn.runtime.tuned import load_options
 
 if TYPE_CHECKING:
     from frcnn.runtime.results.json_lines import ResultLines
@@ -80,12 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     files, unusable = files_of(arguments.inputs)
     copies = _output_paths(arguments, files)
+    tuned = take_tuned(arguments)
+    given: Any = {name: getattr(arguments, name) for name in ("provider", "precision", "threads")}
     with Detector.load(
-        arguments.model,
+        arguments.model if tuned is None else tuned.artifact.path,
         device=arguments.device,
-        provider=arguments.provider,
-        precision=arguments.precision,
-        threads=arguments.threads,
+        **(given if tuned is None else load_options(tuned.setting)),
         trusted_hashes=arguments.trusted_hash,
         workers=arguments.workers,
         max_pixels=arguments.max_pixels,
@@ -106,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
                 copies=copies,
                 stop=stop,
                 max_pixels=arguments.max_pixels,
-                options={"score": arguments.score, "classes": classes, "batch_size": arguments.batch_size},
+                options={"score": arguments.score, "classes": classes, "batch_size": batch_size(arguments, tuned)},
             )
             for name, error in unusable.items():
                 detection.skip(name, error)

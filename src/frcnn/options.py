@@ -46,8 +46,8 @@ def add_images(group: Group, *, required: bool = False, more: str = "") -> None:
 
 def add_batch_size(group: Group) -> None:
     """Add ``--batch-size``."""
-    text = "images at a time (default: %(default)s; more helps GPUs only)"
-    add_number(group, "--batch-size", minimum=1, default=1, metavar="N", help=text)
+    text = "images at a time (default: what frcnn tune chose, else 1)"
+    add_number(group, "--batch-size", minimum=1, metavar="N", help=text)
 
 
 def add_json(group: Group) -> None:

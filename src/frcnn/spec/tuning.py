@@ -48,7 +48,7 @@ Allowed = Literal["bf16", "int8"]
 ALLOWED: Final[tuple[Allowed, ...]] = ("bf16", "int8")
 """Precisions that are chosen only where the user allows them."""
 
-TrialStatus = Literal["agrees", "disagrees", "slower", "failed", "left out"]
+TrialStatus = Literal["agrees", "disagrees", "unproven", "slower", "failed", "left out"]
 
 _LOWEST_FIRST: Final[tuple[Precision, ...]] = ("int8", "bf16", "fp16", "fp32")
 
@@ -127,13 +127,13 @@ class Trial(Record, frozen=True, kw_only=True):
     """What was measured of a setting.
 
     Attributes:
-        status: ``"agrees"`` and ``"disagrees"`` with the float model's detections; ``"slower"``: dropped early;
-            ``"left out"``: the time was spent before it was tried.
+        status: ``"agrees"`` and ``"disagrees"`` with the float model's detections; ``"unproven"``: too few of them to
+            tell; ``"slower"``: dropped early; ``"left out"``: the time was spent before it was tried.
         reason: what it differs in, or failed with; empty where it agrees.
         median_ms: of an image, decoded, its preprocessing included; ``low_ms`` and ``high_ms`` are the quartiles. None
             where nothing was timed.
         calls: how many were timed.
-        images: how many were compared with the float model.
+        images: how many were compared with the float model; 0 for the float model itself.
         finalist: whether it was timed in turns with the others of the last round; only such figures compare exactly.
     """
 
