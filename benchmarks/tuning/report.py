@@ -18,9 +18,8 @@ def show_tuning(tuning: Tuning, *, model: Path, to_stderr: bool) -> None:
     show = note if to_stderr else say
     trials = sorted(tuning.trials, key=lambda t: (t.status not in ("agrees", "slower"), t.median_ms or 0.0))
     if not to_stderr:
-        title = (
-            f"{model.name}, milliseconds an image on {tuning.machine.processor}, {tuning.machine.processors} processors"
-        )
+        machine = tuning.machine
+        title = f"{model.name}, milliseconds an image on {machine.processor}, {machine.processors} processors"
         show_table(title, _COLUMNS, [_row(tuning, trial) for trial in trials], text_columns=3)
     for trial in trials:
         if trial.reason:

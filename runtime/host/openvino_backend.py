@@ -54,6 +54,8 @@ class OpenVinoBackend:
         try:
             read = core.read_model(model=model)
             _check_values(read, path)
+            if precision == "bf16":
+                _keep_rois_exact(read)
             compiled = core.compile_model(_taking_float32(openvino, read), "CPU", settings)
             self._request: Any = compiled.create_infer_request()
         except ArtifactError:
@@ -113,6 +115,16 @@ def _check_values(model: Any, path: Path) -> None:
         raise ArtifactError(
             f"{path}: expected images as one of {', '.join(_IMAGE_TYPES)}, got {inputs['images']}", hint=REMAKE
         )
+
+
+def _keep_rois_exact(model: Any) -> None:
+    """Have OpenVINO keep the coordinates that RoIAlign takes in float32.
+
+    In bf16 a coordinate of 600 pixels is rounded to 4: on the demo's checkpoint 27 % of the boxes then have an IoU
+    below 0.97 with those in float32, and 6 % without it. What leads to an output without a heavy layer in between stays
+    in float32, so the coordinates become outputs; nobody reads them.
+    """
+    model.add_outputs([node.input_value(1) for node in model.get_ops() if node.get_type_name() == "ROIAlign"])
 
 
 def _name(output: Any) -> str:
