@@ -22,13 +22,14 @@ from frcnn.runtime.host.network_contract import (
     run_error,
 )
 from frcnn.runtime.host.providers import RunPrecision
+from frcnn.runtime.model_files.onnx_outline import read_outline
 
 __all__ = ["OpenVinoBackend"]
 
 _HINTS: Final[dict[RunPrecision, str]] = {"fp32": "f32", "bf16": "bf16"}
 _OUTPUT_TYPES: Final = dict(zip(OUTPUTS, ("i32", "f32", "f32", "i32"), strict=True))
 _IMAGE_TYPES: Final = ("f32", "f16", "bf16")
-_WHERE: Final = re.compile(r"Exception from \S+:\d+:|\S+/src/\S+:\d+:?")
+_WHERE: Final = re.compile(r"Exception from \S+:\d+:|Check '.*?' failed at (\S+:\d+:|FrontEnd API failed with)")
 _MAX_CHARACTERS: Final = 300
 
 
@@ -48,6 +49,7 @@ class OpenVinoBackend:
         settings = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "ENABLE_CPU_PINNING": False,  # the threads of every detector and process would share the first processors
             "PERFORMANCE_HINT": "LATENCY",
         }
         model = _read(path)
@@ -92,14 +94,24 @@ def _require_bfloat16(core: Any) -> None:
 
 def _read(path: Path) -> bytes:
     """Return the model with its local functions inlined: OpenVINO's reader knows none."""
+    read_outline(path)  # whole, and no values in other files, which onnx would read
     import_onnx()
     import onnx.inliner
 
     try:
-        inlined: bytes = onnx.inliner.inline_local_functions(onnx.load(path)).SerializeToString()
+        model = onnx.load(path, load_external_data=False)
+        # the inliner copies the model several times: without the weights that takes half the time
+        weights = {tensor.name: tensor.raw_data for tensor in model.graph.initializer}
+        for tensor in model.graph.initializer:
+            tensor.ClearField("raw_data")
+        inlined = onnx.inliner.inline_local_functions(model)
+        for tensor in inlined.graph.initializer:
+            if weights[tensor.name]:
+                tensor.raw_data = weights[tensor.name]
+        data: bytes = inlined.SerializeToString()
     except Exception as error:  # protobuf's DecodeError, whichever protobuf that is
-        raise ArtifactError(f"{path}: not a model that onnx can read: {_one_line(error)}", hint=REMAKE) from error
-    return inlined
+        raise ArtifactError(f"{path}: onnx cannot read it: {_one_line(error)}", hint=REMAKE) from error
+    return data
 
 
 def _check_values(model: Any, path: Path) -> None:

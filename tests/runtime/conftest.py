@@ -21,6 +21,7 @@ from support.fake_device import FakeDevice
 from support.simt import require_compiler
 
 from frcnn.runtime import Detector
+from frcnn.runtime.host.providers import RunProvider
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision, Size, TransformSpec
 
 LABELS = ("__background__", "cat", "dog", "teddy bear")
@@ -125,10 +126,17 @@ def model_path(model_of: Callable[..., Path]) -> Path:
     return model_of(make_manifest())
 
 
+@pytest.fixture(scope="session", params=["cpu", "openvino"])
+def provider(request: pytest.FixtureRequest) -> RunProvider:
+    """Each provider that runs a model.onnx on the CPU: what a detector promises it promises on all of them."""
+    name: RunProvider = request.param
+    return name
+
+
 @pytest.fixture(scope="session")
-def detector(model_path: Path) -> Detector:
+def detector(model_path: Path, provider: RunProvider) -> Detector:
     """A detector of the stand-in model."""
-    return Detector.load(model_path, threads=1)
+    return Detector.load(model_path, provider=provider, threads=1)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from frcnn.errors import ImageError, ImageSizeError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.runtime.host.backend import HostBackend
+from frcnn.runtime.host.providers import RunProvider
 from frcnn.spec import Manifest
 
 Grey = Callable[..., np.ndarray]
@@ -154,9 +155,9 @@ def test_the_pixel_limit(model_path: Path, image_file: Callable[..., Path]) -> N
 
 
 def test_a_static_model_refuses_what_does_not_fit(
-    model_of: Callable[..., Path], manifest_of: Callable[..., Manifest], grey: Grey
+    model_of: Callable[..., Path], manifest_of: Callable[..., Manifest], grey: Grey, provider: RunProvider
 ) -> None:
-    static = Detector.load(model_of(manifest_of(canvases=((64, 96),))), threads=1)
+    static = Detector.load(model_of(manifest_of(canvases=((64, 96),))), provider=provider, threads=1)
     assert len(static([grey(9, 60, 80)])) == 1
     with pytest.raises(ImageSizeError, match=r"images\[0\] \(80x60\)"):
         static([grey(9, 80, 60)])
@@ -199,12 +200,14 @@ def test_stream_gives_the_images_too(detector: Detector, grey: Grey, image_file:
     assert [best(found) for _, found in pairs] == [40, 50]
 
 
-def test_close_and_context_manager(model_path: Path, manifest_of: Callable[..., Manifest], grey: Grey) -> None:
+def test_close_and_context_manager(
+    model_path: Path, manifest_of: Callable[..., Manifest], grey: Grey, provider: RunProvider
+) -> None:
     spy = Spy()
     with around(spy, manifest_of()) as detector:
         assert detector([grey(5)])[0].class_names == ["cat"]
     assert spy.closed
-    loaded = Detector.load(model_path, threads=1)
+    loaded = Detector.load(model_path, provider=provider, threads=1)
     loaded.close()
     loaded.close()
     with pytest.raises(UsageError, match="closed"):

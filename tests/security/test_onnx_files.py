@@ -20,6 +20,7 @@ from frcnn.files import external_data
 from frcnn.files.external_data import external_tensor
 from frcnn.runtime import Detector
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.host.openvino_backend import OpenVinoBackend
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.spec import MANIFEST_KEY, Manifest
@@ -46,7 +47,9 @@ def locations(tmp_path):
 
 
 @pytest.mark.parametrize("place", external_models("x", 1))
-@pytest.mark.parametrize("reader", [open_artifact, read_source_model, Detector.load, lambda p: OnnxRuntimeBackend(p)])
+@pytest.mark.parametrize(
+    "reader", [open_artifact, read_source_model, Detector.load, OnnxRuntimeBackend, OpenVinoBackend]
+)
 def test_a_model_with_values_in_another_file_is_refused(tmp_path, place, reader):
     for location in locations(tmp_path).values():
         path = saved(tmp_path, external_models(location, len(SECRET))[place])

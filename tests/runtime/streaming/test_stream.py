@@ -31,6 +31,7 @@ from frcnn.errors import ArtifactError, ImageError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.runtime.host.backend import HostBackend
+from frcnn.runtime.host.providers import RunProvider
 from frcnn.runtime.images import decode
 from frcnn.runtime.images.video import open_video, writing_video
 from frcnn.spec import Manifest
@@ -246,8 +247,8 @@ class TestClosing:
         with pytest.raises(ZeroDivisionError) if how == "exception" else nullcontext():
             consume()
 
-    def test_by_closing_the_detector(self, model_path: Path, source: Source) -> None:
-        detector = Detector.load(model_path, threads=1)
+    def test_by_closing_the_detector(self, model_path: Path, source: Source, provider: RunProvider) -> None:
+        detector = Detector.load(model_path, provider=provider, threads=1)
         stream, other = detector.stream(source, batch_size=2), detector.stream([])
         next(stream)
         detector.close()
@@ -256,8 +257,10 @@ class TestClosing:
             list(stream)
         assert list(other) == []
 
-    def test_by_closing_the_detector_in_another_thread(self, model_path: Path, source: Source) -> None:
-        detector = Detector.load(model_path, threads=1)
+    def test_by_closing_the_detector_in_another_thread(
+        self, model_path: Path, source: Source, provider: RunProvider
+    ) -> None:
+        detector = Detector.load(model_path, provider=provider, threads=1)
         begun = threading.Event()
 
         def consume() -> str:
@@ -348,11 +351,11 @@ class TestThreads:
             assert [best(one) for one in detector.stream([grey(level + 10)] * 3)] == [level + 10] * 3
         assert inner == [101, 102, 103, 200]
 
-    def test_eight_threads_get_the_bits_of_one(self, tiny_model: Path, tmp_path: Path) -> None:
+    def test_eight_threads_get_the_bits_of_one(self, tiny_model: Path, tmp_path: Path, provider: RunProvider) -> None:
         arrays = mixed_images()
         Image.fromarray(arrays[0]).save(tmp_path / "first.png")
         images = [*arrays, tmp_path / "first.png", Image.fromarray(arrays[1])]
-        with Detector.load(tiny_model, threads=2) as detector:
+        with Detector.load(tiny_model, provider=provider, threads=2) as detector:
             expected = [bits(found) for found in detector(images)]
             assert len(set(expected)) == len(arrays)
             calls = ConcurrentCalls(detector, images, expected, 8)
@@ -472,7 +475,7 @@ class TestInterrupted:
 class TestExit:
     """The interpreter ends whilst streams are open: in time, and without a crash."""
 
-    def run(self, model: Path, body: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    def run(self, model: Path, provider: RunProvider, body: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
         script = f"""
             import sys, threading, time
             from pathlib import Path
@@ -481,7 +484,7 @@ class TestExit:
             from frcnn.runtime.streaming import prefetch
             from frcnn.runtime.images.video import open_video
             prefetch._JOIN_SECONDS = 1.0
-            detector = Detector.load({str(model)!r}, threads=1)
+            detector = Detector.load({str(model)!r}, provider={provider!r}, threads=1)
             def grey():
                 while True:
                     yield np.full((60, 80, 3), 40, np.uint8)
@@ -491,7 +494,9 @@ class TestExit:
             [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
         )
 
-    def test_a_thread_in_opencv_does_not_abort_the_process(self, model_path: Path, tmp_path: Path) -> None:
+    def test_a_thread_in_opencv_does_not_abort_the_process(
+        self, model_path: Path, provider: RunProvider, tmp_path: Path
+    ) -> None:
         path = tmp_path / "clip.mp4"
         rng = np.random.default_rng(0)
         with writing_video(path, 25.0) as writer:
@@ -501,10 +506,10 @@ class TestExit:
             stream = detector.stream(open_video(Path(sys.argv[1])).frames(), batch_size=4)
             next(stream)
         """
-        done = self.run(model_path, body, path)
+        done = self.run(model_path, provider, body, path)
         assert (done.returncode, done.stderr) == (0, "")
 
-    def test_a_source_that_blocks_is_not_waited_for_long(self, model_path: Path) -> None:
+    def test_a_source_that_blocks_is_not_waited_for_long(self, model_path: Path, provider: RunProvider) -> None:
         body = """
             def blocked():
                 yield from (np.full((60, 80, 3), level, np.uint8) for level in (1, 2))
@@ -514,12 +519,12 @@ class TestExit:
                 next(stream)
         """
         start = time.monotonic()
-        done = self.run(model_path, body)
+        done = self.run(model_path, provider, body)
         assert (done.returncode, done.stderr) == (0, "")
         assert time.monotonic() - start < 40
 
     @pytest.mark.parametrize("daemon", [False, True])
-    def test_a_consumer_in_another_thread(self, model_path: Path, daemon: bool) -> None:
+    def test_a_consumer_in_another_thread(self, model_path: Path, provider: RunProvider, daemon: bool) -> None:
         body = f"""
             begun = threading.Event()
             def consume():
@@ -532,7 +537,7 @@ class TestExit:
             threading.Thread(target=consume, daemon={daemon}).start()
             begun.wait()
         """
-        done = self.run(model_path, body)
+        done = self.run(model_path, provider, body)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == ("" if daemon else "done\n")
 

@@ -1,0 +1,78 @@
+"""frcnn.runtime.host.openvino_backend: what only OpenVINO has, its precision and its import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.concurrent_calls import mixed_images
+
+from frcnn.errors import UsageError
+from frcnn.runtime import Detector
+from frcnn.runtime.dependencies import import_openvino
+from frcnn.runtime.host.openvino_backend import OpenVinoBackend
+from frcnn.spec import Manifest
+
+SIZES = np.array([[32, 64]], np.int32)
+IMAGES = np.full((1, 3, 32, 64), 0.7231, np.float32)
+
+
+def has_bfloat16() -> bool:
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def test_float32_is_float32_unless_bf16_is_asked_for(tiny_model: Path) -> None:
+    """OpenVINO's own default is bf16 where the processor has it."""
+    images = mixed_images(8)
+
+    def scores(**options: Any) -> np.ndarray:
+        with Detector.load(tiny_model, threads=1, **options) as detector:
+            return np.array([found.scores[0] for found in detector(images)])
+
+    truth = scores()
+    assert np.abs(scores(provider="openvino") - truth).max() < 1e-6
+    if has_bfloat16():
+        lower = np.abs(scores(provider="openvino", precision="bf16") - truth).max()
+        assert 1e-5 < lower < 0.05
+
+
+def test_bf16_is_refused_where_the_processor_has_none(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO would compute in float32 and say nothing."""
+    core = import_openvino().Core
+    monkeypatch.setattr(
+        core, "get_property", lambda self, device, name: {"OPTIMIZATION_CAPABILITIES": ["FP32"]}.get(name, "Old CPU")
+    )
+    with pytest.raises(UsageError, match=r"precision: this processor \(Old CPU\) has no bf16"):
+        Detector.load(model_path, provider="openvino", precision="bf16")
+    Detector.load(model_path, provider="openvino").close()
+
+
+def test_a_bf16_model_runs(model_of: Callable[..., Path], manifest_of: Callable[..., Manifest]) -> None:
+    """Computed in float32, on weights that are bf16 in the file."""
+    backend = OpenVinoBackend(model_of(manifest_of(precision="bf16"), dtype="bfloat16"), threads=1)
+    np.testing.assert_allclose(backend.run(IMAGES, SIZES).scores[:, 0], [0.7231], rtol=2**-8)
+
+
+def test_threads_are_not_bound_to_processors(model_path: Path) -> None:
+    """Else those of every process would share the first ones."""
+    backend = OpenVinoBackend(model_path, threads=1)
+    assert backend._request.get_compiled_model().get_property("ENABLE_CPU_PINNING") is False
+
+
+def test_importing_it_tells_nobody(tmp_path: Path) -> None:
+    """It would start a process that calls its maker, and keep an identifier in the user's home."""
+    code = """
+import sys
+from frcnn.runtime.dependencies import import_openvino
+openvino = import_openvino()
+print(openvino.convert_model.__name__, "openvino_telemetry" in sys.modules)
+"""
+    environment = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("convert_model False\n", "")
+    assert list(tmp_path.iterdir()) == []
