@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Final, NamedTuple
 
 from frcnn.runtime.backend import available_cpus
+from frcnn.runtime.dependencies import import_openvino
 from frcnn.runtime.doctor.cuda import (
     Check,
     Status,
@@ -29,6 +30,7 @@ __all__ = ["Check", "Status", "can_detect", "look_around"]
 
 _NVIDIA_SMI_SECONDS: Final = 15
 _MIN_PYTHON: Final = (3, 11)
+_PRECISIONS: Final = {"FP32": "fp32", "BF16": "bf16", "INT8": "int8"}
 _GPU_FIX: Final = "an NVIDIA GPU and its driver (nvidia.com/drivers); frcnn detects on the CPU without"
 
 
@@ -81,6 +83,7 @@ def look_around() -> list[Check]:
         _python(),
         *map(_package, _BASE),
         _onnxruntime(),
+        _openvino(),
         with_abilities(_onnxruntime_cuda(), driver, compiler, seen or listed),
         *map(_package, _EXPORT),
         *(with_abilities(_package(package), driver, compiler, seen or listed) for package in _TENSORRT),
@@ -167,6 +170,27 @@ def _onnxruntime() -> Check:
         return check("broken", f"{version} does not load: {problem or 'no CPU provider'}")
     names = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
     return check("ok", f"{version}, providers: {names}", fix="")
+
+
+def _openvino() -> Check:
+    """Check for OpenVINO, and which precisions it computes in on this processor."""
+
+    def check(status: Status, detail: str, fix: str = "pip install 'frcnn[openvino]'") -> Check:
+        return Check(name="openvino", status=status, purpose="--provider openvino", detail=detail, fix=fix)
+
+    if not _has_module("openvino"):
+        return check("missing", "not installed")
+    version = _version("openvino") or "version unknown"
+    try:
+        core = import_openvino().Core()
+        can, processor = (
+            core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+            core.get_property("CPU", "FULL_DEVICE_NAME"),
+        )
+    except Exception as error:  # a broken installation may raise anything
+        return check("broken", f"{version} does not load: {one_line(error)}")
+    names = ", ".join(name for key, name in _PRECISIONS.items() if key in can)
+    return check("ok", f"{version}, on {processor}: {names}", fix="")
 
 
 def _onnxruntime_cuda() -> Check:

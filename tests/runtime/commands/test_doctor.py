@@ -64,15 +64,23 @@ def test_without_onnxruntime_detection_does_not_work(monkeypatch: pytest.MonkeyP
     assert "detection does not work here: onnxruntime" in out
 
 
-def test_a_broken_onnxruntime_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_broken_library_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> ModuleType:
-        raise RuntimeError("libonnxruntime.so: wrong ELF class")
+        raise RuntimeError(f"lib{name}.so: wrong ELF class")
 
     monkeypatch.setattr(system.importlib, "import_module", broken)
-    found = finding("onnxruntime")
+    found = finding(name)
     assert found.status == "broken"
-    assert "wrong ELF class" in found.detail
-    assert not can_detect([found])
+    assert f"lib{name}.so: wrong ELF class" in found.detail
+    assert can_detect([found]) == (name == "openvino")
+
+
+def test_openvino_is_there_with_its_precisions() -> None:
+    found = finding("openvino")
+    assert found.status == "ok"
+    assert found.detail.startswith(metadata.version("openvino"))
+    assert ": fp32" in found.detail
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +94,7 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
         ("torch", "export"),
         ("onnxruntime", "cpu"),
         ("onnxruntime-gpu", "gpu"),
+        ("openvino", "openvino"),
         ("tensorrt", "tensorrt"),
         ("tensorrt_lean", "tensorrt-lean"),
         ("tensorrt_rtx", "rtx"),
