@@ -8,8 +8,10 @@ Both detect in the same images on the same canvas; detections are paired by over
                          score nearly the same, rounding decides which NMS keeps), the same labels, nothing missing
   bf16                   above score 0.3: IoU at least 0.97 for 92 % of the detections, 1 % missing or relabelled
                          (bf16 has 8 bits of mantissa, fp16 has 11)
-  RoI max pooling        fp16 and bf16, above score 0.3: 95 % of the detections have a partner of their label (rounding
-                         a RoI to whole cells turns a last-bit difference into a whole cell)
+  int8                   above score 0.3: IoU at least 0.9 for 85 % of the detections, 1 % missing or relabelled
+                         ('frcnn eval' tells what that costs)
+  RoI max pooling        fp16 and bf16, above score 0.3: 95 % of the detections have a partner of their label, int8 92 %
+                         (rounding a RoI to whole cells turns a last-bit difference into a whole cell)
 
 A detection without a partner counts only where its score is clear of the model's own cut-off by --margin.
 
@@ -44,8 +46,8 @@ _EXIT_DISAGREEMENT = 1
 _LIMITS = {
     "box-px": "largest difference of a box coordinate in pixels (fp32)",
     "score": "largest difference of scores (fp32)",
-    "iou": "a pair of less IoU has moved (fp16 and bf16)",
-    "moved": "largest share of pairs that may have moved (fp16 and bf16)",
+    "iou": "a pair of less IoU has moved (fp16, bf16 and int8)",
+    "moved": "largest share of pairs that may have moved (fp16, bf16 and int8)",
     "min-score": "detections below this are ignored",
     "margin": "distance from the cut-off from which on a missing detection counts",
     "unmatched": "largest share of detections that may be missing or have another label",

@@ -36,6 +36,7 @@ EXACT = default_limits("fp32", "align")
 OVERLAP = default_limits("fp16", "align")
 AGREEMENT = default_limits("fp16", "max")
 BF16 = default_limits("bf16", "align")
+INT8 = default_limits("int8", "align")
 DEMO = Path(__file__).resolve().parents[3] / "examples" / "train_demo"
 
 BOXES = np.array([[10, 10, 60, 50], [100, 20, 180, 90], [30, 100, 90, 180], [120, 120, 190, 190]], np.float32)
@@ -87,6 +88,8 @@ def test_the_limits_of_a_trained_model():
     assert Limits(rule="overlap", iou=0.99, moved=0.02, min_score=0.3, margin=0.02, unmatched=0) == OVERLAP
     assert Limits(rule="agreement", min_score=0.3, margin=0.05, unmatched=0.05) == AGREEMENT
     assert Limits(rule="overlap", iou=0.97, moved=0.08, min_score=0.3, margin=0.1, unmatched=0.01) == BF16
+    assert Limits(rule="overlap", iou=0.9, moved=0.15, min_score=0.3, margin=0.15, unmatched=0.01) == INT8
+    assert default_limits("int8", "max") == Limits(rule="agreement", min_score=0.3, margin=0.15, unmatched=0.08)
     assert default_limits("bf16", "max") == Limits(rule="agreement", min_score=0.3, margin=0.1, unmatched=0.05)
 
 
