@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from frcnn.console import note, say, show_table
+from frcnn.console import note, say, show_table, warn
 from frcnn.spec.tuning import HOST_PROVIDERS, Trial, Tuning
 
 __all__ = ["show_tuning"]
 
-_COLUMNS = ("provider", "precision", "result", "threads", "batch", "ms", "quartiles")
+_COLUMNS: Final = ("provider", "precision", "result", "threads", "batch", "ms", "quartiles", "timed")
+_NOISY: Final = 0.2
 
 
 def show_tuning(tuning: Tuning, *, model: Path, to_stderr: bool) -> None:
     """Print the table and the conclusion; without the table to standard error."""
     show = note if to_stderr else say
-    trials = sorted(tuning.trials, key=lambda t: (t.status not in ("agrees", "slower"), t.median_ms or 0.0))
+    trials = sorted(tuning.trials, key=_order)
     if not to_stderr:
         machine = tuning.machine
         title = f"{model.name}, milliseconds an image on {machine.processor}, {machine.processors} processors"
         show_table(title, _COLUMNS, [_row(tuning, trial) for trial in trials], text_columns=3)
     for trial in trials:
-        if trial.reason:
+        if trial.reason and trial.status != "left out":
             show(f"{tuning.describe(trial.setting)}: {trial.status}: {trial.reason}")
+    if any(trial.status == "left out" for trial in trials):
+        warn("the time was spent before all settings were tried; --budget gives more")
     chosen = next(trial for trial in trials if trial.setting == tuning.choice)
+    if chosen.median_ms and chosen.low_ms and chosen.high_ms and chosen.finalist:
+        spread = (chosen.high_ms - chosen.low_ms) / chosen.median_ms
+        if spread > _NOISY:
+            warn(f"half of the times differ by more than {spread:.0%}: images of several sizes, or a busy machine")
     show(f"fastest here: {tuning.describe(tuning.choice)}: {_ms(chosen.median_ms)} ms an image{_gain(tuning, chosen)}")
+
+
+def _order(trial: Trial) -> tuple[bool, bool, float]:
+    """Return a key: those that were timed in turns first, by time, and those that cannot be chosen last."""
+    return not trial.finalist, trial.status not in ("agrees", "slower"), trial.median_ms or 0.0
 
 
 def _gain(tuning: Tuning, chosen: Trial) -> str:
@@ -47,6 +60,7 @@ def _row(tuning: Tuning, trial: Trial) -> Sequence[str]:
         str(setting.batch),
         _ms(trial.median_ms),
         quartiles,
+        "in turns" if trial.finalist else "" if trial.median_ms is None else "alone",
     )
 
 

@@ -7,6 +7,7 @@ turns on the same images, as the benchmark's candidates do, and only those figur
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from typing import Final
 
 from frcnn.benchmarks.candidates.candidate import reason_of
 from frcnn.benchmarks.parity.comparison import Limits as Agreement
-from frcnn.benchmarks.timing.measure import Group, Limits, Report, Series, WallStopwatch, measure_groups
+from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, WallStopwatch, measure_groups
 from frcnn.benchmarks.timing.statistics import ratio_between
 from frcnn.benchmarks.tuning.choosing import choose, nearest
 from frcnn.benchmarks.tuning.settings import with_batches, with_fewer_threads
@@ -39,23 +40,23 @@ class Plan:
     Attributes:
         budget_s: for everything; the work in hand is finished.
         truth_share: of the budget, for the float model's detections, as far as that gives more than ``min_images``.
-        screening_share: of the budget, after which no further setting is tried.
-        dropped: a setting that takes this many times as long as the best on the first image is given up.
+        screening_share: of the budget, after which no further threads and batches are tried.
+        dropped: a setting that takes this many times as long as the best on the first images is given up.
         varied: settings whose threads and batches are varied.
         near: the last round takes settings that take at most this many times as long as the best.
-        finalists: at most this many.
+        finalists: at most this many, besides the float model.
         max_rounds: of the last round.
     """
 
     budget_s: float = 90.0
-    min_images: int = 4
+    min_images: int = 3
     max_images: int = 16
     truth_share: float = 0.12
     screening_share: float = 0.75
     dropped: float = 1.5
     varied: int = 2
     near: float = 1.15
-    finalists: int = 4
+    finalists: int = 3
     max_rounds: int = 25
 
 
@@ -73,6 +74,9 @@ class Search:
         spec: of the model.
         plan: how thorough.
         report: takes the share of the work that is done, and what goes on.
+        describe: names a setting.
+        clock: seconds.
+        sleep: waits, in seconds of the clock.
     """
 
     settings: Sequence[Setting]
@@ -84,6 +88,8 @@ class Search:
     plan: Plan = field(default_factory=Plan)
     report: Report = field(default=lambda share, what: None)
     describe: Callable[[Setting], str] = str
+    clock: Clock = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
     attempts: list[Attempt] = field(default_factory=list)
     _started: float = 0.0
     _truth: Truth = field(init=False)
@@ -94,22 +100,23 @@ class Search:
         Raises:
             FrcnnError: the float model does not run.
         """
-        self._started = time.perf_counter()
-        self._truth = Truth(spec=self.spec, images=self.images)
+        self._started = self.clock()
+        self._truth = Truth(spec=self.spec, images=self.images, clock=self.clock)
         self._find_truth(self.settings[0])
         for setting in sorted(self.settings[1:], key=lambda s: (not s.int8, s.precision == "fp32")):
-            self._screen(setting)
+            self._screen(setting, share=1.0)
         for attempt in self._best(self.plan.dropped, self.plan.varied):
             self._vary_threads(attempt)
         for attempt in self._best(self.plan.near, self.plan.varied):
             self._vary_batch(attempt)
-        return self._decide(self._best(self.plan.near, self.plan.finalists))
+        ms = self._last_round(self._finalists())
+        return choose(ms) if ms else self.settings[0]
 
     def _best(self, within: float, at_most: int) -> list[Attempt]:
         return nearest(self.attempts, within=within, at_most=at_most)
 
     def _spent(self) -> float:
-        return (time.perf_counter() - self._started) / self.plan.budget_s
+        return (self.clock() - self._started) / self.plan.budget_s
 
     def _begin(self, setting: Setting) -> Attempt:
         attempt = Attempt(setting=setting, limits=self.limits(setting))
@@ -125,23 +132,29 @@ class Search:
             for position, image in enumerate(self.images[: plan.max_images]):
                 if position >= plan.min_images and self._spent() > plan.truth_share:
                     break
-                ms, (found,) = timed_ms(detector, [image], 1)
+                ms, (found,) = timed_ms(detector, [image], 1, self.clock)
                 attempt.ms.append(ms)
+                attempt.ms_at[position] = ms
                 self._truth.found[position] = found
         attempt.status = "agrees"
 
-    def _screen(self, setting: Setting) -> Attempt:
-        """Try a setting on the images whose detections are known, as long as it is fast enough."""
+    def _screen(self, setting: Setting, *, share: float) -> Attempt:
+        """Try a setting on the images whose detections are known, as long as it is fast enough.
+
+        Args:
+            setting: to try.
+            share: of the budget, after which it is left out.
+        """
         attempt = self._begin(setting)
         with self._given_up_on_error(attempt):
-            if self._spent() > self.plan.screening_share:
+            if self._spent() > share:
                 attempt.reason = _OUT_OF_TIME
                 return attempt
-            limit = self.plan.dropped * min(a.ms[0] for a in self.attempts if a.status == "agrees")
+            best = next(a for a in self._best(math.inf, len(self.attempts)) if a.setting.batch == 1)
             with closing(self.load(setting)) as detector:
                 for index, window in enumerate(self._windows(setting.batch)):
                     attempt.run(detector, self._truth, window, warm_up=index == 0)
-                    if attempt.ms[0] > limit:
+                    if attempt.is_slower(best, self.plan.dropped):
                         attempt.status = "slower"
                         return attempt
             attempt.judge()
@@ -151,7 +164,7 @@ class Search:
         """Try fewer threads, as long as that is not slower."""
         fastest = base.median_ms
         for setting in with_fewer_threads(base.setting):
-            attempt = self._screen(setting)
+            attempt = self._screen(setting, share=self.plan.screening_share)
             if attempt.status != "agrees" or attempt.median_ms > fastest:
                 return
             fastest = attempt.median_ms
@@ -160,23 +173,15 @@ class Search:
         """Try larger batches, as long as they gain, on the canvas of the first image."""
         fastest = base.median_ms
         for setting in with_batches(base.setting):
-            attempt = self._screen(setting)
+            attempt = self._screen(setting, share=self.plan.screening_share)
             if attempt.status != "agrees" or attempt.median_ms > fastest:
                 return
             fastest = attempt.median_ms
 
-    def _decide(self, finalists: list[Attempt]) -> Setting:
-        """Time the finalists in turns, and return the best that agrees on every image."""
-        ms = self._last_round(finalists)
-        while ms:
-            chosen = choose(ms)
-            attempt = next(a for a in finalists if a.setting == chosen)
-            with self._given_up_on_error(attempt):
-                self._compare_the_rest(attempt)
-            if attempt.status == "agrees":
-                return chosen
-            del ms[chosen]
-        return self.settings[0]
+    def _finalists(self) -> list[Attempt]:
+        """Return the best, and the float model, with which the figures of all are compared."""
+        best = self._best(self.plan.near, self.plan.finalists)
+        return best if self.attempts[0] in best else [self.attempts[0], *best]
 
     def _last_round(self, finalists: list[Attempt]) -> dict[Setting, float]:
         """Return milliseconds of an image by setting, of all that ran; the ratios are those within the rounds."""
@@ -185,15 +190,14 @@ class Search:
         windows = self._windows(max(a.setting.batch for a in finalists))
         budget_s = max(1.0 - self._spent(), 1.0 - self.plan.screening_share) * self.plan.budget_s
         with ExitStack() as stack:
-            series = []
-            for attempt in finalists:
-                detector = stack.enter_context(closing(self.load(attempt.setting)))
-                call = partial(_calls, detector, [[self.images[i] for i in w] for w in windows], attempt.setting.batch)
-                name = self.describe(attempt.setting)
-                series.append(Series(candidate=name, windows=len(windows), call=call, stopwatch=WallStopwatch()))
-            group = Group(scope="images", batch=len(windows[0]), series=series, required=True)
-            limits = Limits(budget_s=budget_s, max_rounds=self.plan.max_rounds)
-            measure_groups([group], limits, report=lambda share, what: self.report(self._spent(), "the last round"))
+            series = [self._series(a, stack.enter_context(closing(self.load(a.setting))), windows) for a in finalists]
+            measure_groups(
+                [Group(scope="images", batch=len(windows[0]), series=series, required=True)],
+                Limits(budget_s=budget_s, max_rounds=self.plan.max_rounds),
+                clock=self.clock,
+                sleep=self.sleep,
+                report=lambda share, what: self.report(min(1.0, self._spent()), "the last round"),
+            )
         first = next((one for one in series if not one.failure), None)
         ms: dict[Setting, float] = {}
         for attempt, one in zip(finalists, series, strict=True):
@@ -205,16 +209,15 @@ class Search:
             ms[attempt.setting] = reference_ms / ratio_between(first.rounds, one.rounds).median
         return ms
 
-    def _compare_the_rest(self, attempt: Attempt) -> None:
-        """Compare a setting with the float model on the images that it has not been compared on."""
-        left = [window for window in self._windows(attempt.setting.batch) if not attempt.compared.keys() >= {*window}]
-        if left and attempt is not self.attempts[0]:
-            timed = [*attempt.ms]
-            with closing(self.load(attempt.setting)) as detector:
-                for window in left:
-                    attempt.run(detector, self._truth, window)
-            attempt.ms = timed
-            attempt.judge()
+    def _series(self, attempt: Attempt, detector: Detector, windows: Sequence[Sequence[int]]) -> Series:
+        """Return what times a setting on the same images as the others, whatever its batch."""
+        images = [[self.images[position] for position in window] for window in windows]
+        return Series(
+            candidate=self.describe(attempt.setting),
+            windows=len(windows),
+            call=lambda window: partial(detector, images[window], batch_size=attempt.setting.batch),
+            stopwatch=WallStopwatch(self.clock),
+        )
 
     def _windows(self, size: int) -> list[list[int]]:
         """Return batches of positions, each image that may be in one at least once."""
@@ -236,7 +239,3 @@ def order_of(canvases: Sequence[Size]) -> tuple[list[int], list[int]]:
     common = Counter(canvases).most_common(1)[0][0]
     order = sorted(range(len(canvases)), key=lambda i: i != canvases.index(common))
     return order, [position for position, i in enumerate(order) if canvases[i] == common]
-
-
-def _calls(detector: Detector, windows: Sequence[list[RGBImage]], batch: int, window: int) -> Callable[[], object]:
-    return partial(detector, windows[window], batch_size=batch)

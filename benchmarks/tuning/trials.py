@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from frcnn.benchmarks.parity.comparison import ImageParity, Limits, compare_detections, total
+from frcnn.benchmarks.timing.measure import Clock
 from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.spec import ModelSpec
 from frcnn.spec.tuning import Setting, Trial, TrialStatus
@@ -23,16 +23,22 @@ MIN_COMPARED: Final = 10
 """Fewer detections of the float model tell nothing of a lower precision, of which a share may differ."""
 
 
+_TELLING_MS: Final = 300.0
+_TELLING_CALLS: Final = 4
+
+
 @dataclass(slots=True, kw_only=True)
 class Truth:
     """What the float model found.
 
     Attributes:
+        clock: times all detections.
         found: by position of the image.
     """
 
     spec: ModelSpec
     images: Sequence[RGBImage]
+    clock: Clock
     found: dict[int, Detections] = field(default_factory=dict)
 
 
@@ -42,15 +48,15 @@ class Attempt:
 
     Attributes:
         limits: of agreement with the float model.
-        ms: of an image, by call.
+        ms: of an image, by call; ``ms_at``: by position of the image, the batch's mean.
         compared: by position of the image.
-        compared_batch: in one batch on one canvas.
         status, reason, finalist: see ``Trial``.
     """
 
     setting: Setting
     limits: Limits
     ms: list[float] = field(default_factory=list)
+    ms_at: dict[int, float] = field(default_factory=dict)
     compared: dict[int, ImageParity] = field(default_factory=dict)
     status: TrialStatus = "left out"
     reason: str = ""
@@ -61,8 +67,8 @@ class Attempt:
         """The median of an image; infinite before the first."""
         return float(np.median(self.ms)) if self.ms else float("inf")
 
-    def run(self, detector: Detector, truth: Truth, positions: Sequence[int], *, warm_up: bool = False) -> float:
-        """Detect in a batch of images, keep the time and the comparison, and return milliseconds of an image.
+    def run(self, detector: Detector, truth: Truth, positions: Sequence[int], *, warm_up: bool) -> None:
+        """Detect in a batch of images, and keep the time and the comparison.
 
         Args:
             detector: with the setting.
@@ -73,14 +79,21 @@ class Attempt:
         images = [truth.images[position] for position in positions]
         if warm_up:
             detector(images, batch_size=self.setting.batch)
-        ms, found = timed_ms(detector, images, self.setting.batch)
+        ms, found = timed_ms(detector, images, self.setting.batch, truth.clock)
         self.ms.append(ms)
         for position, own in zip(positions, found, strict=True):
-            expected = truth.found.get(position)
-            if expected is not None:
-                name = truth.images[position].name
-                self.compared[position] = compare_detections(expected, own, truth.spec, self.limits, name=name)
-        return ms
+            self.ms_at[position] = ms
+            expected, name = truth.found[position], truth.images[position].name
+            self.compared[position] = compare_detections(expected, own, truth.spec, self.limits, name=name)
+
+    def is_slower(self, best: Attempt, factor: float) -> bool:
+        """Return whether each image so far took more than ``factor`` times as long as with the best.
+
+        Where images take long one is enough; the first few of a quick model are within the noise of each other.
+        """
+        if sum(self.ms) < _TELLING_MS and len(self.ms) < _TELLING_CALLS:
+            return False
+        return all(ms > factor * best.ms_at[position] for position, ms in self.ms_at.items())
 
     def judge(self) -> None:
         """Decide from all comparisons whether the detections agree with the float model's."""
@@ -117,8 +130,10 @@ class Attempt:
         )
 
 
-def timed_ms(detector: Detector, images: Sequence[RGBImage], batch: int) -> tuple[float, list[Detections]]:
+def timed_ms(
+    detector: Detector, images: Sequence[RGBImage], batch: int, clock: Clock
+) -> tuple[float, list[Detections]]:
     """Detect in images; return milliseconds of one of them, and the detections."""
-    started = time.perf_counter()
+    started = clock()
     found = detector(list(images), batch_size=batch)
-    return (time.perf_counter() - started) * 1e3 / len(images), found
+    return (clock() - started) * 1e3 / len(images), found
