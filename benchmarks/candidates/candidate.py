@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from frcnn.benchmarks.report.results import EngineInfo
 from frcnn.errors import FrcnnError
 from frcnn.runtime import Detections, RGBImage
-from frcnn.spec import ModelSpec, Size
+from frcnn.spec import ModelSpec, Precision, Size
 
 if TYPE_CHECKING:
     from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -50,10 +50,14 @@ def reason_of(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """A model file, and how long this run took to build it; None where it was given, or left by an earlier run."""
+    """A model file, and how long this run took to build it; None where it was given, or left by an earlier run.
+
+    ``weights`` are those of OpenVINO's own form, which keeps them in a file beside.
+    """
 
     path: Path
     build_s: float | None = None
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,8 @@ class Task:
         equal_images: the images resized to one size; the same objects where they have it already.
         folder: where artifacts are built.
         device: where eager runs.
-        compile_limit_s: how long ``torch.compile`` may take; 0 leaves it out.
+        is_trained: whether the weights are; random ones tell nothing about bf16 and int8, see ``correctness.check``.
+        compile_limit_s: how long ``torch.compile``, and NNCF, may take; 0 leaves them out.
         log: takes a line about what goes on.
     """
 
@@ -78,6 +83,7 @@ class Task:
     folder: Path
     device: Literal["cpu", "cuda"]
     threads: int
+    is_trained: bool = True
     compile_limit_s: float = 60.0
     log: Callable[[str], None] = field(default=lambda what: None)
 
@@ -89,11 +95,13 @@ class Runner(ABC):
         build_s: the part of the loading time that compiling took; None where nothing was compiled.
         network_clock: what times the scope ``network``: the wall clock, or CUDA events.
         engine: of an engine artifact; None for all else.
+        precision: that the candidate turned out to run in; None where it is the one that was asked for.
     """
 
     build_s: float | None = None
     network_clock: NetworkClock = "wall"
     engine: EngineInfo | None = None
+    precision: str | None = None
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
@@ -130,6 +138,7 @@ class Candidate:
         open: loads it; takes the task, and the path of its file where there is ``prepare``.
         prepare: makes or finds its file; None where it runs the model itself.
         max_batch: the most images that one call takes; None for no limit.
+        limits: precision whose limits its float32 is held to; None for its own.
     """
 
     id: str
@@ -143,6 +152,7 @@ class Candidate:
     open: Callable[..., Runner]
     prepare: Callable[[Task], File] | None = None
     max_batch: int | None = None
+    limits: Precision | None = None
 
 
 def padded_canvas(spec: ModelSpec, image: RGBImage) -> Size:

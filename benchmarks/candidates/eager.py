@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from types import FrameType
 from typing import Any, Final
 
 import torch
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 
 from frcnn.benchmarks.candidates.candidate import EAGER_EQUAL_ID, EAGER_ID, Candidate, CannotRunError, Runner, Task
 from frcnn.benchmarks.candidates.eager_detector import fix_pooler_scales, run_network, to_detections, to_tensor
+from frcnn.benchmarks.candidates.time_limit import LEFT_OUT, time_limit
 from frcnn.runtime import Detections, RGBImage
 
 __all__ = ["EagerRunner", "eager_candidates"]
@@ -121,46 +119,21 @@ def _open_amp(task: Task, *, channels_last: bool = False) -> Runner:
 
 def _open_compiled(task: Task) -> Runner:
     """Compile, and run one image of each canvas, all within the time limit."""
-    limit = task.compile_limit_s
-    if not limit:
-        raise CannotRunError("left out by --compile-limit 0")
+    if not task.compile_limit_s:
+        raise CannotRunError(LEFT_OUT)
     runner = EagerRunner(task)
     importlib.import_module("torch._inductor.compile_fx")  # an import that the time limit ends leaves half a module
     started = time.monotonic()
     try:
-        with _deadline(limit):
+        with time_limit(task.compile_limit_s, "torch.compile"):
             runner.model.backbone = torch.compile(runner.model.backbone, dynamic=True)
             for image in {runner.canvas_of(image): image for image in task.images}.values():
                 runner.detect([image])
-    except (Exception, _OutOfTimeError) as error:  # whatever the compiler raises is the candidate's reason
+    except Exception as error:  # whatever the compiler raises is the candidate's reason
         torch.compiler.reset()
-        reason = f"does not work here: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        if isinstance(error, _OutOfTimeError):
-            reason = f"had not finished after {limit:.0f} s; --compile-limit sets how long it may take"
-        raise CannotRunError(f"torch.compile {reason}") from error
+        if isinstance(error, CannotRunError):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise CannotRunError(f"torch.compile does not work here: {reason}") from error
     runner.build_s = time.monotonic() - started
     return runner
-
-
-class _OutOfTimeError(BaseException):
-    """Not an ``Exception``: the compiler catches those, and falls back in silence."""
-
-
-@contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """Raise in the block when the time is over."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        raise CannotRunError(
-            "torch.compile is tried only where its time can be bounded: in the main thread, not on Windows"
-        )
-
-    def ring(_signal: int, _frame: FrameType | None) -> None:
-        raise _OutOfTimeError
-
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)

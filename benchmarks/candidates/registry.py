@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,22 +20,32 @@ from frcnn.benchmarks.candidates.candidate import (
 )
 from frcnn.benchmarks.candidates.eager import eager_candidates
 from frcnn.benchmarks.candidates.model_files import NO_GPU, built_engine, built_onnx, given_file, naive_onnx
-from frcnn.benchmarks.candidates.runners import DetectorRunner, NaiveRunner
-from frcnn.errors import ArtifactError, MissingDependencyError
+from frcnn.benchmarks.candidates.naive import NaiveOnnxRuntimeRunner, NaiveOpenVinoRunner
+from frcnn.benchmarks.candidates.nncf_int8 import NncfNetwork, nncf_of_naive, nncf_of_ours
+from frcnn.benchmarks.candidates.runners import DetectorRunner
+from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime import Detector
 from frcnn.runtime.backend import Device, Network
 from frcnn.runtime.host.backend import HostBackend
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.host.openvino_backend import OpenVinoBackend
+from frcnn.runtime.host.providers import RunPrecision
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec.engine import TARGETS, EngineManifest, Target
 
 __all__ = ["all_candidates"]
 
-_NAIVE_NOTE: Final = "traced for one image of one size, by torch.onnx.export as torchvision documents it"
+_NAIVE_NOTE: Final = (
+    "traced for one image of one size, by torch.onnx.export as torchvision documents it; its resizing moves boxes by "
+    "hundredths of a pixel, so that its fp32 is held to the limits of fp16"
+)
 _ENGINE_NOTE: Final = "network: images already in device memory, the kernel that resizes and normalises them included"
 _COPIES_NOTE: Final = "times include the copies to and from the GPU"
-_OPENVINO_NOTE: Final = "function bodies inlined; INFERENCE_PRECISION_HINT f32"
+_DEFAULTS_NOTE: Final = "OpenVINO decides what float layers are computed in: bf16 where the processor has it"
+_NNCF_NOTE: Final = (
+    "quantised by NNCF's defaults, calibrated on 8 images of the run; all but backbone, RPN head and box head left out"
+)
+_CLONE_NOTE: Final = "NNCF 3.4 fails on the file as OpenVINO reads it (nodes that lead nowhere) and works on a clone()"
 
 
 def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool) -> list[Candidate]:
@@ -50,16 +61,30 @@ def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool)
         manifest = _manifest(path)
         target = manifest.target if isinstance(manifest, EngineManifest) else "tensorrt-rtx"
         given[target if path.suffix == ".frcnn" else "onnx"][path] = manifest
-    cpu, cuda = ["CPUExecutionProvider"], ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    partly = f"{_NAIVE_NOTE}; what TensorRT does not take runs in CUDA and on the CPU"
+    cuda = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    naive = partial(_naive, mixed_sizes=mixed_sizes)
+    files = _files(given["onnx"], built_onnx)
     return [
         *eager_candidates(device, mixed_sizes=mixed_sizes),
-        _naive("onnxruntime", "ONNX Runtime", device, cpu if device == "cpu" else cuda, _NAIVE_NOTE, mixed_sizes),
-        *(made for file in _files(given["onnx"], built_onnx) for made in _onnx_candidates(file)),
+        naive(
+            "naive-onnxruntime",
+            "ONNX Runtime",
+            device,
+            partial(NaiveOnnxRuntimeRunner, providers=cuda[1:] if device == "cpu" else cuda),
+        ),
+        *(_naive_openvino(naive) if device == "cpu" else ()),
+        *(made for file in files for made in _onnx_candidates(file)),
+        *(_rivals_and_gaps(files) if device == "cpu" else ()),
         *(_engine_candidate("onnxruntime", file) for file in _files(given["onnxruntime"])),
         *(_engine_candidate("tensorrt-rtx", file) for file in _files(given["tensorrt-rtx"], built_engine)),
         *(_engine_candidate("tensorrt", file) for file in _files(given["tensorrt"], _none_given)),
-        _naive("tensorrt", "TensorRT", "cuda", ["TensorrtExecutionProvider", *cuda], partly, mixed_sizes),
+        naive(
+            "naive-tensorrt",
+            "TensorRT",
+            "cuda",
+            partial(NaiveOnnxRuntimeRunner, providers=["TensorrtExecutionProvider", *cuda]),
+            note="what TensorRT does not take runs in CUDA and on the CPU",
+        ),
     ]
 
 
@@ -82,13 +107,11 @@ def _files(given: dict[Path, AnyManifest | None], build: Callable[[Task], File] 
     """Return the files given of a kind, or else the one that is built, if any."""
     if not given:
         return [] if build is None else [_ModelFile(build)]
+    precisions = ["unknown" if manifest is None else manifest.precision for manifest in given.values()]
+    labels = precisions if len(set(precisions)) == len(given) else [path.stem for path in given]
     return [
-        _ModelFile(
-            prepare=given_file(path),
-            precision="unknown" if manifest is None else manifest.precision,
-            label=path.stem if len(given) > 1 else "",
-        )
-        for path, manifest in given.items()
+        _ModelFile(prepare=given_file(path), precision=precision, label=label if len(given) > 1 else "")
+        for path, precision, label in zip(given, precisions, labels, strict=True)
     ]
 
 
@@ -96,29 +119,90 @@ def _none_given(task: Task) -> File:
     raise CannotRunError("no artifact for TensorRT was given: frcnn build model.onnx --target tensorrt, on its GPU")
 
 
-def _naive(backend: str, title: str, device: str, providers: Sequence[str], note: str, mixed_sizes: bool) -> Candidate:
+def _no_int8_given(task: Task) -> File:
+    raise CannotRunError(
+        "no int8 model was given: frcnn quantize model.onnx --images folder/ -o model-int8.onnx, then give both here"
+    )
+
+
+def _naive(
+    key: str,
+    title: str,
+    device: str,
+    open_: Callable[..., Runner],
+    *,
+    mixed_sizes: bool,
+    note: str = "",
+    precision: str = "fp32",
+    prepare: Callable[[Task], File] = naive_onnx,
+) -> Candidate:
     return Candidate(
-        id=f"naive-{backend}",
+        id=key,
         name=f"torchvision's own ONNX export, {title}",
-        backend=backend,
+        backend=key.split("-")[1],
         device=device,
-        precision="fp32",
-        prepare=naive_onnx,
-        open=partial(NaiveRunner, providers=providers),
+        precision=precision,
+        limits="fp16" if precision == "fp32" else None,
+        prepare=prepare,
+        open=open_,
         images="equal-sized" if mixed_sizes else "as given",
         reference=EAGER_EQUAL_ID if mixed_sizes else EAGER_ID,
-        note=note,
+        note="; ".join(filter(None, (_NAIVE_NOTE, note))),
         max_batch=1,
     )
 
 
-def _onnx_candidates(file: _ModelFile) -> list[Candidate]:
-    cpu, cuda = partial(_open_onnxruntime, device="cpu"), partial(_open_onnxruntime, device="cuda")
+def _naive_openvino(naive: Callable[..., Candidate]) -> list[Candidate]:
+    """Return torchvision's own export in OpenVINO: as it comes, in float32, and quantised by NNCF."""
+    float32 = partial(NaiveOpenVinoRunner, hint="f32")
+    int8 = partial(NaiveOpenVinoRunner, is_int8=True)
+    note = "; ".join((_NNCF_NOTE, _CLONE_NOTE, _DEFAULTS_NOTE))
     return [
-        _ours(file, "onnxruntime-cpu", "ONNX Runtime, CPU", "onnxruntime", "cpu", cpu),
-        _ours(file, "onnxruntime-cuda", "ONNX Runtime, CUDA", "onnxruntime", "cuda", cuda, _COPIES_NOTE),
-        _ours(file, "openvino", "OpenVINO", "openvino", "cpu", _open_openvino, _OPENVINO_NOTE),
+        naive("naive-openvino", "OpenVINO, its defaults", "cpu", NaiveOpenVinoRunner, note=_DEFAULTS_NOTE),
+        naive("naive-openvino-fp32", "OpenVINO, fp32", "cpu", float32),
+        naive(
+            "naive-openvino-int8",
+            "NNCF int8, OpenVINO",
+            "cpu",
+            int8,
+            note=note,
+            precision="int8",
+            prepare=nncf_of_naive,
+        ),
     ]
+
+
+def _onnx_candidates(file: _ModelFile) -> list[Candidate]:
+    is_int8 = file.precision == "int8"
+    cpu, cuda = partial(_open_onnxruntime, device="cpu"), partial(_open_onnxruntime, device="cuda")
+    bf16 = partial(_open_openvino, precision="bf16")
+    found = [_ours(file, "onnxruntime-cpu", "ONNX Runtime, CPU", "onnxruntime", "cpu", cpu)]
+    if not is_int8:
+        found.append(_ours(file, "onnxruntime-cuda", "ONNX Runtime, CUDA", "onnxruntime", "cuda", cuda, _COPIES_NOTE))
+    found.append(_ours(file, "openvino", "OpenVINO", "openvino", "cpu", _open_openvino))
+    if is_int8:
+        found.append(_ours(file, "openvino-bf16", "OpenVINO, rest bf16", "openvino", "cpu", bf16))
+    elif file.precision == "fp32":
+        in_bf16 = file._replace(precision="bf16")
+        found.append(_ours(in_bf16, "openvino-bf16", "OpenVINO, bf16", "openvino", "cpu", bf16))
+    return found
+
+
+def _rivals_and_gaps(files: Sequence[_ModelFile]) -> list[Candidate]:
+    """Return what stands beside an int8 model of ours: NNCF's of the same graph, and how to make one if none is."""
+    found = []
+    if all(file.precision != "int8" for file in files):
+        missing = _ModelFile(_no_int8_given, "int8")
+        found.append(_ours(missing, "openvino-int8", "OpenVINO, int8", "openvino", "cpu", _open_openvino))
+    source = next((file.prepare for file in files if file.precision == "fp32"), built_onnx)
+    file = _ModelFile(nncf_of_ours(source), "int8")
+    for key, title, hint, note in (
+        ("nncf-openvino", "OpenVINO", None, f"{_NNCF_NOTE}; {_DEFAULTS_NOTE}"),
+        ("nncf-openvino-fp32", "OpenVINO, rest fp32", "f32", _NNCF_NOTE),
+    ):
+        made = _ours(file, key, title, "openvino", "cpu", partial(_open_nncf, hint=hint), note)
+        found.append(dataclasses.replace(made, name=f"NNCF int8 of our graph, {title}"))
+    return found
 
 
 def _engine_candidate(target: Target, file: _ModelFile) -> Candidate:
@@ -150,11 +234,18 @@ def _open_onnxruntime(task: Task, path: Path, *, device: Device) -> Runner:
         raise
 
 
-def _open_openvino(task: Task, path: Path) -> Runner:
+def _open_openvino(task: Task, path: Path, *, precision: RunPrecision = "fp32") -> Runner:
     try:
-        return _with_our_runtime(path, OpenVinoBackend(path, threads=task.threads))
+        return _with_our_runtime(path, OpenVinoBackend(path, precision=precision, threads=task.threads))
     except MissingDependencyError as error:
         raise CannotRunError(f"{error.message} ({error.hint})") from error
+    except UsageError as error:  # this processor has no bf16
+        raise CannotRunError(error.message) from error
+
+
+def _open_nncf(task: Task, path: Path, *, hint: str | None) -> Runner:
+    network = NncfNetwork(path, threads=task.threads, hint=hint)
+    return DetectorRunner(Detector(HostBackend(network, network.manifest), network.manifest), network.manifest, network)
 
 
 def _with_our_runtime(path: Path, network: Network) -> Runner:

@@ -1,24 +1,20 @@
-"""What runs a model file: our runtime on any of its backends, and ONNX Runtime on torchvision's own export."""
+"""What runs a model file of ours: our runtime, on any of its backends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, engine_info, model_manifest
-from frcnn.benchmarks.candidates.candidate import CannotRunError, Runner, Task
-from frcnn.benchmarks.candidates.eager_detector import to_tensor
+from frcnn.benchmarks.candidates.candidate import Runner
 from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.runtime.backend import Network
-from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.images.preprocess import common_canvas, onto_canvas, place, with_pixels
 from frcnn.spec import Size
 
-__all__ = ["DetectorRunner", "NaiveRunner"]
+__all__ = ["DetectorRunner"]
 
 
 class DetectorRunner(Runner):
@@ -70,40 +66,3 @@ class DetectorRunner(Runner):
     def close(self) -> None:
         """Release the detector."""
         self._detector.close()
-
-
-class NaiveRunner(Runner):
-    """torchvision's own export in ONNX Runtime: one image of one size in, its detections out.
-
-    Args:
-        task: what it works on.
-        path: the file.
-        providers: ONNX Runtime's names, the wanted one first.
-    """
-
-    def __init__(self, task: Task, path: Path, *, providers: Sequence[str]) -> None:
-        super().__init__(task.spec)
-        ort = import_onnxruntime()
-        available = ort.get_available_providers()
-        if providers[0] not in available:
-            raise CannotRunError(f"this onnxruntime has no {providers[0]} (it has {', '.join(available)})")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = task.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        self._session: Any = ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
-        if providers[0] not in self._session.get_providers():
-            raise CannotRunError(f"ONNX Runtime's {providers[0]} does not start on this system")
-        self._input = self._session.get_inputs()[0].name
-
-    def detect(self, images: Sequence[RGBImage]) -> list[Detections]:
-        """Detect in a batch of one."""
-        (image,) = images
-        chw = np.ascontiguousarray(to_tensor(image).numpy())
-        boxes, labels, scores = self._session.run(None, {self._input: chw})
-        names = self.spec.labels
-        return [Detections(boxes=boxes, scores=scores, labels=labels, image_size=image.size, label_names=names)]
-
-    def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
-        """Refuse: resizing is a part of this graph."""
-        raise CannotRunError("resizing is a part of torchvision's own export and cannot be taken off")

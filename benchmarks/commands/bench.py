@@ -67,8 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(group, "--threads", minimum=1, metavar="THREADS", help=text)
     group.add_argument("--batch", metavar="N[,N...]", default=None, help="batch sizes (default: 1,2,4,8)")
     group.add_argument("--budget", metavar="SECONDS", type=float, help="for everything, building included")
-    text = "how long torch.compile may take; 0 leaves it out (default: an eighth of the budget)"
+    text = "how long torch.compile, and NNCF, may take; 0 leaves them out (default: an eighth of the budget)"
     group.add_argument("--compile-limit", metavar="SECONDS", type=float, help=text)
+    text = "the checkpoint was never trained: bf16 and int8 are timed, not judged"
+    group.add_argument("--random-weights", action="store_true", help=text)
     group.add_argument("--against", metavar="FILE", type=Path, help="an earlier results.json, to compare with")
     group.add_argument(
         "--limit", metavar="SHARE", default="5%", help="a larger loss than this is a regression (default: 5%%)"
@@ -208,6 +210,7 @@ def _prepared(
         folder=folder,
         device=arguments.device or ("cuda" if has_gpu else "cpu"),
         threads=threads,
+        is_trained=not arguments.random_weights,
         compile_limit_s=limit,
         log=note if not sys.stderr.isatty() else lambda what: None,
     )

@@ -27,11 +27,15 @@ from frcnn.benchmarks.timing.measure import Limits, Report
 from frcnn.benchmarks.timing.session import Loaded, Session
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
 from frcnn.console import warn
+from frcnn.runtime import RGBImage
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
 
 __all__ = ["SUITES", "BenchRun", "Plan", "Suite"]
+
+_CHECK_SHARE: Final = 0.05
+_MIN_CHECK_IMAGES: Final = 2
 
 Suite = Literal["quick", "full"]
 
@@ -43,6 +47,7 @@ class Plan:
     Attributes:
         budget_s: for everything, building included; measuring takes what is left of it.
         min_measuring_s: that measuring gets even where building took it all.
+        check_images: most that are compared with eager; fewer, but 2, where eager takes long.
         curves_s: for each curve.
         export_curves: whether ours is exported anew for the curves that need it, while time is left.
     """
@@ -114,7 +119,7 @@ class BenchRun:
         """
         plan = self._plan
         self._note_gpu("before")
-        self._count_objects()
+        self._count_objects(self._choose_images())
         self.session.load(lambda share, what: self._report(0.35 * share, what))
         spent = time.perf_counter() - self._started
         later = plan.curves_s * 3 + 0.1 * plan.budget_s
@@ -168,12 +173,24 @@ class BenchRun:
             partial_reason=partial,
         )
 
+    def _choose_images(self) -> Sequence[RGBImage]:
+        """Return the images that are checked: as many as eager finds its way through in a share of the budget."""
+        task = self._task
+        eager_s = math.inf
+        for image in task.images[:_MIN_CHECK_IMAGES]:
+            started = time.perf_counter()
+            self._truth(image, padded_canvas(task.spec, image))
+            eager_s = min(eager_s, time.perf_counter() - started)
+        in_time = int(_CHECK_SHARE * self._plan.budget_s / eager_s)
+        count = min(self._plan.check_images, max(_MIN_CHECK_IMAGES, in_time))
+        self.session.check_images = count
+        return task.images[:count]
+
     @torch.inference_mode()
-    def _count_objects(self) -> None:
+    def _count_objects(self, chosen: Sequence[RGBImage]) -> None:
         """Count proposals and detections of the images that are checked."""
         task = self._task
         fix_pooler_scales(task.model, task.spec)
-        chosen = task.images[: self._plan.check_images]
         proposals = []
         for image in chosen:
             images, _ = task.model.transform([to_tensor(image)])

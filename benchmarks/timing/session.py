@@ -85,7 +85,7 @@ class Session:
         batches: batch sizes.
         clock: seconds.
         sleep: waits, in seconds of the clock.
-        check_images: how many images are compared with eager.
+        check_images: how many images are compared with eager; may be changed until ``load``.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Session:
         self._batches = tuple(sorted(batches))
         self._clock = clock
         self._sleep = sleep
-        self._check_images = check_images
+        self.check_images = check_images
         reason = "the run ended before it was loaded"
         self.loaded = [
             Loaded(c, Row(status="failed", reason=reason, **{name: getattr(c, name) for name in _SHARED}))
@@ -180,7 +180,8 @@ class Session:
         arguments: list[Any] = [task]
         if candidate.prepare is not None:
             item.file = file = candidate.prepare(task)
-            size, built_here = file.path.stat().st_size, file.build_s is not None
+            parts = (file.path,) if file.weights is None else (file.path, file.weights)
+            size, built_here = sum(part.stat().st_size for part in parts), file.build_s is not None
             sha256 = file_sha256(file.path)
             artifact = Artifact(name=file.path.name, size_bytes=size, sha256=sha256, built_here=built_here)
             item.note(artifact=artifact)
@@ -189,14 +190,18 @@ class Session:
         started = self._clock()
         item.runner = runner = candidate.open(*arguments)
         load_s = self._clock() - started - (runner.build_s or 0.0)
-        images = self._images_of(candidate)[: self._check_images]
+        images = self._images_of(candidate)[: self.check_images]
         runner.detect(images[:1])
         host_bytes, gpu_bytes = growth()
         build_s = runner.build_s if item.file is None else item.file.build_s
         item.note(engine=runner.engine, build_s=build_s, load_s=load_s)
+        if runner.precision is not None:
+            item.note(precision=runner.precision)
         item.note(peak_host_bytes=host_bytes, peak_gpu_bytes=gpu_bytes)
         batch = min(self._batches[-1], candidate.max_batch or self._batches[-1], len(images))
-        c = check(self._truth, runner, images, task.spec, candidate.precision, batch=batch)
+        precision = runner.precision or candidate.precision
+        held_to = candidate.limits if candidate.limits is not None and precision == "fp32" else precision
+        c = check(self._truth, runner, images, task.spec, held_to, batch=batch, is_trained=task.is_trained)
         reason = (
             f"disagrees with eager fp32: boxes differ by up to {c.box_px:.4g} px, scores by {c.score:.2g}, "
             f"{c.moved} moved, {c.unmatched} missing, {c.relabelled} relabelled of {c.expected} + {c.found}"
