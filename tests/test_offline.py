@@ -51,6 +51,7 @@ for command in json.loads(sys.argv[1]):
 
 # What ONNX Runtime makes when it is imported, to be told from others by; it is some seconds before it sends anything.
 TELEMETRY = ".cache/Microsoft/DeveloperTools/.onnxruntime/deviceid"
+OPENVINO_TELEMETRY = "intel"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -98,6 +99,7 @@ def test_every_verb_works_without_the_internet(desk, without_internet):
     commands = [
         ["export", "my.pth", *ARCH, "-o", "model.onnx"],
         ["detect", "model.onnx", "images", "clip.mp4", "-o", "annotated", "--json", "found.json"],
+        ["detect", "model.onnx", "images", "--provider", "openvino", "--json", "openvino.json"],
         ["compare", "my.pth", "model.onnx", *ARCH, "--images", "images"],
         ["eval", "model.onnx", "--annotations", "truth.json", "--images", "images", "--checkpoint", "my.pth", *ARCH],
         ["build", "model.onnx", "-o", "model.frcnn", "--size", "32x64", "--kernel-arch", "sm_89"],
@@ -112,6 +114,7 @@ def test_every_verb_works_without_the_internet(desk, without_internet):
     done = without_internet(VERBS_IN_A_ROW, json.dumps(commands))
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (desk / "home" / TELEMETRY).exists()
+    assert not (desk / "home" / OPENVINO_TELEMETRY).exists()
     assert {"model.onnx", "found.json", "annotated", "model.frcnn", "parts", "report"} <= {
         p.name for p in desk.iterdir()
     }

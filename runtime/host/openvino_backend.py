@@ -52,9 +52,8 @@ class OpenVinoBackend:
             "ENABLE_CPU_PINNING": False,  # the threads of every detector and process would share the first processors
             "PERFORMANCE_HINT": "LATENCY",
         }
-        model = _read(path)
         try:
-            read = core.read_model(model=model)
+            read = core.read_model(model=_read(path))
             _check_values(read, path)
             if precision == "bf16":
                 _keep_rois_exact(read)
@@ -105,13 +104,14 @@ def _read(path: Path) -> bytes:
         for tensor in model.graph.initializer:
             tensor.ClearField("raw_data")
         inlined = onnx.inliner.inline_local_functions(model)
+        del model  # which holds the memory of its weights
         for tensor in inlined.graph.initializer:
-            if weights[tensor.name]:
-                tensor.raw_data = weights[tensor.name]
-        data: bytes = inlined.SerializeToString()
+            if data := weights.pop(tensor.name):
+                tensor.raw_data = data
+        whole: bytes = inlined.SerializeToString()
     except Exception as error:  # protobuf's DecodeError, whichever protobuf that is
         raise ArtifactError(f"{path}: onnx cannot read it: {_one_line(error)}", hint=REMAKE) from error
-    return data
+    return whole
 
 
 def _check_values(model: Any, path: Path) -> None:
