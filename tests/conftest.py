@@ -8,6 +8,7 @@ import frcnn  # noqa: F401 -- before ONNX Runtime, which tells its maker what it
 
 # isort: split
 import signal
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +20,9 @@ from support.tensorrt_contract import describe_tensorrt
 from support.tiny_detector import export_tiny
 
 from frcnn.log import warn_once
+
+# OpenVINO tells its maker that it was imported, by this package; a test may import it without our accessor.
+sys.modules.setdefault("openvino_telemetry", None)
 
 # The tensors are small: more threads only wait for each other, the longer the busier the system.
 torch.set_num_threads(1)

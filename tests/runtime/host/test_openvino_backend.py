@@ -41,6 +41,31 @@ def test_float32_is_float32_unless_bf16_is_asked_for(tiny_model: Path) -> None:
         assert 1e-5 < lower < 0.05
 
 
+def executed(backend: OpenVinoBackend) -> list[Any]:
+    return list(backend._request.get_compiled_model().get_runtime_model().get_ordered_ops())
+
+
+def told(node: Any, key: str) -> str:
+    return str(node.get_rt_info()[key].astype(str)) if key in node.get_rt_info() else ""
+
+
+def test_float32_is_float32_in_every_layer(tiny_model: Path) -> None:
+    layers = executed(OpenVinoBackend(tiny_model, threads=1))
+    assert "bf16" not in {told(node, "runtimePrecision") for node in layers}
+
+
+def test_in_bf16_the_coordinates_of_rois_stay_in_float32(tiny_model: Path) -> None:
+    if not has_bfloat16():
+        pytest.skip("this processor has no bf16")
+    layers = executed(OpenVinoBackend(tiny_model, precision="bf16", threads=1))
+    convolutions = [node for node in layers if told(node, "layerType") == "Convolution"]
+    assert {told(node, "runtimePrecision") for node in convolutions} == {"bf16"}
+    (align,) = [node for node in layers if told(node, "layerType") == "ROIAlign"]
+    coordinates = align.input_value(1).get_node()
+    assert told(coordinates, "runtimePrecision") == "f32"
+    assert told(coordinates, "layerType") != "Reorder"
+
+
 def test_bf16_is_refused_where_the_processor_has_none(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO would compute in float32 and say nothing."""
     core = import_openvino().Core
