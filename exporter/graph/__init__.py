@@ -12,6 +12,7 @@ __all__ = [
     "inline",
     "join",
     "nodes",
+    "quantize",
     "source_model",
     "split",
     "tensorrt_lowering",
