@@ -19,10 +19,19 @@ _BATCH_GAIN: Final = 0.05
 
 
 def nearest(attempts: Sequence[Attempt], *, within: float, at_most: int) -> list[Attempt]:
-    """Return the attempts that agree, the fastest first, as far as they take ``within`` times as long as the first."""
-    agreeing = sorted((a for a in attempts if a.status == "agrees"), key=lambda a: _cost(a.setting, a.median_ms))
-    limit = within * _cost(agreeing[0].setting, agreeing[0].median_ms) if agreeing else 0.0
-    return [a for a in agreeing if _cost(a.setting, a.median_ms) <= limit][:at_most]
+    """Return the attempts that agree and take at most ``within`` times as long as the fastest, the best first.
+
+    Of those that tie with the fastest the simplest is the best.
+    """
+    costs = {a.setting: _cost(a.setting, a.median_ms) for a in attempts if a.status == "agrees"}
+    fastest = min(costs.values(), default=0.0)
+
+    def rank(attempt: Attempt) -> tuple[object, ...]:
+        cost = costs[attempt.setting]
+        return (0, simplicity(attempt.setting)) if cost <= fastest * (1 + _TIED) else (1, cost)
+
+    near = [a for a in attempts if a.setting in costs and costs[a.setting] <= within * fastest]
+    return sorted(near, key=rank)[:at_most]
 
 
 def choose(ms: Mapping[Setting, float]) -> Setting:

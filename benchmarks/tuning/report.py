@@ -11,7 +11,7 @@ from frcnn.spec.tuning import HOST_PROVIDERS, Trial, Tuning
 
 __all__ = ["show_tuning"]
 
-_COLUMNS: Final = ("provider", "precision", "result", "threads", "batch", "ms", "quartiles", "timed")
+_COLUMNS: Final = ("provider", "precision", "result", "threads", "batch", "ms", "spread")
 _NOISY: Final = 0.2
 
 
@@ -29,10 +29,8 @@ def show_tuning(tuning: Tuning, *, model: Path, to_stderr: bool) -> None:
     if any(trial.status == "left out" for trial in trials):
         warn("the time was spent before all settings were tried; --budget gives more")
     chosen = next(trial for trial in trials if trial.setting == tuning.choice)
-    if chosen.median_ms and chosen.low_ms and chosen.high_ms and chosen.finalist:
-        spread = (chosen.high_ms - chosen.low_ms) / chosen.median_ms
-        if spread > _NOISY:
-            warn(f"half of the times differ by more than {spread:.0%}: images of several sizes, or a busy machine")
+    if _spread(chosen) > _NOISY:
+        warn(f"the times of one setting differ by {_spread(chosen):.0%}: images of several sizes, or a busy machine")
     show(f"fastest here: {tuning.describe(tuning.choice)}: {_ms(chosen.median_ms)} ms an image{_gain(tuning, chosen)}")
 
 
@@ -51,17 +49,23 @@ def _gain(tuning: Tuning, chosen: Trial) -> str:
 
 def _row(tuning: Tuning, trial: Trial) -> Sequence[str]:
     setting = trial.setting
-    quartiles = "" if trial.low_ms is None else f"{_ms(trial.low_ms)}-{_ms(trial.high_ms)}"
+    result = "chosen" if setting == tuning.choice else "last round" if trial.finalist else trial.status
     return (
         HOST_PROVIDERS[setting.provider],
         setting.precision_text(tuning.model.precision),
-        "chosen" if setting == tuning.choice else trial.status,
+        result,
         str(setting.threads),
         str(setting.batch),
         _ms(trial.median_ms),
-        quartiles,
-        "in turns" if trial.finalist else "" if trial.median_ms is None else "alone",
+        f"{_spread(trial):.0%}" if trial.calls > 1 else "-",
     )
+
+
+def _spread(trial: Trial) -> float:
+    """Return the distance of the quartiles as a share of the median."""
+    if trial.low_ms is None or trial.high_ms is None or not trial.median_ms:
+        return 0.0
+    return (trial.high_ms - trial.low_ms) / trial.median_ms
 
 
 def _ms(value: float | None) -> str:

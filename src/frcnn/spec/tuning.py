@@ -189,7 +189,7 @@ class Tuning(Record, frozen=True, kw_only=True):
         Raises:
             ArtifactError: the text is no tuning of a schema version this frcnn reads.
         """
-        remake = "run frcnn tune again"
+        remake = "run frcnn tune again, or remove the file"
         return read_versioned(text, cls, TUNING_SCHEMA_VERSION, source=source, remake=remake, what="tuning")
 
     def run_model(self, setting: Setting) -> TunedModel:
