@@ -99,7 +99,8 @@ class Detector:
             path: A ``model.onnx`` made by ``frcnn export``, or a ``*.frcnn`` made by ``frcnn build``.
             device: ``"cpu"`` or ``"cuda"``. Default: the CPU for a ``model.onnx``, the GPU for an engine.
             provider: What runs a ``model.onnx``: ONNX Runtime's ``"cpu"``, ``"cuda"`` or ``"tensorrt"``, or
-                ``"openvino"`` on the CPU. Default: the device's own of ONNX Runtime.
+                ``"openvino"`` on the CPU, or ``"tuned"``: what ``frcnn tune`` chose for this machine, which may be an
+                int8 model beside the file. Default: the device's own of ONNX Runtime.
             precision: What ``"openvino"`` computes float layers in: ``"fp32"``, or ``"bf16"`` where the processor has
                 it. Default: ``"fp32"``. The other providers compute in the file's own precision.
             threads: CPU threads of a ``model.onnx``. Default: all that this process may use.

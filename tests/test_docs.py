@@ -119,6 +119,8 @@ def with_stand_ins(text: str) -> str:
         text += " --arch mypkg.models:build"
     if text.startswith("frcnn bench"):
         text += " --budget 20 --compile-limit 0"  # minutes, as a reader runs it
+    if text.startswith("frcnn tune"):
+        text += " --budget 10"
     return text
 
 
@@ -249,6 +251,11 @@ def _check_detect(command: str, folder: Path, _output: str) -> None:
         assert {path.name for path in (folder / "out").iterdir()} >= {"photo.jpg"} & set(arguments) | videos
 
 
+def _check_tune(_command: str, folder: Path, output: str) -> None:
+    assert "fastest here: " in output
+    assert json.loads((folder / "model.onnx.tuned.json").read_text())["choice"]["batch"] >= 1
+
+
 CHECKS = {
     "export": _check_export,
     "build": _check_build,
@@ -256,6 +263,7 @@ CHECKS = {
     "bench": _check_bench,
     "profile": _check_profile,
     "eval": _check_eval,
+    "tune": _check_tune,
     "detect": _check_detect,
 }
 

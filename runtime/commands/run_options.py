@@ -18,7 +18,10 @@ _HOW_TO_RUN = ("device", "precision", "threads")
 def add_run_options(group: Group, *, device: str, threads: str) -> None:
     """Add ``--device``, ``--provider``, ``--precision`` and ``--threads``."""
     group.add_argument("--device", choices=("cpu", "cuda"), help=device)
-    text = "what runs model.onnx: ONNX Runtime's cpu, cuda or tensorrt, or openvino (default: cuda on a GPU, else cpu)"
+    text = (
+        "what runs model.onnx: ONNX Runtime's cpu, cuda or tensorrt, openvino, or tuned, what frcnn tune chose "
+        "(default: cuda on a GPU, what was tuned on a CPU, else cpu)"
+    )
     group.add_argument("--provider", choices=PROVIDERS, help=text)
     text = "what --provider openvino computes float layers in (default: fp32)"
     group.add_argument("--precision", choices=RUN_PRECISIONS, help=text)
