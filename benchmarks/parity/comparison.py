@@ -109,24 +109,24 @@ def default_limits(precision: Precision, pooler: PoolerKind) -> Limits:
     head, 31 % in the RPN; rounding only the decoded boxes 33 % (27 % in the best set). With max pooling instead of
     RoIAlign 0.6 % of the detections have no partner.
 
-    Those of int8 are from the same scenes: the demo's ``model.onnx`` quantised by ONNX Runtime 1.32 (Q/DQ, MinMax on 30
-    other scenes, weights per channel, prediction layers float32), run by ONNX Runtime and OpenVINO. Moved: IoU below 0.9;
-    AP: on 150 scenes (seed 55), against 65.9 in float32.
+    Those of int8 are from the same scenes: the demo's ``model.onnx`` quantised by ONNX Runtime 1.32 (Q/DQ, 30 other
+    scenes), run by ONNX Runtime and, with the same figures, by OpenVINO. Moved: IoU below 0.9; AP: on 150 scenes (seed
+    55), against 65.9 in float32.
 
-    ============================================================  ===========================  =======  ====
-    int8 model                                                    moved                        missing  AP
-    ============================================================  ===========================  =======  ====
-    unsigned activations                                          5 to 7 %, worst set 12 %     0        -0.2
-    signed, symmetric activations, as TensorRT needs them         9 to 11 %, worst set 12 %    0        -0.8
-    one weight scale a tensor                                     15 %, worst set 20 %         0        -0.6
-    quantised before each activation function, too                19 %                         0.3 %    -1.1
-    wrong: all scales of activations doubled                      34 %                         0.5 %    -1.3
-    wrong: scale of one layer's weights doubled, in the backbone  28 %                         1.2 %    -1.8
-    the same in FPN, RPN or box head                              59, 62, 82 %                 0.5 % on
+    ============================================================  ===========================  =========  ====
+    int8 model                                                    moved                        missing    AP
+    ============================================================  ===========================  =========  ====
+    recipe of ``frcnn quantize``                                  10 %, worst set 14 %         0          +0.1
+    the same for TensorRT, symmetric activations                  7 %, worst set 10 %          0          -0.1
+    one scale for all channels of a layer's weights               15 %, worst set 20 %         0          -0.6
+    quantised before each activation function, too                19 %, worst set 22 %         0.3 %      -1.1
+    wrong: scale of one layer's weights doubled, in the backbone  28 %                         1.2 %      -1.8
+    the same in FPN, RPN or box head                              59, 62, 82 %                 0.5 to 6 %
+    wrong: all scales of activations doubled                      34 %                         0.5 %      -1.3
     wrong: all activations clipped at half their range            47 %                         2.4 %
-    ============================================================  ===========================  =======  ====
+    ============================================================  ===========================  =========  ====
 
-    With max pooling instead of RoIAlign 2.4 % and 3.0 % of the detections of the first two have no partner.
+    With max pooling instead of RoIAlign 2.4 % of the detections have no partner, with symmetric activations 3.0 %.
     """
     if precision == "fp32":
         return Limits(rule="exact")
@@ -136,7 +136,7 @@ def default_limits(precision: Precision, pooler: PoolerKind) -> Limits:
         return Limits(rule="agreement", min_score=0.3, margin=0.05, unmatched=0.05)
     if precision == "int8":
         if pooler == "align":
-            return Limits(rule="overlap", min_score=0.3, iou=0.9, moved=0.15, margin=0.15, unmatched=0.01)
+            return Limits(rule="overlap", min_score=0.3, iou=0.9, moved=0.2, margin=0.15, unmatched=0.01)
         return Limits(rule="agreement", min_score=0.3, margin=0.15, unmatched=0.08)
     if pooler == "align":
         return Limits(rule="overlap", min_score=0.3, iou=0.97, moved=0.08, margin=0.1, unmatched=0.01)

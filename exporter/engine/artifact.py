@@ -20,9 +20,10 @@ from frcnn.exporter.engine.kernels import kernel_parts
 from frcnn.exporter.engine.network import Network, parse_network
 from frcnn.exporter.engine.precision_proof import Layer, Proof, layers_of_model, layers_of_network, prove
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH, make_profiles, static_canvases
-from frcnn.exporter.engine.request import Request, prepare
+from frcnn.exporter.engine.request import Request, prepare, require_target
 from frcnn.exporter.engine.shapes import ProfileTraces, initializer_bytes, input_shapes, memory_needs, trace_profile
 from frcnn.exporter.engine.steps import Steps, make_steps, one_engine
+from frcnn.exporter.graph.nodes import int8_layers
 from frcnn.exporter.graph.source_model import SourceModel, is_onnx, read_source_model, require_precision
 from frcnn.exporter.graph.split import split
 from frcnn.files import temporary_folder, writable_folder
@@ -97,8 +98,9 @@ def build_engine(
         size: canvases, height x width in pixels, like ``"800x1344,1344x800"``, or ranges of them, min, opt and max,
             like ``"320x320:800x1088:1344x1344"``. Default: the canvases of the file, or every size that the model's
             resizing produces.
-        precision: of the convolutions and matrix products, ``"fp32"``, ``"fp16"`` or ``"bf16"``; must be that of the
-            ``model.onnx``. Default: that of the ``model.onnx``, or ``"fp32"`` for a live model.
+        precision: of the convolutions and matrix products, ``"fp32"``, ``"fp16"`` or ``"bf16"``, or ``"int8"`` of a
+            quantised ``model.onnx``; must be that of the ``model.onnx``. Default: that of the ``model.onnx``, or
+            ``"fp32"`` for a live model.
         labels: class names, for a live model only.
         architectures: ``sm_NN`` names to compile the CUDA kernels for, in addition to PTX. Default: those of
             ``compute_capabilities``.
@@ -153,6 +155,7 @@ def build_artifact(
     source: SourceModel, path: str | os.PathLike[str], request: Request, *, progress: Progress | None = None
 ) -> Built:
     """Build an artifact from a source model; see :func:`build_engine`."""
+    require_target(source.manifest, request.target)
     writable_folder(Path(path).parent)
     report: Progress = progress or (lambda _what, _share: None)
     profiles = make_profiles(source.manifest, batch=request.batch, size=request.size)
@@ -164,7 +167,7 @@ def build_artifact(
         register(architecture=architecture_of(prepared.compute_capabilities[0]))
         steps = one_engine(steps, source.model)
     networks = _parse(prepared.trt, steps)
-    proof = _prove(steps, networks, source.manifest.precision)
+    proof = _prove(steps, networks, source)
     codes = kernel_parts(
         steps,
         source.manifest.model.transform,
@@ -216,14 +219,14 @@ def _parse(trt: ModuleType | None, steps: Steps) -> dict[str, Network]:
     return {part: parse_network(trt, model, steps.tensors, name=part) for part, model in steps.models.items()}
 
 
-def _prove(steps: Steps, networks: Mapping[str, Network], precision: Precision) -> Proof:
+def _prove(steps: Steps, networks: Mapping[str, Network], source: SourceModel) -> Proof:
     layers: list[Layer] = []
     for index, step in enumerate(steps.steps):
         if isinstance(step, EngineStep) and step.part in networks:
             layers.extend(layers_of_network(networks[step.part], index))
         elif isinstance(step, EngineStep):
             layers.extend(layers_of_model(steps.models[step.part], index))
-    return prove(layers, precision)
+    return prove(layers, source.manifest.precision, int8=int8_layers(source.model.graph))
 
 
 def _build_engines(

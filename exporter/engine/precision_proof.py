@@ -3,35 +3,43 @@
 TensorRT's definitions are strongly typed, and ONNX Runtime keeps the types of a graph, so both fix the types of an
 engine before it is built. Convolutions and matrix products compute in the requested precision, all else in that or in
 float32. What is always float32, decoding and scores, is in the operators between engines.
+
+An int8 layer is defined by nodes that dequantise its input and its weights, and TensorRT computes it in int8. Every
+layer must be in int8 where it is in ``model.onnx``, and in float32 elsewhere.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import onnx
 
 from frcnn.errors import ExportError
 from frcnn.exporter.engine.network import Network
 from frcnn.exporter.engine.shape_inference import elements_of
+from frcnn.exporter.graph.nodes import HEAVY, int8_layers
 from frcnn.spec import Precision
 from frcnn.spec.engine import TENSORRT_ELEMENTS, PrecisionRecord
 
 __all__ = ["ELEMENT_OF_PRECISION", "Layer", "Proof", "layers_of_model", "layers_of_network", "prove"]
 
-ELEMENT_OF_PRECISION: Final[Mapping[Precision, str]] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+ELEMENT_OF_PRECISION: Final[Mapping[Precision, str]] = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "int8": "int8",
+}
 
-_HEAVY: Final = frozenset(
-    {
-        *("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM"),  # TensorRT's layers
-        *("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"),  # ONNX's operators
-    }
-)
+_HEAVY: Final = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM", *HEAVY})
+"""TensorRT's layers, and ONNX's operators."""
+
+_DEQUANTIZE: Final = "DEQUANTIZE"
+_ONLY_RESHAPES: Final = "SHUFFLE"
 _PLUGINS: Final = frozenset({"PLUGIN", "PLUGIN_V2", "PLUGIN_V3"})
-_FLOATING: Final = frozenset(ELEMENT_OF_PRECISION.values())
+_FLOATING: Final = frozenset(("float32", "float16", "bfloat16"))
 _NODE: Final = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _MAX_NAMED: Final = 3
 
@@ -43,7 +51,8 @@ class Layer:
     Attributes:
         node: the node of ``model.onnx`` that it comes from, or its own name if there is none.
         kind: TensorRT's layer type, or ONNX's operator.
-        computed_in: element types of its floating-point tensors, outputs first, without repeats.
+        computed_in: element types of its floating-point tensors, outputs first, without repeats; ``int8`` alone for a
+            convolution or matrix product that reads int8.
     """
 
     step: int
@@ -59,16 +68,22 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The proof that all heavy layers compute in a precision, with all layers that have floating-point tensors."""
+    """The proof that all heavy layers compute in a precision, with all layers that have floating-point tensors.
+
+    Attributes:
+        heavy: number of heavy layers; ``lower``: of those that compute in ``precision``, fewer in int8 only.
+    """
 
     precision: Precision
     heavy: int
+    lower: int
     layers: tuple[Layer, ...]
 
     @property
     def summary(self) -> str:
         """One line: ``80 of 80 convolutions and matrix products in fp16``."""
-        return f"{self.heavy} of {self.heavy} convolutions and matrix products in {self.precision}"
+        others = f", {self.heavy - self.lower} in fp32" if self.lower < self.heavy else ""
+        return f"{self.lower} of {self.heavy} convolutions and matrix products in {self.precision}{others}"
 
     def records(self) -> tuple[PrecisionRecord, ...]:
         """Return a record for every layer."""
@@ -86,40 +101,63 @@ class Proof:
 
 def layers_of_network(network: Network, step: int) -> tuple[Layer, ...]:
     """Read the layers of a network definition; what plugins compute in is their kernels' matter."""
+    definition = network.definition
+    every = [definition.get_layer(index) for index in range(definition.num_layers)]
+    makers = {layer.get_output(i).name: layer for layer in every for i in range(layer.num_outputs)}
     layers = []
-    for layer in map(network.definition.get_layer, range(network.definition.num_layers)):
+    for layer in every:
         tensors = [*map(layer.get_output, range(layer.num_outputs)), *map(layer.get_input, range(layer.num_inputs))]
         names = [tensor.dtype.name for tensor in tensors if tensor is not None]
         computed_in = _floating(TENSORRT_ELEMENTS.get(name, name) for name in names)
         if computed_in and layer.type.name not in _PLUGINS:
+            if layer.type.name in _HEAVY and _reads_int8(layer, makers):
+                computed_in = ("int8",)
             node = match[1] if (match := _NODE.search(layer.metadata)) else layer.name
             layers.append(Layer(step=step, node=node, kind=layer.type.name, computed_in=computed_in))
     return tuple(layers)
 
 
+def _reads_int8(layer: Any, makers: Mapping[str, Any]) -> bool:
+    """Return whether a layer's input and weights are dequantised, but for a change of shape."""
+    if layer.num_inputs < 2:
+        return False
+    for index in range(2):
+        maker = makers.get(layer.get_input(index).name)
+        while maker is not None and maker.type.name == _ONLY_RESHAPES:
+            maker = makers.get(maker.get_input(0).name)
+        if maker is None or maker.type.name != _DEQUANTIZE or maker.get_input(0).dtype.name != "INT8":
+            return False
+    return True
+
+
 def layers_of_model(model: onnx.ModelProto, step: int) -> tuple[Layer, ...]:
     """Read the nodes of an ONNX model."""
-    elements = elements_of(model)
+    elements, int8 = elements_of(model), int8_layers(model.graph)
     layers = []
     for node in model.graph.node:
         computed_in = _floating(elements[name] for name in (*node.output, *node.input) if name in elements)
         if computed_in:
-            layers.append(Layer(step=step, node=node.name, kind=node.op_type, computed_in=computed_in))
+            kinds = ("int8",) if node.name in int8 else computed_in
+            layers.append(Layer(step=step, node=node.name, kind=node.op_type, computed_in=kinds))
     return tuple(layers)
 
 
-def prove(layers: Sequence[Layer], precision: Precision) -> Proof:
-    """Check that heavy layers compute in a precision and all others in that or float32; raise ExportError if not."""
+def prove(layers: Sequence[Layer], precision: Precision, *, int8: Collection[str] = ()) -> Proof:
+    """Check that heavy layers compute in a precision and all others in that or float32; raise ExportError if not.
+
+    ``int8``: the nodes that read int8 in an int8 ``model.onnx``; the other heavy ones are float32 then.
+    """
     requested = ELEMENT_OF_PRECISION[precision]
     heavy = [layer for layer in layers if layer.is_heavy]
-    wrong = [layer for layer in heavy if layer.computed_in != (requested,)]
-    if wrong or not heavy:
+    expected = {layer.node: requested for layer in heavy if precision != "int8" or layer.node in int8}
+    wrong = [layer for layer in heavy if layer.computed_in != (expected.get(layer.node, "float32"),)]
+    lower = [layer for layer in heavy if layer.node in expected]
+    if wrong or not lower:
         raise _failure(
             wrong,
-            f"precision: expected all {len(heavy)} convolutions and matrix products of the backbone and the heads in "
-            f"{precision}, got {len(heavy) - len(wrong)}" + (f"; not {_list(wrong)}" if wrong else ""),
-            hint=f"export the checkpoint again with --precision {precision}; for a custom module, let it compute in the"
-            " type of its input",
+            f"precision: expected {_count(len(lower), len(heavy))} convolutions and matrix products of the backbone "
+            f"and the heads in {precision}, got {len(heavy) - len(wrong)}" + (f"; not {_list(wrong)}" if wrong else ""),
+            hint=_again(precision),
         )
     wrong = [layer for layer in layers if not set(layer.computed_in) <= {"float32", requested}]
     if wrong:
@@ -128,7 +166,20 @@ def prove(layers: Sequence[Layer], precision: Precision) -> Proof:
             f"precision: expected every layer in {precision} or fp32, got {len(wrong)} of another type: {_list(wrong)}",
             hint="export the checkpoint again with this version of frcnn",
         )
-    return Proof(precision=precision, heavy=len(heavy), layers=tuple(layers))
+    return Proof(precision=precision, heavy=len(heavy), lower=len(lower), layers=tuple(layers))
+
+
+def _count(lower: int, heavy: int) -> str:
+    return f"all {heavy}" if lower == heavy else f"{lower} of {heavy}"
+
+
+def _again(precision: Precision) -> str:
+    if precision == "int8":
+        return "quantise the model again with this version of frcnn: frcnn quantize model.onnx --for tensorrt"
+    return (
+        f"export the checkpoint again with --precision {precision}; for a custom module, let it compute in the type of "
+        "its input"
+    )
 
 
 def _floating(elements: Iterable[str]) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from frcnn.exporter.engine.builder import BuildSettings, check_compute_capabilit
 from frcnn.exporter.engine.kernels import check_architectures
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH
 from frcnn.plugins.tensorrt.library import load_tensorrt_plugins
+from frcnn.spec import Manifest
 from frcnn.spec.engine import TARGETS, Form, Target
 from frcnn.spec.supported_gpus import architecture_of
 
-__all__ = ["Prepared", "Request", "prepare"]
+__all__ = ["Prepared", "Request", "prepare", "require_target"]
 
 _MAX_AUX_STREAMS: Final = 64
 _MAX_WORKSPACE_MIB: Final = 1 << 20
@@ -119,3 +120,19 @@ def prepare(request: Request) -> Prepared:
         architectures=check_architectures(wanted, request.target),
         form=form or "split",
     )
+
+
+def require_target(manifest: Manifest, target: Target) -> None:
+    """Raise UsageError if a target has no engines for an int8 model, or none for its zero points."""
+    if manifest.quantization is None:
+        return
+    if target == "onnxruntime":
+        raise UsageError(
+            "--target onnxruntime has no int8 kernels for a GPU, got an int8 model",
+            hint="build for tensorrt-rtx or tensorrt, or build from the float model",
+        )
+    if not manifest.quantization.symmetric:
+        raise UsageError(
+            f"--target {target} takes int8 activations with zero point 0, got a model quantised for processors",
+            hint="quantise it for TensorRT: frcnn quantize model.onnx --for tensorrt --images folder/",
+        )

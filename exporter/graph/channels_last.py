@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 import onnx
 
 from frcnn.errors import ExportError
-from frcnn.exporter.graph.nodes import all_nodes, read_values, unique_name
+from frcnn.exporter.graph.nodes import all_nodes, quantized_values, read_values, unique_name
 
 __all__ = ["channels_last_head", "channels_last_maps"]
 
@@ -24,8 +24,9 @@ def channels_last_head(boxes: onnx.ModelProto) -> onnx.ModelProto | None:
     """Return a box head whose input is declared (M, h, w, C); None if it does not begin with fully connected layers.
 
     A head that only flattens its input (M, C, h, w) and multiplies it with matrices of its own computes the same from
-    (M, h, w, C) with the matrices in that order, so no transpose is added; only the order of the sums differs.
-    ``boxes`` is not changed.
+    (M, h, w, C) with the matrices in that order, so no transpose is added; only the order of the sums differs. Both may
+    be int8: an input has one scale, and a matrix one for a column of results, which stay in order. ``boxes`` is not
+    changed.
     """
     graph = boxes.graph
     (pooled,) = graph.input
@@ -35,17 +36,26 @@ def channels_last_head(boxes: onnx.ModelProto) -> onnx.ModelProto | None:
     if flat is None:
         return None
     readers = Counter(name for node in graph.node for name in read_values(node))
+    if readers[flat] == 1:
+        flat = _after_rounding(graph, flat, constants)
+    stored = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     products = [node for node in graph.node if flat in read_values(node)]
     if not products or flat in (value.name for value in graph.output):
         return None
+    weights: dict[str, onnx.TensorProto] = {}
     for node in products:
         is_product = node.op_type == "MatMul" or (node.op_type == "Gemm" and not _integer(node, "transA", 0))
         if not is_product or node.input[0] != flat or {*node.input[2:]} & {*node.input[:2]}:
             return None
-        if node.input[1] not in constants or len(constants[node.input[1]].dims) != 2 or readers[node.input[1]] != 1:
+        dequantized = stored.get(node.input[1])
+        if dequantized is not None and not _has_scales_of_results(dequantized, node, constants):
             return None
+        name = node.input[1] if dequantized is None else dequantized.input[0]
+        matrix = constants.get(name)
+        if matrix is None or len(matrix.dims) != 2 or readers[name] != 1 or readers[node.input[1]] != 1:
+            return None
+        weights[name] = _permuted(matrix, sizes[1:], node)
 
-    weights = {node.input[1]: _permuted(constants[node.input[1]], sizes[1:], node) for node in products}
     changed = onnx.ModelProto(ir_version=boxes.ir_version, opset_import=boxes.opset_import)
     changed.producer_name, changed.producer_version = boxes.producer_name, boxes.producer_version
     changed.graph.name = graph.name
@@ -101,6 +111,27 @@ def _flattened(graph: onnx.GraphProto, sizes: Sequence[int], constants: Mapping[
     rows = {-1, sizes[0] or -1} if _integer(node, "allowzero", 0) else {-1, 0, sizes[0]}
     is_flat = len(shape) == 2 and shape[0] in rows and shape[1] in (-1, math.prod(sizes[1:]))
     return str(node.output[0]) if is_flat else None
+
+
+def _after_rounding(graph: onnx.GraphProto, value: str, constants: Mapping[str, onnx.TensorProto]) -> str:
+    """Return the result of rounding a value to int8 and back by one scale, if its reader does that; else the value."""
+    makers = {node.output[0]: node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    for result, rounded in quantized_values(graph).items():
+        pair = makers[result], makers[makers[result].input[0]]
+        if rounded == value and all(node.input[1] in constants and not constants[node.input[1]].dims for node in pair):
+            return result
+    return value
+
+
+def _has_scales_of_results(
+    dequantize: onnx.NodeProto, product: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> bool:
+    """Return whether a matrix has one scale, or one for each of its product's results."""
+    scale = constants.get(dequantize.input[1])
+    if scale is None or _integer(dequantize, "block_size", 0):
+        return False
+    axis_of_results = 0 if _integer(product, "transB", 0) else 1
+    return math.prod(scale.dims) == 1 or _integer(dequantize, "axis", 1) % 2 == axis_of_results
 
 
 def _integer(node: onnx.NodeProto, name: str, default: int) -> int:

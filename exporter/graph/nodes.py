@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import onnx
 
-__all__ = ["all_nodes", "is_standard", "read_values", "unique_name"]
+__all__ = ["HEAVY", "all_nodes", "int8_layers", "is_standard", "quantized_values", "read_values", "unique_name"]
+
+
+HEAVY: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+"""Convolutions and matrix products."""
 
 
 def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
@@ -20,6 +25,23 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def is_standard(domain: str) -> bool:
     """Return whether a domain is ONNX's own."""
     return domain in ("", "ai.onnx")
+
+
+def int8_layers(graph: onnx.GraphProto) -> frozenset[str]:
+    """Return the names of the convolutions and matrix products that read int8: two values of DequantizeLinear."""
+    dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    return frozenset(
+        node.name
+        for node in graph.node
+        if node.op_type in HEAVY and is_standard(node.domain) and dequantized.issuperset(node.input[:2])
+    )
+
+
+def quantized_values(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return the values that are rounded to int8 and back, by the result: what a DequantizeLinear makes of them."""
+    rounded = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    back = (node for node in graph.node if node.op_type == "DequantizeLinear")
+    return {node.output[0]: rounded[node.input[0]] for node in back if node.input[0] in rounded}
 
 
 def read_values(node: onnx.NodeProto) -> tuple[str, ...]:

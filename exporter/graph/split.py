@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from frcnn.errors import ExportError
-from frcnn.exporter.graph.nodes import is_standard, read_values
+from frcnn.exporter.graph.nodes import is_standard, quantized_values, read_values
 from frcnn.plugins import DOMAIN
 from frcnn.spec.engine import INPUTS, OUTPUTS
 
@@ -40,12 +40,15 @@ class Networks:
 def split(model: onnx.ModelProto) -> Networks:
     """Split a model, which is not changed; weights are copied.
 
+    Of an int8 model the operators read the values between the networks as they are before they are rounded to int8,
+    which the file has them read after it: kernels take floats, and what is not rounded is the more exact.
+
     Raises:
         ExportError: the graph is not two networks joined by the operators, such as that of an older file, or the
             operators are inlined.
     """
     graph = model.graph
-    ours = [node for node in graph.node if node.domain == DOMAIN]
+    ours = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node if node.domain == DOMAIN]
     names = [node.op_type for node in ours]
     if not names and not model.functions:
         raise ExportError(
@@ -55,6 +58,9 @@ def split(model: onnx.ModelProto) -> Networks:
         )
     if names not in [["RegionProposals", pooling, "BoxDetections"] for pooling in _POOLING]:
         raise _other(f"expected RegionProposals, a RoI pooling operator and BoxDetections, got {', '.join(names)}")
+    unrounded = quantized_values(graph)
+    for node in ours:
+        node.input[:] = [unrounded.get(name, name) for name in node.input]
     proposals, pooling, detections = ours
     (rois,) = proposals.output
     joints = (*proposals.input[:2], pooling.input[0], *detections.input[:2], *detections.output)

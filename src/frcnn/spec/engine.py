@@ -306,9 +306,11 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         name = os.fspath(output)
         name += "" if name.endswith(SUFFIX) else SUFFIX
         sizes = dict.fromkeys([*map(str, self.profiles), *(f"{height}x{width}" for height, width in canvases)])
+        source = "model-int8.onnx" if self.precision == "int8" else "model.onnx"
+        precision = "" if self.precision == "int8" else f"--precision {self.precision} "  # a checkpoint has no int8
         return (
-            f"frcnn build model.onnx -o {shlex.quote(name)} --target {self.target} "
-            f"--precision {self.precision} --batch {batch or whole} --size {','.join(sizes)}"
+            f"frcnn build {source} -o {shlex.quote(name)} --target {self.target} "
+            f"{precision}--batch {batch or whole} --size {','.join(sizes)}"
             + (f" --compute-capability {','.join(gpus)}" if gpus and self.target == "tensorrt-rtx" else "")
             + self._form_options()
         )
