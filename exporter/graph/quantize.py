@@ -94,7 +94,8 @@ def calibrate(model: onnx.ModelProto, batches: Iterable[Batch], *, threads: int)
         onnx.save_model(model, path)
         calibrator = _calibrator(quantization, path, Path(folder) / "augmented.onnx", threads)
         calibrator.collect_data(reader)
-        return calibrator.compute_data()
+        ranges: Ranges = calibrator.compute_data()
+        return ranges
 
 
 def quantize(model: onnx.ModelProto, ranges: Ranges, recipe: Recipe) -> onnx.ModelProto:
@@ -113,7 +114,7 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, recipe: Recipe) -> onnx.Mod
     heavy = {name for names in layer_groups(model).values() for name in names} - recipe.float_layers
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    if not heavy:
+    if not heavy:  # the quantiser takes none for all
         return result
     types, wanted = list(HEAVY_OPERATORS), heavy
     if recipe.symmetric:
@@ -138,19 +139,19 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, recipe: Recipe) -> onnx.Mod
             extra_options=options,
         )
         quantizer.quantize_model()
-    result = quantizer.model.model
+    quantized: onnx.ModelProto = quantizer.model.model
     if recipe.symmetric:
-        _share_identities(result.graph)
+        _share_identities(quantized.graph)
     quantizer.model.topological_sort()
     for name in ("metadata_props", "producer_name", "producer_version"):
-        result.ClearField(name)
-    result.metadata_props.extend(model.metadata_props)
-    result.producer_name, result.producer_version = model.producer_name, model.producer_version
+        quantized.ClearField(name)
+    quantized.metadata_props.extend(model.metadata_props)
+    quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     try:
-        onnx.checker.check_model(result)
+        onnx.checker.check_model(quantized)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"the quantised graph is not valid ONNX: {error}") from error
-    return result
+    return quantized
 
 
 class _Reader:
