@@ -59,6 +59,7 @@ class FakeRow:
     build_s: float | None = None
     network_clock: NetworkClock = "wall"
     engine: EngineInfo | None = None
+    precision: str | None = None
 
     def canvas_of(self, image: RGBImage) -> Size:
         return image.size
@@ -111,6 +112,7 @@ def session_of(
     folder: object,
     *,
     batches: Sequence[int] = (1, 2),
+    is_trained: bool = True,
 ) -> Session:
     shown = images()
     task = Task(
@@ -122,6 +124,7 @@ def session_of(
         folder=folder,  # type: ignore[arg-type]
         device="cpu",
         threads=1,
+        is_trained=is_trained,
     )
     return Session(
         task, candidates, Truth(lambda image, canvas: found(image)), batches=batches, clock=clock, sleep=clock.sleep

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
+import urllib.request
 
 import onnx
 import pytest
@@ -117,6 +118,44 @@ def test_torchvisions_own_export_detects_as_eager_in_the_image_it_was_traced_wit
         _ = [runner.detect([image]) for image in align.images]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "precision"),
+    [
+        ("naive-openvino", ("fp32", "bf16")),  # as the processor has it
+        ("naive-openvino-fp32", ("fp32",)),
+        ("naive-openvino-int8", ("int8",)),
+        ("nncf-openvino", (None,)),
+        ("nncf-openvino-fp32", (None,)),
+    ],
+)
+def test_what_a_user_would_pick_instead_detects(key, precision, exports, task, capfd, monkeypatch) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_: pytest.fail("something calls home"))
+    first = task.images[:1]  # tracing keeps the number of this image's proposals
+    model, spec = exports("vgg16").model, exports("vgg16").spec
+    task = dataclasses.replace(task, model=model, spec=spec, images=first, equal_images=first, compile_limit_s=120)
+    candidate = {c.id: c for c in all_candidates([exports("vgg16").path], "cpu", mixed_sizes=False)}[key]
+    runner = opened(candidate, task)
+    assert runner.precision in precision
+    assert len(runner.detect(task.images[:1])[0]) > 0
+    runner.close()
+    assert capfd.readouterr() == ("", "")
+    if "nncf" in key or "int8" in key:
+        again = candidate.prepare(task)
+        assert again.build_s is None and again.weights is not None
+
+
+def test_labels_are_precisions_where_these_tell_files_apart(exports, tmp_path) -> None:
+    first, second = exports(FAMILY).path, tmp_path / "other.onnx"
+    second.write_bytes(b"no model")
+    ids = [c.id for c in all_candidates([first, second], "cpu", mixed_sizes=False)]
+    assert {"onnxruntime-cpu:fp32", "onnxruntime-cpu:unknown"} <= set(ids)
+    third = tmp_path / "third.onnx"
+    third.write_bytes(b"no model")
+    ids = [c.id for c in all_candidates([first, second, third], "cpu", mixed_sizes=False)]
+    assert {f"onnxruntime-cpu:{first.stem}", "onnxruntime-cpu:other", "onnxruntime-cpu:third"} <= set(ids)
+
+
 # Time that is up ends the compiler wherever it is, be it with a file in its hand.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
@@ -125,6 +164,7 @@ def test_torchvisions_own_export_detects_as_eager_in_the_image_it_was_traced_wit
         ("eager-amp-channels-last", "on a GPU only"),
         ("torch-compile", "had not finished after 0 s"),
         ("onnxruntime-cuda", "onnxruntime-gpu"),
+        ("openvino-int8", "frcnn quantize model.onnx"),
         ("tensorrt", "no artifact for TensorRT was given"),
         ("naive-tensorrt", "no TensorrtExecutionProvider"),
     ],

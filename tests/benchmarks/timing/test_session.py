@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import pytest
@@ -25,8 +26,8 @@ def clock() -> FakeClock:
 def make(clock, exports: Exports, tmp_path):
     spec = exports.spec("resnet18_fpn_max")
 
-    def session(*candidates, batches=(1, 2)) -> Session:
-        made = session_of(candidates, clock, spec, tmp_path, batches=batches)
+    def session(*candidates, batches=(1, 2), is_trained=True) -> Session:
+        made = session_of(candidates, clock, spec, tmp_path, batches=batches, is_trained=is_trained)
         made.load()
         made.measure(LIMITS)
         return made
@@ -71,6 +72,29 @@ def test_a_candidate_that_disagrees_is_wrong_and_its_error_is_reported(clock, ma
     if status == "wrong":
         assert "disagrees with eager" in row.reason
         assert row.measures  # shown, as wrong
+
+
+def test_a_row_has_the_precision_that_it_ran_in_and_its_limits(clock, make) -> None:
+    eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
+    naive = FakeRow(name="naive-openvino", clock=clock, ms=1, error_px=0.05)
+    for precision, status in ((None, "wrong"), ("bf16", "ok")):  # 0.05 px are too much for fp32 alone
+        row = make(eager.candidate(), dataclasses.replace(naive, precision=precision).candidate()).rows()[1]
+        assert (row.status, row.precision) == (status, precision or "fp32")
+    row = make(eager.candidate(), naive.candidate(limits="fp16")).rows()[1]
+    assert (row.status, row.precision) == ("ok", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("precision", "status"), [("fp32", "wrong"), ("fp16", "wrong"), ("bf16", "ok"), ("int8", "ok")]
+)
+def test_random_weights_are_no_judge_of_bf16_and_int8(precision, status, clock, make) -> None:
+    eager = FakeRow(name="eager-fp32", clock=clock, ms=100)
+    ours = FakeRow(name="openvino", clock=clock, ms=1, error_px=20)
+    rows = [make(eager.candidate(), ours.candidate(precision=precision), is_trained=is_trained).rows()[1]
+            for is_trained in (True, False)]  # fmt: skip
+    assert [row.status for row in rows] == ["wrong", status]
+    assert rows[1].correctness is not None and rows[1].correctness.unmatched > 0
+    assert rows[1].correctness.limits.startswith("none: random weights") == (status == "ok")
 
 
 def test_an_engine_is_named_in_its_row(clock, make) -> None:
