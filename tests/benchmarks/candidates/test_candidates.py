@@ -10,6 +10,7 @@ import urllib.request
 import onnx
 import pytest
 import torch
+from maintenance.bench_models import DEMO, MODELS, draw_images
 from support.engine_files import write_engine_file
 from support.exports import Exports
 from support.images import LANDSCAPE, photographs
@@ -28,6 +29,7 @@ from frcnn.benchmarks.timing.correctness import Truth, check
 from frcnn.benchmarks.timing.curves import curve_of, size_curves, variant_curves
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
 from frcnn.errors import ArtifactError, MissingDependencyError
+from frcnn.exporter import load_checkpoint
 from frcnn.runtime import RGBImage
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.images.preprocess import prepare
@@ -118,31 +120,51 @@ def test_torchvisions_own_export_detects_as_eager_in_the_image_it_was_traced_wit
         _ = [runner.detect([image]) for image in align.images]
 
 
+@pytest.fixture
+def no_calls_home(monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_: pytest.fail("something calls home"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("key", "precision"),
-    [
+@pytest.mark.usefixtures("no_calls_home")
+def test_torchvisions_own_export_detects_in_openvino_as_it_comes_and_quantised(task, capfd) -> None:
+    model, spec = load_checkpoint(DEMO / "digits.pth", arch=MODELS["demo"].arch)
+    demo = dataclasses.replace(MODELS["demo"], scenes=(3, (520, 390)))  # of other sizes its boxes are off by pixels
+    images = [RGBImage.open(path) for path in sorted(draw_images(task.folder, demo).iterdir())]
+    task = dataclasses.replace(task, model=model, spec=spec, images=images, equal_images=images, compile_limit_s=300)
+    truth = Truth(EagerDetector(model, spec).detect)
+    candidates = {c.id: c for c in all_candidates([], "cpu", mixed_sizes=False)}
+    capfd.readouterr()
+    for key, precisions in (
         ("naive-openvino", ("fp32", "bf16")),  # as the processor has it
         ("naive-openvino-fp32", ("fp32",)),
         ("naive-openvino-int8", ("int8",)),
-        ("nncf-openvino", (None,)),
-        ("nncf-openvino-fp32", (None,)),
-    ],
-)
-def test_what_a_user_would_pick_instead_detects(key, precision, exports, task, capfd, monkeypatch) -> None:
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_: pytest.fail("something calls home"))
-    first = task.images[:1]  # tracing keeps the number of this image's proposals
-    model, spec = exports("vgg16").model, exports("vgg16").spec
-    task = dataclasses.replace(task, model=model, spec=spec, images=first, equal_images=first, compile_limit_s=120)
-    candidate = {c.id: c for c in all_candidates([exports("vgg16").path], "cpu", mixed_sizes=False)}[key]
-    runner = opened(candidate, task)
-    assert runner.precision in precision
-    assert len(runner.detect(task.images[:1])[0]) > 0
-    runner.close()
+    ):
+        runner = opened(candidates[key], task)
+        assert runner.precision in precisions
+        found = check(truth, runner, images, spec, "fp16" if runner.precision == "fp32" else "int8", batch=1)
+        assert found.passed and found.expected > 10, (key, found)
+        runner.close()
     assert capfd.readouterr() == ("", "")
-    if "nncf" in key or "int8" in key:
-        again = candidate.prepare(task)
-        assert again.build_s is None and again.weights is not None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_calls_home")
+def test_our_graph_quantised_by_nncf_is_made_once_and_detects(candidates, task, capfd) -> None:
+    task = dataclasses.replace(task, compile_limit_s=300)
+    first, second = candidates["nncf-openvino"], candidates["nncf-openvino-fp32"]
+    for candidate in (first, second):
+        runner = opened(candidate, task)
+        assert len(runner.detect(task.images[:2])) == 2 and runner.network(task.images[:2])() is not None
+        runner.close()
+    made = second.prepare(task)
+    assert made.build_s is None and made.weights is not None and made.weights.exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nncf_has_a_time_limit(candidates, task) -> None:
+    with pytest.raises(CannotRunError, match="left out by --compile-limit 0"):
+        opened(candidates["nncf-openvino"], dataclasses.replace(task, compile_limit_s=0))
 
 
 def test_labels_are_precisions_where_these_tell_files_apart(exports, tmp_path) -> None:
