@@ -1,4 +1,4 @@
-"""Exported families in bare ONNX Runtime against eager torchvision, on calibrated random weights.
+"""Exported families in bare ONNX Runtime, and in OpenVINO, against eager torchvision, on calibrated random weights.
 
 Two correct float32 programs differ by rounding, and random weights amplify it. So the measure is float64 eager: the
 exported model may be at most twice as far from it as eager float32 itself is, on the same tensor.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,10 @@ from torch import Tensor
 from frcnn.benchmarks.parity.matching import box_iou
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.runtime import Detections
+from frcnn.runtime.host.openvino_backend import OpenVinoBackend
 from frcnn.spec import ModelSpec, Size
+
+Run = Callable[[Tensor, list[Size]], list[Any]]
 
 MIN_PAIRS = 20
 MAX_UNMATCHED = 0.01
@@ -41,13 +46,31 @@ def eager_detections(model: Any, spec: ModelSpec, images: Tensor, sizes: list[Si
     return found
 
 
-def assert_as_exact_as_eager(export: Exported, session: Any, images: Tensor, sizes: list[Size]) -> Noise:
+@pytest.fixture(params=["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
+def runner_of(request, exports) -> Callable[[Exported], Run]:
+    """What runs an exported model on network input, in each library."""
+
+    def runner(export: Exported) -> Run:
+        if request.param == "onnxruntime":
+            return partial(run_bare, exports.session(export))
+        backend = OpenVinoBackend(export.path, threads=1)
+
+        def run(images: Tensor, sizes: list[Size]) -> list[Any]:
+            output = backend.run(images.numpy(), np.array(sizes, np.int32))
+            return [output.num_detections, output.boxes, output.scores, output.labels]
+
+        return run
+
+    return runner
+
+
+def assert_as_exact_as_eager(export: Exported, run: Run, images: Tensor, sizes: list[Size]) -> Noise:
     truth = network_detections(as_float64(export.model), export.spec, images, sizes)
     eager = [
         noise_between(truth, output, export.spec)
         for output in eager_detections(export.model, export.spec, images, sizes)
     ]
-    found = noise_between(truth, detections(run_bare(session, images, sizes), sizes), export.spec)
+    found = noise_between(truth, detections(run(images, sizes), sizes), export.spec)
     assert found.pairs > MIN_PAIRS
     assert found.unmatched <= max(MAX_UNMATCHED, *(noise.unmatched for noise in eager))
     assert found.box_px_rms <= MAX_RELATIVE_ERROR * max(noise.box_px_rms for noise in eager)
@@ -57,23 +80,23 @@ def assert_as_exact_as_eager(export: Exported, session: Any, images: Tensor, siz
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_batch_of_four_is_as_exact_as_eager(family, shape, exports):
+def test_a_batch_of_four_is_as_exact_as_eager(family, shape, exports, runner_of):
     export = exports(family)
     images, sizes = network_input(export.model, export.spec, shape)
     assert images.shape[0] == 4 and len(set(sizes)) > 1
-    assert_as_exact_as_eager(export, exports.session(export), images, sizes)
+    assert_as_exact_as_eager(export, runner_of(export), images, sizes)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_image_gives_the_same_detections_alone_and_in_any_batch(family, exports):
+def test_an_image_gives_the_same_detections_alone_and_in_any_batch(family, exports, runner_of):
     export = exports(family)
-    session = exports.session(export)
+    run = runner_of(export)
     images, sizes = network_input(export.model, export.spec, LANDSCAPE)
-    together = run_bare(session, images, sizes)
+    together = run(images, sizes)
     for batch in (1, 2, 3):
         for start in range(0, 4 - batch + 1, batch):
             rows = slice(start, start + batch)
-            part = run_bare(session, images[rows], sizes[rows])
+            part = run(images[rows], sizes[rows])
             assert all(np.array_equal(a, b[rows]) for a, b in zip(part, together, strict=True)), (batch, start)
 
 
@@ -86,7 +109,7 @@ TINY = [pytest.param(name, marks=SHIFT_IS_BAKED_IN) if name == "swin_fpn" else n
 
 @pytest.mark.parametrize("canvas", [(32, 160), (160, 32)], ids=str)
 @pytest.mark.parametrize("family", TINY)
-def test_a_canvas_one_step_high_or_wide_is_as_exact_as_eager(family, canvas, exports):
+def test_a_canvas_one_step_high_or_wide_is_as_exact_as_eager(family, canvas, exports, runner_of):
     export = exports(family)
     images, _ = network_input(export.model, export.spec, LANDSCAPE)
     tiny = images[:, :, 60 : 60 + canvas[0], 20 : 20 + canvas[1]]
@@ -95,7 +118,7 @@ def test_a_canvas_one_step_high_or_wide_is_as_exact_as_eager(family, canvas, exp
     for image, (height, width) in zip(tiny, sizes, strict=True):
         image[:, height:] = 0
         image[:, :, width:] = 0
-    assert_as_exact_as_eager(export, exports.session(export), tiny.contiguous(), sizes)
+    assert_as_exact_as_eager(export, runner_of(export), tiny.contiguous(), sizes)
 
 
 def test_onnxruntime_alone_runs_a_file(exports, tmp_path):
