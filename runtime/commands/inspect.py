@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from frcnn.console import say, show_table, write_json
 from frcnn.errors import UsageError, printable
-from frcnn.spec import Manifest, Size
+from frcnn.runtime.model_files.onnx_layers import count_precisions
+from frcnn.spec import Manifest, Quantization, Size
 from frcnn.spec.engine import MANIFEST_PART, EngineManifest, EngineStep, OperatorStep, PrecisionRecord
 from frcnn.spec.supported_gpus import gpus_text
 
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``frcnn inspect``."""
     parser.add_argument("model", help="model.onnx, made by frcnn export, or model.frcnn, made by frcnn build")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--layers", action="store_true", help="of a model.frcnn: list the precision of every layer")
+    parser.add_argument("--layers", action="store_true", help="list the precision of every layer")
     parser.add_argument("--hashes", action="store_true", help="of a model.frcnn: list the SHA-256 of every part")
 
 
@@ -50,21 +51,20 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _show_engine(artifact, layers=arguments.layers, hashes=arguments.hashes)
         return 0
-    for option in ("layers", "hashes"):
-        if getattr(arguments, option):
-            raise UsageError(
-                f"--{option}: {arguments.model} is an ONNX model, only a model.frcnn has that",
-                hint="build one: frcnn build model.onnx -o model.frcnn",
-            )
+    if arguments.hashes:
+        raise UsageError(
+            f"--hashes: {arguments.model} is an ONNX model, only a model.frcnn has that",
+            hint="build one: frcnn build model.onnx -o model.frcnn",
+        )
     network = read_network(artifact)
     if arguments.json:
-        write_json(_as_json(artifact, network))
+        write_json(_as_json(artifact, network, layers=arguments.layers))
     else:
-        _show(artifact, network)
+        _show(artifact, network, layers=arguments.layers)
     return 0
 
 
-def _as_json(artifact: OnnxArtifact, network: Network) -> dict[str, Any]:
+def _as_json(artifact: OnnxArtifact, network: Network, *, layers: bool) -> dict[str, Any]:
     outline = artifact.outline
     return {
         "kind": "onnx",
@@ -78,11 +78,12 @@ def _as_json(artifact: OnnxArtifact, network: Network) -> dict[str, Any]:
         "outputs": network.outputs,
         "operators": network.operators,
         "functions": network.functions,
-    }
+        "layer_counts": count_precisions(network.layers),
+    } | ({"layers": network.layers} if layers else {})
 
 
-def _show(artifact: OnnxArtifact, network: Network) -> None:
-    show_table(f"model {artifact.path}", ("what", "value"), _facts(artifact), text_columns=2)
+def _show(artifact: OnnxArtifact, network: Network, *, layers: bool) -> None:
+    show_table(f"model {artifact.path}", ("what", "value"), _facts(artifact, network), text_columns=2)
     values = [("input", value) for value in network.inputs] + [("output", value) for value in network.outputs]
     rows = [(kind, value.name, value.dtype, " x ".join(value.shape)) for kind, value in values]
     show_table("inputs and outputs", ("", "name", "type", "shape"), rows, text_columns=4)
@@ -91,23 +92,44 @@ def _show(artifact: OnnxArtifact, network: Network) -> None:
     bodies = [(name, ", ".join(f"{n} {op}" for op, n in ops.items())) for name, ops in network.functions.items()]
     if bodies:
         show_table("functions in the file", ("operator", "made of"), bodies, text_columns=2)
+    if layers:
+        heavy = [(layer.precision, layer.operator, printable(layer.name)) for layer in network.layers]
+        title = "every convolution and matrix product"
+        show_table(title, ("precision", "operator", "layer"), heavy, text_columns=3)
     for assumption in artifact.manifest.assumptions:
         say(f"assumed: {assumption}")
 
 
-def _facts(artifact: OnnxArtifact) -> list[tuple[str, str]]:
+def _facts(artifact: OnnxArtifact, network: Network) -> list[tuple[str, str]]:
     manifest, outline = artifact.manifest, artifact.outline
+    layers = ", ".join(f"{count} {name}" for name, count in count_precisions(network.layers).items())
     canvases = f"any multiple of {manifest.model.transform.size_divisible}"
     if manifest.canvases is not None:
         canvases = ", ".join(map(_by, manifest.canvases))
     return [
         *_model_facts(manifest),
         ("precision", manifest.precision),
+        ("layers", f"{layers or 'no'} convolutions and matrix products"),
+        *_quantization_facts(manifest.quantization),
         ("canvases", f"{canvases} (height x width)"),
         ("opset", str(manifest.opset)),
         ("file", f"{outline.file_bytes:,} bytes, {outline.weight_bytes:,} of them weights"),
         ("made with", _versions(manifest.versions)),
         ("checkpoint SHA-256", manifest.source_sha256 or "unknown"),
+    ]
+
+
+def _quantization_facts(quantization: Quantization | None) -> list[tuple[str, str]]:
+    """Return the rows on how an int8 model was quantised."""
+    if quantization is None:
+        return []
+    zero_point = "zero point 0, as TensorRT needs it" if quantization.symmetric else "unsigned, for processors"
+    layers = quantization.float_layers
+    names = ", ".join(layers) if len(layers) <= _MAX_VALUES else f"{len(layers)} layers, listed by --layers"
+    return [
+        ("quantised by", f"{quantization.quantizer} on {quantization.images} image(s)"),
+        ("activations", zero_point),
+        ("kept in float", names or "nothing but what the recipe never quantises"),
     ]
 
 

@@ -13,6 +13,7 @@ from frcnn.errors import ArtifactError
 from frcnn.files.archive import is_archive
 from frcnn.runtime.dependencies import import_onnx
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact, open_engine_artifact
+from frcnn.runtime.model_files.onnx_layers import LayerPrecision, layer_precisions
 from frcnn.runtime.model_files.onnx_outline import Outline, read_outline
 from frcnn.spec import MANIFEST_KEY, Manifest
 
@@ -49,6 +50,7 @@ class Network:
         opsets: operator domain -> version.
         operators: operator -> its count in the graph and its sub-graphs, most frequent first.
         functions: operator with a function body in the file -> the operators in the body, counted.
+        layers: convolutions and matrix products, with their precision.
     """
 
     opsets: dict[str, int]
@@ -56,6 +58,7 @@ class Network:
     outputs: tuple[Value, ...]
     operators: dict[str, int]
     functions: dict[str, dict[str, int]]
+    layers: tuple[LayerPrecision, ...]
 
 
 def open_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -90,6 +93,7 @@ def read_network(artifact: OnnxArtifact) -> Network:
             _operator(function.domain, f"{function.name}:{function.overload}".rstrip(":")): _counted(function.node)
             for function in model.functions
         },
+        layers=layer_precisions(model.graph, onnx),
     )
 
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from support import tiny_models
 from support.families import FAMILIES
+from support.quantized import quantized
 
 from frcnn.errors import ArtifactError, ExportError, KernelError, OutputError, UsageError
 from frcnn.exporter import build_engine
@@ -75,6 +76,23 @@ def test_every_family_builds_for_any_batch_and_size(family, precision, exports, 
     heavy = [record for record in artifact.read_precision() if record.heavy]
     assert len(heavy) > 10
     assert {record.element for record in heavy} == {element}
+
+
+@pytest.mark.slow
+def test_an_int8_model_builds_an_int8_engine(tiny_model, tmp_path):
+    path = tmp_path / "model.frcnn"
+    manifest = build_quickly(quantized(tiny_model, symmetric=True), path, size="32x64")
+    artifact = open_artifact(path)
+    assert manifest.precision == manifest.source.precision == "int8"
+    assert manifest.source.quantization.symmetric
+    assert {tensor.element for tensor in manifest.tensors.values()} == {"float32", "int32"}
+    assert manifest.tensors["features_0"].layout == "channels_last" and manifest.tensors["pooled"].layout == "nhwc"
+    elements = [record.element for record in artifact.read_precision() if record.heavy]
+    assert (elements.count("int8"), elements.count("float32")) == (7, 2)
+    assert "--precision" not in manifest.build_command(path)
+    with pytest.raises(UsageError, match="zero point 0"):
+        build_quickly(quantized(tiny_model, symmetric=False), tmp_path / "other.frcnn", size="32x64")
+    assert names_of(tmp_path) == ["model.frcnn"]
 
 
 def test_the_artifact_has_every_kernel_that_the_runtime_launches(exports, tmp_path):

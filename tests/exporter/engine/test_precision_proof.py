@@ -8,11 +8,13 @@ from collections.abc import Callable
 import onnx
 import pytest
 from onnx import TensorProto
+from support.quantized import quantized
 
 from frcnn.errors import ExportError
 from frcnn.exporter.engine.network import parse_network
 from frcnn.exporter.engine.precision_proof import Layer, layers_of_model, layers_of_network, prove
 from frcnn.exporter.engine.steps import make_steps
+from frcnn.exporter.graph.nodes import int8_layers, quantized_values
 from frcnn.exporter.graph.split import split
 from frcnn.spec import Precision
 from frcnn.spec.engine import Target
@@ -86,6 +88,56 @@ def test_bfloat16_passes_with_what_tensorrt_computes_in_float32(target, exports)
     proof = prove(layers_of(onnx.load(exports(FAMILY, "bf16").path), target), "bf16")
     assert {record.element for record in proof.records() if record.heavy} == {"bfloat16"}
     assert proof.heavy == 17
+
+
+@pytest.fixture(scope="module")
+def int8_model(tiny_model):
+    """Return the tiny model as TensorRT takes it in int8."""
+    return onnx.load(quantized(tiny_model, symmetric=True))
+
+
+PREDICTOR = {f"roi_heads/box_predictor/{name}/Gemm" for name in ("cls_score", "bbox_pred")}
+
+
+@pytest.mark.slow
+def test_layers_are_int8_where_the_model_has_them_so(int8_model):
+    int8 = int8_layers(int8_model.graph)
+    proof = prove(layers_of(int8_model), "int8", int8=int8)
+    assert proof.summary == "7 of 9 convolutions and matrix products in int8, 2 in fp32"
+    heavy = {record.layer: record.element for record in proof.records() if record.heavy}
+    assert {name for name, element in heavy.items() if element == "int8"} == int8
+    assert {name for name, element in heavy.items() if element == "float32"} == PREDICTOR
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [0, 1], ids=["input", "weights"])
+def test_an_int8_layer_that_reads_a_float_is_refused(factor, int8_model):
+    int8 = int8_layers(int8_model.graph)
+    model = onnx.ModelProto.FromString(int8_model.SerializeToString())
+    (node,) = (node for node in model.graph.node if node.name == "roi_heads/box_head/fc7/Gemm")
+    if factor == 0:
+        node.input[0] = quantized_values(model.graph)[node.input[0]]
+    else:
+        (maker,) = (maker for maker in model.graph.node if node.input[1] in maker.output)
+        maker.op_type = "Cast"
+        del maker.input[1:], maker.attribute[:]
+        maker.attribute.append(onnx.helper.make_attribute("to", TensorProto.FLOAT))
+    message = r"expected 7 of 9 .* in int8, got 8; not roi_heads/box_head/fc7/Gemm \(float32\)"
+    with pytest.raises(ExportError, match=message) as caught:
+        prove(layers_of(model), "int8", int8=int8)
+    assert "frcnn quantize" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_a_float_layer_that_reads_int8_is_refused(int8_model):
+    int8 = int8_layers(int8_model.graph) - {"rpn/head/cls_logits/Conv"}
+    with pytest.raises(ExportError, match=r"got 8; not rpn/head/cls_logits/Conv \(int8\)"):
+        prove(layers_of(int8_model), "int8", int8=int8)
+
+
+def test_a_float_model_is_no_int8_model(tiny_model):
+    with pytest.raises(ExportError, match="expected 0 of 9 convolutions and matrix products"):
+        prove(layers_of(onnx.load(tiny_model)), "int8")
 
 
 WRONG: dict[str, tuple[Precision, Edit, str]] = {

@@ -7,7 +7,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
+from support.engine_files import source_manifest
 
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter import build_engine
@@ -15,7 +17,9 @@ from frcnn.exporter.engine import build_gpu
 from frcnn.exporter.engine import request as engine_request
 from frcnn.exporter.engine.build_gpu import choose_target
 from frcnn.exporter.engine.builder import BuildSettings
-from frcnn.exporter.engine.request import Request, prepare
+from frcnn.exporter.engine.request import Request, prepare, require_target
+from frcnn.spec import Quantization
+from frcnn.spec.engine import TARGETS
 
 trt: Any = importlib.import_module("tensorrt_rtx")
 RTX_DEFAULT = ("sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
@@ -229,3 +233,25 @@ def test_a_missing_tensorrt_is_named(exports, tmp_path, monkeypatch):
     with pytest.raises(MissingDependencyError) as caught:
         build_engine(exports("vgg16").path, tmp_path / "model.frcnn")
     assert caught.value.hint == "pip install 'frcnn[rtx]'"
+
+
+@pytest.mark.parametrize(
+    ("symmetric", "target", "message", "hint"),
+    [
+        (False, "tensorrt-rtx", "takes int8 activations with zero point 0", "frcnn quantize model.onnx --for tensorrt"),
+        (False, "tensorrt", "takes int8 activations with zero point 0", "frcnn quantize model.onnx --for tensorrt"),
+        (True, "onnxruntime", "has no int8 kernels for a GPU", "tensorrt-rtx"),
+        (False, "onnxruntime", "has no int8 kernels for a GPU", "tensorrt-rtx"),
+    ],
+)
+def test_an_int8_model_that_a_target_cannot_take_is_refused(symmetric, target, message, hint):
+    how = Quantization(quantizer="onnxruntime 1.32.0", symmetric=symmetric, images=8, float_layers=())
+    manifest = msgspec.structs.replace(source_manifest(precision="fp32"), precision="int8", quantization=how)
+    with pytest.raises(UsageError, match=f"--target {target} {message}") as caught:
+        require_target(manifest, target)
+    assert hint in caught.value.hint
+
+
+def test_other_models_are_for_every_target():
+    for target in TARGETS:
+        require_target(source_manifest(precision="fp16"), target)

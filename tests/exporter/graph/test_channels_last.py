@@ -82,6 +82,53 @@ def test_fully_connected_heads_take_channels_last(products, element):
     assert_same_from_channels_last(model, np.float16 if element == "float16" else np.float32)
 
 
+ROUNDED = "flat = Flatten (pooled) q = QuantizeLinear (flat, one, zero) x = DequantizeLinear (q, one, zero)"
+
+
+def int8_head(body: str) -> onnx.ModelProto:
+    """Return a head with int8 matrices, a scale for each result or column, and scales of one."""
+    model = head(body)
+    rng = np.random.default_rng(4)
+    more = {
+        "int8_weight": rng.integers(-4, 5, (OUT, COLUMNS)).astype(np.int8),
+        "int8_tall": rng.integers(-4, 5, (COLUMNS, OUT)).astype(np.int8),
+        "of_results": np.array([0.5, 1, 2, 4, 8], np.float32),
+        "of_columns": np.ones(COLUMNS, np.float32),
+        "one": np.float32(1),
+        "zero": np.int8(0),
+    }
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in more.items())
+    return model
+
+
+@pytest.mark.parametrize(
+    "products",
+    [
+        "w = DequantizeLinear <axis = 0> (int8_weight, of_results) logits = Gemm <transB = 1> (x, w, bias)",
+        "w = DequantizeLinear <axis = -1> (int8_tall, of_results) logits = Gemm (x, w, bias)",
+        "w = DequantizeLinear (int8_tall, one, zero) logits = MatMul (x, w)",
+        "logits = Gemm <transB = 1> (x, weight, bias)",
+    ],
+)
+def test_int8_heads_take_channels_last(products):
+    assert_same_from_channels_last(int8_head(f"{ROUNDED} {products}"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"{ROUNDED} w = DequantizeLinear <axis = 1> (int8_weight, of_columns) logits = Gemm <transB = 1> (x, w)",
+        f"{ROUNDED} v = Relu (one) w = DequantizeLinear (int8_tall, v) logits = MatMul (x, w)",
+        f"{ROUNDED} w = DequantizeLinear (int8_tall, one) v = Relu (w) y = MatMul (x, w) logits = Add (y, bias)",
+        f"{ROUNDED} also = Relu (flat) logits = MatMul (x, tall)",
+        "flat = Flatten (pooled) q = QuantizeLinear <axis = 1> (flat, of_columns) "
+        "x = DequantizeLinear <axis = 1> (q, of_columns) logits = MatMul (x, tall)",
+    ],
+)
+def test_int8_heads_whose_scales_are_in_the_old_order_stay_planar(body):
+    assert channels_last_head(int8_head(body)) is None
+
+
 @pytest.mark.parametrize(
     ("flatten", "shape", "rows"),
     [

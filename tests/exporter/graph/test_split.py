@@ -158,6 +158,20 @@ def test_a_hand_made_detector_is_split():
     assert not parts.features.graph.initializer
 
 
+def test_operators_of_an_int8_model_read_what_is_not_rounded():
+    model = graph(
+        "features_0 = Abs (images)",
+        "features_0 = Abs (images) q = QuantizeLinear (features_0, scale) back = DequantizeLinear (q, scale)",
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "scale"))
+    (pooling,) = (node for node in model.graph.node if node.op_type == "MultiscaleRoIPool")
+    pooling.input[1] = "back"
+    parts = split(model)
+    assert list(parts.pooling.input) == ["rois", "features_0"] and list(pooling.input) == ["rois", "back"]
+    assert [value.name for value in parts.features.graph.output] == ["objectness_0", "deltas_0", "features_0"]
+    assert [node.op_type for node in parts.features.graph.node] == ["Neg", "Neg", "Abs"]
+
+
 def test_a_file_of_version_1_is_to_be_exported_again():
     with pytest.raises(ExportError, match=r"expected RegionProposals, .* got GroupedNMS") as caught:
         split(onnx.parser.parse_model(VERSION_1))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.engine_files import engine_parts, write_engine_file
+from support.quantized import quantized
 
 from frcnn.cli import main
 from frcnn.runtime.model_files.artifact import open_artifact
@@ -65,6 +66,34 @@ def test_an_invalid_model_is_refused(
     error, hint = captured.err.splitlines()
     assert error.startswith(f"error: {path}: ")
     assert "frcnn export CHECKPOINT" in hint
+
+
+def test_layers_of_a_float_model(tiny_model: Path, capsys: Captured) -> None:
+    assert main(["inspect", str(tiny_model), "--json", "--layers"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["layer_counts"] == {"fp32": 9}
+    first = {"name": "backbone/0/Conv", "operator": "Conv", "precision": "fp32"}
+    assert report["layers"][0] == first and len(report["layers"]) == 9
+    assert main(["inspect", str(tiny_model)]) == 0
+    out = capsys.readouterr().out
+    assert "9 fp32 convolutions and matrix products" in out
+    assert "quantised by" not in out and "backbone/0/Conv" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("symmetric", "activations"), [(True, "zero point 0"), (False, "unsigned")])
+def test_layers_of_an_int8_model(symmetric: bool, activations: str, tiny_model: Path, capsys: Captured) -> None:
+    path = quantized(tiny_model, symmetric=symmetric)
+    assert main(["inspect", str(path), "--layers"]) == 0
+    out = capsys.readouterr().out
+    for text in ("7 int8, 2 fp32 convolutions", "onnxruntime on 3 image(s)", activations):
+        assert text in out
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if "/" in line]
+    assert ["int8", "Gemm", "roi_heads/box_head/fc6/Gemm"] in rows
+    assert ["fp32", "Gemm", "roi_heads/box_predictor/cls_score/Gemm"] in rows
+    assert main(["inspect", str(path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["layer_counts"] == {"int8": 7, "fp32": 2} and "layers" not in report
 
 
 # --- an engine artifact
@@ -159,9 +188,8 @@ def test_a_damaged_engine_is_noticed_before_anything_is_shown(tmp_path: Path, op
     assert "the part engines/boxes.plan has the SHA-256" in captured.err.splitlines()[0]
 
 
-@pytest.mark.parametrize("option", ["--layers", "--hashes"])
-def test_options_for_engines_are_refused_for_an_onnx_model(model_path: Path, option: str, capsys: Captured) -> None:
-    assert main(["inspect", str(model_path), option]) == 2
+def test_hashes_are_refused_for_an_onnx_model(model_path: Path, capsys: Captured) -> None:
+    assert main(["inspect", str(model_path), "--hashes"]) == 2
     error, hint = capsys.readouterr().err.splitlines()
-    assert error == f"error: {option}: {model_path} is an ONNX model, only a model.frcnn has that"
+    assert error == f"error: --hashes: {model_path} is an ONNX model, only a model.frcnn has that"
     assert "frcnn build" in hint
