@@ -68,6 +68,7 @@ ROOM_MAY_IMPORT = {
         "accuracy": {"parity"},
         "profile": {"candidates", "report"},
         "tuning": {"candidates", "parity", "timing"},
+        "quantization": {"accuracy", "parity", "report", "timing"},
     },
     "plugins": {
         "cuda": {"preprocess"},
@@ -105,6 +106,7 @@ HEAVY = [
 ]
 PUBLIC = {
     "frcnn": "__version__",
+    "frcnn.benchmarks": "QuantizationReport quantize_onnx",
     "frcnn.cli": "VERBS main",
     "frcnn.errors": """
         ArtifactError CheckpointError ExportError FrcnnError ImageError ImageSizeError KernelError

@@ -14,7 +14,7 @@ from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.images.image import RGBImage
 
-__all__ = ["Collected", "DetectedImage", "Eager", "Skipped", "collect", "find_images"]
+__all__ = ["Collected", "DetectedImage", "Eager", "Skipped", "collect", "find_images", "require_size"]
 
 Skipped = dict[str, str]
 """Why an image was left out, by its file name in the annotations."""
@@ -80,9 +80,17 @@ def find_images(
 
 
 def collect(
-    detector: Detector, files: Mapping[Path, AnnotatedImage], *, eager: Eager | None = None, batch_size: int = 1
+    detector: Detector,
+    files: Mapping[Path, AnnotatedImage],
+    *,
+    eager: Eager | None = None,
+    batch_size: int = 1,
+    what: str = "detecting",
 ) -> Collected:
-    """Detect in all images with the model and with eager; Ctrl-C ends it early and keeps the detections until then."""
+    """Detect in all images with the model and with eager; Ctrl-C ends it early and keeps the detections until then.
+
+    ``what`` goes on is shown beside the progress.
+    """
     collected = Collected()
     submitted: list[str] = []
 
@@ -90,7 +98,7 @@ def collect(
         for file, annotated in files.items():
             try:
                 image = RGBImage.open(file)
-                _require_size(image, annotated)
+                require_size(image, annotated)
             except ImageError as error:
                 collected.skipped[annotated.file_name] = str(error)
                 continue
@@ -103,7 +111,7 @@ def collect(
     stream = detector.stream_images(images(), batch_size=batch_size, on_error=skip)
     try:
         with closing(stream):
-            for image, detections in track(stream, total=len(files), what="detecting"):
+            for image, detections in track(stream, total=len(files), what=what):
                 file = Path(image.name)
                 try:
                     reference = None if eager is None else eager(image)
@@ -116,7 +124,7 @@ def collect(
     return collected
 
 
-def _require_size(image: RGBImage, annotated: AnnotatedImage) -> None:
+def require_size(image: RGBImage, annotated: AnnotatedImage) -> None:
     """Refuse an image of another size than annotated: its boxes would be compared with those of something else."""
     if annotated.size not in (None, image.size):
         (height, width), (annotated_height, annotated_width) = image.size, annotated.size

@@ -44,6 +44,9 @@ class Verb(NamedTuple):
 VERBS: Final[dict[str, Verb]] = {
     "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx"),
     "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one artifact for a GPU"),
+    "quantize": Verb(
+        "frcnn.benchmarks.commands.quantize", "turn a float32 model.onnx into an int8 one whose accuracy holds"
+    ),
     "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, folders and videos"),
     "compare": Verb("frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision"),
     "bench": Verb(

@@ -1,0 +1,173 @@
+"""What a quantised model must hold: AP on annotated images, or agreement with the float model.
+
+Agreement is the weaker proof: it shows that the model finds what the float model finds, not that this is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+import msgspec
+
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage
+from frcnn.benchmarks.accuracy.images import DetectedImage, collect
+from frcnn.benchmarks.accuracy.scoring import Measures, score
+from frcnn.benchmarks.parity.comparison import Limits, compare_detections, default_limits, total
+from frcnn.errors import ImageError, UsageError
+from frcnn.runtime import Detections, Detector
+from frcnn.spec import ModelSpec
+
+__all__ = ["AccuracyGate", "AgreementGate", "Gate", "Proof", "Verdict", "detect"]
+
+Proof = Literal["accuracy", "agreement"]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate says of a model.
+
+    Attributes:
+        drop: how much worse it is than the float model: AP points of 100; or, by agreement, the percentage of the
+            detections that are missing, relabelled or moved.
+        passed: whether that is within the limit.
+        measures: COCO's measures from 0 to 1; or, by agreement, counts of detections and shares of them from 0 to 1.
+    """
+
+    drop: float
+    passed: bool
+    measures: Measures
+
+
+class Gate(Protocol):
+    """Judges detections of the float model's images, in their order."""
+
+    proof: Proof
+    reference: Measures
+    """The float model's own measures."""
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        ...
+
+    def judge(self, found: Sequence[Detections]) -> Verdict:
+        """Judge the detections of a model in all images."""
+        ...
+
+    def part(self, count: int) -> Gate:
+        """Return a gate of the first images alone."""
+        ...
+
+
+class AccuracyGate:
+    """AP on annotated images may fall by ``max_drop`` points of 100.
+
+    Args:
+        images: annotated, with the float model's detections.
+        categories: category id by class index.
+        max_drop: in AP points of 100.
+
+    Raises:
+        MissingDependencyError: faster-coco-eval is not installed.
+        UsageError: the float model has no AP, or one of 0, with which every model would pass.
+    """
+
+    proof: Proof = "accuracy"
+
+    def __init__(self, images: Sequence[DetectedImage], categories: Mapping[int, int], *, max_drop: float) -> None:
+        self._images, self._categories, self._max_drop = images, categories, max_drop
+        self.reference = self._score([image.model for image in images])
+        if not self.reference["AP"]:
+            nothing = self.reference["AP"] is None
+            reason = "they have no object of the model's classes" if nothing else "the float model's AP is 0"
+            raise UsageError(
+                f"the {len(images)} annotated images of the gate cannot judge: {reason}",
+                hint="check that annotations, images and model are of one set: frcnn eval",
+            )
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self._images)
+
+    def judge(self, found: Sequence[Detections]) -> Verdict:
+        """Judge by the difference of AP."""
+        measures = self._score(found)
+        drop = 100 * ((self.reference["AP"] or 0.0) - (measures["AP"] or 0.0))
+        return Verdict(drop=drop, passed=drop <= self._max_drop, measures=measures)
+
+    def part(self, count: int) -> Gate:
+        """Return a gate of the first images; of all where those cannot judge."""
+        try:
+            return type(self)(self._images[:count], self._categories, max_drop=self._max_drop)
+        except UsageError:
+            return self
+
+    def _score(self, found: Sequence[Detections]) -> Measures:
+        return score([image.ground_truth for image in self._images], found, self._categories).overall
+
+
+class AgreementGate:
+    """Detections above score 0.3 must be those of the float model, within the limits of int8.
+
+    Args:
+        images: with the float model's detections.
+        spec: of the model.
+
+    Raises:
+        UsageError: the float model finds nothing to compare with.
+    """
+
+    proof: Proof = "agreement"
+
+    def __init__(self, images: Sequence[DetectedImage], spec: ModelSpec) -> None:
+        self._images, self._spec = images, spec
+        self.limits: Limits = default_limits("int8", spec.roi_heads.pooler.kind)
+        self.reference = self.judge([image.model for image in images]).measures
+        if not self.reference["detections"]:
+            raise UsageError(
+                f"the {len(images)} images of the gate cannot judge: the float model finds nothing above score "
+                f"{self.limits.min_score:g} in them",
+                hint="give images with objects of the model's classes",
+            )
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self._images)
+
+    def judge(self, found: Sequence[Detections]) -> Verdict:
+        """Judge by pairs of detections."""
+        results = [
+            compare_detections(image.model, detections, self._spec, self.limits, name=str(image.file))
+            for image, detections in zip(self._images, found, strict=True)
+        ]
+        parity = total(results, self.limits)
+        counts = parity.total
+        lost = (counts.unmatched + counts.label_mismatches) / max(1, counts.expected + counts.found)
+        moved = counts.moved / max(1, counts.matched)
+        return Verdict(
+            drop=100 * (lost + moved),
+            passed=parity.passed,
+            measures={"detections": counts.found, "pairs": counts.matched, "missing": lost, "moved": moved},
+        )
+
+    def part(self, count: int) -> Self:
+        """Return a gate of the first images; of all where those cannot judge."""
+        try:
+            return type(self)(self._images[:count], self._spec)
+        except UsageError:
+            return self
+
+
+def detect(model: Path, files: Mapping[Path, AnnotatedImage], *, threads: int | None, what: str) -> list[DetectedImage]:
+    """Detect in images with ONNX Runtime on the CPU; ``what`` goes on is shown beside the progress.
+
+    Raises:
+        ImageError: one of them cannot be used any more.
+    """
+    with Detector.load(model, device="cpu", provider="cpu", threads=threads) as detector:
+        collected = collect(detector, files, what=what)
+    if collected.is_partial:
+        raise KeyboardInterrupt
+    for reason in collected.skipped.values():
+        raise ImageError(f"an image changed while it was in use: {reason}", hint="run it again")
+    return collected.images

@@ -1,0 +1,177 @@
+"""The images to calibrate on and those for the gate, which never overlap."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
+from frcnn.benchmarks.accuracy.images import Skipped, find_images, require_size
+from frcnn.console import track
+from frcnn.errors import ImageError, UsageError
+from frcnn.runtime.images.canvases import OnnxCanvases
+from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.preprocess import place, prepare
+from frcnn.runtime.images.sources import files_of, is_video
+from frcnn.spec import Manifest
+from frcnn.spec.engine import INPUTS
+
+__all__ = ["MIN_GATE_IMAGES", "MIN_IMAGES", "Candidates", "Split", "calibration_inputs", "find_candidates", "split"]
+
+MIN_IMAGES: Final = 8
+"""Fewer that can be used are refused."""
+MIN_GATE_IMAGES: Final = MIN_IMAGES // 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Images that may be used.
+
+    Attributes:
+        gate: those that the gate can judge by; all, where nothing is annotated.
+        others: those without annotations, where others have some. They are calibrated on only.
+        missing: annotated images that are not in the folder.
+    """
+
+    gate: Mapping[Path, AnnotatedImage]
+    others: Sequence[Path] = ()
+    missing: Skipped = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.gate) + len(self.others)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Images that can be used, each for one purpose.
+
+    Attributes:
+        calibration: files to calibrate on.
+        gate: files for the gate, with their annotations where there are some.
+        skipped: why others cannot be used, by file.
+    """
+
+    calibration: tuple[Path, ...]
+    gate: Mapping[Path, AnnotatedImage]
+    skipped: Skipped
+
+
+def find_candidates(paths: Sequence[Path], ground_truth: GroundTruth | None) -> Candidates:
+    """Return the images of files and folders.
+
+    Args:
+        paths: files and folders. With annotations the first is the folder that their file names are relative to.
+        ground_truth: the annotations, if any.
+
+    Raises:
+        ImageError: a path does not exist, or a folder has no images.
+        UsageError: there are only videos; or annotations and folder do not fit each other.
+    """
+    annotated: Mapping[Path, AnnotatedImage] = {}
+    missing: Skipped = {}
+    if ground_truth is not None:
+        annotated, missing = find_images(ground_truth, paths[0], allow_missing=True)
+        # file names may lead into sub-folders, so the folder itself need not hold an image
+        paths = [path for path in paths if path != paths[0] or any(f.parent == path for f in annotated)]
+    files, unusable = files_of(map(str, paths))
+    for error in unusable.values():
+        raise error
+    images = [file for file in files if not is_video(file)]
+    if ground_truth is None:
+        if not images:
+            raise UsageError("--images: expected images, got videos only", hint="give a folder of images")
+        return Candidates(gate={file: AnnotatedImage(file_name=str(file), size=None) for file in images})
+    known = {file.resolve() for file in annotated}
+    return Candidates(gate=annotated, others=[file for file in images if file.resolve() not in known], missing=missing)
+
+
+def split(candidates: Candidates, manifest: Manifest, *, calibration: int, gate: int) -> Split:
+    """Choose the images to calibrate on and those for the gate.
+
+    They are taken in the order of the SHA-256 of their file names, so the choice depends on no listing and no seed.
+    Calibration takes images without annotations first and never more than half of those that the gate can judge by.
+    Only as many files are decoded as are needed.
+
+    Args:
+        candidates: the images.
+        manifest: of the model, whose canvases must hold them.
+        calibration: most images to calibrate on.
+        gate: most images for the gate.
+
+    Raises:
+        ImageError: fewer than 8 of them can be used, or fewer than 4 by the gate.
+    """
+    skipped: Skipped = {}
+    others = _usable(_shuffled(candidates.others), {}, manifest, calibration, skipped)
+    wanted = calibration - len(others)
+    judged = _usable(_shuffled(candidates.gate), candidates.gate, manifest, wanted + gate, skipped)
+    count = len(judged) + len(others)
+    if count < MIN_IMAGES or len(judged) < MIN_GATE_IMAGES:
+        raise _too_few(count, len(judged), candidates, skipped)
+    taken = min(wanted, len(judged) // 2)
+    chosen = judged[taken : taken + gate]
+    return Split(
+        calibration=(*others, *judged[:taken]),
+        gate={file: candidates.gate[file] for file in chosen},
+        skipped=skipped,
+    )
+
+
+def calibration_inputs(files: Iterable[Path], manifest: Manifest) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield the network's inputs of one image at a time, prepared as ``Detector`` prepares it.
+
+    ``images`` are (1, 3, H, W) float32 and ``image_sizes`` (1, 2) int32, (height, width) on the canvas.
+    """
+    images, sizes = INPUTS
+    for file in files:
+        prepared = prepare(RGBImage.open(file), manifest)
+        yield {images: prepared.pixels[None], sizes: np.array([prepared.resized], np.int32)}
+
+
+def _shuffled(files: Iterable[Path]) -> list[Path]:
+    """Return files in an order that has nothing to do with their names: neighbours are often of one scene or class."""
+    return sorted(files, key=lambda file: (hashlib.sha256(file.name.encode()).digest(), str(file)))
+
+
+def _usable(
+    files: Sequence[Path],
+    annotated: Mapping[Path, AnnotatedImage],
+    manifest: Manifest,
+    maximum: int,
+    skipped: Skipped,
+) -> list[Path]:
+    """Return the first files that decode and that a canvas holds; note the reasons for the others."""
+    found: list[Path] = []
+    canvases = OnnxCanvases(manifest)
+    for file in track(files, total=min(len(files), maximum), what="reading images"):
+        if len(found) >= maximum:
+            break
+        try:
+            image = RGBImage.open(file)
+            if file in annotated:
+                require_size(image, annotated[file])
+            place(image, manifest.model.transform, canvases)
+        except ImageError as error:
+            skipped[str(file)] = str(error)
+            continue
+        found.append(file)
+    return found
+
+
+def _too_few(count: int, judged: int, candidates: Candidates, skipped: Skipped) -> ImageError:
+    if count < MIN_IMAGES:
+        expected, got, of = f"{MIN_IMAGES} images", count, len(candidates)
+    else:
+        expected, got, of = f"{MIN_GATE_IMAGES} annotated images", judged, len(candidates.gate)
+    reason = f"; {next(iter(skipped.values()))}" if skipped else ""
+    return ImageError(
+        f"--images: expected {expected} or more that can be used, got {got} of {of}{reason}",
+        hint="give about 100 images to calibrate on and as many for the gate, like those that the model will see",
+    )

@@ -1,0 +1,306 @@
+"""Quantise a ``model.onnx`` to int8: calibrate, search for a recipe, and write what passes the gate."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth, read_coco, read_voc
+from frcnn.benchmarks.accuracy.class_map import map_classes
+from frcnn.benchmarks.accuracy.images import DetectedImage
+from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate, Gate, detect
+from frcnn.benchmarks.quantization.images import Split, calibration_inputs, find_candidates, split
+from frcnn.benchmarks.quantization.macs import layer_macs
+from frcnn.benchmarks.quantization.models import QuantizedModels
+from frcnn.benchmarks.quantization.report import GroupReport, Measured, QuantizationReport, Target
+from frcnn.benchmarks.quantization.search import Found, search
+from frcnn.benchmarks.quantization.source import read_float_model
+from frcnn.benchmarks.timing.environment import load_average, now, read_environment
+from frcnn.console import track
+from frcnn.errors import UsageError
+from frcnn.exporter.graph.source_model import SourceModel
+from frcnn.files import replacing, temporary_folder, writable_file
+from frcnn.runtime import Detections
+from frcnn.runtime.backend import available_cpus
+from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.preprocess import prepare
+from frcnn.spec import Manifest
+
+__all__ = ["quantize_onnx"]
+
+ALWAYS_FLOAT: Final = ("box predictor",)
+"""Its scores and deltas decide AP, at 0.3 % of the work; and OpenVINO refuses a per-channel ``bbox_pred``."""
+
+SENSITIVITY_IMAGES: Final = 60
+GATE_IMAGES: Final = {"accuracy": 300, "agreement": 100}
+
+Path_ = str | os.PathLike[str]
+Progress = Callable[[str], None]
+"""Is told what begins, in a line."""
+
+
+def quantize_onnx(
+    model: Path_,
+    output: Path_,
+    images: Path_ | Sequence[Path_],
+    *,
+    annotations: Path_ | None = None,
+    target: Target = "cpu",
+    max_drop: float = 0.3,
+    calibration_images: int = 100,
+    gate_images: int | None = None,
+    class_pairs: Sequence[str] = (),
+    allow_unmapped: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> QuantizationReport:
+    """Quantise a float32 ``model.onnx`` to int8, by ONNX Runtime's quantiser, and write it if a gate holds.
+
+    Activation ranges are found on images, prepared as ``Detector`` prepares them. Then the model is judged on other
+    images: with annotations AP may fall by ``max_drop`` points; without, its detections must be those of the float
+    model, which is the weaker proof. Where the gate does not hold, groups of layers go back to float32, that which
+    recovers most first, until it does. All runs in ONNX Runtime on the CPU.
+
+    Args:
+        model: a float32 file of ``frcnn export``, not inlined.
+        output: the file to write.
+        images: a folder, or files and folders, like those that the model will see; at least 8. With annotations the
+            first is the folder that their file names are relative to, and images without annotations are calibrated on
+            first.
+        annotations: COCO's ``instances.json``, or a folder of Pascal VOC's XML files.
+        target: ``"cpu"``, or ``"tensorrt"``, which needs activations with zero point 0.
+        max_drop: most AP points of 100 that may be lost.
+        calibration_images: most images to calibrate on; never more than half of those that the gate could use.
+        gate_images: most images for the gate. Default: 300 with annotations, 100 without.
+        class_pairs: ``MODEL=ANNOTATION`` each, names or numbers, for classes whose names differ.
+        allow_unmapped: leave out the categories that are no class of the model.
+        threads: of the CPU. Default: all that this process may use.
+        progress: told what begins, in a line.
+
+    Returns:
+        The report. Where its ``passed`` is False, nothing was written.
+
+    Raises:
+        ArtifactError: the model is damaged, not frcnn's, or not a float32 one.
+        ExportError: its graph is another than this version of frcnn exports.
+        ImageError: too few images can be used.
+        MissingDependencyError: ONNX Runtime or, with annotations, faster-coco-eval is not installed.
+        OutputError: the file cannot be written.
+        UsageError: an option makes no sense, or model, images and annotations do not fit each other.
+    """
+    request = _Request(
+        model=Path(model),
+        output=Path(output),
+        target=target,
+        max_drop=max_drop,
+        threads=threads,
+        progress=progress or _silent,
+    )
+    paths = [Path(images)] if isinstance(images, str | os.PathLike) else [Path(path) for path in images]
+    source = read_float_model(request.model)
+    ground_truth = None if annotations is None else _annotations(Path(annotations), paths)
+    categories = None
+    if ground_truth is not None:
+        classes = map_classes(source.manifest.model, ground_truth, class_pairs, allow_unmapped=allow_unmapped)
+        categories = classes.categories
+    candidates = find_candidates(paths, ground_truth)
+    most = gate_images or GATE_IMAGES["agreement" if ground_truth is None else "accuracy"]
+    chosen = split(candidates, source.manifest, calibration=calibration_images, gate=most)
+    if candidates.missing:
+        request.progress(f"{len(candidates.missing)} annotated images are not in {paths[0]}; they are left out")
+    request.progress(
+        f"{len(chosen.calibration)} images to calibrate on, {len(chosen.gate)} others for the gate"
+        + (f", {len(chosen.skipped)} cannot be used" if chosen.skipped else "")
+    )
+    with temporary_folder() as folder:
+        return _quantize(request, source, chosen, categories, folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """Options, checked."""
+
+    model: Path
+    output: Path
+    target: Target
+    max_drop: float
+    threads: int | None
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        if self.output.suffix != ".onnx":
+            raise UsageError(
+                f"-o: expected a file name ending in .onnx, got {self.output}", hint=f"-o {self.output}.onnx"
+            )
+        if self.output.resolve() == self.model.resolve():
+            raise UsageError(f"-o: {self.output} is the model and would be overwritten", hint="choose another output")
+        if self.target not in ("cpu", "tensorrt"):
+            raise UsageError(f"target: expected cpu or tensorrt, got {self.target!r}")
+        writable_file(self.output)  # before the work, which takes long, not after it
+
+
+class _Stopwatch:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.monotonic()
+
+    @contextmanager
+    def measure(self, step: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[step] = time.monotonic() - start
+
+    def total(self) -> dict[str, float]:
+        return {**self.seconds, "all": time.monotonic() - self._start}
+
+
+class _Runs:
+    """Makes models and detects with them; keeps the file and the manifest of the last."""
+
+    def __init__(
+        self, models: QuantizedModels, path: Path, files: Mapping[Path, AnnotatedImage], threads: int | None
+    ) -> None:
+        self._models, self._files, self._threads = models, files, threads
+        self.path = path
+        self.manifest: Manifest | None = None
+        self.ms_per_image = 0.0
+
+    def __call__(self, float_groups: Sequence[str], count: int, what: str) -> list[Detections]:
+        """Detect in the first images; see ``search.Run``."""
+        self.manifest = self._models.write(self.path, float_groups)
+        files = dict(list(self._files.items())[:count])
+        found, self.ms_per_image = _timed_detect(self.path, files, self._threads, what)
+        return [image.model for image in found]
+
+
+def _quantize(
+    request: _Request, source: SourceModel, images: Split, categories: Mapping[int, int] | None, folder: Path
+) -> QuantizationReport:
+    watch, load_before = _Stopwatch(), load_average()
+    request.progress(f"detecting with the float model in {len(images.gate)} images")
+    with watch.measure("float32"):
+        reference, float_ms = _timed_detect(request.model, images.gate, request.threads, "float32")
+    gate = _gate(reference, source, categories, request.max_drop)
+    request.progress(
+        f"a model to try takes about {len(images.gate) * float_ms / 1e3:.0f} s or less; calibrating takes about as long"
+    )
+    with watch.measure("calibration"):
+        inputs = calibration_inputs(images.calibration, source.manifest)
+        models = QuantizedModels(
+            source,
+            track(inputs, total=len(images.calibration), what="calibrating"),
+            images=len(images.calibration),
+            symmetric=request.target == "tensorrt",
+        )
+    shares = _shares(source, models, images)
+    run = _Runs(models, folder / request.output.name, images.gate, request.threads)
+    with watch.measure("search"):
+        found = search(shares, gate, run, always=[g for g in ALWAYS_FLOAT if g in shares], part=SENSITIVITY_IMAGES)
+    last = found.attempts[-1]
+    assert run.manifest is not None and run.manifest.quantization is not None
+    if last.verdict.passed:
+        with replacing(request.output) as temporary:
+            shutil.copyfile(run.path, temporary)  # the very file that passed the gate
+    groups = _group_reports(models, shares, found)
+    return QuantizationReport(
+        model=str(request.model),
+        output=str(request.output),
+        target=request.target,
+        passed=last.verdict.passed,
+        proof=gate.proof,
+        drop=last.verdict.drop,
+        max_drop=request.max_drop,
+        objects=_objects(images, categories),
+        float_macs=sum(group.macs for group in groups if group.precision == "fp32"),
+        float32=Measured(measures=gate.reference, bytes=request.model.stat().st_size, ms_per_image=float_ms),
+        int8=Measured(measures=last.verdict.measures, bytes=run.path.stat().st_size, ms_per_image=run.ms_per_image),
+        groups=groups,
+        attempts=found.attempts,
+        calibration_images=tuple(map(str, images.calibration)),
+        gate_images=tuple(map(str, images.gate)),
+        sensitivity_images=found.sensitivity_images,
+        skipped=images.skipped,
+        quantization=run.manifest.quantization,
+        seconds=watch.total(),
+        peak_memory_bytes=_peak_memory_bytes(),
+        environment=read_environment(
+            command="", threads=request.threads or available_cpus(), load_before=load_before, date=now(), gpu=None
+        ),
+    )
+
+
+def _silent(_line: str) -> None:
+    """Tell nobody."""
+
+
+def _annotations(path: Path, images: Sequence[Path]) -> GroundTruth:
+    read = partial(read_voc, images=images[0]) if path.is_dir() else read_coco
+    ground_truth = read(path)
+    return ground_truth
+
+
+def _gate(
+    reference: Sequence[DetectedImage], source: SourceModel, categories: Mapping[int, int] | None, max_drop: float
+) -> Gate:
+    if categories is None:
+        return AgreementGate(reference, source.manifest.model)
+    return AccuracyGate(reference, categories, max_drop=max_drop)
+
+
+def _timed_detect(
+    model: Path, files: Mapping[Path, AnnotatedImage], threads: int | None, what: str
+) -> tuple[list[DetectedImage], float]:
+    """Return the detections, and the mean milliseconds of an image."""
+    start = time.monotonic()
+    found = detect(model, files, threads=threads, what=what)
+    return found, (time.monotonic() - start) * 1e3 / len(files)
+
+
+def _shares(source: SourceModel, models: QuantizedModels, images: Split) -> dict[str, float]:
+    """Return each group's share of the MACs, on the canvas of the first image calibrated on."""
+    canvas = prepare(RGBImage.open(images.calibration[0]), source.manifest).canvas
+    macs = layer_macs(source.model, canvas)
+    total = sum(macs.values())
+    return {group: sum(macs.get(layer, 0) for layer in layers) / total for group, layers in models.groups.items()}
+
+
+def _group_reports(models: QuantizedModels, shares: Mapping[str, float], found: Found) -> tuple[GroupReport, ...]:
+    kept = found.attempts[-1].float_groups
+    return tuple(
+        GroupReport(
+            name=name,
+            layers=layers,
+            macs=shares[name],
+            recovered=found.recovered.get(name),
+            precision="fp32" if name in kept else "int8",
+        )
+        for name, layers in models.groups.items()
+    )
+
+
+def _objects(images: Split, categories: Mapping[int, int] | None) -> int | None:
+    if categories is None:
+        return None
+    counted = set(categories.values())
+    annotated = (item for image in images.gate.values() for item in image.annotations)
+    return sum(not item.iscrowd and item.category_id in counted for item in annotated)
+
+
+def _peak_memory_bytes() -> int | None:
+    """Return the most memory that this process has had; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,160 @@
+"""The report of a quantisation: a typed document for ``--json``, and the table."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from frcnn.benchmarks.accuracy.scoring import Measures
+from frcnn.benchmarks.quantization.gate import Proof
+from frcnn.benchmarks.quantization.search import Attempt
+from frcnn.benchmarks.report.results import Environment
+from frcnn.console import say, show_table
+from frcnn.spec import Quantization
+
+__all__ = ["SCHEMA_VERSION", "GroupReport", "Measured", "QuantizationReport", "Target", "show"]
+
+SCHEMA_VERSION: Final = 1
+
+Target = Literal["cpu", "tensorrt"]
+
+_SHOWN: Final = {
+    "AP": "AP",
+    "AP50": "AP50",
+    "AP75": "AP75",
+    "detections": "detections above score 0.3",
+    "missing": "missing or relabelled",
+    "moved": "moved",
+}
+_COUNTS: Final = ("detections",)
+_MB: Final = 1e6
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, as the gate measured it.
+
+    Attributes:
+        measures: see ``Verdict.measures``; the float model's agreement is that with itself.
+        bytes: size of the file.
+        ms_per_image: mean time of a detection, decoding included; roughly, it is no benchmark.
+    """
+
+    measures: Measures
+    bytes: int
+    ms_per_image: float
+
+
+class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of layers.
+
+    Attributes:
+        layers: names of its nodes.
+        macs: its share of the multiplications and additions of all layers, from 0 to 1.
+        recovered: how much of the drop its return to float32 alone recovers, in the unit of ``drop``; None where it was
+            not asked for.
+        precision: of the result.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    macs: float
+    recovered: float | None
+    precision: Literal["fp32", "int8"]
+
+
+class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was quantised, how the gate judged it, and what it cost.
+
+    Attributes:
+        passed: whether the gate held; if not, no file was written.
+        proof: ``"accuracy"``, AP on annotated images, or ``"agreement"`` with the float model, which is weaker.
+        drop: AP points of 100 that were lost; or, by agreement, the percentage of the detections that are missing,
+            relabelled or moved.
+        max_drop: most AP points that may be lost.
+        objects: that are annotated in the images of the gate; None without annotations.
+        float_macs: share of the multiplications and additions that stay in float32, from 0 to 1.
+        calibration_images: the files calibrated on; ``gate_images``: those of the gate, none of which are among them.
+        sensitivity_images: how many of them the search used for each group alone; 0 where nothing was searched for.
+        skipped: why other files could not be used.
+        float32: the model that was quantised; ``int8``: the result.
+        attempts: models that the gate judged, in order.
+        seconds: by step, and in ``"all"``.
+        peak_memory_bytes: of this process since its start; None where the system does not tell.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    output: str
+    target: Target
+    passed: bool
+    proof: Proof
+    drop: float
+    max_drop: float
+    objects: int | None
+    float_macs: float
+    float32: Measured
+    int8: Measured
+    groups: tuple[GroupReport, ...]
+    attempts: tuple[Attempt, ...]
+    calibration_images: tuple[str, ...]
+    gate_images: tuple[str, ...]
+    sensitivity_images: int
+    skipped: dict[str, str]
+    quantization: Quantization
+    seconds: dict[str, float]
+    peak_memory_bytes: int | None
+    environment: Environment
+
+    def put_back(self) -> tuple[GroupReport, ...]:
+        """Return the groups that stay in float32, whether from the start or for the gate."""
+        return tuple(group for group in self.groups if group.precision == "fp32")
+
+
+def show(report: QuantizationReport) -> None:
+    """Print the table, the groups in float32 and the verdict."""
+    rows = [
+        (_SHOWN[name], _cell(name, value), _cell(name, report.int8.measures[name]))
+        for name, value in report.float32.measures.items()
+        if name in _SHOWN
+    ]
+    before, after = report.float32, report.int8
+    rows.append(("file", f"{before.bytes / _MB:.1f} MB", f"{after.bytes / _MB:.1f} MB"))
+    rows.append(("an image, roughly", f"{before.ms_per_image:.0f} ms", f"{after.ms_per_image:.0f} ms"))
+    objects = "" if report.objects is None else f", {report.objects} objects"
+    show_table(f"{len(report.gate_images)} images{objects}, none calibrated on", ("", "float32", "int8"), rows)
+    if report.sensitivity_images:
+        _show_groups(report)
+    for group in report.put_back():
+        say(f"float32: {group.name}, {len(group.layers)} layers, {group.macs:.1%} of the MACs")
+    say(_verdict(report))
+
+
+def _show_groups(report: QuantizationReport) -> None:
+    unit = "AP points" if report.proof == "accuracy" else "% of detections"
+    rows = [
+        (
+            group.name,
+            group.precision,
+            str(len(group.layers)),
+            f"{group.macs:.1%}",
+            "-" if group.recovered is None else f"{group.recovered:+.2f}",
+        )
+        for group in report.groups
+    ]
+    title = f"groups; recovered by float32 alone, in {unit}, on {report.sensitivity_images} images"
+    show_table(title, ("group", "result", "layers", "MACs", "recovered"), rows, text_columns=2)
+
+
+def _verdict(report: QuantizationReport) -> str:
+    if report.proof == "accuracy":
+        fall = f"AP falls by {report.drop:.2f} points, at most {report.max_drop:g} are allowed"
+    else:
+        fall = f"{report.drop:.2f} % of the detections differ from the float model's"
+    return f"{'HOLDS' if report.passed else 'DOES NOT HOLD'}: {fall}"
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(round(value)) if name in _COUNTS else f"{value:.4f}"

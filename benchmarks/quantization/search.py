@@ -1,0 +1,78 @@
+"""Find the layers that must stay in float32 for the gate to hold: one group of them after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from frcnn.benchmarks.quantization.gate import Gate, Verdict
+from frcnn.runtime import Detections
+
+__all__ = ["Attempt", "Found", "Run", "search"]
+
+Run = Callable[[Sequence[str], int, str], Sequence[Detections]]
+"""Quantise all groups but some, and detect in the first images of the gate: the groups, how many images, what for."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that the whole gate judged.
+
+    Attributes:
+        float_groups: the groups of layers in float32, in the order in which they were put back.
+    """
+
+    float_groups: tuple[str, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The result of a search.
+
+    Attributes:
+        attempts: models that the whole gate judged, in order; the last is the result, whether or not it passed.
+        recovered: by group, how much of the drop its return to float32 alone recovers, in the unit of the drop;
+            empty where nothing had to be put back.
+        sensitivity_images: on how many images that was measured.
+    """
+
+    attempts: tuple[Attempt, ...]
+    recovered: Mapping[str, float]
+    sensitivity_images: int
+
+
+def search(groups: Mapping[str, float], gate: Gate, run: Run, *, always: Sequence[str], part: int) -> Found:
+    """Put groups back to float32 until the gate holds.
+
+    First all groups are int8. Where that fails, each group alone is put back, on a part of the images; then they are
+    put back together, that which recovers most first, one more at a time. One group at least stays int8.
+
+    Args:
+        groups: share of the MACs by group, from 0 to 1. Of two that recover the same, the smaller goes first.
+        gate: judges.
+        run: makes a model and detects with it.
+        always: groups that are in float32 from the start.
+        part: images for the sensitivity of each group.
+    """
+    kept = tuple(always)
+    found = run(kept, len(gate), "int8")
+    attempts = [Attempt(float_groups=kept, verdict=gate.judge(found))]
+    if attempts[0].verdict.passed:
+        return Found(attempts=tuple(attempts), recovered={}, sensitivity_images=0)
+
+    few = gate.part(part)
+    drop = few.judge(found[: len(few)]).drop
+    candidates = [group for group in groups if group not in kept]
+    recovered: dict[str, float] = {}
+    for number, group in enumerate(candidates, start=1):
+        what = f"{group} in float32 ({number} of {len(candidates)})"
+        recovered[group] = drop - few.judge(run((*kept, group), len(few), what)).drop
+    for group in sorted(candidates, key=lambda name: (-recovered[name], groups[name]))[:-1]:
+        kept = (*kept, group)
+        verdict = gate.judge(run(kept, len(gate), f"int8 but for {', '.join(kept)}"))
+        attempts.append(Attempt(float_groups=kept, verdict=verdict))
+        if verdict.passed:
+            break
+    return Found(attempts=tuple(attempts), recovered=recovered, sensitivity_images=len(few))
