@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="the int8 file to write")
     text = "what it is for: tensorrt needs activations with zero point 0 (default: %(default)s)"
     parser.add_argument("--for", dest="target", choices=("cpu", "tensorrt"), default="cpu", help=text)
+    text = "write standard operators only, for readers that know no functions in a model, such as OpenVINO's"
+    parser.add_argument("--inline", action="store_true", help=text)
     group = parser.add_argument_group("images")
     text = ", 8 or more; with --annotations the first is the folder that their file names are relative to"
     add_images(group, required=True, more=text)
@@ -75,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         gate_images=arguments.gate,
         class_pairs=arguments.map,
         allow_unmapped=arguments.allow_unmapped,
+        inline=arguments.inline,
         threads=arguments.threads,
         progress=note,
     )

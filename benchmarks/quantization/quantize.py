@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import onnx
+
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth, read_coco, read_voc
 from frcnn.benchmarks.accuracy.class_map import map_classes
 from frcnn.benchmarks.accuracy.images import DetectedImage
@@ -26,6 +28,7 @@ from frcnn.benchmarks.quantization.source import read_float_model
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment
 from frcnn.console import track
 from frcnn.errors import UsageError
+from frcnn.exporter.graph.inline import inline_operators
 from frcnn.exporter.graph.source_model import SourceModel
 from frcnn.files import replacing, temporary_folder, writable_file
 from frcnn.runtime import Detections
@@ -59,6 +62,7 @@ def quantize_onnx(
     gate_images: int | None = None,
     class_pairs: Sequence[str] = (),
     allow_unmapped: bool = False,
+    inline: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> QuantizationReport:
@@ -82,6 +86,7 @@ def quantize_onnx(
         gate_images: most images for the gate. Default: 300 with annotations, 100 without.
         class_pairs: ``MODEL=ANNOTATION`` each, names or numbers, for classes whose names differ.
         allow_unmapped: leave out the categories that are no class of the model.
+        inline: write standard operators only, as ``export_onnx(inline=True)`` does.
         threads: of the CPU. Default: all that this process may use.
         progress: told what begins, in a line.
 
@@ -101,6 +106,7 @@ def quantize_onnx(
         output=Path(output),
         target=target,
         max_drop=max_drop,
+        inline=inline,
         threads=threads,
         progress=progress or _silent,
     )
@@ -132,6 +138,7 @@ class _Request:
     output: Path
     target: Target
     max_drop: float
+    inline: bool
     threads: int | None
     progress: Progress
 
@@ -168,18 +175,19 @@ class _Runs:
     """Makes models and detects with them; keeps the file and the manifest of the last."""
 
     def __init__(
-        self, models: QuantizedModels, path: Path, files: Mapping[Path, AnnotatedImage], threads: int | None
+        self, request: _Request, models: QuantizedModels, path: Path, files: Mapping[Path, AnnotatedImage]
     ) -> None:
-        self._models, self._files, self._threads = models, files, threads
+        self._request, self._models, self._files = request, models, files
         self.path = path
         self.manifest: Manifest | None = None
         self.ms_per_image = 0.0
 
     def __call__(self, float_groups: Sequence[str], count: int, what: str) -> list[Detections]:
         """Detect in the first images; see ``search.Run``."""
+        self._request.progress(f"trying {what}, on {count} images")
         self.manifest = self._models.write(self.path, float_groups)
         files = dict(list(self._files.items())[:count])
-        found, self.ms_per_image = _timed_detect(self.path, files, self._threads, what)
+        found, self.ms_per_image = _timed_detect(self.path, files, self._request.threads, what)
         return [image.model for image in found]
 
 
@@ -203,12 +211,14 @@ def _quantize(
             symmetric=request.target == "tensorrt",
         )
     shares = _shares(source, models, images)
-    run = _Runs(models, folder / request.output.name, images.gate, request.threads)
+    run = _Runs(request, models, folder / request.output.name, images.gate)
     with watch.measure("search"):
         found = search(shares, gate, run, always=[g for g in ALWAYS_FLOAT if g in shares], part=SENSITIVITY_IMAGES)
     last = found.attempts[-1]
     assert run.manifest is not None and run.manifest.quantization is not None
     if last.verdict.passed:
+        if request.inline:
+            onnx.save_model(inline_operators(onnx.load_model(run.path)), run.path)
         with replacing(request.output) as temporary:
             shutil.copyfile(run.path, temporary)  # the very file that passed the gate
     groups = _group_reports(models, shares, found)
@@ -245,8 +255,7 @@ def _silent(_line: str) -> None:
 
 def _annotations(path: Path, images: Sequence[Path]) -> GroundTruth:
     read = partial(read_voc, images=images[0]) if path.is_dir() else read_coco
-    ground_truth = read(path)
-    return ground_truth
+    return read(path)
 
 
 def _gate(
