@@ -53,6 +53,9 @@ for command in json.loads(sys.argv[1]):
 TELEMETRY = ".cache/Microsoft/DeveloperTools/.onnxruntime/deviceid"
 OPENVINO_TELEMETRY = "intel"
 
+IMAGES = 8
+ANY_DROP = ("--max-drop", "100")
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -79,13 +82,17 @@ def desk(tmp_path):
     """A folder with a checkpoint, annotated images and a video."""
     torch.save(tiny_detector.build().state_dict(), tmp_path / "my.pth")
     (tmp_path / "images").mkdir()
-    for seed in range(2):
+    for seed in range(IMAGES):
         Image.fromarray(tiny_detector.noise(seed, 48, 64)).save(tmp_path / "images" / f"{seed}.png")
-    box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [4, 4, 20, 20], "area": 400, "iscrowd": 0}
+    boxes = [
+        {"id": 3 * seed + label, "image_id": seed, "category_id": label, "bbox": [4, 4, 20, 20], "iscrowd": 0}
+        for seed in range(IMAGES)
+        for label in (1, 2, 3)
+    ]
     truth = {
-        "images": [{"id": seed, "file_name": f"{seed}.png", "width": 64, "height": 48} for seed in range(2)],
+        "images": [{"id": seed, "file_name": f"{seed}.png", "width": 64, "height": 48} for seed in range(IMAGES)],
         "categories": [{"id": label, "name": str(label)} for label in (1, 2, 3)],
-        "annotations": [box],
+        "annotations": boxes,
     }
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 5, (64, 48))
@@ -102,6 +109,7 @@ def test_every_verb_works_without_the_internet(desk, without_internet):
         ["detect", "model.onnx", "images", "--provider", "openvino", "--json", "openvino.json"],
         ["compare", "my.pth", "model.onnx", *ARCH, "--images", "images"],
         ["eval", "model.onnx", "--annotations", "truth.json", "--images", "images", "--checkpoint", "my.pth", *ARCH],
+        ["quantize", "model.onnx", "--images", "images", "--annotations", "truth.json", "-o", "int8.onnx", *ANY_DROP],
         ["build", "model.onnx", "-o", "model.frcnn", "--size", "32x64", "--kernel-arch", "sm_89"],
         ["inspect", "model.onnx"],
         ["inspect", "model.frcnn"],

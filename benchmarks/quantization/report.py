@@ -121,13 +121,17 @@ def show(report: QuantizationReport) -> None:
     before, after = report.float32, report.int8
     rows.append(("file", f"{before.bytes / _MB:.1f} MB", f"{after.bytes / _MB:.1f} MB"))
     rows.append(("an image, roughly", f"{before.ms_per_image:.0f} ms", f"{after.ms_per_image:.0f} ms"))
-    objects = "" if report.objects is None else f", {report.objects} objects"
-    show_table(f"{len(report.gate_images)} images{objects}, none calibrated on", ("", "float32", "int8"), rows)
+    objects = "" if report.objects is None else f" with {report.objects} objects"
+    calibrated = len(report.calibration_images)
+    say(f"gate: {len(report.gate_images)} images{objects}, none of the {calibrated} that were calibrated on")
+    show_table("", ("", "float32", "int8"), rows)
     if report.sensitivity_images:
         _show_groups(report)
     for group in report.put_back():
         say(f"float32: {group.name}, {len(group.layers)} layers, {group.macs:.1%} of the MACs")
     say(_verdict(report))
+    if report.proof == "agreement":
+        say("this is the weaker proof: whether AP holds, only --annotations can tell")
 
 
 def _show_groups(report: QuantizationReport) -> None:
@@ -142,8 +146,8 @@ def _show_groups(report: QuantizationReport) -> None:
         )
         for group in report.groups
     ]
-    title = f"groups; recovered by float32 alone, in {unit}, on {report.sensitivity_images} images"
-    show_table(title, ("group", "result", "layers", "MACs", "recovered"), rows, text_columns=2)
+    say(f"each group in float32 alone: what it recovers, in {unit}, on {report.sensitivity_images} images")
+    show_table("", ("group", "result", "layers", "MACs", "recovered"), rows, text_columns=2)
 
 
 def _verdict(report: QuantizationReport) -> str:
