@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -31,11 +31,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         drop: how much worse it is than the float model: AP points of 100; or, by agreement, the percentage of the
             detections that are missing, relabelled or moved.
         passed: whether that is within the limit.
+        text: the drop and its limit in words.
         measures: COCO's measures from 0 to 1; or, by agreement, counts of detections and shares of them from 0 to 1.
     """
 
     drop: float
     passed: bool
+    text: str
     measures: Measures
 
 
@@ -93,7 +95,8 @@ class AccuracyGate:
         """Judge by the difference of AP."""
         measures = self._score(found)
         drop = 100 * ((self.reference["AP"] or 0.0) - (measures["AP"] or 0.0))
-        return Verdict(drop=drop, passed=drop <= self._max_drop, measures=measures)
+        text = f"AP falls by {drop:.2f} points, at most {self._max_drop:g} are allowed"
+        return Verdict(drop=drop, passed=drop <= self._max_drop, text=text, measures=measures)
 
     def part(self, count: int) -> Gate:
         """Return a gate of the first images; of all where those cannot judge."""
@@ -143,14 +146,20 @@ class AgreementGate:
         parity = total(results, self.limits)
         counts = parity.total
         lost = (counts.unmatched + counts.label_mismatches) / max(1, counts.expected + counts.found)
-        moved = counts.moved / max(1, counts.matched)
+        moved, allowed = counts.moved / max(1, counts.matched), f"{self.limits.unmatched:.0%} missing"
+        if self.limits.rule == "overlap":
+            allowed += f" and {self.limits.moved:.0%} moved"
+        else:  # with RoI max pooling nearly all move, by rounding alone
+            moved = 0.0
+        drop = 100 * (lost + moved)
         return Verdict(
-            drop=100 * (lost + moved),
+            drop=drop,
             passed=parity.passed,
+            text=f"{drop:.1f} % of the detections differ from the float model's; {allowed} are allowed",
             measures={"detections": counts.found, "pairs": counts.matched, "missing": lost, "moved": moved},
         )
 
-    def part(self, count: int) -> Self:
+    def part(self, count: int) -> Gate:
         """Return a gate of the first images; of all where those cannot judge."""
         try:
             return type(self)(self._images[:count], self._spec)

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from frcnn.exporter.graph.finalize import finalize_graph
-from frcnn.exporter.graph.quantize import Recipe, calibrate, layer_groups, quantize
+from frcnn.exporter.graph.quantize import HEAVY_OPERATORS, Recipe, calibrate, layer_groups, quantize
 from frcnn.exporter.graph.source_model import SourceModel
 from frcnn.spec import Manifest, Quantization
 
@@ -29,20 +29,35 @@ class QuantizedModels:
         inputs: of the network, one image each; read once.
         images: how many those are.
         symmetric: whether the zero point of activations is 0.
+        threads: of the processor, for the calibration.
 
     Attributes:
-        groups: names of the layers by group, in the order of execution.
+        groups: names of the layers that may be int8 by group, in the order of execution.
+        never_quantized: names of the other convolutions and matrix products by module, likewise.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
     def __init__(
-        self, source: SourceModel, inputs: Iterable[Mapping[str, NDArray[Any]]], *, images: int, symmetric: bool
+        self,
+        source: SourceModel,
+        inputs: Iterable[Mapping[str, NDArray[Any]]],
+        *,
+        images: int,
+        symmetric: bool,
+        threads: int,
     ) -> None:
         self._source, self._images, self._symmetric = source, images, symmetric
         self.groups = layer_groups(source.model)
-        self._ranges = calibrate(source.model, map(dict, inputs), self._recipe(()))
+        grouped = {layer for layers in self.groups.values() for layer in layers}
+        heavy = [node.name for node in source.model.graph.node if node.op_type in HEAVY_OPERATORS]
+        self.never_quantized: dict[str, tuple[str, ...]] = {}
+        for layer in heavy:
+            if layer not in grouped:
+                module = "/".join(layer.split("/")[:2])
+                self.never_quantized[module] = (*self.never_quantized.get(module, ()), layer)
+        self._ranges = calibrate(source.model, inputs, threads=threads)
 
     def write(self, path: Path, float_groups: Collection[str]) -> Manifest:
         """Write the model with some groups in float32, and return its manifest."""
@@ -58,7 +73,8 @@ class QuantizedModels:
 
     def _manifest(self, recipe: Recipe) -> Manifest:
         version = metadata.version(_QUANTIZER)
-        ordered = (layer for layers in self.groups.values() for layer in layers)
+        layers = (layer for group in (*self.groups.values(), *self.never_quantized.values()) for layer in group)
+        never = {layer for group in self.never_quantized.values() for layer in group}
         return msgspec.structs.replace(
             self._source.manifest,
             precision="int8",
@@ -67,6 +83,6 @@ class QuantizedModels:
                 quantizer=f"{_QUANTIZER} {version}",
                 symmetric=recipe.symmetric,
                 images=self._images,
-                float_layers=tuple(layer for layer in ordered if layer in recipe.float_layers),
+                float_layers=tuple(layer for layer in layers if layer in recipe.float_layers | never),
             ),
         )

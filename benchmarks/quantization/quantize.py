@@ -39,9 +39,6 @@ from frcnn.spec import Manifest
 
 __all__ = ["quantize_onnx"]
 
-ALWAYS_FLOAT: Final = ("box predictor",)
-"""Its scores and deltas decide AP, at 0.3 % of the work; and OpenVINO refuses a per-channel ``bbox_pred``."""
-
 SENSITIVITY_IMAGES: Final = 60
 GATE_IMAGES: Final = {"accuracy": 300, "agreement": 100}
 
@@ -151,6 +148,8 @@ class _Request:
             raise UsageError(f"-o: {self.output} is the model and would be overwritten", hint="choose another output")
         if self.target not in ("cpu", "tensorrt"):
             raise UsageError(f"target: expected cpu or tensorrt, got {self.target!r}")
+        if not 0 <= self.max_drop <= 100:
+            raise UsageError(f"max_drop: expected 0 to 100, got {self.max_drop:g}")
         writable_file(self.output)  # before the work, which takes long, not after it
 
 
@@ -184,7 +183,6 @@ class _Runs:
 
     def __call__(self, float_groups: Sequence[str], count: int, what: str) -> list[Detections]:
         """Detect in the first images; see ``search.Run``."""
-        self._request.progress(f"trying {what}, on {count} images")
         self.manifest = self._models.write(self.path, float_groups)
         files = dict(list(self._files.items())[:count])
         found, self.ms_per_image = _timed_detect(self.path, files, self._request.threads, what)
@@ -209,11 +207,14 @@ def _quantize(
             track(inputs, total=len(images.calibration), what="calibrating"),
             images=len(images.calibration),
             symmetric=request.target == "tensorrt",
+            threads=request.threads or available_cpus(),
         )
-    shares = _shares(source, models, images)
+    groups = models.groups | models.never_quantized
+    shares = _shares(source, groups, images)
     run = _Runs(request, models, folder / request.output.name, images.gate)
     with watch.measure("search"):
-        found = search(shares, gate, run, always=[g for g in ALWAYS_FLOAT if g in shares], part=SENSITIVITY_IMAGES)
+        tried = {group: shares[group] for group in models.groups}
+        found = search(tried, gate, run, part=SENSITIVITY_IMAGES, progress=request.progress)
     last = found.attempts[-1]
     assert run.manifest is not None and run.manifest.quantization is not None
     if last.verdict.passed:
@@ -221,7 +222,7 @@ def _quantize(
             onnx.save_model(inline_operators(onnx.load_model(run.path)), run.path)
         with replacing(request.output) as temporary:
             shutil.copyfile(run.path, temporary)  # the very file that passed the gate
-    groups = _group_reports(models, shares, found)
+    reports = _group_reports(models, shares, found)
     return QuantizationReport(
         model=str(request.model),
         output=str(request.output),
@@ -231,10 +232,10 @@ def _quantize(
         drop=last.verdict.drop,
         max_drop=request.max_drop,
         objects=_objects(images, categories),
-        float_macs=sum(group.macs for group in groups if group.precision == "fp32"),
+        float_macs=sum(group.macs for group in reports if group.precision == "fp32"),
         float32=Measured(measures=gate.reference, bytes=request.model.stat().st_size, ms_per_image=float_ms),
         int8=Measured(measures=last.verdict.measures, bytes=run.path.stat().st_size, ms_per_image=run.ms_per_image),
-        groups=groups,
+        groups=reports,
         attempts=found.attempts,
         calibration_images=tuple(map(str, images.calibration)),
         gate_images=tuple(map(str, images.gate)),
@@ -275,25 +276,25 @@ def _timed_detect(
     return found, (time.monotonic() - start) * 1e3 / len(files)
 
 
-def _shares(source: SourceModel, models: QuantizedModels, images: Split) -> dict[str, float]:
+def _shares(source: SourceModel, groups: Mapping[str, Sequence[str]], images: Split) -> dict[str, float]:
     """Return each group's share of the MACs, on the canvas of the first image calibrated on."""
     canvas = prepare(RGBImage.open(images.calibration[0]), source.manifest).canvas
     macs = layer_macs(source.model, canvas)
     total = sum(macs.values())
-    return {group: sum(macs.get(layer, 0) for layer in layers) / total for group, layers in models.groups.items()}
+    return {group: sum(macs.get(layer, 0) for layer in layers) / total for group, layers in groups.items()}
 
 
 def _group_reports(models: QuantizedModels, shares: Mapping[str, float], found: Found) -> tuple[GroupReport, ...]:
-    kept = found.attempts[-1].float_groups
+    in_float = {*models.never_quantized, *found.attempts[-1].float_groups}
     return tuple(
         GroupReport(
             name=name,
             layers=layers,
             macs=shares[name],
             recovered=found.recovered.get(name),
-            precision="fp32" if name in kept else "int8",
+            precision="fp32" if name in in_float else "int8",
         )
-        for name, layers in models.groups.items()
+        for name, layers in (models.groups | models.never_quantized).items()
     )
 
 

@@ -43,7 +43,7 @@ class Found:
     sensitivity_images: int
 
 
-def search(groups: Mapping[str, float], gate: Gate, run: Run, *, always: Sequence[str], part: int) -> Found:
+def search(groups: Mapping[str, float], gate: Gate, run: Run, *, part: int, progress: Callable[[str], None]) -> Found:
     """Put groups back to float32 until the gate holds.
 
     First all groups are int8. Where that fails, each group alone is put back, on a part of the images; then they are
@@ -53,26 +53,31 @@ def search(groups: Mapping[str, float], gate: Gate, run: Run, *, always: Sequenc
         groups: share of the MACs by group, from 0 to 1. Of two that recover the same, the smaller goes first.
         gate: judges.
         run: makes a model and detects with it.
-        always: groups that are in float32 from the start.
         part: images for the sensitivity of each group.
+        progress: told what each model loses, in a line.
     """
-    kept = tuple(always)
-    found = run(kept, len(gate), "int8")
-    attempts = [Attempt(float_groups=kept, verdict=gate.judge(found))]
+
+    def attempt(float_groups: tuple[str, ...], what: str) -> Sequence[Detections]:
+        found = run(float_groups, len(gate), what)
+        attempts.append(Attempt(float_groups=float_groups, verdict=gate.judge(found)))
+        progress(f"{what}: {attempts[-1].verdict.text}")
+        return found
+
+    attempts: list[Attempt] = []
+    found = attempt((), "int8")
     if attempts[0].verdict.passed:
         return Found(attempts=tuple(attempts), recovered={}, sensitivity_images=0)
 
     few = gate.part(part)
     drop = few.judge(found[: len(few)]).drop
-    candidates = [group for group in groups if group not in kept]
     recovered: dict[str, float] = {}
-    for number, group in enumerate(candidates, start=1):
-        what = f"{group} in float32 ({number} of {len(candidates)})"
-        recovered[group] = drop - few.judge(run((*kept, group), len(few), what)).drop
-    for group in sorted(candidates, key=lambda name: (-recovered[name], groups[name]))[:-1]:
-        kept = (*kept, group)
-        verdict = gate.judge(run(kept, len(gate), f"int8 but for {', '.join(kept)}"))
-        attempts.append(Attempt(float_groups=kept, verdict=verdict))
-        if verdict.passed:
+    for number, group in enumerate(groups, start=1):
+        what = f"{group} in float32"
+        recovered[group] = drop - few.judge(run((group,), len(few), what)).drop
+        progress(f"{what}: recovers {recovered[group]:.2f} ({number} of {len(groups)} groups, on {len(few)} images)")
+    order = sorted(groups, key=lambda name: (-recovered[name], groups[name]))
+    for count in range(1, len(order)):
+        attempt(tuple(order[:count]), f"{', '.join(order[:count])} in float32")
+        if attempts[-1].verdict.passed:
             break
     return Found(attempts=tuple(attempts), recovered=recovered, sensitivity_images=len(few))

@@ -1,15 +1,18 @@
-"""Annotated images for the tiny model: what it finds itself is the truth."""
+"""What tests of quantisation share: annotated images for the tiny model, and a gate that no model passes."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 from support.made_once import made_once
 from support.tiny_detector import noise
 
+from frcnn.benchmarks.quantization import quantize
+from frcnn.benchmarks.quantization.gate import AccuracyGate
 from frcnn.runtime import Detector
 
 COUNT = 24
@@ -17,7 +20,7 @@ COUNT = 24
 
 @pytest.fixture(scope="session")
 def annotated_noise(tiny_model) -> Path:
-    """A folder with ``images/`` and ``instances.json``."""
+    """A folder with ``images/`` and ``instances.json``: what the tiny model finds is the truth."""
 
     def make(folder: Path) -> None:
         (folder / "images").mkdir()
@@ -35,3 +38,13 @@ def annotated_noise(tiny_model) -> Path:
         (folder / "instances.json").write_text(json.dumps(document))
 
     return made_once("annotated noise", make)
+
+
+@pytest.fixture
+def impassable(monkeypatch) -> None:
+    """No model passes; groups are put back one after the other, each judged on few images."""
+    judge = AccuracyGate.judge
+    monkeypatch.setattr(
+        AccuracyGate, "judge", lambda gate, found: msgspec.structs.replace(judge(gate, found), passed=False)
+    )
+    monkeypatch.setattr(quantize, "SENSITIVITY_IMAGES", 4)

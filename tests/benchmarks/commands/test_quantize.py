@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from support.processes import environment
 
-from frcnn.benchmarks.quantization import quantize
 from frcnn.cli import main
 from frcnn.runtime.model_files.artifact import open_artifact
 
@@ -39,15 +38,18 @@ def test_it_prints_a_table_and_writes_the_file(command, tmp_path, capsys):
     captured = capsys.readouterr()
     assert all(len(line) <= WIDTH for line in captured.out.splitlines() if str(tmp_path) not in line)
     assert "gate: 10 images with " in captured.out and "none of the 8 that were calibrated on" in captured.out
-    assert all(row in captured.out for row in ("AP50", "file", "an image, roughly", "float32: box predictor, 2 layers"))
+    assert all(
+        row in captured.out
+        for row in ("AP50", "file", "an image, roughly", "float32: roi_heads/box_predictor, 2 layers")
+    )
     assert "HOLDS: AP falls by" in captured.out
     assert captured.out.endswith(f"wrote {tmp_path / 'out' / 'int8.onnx'}\n")
     assert "8 images to calibrate on, 10 others for the gate" in captured.err
     assert open_artifact(tmp_path / "out" / "int8.onnx").manifest.precision == "int8"
 
 
-def test_a_gate_that_does_not_hold_is_exit_code_1_and_no_file(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(quantize, "SENSITIVITY_IMAGES", 4)
+@pytest.mark.usefixtures("impassable")
+def test_a_gate_that_does_not_hold_is_exit_code_1_and_no_file(command, tmp_path, capsys):
     assert main(command("--max-drop", 0, "--json", tmp_path / "report.json")) == 1
     out = capsys.readouterr().out
     assert all(len(line) <= WIDTH for line in out.splitlines() if str(tmp_path) not in line)
@@ -58,13 +60,13 @@ def test_a_gate_that_does_not_hold_is_exit_code_1_and_no_file(command, tmp_path,
     report = json.loads((tmp_path / "report.json").read_text())
     assert not report["passed"]
     assert report["environment"]["command"].startswith("frcnn quantize ")
-    assert [attempt["float_groups"] for attempt in report["attempts"]][0] == ["box predictor"]
+    assert [len(attempt["float_groups"]) for attempt in report["attempts"][:3]] == [0, 1, 2]
 
 
 def test_without_annotations_it_says_that_this_is_the_weaker_proof(command, capsys):
     main(command(annotations=None))
     out = capsys.readouterr().out
-    assert "of the detections differ from the float model's" in out
+    assert "of the detections differ from the float model's; 1% missing and 15% moved are allowed" in out
     assert "--annotations" in out and "weaker proof" in out
 
 

@@ -126,7 +126,7 @@ def test_paths_without_images_are_refused(tmp_path):
         find_candidates([tmp_path / "none"], None)
     with pytest.raises(UsageError, match="expected images, got videos only"):
         find_candidates([tmp_path / "clip.mp4"], None)
-    with pytest.raises(UsageError, match="none of the 1 images that truth.json lists"):
+    with pytest.raises(UsageError, match=r"none of the 1 images that truth\.json lists"):
         find_candidates([tmp_path / "empty"], annotated("000.png"))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from frcnn.benchmarks.quantization.gate import Verdict
+from frcnn.benchmarks.accuracy.scoring import Measures
+from frcnn.benchmarks.quantization.gate import Proof, Verdict
 from frcnn.benchmarks.quantization.search import search
 
 COSTS = {"stem": 0.5, "body": 0.1, "fpn": 0.0, "rpn": 0.2, "head": 0.5}
@@ -16,10 +17,9 @@ IMAGES = 10
 class Sum:
     """A gate whose drop is the sum of the costs of the int8 groups: what ``run`` "detects"."""
 
-    proof: Any = "accuracy"
-    reference: Any = {}
-
     def __init__(self, limit: float, count: int = IMAGES) -> None:
+        self.proof: Proof = "accuracy"
+        self.reference: Measures = {}
         self.limit, self.count = limit, count
 
     def __len__(self) -> int:
@@ -27,7 +27,7 @@ class Sum:
 
     def judge(self, found: Any) -> Verdict:
         assert len(found) == self.count
-        return Verdict(drop=found[0], passed=found[0] <= self.limit, measures={})
+        return Verdict(drop=found[0], passed=found[0] <= self.limit, text=f"{found[0]:.1f} lost", measures={})
 
     def part(self, count: int) -> Sum:
         return Sum(self.limit, min(count, self.count))
@@ -43,25 +43,27 @@ class Runs:
 
 
 def test_a_model_that_passes_is_not_searched_for():
-    run = Runs()
-    found = search(SHARES, Sum(2.0), run, always=["head"], part=4)
-    assert run.seen == [(("head",), IMAGES)]
-    assert [attempt.float_groups for attempt in found.attempts] == [("head",)]
+    run, told = Runs(), []
+    found = search(SHARES, Sum(2.0), run, part=4, progress=told.append)
+    assert run.seen == [((), IMAGES)]
+    assert [attempt.float_groups for attempt in found.attempts] == [()]
     assert (found.recovered, found.sensitivity_images) == ({}, 0)
+    assert told == ["int8: 1.3 lost"]
 
 
 def test_the_group_that_recovers_most_goes_first_and_the_smaller_of_equals():
-    run = Runs()
-    found = search(SHARES, Sum(0.31), run, always=[], part=4)
+    run, told = Runs(), []
+    found = search(SHARES, Sum(0.31), run, part=4, progress=told.append)
     assert [attempt.float_groups for attempt in found.attempts] == [(), ("head",), ("head", "stem")]
     assert [attempt.verdict.passed for attempt in found.attempts] == [False, False, True]
     assert {group: round(value, 6) for group, value in found.recovered.items()} == COSTS
     assert found.sensitivity_images == 4
     assert [count for _, count in run.seen] == [IMAGES, 4, 4, 4, 4, 4, IMAGES, IMAGES]
+    assert told[1] == "stem in float32: recovers 0.50 (1 of 5 groups, on 4 images)"
+    assert told[-1] == "head, stem in float32: 0.3 lost"
 
 
 def test_one_group_stays_int8_however_bad_it_is():
-    found = search(SHARES, Sum(-1.0), Runs(), always=["rpn"], part=4)
-    assert found.attempts[-1].float_groups == ("rpn", "head", "stem", "body")
+    found = search(SHARES, Sum(-1.0), Runs(), part=4, progress=lambda _line: None)
+    assert found.attempts[-1].float_groups == ("head", "stem", "rpn", "body")
     assert not found.attempts[-1].verdict.passed
-    assert "rpn" not in found.recovered
