@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_a_gate_that_does_not_hold_is_exit_code_1_and_no_file(command, tmp_path,
 def test_without_annotations_it_says_that_this_is_the_weaker_proof(command, capsys):
     main(command(annotations=None))
     out = capsys.readouterr().out
-    assert "of the detections differ from the float model's; 1% missing and 15% moved are allowed" in out
+    assert re.search(r"of the detections differ from the float model's; \d+% missing and \d+% moved are allowed", out)
     assert "--annotations" in out and "weaker proof" in out
 
 
