@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from frcnn.errors import ExportError, MissingDependencyError, UsageError
 from frcnn.exporter.graph.nodes import is_standard
+from frcnn.plugins import DOMAIN
 
 __all__ = ["HEAVY_OPERATORS", "Ranges", "Recipe", "calibrate", "layer_groups", "quantize"]
 
@@ -34,7 +35,7 @@ HEAVY_OPERATORS: Final = ("Conv", "Gemm", "MatMul")
 _IN_INT8_BETWEEN: Final = ("Add", "Clip", "MaxPool", "Relu")
 """What stays in int8 where it stands between them: ONNX Runtime joins Q/DQ nodes on both sides to one kernel."""
 
-_PREDICTOR: Final = "roi_heads/box_predictor"
+_READERS: Final = ("RegionProposals", "BoxDetections")  # of what layers predict
 _FATAL_ONLY: Final = 4  # severity of the messages of ONNX Runtime: errors come as exceptions
 _GROUP_DEPTH: Final = 3  # of module paths: backbone/body/layer1
 
@@ -57,14 +58,16 @@ class Recipe:
 def layer_groups(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     """Return the names of the heavy nodes, in execution order, by the module that they are from.
 
-    A group is a module at a depth of three, such as ``backbone/body/layer1`` or ``rpn/head/conv``. Those of the box
-    predictor are not in a group: they stay in float32 always. They are a thousandth of the work, their outputs are the
-    detections, and OpenVINO cannot read a quantised one.
+    A group is a module at a depth of three, such as ``backbone/body/layer1`` or ``rpn/head/conv``. Layers that predict
+    are in none: those of the RPN and of the box head, which are a thousandth of the work, stay in float32 always.
     """
+    predicted = {
+        value for node in model.graph.node if node.domain == DOMAIN and node.op_type in _READERS for value in node.input
+    }
     groups: dict[str, list[str]] = {}
     for node in model.graph.node:
         path = node.name.split("/")[:-1][:_GROUP_DEPTH]
-        if _is_heavy(node) and not node.name.startswith(_PREDICTOR):
+        if _is_heavy(node) and predicted.isdisjoint(node.output):
             groups.setdefault("/".join(path), []).append(node.name)
     return {name: tuple(nodes) for name, nodes in groups.items()}
 
