@@ -110,6 +110,7 @@ def test_every_verb_works_without_the_internet(desk, without_internet):
         ["compare", "my.pth", "model.onnx", *ARCH, "--images", "images"],
         ["eval", "model.onnx", "--annotations", "truth.json", "--images", "images", "--checkpoint", "my.pth", *ARCH],
         ["quantize", "model.onnx", "--images", "images", "--annotations", "truth.json", "-o", "int8.onnx", *ANY_DROP],
+        ["tune", "model.onnx", "--images", "images", "--budget", "5"],
         ["build", "model.onnx", "-o", "model.frcnn", "--size", "32x64", "--kernel-arch", "sm_89"],
         ["inspect", "model.onnx"],
         ["inspect", "model.frcnn"],

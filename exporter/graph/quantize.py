@@ -119,6 +119,8 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, recipe: Recipe) -> onnx.Mod
     result.CopyFrom(model)
     if not heavy:  # the quantiser takes none for all
         return result
+    # the types are known; to infer them the quantiser would write a file whose name, by uuid1, asks for a socket
+    result.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
     types, wanted = list(HEAVY_OPERATORS), heavy
     if recipe.symmetric:
         activations = quantization.QuantType.QInt8
