@@ -6,6 +6,7 @@ own resizing makes of images.
 
   frcnn build model.onnx -o model.frcnn --batch 1:1:8 --size 800x1344,1344x800
   frcnn build my.pth -o model.frcnn --precision fp16 --size 320x320:800x1088:1344x1344
+  frcnn build model-int8.onnx -o model.frcnn --precision fp16
   frcnn build model.onnx -o model.frcnn --target onnxruntime
   frcnn build model.onnx -o model.frcnn --target tensorrt --optimization-level 5
   frcnn build model.onnx -o model.frcnn --target tensorrt --version-compatible
@@ -55,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch", metavar="N|MIN:OPT:MAX", default="1:1:8", help=text)
     text = "canvases, height x width in pixels: HxW, or a range HxW:HxW:HxW of min, opt and max"
     group.add_argument("--size", metavar="SIZE[,SIZE...]", help=text)
-    text = "of the heavy layers; by default that of the model.onnx, or fp32 for a checkpoint"
+    text = "of the heavy layers; by default that of the model.onnx, or fp32 for a checkpoint. Of an int8 model: of the "
+    text += "layers that are not int8, fp32 (the default) or fp16"
     group.add_argument("--precision", choices=PRECISIONS, help=text)
     text = "GPUs that frcnn's own kernels are compiled for; by default those of the engines. PTX is always added"
     group.add_argument("--kernel-arch", metavar="sm_NN[,sm_NN...]", help=text)
@@ -161,11 +163,10 @@ def _is_onnx(arguments: argparse.Namespace) -> bool:
 
 
 def _read(arguments: argparse.Namespace) -> SourceModel:
-    from frcnn.exporter.graph.source_model import read_source_model, require_precision
+    from frcnn.exporter.graph.source_model import in_precision, read_source_model
 
     source = read_source_model(arguments.checkpoint)
-    require_precision(source, arguments.precision, arguments.checkpoint)
-    return source
+    return in_precision(source, arguments.precision, arguments.checkpoint)
 
 
 def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:

@@ -24,7 +24,7 @@ from frcnn.exporter.engine.request import Request, prepare, require_target
 from frcnn.exporter.engine.shapes import ProfileTraces, initializer_bytes, input_shapes, memory_needs, trace_profile
 from frcnn.exporter.engine.steps import Steps, make_steps, one_engine
 from frcnn.exporter.graph.nodes import int8_layers
-from frcnn.exporter.graph.source_model import SourceModel, is_onnx, read_source_model, require_precision
+from frcnn.exporter.graph.source_model import SourceModel, in_precision, is_onnx, read_source_model
 from frcnn.exporter.graph.split import split
 from frcnn.files import temporary_folder, writable_folder
 from frcnn.files.archive import write_archive
@@ -33,6 +33,7 @@ from frcnn.plugins.tensorrt import register
 from frcnn.spec import Precision
 from frcnn.spec.engine import (
     ENGINE_SCHEMA_VERSION,
+    INPUTS,
     PRECISION_PART,
     EngineManifest,
     EngineStep,
@@ -98,9 +99,9 @@ def build_engine(
         size: canvases, height x width in pixels, like ``"800x1344,1344x800"``, or ranges of them, min, opt and max,
             like ``"320x320:800x1088:1344x1344"``. Default: the canvases of the file, or every size that the model's
             resizing produces.
-        precision: of the convolutions and matrix products, ``"fp32"``, ``"fp16"`` or ``"bf16"``, or ``"int8"`` of a
-            quantised ``model.onnx``; must be that of the ``model.onnx``. Default: that of the ``model.onnx``, or
-            ``"fp32"`` for a live model.
+        precision: of the convolutions and matrix products, ``"fp32"``, ``"fp16"`` or ``"bf16"``; must be that of the
+            ``model.onnx``. Of an int8 one, of the layers that are not int8: ``"fp32"``, the default, or ``"fp16"``.
+            Default: that of the ``model.onnx``, or ``"fp32"`` for a live model.
         labels: class names, for a live model only.
         architectures: ``sm_NN`` names to compile the CUDA kernels for, in addition to PTX. Default: those of
             ``compute_capabilities``.
@@ -226,7 +227,8 @@ def _prove(steps: Steps, networks: Mapping[str, Network], source: SourceModel) -
             layers.extend(layers_of_network(networks[step.part], index))
         elif isinstance(step, EngineStep):
             layers.extend(layers_of_model(steps.models[step.part], index))
-    return prove(layers, source.manifest.precision, int8=int8_layers(source.model.graph))
+    rest = steps.tensors[INPUTS[0]].element
+    return prove(layers, source.manifest.precision, int8=int8_layers(source.model.graph), rest=rest)
 
 
 def _build_engines(
@@ -263,9 +265,7 @@ def _source_of_file(path: Path, precision: Precision | None, labels: Sequence[st
         )
     if labels is not None:
         raise UsageError("labels: a model.onnx has its class names already", hint="leave them out, or export it again")
-    source = read_source_model(path)
-    require_precision(source, precision, path)
-    return source
+    return in_precision(read_source_model(path), precision, path)
 
 
 def _source_of_live_model(

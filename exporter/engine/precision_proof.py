@@ -5,7 +5,7 @@ engine before it is built. Convolutions and matrix products compute in the reque
 float32. What is always float32, decoding and scores, is in the operators between engines.
 
 An int8 layer is defined by nodes that dequantise its input and its weights, and TensorRT computes it in int8. Every
-layer must be in int8 where it is in ``model.onnx``, and in float32 elsewhere.
+layer must be in int8 where it is in ``model.onnx``, and in the type of the rest, float32 or float16, elsewhere.
 """
 
 from __future__ import annotations
@@ -72,17 +72,19 @@ class Proof:
 
     Attributes:
         heavy: number of heavy layers; ``lower``: of those that compute in ``precision``, fewer in int8 only.
+        rest: the precision of the others.
     """
 
     precision: Precision
     heavy: int
     lower: int
+    rest: Precision
     layers: tuple[Layer, ...]
 
     @property
     def summary(self) -> str:
         """One line: ``80 of 80 convolutions and matrix products in fp16``."""
-        others = f", {self.heavy - self.lower} in fp32" if self.lower < self.heavy else ""
+        others = f", {self.heavy - self.lower} in {self.rest}" if self.lower < self.heavy else ""
         return f"{self.lower} of {self.heavy} convolutions and matrix products in {self.precision}{others}"
 
     def records(self) -> tuple[PrecisionRecord, ...]:
@@ -142,15 +144,19 @@ def layers_of_model(model: onnx.ModelProto, step: int) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def prove(layers: Sequence[Layer], precision: Precision, *, int8: Collection[str] = ()) -> Proof:
+def prove(layers: Sequence[Layer], precision: Precision, *, int8: Collection[str] = (), rest: str = "float32") -> Proof:
     """Check that heavy layers compute in a precision and all others in that or float32; raise ExportError if not.
 
-    ``int8``: the nodes that read int8 in an int8 ``model.onnx``; the other heavy ones are float32 then.
+    Args:
+        layers: of all engines.
+        precision: of the ``model.onnx``.
+        int8: of an int8 ``model.onnx``, the nodes that read int8.
+        rest: the element type that its other heavy layers compute in.
     """
     requested = ELEMENT_OF_PRECISION[precision]
     heavy = [layer for layer in layers if layer.is_heavy]
     expected = {layer.node: requested for layer in heavy if precision != "int8" or layer.node in int8}
-    wrong = [layer for layer in heavy if layer.computed_in != (expected.get(layer.node, "float32"),)]
+    wrong = [layer for layer in heavy if layer.computed_in != (expected.get(layer.node, rest),)]
     lower = [layer for layer in heavy if layer.node in expected]
     if wrong or not lower:
         raise _failure(
@@ -159,14 +165,16 @@ def prove(layers: Sequence[Layer], precision: Precision, *, int8: Collection[str
             f"and the heads in {precision}, got {len(heavy) - len(wrong)}" + (f"; not {_list(wrong)}" if wrong else ""),
             hint=_again(precision),
         )
-    wrong = [layer for layer in layers if not set(layer.computed_in) <= {"float32", requested}]
+    allowed = {"float32", requested, *([rest] if precision == "int8" else [])}
+    wrong = [layer for layer in layers if not set(layer.computed_in) <= allowed]
     if wrong:
         raise _failure(
             wrong,
             f"precision: expected every layer in {precision} or fp32, got {len(wrong)} of another type: {_list(wrong)}",
             hint="export the checkpoint again with this version of frcnn",
         )
-    return Proof(precision=precision, heavy=len(heavy), lower=len(lower), layers=tuple(layers))
+    (others,) = (name for name, element in ELEMENT_OF_PRECISION.items() if element == rest)
+    return Proof(precision=precision, heavy=len(heavy), lower=len(lower), rest=others, layers=tuple(layers))
 
 
 def _count(lower: int, heavy: int) -> str:

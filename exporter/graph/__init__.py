@@ -5,10 +5,10 @@ Out: ``model.onnx``, and the networks in it from which engines are built; one pa
 """
 
 __all__ = [
-    "bfloat16_fallback",
     "channels_last",
     "export",
     "finalize",
+    "half_precision",
     "inline",
     "join",
     "nodes",

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import onnx
 
 from frcnn.errors import ArtifactError, UsageError
+from frcnn.exporter.graph.half_precision import float16_rest
 from frcnn.files.archive import is_archive
 from frcnn.files.external_data import external_tensor
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 
-__all__ = ["SourceModel", "is_onnx", "read_source_model", "require_precision"]
+__all__ = ["SourceModel", "in_precision", "is_onnx", "read_source_model"]
 
 _IR_VERSION_FIELD: Final = 0x08  # the first field of an ONNX file
 _MAKE_ONE: Final = "make one with: frcnn export CHECKPOINT -o model.onnx"
@@ -73,10 +74,24 @@ def read_source_model(path: Path) -> SourceModel:
     return SourceModel(model=model, manifest=manifest, sha256=hashlib.sha256(data).hexdigest())
 
 
-def require_precision(source: SourceModel, precision: Precision | None, path: Path) -> None:
-    """Raise UsageError if a ``model.onnx`` has another precision."""
-    if precision is not None and precision != source.manifest.precision:
+def in_precision(source: SourceModel, precision: Precision | None, path: Path) -> SourceModel:
+    """Return a source model whose engine has a precision: of an int8 model, whose layers that are not int8 have it.
+
+    Raises:
+        ExportError: a weight of an int8 model is too large for float16.
+        UsageError: the file is typed in another precision.
+    """
+    typed = source.manifest.precision
+    if typed == "int8" and precision == "fp16":
+        return replace(source, model=float16_rest(source.model))
+    if typed == "int8" and precision == "bf16":
         raise UsageError(
-            f"precision: {path} is typed in {source.manifest.precision}, which its engine keeps; got {precision}",
-            hint=f"give the checkpoint instead, which is exported anew: frcnn build CHECKPOINT --precision {precision}",
+            "precision: the layers of an int8 model that are not int8 can be fp32 or fp16, got bf16",
+            hint="leave --precision out for fp32",
         )
+    if precision in (None, typed) or (typed == "int8" and precision == "fp32"):
+        return source
+    raise UsageError(
+        f"precision: {path} is typed in {typed}, which its engine keeps; got {precision}",
+        hint=f"give the checkpoint instead, which is exported anew: frcnn build CHECKPOINT --precision {precision}",
+    )

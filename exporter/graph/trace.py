@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from frcnn.errors import ExportError, FrcnnError, MissingDependencyError
-from frcnn.exporter.graph.bfloat16_fallback import add_bfloat16_fallback
+from frcnn.exporter.graph.half_precision import add_bfloat16_fallback
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.spec import ModelSpec, Precision, Size
 

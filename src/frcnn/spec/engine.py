@@ -220,7 +220,8 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         version_compatible: whether the engines are version compatible plans of TensorRT, which the lean runtime of that
             version runs, too.
         cuda_major: CUDA release that the kernels were compiled for.
-        precision: type of the heavy layers, as the engines' own network definitions have it.
+        precision: type of the heavy layers, as the engines' own network definitions have it; ``int8`` where not all
+            are, and the others have the type of ``images``.
         profiles: shapes that the engines are made for; engine profiles are in this order.
         compute_capabilities: GPUs that the engines are for, like ``"8.9"``; empty: the target's default.
         architectures: ``sm_NN`` or ``compute_NN``, what each kernel is there for.
@@ -307,10 +308,12 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         name += "" if name.endswith(SUFFIX) else SUFFIX
         sizes = dict.fromkeys([*map(str, self.profiles), *(f"{height}x{width}" for height, width in canvases)])
         source = "model-int8.onnx" if self.precision == "int8" else "model.onnx"
-        precision = "" if self.precision == "int8" else f"--precision {self.precision} "  # a checkpoint has no int8
+        precision: str = self.precision
+        if precision == "int8":  # the option is for the rest then
+            precision = "fp16" if self.tensors[INPUTS[0]].element == "float16" else "fp32"
         return (
             f"frcnn build {source} -o {shlex.quote(name)} --target {self.target} "
-            f"{precision}--batch {batch or whole} --size {','.join(sizes)}"
+            f"--precision {precision} --batch {batch or whole} --size {','.join(sizes)}"
             + (f" --compute-capability {','.join(gpus)}" if gpus and self.target == "tensorrt-rtx" else "")
             + self._form_options()
         )

@@ -79,20 +79,28 @@ def test_every_family_builds_for_any_batch_and_size(family, precision, exports, 
 
 
 @pytest.mark.slow
-def test_an_int8_model_builds_an_int8_engine(tiny_model, tmp_path):
+@pytest.mark.parametrize(("precision", "element"), [(None, "float32"), ("fp16", "float16")])
+def test_an_int8_model_builds_an_int8_engine(precision, element, tiny_model, tmp_path):
     path = tmp_path / "model.frcnn"
-    manifest = build_quickly(quantized(tiny_model, symmetric=True), path, size="32x64")
+    manifest = build_quickly(quantized(tiny_model, symmetric=True), path, size="32x64", precision=precision)
     artifact = open_artifact(path)
     assert manifest.precision == manifest.source.precision == "int8"
     assert manifest.source.quantization.symmetric
-    assert {tensor.element for tensor in manifest.tensors.values()} == {"float32", "int32"}
+    between = [manifest.tensors[name] for step in manifest.steps[::3] for name in (*step.inputs, *step.outputs)]
+    assert {tensor.element for tensor in between} == {element}
     assert manifest.tensors["features_0"].layout == "channels_last" and manifest.tensors["pooled"].layout == "nhwc"
     elements = [record.element for record in artifact.read_precision() if record.heavy]
-    assert (elements.count("int8"), elements.count("float32")) == (7, 2)
-    assert "--precision" not in manifest.build_command(path)
+    assert (elements.count("int8"), elements.count(element)) == (7, 2)
+    assert f"--precision {precision or 'fp32'} " in manifest.build_command(path)
+
+
+@pytest.mark.slow
+def test_an_int8_model_that_has_no_engine_is_refused(tiny_model, tmp_path):
     with pytest.raises(UsageError, match="zero point 0"):
-        build_quickly(quantized(tiny_model, symmetric=False), tmp_path / "other.frcnn", size="32x64")
-    assert names_of(tmp_path) == ["model.frcnn"]
+        build_quickly(quantized(tiny_model, symmetric=False), tmp_path / "model.frcnn")
+    with pytest.raises(UsageError, match="can be fp32 or fp16, got bf16"):
+        build_quickly(quantized(tiny_model, symmetric=True), tmp_path / "model.frcnn", precision="bf16")
+    assert names_of(tmp_path) == []
 
 
 def test_the_artifact_has_every_kernel_that_the_runtime_launches(exports, tmp_path):
