@@ -20,16 +20,22 @@ from __future__ import annotations
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from frcnn.benchmarks.candidates.images import default_images, given_images
+from frcnn.benchmarks.timing.environment import load_average
 from frcnn.benchmarks.tuning.models import default_int8_path, open_models
 from frcnn.console import note, progress_bar, say, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.options import add_images, add_json, add_number
+from frcnn.runtime.backend import available_cpus
 from frcnn.runtime.machine import PACKAGES
 from frcnn.spec.tuning import ALLOWED, Allowed
 
 __all__ = ["add_arguments", "run"]
+
+_BUSY: Final = 0.5
+"""Processes that are ready to run, for each processor; an idle system has next to none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     providers = [name for name, package in PACKAGES.items() if find_spec(package) is not None]
     if "openvino" not in providers:
         note("OpenVINO is not installed, so it is not tried: pip install 'frcnn[openvino]'")
+    load = load_average()
+    if load is not None and load > _BUSY * available_cpus():
+        warn(f"this system is busy (load {load:.1f} on {available_cpus()} processors): tune again when it is idle")
     with progress_bar("reading") as show:
         tuning = tune(
             models,
