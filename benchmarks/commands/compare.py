@@ -8,7 +8,7 @@ Both detect in the same images on the same canvas; detections are paired by over
                          score nearly the same, rounding decides which NMS keeps), the same labels, nothing missing
   bf16                   above score 0.3: IoU at least 0.97 for 92 % of the detections, 1 % missing or relabelled
                          (bf16 has 8 bits of mantissa, fp16 has 11)
-  int8                   above score 0.3: IoU at least 0.9 for 80 % of the detections, 1 % missing or relabelled
+  int8                   above score 0.3: IoU at least 0.9 for 85 % of the detections, 1 % missing or relabelled
                          ('frcnn eval' tells what that costs)
   RoI max pooling        fp16 and bf16, above score 0.3: 95 % of the detections have a partner of their label, int8 92 %
                          (rounding a RoI to whole cells turns a last-bit difference into a whole cell)

@@ -88,7 +88,7 @@ def test_the_limits_of_a_trained_model():
     assert Limits(rule="overlap", iou=0.99, moved=0.02, min_score=0.3, margin=0.02, unmatched=0) == OVERLAP
     assert Limits(rule="agreement", min_score=0.3, margin=0.05, unmatched=0.05) == AGREEMENT
     assert Limits(rule="overlap", iou=0.97, moved=0.08, min_score=0.3, margin=0.1, unmatched=0.01) == BF16
-    assert Limits(rule="overlap", iou=0.9, moved=0.2, min_score=0.3, margin=0.15, unmatched=0.01) == INT8
+    assert Limits(rule="overlap", iou=0.9, moved=0.15, min_score=0.3, margin=0.15, unmatched=0.01) == INT8
     assert default_limits("int8", "max") == Limits(rule="agreement", min_score=0.3, margin=0.15, unmatched=0.08)
     assert default_limits("bf16", "max") == Limits(rule="agreement", min_score=0.3, margin=0.1, unmatched=0.05)
 

@@ -39,11 +39,12 @@ def exported(monkeypatch):
 def test_export_prints_what_was_read_assumed_and_made(checkpoint, exported, tmp_path, capsys):
     output = tmp_path / "new" / "tiny.onnx"
     words = ["export", str(checkpoint), "--arch", ARCH, "-o", str(output), "--size", "64x96", "--precision", "fp16"]
+    words.append("--inline")
     assert main(words) == 0
     (call,) = exported
     assert call["path"] == output
     assert call["size"] == ((64, 96),)
-    assert call["precision"] == "fp16"
+    assert call["precision"] == "fp16" and call["inline"]
     assert call["architecture"] == "tiny_models.py:build"
     assert len(call["source_sha256"]) == 64
     printed = capsys.readouterr().out
@@ -60,7 +61,7 @@ def test_export_names_the_file_after_the_checkpoint(checkpoint, exported, tmp_pa
     monkeypatch.chdir(folder)
     assert main(["export", str(checkpoint), "--arch", ARCH]) == 0
     assert [path.name for path in folder.iterdir()] == ["my.onnx"]
-    assert exported[0]["size"] is None
+    assert exported[0]["size"] is None and not exported[0]["inline"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_non_max_suppression
 from support.exports import bare_session
+from support.quantized import quantized
 
 from frcnn.exporter.graph.inline import inline_operators
 
@@ -113,3 +114,16 @@ def test_tensorrt_rtx_parses_neither(model):
     parser = trt.OnnxParser(network, logger)
     assert not parser.parse(model.SerializeToString())
     assert "NonZero plugin creator" in parser.get_error(0).desc()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_int8_models_run_where_float_models_do(symmetric, tiny_model, feeds):
+    model = onnx.load(quantized(tiny_model, symmetric=symmetric))
+    inlined = inline_operators(model)
+    onnx.checker.check_model(inlined, full_check=True)
+    expected = bare_session(model.SerializeToString()).run(None, feeds)
+    assert_agree(bare_session(inlined.SerializeToString()).run(None, feeds), expected)
+    counts, _, scores, _ = run_in_openvino(inlined, feeds)
+    assert np.array_equal(counts, expected[0])
+    np.testing.assert_allclose(scores, expected[2], rtol=0, atol=0.1)  # values round to other steps of int8
