@@ -24,7 +24,7 @@ from typing import Final
 
 from frcnn.benchmarks.candidates.images import default_images, given_images
 from frcnn.benchmarks.timing.environment import load_average
-from frcnn.benchmarks.tuning.models import default_int8_path, open_models
+from frcnn.benchmarks.tuning.models import default_int8_path, how_to_quantise, open_models
 from frcnn.console import note, progress_bar, say, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.options import add_images, add_json, add_number
@@ -112,5 +112,5 @@ def _int8_path(arguments: argparse.Namespace, allowed: tuple[Allowed, ...]) -> P
     usual = default_int8_path(arguments.model)
     if usual.exists():
         return usual
-    note(f"int8 is not tried: there is no {usual}; make it with frcnn quantize {arguments.model} --images FOLDER")
+    note(f"int8 is not tried: there is no {usual}: {how_to_quantise(arguments.model)}")
     return None

@@ -11,7 +11,7 @@ from frcnn.files import file_sha256
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec.tuning import TunedModel
 
-__all__ = ["Models", "default_int8_path", "open_models"]
+__all__ = ["Models", "default_int8_path", "how_to_quantise", "open_models"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +49,18 @@ def open_models(model: Path, int8: Path | None) -> Models:
     quantised = _open(int8)
     if quantised.manifest.precision != "int8":
         precision = quantised.manifest.precision
-        raise ArtifactError(f"{int8}: expected an int8 model, got {precision}", hint=_how_to_quantise(model))
+        raise ArtifactError(
+            f"{int8}: expected an int8 model, got {precision}",
+            hint=f"make it from this model: {how_to_quantise(model)}",
+        )
     difference = model_difference(own.manifest.model, quantised.manifest)
     if not difference and quantised.manifest.canvases != own.manifest.canvases:
         difference = f"canvases: expected {own.manifest.canvases}, got {quantised.manifest.canvases}"
     if difference:
-        raise ArtifactError(f"{int8} is another model than {model}: {difference}", hint=_how_to_quantise(model))
+        raise ArtifactError(
+            f"{int8} is another model than {model}: {difference}",
+            hint=f"make it from this model: {how_to_quantise(model)}",
+        )
     return Models(model=own, int8=quantised)
 
 
@@ -63,8 +69,9 @@ def default_int8_path(model: Path) -> Path:
     return model.with_name(f"{model.stem}-int8{model.suffix}")
 
 
-def _how_to_quantise(model: Path) -> str:
-    return f"make it from this model: frcnn quantize {model} --images FOLDER -o {default_int8_path(model)}"
+def how_to_quantise(model: Path) -> str:
+    """Return the command that makes the int8 model of a model."""
+    return f"frcnn quantize {model} --images FOLDER -o {default_int8_path(model)}"
 
 
 def _open(path: Path) -> OnnxArtifact:

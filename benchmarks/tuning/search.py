@@ -56,7 +56,7 @@ class Plan:
     dropped: float = 1.5
     varied: int = 2
     near: float = 1.15
-    finalists: int = 3
+    finalists: int = 4
     max_rounds: int = 25
 
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import msgspec
-
 from frcnn.benchmarks.candidates.artifacts import canvases_of
 from frcnn.benchmarks.parity.comparison import default_limits
 from frcnn.benchmarks.timing.measure import Report
@@ -16,7 +14,7 @@ from frcnn.benchmarks.tuning.search import Plan, Search, order_of
 from frcnn.benchmarks.tuning.settings import base_settings
 from frcnn.console import warn
 from frcnn.errors import ImageSizeError
-from frcnn.files import replacing
+from frcnn.files import write_text
 from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.machine import PACKAGES, read_machine, read_versions
 from frcnn.runtime.tuned import load_options, tuned_path
@@ -83,10 +81,7 @@ def tune(
 def write_tuning(tuning: Tuning, model: Path) -> Path:
     """Write the tuned file beside a model, whole or not at all, and return its path."""
     path = tuned_path(model)
-    text = msgspec.json.format(msgspec.json.encode(tuning), indent=2)
-    Tuning.from_json(text, source=str(path))
-    with replacing(path) as temporary:
-        temporary.write_bytes(text + b"\n")
+    write_text(path, tuning.to_json())
     return path
 
 

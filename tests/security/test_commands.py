@@ -77,7 +77,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("verb", ["inspect", "detect", "unpack", "eval", "build", "quantize"])
+@pytest.mark.parametrize("verb", ["inspect", "detect", "unpack", "eval", "build", "quantize", "tune"])
 def test_a_hostile_model_is_an_error_of_one_line_with_a_hint(work, capfd, kind, verb):
     model = work / "hostile.onnx"
     model.write_bytes(MODELS[kind])
@@ -87,6 +87,7 @@ def test_a_hostile_model_is_an_error_of_one_line_with_a_hint(work, capfd, kind, 
         "unpack": ["-o", work / "out"],
         "eval": ["--annotations", work / "instances.json", "--images", work],
         "build": ["-o", work / "out" / "model.frcnn"],
+        "tune": ["--images", work],
         "quantize": ["-o", work / "out" / "int8.onnx", "--images", work],
     }
     refused(work, capfd, verb, model, *arguments.get(verb, []))

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.engine_files import source_manifest, write_engine_file
+from support.tuned import a_tuning
 
 from frcnn.errors import ArtifactError, UsageError, printable
 from frcnn.runtime.model_files.engine_artifact import open_engine_artifact
 from frcnn.spec import Manifest, full_labels
 from frcnn.spec.engine import EngineManifest
+from frcnn.spec.tuning import Setting, Tuning
 
 SCALARS = st.one_of(
     st.none(),
@@ -26,6 +28,9 @@ SCALARS = st.one_of(
 )
 ANY_JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner)
+)
+TUNING = msgspec.to_builtins(
+    a_tuning(Setting(int8=True, provider="openvino", precision="bf16", threads=1, batch=2), allowed=["bf16", "int8"])
 )
 SOURCE = msgspec.to_builtins(source_manifest(canvases=((64, 96),)))
 
@@ -67,11 +72,11 @@ def require_manifest_or_one_line(kind, tree):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Manifest, EngineManifest])
+@pytest.mark.parametrize("kind", [Manifest, EngineManifest, Tuning])
 @given(data=st.data())
 @settings(max_examples=150)
 def test_any_value_in_a_manifest_is_read_or_refused(kind, engine, data):
-    tree = SOURCE if kind is Manifest else engine
+    tree = {Manifest: SOURCE, EngineManifest: engine, Tuning: TUNING}[kind]
     place = data.draw(st.sampled_from(list(places(tree))))
     require_manifest_or_one_line(kind, with_value(tree, place, data.draw(ANY_JSON)))
 

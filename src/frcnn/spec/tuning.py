@@ -182,6 +182,10 @@ class Tuning(Record, frozen=True, kw_only=True):
             if is_used and precision not in self.allowed:
                 raise ValueError(f"allowed: expected {precision}, which the choice uses")
 
+    def to_json(self) -> str:
+        """Return the content of the file."""
+        return f"{msgspec.json.format(msgspec.json.encode(self), indent=2).decode()}\n"
+
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str) -> Tuning:
         """Read a tuned file's JSON strictly; ``source`` names the file in messages.
