@@ -119,8 +119,8 @@ PUBLIC = {
     "frcnn.runtime": "Detections Detector RGBImage",
     "frcnn.spec": """
         BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION Manifest ModelSpec NonNegative
-        PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record RoIHeadsSpec Size TransformSpec
-        full_labels read_versioned
+        PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record RoIHeadsSpec Size
+        TransformSpec full_labels read_versioned
     """,
     "frcnn.spec.engine": """
         ENGINE_SCHEMA_VERSION INPUTS MANIFEST_PART OUTPUTS PART_NAME PRECISION_PART SUFFIX TARGETS TENSORRT_ELEMENTS
