@@ -10,6 +10,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 DEMO := examples/train_demo
 OUT := out/demo
+BENCH_CPU := demo mobilenet-v3-320 mobilenet-v3-fpn resnet50-fpn
 
 # For whatever imports ONNX Runtime before frcnn, see src/frcnn/__init__.py.
 export ORT_DISABLE_TELEMETRY ?= 1
@@ -25,7 +26,7 @@ help:
 	@echo "make soak        a sample of every attack: hostile files, kills, load (at most 30 minutes)"
 	@echo "make soak-full   the attacks in full (hours), written to benchmarks/results/soak.json"
 	@echo "make train-demo  train the demo's checkpoint anew"
-	@echo "make bench-cpu   frcnn bench of three full-size models on the CPU (a quarter of an hour)"
+	@echo "make bench-cpu   frcnn bench of four models on the CPU, in float32, bf16 and int8 (half an hour)"
 	@echo "make bench-gpu   the CUDA kernels against torchvision's CUDA operators"
 	@echo "make performance docs/performance.md and the README's table from benchmarks/results"
 	@echo "make docs        the documentation site, in out/docs"
@@ -83,7 +84,7 @@ train-demo: $(INSTALLED)
 	$(BIN)/python $(DEMO)/train.py --out out/train_demo
 
 bench-cpu: $(INSTALLED)
-	$(BIN)/python -m maintenance.bench_models --results benchmarks/results --batch 1
+	$(BIN)/python -m maintenance.bench_models --int8 --models $(BENCH_CPU) --results benchmarks/results --batch 1 --budget 360
 
 bench-gpu: $(INSTALLED)
 	$(BIN)/python -m maintenance.kernels -o benchmarks/results/kernels.json

@@ -1,8 +1,10 @@
 """Run ``frcnn bench`` on the models whose figures are committed, and make what they need.
 
-``python -m maintenance.bench_models --results benchmarks/results`` measures the full-size models on the CPU.
+``python -m maintenance.bench_models --int8 --results benchmarks/results`` measures the models on the CPU: eager, and
+their float32 and int8 exports in every provider.
 ``--target tensorrt-rtx --device cuda`` first exports them and builds their artifacts, and measures those on a GPU.
-Options of ``frcnn bench`` are handed on: ``--models mobilenet-v3-320 --batch 1 --budget 60 -o FOLDER`` is a short try.
+Options of ``frcnn bench`` are handed on: ``--int8 --models mobilenet-v3-320 --batch 1 --budget 60 -o FOLDER`` is a
+short try.
 
 The weights are random but calibrated (``calibrated.py``): speed depends on them only through the number of proposals
 and detections, which are in the results. What is in the folder already is not made again.
@@ -15,7 +17,7 @@ import importlib
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -33,12 +35,25 @@ from frcnn.files import replacing, writable_folder
 from frcnn.spec import Precision
 from frcnn.spec.engine import TARGETS
 from maintenance.calibrated import calibrate
+from maintenance.int8_models import annotated_scenes, quantize_random, quantize_with_gate
 
-__all__ = ["DEMO", "MODELS", "BenchModel", "Files", "checkpoint_of", "draw_images", "main", "make_artifacts"]
+__all__ = [
+    "DEMO",
+    "MODELS",
+    "BenchModel",
+    "Files",
+    "checkpoint_of",
+    "draw_images",
+    "main",
+    "make_artifacts",
+    "make_int8",
+]
 
 DEMO: Final = Path(__file__).resolve().parents[1] / "examples" / "train_demo"
 _DELTA_STD: Final = 0.05
 """So small that rounding, which random weights amplify, stays within the limits of ``frcnn compare``."""
+_EQUAL_SCENES: Final = (16, (520, 390))
+"""Of one size, and of one that torchvision's own export resizes as torchvision does: it is off by pixels in others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +66,7 @@ class BenchModel:
         precisions: that its artifacts are made in.
         size: canvas of its artifacts, as ``frcnn build --size`` takes it; None for every canvas of the model.
         scenes: how many images are drawn for a GPU, and their (width, height); None for the scenes' own size.
+        is_trained: whether the weights are; random ones are calibrated.
     """
 
     name: str
@@ -58,6 +74,7 @@ class BenchModel:
     precisions: tuple[Precision, ...] = ("fp16",)
     size: str | None = None
     scenes: tuple[int, tuple[int, int] | None] = (4, None)
+    is_trained: bool = False
 
 
 _FULL_SIZE: Final = (
@@ -67,7 +84,7 @@ _FULL_SIZE: Final = (
     BenchModel(name="mobilenet-v3-320", arch="fasterrcnn_mobilenet_v3_large_320_fpn"),
 )
 _DEMO_MODEL: Final = BenchModel(
-    name="demo", arch=f"{DEMO / 'model.py'}:build", precisions=("fp32", "fp16"), scenes=(12, None)
+    name="demo", arch=f"{DEMO / 'model.py'}:build", precisions=("fp32", "fp16"), scenes=(12, None), is_trained=True
 )
 MODELS: Final = {model.name: model for model in (*_FULL_SIZE, _DEMO_MODEL)}
 
@@ -87,7 +104,7 @@ class Files:
 
 def checkpoint_of(folder: Path, model: BenchModel) -> Path:
     """Return a model's checkpoint: the demo's own, or calibrated random weights, which are made where missing."""
-    if model.name == "demo":
+    if model.is_trained:
         return DEMO / "digits.pth"
     path = folder / f"{model.name}.pth"
     if not path.exists():
@@ -134,10 +151,7 @@ def make_artifacts(folder: Path, model: BenchModel, *, target: str) -> list[Path
     writable_folder(folder)
     for precision in model.precisions:
         files = Files.of(folder, model.name, precision)
-        if not files.onnx.exists():
-            checkpoint = checkpoint_of(folder, model)
-            _run("export", checkpoint, "--arch", model.arch, "-o", files.onnx, "--precision", precision)
-        made.append(files.onnx)
+        made.append(_exported(folder, model, precision))
         if target == "none":
             continue
         if not files.artifact.exists():
@@ -145,6 +159,30 @@ def make_artifacts(folder: Path, model: BenchModel, *, target: str) -> list[Path
             _run("build", files.onnx, "-o", files.artifact, "--target", target, "--batch", "1:1:8", *size)
         made.append(files.artifact)
     return made
+
+
+def make_int8(folder: Path, model: BenchModel) -> list[Path]:
+    """Export a model in float32 and quantise that, where they are missing; return both files.
+
+    Raises:
+        SystemExit: ``frcnn export`` or ``frcnn quantize`` failed.
+    """
+    writable_folder(folder)
+    source = _exported(folder, model, "fp32")
+    quantised = Files.of(folder, model.name, "int8").onnx
+    if not quantised.exists() and model.is_trained:
+        quantize_with_gate(source, quantised, annotated_scenes(folder / "annotated-scenes", DEMO), frcnn=frcnn)
+    elif not quantised.exists():
+        quantize_random(source, quantised)
+    return [source, quantised]
+
+
+def _exported(folder: Path, model: BenchModel, precision: Precision) -> Path:
+    path = Files.of(folder, model.name, precision).onnx
+    if not path.exists():
+        checkpoint = checkpoint_of(folder, model)
+        _run("export", checkpoint, "--arch", model.arch, "-o", path, "--precision", precision)
+    return path
 
 
 def _run(*arguments: object) -> None:
@@ -167,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [model.name for model in _FULL_SIZE]
     text = f"of {', '.join(MODELS)} (default: all but demo)"
     parser.add_argument("--models", nargs="+", metavar="MODEL", choices=tuple(MODELS), default=names, help=text)
+    parser.add_argument("--int8", action="store_true", help="export and quantise, and measure both files")
     parser.add_argument(
         "--target", choices=("auto", *TARGETS, "none"), help="export, build, measure that; none: export only"
     )
@@ -178,11 +217,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for model in (MODELS[name] for name in chosen.models):
         checkpoint = checkpoint_of(folder, model)
         artifacts = [] if chosen.target is None else make_artifacts(folder, model, target=chosen.target)
-        images = ["--images", draw_images(folder, model)] if chosen.target is not None else []
+        artifacts += [path for path in make_int8(folder, model) if path not in artifacts] if chosen.int8 else []
+        images = []
+        if chosen.target is not None:
+            images = ["--images", draw_images(folder, model)]
+        elif model.is_trained:
+            images = ["--images", draw_images(folder, replace(model, name=f"{model.name}-equal", scenes=_EQUAL_SCENES))]
         if chosen.make_only:
             continue
         report = folder / f"{model.name}-{chosen.device}"
         where = ["--arch", model.arch, "--device", chosen.device, "-o", report]
+        where += [] if model.is_trained else ["--random-weights"]
         _run("bench", checkpoint, *artifacts, *where, *images, *options)
         if chosen.results is not None:
             name = f"{model.name}-{chosen.device}.json"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -20,10 +20,8 @@ from frcnn.spec.engine import Form, Target
 from maintenance.noise import Noise
 
 __all__ = [
+    "AccuracyRow",
     "Committed",
-    "CpuModel",
-    "CpuRow",
-    "CpuSpeeds",
     "EngineArtifact",
     "EngineSpeeds",
     "Evaluation",
@@ -33,44 +31,13 @@ __all__ = [
     "KernelSpeeds",
     "Named",
     "Noise",
+    "ProviderAccuracy",
     "Soak",
     "read_committed",
 ]
 
 T = TypeVar("T")
 Report = Mapping[str, Any]
-
-
-class CpuRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate: quartiles of an image's time, and times eager's speed (smallest, median and largest round)."""
-
-    name: str
-    ms: tuple[float, float, float]
-    times_eager: tuple[float, float, float]
-    export_s: float
-
-
-class CpuStage(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage of the network: its time, its work, and its rate as a share of the system's matrix product."""
-
-    name: str
-    ms: float
-    gflop: float
-    of_sgemm: float
-
-
-class CpuModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of ``cpu.json``."""
-
-    model: str
-    images: tuple[str, ...]
-    canvas: tuple[int, int]
-    proposals: tuple[int, ...]
-    rounds: int
-    rows: tuple[CpuRow, CpuRow, CpuRow]
-    stages: tuple[CpuStage, ...]
-    error_of_eager: Noise
-    error_of_ours: Noise
 
 
 class SystemGpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,13 +57,6 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
     command: str = ""
     date: str = ""
-
-
-class CpuSpeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """``cpu.json``, measured before ``frcnn bench`` measured full-size models; ``make bench-cpu`` replaces it."""
-
-    environment: System
-    results: tuple[CpuModel, ...]
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,6 +219,41 @@ class Evaluation(Measures, frozen=True, kw_only=True):
     command: str
 
 
+class AccuracyRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """AP of a model in one provider.
+
+    Attributes:
+        provider: as ``frcnn eval --provider`` takes it, or ``"eager"``.
+        precision: of the heavy layers.
+        rest: of an int8 model: what its float layers are computed in.
+        ap: average precision, 0 to 1.
+        images: annotated ones that it was measured on.
+    """
+
+    provider: Literal["eager", "cpu", "openvino"]
+    precision: Literal["fp32", "bf16", "int8"]
+    rest: Literal["fp32", "bf16"] = "fp32"
+    ap: float
+    images: int
+
+    @property
+    def bench_row(self) -> str:
+        """The id of the row in the results of ``frcnn bench`` that has its speed."""
+        if self.provider == "eager":
+            return "eager-fp32"
+        in_bf16 = self.precision == "bf16" or self.rest == "bf16"
+        name = "onnxruntime-cpu" if self.provider == "cpu" else "openvino-bf16" if in_bf16 else "openvino"
+        return f"{name}:{'int8' if self.precision == 'int8' else 'fp32'}"
+
+
+class ProviderAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """AP of a checkpoint's models in every precision and provider: ``int8-demo.json``."""
+
+    checkpoint: str
+    environment: System
+    rows: tuple[AccuracyRow, ...]
+
+
 class Soak(msgspec.Struct, frozen=True, kw_only=True):
     """What ``make soak-full`` writes: figures by attack."""
 
@@ -279,7 +274,7 @@ class Committed:
     """All that is committed, by kind, in the order of the files' names."""
 
     runs: tuple[Named[Results], ...]
-    cpu: tuple[Named[CpuSpeeds], ...]
+    providers: tuple[Named[ProviderAccuracy], ...]
     engines: tuple[Named[EngineSpeeds], ...]
     kernels: tuple[Named[KernelSpeeds], ...]
     sessions: tuple[Named[GpuSession], ...]
@@ -302,7 +297,7 @@ def read_committed(folder: Path) -> Committed:
 
     return Committed(
         runs=of(Results),
-        cpu=of(CpuSpeeds),
+        providers=of(ProviderAccuracy),
         engines=of(EngineSpeeds),
         kernels=of(KernelSpeeds),
         sessions=of(GpuSession),
@@ -349,7 +344,9 @@ def _kind(report: Report) -> type[Any] | None:
         return EngineSpeeds
     if {"nvrtc", "rows"} <= report.keys():
         return KernelResources
+    if {"checkpoint", "rows"} <= report.keys():
+        return ProviderAccuracy
     if "results" in report:
         first: Report = next(iter(report["results"]), {})
-        return KernelSpeeds if "case" in first else CpuSpeeds if "canvas" in first else None
+        return KernelSpeeds if "case" in first else None
     return None

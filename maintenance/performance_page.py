@@ -26,6 +26,7 @@ from frcnn.errors import FrcnnError, UsageError
 from frcnn.files import write_text
 from frcnn.spec.gpu_runs import GENERATIONS, engine_name, loaded_by, summary
 from maintenance.committed import Committed, KernelForm, read_committed
+from maintenance.cpu_speeds import accuracy_lines, cpu_speeds
 from maintenance.gpu_support import ENGINES, cell, data_text, runs_of
 
 __all__ = ["BEGIN", "END", "main", "page", "pages", "readme_table", "with_figures"]
@@ -41,7 +42,18 @@ def _render(template: str, committed: Committed, **values: object) -> str:
     runs = runs_of(committed)
     environment = markdown_environment(Path(__file__).parent)
     environment.filters |= {convert.__name__: convert for convert in (number, percent, ratio_text, size_text)}
-    functions = (cell, engine_name, head_measure, headline, loaded_by, ratio_of, rows_table, summary)
+    functions = (
+        accuracy_lines,
+        cell,
+        cpu_speeds,
+        engine_name,
+        head_measure,
+        headline,
+        loaded_by,
+        ratio_of,
+        rows_table,
+        summary,
+    )
     environment.globals |= {function.__name__: function for function in functions}
     text = environment.get_template(f"{template}.md.j2").render(
         committed=committed,

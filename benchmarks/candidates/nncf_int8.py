@@ -72,9 +72,22 @@ class NncfNetwork:
 
 
 def nncf_of_ours(source: Callable[[Task], File]) -> Callable[[Task], File]:
-    """Return a function that quantises a float32 ``model.onnx`` of ours, calibrated through our preprocessing."""
+    """Return a function that quantises a float32 ``model.onnx`` of ours, calibrated through our preprocessing.
+
+    Several candidates run its file; what failed for the first of them is not tried again.
+    """
+    failures: list[CannotRunError] = []
 
     def prepare_file(task: Task) -> File:
+        for failure in failures:
+            raise failure
+        try:
+            return make(task)
+        except CannotRunError as error:
+            failures.append(error)
+            raise
+
+    def make(task: Task) -> File:
         from onnx import load
         from onnx.inliner import inline_local_functions
 

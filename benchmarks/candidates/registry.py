@@ -181,10 +181,12 @@ def _onnx_candidates(file: _ModelFile) -> list[Candidate]:
         found.append(_ours(file, "onnxruntime-cuda", "ONNX Runtime, CUDA", "onnxruntime", "cuda", cuda, _COPIES_NOTE))
     found.append(_ours(file, "openvino", "OpenVINO", "openvino", "cpu", _open_openvino))
     if is_int8:
-        found.append(_ours(file, "openvino-bf16", "OpenVINO, rest bf16", "openvino", "cpu", bf16))
+        made = _ours(file, "openvino-bf16", "OpenVINO", "openvino", "cpu", bf16)
+        found.append(dataclasses.replace(made, name=f"{made.name}, rest bf16"))
     elif file.precision == "fp32":
-        in_bf16 = file._replace(precision="bf16")
-        found.append(_ours(in_bf16, "openvino-bf16", "OpenVINO, bf16", "openvino", "cpu", bf16))
+        made = _ours(file, "openvino-bf16", "OpenVINO", "openvino", "cpu", bf16)
+        name = made.name.removesuffix(", fp32")
+        found.append(dataclasses.replace(made, name=f"{name}, bf16", precision="bf16"))
     return found
 
 
@@ -215,7 +217,7 @@ def _ours(
 ) -> Candidate:
     return Candidate(
         id=f"{key}:{file.label}" if file.label else key,
-        name=f"frcnn, {title}" + (f" ({file.label})" if file.label else ""),
+        name=f"frcnn, {title}" + (f", {file.label}" if file.label else ""),
         backend=backend,
         device=device,
         precision=file.precision,

@@ -7,10 +7,12 @@ from pathlib import Path
 import maintenance.bench_models as bench_models
 import pytest
 import torch
-from maintenance.bench_models import DEMO, MODELS, Files, checkpoint_of, draw_images, main, make_artifacts
+from maintenance.bench_models import DEMO, MODELS, Files, checkpoint_of, draw_images, main, make_artifacts, make_int8
+from maintenance.int8_models import annotated_scenes, quantize_random
 from support import families
 
 from frcnn.runtime import RGBImage
+from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_full_size_models_are_measured_on_the_cpu(
     assert made(commands) == [("bench", f"{name}-cpu") for name in names]
     assert commands[0] == [
         *("bench", str(tmp_path / "resnet50-fpn.pth"), "--arch", "fasterrcnn_resnet50_fpn", "--device", "cpu"),
-        *("-o", str(tmp_path / "resnet50-fpn-cpu"), "--batch", "1"),
+        *("-o", str(tmp_path / "resnet50-fpn-cpu"), "--random-weights", "--batch", "1"),
     ]
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == sorted(
         f"{name}-cpu.json" for name in names
@@ -112,3 +114,50 @@ def test_artifacts_are_measured_where_a_target_is_given(commands: list[list[str]
         *(str(tmp_path / f"demo-{p}.onnx") for p in ("fp32", "fp16")),
     ]
     assert bench[-2:] == ["--images", str(tmp_path / "demo-images")]
+
+
+def test_the_demos_int8_passes_the_gate_and_random_weights_have_none(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantised: list[Path] = []
+    scenes = tmp_path / "scenes"
+    monkeypatch.setattr(bench_models, "annotated_scenes", lambda folder, demo: scenes)
+    monkeypatch.setattr(bench_models, "checkpoint_of", lambda folder, model: folder / f"{model.name}.pth")
+    monkeypatch.setattr(bench_models, "quantize_random", lambda model, output: quantised.append(output))
+    assert [path.name for path in make_int8(tmp_path, MODELS["demo"])] == ["demo-fp32.onnx", "demo-int8.onnx"]
+    assert made(commands) == [("export", "demo-fp32.onnx"), ("quantize", "demo-int8.onnx")]
+    assert str(scenes / "instances.json") in commands[-1]
+    random = MODELS["mobilenet-v3-320"]
+    paths = make_int8(tmp_path, random)
+    assert made(commands)[2:] == [("export", "mobilenet-v3-320-fp32.onnx")] and quantised == paths[1:]
+    commands.clear()
+    assert make_int8(tmp_path, MODELS["demo"])[1].exists() and not commands
+
+
+def test_both_precisions_are_measured(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_models, "make_int8", lambda folder, model: [folder / "a.onnx", folder / "b.onnx"])
+    assert main(["-o", str(tmp_path), "--int8", "--models", "demo", "--batch", "1"]) == 0
+    (bench,) = commands
+    assert bench[2:4] == [str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx")]
+    assert "--random-weights" not in bench  # the demo's detections are judged
+    images = Path(bench[bench.index("--images") + 1])
+    assert {RGBImage.open(path).size for path in images.iterdir()} == {(390, 520)}
+
+
+def test_random_weights_are_quantised_whole(tiny_model: Path, tmp_path: Path) -> None:
+    quantize_random(tiny_model, tmp_path / "int8.onnx")
+    artifact = open_artifact(tmp_path / "int8.onnx")
+    assert isinstance(artifact, OnnxArtifact) and artifact.manifest.precision == "int8"
+    quantization = artifact.manifest.quantization
+    assert quantization is not None and not quantization.symmetric
+    assert all(layer.startswith(("rpn/head/", "roi_heads/box_predictor/")) for layer in quantization.float_layers)
+
+
+def test_scenes_are_composed_once(tmp_path: Path) -> None:
+    scenes = annotated_scenes(tmp_path / "scenes", DEMO, count=2, seed=1)
+    assert len(list((scenes / "images").iterdir())) == 2
+    (scenes / "instances.json").write_text("kept")
+    annotated_scenes(scenes, DEMO, count=2, seed=1)
+    assert (scenes / "instances.json").read_text() == "kept"

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 from maintenance.committed import read_committed
+from maintenance.cpu_speeds import accuracy_lines
 from maintenance.performance_page import BEGIN, END, main, page, pages, readme_table, with_figures
-from support.bench_results import EAGER, WRONG, made_up
+from support.bench_results import EAGER, WRONG, made_up, replaced
 
+from frcnn.benchmarks.report.formatting import number
+from frcnn.benchmarks.report.ranking import head_measure
+from frcnn.benchmarks.report.results import Results
 from frcnn.errors import ArtifactError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +59,53 @@ def test_a_run_of_the_suite_gets_a_part_of_the_page_and_rows_of_the_table(tmp_pa
         assert names[EAGER] in text
     assert results.environment.command in whole
     assert names[WRONG] in whole and names[WRONG] not in table  # a wrong answer is no speed
+
+
+def cpu_run(checkpoint: str) -> Results:
+    """A run on a CPU with a row that every provider and precision has."""
+    results = made_up()
+    shown = {"onnxruntime-cpu:fp32": "ours", "openvino-bf16:int8": "ours, int8"}
+    fast = replaced(results.rows[1], status="ok", reason="")
+    ours = [replaced(fast, id=key, name=text, device="cpu", reference=EAGER) for key, text in shown.items()]
+    workload = replaced(results.workload, device="cpu", checkpoint=checkpoint)
+    return replaced(results, rows=(results.rows[0], *ours), workload=workload)
+
+
+def test_runs_on_a_cpu_are_columns_of_one_table(tmp_path) -> None:
+    run = cpu_run("a.pth")
+    run.write(tmp_path / "first-cpu.json")
+    slow = replaced(run.rows[1], status="wrong", reason="disagrees")
+    replaced(run, rows=(run.rows[0], slow)).write(tmp_path / "second-cpu.json")
+    lines = readme_table(read_committed(tmp_path)).splitlines()
+    eager, ratio = head_measure(run, run.rows[0]), head_measure(run, run.rows[1])
+    assert eager is not None and ratio is not None and ratio.ratio is not None
+    ms, times = f"{number(eager.p50_ms)} ms", f"{ratio.ratio.median:.2f}x"
+    assert f"| {run.rows[0].name} | {ms} | {ms} |" in lines
+    assert f"| ours | {times} | - |" in lines and f"| ours, int8 | {times} | - |" in lines
+    assert any(run.environment.cpu in line for line in lines)
+    assert not any("random" in line for line in lines)
+
+
+def test_accuracy_stands_beside_the_speed_of_the_same_checkpoint(tmp_path) -> None:
+    cpu_run("digits.pth").write(tmp_path / "demo-cpu.json")
+    rows = [
+        {"provider": "eager", "precision": "fp32", "ap": 0.6434, "images": 100},
+        {"provider": "cpu", "precision": "fp32", "ap": 0.6434, "images": 100},
+        {"provider": "openvino", "precision": "int8", "rest": "bf16", "ap": 0.6401, "images": 100},
+        {"provider": "openvino", "precision": "bf16", "ap": 0.6429, "images": 100},
+    ]
+    system = {"cpu": "AMD EPYC", "threads": 2, "date": "2026-11-27", "command": "made by hand"}
+    accuracy = {"checkpoint": "digits.pth", "environment": system, "rows": rows}
+    (tmp_path / "int8-demo.json").write_text(json.dumps(accuracy))
+    committed = read_committed(tmp_path)
+    (named,) = committed.providers
+    speeds = [line.speed for line in accuracy_lines(named.report, committed.runs)]
+    assert speeds[0].endswith(" ms") and speeds[1] == speeds[2] != "-" and speeds[3] == "-"
+    assert f"| int8, rest bf16 | OpenVINO | 0.6401 | {speeds[2]} |" in page(committed)
+    assert "on the 100 annotated images of digits.pth" in page(committed) and "AMD EPYC, 2 threads" in page(committed)
+    assert {line.speed for line in accuracy_lines(replaced(named.report, checkpoint="other.pth"), committed.runs)} == {
+        "-"
+    }
 
 
 def test_what_is_not_measured_says_how_to_measure_it(tmp_path) -> None:
