@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from frcnn.console import note, say, write_json
+from frcnn.console import note, say, warn, write_json
 from frcnn.files import writable_file
 from frcnn.options import add_images, add_json, add_number
 
@@ -81,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         progress=note,
     )
+    for reason in report.skipped.values():
+        warn(f"skipped {reason}")
     environment = msgspec.structs.replace(report.environment, command=arguments.command)
     report = msgspec.structs.replace(report, environment=environment)
     if arguments.json is not None:

@@ -96,7 +96,7 @@ def split(candidates: Candidates, manifest: Manifest, *, calibration: int, gate:
     """Choose the images to calibrate on and those for the gate.
 
     They are taken in the order of the SHA-256 of their file names, so the choice depends on no listing and no seed.
-    Calibration takes images without annotations first and never more than half of those that the gate can judge by.
+    Calibration takes images without annotations first. Where there are too few for both, each gets half.
     Only as many files are decoded as are needed.
 
     Args:
@@ -115,7 +115,7 @@ def split(candidates: Candidates, manifest: Manifest, *, calibration: int, gate:
     count = len(judged) + len(others)
     if count < MIN_IMAGES or len(judged) < MIN_GATE_IMAGES:
         raise _too_few(count, len(judged), candidates, skipped)
-    taken = min(wanted, len(judged) // 2)
+    taken = min(wanted, max(len(judged) // 2, len(judged) - gate))
     chosen = judged[taken : taken + gate]
     return Split(
         calibration=(*others, *judged[:taken]),

@@ -33,7 +33,7 @@ class QuantizedModels:
 
     Attributes:
         groups: names of the layers that may be int8 by group, in the order of execution.
-        never_quantized: names of the other convolutions and matrix products by module, likewise.
+        prediction_layers: names of the others, which are float32 always.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
@@ -51,12 +51,8 @@ class QuantizedModels:
         self._source, self._images, self._symmetric = source, images, symmetric
         self.groups = layer_groups(source.model)
         grouped = {layer for layers in self.groups.values() for layer in layers}
-        heavy = [node.name for node in source.model.graph.node if node.op_type in HEAVY_OPERATORS]
-        self.never_quantized: dict[str, tuple[str, ...]] = {}
-        for layer in heavy:
-            if layer not in grouped:
-                module = "/".join(layer.split("/")[:2])
-                self.never_quantized[module] = (*self.never_quantized.get(module, ()), layer)
+        heavy = (node.name for node in source.model.graph.node if node.op_type in HEAVY_OPERATORS)
+        self.prediction_layers = tuple(layer for layer in heavy if layer not in grouped)
         self._ranges = calibrate(source.model, inputs, threads=threads)
 
     def write(self, path: Path, float_groups: Collection[str]) -> Manifest:
@@ -73,8 +69,7 @@ class QuantizedModels:
 
     def _manifest(self, recipe: Recipe) -> Manifest:
         version = metadata.version(_QUANTIZER)
-        layers = (layer for group in (*self.groups.values(), *self.never_quantized.values()) for layer in group)
-        never = {layer for group in self.never_quantized.values() for layer in group}
+        put_back = (layer for layers in self.groups.values() for layer in layers if layer in recipe.float_layers)
         return msgspec.structs.replace(
             self._source.manifest,
             precision="int8",
@@ -83,6 +78,6 @@ class QuantizedModels:
                 quantizer=f"{_QUANTIZER} {version}",
                 symmetric=recipe.symmetric,
                 images=self._images,
-                float_layers=tuple(layer for layer in layers if layer in recipe.float_layers | never),
+                float_layers=(*put_back, *self.prediction_layers),
             ),
         )

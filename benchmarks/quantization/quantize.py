@@ -18,8 +18,8 @@ import onnx
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth, read_coco, read_voc
 from frcnn.benchmarks.accuracy.class_map import map_classes
 from frcnn.benchmarks.accuracy.images import DetectedImage
-from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate, Gate, detect
-from frcnn.benchmarks.quantization.images import Split, calibration_inputs, find_candidates, split
+from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate, Gate, Proof, detect
+from frcnn.benchmarks.quantization.images import MIN_GATE_IMAGES, Split, calibration_inputs, find_candidates, split
 from frcnn.benchmarks.quantization.macs import layer_macs
 from frcnn.benchmarks.quantization.models import QuantizedModels
 from frcnn.benchmarks.quantization.report import GroupReport, Measured, QuantizationReport, Target
@@ -39,20 +39,25 @@ from frcnn.spec import Manifest
 
 __all__ = ["quantize_onnx"]
 
-SENSITIVITY_IMAGES: Final = 60
-GATE_IMAGES: Final = {"accuracy": 300, "agreement": 100}
+GATE_IMAGES: Final[Mapping[Proof, int]] = {"accuracy": 300, "agreement": 100}
+"""Most images for the gate by default. AP needs more: each object counts once, in one class."""
 
-Path_ = str | os.PathLike[str]
+PREDICTION_LAYERS: Final = "prediction layers"
+"""The group of those that are in float32 always."""
+
+SENSITIVITY_IMAGES: Final = 60
+"""Most images to measure what each group of layers recovers: they only have to tell the groups apart."""
+
+StrPath = str | os.PathLike[str]
 Progress = Callable[[str], None]
-"""Is told what begins, in a line."""
 
 
 def quantize_onnx(
-    model: Path_,
-    output: Path_,
-    images: Path_ | Sequence[Path_],
+    model: StrPath,
+    output: StrPath,
+    images: StrPath | Sequence[StrPath],
     *,
-    annotations: Path_ | None = None,
+    annotations: StrPath | None = None,
     target: Target = "cpu",
     max_drop: float = 0.3,
     calibration_images: int = 100,
@@ -79,13 +84,13 @@ def quantize_onnx(
         annotations: COCO's ``instances.json``, or a folder of Pascal VOC's XML files.
         target: ``"cpu"``, or ``"tensorrt"``, which needs activations with zero point 0.
         max_drop: most AP points of 100 that may be lost.
-        calibration_images: most images to calibrate on; never more than half of those that the gate could use.
+        calibration_images: most images to calibrate on. Where there are too few for both, the gate gets half.
         gate_images: most images for the gate. Default: 300 with annotations, 100 without.
         class_pairs: ``MODEL=ANNOTATION`` each, names or numbers, for classes whose names differ.
         allow_unmapped: leave out the categories that are no class of the model.
         inline: write standard operators only, as ``export_onnx(inline=True)`` does.
         threads: of the CPU. Default: all that this process may use.
-        progress: told what begins, in a line.
+        progress: told what begins and what each model loses, in a line.
 
     Returns:
         The report. Where its ``passed`` is False, nothing was written.
@@ -108,6 +113,11 @@ def quantize_onnx(
         progress=progress or _silent,
     )
     paths = [Path(images)] if isinstance(images, str | os.PathLike) else [Path(path) for path in images]
+    if not paths:
+        raise UsageError("images: expected a folder, or files and folders, got nothing")
+    for name, count in (("calibration_images", calibration_images), ("gate_images", gate_images)):
+        if count is not None and count < MIN_GATE_IMAGES:
+            raise UsageError(f"{name}: expected {MIN_GATE_IMAGES} or more, got {count}")
     source = read_float_model(request.model)
     ground_truth = None if annotations is None else _annotations(Path(annotations), paths)
     categories = None
@@ -197,9 +207,8 @@ def _quantize(
     with watch.measure("float32"):
         reference, float_ms = _timed_detect(request.model, images.gate, request.threads, "float32")
     gate = _gate(reference, source, categories, request.max_drop)
-    request.progress(
-        f"a model to try takes about {len(images.gate) * float_ms / 1e3:.0f} s or less; calibrating takes about as long"
-    )
+    calibration_s, gate_s = (len(files) * float_ms / 1e3 for files in (images.calibration, images.gate))
+    request.progress(f"calibrating takes about {2 * calibration_s:.0f} s, each model to try at most {gate_s:.0f} s")
     with watch.measure("calibration"):
         inputs = calibration_inputs(images.calibration, source.manifest)
         models = QuantizedModels(
@@ -209,32 +218,32 @@ def _quantize(
             symmetric=request.target == "tensorrt",
             threads=request.threads or available_cpus(),
         )
-    groups = models.groups | models.never_quantized
+    groups = models.groups | {PREDICTION_LAYERS: models.prediction_layers}
     shares = _shares(source, groups, images)
     run = _Runs(request, models, folder / request.output.name, images.gate)
     with watch.measure("search"):
         tried = {group: shares[group] for group in models.groups}
         found = search(tried, gate, run, part=SENSITIVITY_IMAGES, progress=request.progress)
-    last = found.attempts[-1]
+    last = found.attempts[-1].verdict
     assert run.manifest is not None and run.manifest.quantization is not None
-    if last.verdict.passed:
+    if last.passed:
         if request.inline:
             onnx.save_model(inline_operators(onnx.load_model(run.path)), run.path)
         with replacing(request.output) as temporary:
             shutil.copyfile(run.path, temporary)  # the very file that passed the gate
-    reports = _group_reports(models, shares, found)
+    reports = _group_reports(groups, shares, found)
     return QuantizationReport(
         model=str(request.model),
         output=str(request.output),
         target=request.target,
-        passed=last.verdict.passed,
+        passed=last.passed,
         proof=gate.proof,
-        drop=last.verdict.drop,
+        drop=last.drop,
         max_drop=request.max_drop,
         objects=_objects(images, categories),
         float_macs=sum(group.macs for group in reports if group.precision == "fp32"),
         float32=Measured(measures=gate.reference, bytes=request.model.stat().st_size, ms_per_image=float_ms),
-        int8=Measured(measures=last.verdict.measures, bytes=run.path.stat().st_size, ms_per_image=run.ms_per_image),
+        int8=Measured(measures=last.measures, bytes=run.path.stat().st_size, ms_per_image=run.ms_per_image),
         groups=reports,
         attempts=found.attempts,
         calibration_images=tuple(map(str, images.calibration)),
@@ -284,8 +293,10 @@ def _shares(source: SourceModel, groups: Mapping[str, Sequence[str]], images: Sp
     return {group: sum(macs.get(layer, 0) for layer in layers) / total for group, layers in groups.items()}
 
 
-def _group_reports(models: QuantizedModels, shares: Mapping[str, float], found: Found) -> tuple[GroupReport, ...]:
-    in_float = {*models.never_quantized, *found.attempts[-1].float_groups}
+def _group_reports(
+    groups: Mapping[str, tuple[str, ...]], shares: Mapping[str, float], found: Found
+) -> tuple[GroupReport, ...]:
+    in_float = {PREDICTION_LAYERS, *found.attempts[-1].float_groups}
     return tuple(
         GroupReport(
             name=name,
@@ -294,7 +305,7 @@ def _group_reports(models: QuantizedModels, shares: Mapping[str, float], found: 
             recovered=found.recovered.get(name),
             precision="fp32" if name in in_float else "int8",
         )
-        for name, layers in (models.groups | models.never_quantized).items()
+        for name, layers in groups.items()
     )
 
 

@@ -29,6 +29,7 @@ _SHOWN: Final = {
 }
 _COUNTS: Final = ("detections",)
 _MB: Final = 1e6
+_GB: Final = 1e9
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +132,8 @@ def show(report: QuantizationReport) -> None:
         layers = "1 layer" if len(group.layers) == 1 else f"{len(group.layers)} layers"
         say(f"float32: {group.name}, {layers}, {group.macs:.1%} of the MACs")
     say(f"int8: {1 - report.float_macs:.1%} of the MACs")
+    memory = "" if report.peak_memory_bytes is None else f", at most {report.peak_memory_bytes / _GB:.1f} GB of memory"
+    say(f"took {report.seconds['all']:.0f} s{memory}")
     say(f"{'HOLDS' if report.passed else 'DOES NOT HOLD'}: {report.attempts[-1].verdict.text}")
     if report.proof == "agreement":
         say("this is the weaker proof: whether AP holds, only --annotations can tell")

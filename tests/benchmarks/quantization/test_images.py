@@ -60,6 +60,15 @@ def test_no_more_are_taken_than_asked_for(manifest, tmp_path, monkeypatch):
     assert (len(chosen.calibration), len(chosen.gate), len(opened)) == (5, 6, 11)
 
 
+def test_where_there_are_too_few_each_gets_half_or_what_the_other_leaves(manifest, tmp_path):
+    found = find_candidates([write_images(tmp_path / "a", 20)], None)
+    sizes = {}
+    for asked in ((100, 100), (12, 8), (100, 6), (4, 100)):
+        chosen = split(found, manifest, calibration=asked[0], gate=asked[1])
+        sizes[asked] = (len(chosen.calibration), len(chosen.gate))
+    assert sizes == {(100, 100): (10, 10), (12, 8): (12, 8), (100, 6): (14, 6), (4, 100): (4, 16)}
+
+
 def test_images_without_annotations_are_calibrated_on_first(manifest, tmp_path):
     folder = write_images(tmp_path / "a", 12)
     truth = annotated(*(f"{index:03}.png" for index in range(6)))

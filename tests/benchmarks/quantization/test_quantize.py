@@ -96,9 +96,9 @@ def test_nothing_is_written_where_nothing_holds(tiny_model, annotated_noise, tmp
     report = quantize_onnx(tiny_model, output, annotated_noise / "images", **options(annotated_noise))
     assert not report.passed
     assert report.sensitivity_images == 4
-    assert len(report.attempts) == len(report.groups) - 1, "all but the predictor, which is never int8"
+    assert len(report.attempts) == len(report.groups) - 1, "all groups but that which is never int8"
     assert [group.precision for group in report.groups].count("int8") == 1
-    assert [group.name for group in report.groups if group.recovered is None] == ["roi_heads/box_predictor"]
+    assert [group.name for group in report.groups if group.recovered is None] == ["prediction layers"]
     assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"]
     assert output.read_text() == "the last one that passed"
 
@@ -142,6 +142,10 @@ def test_options_that_make_no_sense_are_refused(tiny_model, annotated_noise, tmp
         quantize_onnx(tiny_model, tmp_path / "int8.onnx", images, target="gpu")
     with pytest.raises(UsageError, match="max_drop: expected 0 to 100, got -1"):
         quantize_onnx(tiny_model, tmp_path / "int8.onnx", images, max_drop=-1)
+    with pytest.raises(UsageError, match="gate_images: expected 4 or more, got 0"):
+        quantize_onnx(tiny_model, tmp_path / "int8.onnx", images, gate_images=0)
+    with pytest.raises(UsageError, match="images: expected a folder, or files and folders, got nothing"):
+        quantize_onnx(tiny_model, tmp_path / "int8.onnx", [])
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(OutputError, match="it is a folder"):
         quantize_onnx(tiny_model, tmp_path / "folder.onnx", images)
