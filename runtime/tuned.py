@@ -82,6 +82,8 @@ def read_tuned(artifact: OnnxArtifact) -> Tuned | Void | None:
     chosen = open_artifact(file) if setting.int8 else artifact
     if not isinstance(chosen, OnnxArtifact) or chosen.manifest.model != artifact.manifest.model:
         raise ArtifactError(f"{path}: {file.name} is another model than {artifact.path.name}", hint=_REMAKE)
+    if (found := chosen.manifest.precision) != model.precision:
+        raise ArtifactError(f"{path}: {file.name} is {found}, expected {model.precision}", hint=_REMAKE)
     precision, text = setting.lowest_precision(tuning.model.precision), f"tuned: {tuning.describe(setting)} ({path})"
     return Tuned(artifact=chosen, setting=setting, precision=precision, text=text)
 
@@ -111,4 +113,7 @@ def _void_int8(path: Path, file: Path, model: TunedModel) -> str:
         raise ArtifactError(f"{path}: expected {file.name} to be a file of this folder", hint=_REMAKE)
     if not file.exists():
         return f"{file.name} is missing"
-    return "" if file_sha256(file) == model.sha256 else f"{file.name} has changed"
+    try:
+        return "" if file_sha256(file) == model.sha256 else f"{file.name} has changed"
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read: {error.strerror or error}", hint=_REMAKE) from error

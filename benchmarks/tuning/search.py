@@ -44,7 +44,7 @@ class Plan:
         dropped: a setting that takes this many times as long as the best on the first images is given up.
         varied: settings whose threads and batches are varied.
         near: the last round takes settings that take at most this many times as long as the best.
-        finalists: at most this many, besides the float model.
+        finalists: at most this many, besides the float model; all are in memory at once.
         max_rounds: of the last round.
     """
 
@@ -56,7 +56,7 @@ class Plan:
     dropped: float = 1.5
     varied: int = 2
     near: float = 1.15
-    finalists: int = 4
+    finalists: int = 3
     max_rounds: int = 25
 
 

@@ -22,9 +22,9 @@ Load = Callable[[Setting], Detector]
 MIN_COMPARED: Final = 10
 """Fewer detections of the float model tell nothing of a lower precision, of which a share may differ."""
 
-
 _TELLING_MS: Final = 300.0
 _TELLING_CALLS: Final = 4
+"""How much is timed before a setting is called slow."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -135,6 +135,13 @@ def test_an_int8_model_of_another_detector_is_refused(model: Path) -> None:
         read_tuned(artifact(model))
 
 
+def test_a_float_model_in_place_of_the_int8_model_is_refused(model: Path) -> None:
+    shutil.copy(model, model.with_name("model-int8.onnx"))
+    write_tuned(model, INT8, allowed=["int8"])
+    with pytest.raises(ArtifactError, match=r"model-int8.onnx is fp32, expected int8"):
+        read_tuned(artifact(model))
+
+
 def test_a_file_that_is_no_tuning_is_refused(model: Path) -> None:
     path = Path(f"{model}.tuned.json")
     path.write_bytes(b"{}" * (3 << 20))
