@@ -40,12 +40,13 @@ Tensor = tuple[str, Sequence[int]]
 _KERNEL: Final = "_kernel_time"
 _FATAL_ONLY: Final = 4
 _REPEATS: Final = 3
-_BYTES: Final = {"float": 4, "float16": 2, "bfloat16": 2, "double": 8, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
+_BYTES: Final = {"float16": 2, "bfloat16": 2, "double": 8, "int64": 8, "uint8": 1, "int8": 1, "bool": 1}  # of others 4
 # element by element, or no more than another view of the same numbers
 _MERGED_TEXT: Final = """
-    Abs Add And BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Div Equal Erf Exp Expand Flatten Floor
-    Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity LeakyRelu Less LessOrEqual Log Max Min Mod Mul Neg Not Or
-    Pow Range Relu Reshape Shape Sigmoid Slice Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where
+    Abs Add And BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape DequantizeLinear Div Equal Erf Exp
+    Expand Flatten Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity LeakyRelu Less LessOrEqual Log
+    Max Min Mod Mul Neg Not Or Pow QuantizeLinear Range Relu Reshape Shape Sigmoid Slice Split Sqrt Squeeze Sub Tanh
+    Transpose Unsqueeze Where
 """
 _MERGED: Final = frozenset(_MERGED_TEXT.split())
 _STAGES: Final[Mapping[NetworkStage, StageName]] = {
@@ -208,7 +209,7 @@ def _flops(op: str, inputs: Sequence[Sequence[int]], outputs: Sequence[Sequence[
         return 2.0 * math.prod(inputs[0]) * math.prod(inputs[1][1:])
     if op == "MatMul":
         return 2.0 * math.prod(out) * inputs[0][-1]
-    if op == "Gemm":  # (M, K) or (K, M) times the rest to (M, N): the inner length, transposed or not
+    if op in ("Gemm", "QGemm"):  # (M, K) or (K, M) times the rest to (M, N): the inner length, transposed or not
         return 2.0 * math.prod(out) * math.prod(inputs[0]) / out[0] if out[0] else 0.0
     return None
 

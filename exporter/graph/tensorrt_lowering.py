@@ -8,11 +8,13 @@ Model Optimizer, so that the lowered model is valid ONNX.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import onnx
 
 from frcnn.errors import ExportError
+from frcnn.exporter.graph.nodes import quantized_values
 from frcnn.plugins import DOMAIN, OPERATORS
 from frcnn.plugins.operator_kernels import kernels_for, wiring_of
 from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION
@@ -26,15 +28,17 @@ def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model in which plugin nodes, in execution order, replace every operator of the domain ``frcnn``.
 
     The functions of the operators are dropped. Plugin nodes, and the values between the plugins of one operator, are
-    named after its node: ``roi_heads/BoxDetections/order``. Lowering a lowered model changes nothing.
+    named after its node: ``roi_heads/BoxDetections/order``. Lowering a lowered model changes nothing. Of an int8 model
+    the plugins read values as they are before they are rounded to int8, as the operators between engines do.
 
     Raises:
         ExportError: a node's operator is unknown, or its kernels have other inputs or outputs.
         KernelError: an operator has no kernels with the attributes of a node.
     """
     nodes: list[onnx.NodeProto] = []
+    unrounded = quantized_values(model.graph)
     for node in model.graph.node:
-        nodes.extend(_plugin_nodes(node) if node.domain == DOMAIN else [node])
+        nodes.extend(_plugin_nodes(node, unrounded) if node.domain == DOMAIN else [node])
     opsets = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, PLUGIN_DOMAIN)]
     if any(node.domain == PLUGIN_DOMAIN for node in nodes):
         opsets.append(onnx.helper.make_opsetid(PLUGIN_DOMAIN, 1))
@@ -52,8 +56,8 @@ def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     return lowered
 
 
-def _plugin_nodes(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Return the nodes of an operator's plugins."""
+def _plugin_nodes(node: onnx.NodeProto, unrounded: Mapping[str, str]) -> list[onnx.NodeProto]:
+    """Return the nodes of an operator's plugins, which read ``unrounded`` values for their rounded ones."""
     if node.op_type not in OPERATORS:
         raise ExportError(
             f"{node.name} is {DOMAIN}.{node.op_type}; operators that have plugins are {', '.join(OPERATORS)}",
@@ -66,7 +70,8 @@ def _plugin_nodes(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     for what, expected, got in (("inputs", inputs, node.input), ("outputs", outputs, node.output)):
         if len(got) != len(expected):
             raise ExportError(f"{node.name}: {node.op_type} has the {what} {', '.join(expected)}, got {', '.join(got)}")
-    values = dict(zip([*inputs, *outputs], [*node.input, *node.output], strict=True))
+    read = [unrounded.get(name, name) for name in node.input]
+    values = dict(zip([*inputs, *outputs], [*read, *node.output], strict=True))
 
     made = []
     for kernel in kernels:

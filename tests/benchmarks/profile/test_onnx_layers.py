@@ -92,11 +92,12 @@ def test_unlisted_weights_leave_the_work_unknown():
     assert layer.flops is None
 
 
+@pytest.mark.parametrize("operator", ["FusedGemm", "QGemm"])
 @pytest.mark.parametrize("left", [[4, 8], [8, 4]])
-def test_the_work_of_gemm_counts_the_inner_length_transposed_or_not(left):
+def test_the_work_of_gemm_counts_the_inner_length_transposed_or_not(left, operator):
     shapes = {"input_type_shape": [{"float": left}, {"float": [16, 8]}], "output_type_shape": [{"float": [4, 16]}]}
     event = kernel("Gemm", 2, 1, **shapes)
-    event["args"]["op_name"] = "FusedGemm"
+    event["args"]["op_name"] = operator
     ((layer,),) = layers_of_events([{"name": "model_run", "ts": 1, "dur": 9}, event])
     assert layer.flops == 2 * 4 * 16 * 8
 

@@ -10,10 +10,12 @@ import onnx
 import pytest
 import torch
 from support.operator_forms import FORMS, attributes_of, shapes_of
+from support.quantized import quantized
 from support.simt import require_compiler, run_on_host
 from support.stage_inputs import box_predictions, image_sizes, present_rois
 
 from frcnn.errors import ExportError, KernelError
+from frcnn.exporter.graph.nodes import int8_layers
 from frcnn.exporter.graph.tensorrt_lowering import PLUGIN_DOMAIN, lower_to_plugins
 from frcnn.plugins import DOMAIN, OPERATORS, VERSION, box_detections, multiscale_roi_align
 from frcnn.plugins.box_detections.reference import box_detections as box_detections_reference
@@ -182,3 +184,15 @@ def test_the_kernels_of_the_plugin_nodes_compute_the_operator():
     for name in ("num_detections", "boxes", "labels"):
         assert torch.equal(values[name], getattr(expected, name)), name
     assert torch.allclose(values["scores"], expected.scores, rtol=0, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_plugins_of_an_int8_model_read_what_is_not_rounded(tiny_model):
+    model = onnx.load(quantized(tiny_model, symmetric=True))
+    (pooling,) = (node for node in model.graph.node if node.op_type == "MultiscaleRoIAlign")
+    assert pooling.input[1] == "features_0_DequantizeLinear_Output"
+    lowered = lower_to_plugins(model)
+    assert_values_are_made_before_they_are_used(lowered)
+    read = {name for node in plugin_nodes(lowered) for name in node.input}
+    assert {"images", "features_0"} < read and not any("Linear" in name for name in read)
+    assert int8_layers(lowered.graph) == int8_layers(model.graph) != frozenset()
