@@ -28,8 +28,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate says of a model.
 
     Attributes:
-        drop: how much worse it is than the float model: AP points of 100; or, by agreement, the percentage of the
-            detections that are missing, relabelled or moved.
+        drop: how much worse it is than the float model: AP points of 100; or, by agreement, the percentage of both
+            models' detections that are missing, relabelled or moved.
         passed: whether that is within the limit.
         text: the drop and its limit in words.
         measures: COCO's measures from 0 to 1; or, by agreement, counts of detections and shares of them from 0 to 1.
@@ -144,19 +144,19 @@ class AgreementGate:
             for image, detections in zip(self._images, found, strict=True)
         ]
         parity = total(results, self.limits)
-        counts = parity.total
-        lost = (counts.unmatched + counts.label_mismatches) / max(1, counts.expected + counts.found)
-        moved, allowed = counts.moved / max(1, counts.matched), f"{self.limits.unmatched:.0%} missing"
-        if self.limits.rule == "overlap":
-            allowed += f" and {self.limits.moved:.0%} moved"
-        else:  # with RoI max pooling nearly all move, by rounding alone
-            moved = 0.0
-        drop = 100 * (lost + moved)
+        counts, limits = parity.total, self.limits
+        both = max(1, counts.expected + counts.found)
+        missing = (counts.unmatched + counts.label_mismatches) / both
+        text = f"{missing:.1%} of the detections are missing or relabelled, {limits.unmatched:.0%} may be"
+        moved = 0.0
+        if limits.rule == "overlap":  # with RoI max pooling most move, by rounding alone
+            moved = counts.moved / max(1, counts.matched)
+            text += f"; {moved:.1%} have moved, {limits.moved:.0%} may have"
         return Verdict(
-            drop=drop,
+            drop=100 * (counts.unmatched + 2 * (counts.label_mismatches + counts.moved * bool(moved))) / both,
             passed=parity.passed,
-            text=f"{drop:.1f} % of the detections differ from the float model's; {allowed} are allowed",
-            measures={"detections": counts.found, "pairs": counts.matched, "missing": lost, "moved": moved},
+            text=text,
+            measures={"detections": counts.found, "pairs": counts.matched, "missing": missing, "moved": moved},
         )
 
     def part(self, count: int) -> Gate:

@@ -70,8 +70,8 @@ class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         passed: whether the gate held; if not, no file was written.
         proof: ``"accuracy"``, AP on annotated images, or ``"agreement"`` with the float model, which is weaker.
-        drop: AP points of 100 that were lost; or, by agreement, the percentage of the detections that are missing,
-            relabelled or moved.
+        drop: AP points of 100 that were lost; or, by agreement, the percentage of both models' detections that are
+            missing, relabelled or moved.
         max_drop: most AP points that may be lost.
         objects: that are annotated in the images of the gate; None without annotations.
         float_macs: share of the multiplications and additions that stay in float32, from 0 to 1.
@@ -140,7 +140,7 @@ def show(report: QuantizationReport) -> None:
 
 
 def _show_groups(report: QuantizationReport) -> None:
-    unit = "AP points" if report.proof == "accuracy" else "% of detections"
+    unit = "AP points" if report.proof == "accuracy" else "% of the detections"
     rows = [
         (
             group.name,

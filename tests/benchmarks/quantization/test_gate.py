@@ -75,6 +75,7 @@ def test_agreement_counts_what_is_missing_relabelled_or_moved(spec):
     gate = AgreementGate([image(name, HIT) for name in "abcd"], spec)
     assert gate.judge([HIT] * 4).passed
     assert gate.judge([HIT] * 4).drop == 0
+    assert gate.judge([MISS] * 4).drop == gate.judge([far] * 4).drop == 100
     missing = gate.judge([HIT, HIT, HIT, MISS])
     assert (missing.passed, missing.measures["missing"], missing.measures["pairs"]) == (False, pytest.approx(1 / 7), 3)
     relabelled = gate.judge([HIT, HIT, HIT, found((*BOX, 0.9, 2))])
