@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--for", dest="target", choices=("cpu", "tensorrt"), default="cpu", help=text)
     text = "write standard operators only, for readers that know no functions in a model, such as OpenVINO's"
     parser.add_argument("--inline", action="store_true", help=text)
+    add_number(parser, "--threads", minimum=1, metavar="N", help="processor threads (default: all)")
     group = parser.add_argument_group("images")
     text = ", 8 or more; with --annotations the first is the folder that their file names are relative to"
     add_images(group, required=True, more=text)
@@ -55,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--map", metavar="MODEL=ANNOTATION", action="append", default=[], help=text)
     text = "leave out categories that are no class of the model"
     group.add_argument("--allow-unmapped", action="store_true", help=text)
-    add_number(group, "--threads", minimum=1, metavar="N", help="processor threads (default: all)")
     add_json(parser.add_argument_group("results"))
 
 
