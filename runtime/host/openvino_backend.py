@@ -29,7 +29,9 @@ __all__ = ["OpenVinoBackend"]
 _HINTS: Final[dict[RunPrecision, str]] = {"fp32": "f32", "bf16": "bf16"}
 _OUTPUT_TYPES: Final = dict(zip(OUTPUTS, ("i32", "f32", "f32", "i32"), strict=True))
 _IMAGE_TYPES: Final = ("f32", "f16", "bf16")
-_WHERE: Final = re.compile(r"Exception from \S+:\d+:|Check '.*?' failed at (\S+:\d+:|FrontEnd API failed with)")
+_WHERE: Final = re.compile(
+    r"Exception from \S+:\d+:|Caught exception:|Check '.*?' failed at (\S+:\d+:|FrontEnd API failed with)"
+)
 _MAX_CHARACTERS: Final = 300
 
 
@@ -73,15 +75,27 @@ class OpenVinoBackend:
             if self._request is None:
                 raise closed_error()
             try:
-                found = self._request.infer(feeds, share_inputs=True)  # outputs are copied: the next call writes there
+                self._infer(feeds)
+                outputs = [self._request.get_tensor(name).data.copy() for name in OUTPUTS]
             except Exception as error:
                 raise run_error(self._path, "OpenVINO", images.shape, _one_line(error)) from error
-        return checked_output(self._path, len(images), [found[name] for name in OUTPUTS])
+        return checked_output(self._path, len(images), outputs)
 
     def close(self) -> None:
         """Release the model; a call in another thread ends first."""
         with self._lock:
             self._request = None
+
+    def _infer(self, feeds: dict[str, NDArray[Any]]) -> None:
+        """Run the model, to the end even where Ctrl-C comes in between.
+
+        Not by ``infer``: on one thread it returns as if nothing were wrong when memory runs out, and the outputs are
+        those of the call before (2026.4).
+        """
+        try:
+            self._request.start_async(feeds, share_inputs=True)
+        finally:
+            self._request.wait()
 
 
 def _require_bfloat16(core: Any) -> None:

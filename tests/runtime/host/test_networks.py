@@ -12,6 +12,7 @@ import onnx
 import onnx.parser
 import pytest
 from support.concurrent_calls import mixed_images
+from support.processes import run_python
 
 from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime import Detector
@@ -156,6 +157,37 @@ def test_a_failing_network_is_our_error(library: Library, model_path: Path, capf
     assert "\n" not in raised.value.message
     assert capfd.readouterr() == ("", "")
     np.testing.assert_allclose(backend.run(IMAGES, SIZES).scores[:, 0], [0.5, 1.0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_where_memory_runs_out_it_is_our_error(library: Library, tiny_model: Path, threads: int) -> None:
+    """And never the detections of the call before, which OpenVINO's ``infer`` gives on one thread."""
+    done = run_python(
+        """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from frcnn.errors import ArtifactError
+from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
+from frcnn.runtime.host.openvino_backend import OpenVinoBackend
+backend = globals()[sys.argv[1]](Path(sys.argv[2]), threads=int(sys.argv[3]))
+small, large = np.ones((4, 3, 64, 64), np.float32), np.ones((4, 3, 1600, 1600), np.float32)
+backend.run(small, np.full((4, 2), 64, np.int32))
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, used + 2**25))
+try:
+    backend.run(large, np.full((4, 2), 1600, np.int32))
+except ArtifactError as error:
+    print(error)
+print(len(backend.run(small, np.full((4, 2), 64, np.int32)).boxes))
+""",
+        library.backend.__name__,
+        str(tiny_model),
+        str(threads),
+    )
+    assert f"{library.name} failed on 4 image(s) on a 1600x1600 canvas" in done
+    assert done.splitlines()[-1] == "4"
 
 
 def test_threads_are_checked(library: Library, model_path: Path) -> None:
