@@ -66,8 +66,8 @@ def float16_rest(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = half.graph
     kept = {value.name for value in graph.output}
     for node in graph.node:
-        if node.domain == DOMAIN:
-            made = zip(node.output, OPERATORS[node.op_type].outputs, strict=True)
+        if node.domain == DOMAIN and node.op_type in OPERATORS:
+            made = zip(node.output, OPERATORS[node.op_type].outputs, strict=False)
             kept.update(name for name, tensor in made if tensor.element != "features")
         else:
             kept.update(node.input[_SIZES.get(node.op_type, slice(0))])

@@ -1,4 +1,4 @@
-"""What counts as agreement, on detections made by hand; and whether a trained model in bf16 reaches its limits."""
+"""What counts as agreement, on detections made by hand; whether trained models in bf16 and int8 reach their limits."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from types import SimpleNamespace
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import torch
 from maintenance.noise import network_detections
 from PIL import Image
-from support.exports import detections
+from support.exports import bare_session, detections, run_bare
 from support.images import tensor
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn.benchmarks.parity import comparison
 from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity, compare_detections, default_limits, total
-from frcnn.exporter import load_checkpoint
+from frcnn.exporter import export_onnx, load_checkpoint
+from frcnn.exporter.graph.quantize import Recipe, calibrate, quantize
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.plugins.box_detections import reference as box_detections
 from frcnn.plugins.boxes import reference as boxes
@@ -260,17 +262,22 @@ class Trained:
     expected: list[Detections]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    folder = tmp_path_factory.mktemp("scenes")
-    command = [sys.executable, str(DEMO / "scenes.py"), "-o", str(folder), "--count", "12", "--seed", "7"]
+def network_inputs(model: GeneralizedRCNN, folder: Path, *, seed: int) -> list[tuple[Tensor, Size]]:
+    """Return what the network sees of 12 scenes, each with its size."""
+    command = [sys.executable, str(DEMO / "scenes.py"), "-o", str(folder), "--count", "12", "--seed", str(seed)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    model, spec = load_checkpoint(DEMO / "digits.pth", arch=f"{DEMO / 'model.py'}:build")
     inputs: list[tuple[Tensor, Size]] = []
     for file in sorted((folder / "images").iterdir()):
         images, _ = model.transform([tensor(np.array(Image.open(file).convert("RGB")))])
         ((height, width),) = images.image_sizes
         inputs.append((images.tensors, (int(height), int(width))))
+    return inputs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    model, spec = load_checkpoint(DEMO / "digits.pth", arch=f"{DEMO / 'model.py'}:build")
+    inputs = network_inputs(model, tmp_path_factory.mktemp("scenes"), seed=7)
     expected = [network_detections(model, spec, images, [size])[0] for images, size in inputs]
     return Trained(model=model, spec=spec, inputs=inputs, expected=expected)
 
@@ -314,3 +321,42 @@ def test_boxes_decoded_in_bf16_exceed_the_limits(stage: object, decode: Callable
     parity = bf16_parity(trained)
     assert not parity.passed
     assert parity.total.moved > 0.2 * parity.total.matched
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["unsigned", "symmetric"])
+def int8_demo(request, trained, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """Return the demo's model in int8, calibrated on other scenes."""
+    folder = tmp_path_factory.mktemp("int8")
+    export_onnx(trained.model, folder / "model.onnx")
+    model = onnx.load(folder / "model.onnx")
+    inputs = network_inputs(trained.model, folder / "scenes", seed=100)
+    batches = ({"images": i.numpy(), "image_sizes": np.array([size], np.int32)} for i, size in inputs)
+    return quantize(model, calibrate(model, batches, threads=1), Recipe(symmetric=request.param))
+
+
+def int8_parity(trained: Trained, model: onnx.ModelProto) -> Parity:
+    session = bare_session(model.SerializeToString())
+    results = []
+    for (images, size), expected in zip(trained.inputs, trained.expected, strict=True):
+        (found,) = detections(run_bare(session, images, [size]), [size])
+        results.append(compare_detections(expected, found, trained.spec, INT8, name="scene"))
+    return total(results, INT8)
+
+
+@pytest.mark.slow
+def test_a_trained_model_in_int8_is_within_the_limits(trained, int8_demo):
+    parity = int8_parity(trained, int8_demo)
+    assert parity.passed
+    assert parity.total.matched > 80
+    assert 0 < parity.total.moved <= parity.limits.moved * parity.total.matched * 0.8, "with room"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "layer", ["backbone.body.7.", "backbone.fpn.layer_blocks.1.", "rpn.head.conv.", "box_head.fc7."]
+)
+def test_a_wrong_scale_of_one_layer_exceeds_the_limits(layer, trained, int8_demo):
+    wrong = onnx.ModelProto.FromString(int8_demo.SerializeToString())
+    scale = next(t for t in wrong.graph.initializer if layer in t.name and t.name.endswith("weight_scale"))
+    scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * 2, scale.name))
+    assert not int8_parity(trained, wrong).passed
