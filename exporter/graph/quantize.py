@@ -32,7 +32,7 @@ Ranges = Any
 HEAVY_OPERATORS: Final = ("Conv", "Gemm", "MatMul")
 """What is quantised for its own sake."""
 
-_IN_INT8_BETWEEN: Final = ("Add", "Clip", "MaxPool", "Relu")
+_IN_INT8_BETWEEN: Final = ("Add", "Clip", "MaxPool", "Relu", "Resize")
 """What stays in int8 where it stands between them: ONNX Runtime joins Q/DQ nodes on both sides to one kernel."""
 
 _READERS: Final = ("RegionProposals", "BoxDetections")  # of what layers predict
@@ -184,9 +184,10 @@ def _between(graph: onnx.GraphProto, heavy: set[str]) -> set[str]:
     """Return the names of the nodes that read nothing but the outputs of int8 convolutions and of one another."""
     values, names = set[str](), set[str]()
     for node in graph.node:
-        inputs = {name for name in node.input if name}
-        constants = {tensor.name for tensor in graph.initializer} if node.op_type == "Clip" else set[str]()
-        if node.op_type in _IN_INT8_BETWEEN and inputs - constants <= values:
+        inputs = (
+            node.input if node.op_type == "Add" else node.input[:1]
+        )  # the others are bounds of Clip, sizes of Resize
+        if node.op_type in _IN_INT8_BETWEEN and values.issuperset(inputs):
             names.add(node.name)
         elif node.op_type != "Conv" or node.name not in heavy:
             continue
