@@ -54,7 +54,7 @@ class Detector:
     the image is floating), and returns boxes in pixels of the original image.
 
     Several threads may call one detector at once; a stream belongs to one thread at a time. After an error or Ctrl-C it
-    can be used as before. A detector with an engine does not survive a fork, and no stream does.
+    can be used as before. A detector with an engine or with OpenVINO does not survive a fork, and no stream does.
 
     Attributes:
         manifest: The description of the model in its file.

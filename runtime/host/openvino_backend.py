@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +42,8 @@ class OpenVinoBackend:
     """A ``Network`` on OpenVINO, on ``threads`` threads: by default all processors this process may use.
 
     OpenVINO itself computes in bfloat16 where the processor can; here float32 is float32 unless ``precision`` is
-    ``"bf16"``. Layers that are int8 in the file stay int8. Calls run one after another, each on all threads.
+    ``"bf16"``. Layers that are int8 in the file stay int8. Calls run one after another, each on all threads. It
+    does not survive a fork.
     """
 
     def __init__(self, path: Path, *, precision: RunPrecision = "fp32", threads: int | None = None) -> None:
@@ -66,10 +70,17 @@ class OpenVinoBackend:
         except Exception as error:  # pybind11 raises RuntimeError for nearly everything
             raise ArtifactError(f"{path}: OpenVINO cannot load it: {_one_line(error)}", hint=REMAKE) from error
         self._path = path
+        self._process = os.getpid()
         self._lock = Lock()
+        _OPEN.add(self)
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
         """Detect; see ``Network.run``."""
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the detector was loaded before this process was forked off, and OpenVINO's threads stayed behind",
+                hint="load it in this process",
+            )
         feeds = dict(zip(INPUTS, (images, image_sizes), strict=True))
         with self._lock:
             if self._request is None:
@@ -82,9 +93,10 @@ class OpenVinoBackend:
         return checked_output(self._path, len(images), outputs)
 
     def close(self) -> None:
-        """Release the model; a call in another thread ends first."""
-        with self._lock:
-            self._request = None
+        """Release the model; a call in another thread ends first. In a forked process nothing happens."""
+        if os.getpid() == self._process:
+            with self._lock:
+                self._request = None
 
     def _infer(self, feeds: dict[str, NDArray[Any]]) -> None:
         """Run the model, to the end even where Ctrl-C comes in between.
@@ -169,3 +181,16 @@ def _taking_float32(openvino: Any, model: Any) -> Any:
 def _one_line(error: Exception) -> str:
     """Return the message of an error on one line, without the places in OpenVINO's source."""
     return " ".join(_WHERE.sub("", str(error)).split())[:_MAX_CHARACTERS]
+
+
+_OPEN: Final = WeakSet[OpenVinoBackend]()
+
+
+def _keep_what_was_inherited() -> None:
+    """Have a forked process never destroy a model: OpenVINO would wait for threads that stayed behind, for ever."""
+    for backend in list(_OPEN):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend._request))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_what_was_inherited)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.concurrent_calls import mixed_images
+from support.processes import run_python
 
 from frcnn.errors import UsageError
 from frcnn.runtime import Detector
@@ -87,6 +89,30 @@ def test_threads_are_not_bound_to_processors(model_path: Path) -> None:
     """Else those of every process would share the first ones."""
     backend = OpenVinoBackend(model_path, threads=1)
     assert backend._request.get_compiled_model().get_property("ENABLE_CPU_PINNING") is False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+def test_a_forked_process_ends_and_can_load_its_own(tiny_model: Path) -> None:
+    """It has none of the threads that OpenVINO waits for when a model is destroyed."""
+    code = """
+import gc, os, signal, sys
+import numpy as np
+from frcnn.runtime import Detector
+image = np.full((40, 60, 3), 90, np.uint8)
+detector = Detector.load(sys.argv[1], provider="openvino", threads=2)
+expected = len(detector([image])[0])
+if os.fork() == 0:
+    signal.alarm(20)  # ends a child that hangs
+    own = Detector.load(sys.argv[1], provider="openvino", threads=2)
+    assert len(own([image])[0]) == expected
+    own.close()
+    detector.close()
+    del detector, own
+    gc.collect()
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.wait()[1]), len(detector([image])[0]) == expected)
+"""
+    assert run_python(code, tiny_model) == "7 True\n"
 
 
 def test_importing_it_tells_nobody(tmp_path: Path) -> None:
