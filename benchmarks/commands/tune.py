@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow", metavar="PRECISION[,PRECISION]", default="", help=text)
     text = "the int8 model, in the model's folder (default with --allow int8: model-int8.onnx beside it)"
     parser.add_argument("--int8", metavar="FILE", type=Path, help=text)
-    text = "about how long the search may take (default: %(default)s)"
+    text = "about how long the search may take (default: %(default)g)"
     add_number(parser, "--budget", minimum=1.0, maximum=86400.0, default=90.0, metavar="SECONDS", help=text)
     add_json(parser)
 
