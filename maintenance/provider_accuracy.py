@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not rows:
             rows.append(_row({"provider": "eager", "precision": "fp32"}, found.eager, found.images))
         rows.append(_row(run, found, found.images))
-    result = ProviderAccuracy(checkpoint=checkpoint_of(folder, model).name, environment=_system(), rows=tuple(rows))
+    result = ProviderAccuracy(
+        checkpoint=checkpoint_of(folder, model).name, environment=_system(chosen.count), rows=tuple(rows)
+    )
     write_text(chosen.output, msgspec.json.format(msgspec.json.encode(result), indent=1).decode() + "\n")
     return 0
 
@@ -81,8 +83,8 @@ def _row(run: dict[str, str], measures: Measures | None, images: int) -> Accurac
     return msgspec.convert(run | {"ap": measures.AP, "images": images}, AccuracyRow)
 
 
-def _system() -> System:
-    command = "python -m maintenance.provider_accuracy -o benchmarks/results/int8-demo.json"
+def _system(count: int) -> System:
+    command = f"python -m maintenance.provider_accuracy --count {count} -o benchmarks/results/int8-demo.json"
     threads = available_cpus()
     found = read_environment(command=command, threads=threads, load_before=None, date=now(), gpu=None)
     return System(

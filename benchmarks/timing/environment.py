@@ -20,8 +20,8 @@ from frcnn.benchmarks.report.results import Environment, Gpu, GpuState
 __all__ = ["gpu_state", "load_average", "now", "read_environment", "read_gpu"]
 
 _PACKAGES_TEXT: Final = """
-    torch torchvision onnx onnxruntime onnxruntime-gpu openvino tensorrt tensorrt-rtx-cu13 triton cuda-core
-    cuda-bindings nvidia-cuda-nvrtc numpy opencv-python-headless
+    torch torchvision onnx onnxruntime onnxruntime-gpu openvino nncf tensorrt tensorrt-rtx-cu13 triton
+    cuda-core cuda-bindings nvidia-cuda-nvrtc numpy opencv-python-headless
 """
 _CPUS: Final = Path("/sys/devices/system/cpu")
 _THROTTLE: Final = {

@@ -34,7 +34,7 @@ from frcnn.spec import Manifest
 
 __all__ = ["SUITES", "BenchRun", "Plan", "Suite"]
 
-_CHECK_SHARE: Final = 0.05
+_CHECK_SHARE: Final = 0.03
 _MIN_CHECK_IMAGES: Final = 2
 
 Suite = Literal["quick", "full"]
