@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import re
@@ -36,6 +37,7 @@ _WHERE: Final = re.compile(
     r"Exception from \S+:\d+:|Caught exception:|Check '.*?' failed at (\S+:\d+:|FrontEnd API failed with)"
 )
 _MAX_CHARACTERS: Final = 300
+_EXIT_SECONDS: Final = 30.0
 
 
 class OpenVinoBackend:
@@ -192,5 +194,13 @@ def _keep_what_was_inherited() -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend._request))
 
 
+def _let_calls_end() -> None:
+    """At exit keep daemon threads out of OpenVINO: where Python ends one inside it, the process aborts."""
+    for backend in list(_OPEN):
+        if backend._process == os.getpid():
+            backend._lock.acquire(timeout=_EXIT_SECONDS)
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_what_was_inherited)
+atexit.register(_let_calls_end)
