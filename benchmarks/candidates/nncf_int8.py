@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import io
 import logging
-import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
-from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,12 +153,18 @@ def _quantised(task: Task, name: str, source: Path, read: Callable[[], Any], fee
 
 
 def _import_nncf() -> Any:
-    """Import NNCF without its telemetry, which is on unless this variable is set."""
-    with patch.dict(os.environ, NNCF_CI="1"):
-        try:
-            nncf: Any = importlib.import_module("nncf")  # no type information, and seldom installed
-        except ImportError as error:
-            raise CannotRunError("the package nncf is not installed (pip install nncf)") from error
+    """Import NNCF; its telemetry sends and writes into the user's home unless ``openvino_telemetry`` is missing."""
+    name = "openvino_telemetry"
+    known = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # as the import system means it
+    try:
+        nncf: Any = importlib.import_module("nncf")  # no type information, and seldom installed
+    except ImportError as error:
+        raise CannotRunError("the package nncf is not installed (pip install nncf)") from error
+    finally:
+        del sys.modules[name]
+        if known is not None:
+            sys.modules[name] = known
     nncf.set_log_level(logging.ERROR)
     return nncf
 

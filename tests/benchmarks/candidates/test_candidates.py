@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
 import signal
+import subprocess
+import sys
 import time
-import urllib.request
+from pathlib import Path
 
 import onnx
 import pytest
@@ -14,6 +18,7 @@ from maintenance.bench_models import DEMO, MODELS, draw_images
 from support.engine_files import write_engine_file
 from support.exports import Exports
 from support.images import LANDSCAPE, photographs
+from support.no_internet import SYSTEMS
 
 from frcnn.benchmarks.candidates import eager as eager_module
 from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of
@@ -35,6 +40,7 @@ from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec.engine import TARGETS
 
+ROOT = Path(__file__).parents[3]
 FAMILY = "resnet18_fpn_max"
 CANVAS = (160, 224)
 
@@ -120,13 +126,7 @@ def test_torchvisions_own_export_detects_as_eager_in_the_image_it_was_traced_wit
         _ = [runner.detect([image]) for image in align.images]
 
 
-@pytest.fixture
-def no_calls_home(monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_: pytest.fail("something calls home"))
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_calls_home")
 def test_torchvisions_own_export_detects_in_openvino_as_it_comes_and_quantised(task, capfd) -> None:
     model, spec = load_checkpoint(DEMO / "digits.pth", arch=MODELS["demo"].arch)
     demo = dataclasses.replace(MODELS["demo"], scenes=(3, (520, 390)))  # of other sizes its boxes are off by pixels
@@ -149,7 +149,6 @@ def test_torchvisions_own_export_detects_in_openvino_as_it_comes_and_quantised(t
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_calls_home")
 def test_our_graph_quantised_by_nncf_is_made_once_and_detects(candidates, task, capfd) -> None:
     task = dataclasses.replace(task, compile_limit_s=300)
     first, second = candidates["nncf-openvino"], candidates["nncf-openvino-fp32"]
@@ -160,6 +159,25 @@ def test_our_graph_quantised_by_nncf_is_made_once_and_detects(candidates, task, 
     made = second.prepare(task)
     assert made.build_s is None and made.weights is not None and made.weights.exists()
     assert capfd.readouterr() == ("", "")
+
+
+IMPORT_NNCF = """
+from support.no_internet import forbid_internet
+forbid_internet()
+from frcnn.benchmarks.candidates.nncf_int8 import _import_nncf
+_import_nncf()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in SYSTEMS, reason="the kernel's filter is for Linux"
+)
+def test_nncf_calls_nobody_and_writes_nothing_into_the_home(tmp_path) -> None:
+    path = os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests")))
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", IMPORT_NNCF], env=environment, check=True, timeout=120)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nncf_has_a_time_limit(candidates, task) -> None:
