@@ -177,7 +177,10 @@ def test_a_failure_leaves_nothing(tiny_model, annotated_noise, tmp_path, monkeyp
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="the demo's scenes need scikit-image")
 def test_the_demo_keeps_its_accuracy(tmp_path):
-    """AP falls by no more than 0.3 points on 100 scenes that it was not calibrated on, by the default recipe."""
+    """AP falls by no more than 0.3 points on 100 scenes that it was not calibrated on.
+
+    With all layers in int8 it falls by 0.64 on these scenes (by 0.19 on 300 others): the first layer has to go back.
+    """
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
     export = [sys.executable, "-m", "frcnn", "export", "digits.pth", "--arch", "model.py:build"]
     scenes = [sys.executable, "scenes.py", "--count", "160", "--seed", "90210", "-o", str(tmp_path / "scenes")]
@@ -191,6 +194,6 @@ def test_the_demo_keeps_its_accuracy(tmp_path):
         calibration_images=60,
     )
     assert report.passed and report.drop <= 0.3
-    assert len(report.attempts) == 1, "no group had to go back"
+    assert report.float_macs < 0.1
     assert (len(report.calibration_images), len(report.gate_images)) == (60, 100)
     assert report.int8.bytes < 0.4 * report.float32.bytes
