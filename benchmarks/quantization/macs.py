@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
 
 import onnx
 
 from frcnn.exporter.engine.shape_inference import Shape, output_shapes
+from frcnn.exporter.graph.quantize import HEAVY_OPERATORS
 from frcnn.exporter.graph.split import split
 from frcnn.spec import Size
 from frcnn.spec.engine import INPUTS
 
 __all__ = ["layer_macs"]
-
-_HEAVY: Final = ("Conv", "Gemm", "MatMul")
 
 
 def layer_macs(model: onnx.ModelProto, canvas: Size) -> dict[str, int]:
@@ -38,7 +36,7 @@ def layer_macs(model: onnx.ModelProto, canvas: Size) -> dict[str, int]:
 
 def _macs(network: onnx.ModelProto, inputs: Mapping[str, Shape]) -> dict[str, int]:
     weights = {constant.name: tuple(constant.dims) for constant in network.graph.initializer}
-    layers = [node for node in network.graph.node if node.op_type in _HEAVY and node.input[1] in weights]
+    layers = [node for node in network.graph.node if node.op_type in HEAVY_OPERATORS and node.input[1] in weights]
     del network.graph.output[:]  # the part is a copy; its outputs are those whose shapes are asked for
     network.graph.output.extend(
         onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None) for node in layers
