@@ -71,6 +71,7 @@ class Task:
         folder: where artifacts are built.
         device: where eager runs.
         is_trained: whether the weights are; random ones tell nothing about bf16 and int8, see ``correctness.check``.
+        compiles: whether ``torch.compile`` is tried.
         compile_limit_s: how long ``torch.compile``, and NNCF, may take; 0 leaves them out.
         log: takes a line about what goes on.
     """
@@ -84,6 +85,7 @@ class Task:
     device: Literal["cpu", "cuda"]
     threads: int
     is_trained: bool = True
+    compiles: bool = True
     compile_limit_s: float = 60.0
     log: Callable[[str], None] = field(default=lambda what: None)
 

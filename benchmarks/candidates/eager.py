@@ -121,6 +121,8 @@ def _open_compiled(task: Task) -> Runner:
     """Compile, and run one image of each canvas, all within the time limit."""
     if not task.compile_limit_s:
         raise CannotRunError(LEFT_OUT)
+    if not task.compiles:
+        raise CannotRunError("left out on a CPU, where it takes minutes: --compile-limit SECONDS tries it")
     runner = EagerRunner(task)
     importlib.import_module("torch._inductor.compile_fx")  # an import that the time limit ends leaves half a module
     started = time.monotonic()

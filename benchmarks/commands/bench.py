@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from frcnn.benchmarks.report.results import Results
     from frcnn.benchmarks.timing.run import BenchRun, Plan
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+    from frcnn.runtime.backend import Device
 
 __all__ = ["add_arguments", "parse_limit", "run"]
 
@@ -67,7 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(group, "--threads", minimum=1, metavar="THREADS", help=text)
     group.add_argument("--batch", metavar="N[,N...]", default=None, help="batch sizes (default: 1,2,4,8)")
     group.add_argument("--budget", metavar="SECONDS", type=float, help="for everything, building included")
-    text = "how long torch.compile, and NNCF, may take; 0 leaves them out (default: an eighth of the budget)"
+    text = "how long torch.compile, and NNCF, may take; 0 leaves them out (default: an eighth of the budget, without "
+    text += "torch.compile on a CPU)"
     group.add_argument("--compile-limit", metavar="SECONDS", type=float, help=text)
     text = "the checkpoint was never trained: bf16 and int8 are timed, not judged"
     group.add_argument("--random-weights", action="store_true", help=text)
@@ -201,6 +203,7 @@ def _prepared(
     threads = arguments.threads or available_cpus()
     torch.set_num_threads(threads)
     equal = made_equal(images.images)
+    device: Device = arguments.device or ("cuda" if has_gpu else "cpu")
     task = Task(
         model=loaded.model,
         spec=loaded.spec,
@@ -208,9 +211,11 @@ def _prepared(
         images=images.images,
         equal_images=equal,
         folder=folder,
-        device=arguments.device or ("cuda" if has_gpu else "cpu"),
+        device=device,
         threads=threads,
         is_trained=not arguments.random_weights,
+        # on a CPU it seldom ends within the limit, and was seen to bring the process down when it is ended
+        compiles=device == "cuda" or arguments.compile_limit is not None,
         compile_limit_s=limit,
         log=note if not sys.stderr.isatty() else lambda what: None,
     )

@@ -229,6 +229,11 @@ def test_the_time_limit_ends_a_call_and_restores_the_alarm() -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_torch_compile_is_left_out_where_nobody_asks_for_it(candidates, task) -> None:
+    with pytest.raises(CannotRunError, match="left out on a CPU, where it takes minutes: --compile-limit SECONDS"):
+        opened(candidates["torch-compile"], dataclasses.replace(task, compiles=False))
+
+
 def test_a_compiler_that_fails_is_the_reason(task, monkeypatch) -> None:
     def broken(*args, **options):
         raise RuntimeError("no C++ compiler")
