@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -106,9 +106,9 @@ class Search:
         for setting in sorted(self.settings[1:], key=lambda s: (not s.int8, s.precision == "fp32")):
             self._screen(setting, share=1.0)
         for attempt in self._best(self.plan.dropped, self.plan.varied):
-            self._vary_threads(attempt)
+            self._vary(attempt, with_fewer_threads(attempt.setting))
         for attempt in self._best(self.plan.near, self.plan.varied):
-            self._vary_batch(attempt)
+            self._vary(attempt, with_batches(attempt.setting))
         ms = self._last_round(self._finalists())
         return choose(ms) if ms else self.settings[0]
 
@@ -160,19 +160,10 @@ class Search:
             attempt.judge()
         return attempt
 
-    def _vary_threads(self, base: Attempt) -> None:
-        """Try fewer threads, as long as that is not slower."""
+    def _vary(self, base: Attempt, variants: Iterable[Setting]) -> None:
+        """Try variants of a setting, as long as each is not slower than the one before."""
         fastest = base.median_ms
-        for setting in with_fewer_threads(base.setting):
-            attempt = self._screen(setting, share=self.plan.screening_share)
-            if attempt.status != "agrees" or attempt.median_ms > fastest:
-                return
-            fastest = attempt.median_ms
-
-    def _vary_batch(self, base: Attempt) -> None:
-        """Try larger batches, as long as they gain, on the canvas of the first image."""
-        fastest = base.median_ms
-        for setting in with_batches(base.setting):
+        for setting in variants:
             attempt = self._screen(setting, share=self.plan.screening_share)
             if attempt.status != "agrees" or attempt.median_ms > fastest:
                 return
