@@ -92,7 +92,7 @@ def calibrate(model: onnx.ModelProto, batches: Iterable[Batch], *, threads: int)
     reader = _Reader(batches)
     if reader.is_empty:
         raise UsageError("calibration: expected images, got none", hint="give a folder of images")
-    with tempfile.TemporaryDirectory(prefix="frcnn-calibration-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="frcnn-calibration-") as folder:
         path = Path(folder) / "model.onnx"
         onnx.save_model(model, path)
         calibrator = _calibrator(quantization, path, Path(folder) / "augmented.onnx", threads)
@@ -130,19 +130,19 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, recipe: Recipe) -> onnx.Mod
         activations = quantization.QuantType.QUInt8
         options = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]}
         types, wanted = [*types, *_IN_INT8_BETWEEN], heavy | _between(result.graph, heavy)
-    with _quiet():
-        quantizer = quantization.QDQQuantizer(
-            result,
-            per_channel=True,
-            reduce_range=False,
-            weight_qType=quantization.QuantType.QInt8,
-            activation_qType=activations,
-            tensors_range=ranges,
-            nodes_to_quantize=sorted(wanted),
-            nodes_to_exclude=[],
-            op_types_to_quantize=types,
-            extra_options=options,
-        )
+    quantizer = quantization.QDQQuantizer(
+        result,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=quantization.QuantType.QInt8,
+        activation_qType=activations,
+        tensors_range=ranges,
+        nodes_to_quantize=sorted(wanted),
+        nodes_to_exclude=[],
+        op_types_to_quantize=types,
+        extra_options=options,
+    )
+    with _handled_root():
         quantizer.quantize_model()
     quantized: onnx.ModelProto = quantizer.model.model
     if recipe.symmetric:
@@ -256,11 +256,11 @@ def _calibrator(quantization: Any, model: Path, augmented: Path, threads: int) -
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress the root logger's advice to simplify the graph first, which the export has done."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+def _handled_root() -> Iterator[None]:
+    """Keep ONNX Runtime's messages from the terminal: by the root logger, they would set up logging for the program."""
+    handler = logging.NullHandler()
+    logging.root.addHandler(handler)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.root.removeHandler(handler)
