@@ -60,6 +60,7 @@ def test_a_model_without_functions_stays_as_it_is(tiny_model):
     assert inline_operators(inlined) == inlined
 
 
+@pytest.mark.slow
 def test_export_writes_either_form(tmp_path):
     detector = tiny_detector.build()
     plain, inlined = tmp_path / "model.onnx", tmp_path / "inline.onnx"
