@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -186,7 +187,8 @@ def _exported(folder: Path, model: BenchModel, precision: Precision) -> Path:
 
 
 def _run(*arguments: object) -> None:
-    if code := frcnn([str(argument) for argument in arguments]):
+    """Run a command; its paths are relative to this folder, for results state it and are committed."""
+    if code := frcnn([str(argument).replace(f"{Path.cwd()}{os.sep}", "") for argument in arguments]):
         raise SystemExit(code)
 
 

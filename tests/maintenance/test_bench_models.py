@@ -16,8 +16,9 @@ from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The commands of frcnn that are run; each leaves an empty output."""
+def commands(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+    """The commands of frcnn that are run, in a folder that holds none of their files; each leaves an empty output."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     ran: list[list[str]] = []
 
     def run(arguments: list[str]) -> int:
@@ -56,6 +57,16 @@ def test_files_that_are_missing_are_made(commands: list[list[str]], tmp_path: Pa
     commands.clear()
     assert len(make_artifacts(tmp_path / "exports", demo, target="none")) == 2
     assert [verb for verb, _ in made(commands)] == ["export", "export"]
+
+
+def test_commands_name_no_place_of_this_system(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results state their command, and are committed."""
+    monkeypatch.chdir(DEMO.parents[1])
+    make_artifacts(tmp_path, MODELS["demo"], target="none")
+    arch = "examples/train_demo/model.py:build"
+    assert commands[0][1:4] == ["examples/train_demo/digits.pth", "--arch", arch]
 
 
 def test_an_export_that_fails_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
