@@ -14,6 +14,7 @@ from frcnn.benchmarks.candidates.candidate import CannotRunError, Runner, Task
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.runtime import Detections, RGBImage
 from frcnn.runtime.dependencies import import_onnxruntime, import_openvino
+from frcnn.runtime.onnxruntime_sessions import session_options
 
 __all__ = ["NaiveOnnxRuntimeRunner", "NaiveOpenVinoRunner", "NaiveRunner"]
 
@@ -54,10 +55,7 @@ class NaiveOnnxRuntimeRunner(NaiveRunner):
         available = ort.get_available_providers()
         if providers[0] not in available:
             raise CannotRunError(f"this onnxruntime has no {providers[0]} (it has {', '.join(available)})")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = task.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
+        options = session_options(ort, task.threads)
         self._session: Any = ort.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
         if providers[0] not in self._session.get_providers():
             raise CannotRunError(f"ONNX Runtime's {providers[0]} does not start on this system")

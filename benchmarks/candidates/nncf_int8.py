@@ -27,9 +27,9 @@ from frcnn.benchmarks.candidates.time_limit import LEFT_OUT, time_limit
 from frcnn.files import file_sha256
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.runtime.dependencies import import_openvino
-from frcnn.runtime.host.network_contract import INPUTS, OUTPUTS
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
+from frcnn.spec.engine import INPUTS, OUTPUTS
 
 __all__ = ["NncfNetwork", "nncf_of_naive", "nncf_of_ours"]
 

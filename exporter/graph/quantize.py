@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,14 +90,15 @@ def calibrate(model: onnx.ModelProto, batches: Iterable[Batch], *, threads: int)
         UsageError: there are no batches.
     """
     quantization = _onnxruntime()
-    reader = _Reader(batches)
-    if reader.is_empty:
+    remaining = iter(batches)
+    first = next(remaining, None)
+    if first is None:
         raise UsageError("calibration: expected images, got none", hint="give a folder of images")
     with tempfile.TemporaryDirectory(prefix="frcnn-calibration-") as folder:
         path = Path(folder) / "model.onnx"
         onnx.save_model(model, path)
         calibrator = _calibrator(quantization, path, Path(folder) / "augmented.onnx", threads)
-        calibrator.collect_data(reader)
+        calibrator.collect_data(_Reader(chain((first,), remaining)))
         ranges: Ranges = calibrator.compute_data()
         return ranges
 
@@ -162,18 +164,13 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, recipe: Recipe) -> onnx.Mod
 class _Reader:
     """Batches as ONNX Runtime's calibrators fetch them."""
 
-    def __init__(self, batches: Iterable[Batch]) -> None:
-        self._batches: Iterator[Batch] = iter(batches)
-        self._next = next(self._batches, None)
-        self.is_empty = self._next is None
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         """Return the next batch, or None after the last."""
-        if self._next is None:
-            return None
-        batch, self._next = dict(self._next), None
-        self._next = next(self._batches, None)
-        return batch
+        batch = next(self._batches, None)
+        return None if batch is None else dict(batch)
 
 
 def _is_heavy(node: onnx.NodeProto) -> bool:

@@ -1,4 +1,4 @@
-"""What every network in host memory has in common: inputs, outputs, threads, and the errors of each."""
+"""What every network in host memory has in common: the check of its outputs, threads, and the errors of each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.runtime.backend import NetworkOutput, available_cpus
+from frcnn.spec.engine import OUTPUTS
 
-__all__ = ["INPUTS", "OUTPUTS", "REMAKE", "checked_output", "checked_threads", "run_error"]
+__all__ = ["REMAKE", "checked_output", "checked_threads", "run_error"]
 
-INPUTS: Final = ("images", "image_sizes")
-OUTPUTS: Final = ("num_detections", "boxes", "scores", "labels")
 REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
 
 

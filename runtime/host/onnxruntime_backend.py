@@ -14,8 +14,6 @@ from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.host.network_contract import (
-    INPUTS,
-    OUTPUTS,
     REMAKE,
     checked_output,
     checked_threads,
@@ -31,6 +29,7 @@ from frcnn.runtime.images.preprocess import bfloat16_bits
 from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.runtime.onnxruntime_sessions import load_cuda_libraries, one_line, session_options
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
+from frcnn.spec.engine import INPUTS, OUTPUTS
 
 __all__ = ["OnnxRuntimeBackend"]
 

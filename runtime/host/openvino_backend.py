@@ -18,8 +18,6 @@ from frcnn.errors import ArtifactError, UsageError
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnx, import_openvino
 from frcnn.runtime.host.network_contract import (
-    INPUTS,
-    OUTPUTS,
     REMAKE,
     checked_output,
     checked_threads,
@@ -27,6 +25,7 @@ from frcnn.runtime.host.network_contract import (
 )
 from frcnn.runtime.host.providers import RunPrecision
 from frcnn.runtime.model_files.onnx_outline import read_outline
+from frcnn.spec.engine import INPUTS, OUTPUTS
 
 __all__ = ["OpenVinoBackend"]
 
