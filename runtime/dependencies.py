@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from frcnn.errors import MissingDependencyError
 from frcnn.plugins.tensorrt.library import import_problem, refuse_mixed_releases
@@ -26,6 +28,7 @@ __all__ = [
     "import_openvino",
     "import_supervision",
     "import_tensorrt",
+    "openvino_core",
 ]
 
 TensorRTLibrary = Target | Literal["tensorrt-lean"]
@@ -37,6 +40,9 @@ _TENSORRT: Final[Mapping[TensorRTLibrary, tuple[str, str, str]]] = {
     "tensorrt-lean": ("tensorrt_lean", "tensorrt-lean-cu13", "tensorrt-lean"),
 }
 """Library -> module, package, extra."""
+
+_STACK_T: Final = 24
+"""Bytes of Linux's ``stack_t``."""
 
 
 def _imported(module: str, *, package: str, extra: str, why: str) -> ModuleType:
@@ -86,6 +92,25 @@ def import_openvino() -> ModuleType:
     finally:
         if hidden:
             del sys.modules["openvino_telemetry"]
+
+
+@contextmanager
+def openvino_core() -> Iterator[Any]:
+    """Give an ``openvino.Core`` for a block, which leaves the thread's stack for signals as it was.
+
+    On Linux a Core that is used has its thread handle signals on a stack that goes with the Core. Of two Cores that go,
+    the older first, the newer puts back the stack of the older: the next Ctrl-C is a segmentation fault (2026.4). Nor
+    is one Core for all models safe: after a run that failed the next model can crash.
+    """
+    if sys.platform != "linux":
+        yield import_openvino().Core()
+        return
+    libc, stack = ctypes.CDLL(None), ctypes.create_string_buffer(_STACK_T)
+    libc.sigaltstack(None, stack)
+    try:
+        yield import_openvino().Core()
+    finally:
+        libc.sigaltstack(stack, None)
 
 
 def import_supervision() -> ModuleType:

@@ -261,6 +261,10 @@ def test_nothing_else_is_linked() -> None:
     assert sorted(path.name for path in FACE.iterdir() if path.is_symlink()) == sorted(ROOMS)
 
 
+def test_one_module_makes_the_core_of_openvino() -> None:
+    assert [file.name for _, file in sources() if ".Core()" in file.read_text()] == ["dependencies.py"]
+
+
 def test_every_folder_with_modules_is_a_package() -> None:
     """One without an ``__init__.py`` would be absent from the wheel."""
     folders = {file.parent for room, file in sources()}

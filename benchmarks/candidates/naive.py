@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from frcnn.benchmarks.candidates.candidate import CannotRunError, Runner, Task
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.runtime import Detections, RGBImage
-from frcnn.runtime.dependencies import import_onnxruntime, import_openvino
+from frcnn.runtime.dependencies import import_onnxruntime, openvino_core
 from frcnn.runtime.onnxruntime_sessions import session_options
 
 __all__ = ["NaiveOnnxRuntimeRunner", "NaiveOpenVinoRunner", "NaiveRunner"]
@@ -81,7 +81,8 @@ class NaiveOpenVinoRunner(NaiveRunner):
         settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": task.threads}
         if hint is not None:
             settings["INFERENCE_PRECISION_HINT"] = hint
-        compiled = import_openvino().Core().compile_model(str(path), "CPU", settings)
+        with openvino_core() as core:
+            compiled = core.compile_model(str(path), "CPU", settings)
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.precision = "int8" if is_int8 else _PRECISIONS[taken]
         self._request: Any = compiled.create_infer_request()

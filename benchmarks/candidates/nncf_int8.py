@@ -26,7 +26,7 @@ from frcnn.benchmarks.candidates.model_files import naive_onnx
 from frcnn.benchmarks.candidates.time_limit import LEFT_OUT, time_limit
 from frcnn.files import file_sha256
 from frcnn.runtime.backend import NetworkOutput
-from frcnn.runtime.dependencies import import_openvino
+from frcnn.runtime.dependencies import import_openvino, openvino_core
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
 from frcnn.spec.engine import INPUTS, OUTPUTS
@@ -52,13 +52,13 @@ class NncfNetwork:
     """
 
     def __init__(self, path: Path, *, threads: int, hint: str | None = None) -> None:
-        core = import_openvino().Core()
-        model = core.read_model(str(path))
-        self.manifest = Manifest.from_json(model.get_rt_info(_MANIFEST).astype(str), source=str(path))
         settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
         if hint is not None:
             settings["INFERENCE_PRECISION_HINT"] = hint
-        self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+        with openvino_core() as core:
+            model = core.read_model(str(path))
+            self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+        self.manifest = Manifest.from_json(model.get_rt_info(_MANIFEST).astype(str), source=str(path))
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
         """Detect; see ``Network.run``."""
@@ -94,7 +94,8 @@ def nncf_of_ours(source: Callable[[Task], File]) -> Callable[[Task], File]:
         manifest = onnx_manifest(path)
 
         def read() -> Any:
-            model = import_openvino().Core().read_model(inline_local_functions(load(path)).SerializeToString())
+            with openvino_core() as core:
+                model = core.read_model(inline_local_functions(load(path)).SerializeToString())
             model.set_rt_info(manifest.to_json(), _MANIFEST)
             return model
 
@@ -114,7 +115,12 @@ def nncf_of_naive(task: Task) -> File:
     """
     path = naive_onnx(task).path
     feeds = [{"image": np.ascontiguousarray(to_tensor(image).numpy())} for image in task.equal_images[:_IMAGES]]
-    return _quantised(task, path.stem, path, lambda: import_openvino().Core().read_model(str(path)).clone(), feeds)
+
+    def read() -> Any:
+        with openvino_core() as core:
+            return core.read_model(str(path)).clone()
+
+    return _quantised(task, path.stem, path, read, feeds)
 
 
 def _quantised(task: Task, name: str, source: Path, read: Callable[[], Any], feeds: Sequence[Feed]) -> File:

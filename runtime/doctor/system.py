@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import Final, NamedTuple
 
 from frcnn.runtime.backend import available_cpus
-from frcnn.runtime.dependencies import import_openvino
+from frcnn.runtime.dependencies import openvino_core
 from frcnn.runtime.doctor.cuda import (
     Check,
     Status,
@@ -182,11 +182,9 @@ def _openvino() -> Check:
         return check("missing", "not installed")
     version = _version("openvino") or "version unknown"
     try:
-        core = import_openvino().Core()
-        can, processor = (
-            core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
-            core.get_property("CPU", "FULL_DEVICE_NAME"),
-        )
+        with openvino_core() as core:
+            can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            processor = core.get_property("CPU", "FULL_DEVICE_NAME")
     except Exception as error:  # a broken installation may raise anything
         return check("broken", f"{version} does not load: {one_line(error)}")
     names = ", ".join(name for key, name in _PRECISIONS.items() if key in can)

@@ -14,9 +14,9 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.errors import ArtifactError, UsageError
+from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import NetworkOutput, closed_error
-from frcnn.runtime.dependencies import import_onnx, import_openvino
+from frcnn.runtime.dependencies import import_onnx, import_openvino, openvino_core
 from frcnn.runtime.host.network_contract import (
     REMAKE,
     checked_output,
@@ -49,10 +49,6 @@ class OpenVinoBackend:
 
     def __init__(self, path: Path, *, precision: RunPrecision = "fp32", threads: int | None = None) -> None:
         threads = checked_threads(threads)
-        openvino = import_openvino()
-        core = openvino.Core()
-        if precision == "bf16":
-            _require_bfloat16(core)
         settings = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -60,13 +56,16 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
         }
         try:
-            read = core.read_model(model=_read(path))
-            _check_values(read, path)
-            if precision == "bf16":
-                _keep_rois_exact(read)
-            compiled = core.compile_model(_taking_float32(openvino, read), "CPU", settings)
-            self._request: Any = compiled.create_infer_request()
-        except ArtifactError:
+            with openvino_core() as core:
+                if precision == "bf16":
+                    _require_bfloat16(core)
+                read = core.read_model(model=_read(path))
+                _check_values(read, path)
+                if precision == "bf16":
+                    _keep_rois_exact(read)
+                compiled = core.compile_model(_taking_float32(read), "CPU", settings)
+                self._request: Any = compiled.create_infer_request()
+        except FrcnnError:
             raise
         except Exception as error:  # pybind11 raises RuntimeError for nearly everything
             raise ArtifactError(f"{path}: OpenVINO cannot load it: {_one_line(error)}", hint=REMAKE) from error
@@ -172,8 +171,9 @@ def _name(output: Any) -> str:
     return next((name for name in OUTPUTS if name in names), min(names, default=""))
 
 
-def _taking_float32(openvino: Any, model: Any) -> Any:
+def _taking_float32(model: Any) -> Any:
     """Have OpenVINO convert the images to the type of the model's input itself."""
+    openvino = import_openvino()
     converting = openvino.preprocess.PrePostProcessor(model)
     converting.input("images").tensor().set_element_type(openvino.Type.f32)
     return converting.build()

@@ -19,6 +19,7 @@ from support.exports import bare_session
 from support.quantized import quantized
 
 from frcnn.exporter.graph.inline import inline_operators
+from frcnn.runtime.dependencies import openvino_core
 
 Arrays = dict[str, NDArray[Any]]
 FORMS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
@@ -90,11 +91,10 @@ def test_onnx_reference_runs_it_with_two_operators_corrected(model, feeds, expec
 
 
 def run_in_openvino(model: onnx.ModelProto, feeds: Arrays) -> list[Any]:
-    openvino = pytest.importorskip("openvino")
-    core = openvino.Core()
-    compiled = core.compile_model(
-        core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    pytest.importorskip("openvino")
+    with openvino_core() as core:
+        read = core.read_model(model.SerializeToString())
+        compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return list(compiled(feeds).values())
 
 

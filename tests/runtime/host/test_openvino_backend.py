@@ -16,7 +16,7 @@ from support.processes import run_python
 
 from frcnn.errors import UsageError
 from frcnn.runtime import Detector
-from frcnn.runtime.dependencies import import_openvino
+from frcnn.runtime.dependencies import import_openvino, openvino_core
 from frcnn.runtime.host.openvino_backend import OpenVinoBackend
 from frcnn.spec import Manifest
 
@@ -25,7 +25,8 @@ IMAGES = np.full((1, 3, 32, 64), 0.7231, np.float32)
 
 
 def has_bfloat16() -> bool:
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with openvino_core() as core:
+        return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def test_float32_is_float32_unless_bf16_is_asked_for(tiny_model: Path) -> None:
@@ -113,6 +114,36 @@ if os.fork() == 0:
 print(os.waitstatus_to_exitcode(os.wait()[1]), len(detector([image])[0]) == expected)
 """
     assert run_python(code, tiny_model) == "7 True\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no stacks for signals on this system")
+def test_signals_arrive_whatever_was_closed_and_where(tiny_model: Path) -> None:
+    """OpenVINO has them handled on a stack that goes with the detector."""
+    code = """
+import gc, signal, sys
+from threading import Thread
+from frcnn.runtime import Detector
+load = lambda: Detector.load(sys.argv[1], provider="openvino", threads=1)
+arrived = []
+signal.signal(signal.SIGINT, lambda number, frame: arrived.append(number))
+first, second = load(), load()
+signal.raise_signal(signal.SIGINT)
+first.close()
+signal.raise_signal(signal.SIGINT)
+second.close()
+del first, second
+gc.collect()
+signal.raise_signal(signal.SIGINT)
+kept = load()
+closing = Thread(target=kept.close)
+closing.start()
+closing.join()
+del kept
+gc.collect()
+signal.raise_signal(signal.SIGINT)
+print(len(arrived))
+"""
+    assert run_python(code, tiny_model) == "4\n"
 
 
 def test_importing_it_tells_nobody(tmp_path: Path) -> None:
