@@ -171,7 +171,7 @@ def _import_nncf() -> Any:
         del sys.modules[name]
         if known is not None:
             sys.modules[name] = known
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function also changes handlers, whosever they are
     return nncf
 
 
