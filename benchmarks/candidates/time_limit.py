@@ -14,6 +14,8 @@ from frcnn.benchmarks.candidates.candidate import CannotRunError
 __all__ = ["LEFT_OUT", "OutOfTimeError", "time_limit"]
 
 LEFT_OUT: Final = "left out by --compile-limit 0"
+_AGAIN_S: Final = 1.0
+"""Python drops an exception that comes in a destructor or a callback: torch.compile once went on for 40 s."""
 
 
 class OutOfTimeError(BaseException):
@@ -38,7 +40,7 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
         raise OutOfTimeError
 
     previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
     try:
         yield
     except OutOfTimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -227,6 +228,16 @@ def test_the_time_limit_ends_a_call_and_restores_the_alarm() -> None:
         pass
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_the_time_limit_holds_where_its_exception_was_lost() -> None:
+    def compile_twice() -> None:
+        with contextlib.suppress(BaseException):
+            time.sleep(5)
+        time.sleep(5)
+
+    with pytest.raises(CannotRunError, match="a compiler had not finished"), time_limit(0.02, "a compiler"):
+        compile_twice()
 
 
 def test_torch_compile_is_left_out_where_nobody_asks_for_it(candidates, task) -> None:
