@@ -45,6 +45,7 @@ __all__ = [
     "Files",
     "checkpoint_of",
     "draw_images",
+    "exported",
     "main",
     "make_artifacts",
     "make_int8",
@@ -152,7 +153,7 @@ def make_artifacts(folder: Path, model: BenchModel, *, target: str) -> list[Path
     writable_folder(folder)
     for precision in model.precisions:
         files = Files.of(folder, model.name, precision)
-        made.append(_exported(folder, model, precision))
+        made.append(exported(folder, model, precision))
         if target == "none":
             continue
         if not files.artifact.exists():
@@ -169,7 +170,7 @@ def make_int8(folder: Path, model: BenchModel) -> list[Path]:
         SystemExit: ``frcnn export`` or ``frcnn quantize`` failed.
     """
     writable_folder(folder)
-    source = _exported(folder, model, "fp32")
+    source = exported(folder, model, "fp32")
     quantised = Files.of(folder, model.name, "int8").onnx
     if not quantised.exists() and model.is_trained:
         quantize_with_gate(source, quantised, annotated_scenes(folder / "annotated-scenes", DEMO), frcnn=frcnn)
@@ -178,7 +179,12 @@ def make_int8(folder: Path, model: BenchModel) -> list[Path]:
     return [source, quantised]
 
 
-def _exported(folder: Path, model: BenchModel, precision: Precision) -> Path:
+def exported(folder: Path, model: BenchModel, precision: Precision) -> Path:
+    """Return a model's export, which is made where missing.
+
+    Raises:
+        SystemExit: ``frcnn export`` failed.
+    """
     path = Files.of(folder, model.name, precision).onnx
     if not path.exists():
         checkpoint = checkpoint_of(folder, model)

@@ -64,11 +64,11 @@ def quantize_with_gate(model: Path, output: Path, scenes: Path, *, frcnn: Callab
         raise SystemExit(code)
 
 
-def quantize_random(model: Path, output: Path) -> None:
-    """Quantise a model of random weights, calibrated on images that frcnn brings along."""
+def quantize_random(model: Path, output: Path, *, symmetric: bool = False) -> None:
+    """Quantise a model of random weights, calibrated on images that frcnn brings along; symmetric for TensorRT."""
     source = read_source_model(model)
     inputs = _inputs(source.manifest)
-    made = QuantizedModels(source, inputs, images=_IMAGES, symmetric=False, threads=available_cpus())
+    made = QuantizedModels(source, inputs, images=_IMAGES, symmetric=symmetric, threads=available_cpus())
     with replacing(output) as temporary:
         made.write(temporary, ())
 

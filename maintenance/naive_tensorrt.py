@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from frcnn.exporter.engine.network import Messages, parse_model
+from frcnn.exporter.engine.timing_cache import attach_timing_cache, write_timing_cache
 from frcnn.files import replacing
 
 __all__ = ["NaiveEngine", "build_naive", "convert_to_fp16", "export_naive", "without_if"]
@@ -84,12 +85,13 @@ def convert_to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return converted
 
 
-def build_naive(trt: Any, model: onnx.ModelProto, *, fp16_flag: bool = False) -> bytes:
+def build_naive(trt: Any, model: onnx.ModelProto, *, timing: Path, fp16_flag: bool = False) -> bytes:
     """Build a plan from an exported model with TensorRT's defaults, as ``trtexec --onnx=FILE`` does.
 
     Args:
         trt: the module ``tensorrt``.
         model: of :func:`export_naive`, or what was made of it.
+        timing: file for the timing cache, read and updated: builds of one model share most of their layers.
         fp16_flag: whether TensorRT may choose fp16 for any layer, ``trtexec --fp16``; TensorRT 11 no longer can.
 
     Raises:
@@ -101,9 +103,11 @@ def build_naive(trt: Any, model: onnx.ModelProto, *, fp16_flag: bool = False) ->
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if fp16_flag:
         config.set_flag(trt.BuilderFlag.FP16)
+    cache = attach_timing_cache(network, config, timing, replace=True)
     plan = network.builder.build_serialized_network(network.definition, config)
     if plan is None:
         raise network.messages.failure("TensorRT cannot build torchvision's export")
+    write_timing_cache(cache, timing)
     return bytes(memoryview(plan))
 
 

@@ -42,11 +42,12 @@ from frcnn.runtime.model_files.engine_artifact import EngineArtifact, open_engin
 from frcnn.spec import ModelSpec, Precision, Size
 from frcnn.spec.engine import EngineStep, Form, Target
 from maintenance.bare_detector import open_bare
-from maintenance.bench_models import MODELS, Files, checkpoint_of, make_artifacts
+from maintenance.bench_models import MODELS, checkpoint_of, exported
 from maintenance.cases import Case, Run, run_cases
 from maintenance.eager_forms import COMPILED, EAGER, IMAGE, Call, compiled, image_forms
 from maintenance.engine_layers import inspect_engine, summary
 from maintenance.gpu_system import describe_system, has_gpu
+from maintenance.int8_models import quantize_random
 from maintenance.naive_tensorrt import NaiveEngine, build_naive, convert_to_fp16, export_naive, without_if
 from maintenance.pipeline_calls import as_float, draw, graph_and_steps, left_on_device, stages_us
 
@@ -87,14 +88,24 @@ class Artifact:
         """Return where it is."""
         return run.models / f"{self.name.replace(' ', '-')}.frcnn"
 
+    def _source(self, run: Run) -> Path:
+        """Return the export that it is built from, which is made where missing."""
+        model = MODELS[self.model]
+        if self.precision != "int8":
+            return exported(run.models, model, self.precision)
+        path = run.models / f"{self.model}-int8-tensorrt.onnx"
+        if not path.exists():
+            quantize_random(exported(run.models, model, "fp32"), path, symmetric=True)
+        return path
+
     def build(self, run: Run) -> EngineArtifact:
         """Build it where it is missing, add it to the report, and open it."""
         path = self.path(run)
         model, build_s = MODELS[self.model], math.nan
         if not path.exists():
-            make_artifacts(run.models, model, target="none")
-            source = Files.of(run.models, model.name, self.precision).onnx
+            source = self._source(run)
             given: dict[str, Any] = {"form": self.form} if self.target == "tensorrt" else {}
+            given |= {"precision": "fp16"} if self.precision == "int8" else {}
             for _, options in self.options:
                 given |= options
             started = time.perf_counter()
@@ -250,21 +261,22 @@ def _naive_plans(run: Run) -> dict[str, bytes]:
         export_naive(model.cpu(), as_float(draw(IMAGE, 0)).cpu(), path)
     exported, trt = onnx.load(path), load_tensorrt()
     plain = without_if(exported)
-    ways: dict[str, Callable[[], bytes]] = {
-        "naive, fp32 (TF32)": lambda: build_naive(trt, exported),
-        "naive without If, fp32 (TF32)": lambda: build_naive(trt, plain),
-        "naive without If, converted to fp16": lambda: build_naive(trt, convert_to_fp16(plain)),
-    }
+    build = partial(build_naive, trt, timing=run.models / "naive.timing")
+    ways: dict[str, Callable[[], bytes]] = {"naive, fp32 (TF32)": partial(build, exported)}
     if hasattr(trt.BuilderFlag, "FP16"):  # TensorRT 11 has no such flag
-        ways["naive without If, builder's flag fp16"] = lambda: build_naive(trt, plain, fp16_flag=True)
+        ways["naive without If, builder's flag fp16"] = partial(build, plain, fp16_flag=True)
+    ways |= {
+        "naive without If, converted to fp16": lambda: build(convert_to_fp16(plain)),
+        "naive without If, fp32 (TF32)": partial(build, plain),
+    }
     plans = {}
-    for name, build in ways.items():
+    for name, way in ways.items():
         kept = run.models / f"{name}.plan"
         with run.attempt(name):
             build_s = None
             if not kept.exists():
                 started = time.perf_counter()
-                plan = build()
+                plan = way()
                 build_s = time.perf_counter() - started
                 with replacing(kept) as temporary:
                     temporary.write_bytes(plan)
@@ -385,6 +397,12 @@ CASES: Final = (
         name="mobilenet",
         shows="MobileNetV3-320",
         run=partial(_artifact, wanted=Artifact(model="mobilenet-v3-320", form="split")),
+        limit_s=200,
+    ),
+    Case(
+        name="int8",
+        shows="R50-FPN in int8, the rest in fp16",
+        run=partial(_artifact, wanted=Artifact(model=R50, form="split", precision="int8"), parity=False),
         limit_s=200,
     ),
     Case(name="options", shows="timing cache, level, streams, version compatible", run=_options, limit_s=400),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,8 +115,15 @@ def test_a_plan_that_cannot_be_loaded_is_an_error() -> None:
         NaiveEngine(tensorrt(Runs()), b"other")
 
 
-def test_a_build_sets_the_flag_that_is_asked_for_and_tells_why_it_fails() -> None:
+def test_a_build_sets_the_flag_that_is_asked_for_and_tells_why_it_fails(tmp_path: Path) -> None:
     flags: list[str] = []
+    read: list[bytes] = []
+    cache = SimpleNamespace(serialize=lambda: b"times")
+    config = SimpleNamespace(
+        set_flag=flags.append,
+        create_timing_cache=lambda data: read.append(data) or cache,
+        set_timing_cache=lambda cache, ignore_mismatch: True,
+    )
     outcome: dict[str, Any] = {"parse": True, "plan": b"plan"}
     error = SimpleNamespace(
         node_name=lambda: "/If",
@@ -126,7 +134,7 @@ def test_a_build_sets_the_flag_that_is_asked_for_and_tells_why_it_fails() -> Non
     parser = SimpleNamespace(parse=lambda data: outcome["parse"], num_errors=1, get_error=lambda index: error)
     builder = SimpleNamespace(
         create_network=lambda flags: None,
-        create_builder_config=lambda: SimpleNamespace(set_flag=flags.append),
+        create_builder_config=lambda: config,
         build_serialized_network=lambda network, config: outcome["plan"],
     )
     trt: Any = SimpleNamespace(
@@ -139,14 +147,15 @@ def test_a_build_sets_the_flag_that_is_asked_for_and_tells_why_it_fails() -> Non
         ProfilingVerbosity=SimpleNamespace(DETAILED=2),
         BuilderFlag=SimpleNamespace(FP16="FP16"),
     )
-    model = onnx.ModelProto()
-    assert build_naive(trt, model) == b"plan"
+    build = partial(build_naive, trt, onnx.ModelProto(), timing=tmp_path / "naive.timing")
+    assert build() == b"plan"
     assert flags == []
-    assert build_naive(trt, model, fp16_flag=True) == b"plan"
+    assert build(fp16_flag=True) == b"plan"
     assert flags == ["FP16"]
+    assert read == [b"", b"times"]  # what the first build timed, the second one need not
     outcome["plan"] = None
     with pytest.raises(ExportError, match="cannot build torchvision's export"):
-        build_naive(trt, model)
+        build()
     outcome["parse"] = False
     with pytest.raises(ExportError, match=r"cannot take torchvision's export: node '/If' \(If\): INVALID_NODE, br"):
-        build_naive(trt, model)
+        build()

@@ -190,7 +190,7 @@ def test_naive_plans_stand_beside_ours_and_a_failed_one_is_named(
     """TensorRT's place is taken; the export and what is made of it are real, and run in ONNX Runtime."""
     built: list[tuple[bool, bool]] = []
 
-    def build(trt: Any, model: onnx.ModelProto, *, fp16_flag: bool = False) -> bytes:
+    def build(trt: Any, model: onnx.ModelProto, *, timing: Path, fp16_flag: bool = False) -> bytes:
         ran = InferenceSession(model.SerializeToString()).run(None, {"image": np.zeros((3, 96, 160), np.float32)})
         assert [len(output.shape) for output in ran] == [2, 1, 1]
         has_if = any(node.op_type == "If" for node in model.graph.node)
@@ -218,7 +218,7 @@ def test_naive_plans_stand_beside_ours_and_a_failed_one_is_named(
         monkeypatch.setattr(tensorrt_forms, name, value)
     case("side by side").run(run)
     report = kept(run)
-    assert built == [(False, False), (False, True), (True, False)]
+    assert built == [(True, False), (False, True), (False, False)]
     assert [entry["case"] for entry in report["failed"]] == ["naive, fp32 (TF32)"]
     (measured,) = report["models"][0]["measurements"]
     naive = {"fp32 (TF32)", "converted to fp16", "builder's flag fp16"}
@@ -230,6 +230,23 @@ def test_naive_plans_stand_beside_ours_and_a_failed_one_is_named(
     shown = readme_table(committed(report, tmp_path / "results"))
     assert "resnet50-fpn on NVIDIA H100 80GB HBM3, batch 1" in shown
     assert "| naive without If, converted to fp16 |" in shown
+
+
+@pytest.mark.slow
+def test_int8_is_quantised_for_tensorrt_and_its_rest_is_half(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[tuple[str, Any]] = []
+
+    def build(source: Path, path: Path, *, precision: str, **options: Any) -> None:
+        zero_points = [t for t in onnx.load(source).graph.initializer if t.name.endswith("zero_point")]
+        assert zero_points
+        assert not any(onnx.numpy_helper.to_array(tensor).any() for tensor in zero_points), "TensorRT takes none"
+        built.append((source.name, precision))
+        raise ExportError("TensorRT is not here")
+
+    monkeypatch.setattr(tensorrt_forms, "build_engine", build)
+    with pytest.raises(ExportError):
+        case("int8").run(run)
+    assert built == [("resnet50-fpn-int8-tensorrt.onnx", "fp16")]
 
 
 @pytest.mark.slow
