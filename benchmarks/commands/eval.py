@@ -26,7 +26,8 @@ import msgspec
 from frcnn.benchmarks.accuracy.annotations import names_shown, read_coco, read_voc
 from frcnn.benchmarks.accuracy.class_map import map_classes
 from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
-from frcnn.benchmarks.accuracy.images import Eager, collect, find_images
+from frcnn.benchmarks.accuracy.files import find_images
+from frcnn.benchmarks.accuracy.images import Eager, collect
 from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest

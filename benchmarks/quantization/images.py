@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
-from frcnn.benchmarks.accuracy.images import Skipped, find_images, require_size
+from frcnn.benchmarks.accuracy.files import find_images
+from frcnn.benchmarks.accuracy.images import Skipped, require_size
 from frcnn.console import track
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.images.canvases import OnnxCanvases

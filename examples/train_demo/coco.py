@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation, read_coco
-from frcnn.benchmarks.accuracy.images import find_images
+from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.benchmarks.accuracy.scoring import score
 from frcnn.errors import UsageError
 from frcnn.runtime import Detections

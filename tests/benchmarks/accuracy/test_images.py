@@ -10,8 +10,9 @@ from PIL import Image
 from support.engine_files import source_manifest
 
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
-from frcnn.benchmarks.accuracy.images import collect, find_images
-from frcnn.errors import ImageError, UsageError
+from frcnn.benchmarks.accuracy.files import find_images
+from frcnn.benchmarks.accuracy.images import collect
+from frcnn.errors import ImageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.runtime.host.backend import HostBackend
@@ -92,16 +93,6 @@ def test_unusable_images_are_skipped_and_the_others_keep_their_annotations(detec
     assert "fits none of the model's canvases" in found.skipped["d.png"]
 
 
-def test_a_size_turned_by_exif_is_reported(detector, tmp_path):
-    folder = tmp_path / "p"
-    folder.mkdir()
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(np.zeros((40, 64, 3), np.uint8)).save(folder / "a.jpg", exif=exif)
-    found = collect(detector, find_images(ground_truth("a.jpg", size=(40, 64)), folder)[0])
-    assert "EXIF orientation turns it" in found.skipped["a.jpg"]
-
-
 def test_an_image_that_eager_cannot_use_is_skipped_for_both(detector, tmp_path):
     folder = saved(tmp_path / "p", "a.png", "b.png")
     seen = []
@@ -131,36 +122,3 @@ def test_an_interruption_keeps_the_detections(detector, tmp_path):
     found = collect(detector, find_images(ground_truth(*names), folder)[0], eager=eager)
     assert found.is_partial
     assert [image.ground_truth.file_name for image in found.images] == names[:3]
-
-
-def test_missing_images_are_named_and_may_be_left_out(tmp_path):
-    folder = saved(tmp_path / "p", "a.png")
-    names = ["a.png", *(f"{i}.png" for i in range(12))]
-    with pytest.raises(UsageError) as caught:
-        find_images(ground_truth(*names), folder)
-    assert f"12 of 13 images that set.json lists are not in {folder}: 0.png, 1.png," in caught.value.message
-    assert "9.png and 2 more" in caught.value.message
-    assert "--allow-missing" in caught.value.hint
-    files, missing = find_images(ground_truth(*names), folder, allow_missing=True)
-    assert list(files) == [folder / "a.png"]
-    assert list(missing) == names[1:]
-
-
-def test_images_of_another_set_are_refused(tmp_path):
-    folder = saved(tmp_path / "p", "x.png")
-    with pytest.raises(UsageError) as caught:
-        find_images(ground_truth("a.png", "b.png"), folder, allow_missing=True)
-    message = f"none of the 2 images that set.json lists (a.png, ...) is in {folder}, which has x.png"
-    assert (caught.value.message, caught.value.hint) == (message, "check that annotations and images are of one set")
-
-
-def test_a_folder_too_deep_is_refused_with_the_right_one(tmp_path):
-    folder = saved(tmp_path / "val", "a.png")
-    with pytest.raises(UsageError) as caught:
-        find_images(ground_truth("val/a.png"), folder)
-    assert caught.value.hint == "file names are relative to --images: for val/a.png give the folder that has val in it"
-
-
-def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="is no folder"):
-        find_images(ground_truth("a.png"), tmp_path / "none")
