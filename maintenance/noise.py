@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from frcnn.benchmarks.candidates.eager_detector import fix_pooler_scales, run_network
+from frcnn.benchmarks.candidates.eager_detector import match_export, run_network
 from frcnn.benchmarks.parity.matching import match
 from frcnn.runtime import Detections
 from frcnn.spec import ModelSpec, Size
@@ -67,7 +67,7 @@ def network_detections(
     Returns:
         One an image, boxes in canvas pixels.
     """
-    fix_pooler_scales(model, spec)
+    match_export(model, spec)
     dtype = next(model.parameters()).dtype
     results = run_network(model, images.to(dtype), sizes)
     return [

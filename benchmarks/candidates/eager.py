@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from frcnn.benchmarks.candidates.candidate import EAGER_EQUAL_ID, EAGER_ID, Candidate, CannotRunError, Runner, Task
-from frcnn.benchmarks.candidates.eager_detector import fix_pooler_scales, run_network, to_detections, to_tensor
+from frcnn.benchmarks.candidates.eager_detector import match_export, run_network, to_detections, to_tensor
 from frcnn.benchmarks.candidates.time_limit import LEFT_OUT, time_limit
 from frcnn.runtime import Detections, RGBImage
 
@@ -41,7 +41,7 @@ class EagerRunner(Runner):
         self._device = torch.device(task.device)
         self._half = half
         self.model = copy.deepcopy(task.model).eval().to(self._device)
-        fix_pooler_scales(self.model, task.spec)
+        match_export(self.model, task.spec)
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last)
             self.model.backbone.register_forward_pre_hook(_to_channels_last)

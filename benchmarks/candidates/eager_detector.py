@@ -7,17 +7,19 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
 
 from frcnn.errors import ImageError
+from frcnn.exporter.model.networks import luma
+from frcnn.exporter.model.spec_from_model import image_channels
 from frcnn.runtime import Detections
 from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import ModelSpec, Size
 
-__all__ = ["EagerDetector", "fix_pooler_scales", "run_network", "to_detections", "to_tensor"]
+__all__ = ["EagerDetector", "match_export", "run_network", "to_detections", "to_tensor"]
 
 
 class EagerDetector:
@@ -31,7 +33,7 @@ class EagerDetector:
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec) -> None:
         self.model = model
         self.spec = spec
-        fix_pooler_scales(model, spec)
+        match_export(model, spec)
 
     @torch.inference_mode()
     def detect(self, image: RGBImage, canvas: Size) -> Detections:
@@ -93,14 +95,20 @@ def to_tensor(image: RGBImage) -> Tensor:
     return chw if chw.is_floating_point() else chw.float().div(255)
 
 
-def fix_pooler_scales(model: GeneralizedRCNN, spec: ModelSpec) -> None:
-    """Give the RoI pooler the scales of its feature maps.
+def match_export(model: GeneralizedRCNN, spec: ModelSpec) -> None:
+    """Give the RoI pooler the scales of its feature maps, and a grey backbone the luma of RGB images.
 
-    torchvision infers them from the first image a model ever sees and keeps them; a very small first image, whose
+    torchvision infers the scales from the first image a model ever sees and keeps them; a very small first image, whose
     canvas is mostly padding, spoils them for all that follow.
     """
+    if image_channels(model) == 1:
+        model.backbone.register_forward_pre_hook(_luma_of_rgb)
     pooler = model.roi_heads.box_roi_pool
     scales = list(spec.roi_heads.pooler.spatial_scales)
     finest, coarsest = (int(-math.log2(scale)) for scale in (scales[0], scales[-1]))
     pooler.scales = scales
     pooler.map_levels = initLevelMapper(finest, coarsest, pooler.canonical_scale, pooler.canonical_level)
+
+
+def _luma_of_rgb(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (luma(inputs[0]) if inputs[0].shape[1] == 3 else inputs[0], *inputs[1:])

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from frcnn.benchmarks.candidates.candidate import EAGER_ID, Task
-from frcnn.benchmarks.candidates.eager_detector import fix_pooler_scales, run_network
+from frcnn.benchmarks.candidates.eager_detector import match_export, run_network
 from frcnn.benchmarks.report.results import Curve, CurveKind, CurvePoint, Row
 from frcnn.benchmarks.timing.measure import Group, Limits, Series, WallStopwatch, measure_groups
 from frcnn.runtime.backend import Network
@@ -134,7 +134,7 @@ def curve_of(
 
 def _eager(task: Task) -> Any:
     model = copy.deepcopy(task.model).eval().to(task.device)
-    fix_pooler_scales(model, task.spec)
+    match_export(model, task.spec)
     return model
 
 

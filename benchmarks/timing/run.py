@@ -15,7 +15,7 @@ import torch
 from frcnn.benchmarks.candidates.artifacts import onnx_manifest
 from frcnn.benchmarks.candidates.candidate import EAGER_ID, Candidate, Task, padded_canvas, reason_of
 from frcnn.benchmarks.candidates.eager import EagerRunner
-from frcnn.benchmarks.candidates.eager_detector import EagerDetector, fix_pooler_scales, to_tensor
+from frcnn.benchmarks.candidates.eager_detector import EagerDetector, match_export, to_tensor
 from frcnn.benchmarks.candidates.images import Images
 from frcnn.benchmarks.profile.onnx_layers import work_of_layers
 from frcnn.benchmarks.report.results import SCHEMA_VERSION, Curve, GpuState, ImageInfo, Results, Roofline, Workload
@@ -190,7 +190,7 @@ class BenchRun:
     def _count_objects(self, chosen: Sequence[RGBImage]) -> None:
         """Count proposals and detections of the images that are checked."""
         task = self._task
-        fix_pooler_scales(task.model, task.spec)
+        match_export(task.model, task.spec)
         proposals = []
         for image in chosen:
             images, _ = task.model.transform([to_tensor(image)])

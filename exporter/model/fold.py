@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
+from frcnn.exporter.model.spec_from_model import image_channels, probe_canvas
 from frcnn.spec import ModelSpec
 
 __all__ = ["fold_batchnorm"]
@@ -26,10 +27,10 @@ def fold_batchnorm(model: GeneralizedRCNN, spec: ModelSpec) -> int:
     A forward pass with fake tensors records the uses of each convolution's output. A convolution is folded if every
     output of it is used once, by the same normalisation.
     """
-    side = 4 * spec.transform.size_divisible
+    image = (image_channels(model), *probe_canvas(spec.transform))
     pooled_size = spec.roi_heads.pooler.output_size
     channels = int(model.backbone.out_channels)
-    pairs = _follow(model.backbone, lambda: torch.empty(1, 3, side, side))
+    pairs = _follow(model.backbone, lambda: torch.empty(1, *image))
     pairs |= _follow(model.roi_heads.box_head, lambda: torch.empty(2, channels, *pooled_size))
     for normalisation, convolution in pairs.items():
         _fold(convolution, normalisation)

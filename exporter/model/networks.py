@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BoxNetwork", "BoxOutputs", "FeatureNetwork", "FeatureOutputs"]
+__all__ = ["BoxNetwork", "BoxOutputs", "FeatureNetwork", "FeatureOutputs", "luma"]
 
 
 class FeatureOutputs(NamedTuple):
@@ -37,6 +37,15 @@ class BoxOutputs(NamedTuple):
     box_deltas: Tensor
 
 
+def luma(images: Tensor) -> Tensor:
+    """Return (N, 1, H, W), the luma of RGB ``images`` (N, 3, H, W) by ITU-R BT.601, as Pillow converts to ``L``.
+
+    Normalised by one mean and std, an image of three equal channels stays what one of them is.
+    """
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device)
+    return (images * weights[:, None, None]).sum(1, keepdim=True)
+
+
 class FeatureNetwork(nn.Module):
     """Backbone, FPN and RPN head.
 
@@ -45,21 +54,29 @@ class FeatureNetwork(nn.Module):
         rpn_head: from all maps to objectness and deltas of each.
         feature_names: the maps that are pooled.
         dtype: of parameters, inputs and outputs.
+        is_grey: whether the backbone takes images of one channel.
     """
 
     def __init__(
-        self, backbone: nn.Module, rpn_head: nn.Module, feature_names: Sequence[str], dtype: torch.dtype
+        self,
+        backbone: nn.Module,
+        rpn_head: nn.Module,
+        feature_names: Sequence[str],
+        dtype: torch.dtype,
+        *,
+        is_grey: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.rpn = nn.ModuleDict({"head": rpn_head})  # paths as in torchvision, after which nodes are named
         self.feature_names = tuple(feature_names)
+        self.is_grey = is_grey
         self.dtype = dtype
         self.to(dtype)
 
     def forward(self, images: Tensor) -> FeatureOutputs:
         """Compute the maps and the RPN head's predictions from ``images`` (N, 3, H, W)."""
-        maps = self.backbone(images)
+        maps = self.backbone(luma(images) if self.is_grey else images)
         features: dict[str, Tensor] = {"0": maps} if isinstance(maps, Tensor) else maps
         objectness, deltas = self.rpn["head"](list(features.values()))
         pooled = [features[name] for name in self.feature_names]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import MultiScaleRoIAlign
@@ -19,7 +20,9 @@ from frcnn.exporter.model.supported import require_supported
 from frcnn.plugins.roi_pooling.level_boundaries import NEVER, level_thresholds
 from frcnn.spec import ModelSpec, PoolerSpec, RoIHeadsSpec, RPNSpec, Size, TransformSpec, full_labels
 
-__all__ = ["feature_maps", "read_model_spec"]
+__all__ = ["image_channels", "probe_canvas", "read_model_spec"]
+
+_CHANNELS: Final = "images are RGB, or grey for a backbone of one channel and a mean and std of one value"
 
 
 def read_model_spec(
@@ -37,24 +40,17 @@ def read_model_spec(
         UsageError: the labels do not match the number of classes.
     """
     detector = require_supported(model)
-    transform, rpn, heads = detector.transform, detector.rpn, detector.roi_heads
+    rpn, heads = detector.rpn, detector.roi_heads
     num_classes = _num_classes(detector)
-    side = 16 * int(transform.size_divisible)
-    maps = _map_shapes(detector, (side, side))
+    transform = _read_transform(detector)
+    canvas = probe_canvas(transform)
+    maps = _map_shapes(detector, canvas)
     _check_rpn(detector, list(maps.values()))
-    fixed = transform.fixed_size
     return ModelSpec(
         architecture=architecture or type(model).__name__,
         num_classes=num_classes,
         labels=None if labels is None else full_labels(labels, num_classes),
-        transform=TransformSpec(
-            min_size=int(transform.min_size[-1]),
-            max_size=int(transform.max_size),
-            fixed_size=None if fixed is None else (int(fixed[1]), int(fixed[0])),
-            size_divisible=int(transform.size_divisible),
-            image_mean=_triple(transform.image_mean),
-            image_std=_triple(transform.image_std),
-        ),
+        transform=transform,
         rpn=RPNSpec(
             num_levels=len(rpn.anchor_generator.cell_anchors),
             anchors_per_location=tuple(len(a) for a in rpn.anchor_generator.cell_anchors),
@@ -64,7 +60,7 @@ def read_model_spec(
             score_thresh=float(rpn.score_thresh),
         ),
         roi_heads=RoIHeadsSpec(
-            pooler=_read_pooler(detector, maps, side),
+            pooler=_read_pooler(detector, maps, (transform.fixed_size or canvas)[0]),
             score_thresh=float(heads.score_thresh),
             nms_thresh=float(heads.nms_thresh),
             detections_per_img=int(heads.detections_per_img),
@@ -72,9 +68,12 @@ def read_model_spec(
     )
 
 
-def feature_maps(model: GeneralizedRCNN, canvas: Size) -> dict[str, Size]:
-    """Return the (height, width) of every feature map for a canvas, by name, without computing the maps."""
-    return {name: (shape[-2], shape[-1]) for name, shape in _map_shapes(model, canvas).items()}
+def probe_canvas(transform: TransformSpec) -> Size:
+    """Return a canvas on which every stride shows in the sizes of maps: 512 px or more, or the only one there is."""
+    if transform.fixed_size is not None:
+        return transform.canvas_size(*transform.fixed_size)
+    side = max(512, 16 * transform.size_divisible)
+    return transform.canvas_size(side, side)
 
 
 @contextmanager
@@ -102,7 +101,7 @@ def _empty_like(model: GeneralizedRCNN, *shape: int) -> Tensor:
 def _map_shapes(model: GeneralizedRCNN, canvas: Size) -> dict[str, tuple[int, ...]]:
     """Return the shape of every feature map of one image, by name."""
     with _without_data("backbone"):
-        maps = model.backbone(_empty_like(model, 1, 3, *canvas))
+        maps = model.backbone(_empty_like(model, 1, image_channels(model), *canvas))
     if isinstance(maps, Tensor):
         maps = {"0": maps}
     return {str(name): tuple(int(size) for size in m.shape) for name, m in maps.items()}
@@ -198,6 +197,36 @@ def _num_classes(model: GeneralizedRCNN) -> int:
     return num_classes
 
 
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(v) for v in values)
+def _read_transform(model: GeneralizedRCNN) -> TransformSpec:
+    transform, fixed = model.transform, model.transform.fixed_size
+    return TransformSpec(
+        min_size=int(transform.min_size[-1]),
+        max_size=int(transform.max_size),
+        fixed_size=None if fixed is None else (int(fixed[1]), int(fixed[0])),
+        size_divisible=int(transform.size_divisible),
+        image_mean=_triple("image_mean", transform.image_mean),
+        image_std=_triple("image_std", transform.image_std),
+    )
+
+
+def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) not in (1, 3):
+        raise UnsupportedModelError(
+            f"transform.{name}: expected 3 values, or one for all channels, got {len(values)}", hint=_CHANNELS
+        )
+    red, green, blue = [float(v) for v in values] * (3 // len(values))
     return red, green, blue
+
+
+def image_channels(model: GeneralizedRCNN) -> int:
+    """Return the channels of images that the backbone takes: 3 (RGB) or 1 (grey).
+
+    A mean or std of three values gives any image three channels; otherwise the first convolution tells.
+    """
+    if max(len(model.transform.image_mean), len(model.transform.image_std)) > 1:
+        return 3
+    convolutions = (module for module in model.backbone.modules() if isinstance(module, nn.Conv2d))
+    channels = next((convolution.in_channels for convolution in convolutions), 3)
+    if channels not in (1, 3):
+        raise UnsupportedModelError(f"backbone: expected images of 3 or 1 channels, got {channels}", hint=_CHANNELS)
+    return channels

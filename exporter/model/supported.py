@@ -33,9 +33,12 @@ _REIMPLEMENTED: dict[type, tuple[str, ...]] = {
 def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
     """Return the model if it can be exported, or raise UnsupportedModelError, which names the part and the reason."""
     if not isinstance(model, GeneralizedRCNN):
+        inner = next((name for name, part in model.named_modules() if isinstance(part, GeneralizedRCNN)), None)
         raise UnsupportedModelError(
             f"expected a torchvision FasterRCNN, got {type(model).__module__}.{type(model).__name__}",
-            hint="build it with torchvision.models.detection.FasterRCNN or one of its builders",
+            hint="build it with torchvision.models.detection.FasterRCNN or one of its builders"
+            if inner is None
+            else f"the detector is its attribute {inner}: give that, model.{inner}",
         )
     heads = model.roi_heads
     _require_unchanged("roi_heads", heads, RoIHeads)
@@ -45,8 +48,6 @@ def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
                 f"roi_heads.{part}_head: {part} heads have no deployable form (this is a {type(model).__name__})",
                 hint="export a FasterRCNN with the same backbone, RPN and box head",
             )
-    if model.training:
-        raise UnsupportedModelError("the model is in training mode", hint="call model.eval() first")
     _require_unchanged("model", model, GeneralizedRCNN)
     _require_unchanged("transform", model.transform, GeneralizedRCNNTransform)
     _require_unchanged("rpn", model.rpn, RegionProposalNetwork)
@@ -54,6 +55,9 @@ def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
     _require_unchanged("rpn.box_coder", model.rpn.box_coder, BoxCoder)
     _require_unchanged("roi_heads.box_coder", heads.box_coder, BoxCoder)
     _require_pooler(heads.box_roi_pool)
+    for name, part in (("the model", model), *model.named_children()):
+        if part.training:
+            raise UnsupportedModelError(f"{name} is in training mode", hint="call model.eval() first")
     return model
 
 

@@ -17,7 +17,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 
 from frcnn.errors import UnsupportedModelError
-from frcnn.exporter.model.spec_from_model import feature_maps, read_model_spec
+from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.plugins.roi_pooling.level_boundaries import NEVER
 from frcnn.spec import PoolerSpec, RoIHeadsSpec, RPNSpec, TransformSpec
 
@@ -96,9 +96,11 @@ def test_the_description_of_a_family(family):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size_divisible", [1, 32])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_pooler_equals_what_torchvision_infers_from_an_image(family):
+def test_the_pooler_equals_what_torchvision_infers_from_an_image(family, size_divisible):
     model = build(family)
+    model.transform.size_divisible = size_divisible
     model([tensor(photographs(LANDSCAPE)[0])])
     pooler = read_model_spec(model).roi_heads.pooler
     live = model.roi_heads.box_roi_pool
@@ -154,15 +156,56 @@ def test_labels_with_and_without_the_background(labels):
     assert spec.architecture == "mine"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("canvas", [(160, 224), (32, 160)])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_feature_map_sizes_equal_those_of_the_backbone(family, canvas):
-    model = build(family)
-    with torch.no_grad():
-        maps = model.backbone(torch.zeros(1, 3, *canvas))
-    maps = {"0": maps} if isinstance(maps, torch.Tensor) else maps
-    assert feature_maps(model, canvas) == {name: tuple(m.shape[2:]) for name, m in maps.items()}
+@pytest.mark.parametrize("size_divisible", [1, 7, 8, 48, 128])
+def test_the_scales_of_all_levels_show_for_every_size_divisible(size_divisible):
+    model = build("resnet18_fpn_max")
+    model.transform.size_divisible = size_divisible
+    assert read_model_spec(model).roi_heads.pooler.spatial_scales == PYRAMID[:3]
+
+
+def test_a_stride_as_coarse_as_the_canvas_of_a_small_image_shows():
+    model = build("vgg16")
+    model.backbone = nn.Sequential(model.backbone, nn.Conv2d(64, 64, 3, stride=8, padding=1))
+    model.backbone.out_channels = 64
+    model.transform.size_divisible = 1
+    assert read_model_spec(model.eval()).roi_heads.pooler.spatial_scales == (1 / 128,)
+
+
+@pytest.mark.parametrize("fixed", [(320, 160), (90, 50)])
+def test_the_scales_of_a_fixed_size_are_those_that_torchvision_infers(fixed):
+    model = build("resnet18_fpn_max")
+    model.transform.fixed_size = fixed
+    model([tensor(photographs(LANDSCAPE)[0])])
+    assert list(read_model_spec(model).roi_heads.pooler.spatial_scales) == model.roi_heads.box_roi_pool.scales
+
+
+@pytest.mark.parametrize("values", [[0.25], (0.25,), torch.tensor([0.25])])
+def test_one_value_of_mean_and_std_is_for_all_channels(values):
+    model = build("vgg16")
+    model.transform.image_mean = model.transform.image_std = values
+    transform = read_model_spec(model).transform
+    assert transform.image_mean == transform.image_std == (0.25, 0.25, 0.25)
+
+
+def with_input_channels(channels: int, values: list[float]) -> FasterRCNN:
+    model = build("vgg16")
+    model.backbone[0] = nn.Conv2d(channels, 16, 3, padding=1)
+    model.transform.image_mean = model.transform.image_std = values
+    return model
+
+
+@pytest.mark.parametrize(
+    ("channels", "values", "message"),
+    [
+        (4, [0.5] * 4, "transform.image_mean: expected 3 values, or one for all channels, got 4"),
+        (4, [0.5], "backbone: expected images of 3 or 1 channels, got 4"),
+        (1, [0.5] * 3, "backbone: it does not take what it is given: .* to have 1 channels, but got 3"),
+    ],
+)
+def test_images_of_other_channels_are_refused(channels, values, message):
+    with pytest.raises(UnsupportedModelError, match=message) as caught:
+        read_model_spec(with_input_channels(channels, values))
+    assert caught.value.hint and "\n" not in str(caught.value)
 
 
 class OneLevelFewer(RPNHead):

@@ -71,7 +71,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "retina": (lambda: RetinaNet(backbone(), 3).eval(), r"expected a torchvision FasterRCNN, got .*\.RetinaNet \("),
     "module": (lambda: nn.Linear(2, 3), r"expected a torchvision FasterRCNN, got torch\.nn\.modules\.linear\.Linear"),
-    "training": (lambda: build("vgg16").train(), r"training mode"),
+    "training": (lambda: build("vgg16").train(), r"^the model is in training mode"),
+    "a part in training": (
+        lambda: changed(lambda model: model.rpn.train()),
+        r"^rpn is in training mode",
+    ),
     "pooler": (
         lambda: with_override("roi_heads.box_roi_pool", None, on_class=True),
         r"roi_heads\.box_roi_pool: .*\.Other \(",
@@ -95,6 +99,23 @@ def test_an_unsupported_part_is_named(what, tmp_path):
     assert caught.value.hint
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wrap", "attribute"),
+    [
+        (nn.DataParallel, "module"),
+        (torch.compile, "_orig_mod"),
+        (
+            lambda model: nn.ModuleDict({"teacher": nn.Linear(2, 3), "student": nn.DataParallel(model)}),
+            "student.module",
+        ),
+    ],
+)
+def test_the_attribute_that_holds_the_detector_is_named(wrap, attribute):
+    with pytest.raises(UnsupportedModelError, match="expected a torchvision FasterRCNN") as caught:
+        require_supported(wrap(build("vgg16")))
+    assert caught.value.hint == f"the detector is its attribute {attribute}: give that, model.{attribute}"
 
 
 def test_a_subclass_with_new_methods_only_is_supported():
