@@ -41,9 +41,9 @@ class Detector:
 
     An image is one of
 
-    - a path; the file is turned upright by its EXIF orientation;
+    - a path, the bytes of an image file, or a file opened in binary mode; it is turned upright by its EXIF orientation;
     - a PIL image, taken as it stands;
-    - a NumPy array ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8, or ``(3, H, W)`` RGB, float32 in [0, 1];
+    - a NumPy array ``(H, W, 3)`` RGB, ``(H, W)`` or ``(H, W, 1)`` grey, uint8, or ``(3, H, W)`` RGB, float32 in [0, 1];
     - a torch tensor ``(3, H, W)`` RGB, uint8 or floating in [0, 1];
     - an :class:`RGBImage`;
     - with an engine, an array in device memory (PyTorch, CuPy, PyCUDA, Numba, DLPack): ``(H, W, 3)`` or ``(H, W)``,

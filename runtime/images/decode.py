@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -40,14 +41,16 @@ if hasattr(os, "register_at_fork"):  # a stream's thread may hold it during a fo
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # our errors report what it logs of damaged files
 
 
-def decode_file(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read an image file, turned upright by its EXIF orientation.
+def decode_file(
+    file: Path | BytesIO, *, name: str | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Read an image file, by its path or its content, turned upright by its EXIF orientation.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
     """
-    name = str(path)
-    with _open(path) as image:
+    name = name or str(file)
+    with _open(file, name) as image:
         _check_size(image, name, max_pixels)
         return _upright(_rgb(image, name), _orientation(image))
 
@@ -59,28 +62,37 @@ def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX
         ``(H, W, 3)`` uint8 RGB.
     """
     _check_size(image, name, max_pixels)
+    try:
+        image.load()
+    except Exception as error:  # Pillow may raise anything on a damaged or hostile file
+        if getattr(getattr(image, "fp", None), "closed", True):
+            raise ImageError(
+                f"{name}: the PIL image is closed", hint="hand in a copy, made while it was open"
+            ) from error
+        raise _damaged(name, error) from error
     return _rgb(image, name)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(file: Path | BytesIO, name: str) -> Image.Image:
     """Read an image's header.
 
     Pillow's own pixel limit is a global; it is lifted while the header is read, because ours is an option, checked
     right after.
     """
-    if path.is_dir():
-        raise ImageError(f"{path}: expected an image, got a folder")
+    if isinstance(file, Path) and file.is_dir():
+        raise ImageError(f"{name}: expected an image, got a folder")
     with _BOMB_LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path, formats=FORMATS)
+            return Image.open(file, formats=FORMATS)
         except UnidentifiedImageError as error:
-            what = "the file is empty" if path.stat().st_size == 0 else "not an image in a format that Pillow reads"
-            raise ImageError(f"{path}: {what}", hint=f"{', '.join(FORMATS)} are read") from error
+            size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
+            what = "not an image in a format that Pillow reads" if size else "the file is empty"
+            raise ImageError(f"{name}: {what}", hint=f"{', '.join(FORMATS)} are read") from error
         except FileNotFoundError as error:
-            raise ImageError(f"{path}: no such file") from error
+            raise ImageError(f"{name}: no such file") from error
         except Exception as error:  # Pillow may raise anything on a damaged or hostile file
-            raise _damaged(str(path), error) from error
+            raise _damaged(name, error) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO, UnsupportedOperation
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +33,13 @@ __all__ = [
 ]
 
 _ACCEPTED: Final = (
-    "a path, a PIL image, a NumPy array (H, W, 3) or (H, W) uint8 or (3, H, W) float32 in [0, 1], "
+    "a path, the bytes of an image file, a file, a PIL image, "
+    "a NumPy array (H, W, 3) or (H, W) uint8 or (3, H, W) float32 in [0, 1], "
     "or a torch tensor (3, H, W) uint8 or floating in [0, 1]"
 )
 _ACCEPTED_ON_DEVICE: Final = "(H, W, 3) or (H, W) uint8, or a torch tensor (3, H, W) uint8"
 _BATCH: Final = "a batch is a list of images: list({})"
+_DEPTH: Final = "give 8 bits, white as 255"
 _ALPHA: Final = "drop the alpha channel: array[:, :, :3]"
 
 _TOLERANCE: Final = 1 / 255
@@ -116,9 +121,9 @@ class DeviceImage:
 def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> RGBImage:
     """Decode an image of any accepted kind, see ``Detector``; alpha is dropped.
 
-    A file is turned upright by its EXIF orientation and named by its path. A PIL image is taken as it stands, so that
-    boxes are in its own pixels (``PIL.ImageOps.exif_transpose`` turns it upright). PyTorch tensors are recognised by
-    their methods.
+    A file is turned upright by its EXIF orientation, and named by its path where it has one. A PIL image is taken as it
+    stands, so that boxes are in its own pixels (``PIL.ImageOps.exif_transpose`` turns it upright). PyTorch tensors are
+    recognised by their methods.
     """
     if isinstance(image, RGBImage):
         return _checked(image, name)
@@ -130,6 +135,8 @@ def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) 
         return RGBImage(pixels=_from_array(image, name), name=name)
     if is_tensor(image):
         return RGBImage(pixels=_from_tensor(image, name), name=name)
+    if isinstance(image, bytes | bytearray | memoryview) or callable(getattr(image, "read", None)):
+        return RGBImage(pixels=decode_file(_content(image, name), name=name, max_pixels=max_pixels), name=name)
     raise _refused(name, f"a {type(image).__qualname__}")
 
 
@@ -177,8 +184,14 @@ def image_list(images: Iterable[object]) -> Iterable[object]:
     """Return the images."""
     if isinstance(images, list | tuple):
         return images
-    single = isinstance(images, str | bytes | os.PathLike | Image.Image | np.ndarray | RGBImage | DeviceImage)
-    if single or is_tensor(images) or is_device_array(images) or not isinstance(images, Iterable):
+    encoded = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | io.IOBase)
+    if (
+        encoded
+        or isinstance(images, Image.Image | np.ndarray | RGBImage | DeviceImage)
+        or is_tensor(images)
+        or is_device_array(images)
+        or not isinstance(images, Iterable)
+    ):
         raise UsageError(
             f"images: expected a list (or another iterable) of images, got one {type(images).__qualname__}",
             hint="put a single image in a list: detector([image])[0]",
@@ -218,10 +231,26 @@ def _checked(image: RGBImage, name: str) -> RGBImage:
     return image
 
 
+def _content(file: Any, name: str) -> BytesIO:
+    """Return the bytes of an image file, from its beginning where it can go there."""
+    data = file
+    if hasattr(file, "read"):
+        try:
+            with suppress(AttributeError, UnsupportedOperation):
+                file.seek(0)
+            data = file.read()
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            raise ImageError(f"{name}: the file cannot be read: {error}") from error
+    if not isinstance(data, bytes | bytearray | memoryview):
+        got = f"a {type(file).__qualname__}, which gives {type(data).__qualname__}"
+        raise _refused(name, got, "open the file in binary mode: open(path, 'rb'); of an asynchronous one await read()")
+    return BytesIO(data)
+
+
 def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[np.float32]:
     has_pixels = 0 not in array.shape
-    if has_pixels and array.dtype == np.uint8 and array.ndim == 2:
-        return np.repeat(array[:, :, None], 3, axis=2)
+    if has_pixels and array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)):
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     if has_pixels and array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3:
         return array
     got = f"a NumPy array {array.shape} {array.dtype}"  # slow: made only for arrays that are not taken as they are
@@ -233,38 +262,51 @@ def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[n
 
 
 def _array_hint(array: NDArray[Any]) -> str:
-    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 4:
+    first, last = (array.shape[0], array.shape[-1]) if array.ndim == 3 else (0, 0)
+    if array.ndim == 4:
+        return _BATCH.format("array")
+    if array.ndim == 1 and array.dtype == np.uint8:
+        return "an encoded image is bytes: array.tobytes()"
+    if array.dtype.kind == "f":
+        steps = "" if first == 3 else ".transpose(2, 0, 1)" if last == 3 else None
+        return _DEPTH if steps is None else f"floating arrays are (3, H, W): array{steps}.astype(numpy.float32)"
+    if array.dtype != np.uint8:
+        return _DEPTH
+    if last == 4:
         return _ALPHA
-    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[0] == 3:
-        return "uint8 arrays are (H, W, 3): array.transpose(1, 2, 0)"
-    if array.ndim == 3 and array.shape[0] == 3 and array.dtype.kind == "f":
-        return "array.astype(numpy.float32)"
-    return _BATCH.format("array") if array.ndim == 4 else ""
+    return "uint8 arrays are (H, W, 3) or (H, W): array.transpose(1, 2, 0)" if first in (1, 3) else ""
 
 
 def _from_tensor(tensor: Any, name: str) -> NDArray[np.uint8] | NDArray[np.float32]:
     shape = tuple(tensor.shape)
     got = f"a tensor {shape} {tensor.dtype}"
     if len(shape) != 3 or shape[0] != 3 or 0 in shape:
-        raise _refused(name, got, _BATCH.format("tensor") if len(shape) == 4 else "")
+        raise _refused(name, got, _tensor_hint(shape))
     plain = tensor.detach().cpu()
     if plain.is_floating_point():
         array = np.asarray(plain.float().numpy(), dtype=np.float32)
         return _checked_floats(np.ascontiguousarray(array.transpose(1, 2, 0)), name, got)
     array = plain.numpy()
     if array.dtype != np.uint8:
-        raise _refused(name, got)
+        raise _refused(name, got, _DEPTH)
     return np.ascontiguousarray(array.transpose(1, 2, 0))
+
+
+def _tensor_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) == 4:
+        return _BATCH.format("tensor")
+    if shape[2:] == (3,):
+        return "tensors are (3, H, W): tensor.permute(2, 0, 1)"
+    return "tensors are (3, H, W), of a grey image too: tensor.expand(3, -1, -1)" if shape[:-2] in ((), (1,)) else ""
 
 
 def _checked_floats(pixels: NDArray[np.float32], name: str, got: str) -> NDArray[np.float32]:
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # also where either is NaN
-        raise _refused(
-            name,
-            f"{got} with values from {low:.4g} to {high:.4g}",
-            "give RGB in [0, 1], not normalised by mean and std: the detector does that",
-        )
+        hint = "give RGB in [0, 1], not normalised by mean and std: the detector does that"
+        if low >= 0 and 1 < high < np.inf:
+            hint = "give RGB in [0, 1]: divide it by its white, which is 255 where it was 8 bits"
+        raise _refused(name, f"{got} with values from {low:.4g} to {high:.4g}", hint)
     return pixels
 
 
@@ -273,6 +315,8 @@ def _device_shape_hint(shape: tuple[int, ...]) -> str:
         return _BATCH.format("array")
     if len(shape) == 3 and shape[2] == 4:
         return _ALPHA
+    if len(shape) == 3 and shape[2] == 1:
+        return "a grey image is (H, W): array[:, :, 0]"
     if len(shape) == 3 and shape[0] == 3:
         return "arrays other than torch tensors are (H, W, 3): array.transpose(1, 2, 0)"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from frcnn.runtime.host.providers import RunProvider
 from frcnn.spec import Manifest
 
 Grey = Callable[..., np.ndarray]
+
+ENCODED = (b"bytes", bytearray(b"bytes"), memoryview(b"bytes"), BytesIO(b"bytes"))
 
 
 class Spy:
@@ -121,7 +124,7 @@ def test_score_and_classes_filter(detector: Detector, grey: Grey) -> None:
 
 @pytest.mark.parametrize("call", ["__call__", "stream"])
 def test_a_single_image_is_refused(detector: Detector, grey: Grey, call: str) -> None:
-    for image in ("a.jpg", Path("a.jpg"), grey(1), Image.fromarray(grey(1)), torch.zeros(3, 8, 8), b"bytes", 5):
+    for image in ("a.jpg", Path("a.jpg"), grey(1), Image.fromarray(grey(1)), torch.zeros(3, 8, 8), *ENCODED, 5):
         with pytest.raises(UsageError, match=r"detector\(\[image\]\)"):
             getattr(detector, call)(image)
 
