@@ -113,7 +113,9 @@ PUBLIC = {
         MissingDependencyError OutputError UnsupportedModelError UsageError printable
     """,
     "frcnn.exporter": "MultiScaleRoIPool build_engine export_onnx load_checkpoint",
-    "frcnn.files": "file_sha256 replacing standard_output temporary_folder writable_file writable_folder write_text",
+    "frcnn.files": """
+        decode_text file_sha256 replacing standard_output temporary_folder writable_file writable_folder write_text
+    """,
     "frcnn.plugins": "DOMAIN OPERATORS VERSION OperatorSpec",
     "frcnn.plugins.tensorrt": "callback_error register",
     "frcnn.runtime": "Detections Detector RGBImage",

@@ -1,6 +1,7 @@
 """Read annotated images: COCO's ``instances.json``, or a folder of Pascal VOC's XML files as COCO's.
 
-Contradictions are reported, not repaired, in one line that names the file.
+Contradictions are reported, not repaired, in one line that names the file. Both formats follow one rule: a size or an
+area of 0 is not known, a flag is a word for yes or no, and names have no spaces around them.
 
 As in VOC's development kit, an image has the name of its annotation file. Corners are pixels counted from 1, both
 inside the object, so a box begins at ``xmin - 1`` and is ``xmax - xmin + 1`` wide. Difficult objects become crowds,
@@ -10,32 +11,36 @@ in the crowd's box, not by their IoU.)
 
 from __future__ import annotations
 
+import json
+import re
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 
+from frcnn.benchmarks.accuracy.faults import fault, invalid_annotations, reading, require_unique
 from frcnn.errors import UsageError
+from frcnn.files import decode_text
 from frcnn.runtime.images.sources import IMAGE_SUFFIXES
 from frcnn.spec import Size
 
-__all__ = ["AnnotatedImage", "Annotation", "GroundTruth", "names_shown", "read_coco", "read_voc"]
+__all__ = ["AnnotatedImage", "Annotation", "GroundTruth", "read_annotations", "read_coco", "read_voc"]
 
 _MAX_PX: Final = 1e9  # numbers beyond it, and NaN, are refused: areas would overflow
 _COCO: Final = "expected COCO instances: images, annotations with bbox as x, y, width, height, and categories"
 _VOC: Final = "expected Pascal VOC: <annotation> with <object>s that have <name> and <bndbox>"
 _FIRST_PIXEL: Final = 1
-_NAMES_SHOWN: Final = 10
+_YES: Final = frozenset({"1", "true", "yes"})
+_FLAG_WORDS: Final = r"(?i)^\s*(1|true|yes|0|false|no|unspecified|)\s*$"
 
 Coordinate = Annotated[float, msgspec.Meta(ge=-_MAX_PX, le=_MAX_PX)]
 Length = Annotated[float, msgspec.Meta(ge=0, le=_MAX_PX)]
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Identity = Number | str
 """COCO's own ids are numbers; some tools write the file's name."""
+Flag = bool | Annotated[int, msgspec.Meta(ge=0, le=1)] | Annotated[str, msgspec.Meta(pattern=_FLAG_WORDS)] | None
 
 
 class Annotation(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,19 +49,20 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         category_id: its category.
         bbox: x, y, width, height in pixels of the image; 0 is the left or top edge of the first pixel.
-        area: in square pixels, of the mask where the annotations give it, else of the box. COCO's sizes small, medium
-            and large go by it.
+        area: in square pixels, of the mask where the annotations give one above 0, else of the box. COCO's sizes small,
+            medium and large go by it.
         iscrowd: neither finding nor missing it counts: COCO's crowds and VOC's difficult objects.
     """
 
     category_id: Number
     bbox: tuple[Coordinate, Coordinate, Length, Length]
     area: Annotated[float, msgspec.Meta(ge=0, le=_MAX_PX**2)] | None = None
-    iscrowd: int | bool = False
+    iscrowd: Flag = False
 
     def __post_init__(self) -> None:
-        if self.area is None:
+        if not self.area:
             msgspec.structs.force_setattr(self, "area", self.bbox[2] * self.bbox[3])
+        msgspec.structs.force_setattr(self, "iscrowd", str(self.iscrowd).strip().casefold() in _YES)
 
 
 class AnnotatedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,12 +87,14 @@ class GroundTruth(msgspec.Struct, frozen=True, kw_only=True):
         categories: name by id.
         images: each file once.
         has_ids: whether the ids are the set's own; VOC knows names only, its ids are made here.
+        invalid: annotations that were left out, and what is wrong with each.
     """
 
     source: str
     categories: dict[int, str]
     images: tuple[AnnotatedImage, ...]
     has_ids: bool = True
+    invalid: tuple[str, ...] = ()
 
     def used_categories(self, *, with_crowds: bool = True) -> set[int]:
         """Return the categories that have objects."""
@@ -109,43 +117,76 @@ class _CocoCategory(msgspec.Struct):
     id: Number
     name: str
 
+    def __post_init__(self) -> None:
+        self.name = self.name.strip()
+
 
 class _CocoDocument(msgspec.Struct):
     images: list[_CocoImage]
-    annotations: list[_CocoAnnotation]
+    annotations: list[msgspec.Raw]
     categories: list[_CocoCategory]
 
 
-def read_coco(path: Path) -> GroundTruth:
+def read_annotations(path: Path, images: Path, *, skip_invalid: bool = False) -> GroundTruth:
+    """Read COCO's file, or VOC's folder with the images in ``images``; raise what ``read_coco`` and ``read_voc`` do."""
+    if path.is_dir():
+        return read_voc(path, images, skip_invalid=skip_invalid)
+    return read_coco(path, skip_invalid=skip_invalid)
+
+
+def read_coco(path: Path, *, skip_invalid: bool = False) -> GroundTruth:
     """Read an annotation file.
 
+    Args:
+        path: COCO's ``instances.json``.
+        skip_invalid: leave out annotations that are invalid, and list them.
+
     Raises:
-        UsageError: it cannot be read, is no COCO instances file, or contradicts itself.
+        UsageError: it cannot be read, is no COCO instances file, contradicts itself, or has annotations that are
+            invalid and must not be.
     """
-    with _reading(path, _COCO):
-        document = msgspec.json.decode(path.read_bytes(), type=_CocoDocument)
+    with reading(path, _COCO):
+        document = _decode_coco(decode_text(path.read_bytes()))
         if not document.images:
             raise ValueError("it lists no images")
-        _require_unique("categories have the id", [category.id for category in document.categories])
-        _require_unique("images have the id", [image.id for image in document.images])
-        _require_unique("images have the file name", [image.file_name for image in document.images])
+        require_unique("categories have the id", ((item.id, item.name) for item in document.categories))
+        require_unique("images have the id", ((image.id, image.file_name) for image in document.images))
+        require_unique("images have the file name", ((image.file_name, image.id) for image in document.images))
         categories = {category.id: category.name for category in document.categories}
         annotations: dict[Identity, list[Annotation]] = {image.id: [] for image in document.images}
-        for index, item in enumerate(document.annotations):
-            if item.image_id not in annotations:
-                raise ValueError(f"annotations[{index}] is of the image {item.image_id!r}, which is not listed")
-            if item.category_id not in categories:
-                raise ValueError(f"annotations[{index}] is of the category {item.category_id}, which is not listed")
-            annotations[item.image_id].append(item)
+        decoder, invalid = msgspec.json.Decoder(_CocoAnnotation), list[str]()
+        for index, raw in enumerate(document.annotations):
+            try:
+                item = decoder.decode(raw)
+                for field, listed in ("image_id", annotations), ("category_id", categories):
+                    if getattr(item, field) not in listed:
+                        raise ValueError(f"it is not listed - at `$.{field}`")
+                annotations[item.image_id].append(item)
+            except ValueError as error:
+                fields = msgspec.json.decode(raw)
+                image_id = f" of image {fields.get('image_id')!r}" if isinstance(fields, dict) else ""
+                invalid.append(f"annotations[{index}]{image_id}: {fault(fields, error)}")
     images = (
         AnnotatedImage(
             file_name=image.file_name,
-            size=None if image.height is None or image.width is None else (round(image.height), round(image.width)),
+            size=_known_size(image.height, image.width),
             annotations=tuple(annotations[image.id]),
         )
         for image in document.images
     )
-    return GroundTruth(source=str(path), categories=categories, images=tuple(images))
+    if invalid and not skip_invalid:
+        raise invalid_annotations(path, invalid, len(document.annotations), _COCO)
+    return GroundTruth(source=str(path), categories=categories, images=tuple(images), invalid=tuple(invalid))
+
+
+def _decode_coco(text: str) -> _CocoDocument:
+    try:
+        return msgspec.json.decode(text, type=_CocoDocument)
+    except msgspec.DecodeError:
+        if not re.search(r"\b(NaN|Infinity)\b", text):
+            raise
+    # Python writes them, JSON has no such numbers: as text they are refused where a number is read, and named
+    return msgspec.json.decode(msgspec.json.encode(json.loads(text, parse_constant=str)), type=_CocoDocument)
 
 
 class _VocBox(msgspec.Struct):
@@ -166,7 +207,7 @@ class _VocBox(msgspec.Struct):
 class _VocObject(msgspec.Struct):
     name: Annotated[str, msgspec.Meta(min_length=1)]
     bndbox: _VocBox
-    difficult: str = ""
+    difficult: Flag = False
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -176,15 +217,16 @@ class _Builder(ElementTree.TreeBuilder):
         raise ValueError("it has a document type, which VOC has not")
 
 
-def read_voc(folder: Path, images: Path) -> GroundTruth:
+def read_voc(folder: Path, images: Path, *, skip_invalid: bool = False) -> GroundTruth:
     """Read a folder's XML files; folders inside it are not searched.
 
     Args:
         folder: VOC's ``Annotations``.
         images: VOC's ``JPEGImages``, to find the images' suffixes.
+        skip_invalid: leave out objects that are invalid, and images whose file is, and list them.
 
     Raises:
-        UsageError: there are none, or one is no VOC annotation.
+        UsageError: there are none, one is no VOC annotation, or has objects that are invalid and must not be.
     """
     files = sorted(path for path in folder.glob("*.xml") if not path.name.startswith("."))
     if not files:
@@ -195,61 +237,58 @@ def read_voc(folder: Path, images: Path) -> GroundTruth:
     # of several images with one stem the first by name counts
     names = sorted((p.name for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if images.is_dir() else ())
     by_stem = {Path(name).stem: name for name in reversed(names)}
-    parsed = [_read_voc_file(path) for path in files]
-    categories = dict(enumerate(sorted({item.name for _, objects in parsed for item in objects}), start=1))
+    invalid: list[str] = []
+    parsed: dict[Path, tuple[Size | None, list[_VocObject]]] = {}
+    for path in files:
+        try:
+            parsed[path] = _read_voc_file(path, invalid)
+        except UsageError as error:
+            invalid.append(error.message.removeprefix("--annotations: "))
+    if invalid and not (skip_invalid and parsed):
+        count = len(invalid) + sum(len(objects) for _, objects in parsed.values())
+        raise invalid_annotations(folder, invalid, count, _VOC)
+    categories = dict(enumerate(sorted({item.name for _, objects in parsed.values() for item in objects}), start=1))
     ids = {name: number for number, name in categories.items()}
     annotated = (
         AnnotatedImage(
             file_name=by_stem.get(path.stem, f"{path.stem}.jpg"),
             size=size,
             annotations=[
-                Annotation(category_id=ids[x.name], bbox=x.bndbox.as_coco(), iscrowd=x.difficult not in ("", "0"))
-                for x in objects
+                Annotation(category_id=ids[x.name], bbox=x.bndbox.as_coco(), iscrowd=x.difficult) for x in objects
             ],
         )
-        for path, (size, objects) in zip(files, parsed, strict=True)
+        for path, (size, objects) in parsed.items()
     )
-    return GroundTruth(source=str(folder), categories=categories, images=tuple(annotated), has_ids=False)
+    return GroundTruth(
+        source=str(folder), categories=categories, images=tuple(annotated), has_ids=False, invalid=tuple(invalid)
+    )
 
 
-def names_shown(names: Sequence[str], maximum: int = _NAMES_SHOWN) -> str:
-    """Return names for a message: all of a few, the first of many."""
-    more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
-    return ", ".join(names[:maximum]) + more
+def _known_size(height: float | None, width: float | None) -> Size | None:
+    """Return (height, width), or None where one is not given or 0, as of tools that do not know it."""
+    size = round(height or 0), round(width or 0)
+    return size if min(size) >= 1 else None
 
 
-@contextmanager
-def _reading(path: Path, expected: str) -> Iterator[None]:
-    """Report what goes wrong in one line that names the file; ``expected`` is the hint where its content is wrong."""
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"--annotations: cannot read {path}: {error.strerror}", hint="check the path") from error
-    except Exception as error:  # files are others': too deep a nesting, an unknown encoding, too large a number
-        raise UsageError(f"--annotations: {path}: {' '.join(str(error).split())}", hint=expected) from error
-
-
-def _require_unique(what: str, values: Sequence[Identity]) -> None:
-    repeated = next((value for value, count in Counter(values).items() if count > 1), None)
-    if repeated is not None:
-        raise ValueError(f"two {what} {repeated!r}")
-
-
-def _read_voc_file(path: Path) -> tuple[Size | None, list[_VocObject]]:
-    """Return an image's (height, width), if the file gives it, and its objects."""
-    with _reading(path, _VOC):
+def _read_voc_file(path: Path, invalid: list[str]) -> tuple[Size | None, list[_VocObject]]:
+    """Return an image's (height, width), if the file gives it, and its valid objects; note the invalid."""
+    with reading(path, _VOC):
         root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_Builder()))
         if root.tag != "annotation":
             raise ValueError(f"the root is <{root.tag}>")
-        objects = msgspec.convert([_fields(item) for item in root.findall("object")], list[_VocObject], strict=False)
-        sides = [root.findtext(f"size/{side}") for side in ("height", "width")]
-        if None in sides:
-            return None, objects
-        height, width = msgspec.convert(sides, tuple[Length, Length], strict=False)
-        # tools that do not know the size write 0
-        return (int(height), int(width)) if min(height, width) >= 1 else None, objects
+        sides = [(root.findtext(f"size/{side}") or "").strip() or None for side in ("height", "width")]
+        size = _known_size(*msgspec.convert(sides, tuple[Length | None, Length | None], strict=False))
+        objects: list[_VocObject] = []
+        for number, element in enumerate(root.findall("object"), start=1):
+            fields = _fields(element)
+            try:
+                objects.append(msgspec.convert(fields, _VocObject, strict=False))
+            except ValueError as error:
+                invalid.append(f"{path.name}: object {number}: {fault(fields, error)}")
+        return size, objects
 
 
 def _fields(element: ElementTree.Element) -> dict[str, Any]:
     """Return an element's children by tag, texts or dictionaries; the first of several with one tag."""
-    return {item.tag: _fields(item) if len(item) else (item.text or "").strip() for item in reversed(element)}
+    fields = {item.tag: _fields(item) if len(item) else (item.text or "").strip() for item in reversed(element)}
+    return dict(reversed(fields.items()))

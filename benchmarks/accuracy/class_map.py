@@ -1,16 +1,21 @@
 """Which class of the model is which category of the annotations; nothing is paired by guess.
 
-Classes with names are paired by name, upper and lower case alike. Classes without are paired by number: class 17 is the
-category with the id 17, as in torchvision's COCO models, whose 90 classes have COCO's ids with their gaps. Pairs given
-by the user take precedence.
+Pairs given by the user come first. Other classes with names are paired by name, where case, spaces, hyphens and
+underscores may differ. Classes without are paired by number: class 17 is the category with the id 17, as in
+torchvision's COCO models, whose 90 classes have COCO's ids with their gaps. A category without objects gives way to one
+that has some: tools write a root for all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
-from frcnn.benchmarks.accuracy.annotations import GroundTruth, names_shown
+from frcnn.benchmarks.accuracy.annotations import GroundTruth
+from frcnn.benchmarks.accuracy.faults import names_shown
+from frcnn.benchmarks.accuracy.files import name_key
 from frcnn.errors import UsageError
 from frcnn.spec import ModelSpec
 
@@ -24,11 +29,13 @@ class ClassMap(NamedTuple):
         categories: category id by class index.
         left_out: categories with objects that are no class of the model; they are not evaluated.
         unused: classes that are no category; their detections do not count.
+        respelt: classes that are spelt differently there, with the category's spelling.
     """
 
     categories: dict[int, int]
     left_out: tuple[int, ...]
     unused: tuple[int, ...]
+    respelt: tuple[str, ...]
 
 
 def map_classes(
@@ -43,57 +50,70 @@ def map_classes(
         allow_unmapped: leave out the categories that are no class of the model.
 
     Raises:
-        UsageError: a pair is malformed or ambiguous; categories are no class of the model, or all of them are none.
+        UsageError: a pair is malformed or ambiguous; categories are no class of the model, or all of them are none; no
+            object counts.
     """
     labels = range(1, model.num_classes)
     names = {} if model.labels is None else {label: model.label_name(label) for label in labels}
-    classes, categories = _by_name(names), _by_name(ground_truth.categories)
-    ids = list(ground_truth.categories) if ground_truth.has_ids else []
-    mapping = {label: label for label in labels if label in ids} if model.labels is None else {}
-    for label, name in names.items():
-        same_name = categories.get(name.casefold(), [])
-        if len(same_name) > 1:
-            raise UsageError(
-                f"{ground_truth.source}: {len(same_name)} categories are called {name!r}: {str(same_name)[1:-1]}",
-                hint="give them names of their own in the annotations",
-            )
-        if same_name:
-            mapping[label] = same_name[0]
+    categories, used = ground_truth.categories, ground_truth.used_categories()
+    ids = list(categories) if ground_truth.has_ids else []
     given: dict[int, int] = {}
     for pair in pairs:
         left, separator, right = pair.partition("=")
         if not separator:
             raise UsageError(f"--map: expected MODEL=ANNOTATION, got {pair!r}", hint="like --map airplane=aeroplane")
-        label = _resolve(left, classes, labels, f"--map {pair}", "class of the model")
+        label = _resolve(left, names, labels, f"--map {pair}", "class of the model")
         if label in given:
             raise UsageError(f"--map {pair}: {left!r} is paired twice", hint="give one pair for a class")
-        given[label] = _resolve(right, categories, ids, f"--map {pair}", "category of the annotations")
+        given[label] = _resolve(right, categories, ids, f"--map {pair}", "category of the annotations", used)
+    mapping = {label: label for label in labels if label in ids} if model.labels is None else {}
     mapping |= given
-    used = ground_truth.used_categories() - set(mapping.values())
-    left_out = tuple(category for category in ground_truth.categories if category in used)
+    respelt: list[str] = []
+    for label, name in names.items():
+        same_name = [] if label in given else _called(name, categories, used)
+        if len(same_name) > 1 and same_name[0] in used:
+            raise UsageError(
+                f"{ground_truth.source}: {len(same_name)} categories are called {name!r}: {str(same_name)[1:-1]}",
+                hint=f"choose one: --map {label}={same_name[0]}, or give them names of their own in the annotations",
+            )
+        if same_name:
+            mapping[label] = same_name[0]
+            if categories[same_name[0]] != name:
+                respelt.append(f"{name!r} as {categories[same_name[0]]!r}")
+    paired = set(mapping.values())
+    left_out = tuple(category for category in categories if category in used - paired)
     if left_out and (not allow_unmapped or not mapping):
         raise _unmapped(model, ground_truth, left_out, may_allow=bool(mapping))
-    return ClassMap(mapping, left_out, tuple(label for label in labels if label not in mapping))
+    if not ground_truth.used_categories(with_crowds=False) & paired:
+        raise _nothing(ground_truth, only_crowds=bool(used & paired))
+    return ClassMap(mapping, left_out, tuple(label for label in labels if label not in mapping), tuple(respelt))
 
 
-def _by_name(names: Mapping[int, str]) -> dict[str, list[int]]:
-    """Return indices by name in lower case."""
-    indices: dict[str, list[int]] = {}
-    for index, name in names.items():
-        indices.setdefault(name.casefold(), []).append(index)
-    return indices
+def _called(wanted: str, names: Mapping[int, str], used: Collection[int]) -> list[int]:
+    """Return the indices that have a name: of all spellings of it those that are used, of these the exact one."""
+    found = [index for index, name in names.items() if _letters(name) == _letters(wanted)]
+    found = [index for index in found if index in used] or found
+    return [index for index in found if names[index] == wanted] or found
 
 
-def _resolve(text: str, names: Mapping[str, list[int]], numbers: Iterable[int], option: str, what: str) -> int:
+@cache
+def _letters(name: str) -> str:
+    """Return what a name is compared by; a name of separators only is compared as it is."""
+    return re.sub(r"[\s_-]", "", name_key(name)) or name
+
+
+def _resolve(
+    text: str, names: Mapping[int, str], numbers: Iterable[int], option: str, what: str, used: Collection[int] = ()
+) -> int:
     """Return the index that a name or number stands for."""
     wanted = text.strip()
-    found = names.get(wanted.casefold(), [])
+    found = _called(wanted, names, used)
     by_number = {str(number): number for number in numbers}
     if len(found) == 1 or wanted in by_number:
         return found[0] if len(found) == 1 else by_number[wanted]
     if found:
         raise UsageError(f"{option}: more than one {what} is called {wanted!r}", hint="give its number")
-    hint = f"there are: {names_shown(list(names or by_number))}"
+    hint = f"there are: {names_shown(list(names.values() or by_number))}"
     raise UsageError(f"{option}: no {what} is called {wanted!r}", hint=hint)
 
 
@@ -109,3 +129,11 @@ def _unmapped(model: ModelSpec, ground_truth: GroundTruth, left_out: Sequence[in
         f"{ground_truth.source}: {len(left_out)} categories are no class of the model: {names_shown(names)}; {classes}",
         hint=f"pair them: --map MODEL=ANNOTATION (names or numbers; repeat for more){allow}",
     )
+
+
+def _nothing(ground_truth: GroundTruth, *, only_crowds: bool) -> UsageError:
+    what, hint = "has no objects of the model's classes", "check that annotations and model are of one set"
+    if only_crowds:
+        what = "has crowd or difficult objects only, which count neither way"
+        hint = "set iscrowd or difficult to 0 where it is one plain object: some tools write iscrowd 1 for every mask"
+    return UsageError(f"{ground_truth.source} {what}: there is nothing to measure against", hint=hint)

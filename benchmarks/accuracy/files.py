@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth, names_shown
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
+from frcnn.benchmarks.accuracy.faults import names_shown
 from frcnn.benchmarks.accuracy.images import Skipped
 from frcnn.errors import UsageError
 from frcnn.log import warn_once

@@ -62,11 +62,11 @@ class Evaluation:
             change = self.difference["AP"]
             self.passed = change is not None and -change <= limit
 
-    def objects(self, *categories: int) -> int:
-        """Return how many objects of some categories, or of all, count in the images that were used."""
+    def objects(self, *categories: int, crowds: bool = False) -> int:
+        """Return how many objects of some categories, or of all, count in the images used; or crowds, which do not."""
         counted = categories or self.categories
         annotations = (item for image in self.collected.images for item in image.ground_truth.annotations)
-        return sum(not item.iscrowd and item.category_id in counted for item in annotations)
+        return sum(bool(item.iscrowd) == crowds and item.category_id in counted for item in annotations)
 
     def as_json(self, *, model: Mapping[str, Any], eager: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
         """Return the document, with descriptions of the model file and of the checkpoint, and the command line."""
@@ -84,7 +84,9 @@ class Evaluation:
             "passed": self.passed,
             "images": len(self.collected.images),
             "objects": self.objects(),
+            "crowd_or_difficult": self.objects(crowds=True),
             "annotations": self.ground_truth.source,
+            "invalid": self.ground_truth.invalid,
             "skipped": self.collected.skipped,
             "partial": self.collected.is_partial,
             "versions": versions,
@@ -97,7 +99,9 @@ class Evaluation:
         if self.eager is not None and self.difference is not None:
             rows.insert(0, ("eager torchvision", *_cells(self.eager.overall)))
             rows.append(("difference", *_cells(self.difference, sign="+")))
-        images = f"{len(self.collected.images)} images, {self.objects()} objects"
+        crowds = self.objects(crowds=True)
+        uncounted = f" (and {crowds} crowd or difficult, which do not count)" if crowds else ""
+        images = f"{len(self.collected.images)} images, {self.objects()} objects{uncounted}"
         show_table(f"accuracy by COCO's box measure: {images}", ("", *self.model.overall), rows)
         columns = ("class", "objects", "AP", "AP50", "AP75", *(("AP of eager", "difference") if self.eager else ()))
         show_table("by class", columns, [self._row(category) for category in self.categories if self.objects(category)])

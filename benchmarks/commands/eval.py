@@ -17,15 +17,15 @@ eager's by more than --limit. Ctrl-C ends the measurement early and reports what
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from frcnn.benchmarks.accuracy.annotations import names_shown, read_coco, read_voc
+from frcnn.benchmarks.accuracy.annotations import read_annotations
 from frcnn.benchmarks.accuracy.class_map import map_classes
 from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
+from frcnn.benchmarks.accuracy.faults import names_shown
 from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.benchmarks.accuracy.images import Eager, collect
 from frcnn.benchmarks.accuracy.report import Evaluation
@@ -76,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-unmapped", action="store_true", help="leave out categories that are no class of the model"
     )
+    group.add_argument("--skip-invalid", action="store_true", help="leave out annotations that are invalid")
     group.add_argument("--allow-missing", action="store_true", help="leave out images that are not in the folder")
     add_checkpoint_arguments(parser, as_option=True, or_else="; eager torchvision is measured beside the model")
     group = parser.add_argument_group("measurement")
@@ -111,17 +112,11 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     manifest = open_artifact(arguments.model).manifest
     spec = model_manifest(manifest).model
-    read = partial(read_voc, images=arguments.images) if arguments.annotations.is_dir() else read_coco
-    ground_truth = read(arguments.annotations)
+    ground_truth = read_annotations(arguments.annotations, arguments.images, skip_invalid=arguments.skip_invalid)
     if arguments.labels is not None:
         spec = msgspec.structs.replace(spec, labels=full_labels(read_labels(arguments.labels), spec.num_classes))
     classes = map_classes(spec, ground_truth, arguments.map, allow_unmapped=arguments.allow_unmapped)
     files, missing = find_images(ground_truth, arguments.images, allow_missing=arguments.allow_missing)
-    if not ground_truth.used_categories(with_crowds=False) & set(classes.categories.values()):
-        raise UsageError(
-            f"{ground_truth.source} has no objects of the model's classes: there is nothing to measure against",
-            hint="check that annotations and model are of one set",
-        )
     loaded = None if arguments.checkpoint is None else load_from_options(arguments)
     if loaded is not None:
         prepare_reference(loaded, manifest, arguments)
@@ -130,9 +125,14 @@ def run(arguments: argparse.Namespace) -> int:
     with Detector.load(arguments.model if tuned is None else tuned.artifact.path, **options) as detector:
         if missing:
             warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")
+        if ground_truth.invalid:
+            names = names_shown(ground_truth.invalid, separator="; ")
+            warn(f"{len(ground_truth.invalid)} annotations are invalid and are left out: {names}")
         if classes.left_out:
             names = names_shown([ground_truth.categories[category] for category in classes.left_out])
             warn(f"{len(classes.left_out)} categories are no class of the model and are left out: {names}")
+        if classes.respelt:
+            note(f"{len(classes.respelt)} classes are spelt differently there: {names_shown(classes.respelt)}")
         if unused := list(map(str, classes.unused)):
             what = "classes of the model are no category; their detections do not count"
             note(f"{len(unused)} {what}: {names_shown(unused)}")

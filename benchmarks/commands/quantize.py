@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--map", metavar="MODEL=ANNOTATION", action="append", default=[], help=text)
     text = "leave out categories that are no class of the model"
     group.add_argument("--allow-unmapped", action="store_true", help=text)
+    group.add_argument("--skip-invalid", action="store_true", help="leave out annotations that are invalid")
     add_json(parser.add_argument_group("results"))
 
 
@@ -77,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         gate_images=arguments.gate,
         class_pairs=arguments.map,
         allow_unmapped=arguments.allow_unmapped,
+        skip_invalid=arguments.skip_invalid,
         inline=arguments.inline,
         threads=arguments.threads,
         progress=note,

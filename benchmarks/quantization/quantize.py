@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import onnx
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth, read_coco, read_voc
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, read_annotations
 from frcnn.benchmarks.accuracy.class_map import map_classes
+from frcnn.benchmarks.accuracy.faults import names_shown
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate, Gate, Proof, detect
 from frcnn.benchmarks.quantization.images import MIN_GATE_IMAGES, Split, calibration_inputs, find_candidates, split
@@ -64,6 +64,7 @@ def quantize_onnx(
     gate_images: int | None = None,
     class_pairs: Sequence[str] = (),
     allow_unmapped: bool = False,
+    skip_invalid: bool = False,
     inline: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -88,6 +89,7 @@ def quantize_onnx(
         gate_images: most images for the gate. Default: 300 with annotations, 100 without.
         class_pairs: ``MODEL=ANNOTATION`` each, names or numbers, for classes whose names differ.
         allow_unmapped: leave out the categories that are no class of the model.
+        skip_invalid: leave out annotations that are invalid.
         inline: write standard operators only, as ``export_onnx(inline=True)`` does.
         threads: of the CPU. Default: all that this process may use.
         progress: told what begins and what each model loses, in a line.
@@ -119,14 +121,17 @@ def quantize_onnx(
         if count is not None and count < MIN_GATE_IMAGES:
             raise UsageError(f"{name}: expected {MIN_GATE_IMAGES} or more, got {count}")
     source = read_float_model(request.model)
-    ground_truth = None if annotations is None else _annotations(Path(annotations), paths)
-    categories = None
-    if ground_truth is not None:
+    ground_truth, categories = None, None
+    if annotations is not None:
+        ground_truth = read_annotations(Path(annotations), paths[0], skip_invalid=skip_invalid)
         classes = map_classes(source.manifest.model, ground_truth, class_pairs, allow_unmapped=allow_unmapped)
         categories = classes.categories
     candidates = find_candidates(paths, ground_truth)
     most = gate_images or GATE_IMAGES["agreement" if ground_truth is None else "accuracy"]
     chosen = split(candidates, source.manifest, calibration=calibration_images, gate=most)
+    if ground_truth is not None and ground_truth.invalid:
+        invalid = names_shown(ground_truth.invalid, separator="; ")
+        request.progress(f"{len(ground_truth.invalid)} annotations are invalid; they are left out: {invalid}")
     if candidates.missing:
         request.progress(f"{len(candidates.missing)} annotated images are not in {paths[0]}; they are left out")
     request.progress(
@@ -261,11 +266,6 @@ def _quantize(
 
 def _silent(_line: str) -> None:
     """Tell nobody."""
-
-
-def _annotations(path: Path, images: Sequence[Path]) -> GroundTruth:
-    read = partial(read_voc, images=images[0]) if path.is_dir() else read_coco
-    return read(path)
 
 
 def _gate(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from frcnn.console import say
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
+from frcnn.files import decode_text
 from frcnn.options import Group
 
 if TYPE_CHECKING:
@@ -141,11 +142,11 @@ def print_checkpoint(loaded: LoadedCheckpoint) -> None:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Read class names: UTF-8 text (a byte order mark is fine), one a line."""
+    """Read class names, one a line."""
     try:
         if path.stat().st_size > _LARGEST_LABEL_FILE_BYTES:
             raise UsageError(f"--labels: {path} is too large for class names", hint=_ONE_A_LINE)
-        text = path.read_bytes().decode("utf-8-sig")
+        text = decode_text(path.read_bytes())
     except OSError as error:
         raise UsageError(f"--labels: cannot read {path}: {error.strerror}", hint="check the path") from error
     except UnicodeDecodeError as error:

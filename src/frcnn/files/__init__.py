@@ -9,6 +9,7 @@ So the next writer of the same file knows what was left behind from what is bein
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib
 import os
@@ -22,6 +23,7 @@ from types import ModuleType
 from frcnn.errors import OutputError
 
 __all__ = [
+    "decode_text",
     "file_sha256",
     "replacing",
     "standard_output",
@@ -153,6 +155,16 @@ def standard_output() -> Iterator[None]:
     """Write to standard output in the block; what it takes late, only a flush tells."""
     with _reporting("write standard output", hint="send it elsewhere, or name a file", passing=(BrokenPipeError,)):
         yield
+
+
+def decode_text(data: bytes) -> str:
+    """Decode a text file of others: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if is_utf16 else "utf-8-sig")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -271,6 +271,7 @@ def read_versioned(
         size = f"{len(text):,} bytes, expected {LONGEST_MANIFEST_BYTES:,} at most"
         raise ArtifactError(f"{source}: the {what} is damaged: it has {size}", hint=remake)
     try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         version = msgspec.json.decode(text, type=_Versioned).schema_version
         if version != schema_version:
             raise ArtifactError(

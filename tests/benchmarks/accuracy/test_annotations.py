@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -68,13 +69,10 @@ def test_image_ids_may_be_text(written):
         ("[]", "Expected `object`, got `array`"),
         ({"images": [], "annotations": []}, "missing required field `categories`"),
         ({"images": [], "annotations": [], "categories": []}, "lists no images"),
-        (changed("annotations", 1, bbox=[1, 2, 3]), r"Expected `array` of length 4 - at `$.annotations[1].bbox`"),
-        (changed("annotations", 1, bbox=[1, 2, -3, 4]), "Expected `float` >= 0.0 - at `$.annotations[1].bbox[2]`"),
-        (changed("annotations", 0, image_id=8), "annotations[0] is of the image 8, which is not listed"),
-        (changed("annotations", 0, category_id=4), "annotations[0] is of the category 4, which is not listed"),
-        (changed("images", 1, id=7), "two images have the id 7"),
-        (changed("images", 1, file_name="a.jpg"), "two images have the file name 'a.jpg'"),
-        (changed("categories", 1, id=3), "two categories have the id 3"),
+        (changed("images", 1, id=7), "2 images have the id 7: 'a.jpg', 'deep/b.jpg'"),
+        (changed("images", 1, file_name="a.jpg"), "2 images have the file name 'a.jpg': 7, 9"),
+        (changed("images", 1, height=math.nan), "Expected `float | null`, got `str` - at `$.images[1].height`"),
+        (changed("categories", 1, id=3), "2 categories have the id 3: 'cat', 'toothbrush'"),
         (changed("categories", 1, id="3"), "Expected `int`, got `str` - at `$.categories[1].id`"),
     ],
 )
@@ -83,6 +81,98 @@ def test_invalid_coco_is_refused_in_one_line(document, message, written):
         read_coco(written(document))
     assert message in caught.value.message
     assert "instances.json" in caught.value.message and "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"bbox": [1, 2, 3]}, "bbox is [1, 2, 3], expected x, y, width, height: numbers"),
+        ({"bbox": [1, 2, -3, 4]}, "bbox is [1, 2, -3, 4], expected x, y, width, height: numbers, the last two of 0 or"),
+        ({"bbox": [1, math.nan, 3, 4]}, "bbox is [1, NaN, 3, 4], expected x, y, width, height: numbers"),
+        ({"bbox": None}, "bbox is null, expected x, y, width, height"),
+        ({"area": math.inf}, "area is Infinity, expected a number of 0 or more"),
+        ({"area": -math.inf}, "area is -Infinity, expected a number of 0 or more"),
+        ({"area": -1}, "area is -1, expected a number of 0 or more"),
+        ({"iscrowd": "maybe"}, 'iscrowd is "maybe", expected 0 or 1'),
+        ({"iscrowd": 2}, "iscrowd is 2, expected 0 or 1"),
+        ({"category_id": 4}, "category_id is 4, expected the id of a listed category"),
+        ({"category_id": "3"}, 'category_id is "3", expected the id of a listed category'),
+    ],
+)
+def test_an_invalid_coco_annotation_is_named_with_what_it_has(values, fault, written):
+    with pytest.raises(UsageError) as caught:
+        read_coco(written(changed("annotations", 1, **values)))
+    assert "instances.json: 1 of 2 annotations are invalid: annotations[1] of image 7: " + fault in caught.value.message
+    assert "--skip-invalid" in caught.value.hint
+
+
+def test_all_invalid_coco_annotations_are_counted_and_may_be_left_out(written):
+    document = changed("annotations", 0, bbox=[1, 2, 3, -1])
+    document["annotations"] += [{"image_id": 8, "category_id": 3, "bbox": [0, 0, 1, 1]}, [], {"image_id": 9}]
+    with pytest.raises(UsageError, match="4 of 5 annotations are invalid") as caught:
+        read_coco(written(document))
+    faults = [
+        "annotations[0] of image 7: bbox is [1, 2, 3, -1], expected",
+        "annotations[2] of image 8: image_id is 8, expected the id of a listed image",
+        "annotations[3]: Expected `object`, got `array`",
+        "annotations[4] of image 9: category_id is missing, expected",
+    ]
+    assert all(fault in caught.value.message for fault in faults)
+    ground_truth = read_coco(written(document), skip_invalid=True)
+    assert [[item.category_id for item in image.annotations] for image in ground_truth.images] == [[90], []]
+    assert len(ground_truth.invalid) == 4
+    assert all(found.startswith(fault) for found, fault in zip(ground_truth.invalid, faults, strict=True))
+
+
+def test_of_many_invalid_annotations_ten_are_shown(written):
+    document = changed("annotations", 0)
+    document["annotations"] = [document["annotations"][0] | {"bbox": [0, 0, -1, 1]}] * 42
+    with pytest.raises(UsageError, match=r"42 of 42 annotations are invalid: .*annotations\[9\].* and 32 more"):
+        read_coco(written(document))
+
+
+@pytest.mark.parametrize(
+    ("values", "area", "is_crowd"),
+    [
+        ({"area": None, "iscrowd": None}, 100, False),
+        ({"area": 0, "iscrowd": "1"}, 100, True),
+        ({"area": 0.0, "iscrowd": True}, 100, True),
+        ({"area": 7.5, "iscrowd": "False"}, 7.5, False),
+        ({"area": 7, "iscrowd": ""}, 7, False),
+    ],
+)
+def test_an_area_of_0_or_null_is_not_known_and_flags_are_words(values, area, is_crowd, written):
+    item = read_coco(written(changed("annotations", 1, **values))).images[0].annotations[1]
+    assert (item.area, item.iscrowd) == (area, is_crowd)
+
+
+@pytest.mark.parametrize(
+    "values", [{"height": 0, "width": 0}, {"height": None, "width": 80}, {"height": 60, "width": 0}]
+)
+def test_a_coco_size_of_0_or_null_is_not_known(values, written):
+    assert read_coco(written(changed("images", 0, **values))).images[0].size is None
+
+
+def test_spaces_around_category_names_do_not_count(written):
+    assert read_coco(written(changed("categories", 0, name=" cat\t"))).categories[3] == "cat"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_and_other_ends_of_lines_are_fine(encoding, end, written, voc):
+    text = json.dumps(changed("categories", 0, name="Hündin"), indent=1, ensure_ascii=False).replace("\n", end)
+    path = written()
+    path.write_bytes(text.encode(encoding))
+    assert read_coco(path).categories == {3: "Hündin", 90: "toothbrush"}
+    annotations, images = voc(a="")
+    xml = annotation(("Hündin", (1, 1, 9, 9), 0)).replace("\n", end)
+    (annotations / "a.xml").write_bytes(xml.encode(encoding))
+    assert read_voc(annotations, images).categories == {1: "Hündin"}
+
+
+def test_numbers_that_are_not_read_may_be_nan(written):
+    document = changed("annotations", 0, segmentation=[[math.nan]], note="NaN")
+    assert len(read_coco(written(document)).images[0].annotations) == 2
 
 
 def test_a_missing_file_is_reported(tmp_path):
@@ -112,7 +202,7 @@ def voc(tmp_path):
     return write
 
 
-def annotation(*objects: tuple[str, tuple[float, ...], int], size: str = SIZE) -> str:
+def annotation(*objects: tuple[str, tuple[float | str, ...], int | str], size: str = SIZE) -> str:
     items = (OBJECT.format(name=name, box=box, difficult=difficult) for name, box, difficult in objects)
     return PLAIN.format(size=size, objects="".join(items))
 
@@ -142,7 +232,7 @@ def test_a_voc_image_has_the_name_of_its_annotation(voc):
     assert [p.file_name for p in read_voc(annotations, images).images] == ["a.png", "b.JPG", "c.jpg"]
 
 
-@pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])
+@pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>", "<size><width/></size>"])
 def test_a_missing_size_is_none(size, voc):
     assert read_voc(*voc(a=annotation(size=size))).images[0].size is None
 
@@ -155,13 +245,17 @@ def test_a_missing_size_is_none(size, voc):
         ("<html/>", "the root is <html>"),
         (BOMB, "it has a document type"),
         (OTHER_FILE, "it has a document type"),
-        (annotation(("", (1, 1, 9, 9), 0)), "Expected `str` of length >= 1 - at `$[0].name`"),
-        (annotation(("dog", (5, 1, 4, 9), 0)), "the box ends before it begins - at `$[0].bndbox`"),
-        (annotation(("dog", ("x", 1, 4, 9), 0)), "Expected `float`, got `str` - at `$[0].bndbox.xmin`"),
-        (annotation(("dog", ("nan", 1, 4, 9), 0)), "Expected `float` >= -1000000000.0 - at `$[0].bndbox.xmin`"),
+        (annotation(("", (1, 1, 9, 9), 0)), 'b.xml: object 1: name is "", expected the name of a category'),
+        (
+            annotation(("dog", (5, 1, 4, 9), 0)),
+            'object 1: bndbox is {"xmin": "5", "ymin": "1", "xmax": "4", "ymax": "9"}',
+        ),
+        (annotation(("dog", ("x", 1, 4, 9), 0)), 'object 1: bndbox is {"xmin": "x", "ymin": "1"'),
+        (annotation(("dog", ("nan", 1, 4, 9), 0)), 'object 1: bndbox is {"xmin": "nan", "ymin": "1"'),
+        (annotation(("dog", (1, 1, 4, 9), "perhaps")), 'object 1: difficult is "perhaps", expected 0 or 1'),
         (
             "<annotation><object><name>dog</name></object></annotation>",
-            "missing required field `bndbox`",
+            "object 1: bndbox is missing, expected xmin, ymin",
         ),
     ],
 )
@@ -170,6 +264,40 @@ def test_invalid_voc_is_refused_in_one_line(text, message, voc):
         read_voc(*voc(a=annotation(), b=text))
     assert message in caught.value.message
     assert "b.xml" in caught.value.message and "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("word", "is_difficult"),
+    [
+        ("Unspecified", False),
+        ("False", False),
+        ("no", False),
+        ("", False),
+        ("1", True),
+        ("True", True),
+        (" Yes ", True),
+    ],
+)
+def test_tools_write_words_for_the_difficult_flag(word, is_difficult, voc):
+    ground_truth = read_voc(*voc(a=annotation(("dog", (1, 1, 9, 9), word))))
+    assert ground_truth.images[0].annotations[0].iscrowd is is_difficult
+
+
+def test_invalid_voc_objects_and_files_are_counted_and_may_be_left_out(voc):
+    bad = annotation(("dog", (1, 1, 9, 9), 0), ("cat", (5, 1, 4, 9), 0), ("cat", (1, 1, 9, 9), "perhaps"))
+    folders = voc(a=annotation(("dog", (1, 1, 9, 9), 0)), b=bad, c="<annotation>")
+    with pytest.raises(
+        UsageError, match=r"3 of 5 annotations are invalid: b.xml: object 2: .*; b.xml: object 3: .*c.xml"
+    ):
+        read_voc(*folders)
+    ground_truth = read_voc(*folders, skip_invalid=True)
+    assert [(image.file_name, len(image.annotations)) for image in ground_truth.images] == [("a.jpg", 1), ("b.jpg", 1)]
+    assert (ground_truth.categories, len(ground_truth.invalid)) == ({1: "dog"}, 3)
+
+
+def test_invalid_voc_files_alone_cannot_be_left_out(voc):
+    with pytest.raises(UsageError, match="1 of 1 annotations are invalid"):
+        read_voc(*voc(c="<annotation>"), skip_invalid=True)
 
 
 def test_a_folder_without_annotations_is_refused(voc):

@@ -103,6 +103,40 @@ def test_malformed_pairs_are_refused(pairs, message):
 
 
 def test_ambiguous_category_names_are_refused():
-    both = ground_truth({1: "cat", 2: "Cat"})
-    assert "2 categories are called 'cat': 1, 2" in refused(NAMED, both).message
+    both = ground_truth({1: "CAT", 2: "Cat"})
+    error = refused(NAMED, both)
+    assert "2 categories are called 'cat': 1, 2" in error.message and "--map 1=1" in error.hint
+    assert map_classes(NAMED, both, ["cat=2"], allow_unmapped=True).left_out == (1,)
     assert "more than one category" in refused(BARE, both, "1=cat").message
+
+
+def test_of_several_spellings_the_models_own_counts():
+    both = ground_truth({1: "Cat", 2: "cat"})
+    assert "no class of the model: 1 'Cat'" in refused(NAMED, both).message
+    assert map_classes(NAMED, both, allow_unmapped=True).categories == {1: 2}
+    assert map_classes(BARE, both, ["7=cat"]).categories[7] == 2
+
+
+@pytest.mark.parametrize("root", ["Cat", "cat"])
+def test_a_category_without_objects_gives_way_to_one_that_has_some(root):
+    """Roboflow writes a root without objects, which may have the name of a class."""
+    rooted = ground_truth({0: root, 1: "CAT"}, 1)
+    assert map_classes(NAMED, rooted).categories == {1: 1}
+    assert map_classes(NAMED, rooted, ["cat=cat"]).categories == {1: 1}
+    assert map_classes(NAMED, ground_truth({0: root, 1: "CAT", 2: "dog"}, 2)).categories[2] == 2
+
+
+@pytest.mark.parametrize("name", ["Teddy Bear", "teddybear", "teddy-bear", "TEDDY_BEAR"])
+def test_names_that_differ_by_case_or_separators_are_paired_and_said(name):
+    found = map_classes(NAMED, ground_truth({1: "cat", 3: name}))
+    assert found.categories == {1: 1, 3: 3}
+    assert found.respelt == (f"'teddy bear' as {name!r}",)
+
+
+def test_crowds_alone_are_nothing_to_measure_against():
+    crowd = Annotation(category_id=1, bbox=(0, 0, 9, 9), iscrowd=True)
+    image = AnnotatedImage(file_name="a.png", size=None, annotations=(crowd,))
+    error = refused(NAMED, GroundTruth(source="set.json", categories={1: "cat"}, images=(image,)))
+    assert "set.json has crowd or difficult objects only" in error.message
+    empty = GroundTruth(source="set.json", categories={1: "cat"}, images=(AnnotatedImage(file_name="a", size=None),))
+    assert "set.json has no objects of the model's classes" in refused(NAMED, empty).message

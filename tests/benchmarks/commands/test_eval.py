@@ -241,7 +241,31 @@ def test_annotations_without_objects_of_the_models_classes_are_refused(evaluate,
     for annotation in document["annotations"]:
         annotation["iscrowd"] = 1
     assert evaluate() == 2
-    assert "there is nothing to measure against" in capsys.readouterr().err
+    assert "has crowd or difficult objects only" in capsys.readouterr().err
+
+
+def test_crowds_are_counted_beside_the_objects(measured, document, capsys):
+    document["annotations"][0]["iscrowd"] = 1
+    result = measured()
+    count = len(document["annotations"]) - 1
+    assert (result["objects"], result["crowd_or_difficult"]) == (count, 1)
+    assert f"{count} objects (and 1 crowd or difficult, which do not count)" in capsys.readouterr().out
+
+
+def test_invalid_annotations_are_named_and_may_be_left_out(evaluate, measured, document, capsys):
+    document["annotations"].append(document["annotations"][0] | {"bbox": [1, 2, 3, -4]})
+    assert evaluate() == 2
+    assert "bbox is [1, 2, 3, -4]" in capsys.readouterr().err
+    result = measured("--skip-invalid")
+    assert (result["exit"], result["AP"], len(result["invalid"])) == (0, 1.0, 1)
+    assert "1 annotations are invalid and are left out: annotations[" in capsys.readouterr().err
+
+
+def test_classes_spelt_differently_are_paired_and_said(measured, document, exports, tmp_path, capsys):
+    names = tmp_path / "labels.txt"
+    names.write_text("\n".join(f"Thing_{label}" for label in range(1, exports(FAMILY).spec.num_classes)))
+    assert measured("--labels", names)["AP"] == 1.0
+    assert "classes are spelt differently there: 'Thing_" in capsys.readouterr().err
 
 
 def test_only_broken_images_are_an_error(evaluate, images, capsys):

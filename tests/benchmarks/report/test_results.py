@@ -16,6 +16,8 @@ def test_results_are_read_back_as_written(tmp_path) -> None:
     made_up().write(path)
     assert Results.read(path) == made_up()
     assert json.loads(path.read_text())["schema_version"] == SCHEMA_VERSION
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert Results.read(path) == made_up(), "saved again by an editor of Windows"
 
 
 @pytest.mark.parametrize(

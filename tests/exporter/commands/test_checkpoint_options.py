@@ -32,8 +32,9 @@ def parse(*argv: object, weights: bool = True) -> argparse.Namespace:
         b"cat\ndog bone\n\xe9\xb3\xa5",
         b"\xef\xbb\xbfcat\r\ndog bone\r\n\xe9\xb3\xa5\r\n\r\n",
         b" cat \ndog bone\t\n\xe9\xb3\xa5\n\n\n",
+        "\ufeffcat\r\ndog bone\r\n鳥\r\n".encode("utf-16-le"),
     ],
-    ids=["plain", "no last newline", "windows", "spaces"],
+    ids=["plain", "no last newline", "windows", "spaces", "PowerShell"],
 )
 def test_a_label_file_is_read(content, tmp_path):
     path = tmp_path / "labels.txt"

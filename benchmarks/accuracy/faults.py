@@ -1,0 +1,73 @@
+"""What is wrong with annotations, in one line that names the file and the annotation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from frcnn.errors import UsageError
+
+__all__ = ["fault", "invalid_annotations", "names_shown", "reading", "require_unique"]
+
+_NAMES_SHOWN: Final = 10
+_LONGEST_VALUE: Final = 80  # letters of a value that is no field's
+_EXPECTED: Final = {
+    "area": "a number of 0 or more",
+    "bbox": "x, y, width, height: numbers, the last two of 0 or more",
+    "bndbox": "xmin, ymin, xmax, ymax: numbers, no maximum below its minimum",
+    "category_id": "the id of a listed category",
+    "difficult": "0 or 1",
+    "image_id": "the id of a listed image",
+    "iscrowd": "0 or 1",
+    "name": "the name of a category",
+}
+
+
+def names_shown(names: Sequence[str], maximum: int = _NAMES_SHOWN, *, separator: str = ", ") -> str:
+    """Return names for a message: all of a few, the first of many."""
+    more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
+    return separator.join(names[:maximum]) + more
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Report what goes wrong in one line that names the file; ``expected`` is the hint where its content is wrong."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"--annotations: cannot read {path}: {error.strerror}", hint="check the path") from error
+    except Exception as error:  # files are others': too deep a nesting, an unknown encoding, too large a number
+        raise UsageError(f"--annotations: {path}: {' '.join(str(error).split())}", hint=expected) from error
+
+
+def require_unique(what: str, pairs: Iterable[tuple[int | str, int | str]]) -> None:
+    """Refuse a value that several have; the second of a pair tells them apart."""
+    found: dict[int | str, list[str]] = {}
+    for value, name in pairs:
+        found.setdefault(value, []).append(repr(name))
+    for value, names in found.items():
+        if len(names) > 1:
+            raise ValueError(f"{len(names)} {what} {value!r}: {names_shown(names)}")
+
+
+def fault(fields: Any, error: ValueError) -> str:
+    """Return which field of an annotation is wrong, what it is and what was expected."""
+    field = re.search(r"(?:field `|\$\.)(\w+)", str(error))
+    if field is None or not isinstance(fields, dict):
+        return str(error)
+    value = json.dumps(fields[field[1]], ensure_ascii=False) if field[1] in fields else "missing"
+    value = re.sub(r'"(NaN|-?Infinity)"', r"\1", value)[:_LONGEST_VALUE]
+    return f"{field[1]} is {value}, expected {_EXPECTED.get(field[1], 'a number')}"
+
+
+def invalid_annotations(path: Path, invalid: Sequence[str], count: int, expected: str) -> UsageError:
+    """Return the error that counts and names the invalid of ``count`` annotations."""
+    return UsageError(
+        f"--annotations: {path}: {len(invalid)} of {count} annotations are invalid: "
+        f"{names_shown(invalid, separator='; ')}",
+        hint=f"{expected}; correct them, or leave them out: --skip-invalid",
+    )
