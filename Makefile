@@ -31,7 +31,7 @@ help:
 	@echo "make performance docs/performance.md and the README's table from benchmarks/results"
 	@echo "make docs        the documentation site, in out/docs"
 	@echo "make lock        the locks anew, after a bound in pyproject.toml changed; UPGRADE=--upgrade for newer versions"
-	@echo "make audit       known vulnerabilities of everything locked; needs a network"
+	@echo "make audit       known vulnerabilities of everything locked; needs PyPI, or AUDIT='--vulnerability-service osv'"
 
 $(INSTALLED): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "error: Python 3.11 to 3.13 is needed, this is %d.%d; try: make PYTHON=python3.12" % v)'
@@ -101,7 +101,7 @@ lock: $(TOOLS_INSTALLED)
 	$(TOOLS)/$(LOCK) --group tools --output-file tools.lock
 
 audit: $(TOOLS_INSTALLED)
-	$(TOOLS)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock --requirement tools.lock
+	$(TOOLS)/python -m maintenance.audit requirements.lock tools.lock $(if $(AUDIT),-- $(AUDIT))
 
 clean:
 	rm -rf out build dist
