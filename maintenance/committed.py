@@ -154,13 +154,15 @@ class EngineArtifact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineSpeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``python -m maintenance.eager_forms`` writes, and the GPU script's part ``tensorrt``, with artifacts."""
+    """What ``maintenance.eager_forms``, ``pipeline_forms`` and ``tensorrt_forms`` write, and a note by hand."""
 
     environment: System
     artifacts: tuple[EngineArtifact, ...] = ()
     parity: tuple[dict[str, Any], ...] = ()
     stages: tuple[dict[str, Any], ...] = ()
     failed: tuple[dict[str, str], ...] = ()
+    note: str = ""
+    image: tuple[int, int] = (0, 0)
     models: tuple[EngineModel, ...]
 
     @property

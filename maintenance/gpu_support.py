@@ -12,9 +12,12 @@ from frcnn.spec import PRECISIONS
 from frcnn.spec.engine import Form, Target
 from frcnn.spec.gpu_runs import GENERATIONS, GpuRun, generation_of
 from frcnn.spec.supported_gpus import precisions
-from maintenance.committed import Committed
+from maintenance.committed import Committed, EngineSpeeds, Named
 
-__all__ = ["ENGINES", "cell", "data_text", "runs_of"]
+__all__ = ["ENGINES", "OURS", "cell", "data_text", "pipelines", "runs_of"]
+
+OURS: Final = "frcnn, PyTorch's networks, fp16"
+"""The form of ``maintenance.pipeline_forms`` that is told of."""
 
 ENGINES: Final[tuple[tuple[Target, Form], ...]] = (
     ("tensorrt", "plan"),
@@ -75,6 +78,15 @@ def _engines(committed: Committed) -> Iterator[GpuRun]:
                 result=named.file,
                 loaded_by=artifact.loaded_by,
             )
+
+
+def pipelines(committed: Committed) -> Iterator[tuple[Named[EngineSpeeds], dict[str, float]]]:
+    """Yield each report of the pipeline with PyTorch's networks, and the median ms of one image by form."""
+    for named in committed.engines:
+        for model in named.report.models:
+            for found in model.measurements:
+                if (found["what"], found["batch"]) == ("image", 1) and OURS in found["ways"]:
+                    yield named, {name: times["gpu_ms"]["p50"] for name, times in found["ways"].items()}
 
 
 def data_text(runs: Sequence[GpuRun]) -> str:

@@ -27,7 +27,7 @@ from frcnn.files import write_text
 from frcnn.spec.gpu_runs import GENERATIONS, engine_name, loaded_by, summary
 from maintenance.committed import Committed, KernelForm, read_committed
 from maintenance.cpu_speeds import accuracy_lines, cpu_speeds
-from maintenance.gpu_support import ENGINES, cell, data_text, runs_of
+from maintenance.gpu_support import ENGINES, OURS, cell, data_text, pipelines, runs_of
 
 __all__ = ["BEGIN", "END", "main", "page", "pages", "readme_table", "with_figures"]
 
@@ -60,6 +60,8 @@ def _render(template: str, committed: Committed, **values: object) -> str:
         gpu_runs=runs,
         plan_ran=any(run.form == "plan" for run in runs),
         engines=ENGINES,
+        ours=OURS,
+        pipelines=list(pipelines(committed)),
         generations=GENERATIONS,
         kernel_forms=_kernel_forms,
         **values,

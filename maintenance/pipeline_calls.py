@@ -61,9 +61,21 @@ def graph_and_steps(bare: BareDetector, pipeline: Pipeline) -> dict[str, Call]:
     }
 
 
+_WARM_CALLS: Final = 8
+
+
 def left_on_device(detector: Detector, images: Sequence[Tensor]) -> Call:
-    """Return a call that detects in one batch of images in device memory and leaves the detections there."""
-    return lambda: detector(images, batch_size=len(images), stream=torch.cuda.current_stream(), device_output=True)
+    """Return a call that detects in one batch of images in device memory and leaves the detections there.
+
+    It is called some times before: each worker records a CUDA graph of its own.
+    """
+
+    def call() -> object:
+        return detector(images, batch_size=len(images), stream=torch.cuda.current_stream(), device_output=True)
+
+    for _ in range(_WARM_CALLS):
+        call()
+    return call
 
 
 def draw(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -106,7 +106,6 @@ def measure(path: Path, report: dict[str, Any], limits: Limits, images: Path | N
 
     for batch in _BATCHES:
         attempt(f"speed, batch {batch}", partial(speed, batch))
-    attempt("threads", partial(_add, report["threads"], _in_threads, made["fp16"]))
 
     def with_compiled() -> None:
         floats = [as_float(raw[0])]
@@ -118,7 +117,8 @@ def measure(path: Path, report: dict[str, Any], limits: Limits, images: Path | N
             forms["frcnn, PyTorch's networks, fp16"] = ours
             keep_forms(path, report, model_report, 1, "image, compiled", forms, limits)
 
-    attempt("speed, compiled", with_compiled)  # last, since compiling takes long
+    attempt("speed, compiled", with_compiled)  # late, since compiling takes long
+    attempt("threads", partial(_add, report["threads"], _in_threads, made["fp16"]))  # last: it sets cuDNN's switches
 
 
 def _add(entries: list[dict[str, Any]], make: Callable[..., dict[str, Any]], *given: object) -> None:
@@ -162,7 +162,11 @@ def _parity(precision: Precision, folder: Path) -> dict[str, Any]:
 
 
 def _in_threads(made: TorchDetector) -> dict[str, Any]:
-    """Detect in eight threads at once on images of two canvases; raise AssertionError where an answer differs."""
+    """Detect in eight threads at once on images of two canvases; raise AssertionError where an answer differs.
+
+    cuDNN is not asked to try its algorithms, for PyTorch keeps those that it chose by thread: workers could differ.
+    """
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     images = [draw(shape, seed) for shape in (IMAGE, IMAGE[::-1]) for seed in range(_THREADS // 2)]
     with _detector(made, workers=_THREADS) as detector:
         alone = [detector([image])[0] for image in images]
@@ -202,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     limits = Limits(budget_s=2 if chosen.quick else 8, max_rounds=10, round_ms=250, max_calls=20, settle_s=0)
     torch.backends.cudnn.benchmark = True  # PyTorch at its best, eager and ours
+    torch.backends.cudnn.allow_tf32 = False  # it is on otherwise: eager in float32 and ours would differ
     report: dict[str, Any] = {"environment": describe_system("maintenance.pipeline_forms", given)}
     images = chosen.images if chosen.images is not None and chosen.images.is_dir() else None
     measure(chosen.output, report, limits, images)

@@ -101,7 +101,7 @@ def test_a_failure_is_kept_and_the_rest_goes_on(
     pipeline_forms.measure(path, {"environment": {}}, Limits(budget_s=1), tmp_path)
     report = json.loads(path.read_text())
     cases = [failure["case"] for failure in report["failed"]]
-    assert cases == ["parity, fp16", "parity, fp32", "speed, batch 1", "speed, batch 8", "threads", "speed, compiled"]
+    assert cases == ["parity, fp16", "parity, fp32", "speed, batch 1", "speed, batch 8", "speed, compiled", "threads"]
     assert "FAILED threads: CUDA error" in capsys.readouterr().out
 
 
