@@ -81,7 +81,7 @@ class AccuracyGate:
         self.reference = self._score([image.model for image in images])
         if not self.reference["AP"]:
             nothing = self.reference["AP"] is None
-            reason = "they have no object of the model's classes" if nothing else "the float model's AP is 0"
+            reason = "no object of the model's classes counts" if nothing else "the float model's AP is 0"
             raise UsageError(
                 f"the {len(images)} annotated images of the gate cannot judge: {reason}",
                 hint="check that annotations, images and model are of one set: frcnn eval",

@@ -126,12 +126,14 @@ def quantize_onnx(
         ground_truth = read_annotations(Path(annotations), paths[0], skip_invalid=skip_invalid)
         classes = map_classes(source.manifest.model, ground_truth, class_pairs, allow_unmapped=allow_unmapped)
         categories = classes.categories
+        if invalid := ground_truth.invalid:
+            shown = names_shown(invalid, separator="; ")
+            request.progress(f"{len(invalid)} annotations are invalid; they are left out: {shown}")
+        if respelt := classes.respelt:
+            request.progress(f"{len(respelt)} classes are spelt differently there: {names_shown(respelt)}")
     candidates = find_candidates(paths, ground_truth)
     most = gate_images or GATE_IMAGES["agreement" if ground_truth is None else "accuracy"]
     chosen = split(candidates, source.manifest, calibration=calibration_images, gate=most)
-    if ground_truth is not None and ground_truth.invalid:
-        invalid = names_shown(ground_truth.invalid, separator="; ")
-        request.progress(f"{len(ground_truth.invalid)} annotations are invalid; they are left out: {invalid}")
     if candidates.missing:
         request.progress(f"{len(candidates.missing)} annotated images are not in {paths[0]}; they are left out")
     request.progress(

@@ -70,11 +70,17 @@ def test_without_annotations_it_says_that_this_is_the_weaker_proof(command, caps
     assert "--annotations" in out and "weaker proof" in out
 
 
-def test_json_on_standard_output_is_alone_there(command, capsys):
-    assert main(command("--max-drop", 100, "--json", "-")) == 0
+def test_json_on_standard_output_is_alone_there_and_invalid_annotations_may_be_left_out(
+    command, annotated_noise, tmp_path, capsys
+):
+    document = json.loads((annotated_noise / "instances.json").read_text())
+    document["annotations"].append(document["annotations"][0] | {"bbox": [1, 2, 3, -4]})
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(document))
+    assert main(command("--max-drop", 100, "--json", "-", "--skip-invalid", annotations=path)) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["proof"] == "accuracy"
-    assert "wrote " in captured.err
+    assert "wrote " in captured.err and "1 annotations are invalid; they are left out: annotations[" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -98,7 +104,11 @@ def test_invalid_options_are_refused(options, message, command, capsys):
     [
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "c"}]}, "are no class"),
         ({"images": [{"id": i, "file_name": f"other{i}.png"} for i in range(24)]}, "none of the 24 images"),
-        ({"annotations": []}, "they have no object of the model's classes"),
+        ({"annotations": []}, "has no objects of the model's classes: there is nothing to measure against"),
+        (
+            {"annotations": [{"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, -4]}]},
+            "bbox is [1, 2, 3, -4], expected",
+        ),
     ],
 )
 def test_annotations_that_do_not_fit_are_refused(change, message, command, annotated_noise, tmp_path, capsys):

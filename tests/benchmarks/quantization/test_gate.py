@@ -60,8 +60,8 @@ def test_a_better_model_has_a_negative_drop():
 @pytest.mark.parametrize(
     ("images", "reason"),
     [
-        ([image("a", HIT), image("b", HIT)], "they have no object of the model's classes"),
-        ([image("a", HIT, 9)], "they have no object of the model's classes"),
+        ([image("a", HIT), image("b", HIT)], "no object of the model's classes counts"),
+        ([image("a", HIT, 9)], "no object of the model's classes counts"),
         ([image("a", MISS, 1)], "the float model's AP is 0"),
     ],
 )
