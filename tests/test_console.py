@@ -74,3 +74,23 @@ def test_json_is_valid_ascii_without_nan(to_file: bool, tmp_path: Path, capsys: 
     text = target.read_text() if to_file else capsys.readouterr().out
     assert text.isascii() and text.endswith("}\n")
     assert json.loads(text) == {"name": document["name"], "size": [1, 2], "missing": None}
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("cp1252", "n\u00e4ive \\u732b"), ("ascii", "n\\xe4ive \\u732b")])
+def test_what_an_encoding_lacks_is_printed_as_an_escape(
+    encoding: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", screen)
+    say("n\u00e4ive \u732b")
+    show_table("n\u00e4ive \u732b", ("name", "count"), [("n\u00e4ive \u732b", "1")])
+    screen.flush()
+    lines = screen.buffer.getvalue().decode(encoding).splitlines()
+    assert lines[0] == lines[1].rstrip() == text
+    assert f"| {text} | " in lines[-2]
+    assert len(set(map(len, lines[2:]))) == 1
+
+
+def test_json_keeps_names_that_are_not_utf8(tmp_path: Path) -> None:
+    write_json({"name": "n\udce9.jpg", "worst": float("-inf")}, str(tmp_path / "a.json"))
+    assert json.loads((tmp_path / "a.json").read_text()) == {"name": "n\udce9.jpg", "worst": None}

@@ -155,9 +155,9 @@ def _measured(
 def _report(profile: Profile, arguments: argparse.Namespace) -> None:
     if arguments.json is not None:
         write_json(profile, arguments.json)
+    write_text(arguments.chart, profile_page(profile, top=arguments.top))
     if arguments.json != "-":
         show_profile(profile, top=arguments.top)
         if arguments.json is not None:
             note(f"wrote {arguments.json}")
-    write_text(arguments.chart, profile_page(profile, top=arguments.top))
     note(f"wrote {arguments.chart}")

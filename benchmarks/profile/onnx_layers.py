@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from frcnn.benchmarks.profile.profile import LayerRun, NetworkStage, stages_in_order
 from frcnn.benchmarks.report.results import StageName
 from frcnn.errors import ArtifactError
-from frcnn.files import temporary_folder
+from frcnn.files import native_path, temporary_folder
 from frcnn.runtime.dependencies import import_onnxruntime
 
 __all__ = [
@@ -127,7 +127,8 @@ def profiled_session(path: Path, *, threads: int, as_written: bool = False) -> I
     with temporary_folder() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            with native_path(path) as name:
+                session = ort.InferenceSession(name, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # as above
             raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {_one_line(error)}") from error
         yield ProfiledSession(session, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +139,7 @@ def calibration_inputs(files: Iterable[Path], manifest: Manifest) -> Iterator[di
 
 def _shuffled(files: Iterable[Path]) -> list[Path]:
     """Return files in an order that has nothing to do with their names: neighbours are often of one scene or class."""
-    return sorted(files, key=lambda file: (hashlib.sha256(file.name.encode()).digest(), str(file)))
+    return sorted(files, key=lambda file: (hashlib.sha256(os.fsencode(file.name)).digest(), str(file)))
 
 
 def _usable(

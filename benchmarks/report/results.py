@@ -6,6 +6,7 @@ of calls, and ``fps`` counts images. Every number was measured in the run that w
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -361,10 +362,14 @@ class Results(Record, frozen=True, kw_only=True):
     def write(self, path: Path) -> None:
         """Write the results; the file is there in full or not at all.
 
+        Of a name that is not UTF-8, which msgspec refuses, it has ``?`` for the other bytes.
+
         Raises:
             OutputError: it cannot be written.
         """
-        write_text(path, msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n")
+        plain = json.dumps(msgspec.to_builtins(self), ensure_ascii=False).encode(errors="replace")
+        text = msgspec.json.encode(json.loads(plain, parse_constant=lambda _: None))
+        write_text(path, msgspec.json.format(text, indent=1).decode() + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError, MissingDependencyError
+from frcnn.files import native_path
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.host.network_contract import (
@@ -112,7 +113,8 @@ def _session(
     providers = execution_providers(provider, path, cache=default_folder())
     try:
         # without its own fallback, which prints and goes on with a slower provider
-        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
+        with native_path(path) as name:
+            session = onnxruntime.InferenceSession(name, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
         hint = _UPGRADE if precision == "bf16" else REMAKE
         raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {one_line(error)}", hint=hint) from error

@@ -1,6 +1,7 @@
 """What the verbs print: tables and lines on standard output, progress and warnings on standard error.
 
-Names, labels and notes in files are untrusted: nothing that is printed here can steer a terminal.
+Names, labels and notes in files are untrusted: nothing that is printed here can steer a terminal. What its encoding
+lacks is printed as an escape.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _console(*, stderr: bool) -> Console:
 def say(text: str) -> None:
     """Print a result, one line or several, to standard output."""
     with standard_output():
-        print(_printable_lines(text))
+        print(_shown(text))
 
 
 def note(text: str) -> None:
@@ -50,7 +51,8 @@ def warn(text: str) -> None:
 
 def write_json(document: object, target: str = "-") -> None:
     """Write what msgspec encodes as indented JSON in ASCII, NaN as null, to a file or (``-``) standard output."""
-    text = json.dumps(msgspec.json.decode(msgspec.json.encode(document)), indent=2)
+    # not msgspec's own encoder: it refuses file names that are not UTF-8
+    text = json.dumps(json.loads(json.dumps(msgspec.to_builtins(document)), parse_constant=lambda _: None), indent=2)
     if target == "-":
         say(text)
     else:
@@ -59,12 +61,12 @@ def write_json(document: object, target: str = "-") -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> None:
     """Print a table to standard output; the first ``text_columns`` are text (left), the rest numbers (right)."""
-    table = Table(title=Text(printable(title)), title_justify="left", title_style="bold", header_style="bold")
+    table = Table(title=Text(_shown(title)), title_justify="left", title_style="bold", header_style="bold")
     for index, column in enumerate(columns):
         is_text = index < text_columns
         table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for row in rows:
-        table.add_row(*(Text(_printable_lines(cell)) for cell in row))
+        table.add_row(*(Text(_shown(cell)) for cell in row))
     with standard_output():
         _console(stderr=False).print(table, soft_wrap=False)
 
@@ -103,5 +105,7 @@ def _progress(*columns: progress.ProgressColumn, before: tuple[progress.Progress
     return progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
+def _shown(text: str) -> str:
+    """Return lines as standard output can take them: a table is laid out with its escapes."""
+    lines, encoding = "\n".join(map(printable, text.split("\n"))), getattr(sys.stdout, "encoding", None) or "utf-8"
+    return lines.encode(encoding, "backslashreplace").decode(encoding)

@@ -25,6 +25,7 @@ from frcnn.errors import OutputError
 __all__ = [
     "decode_text",
     "file_sha256",
+    "native_path",
     "replacing",
     "standard_output",
     "temporary_folder",
@@ -148,6 +149,31 @@ def temporary_folder() -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(prefix="frcnn-", ignore_cleanup_errors=True)
     with folder as name:
         yield Path(name)
+
+
+@contextmanager
+def native_path(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Give the name under which a library in C++ opens a file: its path, or a link to it while the block runs.
+
+    Such libraries take names in UTF-8. Of another, OpenCV is a segmentation fault.
+    """
+    if _is_utf8(path):
+        yield os.fspath(path)
+        return
+    with temporary_folder() as folder:
+        link = folder / f"file{Path(path).suffix}"
+        with _reporting(f"link to {Path(path)}, whose name is not UTF-8", hint="rename it"):
+            link.symlink_to(Path(path).absolute())
+        if not _is_utf8(link):
+            raise OutputError(f"cannot open {Path(path)}: its name is not UTF-8, nor is {link}", hint="rename it")
+        yield str(link)
+
+
+def _is_utf8(path: str | os.PathLike[str]) -> bool:
+    try:
+        return os.fsencode(path) == os.fspath(path).encode()
+    except UnicodeEncodeError:  # a byte that is no UTF-8 came as a lone surrogate
+        return False
 
 
 @contextmanager

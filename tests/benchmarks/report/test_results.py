@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.bench_results import made_up
+from support.bench_results import made_up, replaced
 
 from frcnn.benchmarks.report.results import SCHEMA_VERSION, Results
 from frcnn.errors import ArtifactError
@@ -18,6 +18,14 @@ def test_results_are_read_back_as_written(tmp_path) -> None:
     assert json.loads(path.read_text())["schema_version"] == SCHEMA_VERSION
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert Results.read(path) == made_up(), "saved again by an editor of Windows"
+
+
+def test_results_of_images_whose_names_are_not_utf8_are_written(tmp_path) -> None:
+    """msgspec refuses such names, after all the work."""
+    results = made_up()
+    images = (replaced(results.workload.images[0], name="n\udce9.jpg"),)
+    replaced(results, workload=replaced(results.workload, images=images)).write(tmp_path / "results.json")
+    assert Results.read(tmp_path / "results.json").workload.images[0].name == "n?.jpg"
 
 
 @pytest.mark.parametrize(
