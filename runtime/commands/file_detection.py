@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ from frcnn.runtime.detections import Detections
 from frcnn.runtime.detector import Detector
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import is_video
-from frcnn.runtime.images.video import open_video, writing_video
+from frcnn.runtime.images.video import Video, open_video, writing_video
 from frcnn.runtime.results.draw import annotate
 from frcnn.runtime.results.report import Report
 from frcnn.runtime.streaming.stopping import Stop
@@ -26,8 +26,6 @@ from frcnn.runtime.streaming.stopping import Stop
 __all__ = ["FileDetection"]
 
 _JPEG_OPTIONS: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
-_LOST_SHARE = 0.02
-"""Share of a video's promised frames that may be missing: headers are often a frame or two off."""
 
 
 @dataclass(kw_only=True)
@@ -77,7 +75,8 @@ class FileDetection:
                 index = position[image.name]
                 if files[index] in self.copies:
                     _write_image(self.copies[files[index]], image, found)
-                self.report.add(first_id + index, image.name, found)  # last: what is reported is all there
+                # last: what is reported is all there
+                self.report.add(first_id + index, image.name, found, **self._copy_of(files[index]))
                 if self.stop.is_asked:
                     break
 
@@ -89,38 +88,32 @@ class FileDetection:
             count = 0
             pairs = self.detector.stream_images(video.frames(), **self.options)
             shown = track(pairs, total=video.frame_count, what=file.name)
-            with closing(pairs), closing(self._copied(file, shown, video.fps)) as copied:
-                for count, (_, found) in enumerate(copied, 1):
-                    self.report.add(first_id + count - 1, str(file), found, frame=count - 1)
+            with closing(pairs), closing(self._copied(file, shown, video)) as copied:
+                for index, (_, found) in enumerate(copied):
+                    known = {"frame": index, "time_s": round(video.times_s[index], 6), **self._copy_of(file)}
+                    self.report.add(first_id + index, str(file), found, **known)
+                    count = index + 1
                     if self.stop.is_asked:  # the frames done are reported; the copy is whole or not there
                         return
             self._next_id = first_id + max(1, count)
-            if count == 0:
-                raise ImageError(f"{file}: not one frame of the video could be read", hint="the file is damaged")
-            promised = video.frame_count or 0
-            if count < promised - max(2, promised * _LOST_SHARE):
-                found_frames = f"only {count} of {promised} frames could be read (those were used)"
-                raise ImageError(f"{file}: {found_frames}", hint="the file is damaged")
+            video.require_whole()
         except ImageError as error:
             self.skip(str(file), error)
 
+    def _copy_of(self, file: Path) -> dict[str, str]:
+        return {"copy": str(self.copies[file])} if file in self.copies else {}
+
     def _copied(
-        self, file: Path, pairs: Iterable[tuple[RGBImage, Detections]], fps: float
+        self, file: Path, pairs: Iterable[tuple[RGBImage, Detections]], video: Video
     ) -> Generator[tuple[RGBImage, Detections]]:
         """Pass frames on, writing the annotated ones to the file's copy where it has one."""
-        iterator = iter(pairs)
-        first = next(iterator, None)
-        if first is None:
-            return
-        if file not in self.copies:
-            yield first
-            yield from iterator
-            return
-        with replacing(self.copies[file]) as temporary, writing_video(temporary, fps) as writer:
-            writer.write(annotate(first[0].uint8(), first[1]))
-            yield first
-            for image, found in iterator:
-                writer.write(annotate(image.uint8(), found))
+        with ExitStack() as stack:
+            for index, (image, found) in enumerate(pairs):
+                if file in self.copies:
+                    if index == 0:  # without a frame there is no copy
+                        temporary = stack.enter_context(replacing(self.copies[file]))
+                        writer = stack.enter_context(writing_video(temporary, video.fps))
+                    writer.write(annotate(image.uint8(), found), video.times_s[index])
                 yield image, found
 
 

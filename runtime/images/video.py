@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,42 +17,77 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import ImageError, ImageSizeError, OutputError
+from frcnn.files import native_path
 from frcnn.runtime.dependencies import import_opencv
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.mp4_times import set_frame_times
 
 __all__ = ["VIDEO_SUFFIXES", "Video", "VideoWriter", "open_video", "writing_video"]
 
 VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 _FALLBACK_FPS: Final = 25.0
+_MADE_UP_FPS: Final = 1000
+"""What OpenCV gives where a file has time stamps in milliseconds and no rate."""
+_COUNTED: Final = frozenset({b"RIFF", b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
+"""How the files begin that store how many frames they have: AVI, MP4, MOV. In others OpenCV derives it."""
+_SEGMENT: Final = b"\x18\x53\x80\x67\x01"
+"""How all but the header of a Matroska file begins; its size follows, in 7 bytes."""
+_LIVE: Final = 2**56 - 1  # of unknown size
+_LOST_SHARE: Final = 0.02
+"""Share of the promised frames that may be missing: headers are often a frame or two off."""
 _FFMPEG_QUIET: Final = "-8"
 _FFMPEG_FORMATS: Final = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegvideo,mpegts,asf"
+_UNEVEN: Final = 0.1  # of a frame; times in thousandths of a second are off by less
 _IMAGES: Final = "CV_IMAGES"  # reads many files for a name with %d in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Video:
-    """An opened video; 25 ``fps`` if the file has none, ``frame_count`` None if its header has none."""
+    """An opened video.
+
+    Attributes:
+        fps: the rate that its header gives, which need not be that of its frames; 25 if it gives none.
+        frame_count: about how many frames there are; None if that is unknown.
+        stored_frames: how many there are as the file stores it; 0 if it does not.
+        bytes_cut_off: how many bytes are missing at the end of a Matroska or WebM file.
+        times_s: when each frame is shown, of those read so far. A frame without a time follows by ``1 / fps``.
+    """
 
     path: Path
     fps: float
     frame_count: int | None
+    stored_frames: int
+    bytes_cut_off: int
+    times_s: list[float] = field(default_factory=list)
     _capture: Any
 
     def frames(self) -> Iterator[RGBImage]:
         """Yield the frames as 8-bit RGB images named ``clip.mp4#0`` and so on, and close the file."""
         cv2 = import_opencv()
-        index = 0
+        time_s = -1 / self.fps
         try:
             while True:
                 there, frame = self._capture.read()
                 if not there:
                     return
-                name = f"{self.path}#{index}"
+                stamp_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                time_s = stamp_s if time_s < stamp_s < math.inf else time_s + 1 / self.fps
+                name = f"{self.path}#{len(self.times_s)}"
+                self.times_s.append(time_s)
                 yield RGBImage(pixels=cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), name=name, source=name)
-                index += 1
         finally:
             self._capture.release()
+
+    def require_whole(self) -> None:
+        """Check, after the last frame, that the file has what it promises."""
+        count, promised = len(self.times_s), self.stored_frames
+        if count == 0:
+            raise ImageError(f"{self.path}: not one frame of the video could be read", hint="the file is damaged")
+        if self.bytes_cut_off or count < promised - max(2, promised * _LOST_SHARE):
+            found = f"{count} of {promised}" if promised else f"{count}"
+            hint = "the file is damaged" if promised else f"{self.bytes_cut_off:,} bytes are missing at its end"
+            raise ImageError(f"{self.path}: only {found} frames could be read (those were used)", hint=hint)
 
 
 def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
@@ -64,9 +99,9 @@ def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
     )
     if not path.is_file():
         raise ImageError(f"{path}: no such file" if not path.exists() else f"{path}: expected a video, got a folder")
-    capture = cv2.VideoCapture(str(path))
-    fps = float(capture.get(cv2.CAP_PROP_FPS))
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    with native_path(path) as name:
+        capture = cv2.VideoCapture(name)
+    fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
     if not capture.isOpened() or width <= 0 or capture.getBackendName() == _IMAGES:
         capture.release()
@@ -80,8 +115,17 @@ def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
             f"{path}: frames of {height}x{width} are {width * height:,} pixels, more than the limit of {max_pixels:,}",
             hint="raise the limit (--max-pixels) if the file is to be trusted",
         )
-    known_fps = fps if math.isfinite(fps) and 0 < fps <= 1000 else _FALLBACK_FPS
-    return Video(path=path, fps=known_fps, frame_count=count if count > 0 else None, _capture=capture)
+    with path.open("rb") as file:
+        head, size = file.read(256), os.fstat(file.fileno()).st_size
+    is_known = 0 < fps < _MADE_UP_FPS and 0 < count < math.inf
+    return Video(
+        path=path,
+        fps=fps if 0 < fps < _MADE_UP_FPS else _FALLBACK_FPS,
+        frame_count=int(count) if is_known else None,
+        stored_frames=int(count) if is_known and not _COUNTED.isdisjoint((head[:4], head[4:8])) else 0,
+        bytes_cut_off=max(0, _matroska_size(head) - size),
+        _capture=capture,
+    )
 
 
 class VideoWriter:
@@ -91,20 +135,27 @@ class VideoWriter:
         self._path = path
         self._fps = fps
         self._writer: Any = None
-        self._count = 0
+        self._times_s: list[float] = []
 
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        """Append a ``(H, W, 3)`` uint8 RGB frame; the codec takes even sizes: an odd last row or column is dropped."""
+    def write(self, frame: NDArray[np.uint8], time_s: float | None = None) -> None:
+        """Append a frame, ``(H, W, 3)`` uint8 RGB.
+
+        The codec takes even sizes: an odd last row or column is dropped. ``time_s``, later than that of the frame
+        before, is when it is shown; None: ``1 / fps`` after that one.
+        """
         cv2 = import_opencv()
         height, width = (side - side % 2 for side in frame.shape[:2])
         if self._writer is None:
             _silence(cv2)
             codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._path), codec, self._fps, (width, height))
+            with native_path(self._path) as name:
+                self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, self._fps, (width, height))
             if not self._writer.isOpened():
                 raise OutputError(f"cannot write a {height}x{width} mp4v video to {self._path.parent}")
         self._writer.write(cv2.cvtColor(np.ascontiguousarray(frame[:height, :width]), cv2.COLOR_RGB2BGR))
-        self._count += 1
+        if time_s is None:
+            time_s = self._times_s[-1] + 1 / self._fps if self._times_s else 0.0
+        self._times_s.append(time_s)
 
     def close(self) -> None:
         """Finish the file."""
@@ -116,14 +167,24 @@ class VideoWriter:
         if self._writer is None:
             return
         cv2 = import_opencv()
-        capture = cv2.VideoCapture(str(self._path))
+        with native_path(self._path) as name:
+            capture = cv2.VideoCapture(name)
         there = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
-        if there != self._count:
+        if there != len(self._times_s):
             raise OutputError(
-                f"cannot write the video to {self._path.parent}: {there} of {self._count} frames arrived",
+                f"cannot write the video to {self._path.parent}: {there} of {len(self._times_s)} frames arrived",
                 hint="make room on the disk, or choose another folder with -o",
             )
+
+    def set_times(self) -> None:
+        """Show the frames of a finished file at their times, unless one rate does that; the last lasts a mean step."""
+        if not self._times_s:
+            return
+        first, last, steps = self._times_s[0], self._times_s[-1], len(self._times_s) - 1
+        times = [*self._times_s, last + ((last - first) / steps if steps else 1 / self._fps)]
+        if any(abs(time - first - index / self._fps) > _UNEVEN / self._fps for index, time in enumerate(times)):
+            set_frame_times(self._path, times)
 
 
 @contextmanager
@@ -135,6 +196,14 @@ def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
     finally:
         writer.close()
     writer.require_whole()
+    writer.set_times()
+
+
+def _matroska_size(head: bytes) -> int:
+    """Return the size of a Matroska or WebM file as it begins; 0 if it gives none, or the file is another."""
+    before, segment, rest = head.partition(_SEGMENT)
+    size = int.from_bytes(rest[:7])
+    return len(before) + len(segment) + 7 + size if segment and size != _LIVE else 0
 
 
 def _silence(cv2: Any) -> None:

@@ -33,9 +33,9 @@ class Report:
     ``results`` under ``results``.
 
     Attributes:
-        images: COCO ``images``: a dictionary per image or frame, with ``id``, ``file_name``, ``height``, ``width`` and,
-            of a video, ``frame`` (from 0).
-        results: COCO results: a dictionary per object, with ``file_name`` and ``frame`` in addition.
+        images: COCO ``images``: a dictionary per image or frame, with ``id``, ``height``, ``width``, ``file_name`` and
+            what else is known of it: of a video ``frame`` (from 0) and ``time_s``, and the path of its ``copy``.
+        results: COCO results: a dictionary per object, with ``file_name`` and so on in addition.
     """
 
     def __init__(self, label_names: tuple[str, ...] | None, *, lines: Sequence[ResultLines] = ()) -> None:
@@ -50,10 +50,10 @@ class Report:
         """The files without detections."""
         return [name for name, file in self._files.items() if not file.classes]
 
-    def add(self, image_id: int, file_name: str, found: Detections, *, frame: int | None = None) -> None:
-        """Add an image or frame."""
+    def add(self, image_id: int, file_name: str, found: Detections, **known: object) -> None:
+        """Add an image or frame, and what else is known of it."""
         height, width = found.image_size
-        place = {"file_name": file_name} if frame is None else {"file_name": file_name, "frame": frame}
+        place = {"file_name": file_name, **known}
         image = {"id": image_id, **place, "height": height, "width": width}
         results = [{**entry, **place} for entry in found.to_coco(image_id)]
         self.images.append(image)

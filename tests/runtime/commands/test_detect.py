@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.engine_files import write_engine_file
+from support.names import not_utf8
+from support.recordings import record, shown, uneven_times
 
 from frcnn.cli import main
 from frcnn.errors import ArtifactError
@@ -57,7 +62,7 @@ def test_results_and_copies_are_written(
         (2, 1, str(two)),
     ]
     assert entries[2]["bbox"] == pytest.approx([80, 120, 320, 240], rel=1e-5)
-    assert set(entries[0]) == {"image_id", "category_id", "bbox", "score", "file_name"}
+    assert set(entries[0]) == {"image_id", "category_id", "bbox", "score", "file_name", "copy"}
     assert files_under(out) == ["a.jpg", "b.png"]
     with Image.open(out / "a.jpg") as copy, Image.open(one) as original:
         assert (copy.format, copy.size) == ("JPEG", original.size)
@@ -166,7 +171,8 @@ def test_copies_of_equal_names_get_numbers(model_path: Path, image_file: ImageFi
     out = tmp_path / "out"
     assert detect(model_path, one, two, "-o", out, "--json", tmp_path / "r.json") == 0
     assert files_under(out) == ["p-2.jpg", "p.jpg"]
-    assert {entry["file_name"] for entry in read(tmp_path / "r.json")} == {str(one), str(two)}
+    copies = {entry["file_name"]: entry["copy"] for entry in read(tmp_path / "r.json")}
+    assert copies == {str(one): str(out / "p.jpg"), str(two): str(out / "p-2.jpg")}
 
 
 def test_inputs_are_not_overwritten(model_path: Path, image_file: ImageFile, tmp_path: Path, capsys: Captured) -> None:
@@ -228,9 +234,54 @@ def test_frames_of_a_video_are_numbered_with_the_images(
         (5, "b.png"),
     ]
     assert files_under(out) == ["a.png", "b.png", "clip.mp4"]
+    frames = [image for image in read(index)["images"] if "frame" in image]
+    assert [(frame["frame"], frame["time_s"]) for frame in frames] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    assert read(results)[1]["time_s"] == 0.0
     copy = open_video(out / "clip.mp4")
     assert copy.fps == pytest.approx(10)
     assert [frame.size for frame in copy.frames()] == [(360, 480)] * 3
+
+
+def test_a_browsers_recording_is_whole_and_its_copy_lasts_as_long(
+    model_path: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    times = uneven_times(40)
+    clip, lines, out = record(tmp_path / "tab.webm", times, has_rate=False), tmp_path / "r.jsonl", tmp_path / "out"
+    assert detect(model_path, clip, "-o", out, "--jsonl", lines) == 0
+    assert "damaged" not in capsys.readouterr().err
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["time_s"] for line in found] == times
+    assert {line["copy"] for line in found} == {str(out / "tab.mp4")}
+    written, duration = shown(out / "tab.mp4")
+    assert written == pytest.approx(times, abs=1e-4)
+    assert duration == pytest.approx(times[-1] * 40 / 39, abs=1e-4)
+
+
+def test_names_that_are_not_utf8_are_taken_everywhere(
+    model_path: Path, image_file: ImageFile, clip: Path, tmp_path: Path
+) -> None:
+    """The model's, an image's, a video's and those of all outputs."""
+    folder = not_utf8(tmp_path)
+    model, image = folder / "model.onnx", folder / os.fsdecode(b"n\xe9.jpg")
+    video = folder / os.fsdecode(b"n\xe9.avi")
+    model.write_bytes(model_path.read_bytes())
+    image.write_bytes(image_file("a.jpg", 250).read_bytes())
+    clip.rename(video)
+    outputs = ["-o", folder / "out", "--json", folder / "r.json", "--jsonl", folder / "r.jsonl"]
+    assert detect(model, image, video, *outputs) == 0
+    assert [entry["file_name"] for entry in read(folder / "r.json")] == [str(image), str(video), str(video)]
+    assert sorted(os.fsencode(path.name) for path in (folder / "out").iterdir()) == [b"n\xe9.jpg", b"n\xe9.mp4"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_the_table_is_printed_in_every_encoding(
+    encoding: str, model_path: Path, image_file: ImageFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert detect(model_path, image_file("日本.jpg", 250)) == 0
+    screen.flush()
+    assert rb"\u65e5\u672c.jpg | 1 cat |" in screen.buffer.getvalue()
 
 
 def test_a_bad_video_among_good_ones_is_skipped(model_path: Path, clip: Path, tmp_path: Path, capsys: Captured) -> None:

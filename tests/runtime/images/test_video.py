@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.full_disk import files_at_most
+from support.names import not_utf8
+from support.recordings import record, shown, uneven_times
 
 from frcnn.errors import ImageError, MissingDependencyError, OutputError
 from frcnn.runtime.images.video import open_video, writing_video
@@ -81,3 +85,70 @@ def test_without_opencv_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingDependencyError, match="opencv-python-headless"):
         open_video(tmp_path / "clip.mp4")
+
+
+def test_times_are_those_of_the_frames_where_the_rate_is_made_up(tmp_path: Path) -> None:
+    times = uneven_times(60)
+    path = record(tmp_path / "tab.webm", times, has_rate=False)
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == 1000  # OpenCV's invention, of which the count follows
+    video = open_video(path)
+    assert len(list(video.frames())) == 60
+    assert video.times_s == pytest.approx(times, abs=1e-6)
+    assert (video.fps, video.frame_count) == (25, None)
+    video.require_whole()
+
+
+def test_a_derived_frame_count_is_no_promise(tmp_path: Path) -> None:
+    """OpenCV takes the rate of the first second for all: 30 fps, and so 15 times as many frames as there are."""
+    times = [*(index / 30 for index in range(30)), *(1.0 + second for second in range(30))]
+    video = open_video(record(tmp_path / "screen.mkv", times, codec="libx264", has_rate=False))
+    assert len(list(video.frames())) == 60 < video.frame_count / 10
+    assert video.times_s[-1] == pytest.approx(30)
+    video.require_whole()
+
+
+def test_pictures_that_begin_after_the_sound_are_whole(tmp_path: Path) -> None:
+    video = open_video(record(tmp_path / "late.mkv", [5 + index / 30 for index in range(30)]))
+    assert len(list(video.frames())) == 30
+    video.require_whole()
+
+
+def test_a_matroska_file_that_is_cut_off_is_not_whole(tmp_path: Path) -> None:
+    path = record(tmp_path / "tab.webm", uneven_times(60), has_rate=False)
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: size * 3 // 4])
+    video = open_video(path)
+    assert 0 < len(list(video.frames())) < 60
+    with pytest.raises(ImageError, match=r"only \d+ frames could be read") as raised:
+        video.require_whole()
+    assert raised.value.hint == f"{size - size * 3 // 4:,} bytes are missing at its end"
+
+
+@pytest.mark.parametrize("count", [1, 2, 60])
+def test_frames_are_written_at_their_times(tmp_path: Path, count: int) -> None:
+    times = uneven_times(60)[-count:]
+    with writing_video(tmp_path / "clip.mp4", 25) as writer:
+        for index, time_s in enumerate(times):
+            writer.write(np.full((48, 64, 3), 4 * index, np.uint8), time_s)
+    written, duration = shown(tmp_path / "clip.mp4")
+    assert written == pytest.approx([time - times[0] for time in times], abs=1e-4)
+    step = (times[-1] - times[0]) / (count - 1) if count > 1 else 1 / 25
+    assert duration == pytest.approx(written[-1] + step, abs=1e-4)
+    frames = list(open_video(tmp_path / "clip.mp4").frames())
+    assert [frame.pixels.mean() for frame in frames] == pytest.approx([4 * index for index in range(count)], abs=6)
+
+
+def test_times_in_thousandths_of_one_rate_are_written_as_that_rate(tmp_path: Path) -> None:
+    with writing_video(tmp_path / "clip.mp4", 30) as writer:
+        for index in range(30):
+            writer.write(np.zeros((48, 64, 3), np.uint8), round(index / 30, 3))
+    assert open_video(tmp_path / "clip.mp4").fps == 30
+    assert shown(tmp_path / "clip.mp4")[1] == pytest.approx(1)
+
+
+def test_a_name_that_is_not_utf8_is_read_and_written(tmp_path: Path) -> None:
+    """OpenCV itself dies of it with a segmentation fault."""
+    folder = not_utf8(tmp_path)
+    path = write(folder / os.fsdecode(b"n\xe9.mp4"), [40, 200])
+    assert [frame.name for frame in open_video(path).frames()] == [f"{path}#0", f"{path}#1"]
+    assert sorted(folder.iterdir()) == [path]
