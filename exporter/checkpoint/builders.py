@@ -21,6 +21,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from frcnn.errors import CheckpointError, FrcnnError, UsageError
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, Builder
 from frcnn.exporter.checkpoint.builder_arguments import check_values, refuse_unknown
+from frcnn.exporter.model.supported import inner_detector
 
 __all__ = ["accepted_arguments", "build_model", "importable", "one_line", "resolve_builder", "short_name"]
 
@@ -164,7 +165,7 @@ def build_model(
     if not isinstance(model, FasterRCNN):
         raise CheckpointError(
             f"{arch} returned a {type(model).__module__}.{type(model).__qualname__}, expected a torchvision FasterRCNN",
-            hint="return the model itself, torchvision.models.detection.FasterRCNN(...)",
+            hint=inner_detector(model) or "return the model itself, torchvision.models.detection.FasterRCNN(...)",
         )
     return model
 

@@ -8,20 +8,22 @@ import hashlib
 import json
 import pathlib
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import torch
 
 from frcnn.errors import CheckpointError, MissingDependencyError
 from frcnn.exporter.checkpoint.builders import importable, one_line
+from frcnn.exporter.checkpoint.layout import other_model
 from frcnn.files.archive import BoundedFile
 
 __all__ = ["CheckpointFile", "read_checkpoint_file"]
@@ -54,11 +56,24 @@ _HARMLESS: Final[tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...]
     pathlib.PureWindowsPath,
 )
 
+_LEGACY_MAGIC: Final = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")  # of torch.save's own pickles
+_SAVE: Final = "save model.state_dict() of a torchvision FasterRCNN with torch.save"
+_LONGEST_NAME: Final = 1000  # NumPy arrays may be pickled as text
+
 # first bytes of files that are not checkpoints
 _FOREIGN: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "run git lfs pull"),
     (b"<", "is a web page or XML, not a checkpoint", "the download went wrong; fetch the file itself"),
     (b"\x89HDF", "is an HDF5 file (Keras?)", _EXPECTED),
+    *(
+        (magic, f"is compressed ({kind})", f"unpack it first: {tool}")
+        for magic, kind, tool in (
+            (b"\x1f\x8b", "gzip", "gunzip, or tar -xzf"),
+            (b"BZh", "bzip2", "bunzip2, or tar -xjf"),
+            (b"\xfd7zXZ", "xz", "unxz, or tar -xJf"),
+            (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
+        )
+    ),
     (b"\x08", "looks like an ONNX model, not a checkpoint", "detect with it as it is: frcnn detect model.onnx ..."),
 )
 
@@ -97,15 +112,19 @@ def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> Checkpoin
     for magic, what, hint in _FOREIGN:
         if head.startswith(magic):
             raise CheckpointError(f"{path} {what}", hint=hint)
+    if head[257:262] == b"ustar":
+        raise CheckpointError(f"{path} is a tar archive, {_EXPECTED}", hint="unpack it first: tar -xf")
     if head.startswith(b"PK"):
         _require_torch_zip(path, size)
+    elif head.startswith(pickle.PROTO) and _LEGACY_MAGIC not in head[:32]:
+        raise _foreign(path) or CheckpointError(f"{path} is a pickle that torch.save did not write", hint=_SAVE)
     return CheckpointFile(content=_read_pickle(path, trust_pickle=trust_pickle), sha256=digest)
 
 
 def _scan(path: Path) -> tuple[bytes, str, int]:
     """Return the first bytes, the SHA-256 and the size of a file, without holding it in memory."""
     with path.open("rb") as stream:
-        head = stream.read(64)
+        head = stream.read(512)
         stream.seek(0)
         return head, hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
 
@@ -171,10 +190,15 @@ def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
             f"{path} holds classes of the module {error.name!r}, which cannot be imported here",
             hint="run from the folder the model was trained in, or save model.state_dict() there",
         ) from error
+    except AttributeError as error:
+        raise CheckpointError(
+            f"{path} holds classes that are not in the packages installed here: {one_line(error)}",
+            hint="save model.state_dict() with the versions it was trained with",
+        ) from error
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"class ([\w.]+)", str(error))
         if refused and not trust_pickle:
-            raise _untrusted(path, refused[1]) from error
+            raise (_foreign(path) or _untrusted(path, refused[1])) from error
         raise CheckpointError(f"{path} is no checkpoint, or damaged; {_EXPECTED}") from error
     except Exception as error:  # unpickling a damaged or hostile file raises many types
         raise CheckpointError(
@@ -190,6 +214,24 @@ def _readable(trust_pickle: bool) -> Iterator[None]:
     else:
         with torch.serialization.safe_globals(list(_HARMLESS)):
             yield
+
+
+def _foreign(path: Path) -> CheckpointError | None:
+    """Return the error of a pickle with the names of another model's weights, or None; nothing is unpickled."""
+    names: set[str] = set()
+    with suppress(Exception), ExitStack() as stack:  # pickletools and zipfile raise many types
+        stream: IO[bytes] = stack.enter_context(path.open("rb"))
+        if zipfile.is_zipfile(stream):
+            archive = stack.enter_context(zipfile.ZipFile(stream))
+            entry = next(info for info in archive.infolist() if info.filename.endswith("data.pkl"))
+            stream = stack.enter_context(archive.open(entry))
+        else:
+            stream.seek(0)
+        for _ in range(4):  # the content is the fourth of torch.save's own pickles
+            texts = (argument for _, argument, _ in pickletools.genops(stream) if isinstance(argument, str))
+            names.update(text for text in texts if len(text) < _LONGEST_NAME)
+    other = other_model(names)
+    return other and CheckpointError(f"{path} holds {other[0]}, expected a torchvision Faster R-CNN", hint=other[1])
 
 
 def _untrusted(path: Path, refused: str) -> CheckpointError:

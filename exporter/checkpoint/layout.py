@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn.errors import CheckpointError
+from frcnn.spec import BACKGROUND
 
-__all__ = ["FoundWeights", "find_weights", "other_detector"]
+__all__ = ["FoundWeights", "find_weights", "other_model"]
 
 _MARK: Final = "roi_heads."  # in the keys of every torchvision Faster R-CNN
 _COMPILED: Final = "_orig_mod."  # torch.compile inserts it at any place
 _DEPTH: Final = 3
 _MAX_REPEATED_BYTES: Final = 64 << 20
 _SAVE: Final = "save torch.save(model.state_dict(), 'my.pth')"
-_LABEL_ENTRIES: Final = ("labels", "CLASSES", "classes", "class_names")
+_LABEL_ENTRIES: Final = ("labels", "CLASSES", "classes", "class_names", "class_to_idx", "idx_to_class")
 _NAME_ENTRIES: Final = ("arch", "architecture", "model_name")
 
 _ONLY = "frcnn exports torchvision's Faster R-CNN only"
@@ -97,7 +98,9 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
         raise CheckpointError(
             f"{source} holds {len(chosen)} detectors: {listed}", hint="choose one with --state-key (state_key=...)"
         )
-    one = chosen[0]
+    one, labels = chosen[0], _labels(content)
+    if labels is None and any(not isinstance(names, (int, type(None))) for names in _stored(content, _LABEL_ENTRIES)):
+        notes += ("labels: not read from the checkpoint: neither a list of names, nor names by number from 0 or 1",)
     _require_plain(one.state, source)
     return FoundWeights(
         state=one.state,
@@ -105,7 +108,7 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
         entry=one.entry,
         ignored=one.ignored,
         notes=notes,
-        labels=_labels(content),
+        labels=labels,
         name=_name(content),
     )
 
@@ -159,7 +162,9 @@ def _is_averaged(entry: str) -> bool:
 def _nothing_found(content: object, source: str) -> CheckpointError:
     tensors = _largest_mapping_of_tensors(content, _DEPTH, set())
     if tensors:
-        what, hint = _recognise(tensors)
+        shown = ", ".join(repr(name) for name in list(tensors)[:3])
+        unknown = f"{len(tensors)} tensors ({shown}, ...)", "save model.state_dict() of a torchvision FasterRCNN"
+        what, hint = other_model(tensors) or unknown
         return CheckpointError(f"{source} holds {what}, expected a torchvision Faster R-CNN", hint=hint)
     if isinstance(content, nn.Module):
         found = f"a {type(content).__module__}.{type(content).__qualname__}"
@@ -182,35 +187,42 @@ def _largest_mapping_of_tensors(value: object, depth: int, seen: set[tuple[int, 
 
 
 def _stored(content: object, entries: tuple[str, ...]) -> Iterator[Any]:
-    """Yield what a checkpoint, or its entry ``data``, has under some keys."""
+    """Yield what a checkpoint, or its entry ``data`` or ``hyper_parameters`` (Lightning), has under some keys."""
     if isinstance(content, Mapping):
-        for container in (content, content.get("data")):
+        for container in (content, content.get("data"), content.get("hyper_parameters")):
             if isinstance(container, Mapping):
                 yield from (container[entry] for entry in entries if entry in container)
 
 
 def _labels(content: object) -> tuple[str, ...] | None:
     for names in _stored(content, _LABEL_ENTRIES):
-        if isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names):
-            return tuple(names)
+        ordered = _by_number(names) if isinstance(names, Mapping) else names
+        if isinstance(ordered, (list, tuple)) and ordered and all(isinstance(n, str) for n in ordered):
+            return tuple(ordered)
     return None
+
+
+def _by_number(names: Mapping[Any, Any]) -> tuple[Any, ...] | None:
+    """Return names in order, from name -> number or number -> name; None unless the numbers count from 0 or 1."""
+    try:
+        pairs = [(value, key) if isinstance(value, int) else (int(key), value) for key, value in names.items()]
+    except (TypeError, ValueError):
+        return None
+    numbers = sorted(number for number, _ in pairs)
+    if numbers not in ([*range(len(pairs))], [*range(1, len(pairs) + 1)]):
+        return None
+    background = () if numbers[:1] == [0] else (BACKGROUND,)
+    return (*background, *(name for _, name in sorted(pairs)))
 
 
 def _name(content: object) -> str | None:
     return next((name for name in _stored(content, _NAME_ENTRIES) if isinstance(name, str) and name), None)
 
 
-def other_detector(keys: Iterable[str]) -> tuple[str, str] | None:
-    """Return what a state_dict with ``roi_heads`` is, and what to do, if it is not of a Faster R-CNN; else None."""
-    what, hint = _recognise(keys)
-    return (what, hint) if what in _WITH_ROI_HEADS else None
-
-
-def _recognise(keys: Iterable[str]) -> tuple[str, str]:
-    """Return what a state_dict is, by its keys, and what to do."""
-    names = list(keys)
+def other_model(keys: Collection[str]) -> tuple[str, str] | None:
+    """Return what a state_dict is, by its keys, and what to do; None if it may be of a Faster R-CNN, or is unknown."""
+    has_roi_heads = any(_MARK in key for key in keys)
     for pattern, what, hint in _FAMILIES:
-        if any(re.search(pattern, name) for name in names):
+        if (what in _WITH_ROI_HEADS or not has_roi_heads) and any(re.search(pattern, key) for key in keys):
             return what, hint
-    shown = ", ".join(repr(name) for name in names[:3])
-    return f"{len(names)} tensors ({shown}, ...)", "save model.state_dict() of a torchvision FasterRCNN"
+    return None

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import torch
@@ -32,12 +32,14 @@ from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, DEFAULT_NORM_
 from frcnn.exporter.checkpoint.assumptions import NO_LABELS, assumptions_of, facts_of
 from frcnn.exporter.checkpoint.builders import build_model, one_line, resolve_builder, short_name
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
-from frcnn.exporter.checkpoint.layout import FoundWeights, find_weights, other_detector
+from frcnn.exporter.checkpoint.layout import FoundWeights, find_weights, other_model
 from frcnn.exporter.checkpoint.published import download, parse_weights, published_weights
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.spec import ModelSpec, full_labels
 
 __all__ = ["LoadedCheckpoint", "load_checkpoint", "load_pretrained", "read_checkpoint"]
+
+_PROFILER_COUNTERS: Final = ("total_ops", "total_params")  # thop leaves them in every module
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +124,14 @@ def read_checkpoint(
         if given:
             raise UsageError("--arg goes with --arch: a pickled model has its own settings", hint="give --arch too")
         return _from_module(found, source, labels, file.sha256)
-    state = found.state if found.module is None else found.module.state_dict()
+    given_state = found.state if found.module is None else found.module.state_dict()
+    state = {name: tensor for name, tensor in given_state.items() if name.rpartition(".")[2] not in _PROFILER_COUNTERS}
+    counters = len(given_state) - len(state)
     num_classes = _check_classes(state, source, arch, given)
     published = published_weights(file.sha256)
     facts = [_where(found, state)]
+    if counters:
+        facts.append(f"left out: {counters} counters of a profiler ({', '.join(_PROFILER_COUNTERS)})")
     if arch is None or builder is None:
         arch, why = infer_architecture(
             state,
@@ -182,7 +188,7 @@ def _check_classes(
     state: Mapping[str, Tensor], source: Path, arch: str | None, given: Mapping[str, object]
 ) -> int | None:
     """Return the number of classes in the weights; refuse other models, and another number from the user."""
-    if (arch is None or arch in ARCHITECTURES) and (other := other_detector(state)):
+    if (arch is None or arch in ARCHITECTURES) and (other := other_model(state)):
         raise CheckpointError(f"{source} holds {other[0]}, expected a torchvision Faster R-CNN", hint=other[1])
     num_classes = read_num_classes(state)
     wanted = given.get("num_classes", num_classes)
@@ -238,7 +244,8 @@ def _load(model: FasterRCNN, state: Mapping[str, Tensor], *, source: Path, arch:
 
 def _does_not_fit(source: Path, arch: str, how: str) -> CheckpointError:
     message = f"the weights in {source} do not fit {arch}: {how}"
-    return CheckpointError(message, hint="leave --arch out to see what they fit")
+    same = "build the layers that were trained, of the same names and shapes"
+    return CheckpointError(message, hint="leave --arch out to see what they fit" if arch in ARCHITECTURES else same)
 
 
 def _require_finite(model: FasterRCNN, source: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -25,6 +26,18 @@ __all__ = ["image_channels", "probe_canvas", "read_model_spec"]
 _CHANNELS: Final = "images are RGB, or grey for a backbone of one channel and a mean and std of one value"
 
 
+@contextmanager
+def _of_this_torchvision() -> Iterator[None]:
+    try:
+        yield
+    except AttributeError as error:
+        raise UnsupportedModelError(
+            f"the model lacks what torchvision {torchvision.__version__} gives one: {error}",
+            hint="another version pickled it: take its weights alone, --arch NAME or build().load_state_dict(...)",
+        ) from error
+
+
+@_of_this_torchvision()
 def read_model_spec(
     model: torch.nn.Module, *, architecture: str | None = None, labels: Sequence[str] | None = None
 ) -> ModelSpec:

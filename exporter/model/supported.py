@@ -16,7 +16,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from frcnn.errors import UnsupportedModelError
 from frcnn.exporter.model.pooling import MultiScaleRoIPool
 
-__all__ = ["require_supported"]
+__all__ = ["inner_detector", "require_supported"]
 
 # The methods of torchvision that the deployable module reimplements. A subclass that overrides one of these computes
 # something else; backbone, RPN head, box head and box predictor are used as they are and may be of any class.
@@ -33,12 +33,10 @@ _REIMPLEMENTED: dict[type, tuple[str, ...]] = {
 def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
     """Return the model if it can be exported, or raise UnsupportedModelError, which names the part and the reason."""
     if not isinstance(model, GeneralizedRCNN):
-        inner = next((name for name, part in model.named_modules() if isinstance(part, GeneralizedRCNN)), None)
         raise UnsupportedModelError(
             f"expected a torchvision FasterRCNN, got {type(model).__module__}.{type(model).__name__}",
-            hint="build it with torchvision.models.detection.FasterRCNN or one of its builders"
-            if inner is None
-            else f"the detector is its attribute {inner}: give that, model.{inner}",
+            hint=inner_detector(model)
+            or "build it with torchvision.models.detection.FasterRCNN or one of its builders",
         )
     heads = model.roi_heads
     _require_unchanged("roi_heads", heads, RoIHeads)
@@ -59,6 +57,13 @@ def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
         if part.training:
             raise UnsupportedModelError(f"{name} is in training mode", hint="call model.eval() first")
     return model
+
+
+def inner_detector(model: object) -> str | None:
+    """Return which attribute of a module holds a detector, as a hint; None if none does."""
+    parts = model.named_modules() if isinstance(model, torch.nn.Module) else ()
+    name = next((name for name, part in parts if isinstance(part, GeneralizedRCNN)), None)
+    return name and f"the detector is its attribute {name}: give that, model.{name}"
 
 
 def _require_unchanged(part: str, value: Any, base: type) -> None:

@@ -294,7 +294,7 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
 def full_labels(labels: Sequence[str], num_classes: int) -> tuple[str, ...]:
     """Return ``num_classes`` names with the background first, whether ``labels`` begin with it or not."""
     names = tuple(labels)
-    if len(names) not in (num_classes, num_classes - 1):
+    if len(names) != num_classes and (len(names) != num_classes - 1 or BACKGROUND in names):
         raise UsageError(
             f"labels: expected {num_classes - 1} names (or {num_classes} with the background first), got {len(names)}",
             hint="one name a line, in the order of the class indices the model was trained with",

@@ -346,7 +346,7 @@ def test_builder_that_does_not_import(text, expected, source):
     [
         ("build_tuple", "returned a builtins.tuple, expected a torchvision FasterRCNN"),
         ("build_failing", "failed: OSError: the disk is on fire"),
-        ("LightningLike", r"returned a .*LightningLike, expected"),
+        ("LightningLike", r"returned a .*LightningLike, expected .*is its attribute model: give that, model\.model\)"),
     ],
 )
 def test_builder_that_returns_no_detector(name, expected):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import bz2
+import gzip
 import hashlib
 import io
 import json
+import lzma
+import pickle
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +72,8 @@ def prefixed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + key: value for key, value in state.items()}
 
 
+PROFILED = [f"{part}total_{what}" for part in ("", "rpn.head.conv.") for what in ("ops", "params")]
+
 LAYOUTS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "bare": lambda s: s,
     "model": lambda s: {"model": s, "optimizer": {"state": {}, "param_groups": []}, "epoch": 3},
@@ -89,6 +96,7 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "half": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
     "bfloat16": lambda s: {k: v.bfloat16() if v.is_floating_point() else v for k, v in s.items()},
     "double": lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()},
+    "after a profiler": lambda s: {**s, **dict.fromkeys(PROFILED, torch.zeros(1).double())},
     "no counters": lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
 }
 
@@ -145,6 +153,12 @@ def test_facts_and_hash(model, save):
         assert what in text
 
 
+def test_what_a_profiler_left_is_reported(model, save):
+    loaded = read(save(LAYOUTS["after a profiler"](model.state_dict())))
+    assert f"{len(model.state_dict())} tensors, float32" in loaded.facts[0]
+    assert loaded.facts[1] == "left out: 4 counters of a profiler (total_ops, total_params)"
+
+
 def test_given_arguments_are_facts_and_reach_the_model(model, save):
     loaded = read(save(model.state_dict()), args={"min_size": 48, "max_size": 80, "box_score_thresh": 0.2})
     assert loaded.spec.transform.min_size == 48
@@ -163,6 +177,38 @@ def test_labels_kept_in_the_checkpoint(kept, where, model, save):
     assert loaded.spec.labels[1:] == tuple(NAMES)
     assert len(loaded.spec.labels) == 4
     assert "labels: 3 names kept with the weights" in loaded.facts
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        dict(enumerate(NAMES)),
+        dict(enumerate(NAMES, 1)),
+        {str(number): name for number, name in enumerate(["__background__", *NAMES])},
+        {name: number for number, name in reversed([*enumerate(NAMES, 1)])},
+    ],
+    ids=["from 0", "from 1", "numbers as text", "numbers of names"],
+)
+@pytest.mark.parametrize("where", ["class_names", "hyper_parameters"])
+def test_labels_kept_as_a_dictionary(kept, where, model, save):
+    content = {where: {"class_to_idx": kept} if where == "hyper_parameters" else kept}
+    loaded = read(save({"model": model.state_dict()} | content))
+    assert loaded.spec.labels == ("__background__", *NAMES)
+
+
+@pytest.mark.parametrize("kept", [{1: "cat", 5: "dog", 9: "owl"}, {0: 1, 1: 2}, {(): "cat"}, "cat dog owl", [1, 2]])
+def test_labels_that_are_not_read_are_reported(kept, model, save):
+    loaded = read(save({"model": model.state_dict(), "class_names": kept}))
+    assert loaded.spec.labels is None
+    assert "labels: not read from the checkpoint: " in loaded.assumptions[0]
+
+
+def test_a_dictionary_from_1_is_for_labels_from_1(model, save):
+    """Four names for three classes: without its number, "cat" would be the background's."""
+    with pytest.raises(CheckpointError, match=r"kept in it do not fit its weights: .* got 5"):
+        read(save({"model": model.state_dict(), "class_names": dict(enumerate([*NAMES, "elk"], 1))}))
+    with pytest.raises(UsageError, match="expected 3 names"):
+        read(save(model.state_dict()), labels=["__background__", "cat", "dog"])
 
 
 def test_given_labels_replace_those_in_the_checkpoint(model, save):
@@ -258,6 +304,22 @@ def test_trusted_module_keeps_its_settings(wrap, save, monkeypatch):
     assert read(path, trust_pickle=True).spec.transform.min_size == 64  # --arch builds anew, with the weights
 
 
+def test_a_model_of_another_torchvision_gives_its_weights_alone(model, save):
+    del model.transform.fixed_size, model.rpn.score_thresh
+    path = save(model)
+    with pytest.raises(UnsupportedModelError, match=r"lacks what torchvision .* no attribute 'fixed_size'") as caught:
+        read(path, arch=None, trust_pickle=True)
+    assert "--arch NAME" in caught.value.hint
+    assert same_weights(read(path, trust_pickle=True).model, model.state_dict())
+
+
+def test_a_class_that_is_no_more_is_named(tmp_path):
+    path = tmp_path / "my.pth"
+    path.write_bytes(_torch_bytes(argparse.Namespace(x=1)).replace(b"argparse\nNamespace", b"argparse\nNamespabe"))
+    with pytest.raises(CheckpointError, match=r"classes that are not in the packages installed here: .*Namespabe"):
+        read(path, trust_pickle=True)
+
+
 def test_trusted_pickle_without_its_module(tmp_path):
     path = tmp_path / "my.pth"
     buffer = io.BytesIO()
@@ -298,6 +360,27 @@ def test_other_models_are_recognised(kind, wrapped, save):
     assert caught.value.hint
 
 
+class HistoryBuffer:
+    """As MMEngine keeps beside the weights of MMDetection 3."""
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", ["detectron2", "mmdetection", "mask"])
+def test_other_models_are_recognised_beside_python_objects(kind, zipped, tmp_path):
+    names, expected = OTHERS[kind]
+    content = {"state_dict": {name: torch.zeros(3, 2) for name in names.split()}, "log": HistoryBuffer()}
+    path = tmp_path / "my.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=f"{expected}.*expected a torchvision Faster R-CNN") as caught:
+        read(path, arch=None)
+    assert "pickle" not in caught.value.hint
+
+
+def test_weights_beside_python_objects_need_trust(model, save):
+    with pytest.raises(CheckpointError, match=r"holds Python objects .*HistoryBuffer"):
+        read(save({"state_dict": prefixed(model.state_dict(), "model."), "log": HistoryBuffer()}))
+
+
 def _torch_bytes(content: object, **options: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer, **options)
@@ -325,6 +408,13 @@ def _zip_bytes() -> bytes:
     return buffer.getvalue()
 
 
+def _tar_bytes() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("my.pth"))
+    return buffer.getvalue()
+
+
 BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "is empty"),
     "cut short": (lambda: _torch_bytes({"w": torch.zeros(999)})[:-900], "cut short"),
@@ -339,6 +429,15 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "torchscript": (_script_bytes, "TorchScript"),
     "onnx": (_onnx_bytes, "ONNX"),
     "zip": (_zip_bytes, "zip file that torch.save did not write"),
+    "detectron2's pickle": (
+        lambda: pickle.dumps({"model": {"backbone.bottom_up.stem.conv1.weight": np.zeros((2, 3))}}),
+        "holds a Detectron2 model",
+    ),
+    "pickled state_dict": (lambda: pickle.dumps({"rpn.w": torch.zeros(3)}), "pickle that torch.save did not write"),
+    "gzip": (lambda: gzip.compress(_torch_bytes({})), r"compressed \(gzip\)"),
+    "bzip2": (lambda: bz2.compress(_torch_bytes({})), r"compressed \(bzip2\)"),
+    "xz": (lambda: lzma.compress(_torch_bytes({})), r"compressed \(xz\)"),
+    "tar": (_tar_bytes, "is a tar archive"),
     "git lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"),
     "web page": (lambda: b"<!DOCTYPE html><html></html>", "web page"),
     "hdf5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
@@ -375,6 +474,7 @@ def test_names_shapes_and_types_that_do_not_fit_are_listed(model, save):
     with pytest.raises(CheckpointError) as caught:
         read(save(state))
     text = caught.value.message
+    assert "leave --arch out" not in caught.value.hint  # without it the hint is to name the function
     assert "1 missing: rpn.head.bbox_pred.bias" in text
     assert "7 unexpected: backbone.extra.0, " in text
     assert "backbone.extra.4, ..." in text and "backbone.extra.5" not in text
