@@ -76,6 +76,7 @@ def measure(path: Path, report: dict[str, Any], limits: Limits, images: Path | N
     for precision in _PRECISIONS:
         if images is not None:
             attempt(f"parity, {precision}", partial(_add, report["parity"], _parity, precision, images))
+    torch.backends.cudnn.benchmark = True  # PyTorch at its best, eager and ours; not above, where every size is new
     raw = [draw(IMAGE, seed) for seed in range(max(_BATCHES))]
     model = make_model(as_float(raw[0].cpu()))
     made = {precision: make_detector(model, precision, architecture=_architecture()) for precision in _PRECISIONS}
@@ -205,7 +206,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not has_gpu("the pipeline's measurement"):
         return 2
     limits = Limits(budget_s=2 if chosen.quick else 8, max_rounds=10, round_ms=250, max_calls=20, settle_s=0)
-    torch.backends.cudnn.benchmark = True  # PyTorch at its best, eager and ours
     torch.backends.cudnn.allow_tf32 = False  # it is on otherwise: eager in float32 and ours would differ
     report: dict[str, Any] = {"environment": describe_system("maintenance.pipeline_forms", given)}
     images = chosen.images if chosen.images is not None and chosen.images.is_dir() else None
