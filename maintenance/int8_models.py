@@ -20,7 +20,7 @@ from frcnn.benchmarks.candidates.images import default_images
 from frcnn.benchmarks.quantization.models import QuantizedModels
 from frcnn.exporter.graph.source_model import read_source_model
 from frcnn.files import replacing
-from frcnn.runtime.backend import available_cpus
+from frcnn.processors import available_cpus
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
 

@@ -18,7 +18,7 @@ from frcnn.benchmarks.timing.environment import now, read_environment
 from frcnn.cli import main as frcnn
 from frcnn.console import note
 from frcnn.files import writable_folder, write_text
-from frcnn.runtime.backend import available_cpus
+from frcnn.processors import available_cpus
 from maintenance.bench_models import DEMO, MODELS, checkpoint_of, make_int8
 from maintenance.committed import AccuracyRow, Evaluation, Measures, ProviderAccuracy, System
 from maintenance.int8_models import annotated_scenes

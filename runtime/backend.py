@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
@@ -15,7 +14,7 @@ from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.preprocess import Placed
 
-__all__ = ["Backend", "Device", "Done", "Network", "NetworkOutput", "Pending", "available_cpus", "closed_error"]
+__all__ = ["Backend", "Device", "Done", "Network", "NetworkOutput", "Pending", "closed_error"]
 
 Device = Literal["cpu", "cuda"]
 
@@ -134,9 +133,3 @@ class Backend(Protocol):
 def closed_error() -> UsageError:
     """Return the error of a call on a closed detector."""
     return UsageError("the detector is closed", hint="load it again with Detector.load")
-
-
-def available_cpus() -> int:
-    """Return the number of processors this process may use (a container's share, not the whole system)."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

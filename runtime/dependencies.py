@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from frcnn.errors import MissingDependencyError
 from frcnn.plugins.tensorrt.library import import_problem, refuse_mixed_releases
+from frcnn.processors import available_cpus
 from frcnn.spec.engine import Target
 
 __all__ = [
@@ -69,8 +70,11 @@ def import_onnxruntime_gpu() -> ModuleType:
 
 
 def import_opencv() -> ModuleType:
-    """Return the module ``cv2``."""
-    return _imported("cv2", package="opencv-python-headless", extra="cpu", why="reading and writing videos")
+    """Return the module ``cv2``, on no more threads than this process has processors."""
+    cv2 = _imported("cv2", package="opencv-python-headless", extra="cpu", why="reading and writing videos")
+    if cv2.getNumThreads() > (share := available_cpus()):
+        cv2.setNumThreads(share)
+    return cv2
 
 
 def import_onnx() -> ModuleType:

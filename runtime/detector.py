@@ -103,7 +103,7 @@ class Detector:
                 int8 model beside the file. Default: the device's own of ONNX Runtime.
             precision: What ``"openvino"`` computes float layers in: ``"fp32"``, or ``"bf16"`` where the processor has
                 it. Default: ``"fp32"``. The other providers compute in the file's own precision.
-            threads: CPU threads of a ``model.onnx``. Default: all that this process may use.
+            threads: CPU threads of a ``model.onnx``. Default: all that this process may use, of a container its share.
             trusted_hashes: SHA-256 of the engine artifacts that may be loaded, as ``sha256sum`` prints them; None
                 trusts any. The hashes inside the artifact are checked either way.
             workers: Batches that an engine runs at once, in several threads or one after another in a list or stream.

@@ -11,7 +11,7 @@ from typing import Final
 
 from frcnn._version import __version__
 from frcnn.errors import printable
-from frcnn.runtime.backend import available_cpus
+from frcnn.processors import available_cpus
 from frcnn.spec.tuning import HostProvider, Machine
 
 __all__ = ["PACKAGES", "read_machine", "read_versions"]

@@ -39,7 +39,8 @@ FACE_MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors", "spec"},
     "console": {"errors", "files"},
     "options": {"errors", "spec"},
-    "cli": {"_version", "errors", "files", "log"},
+    "processors": set(),
+    "cli": {"_version", "errors", "files", "log", "processors"},
     "__main__": {"cli"},
 }
 ROOM_MAY_IMPORT = {

@@ -190,7 +190,7 @@ def _prepared(
     from frcnn.benchmarks.candidates.images import made_equal
     from frcnn.benchmarks.candidates.registry import all_candidates
     from frcnn.benchmarks.timing.run import BenchRun
-    from frcnn.runtime.backend import available_cpus
+    from frcnn.processors import available_cpus
 
     has_gpu = torch.cuda.is_available()
     if arguments.device == "cuda" and not has_gpu:

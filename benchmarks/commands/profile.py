@@ -33,7 +33,7 @@ from frcnn.console import note, progress_bar, warn, write_json
 from frcnn.errors import UsageError
 from frcnn.files import file_sha256, writable_file, write_text
 from frcnn.options import add_images, add_json, add_number, parse_sizes
-from frcnn.runtime.backend import available_cpus
+from frcnn.processors import available_cpus
 from frcnn.runtime.commands.run_options import add_run_options
 from frcnn.runtime.loading import check_engine_options, open_engines
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact

@@ -28,7 +28,7 @@ from frcnn.benchmarks.tuning.models import default_int8_path, how_to_quantise, o
 from frcnn.console import note, progress_bar, say, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.options import add_images, add_json, add_number
-from frcnn.runtime.backend import available_cpus
+from frcnn.processors import available_cpus
 from frcnn.runtime.machine import PACKAGES
 from frcnn.spec.tuning import ALLOWED, Allowed
 

@@ -31,8 +31,8 @@ from frcnn.errors import UsageError
 from frcnn.exporter.graph.inline import inline_operators
 from frcnn.exporter.graph.source_model import SourceModel
 from frcnn.files import replacing, temporary_folder, writable_file
+from frcnn.processors import available_cpus
 from frcnn.runtime import Detections
-from frcnn.runtime.backend import available_cpus
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest

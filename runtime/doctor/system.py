@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Final, NamedTuple
 
-from frcnn.runtime.backend import available_cpus
+from frcnn.processors import available_cpus
 from frcnn.runtime.dependencies import openvino_core
 from frcnn.runtime.doctor.cuda import (
     Check,

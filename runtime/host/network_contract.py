@@ -9,7 +9,8 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError, UsageError
-from frcnn.runtime.backend import NetworkOutput, available_cpus
+from frcnn.processors import available_cpus
+from frcnn.runtime.backend import NetworkOutput
 from frcnn.spec.engine import OUTPUTS
 
 __all__ = ["REMAKE", "checked_output", "checked_threads", "run_error"]

@@ -28,6 +28,7 @@ from frcnn._version import __version__
 from frcnn.errors import FrcnnError, OutputError, printable
 from frcnn.files import standard_output
 from frcnn.log import LOGGER
+from frcnn.processors import keep_to_share
 
 __all__ = ["VERBS", "main"]
 
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_before, warnings.showwarning = warnings.showwarning, _print_warning
     handler = _WarningHandler()
     LOGGER.addHandler(handler)
+    keep_to_share()
     try:
         return _flushed(_exit_code(arguments))
     finally:

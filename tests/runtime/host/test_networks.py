@@ -209,3 +209,35 @@ def test_a_closed_backend_refuses_calls(library: Library, model_path: Path) -> N
     backend.close()
     with pytest.raises(UsageError, match="closed"):
         backend.run(IMAGES, SIZES)
+
+
+def test_every_library_takes_the_share_of_a_container(tmp_path: Path, model_path: Path) -> None:
+    """A quota of one processor, on a system that has eight; the command sees to PyTorch."""
+    for name, text in {
+        "proc/self/cgroup": "0::/\n",
+        "proc/self/mountinfo": "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        "sys/fs/cgroup/cpu.max": "100000 100000\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = """
+import os, sys
+from pathlib import Path
+from frcnn import processors
+os.sched_getaffinity = lambda _pid: set(range(8))
+os.environ.pop("OMP_NUM_THREADS", None)
+processors.keep_to_share(Path(sys.argv[1]))
+import torch
+from frcnn.runtime import Detector
+from frcnn.runtime.dependencies import import_opencv
+threads = lambda: len(os.listdir("/proc/self/task"))
+opencv = import_opencv().getNumThreads()
+Detector.load(sys.argv[2]).close()
+before = threads()
+detector = Detector.load(sys.argv[2])
+onnxruntime = 1 + threads() - before
+request = Detector.load(sys.argv[2], provider="openvino")._backend._network._request
+openvino = request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
+print(torch.get_num_threads(), opencv, onnxruntime, openvino)
+"""
+    assert run_python(code, tmp_path, model_path) == "1 1 1 1\n"
