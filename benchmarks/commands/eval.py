@@ -28,6 +28,7 @@ from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
 from frcnn.benchmarks.accuracy.faults import names_shown
 from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.benchmarks.accuracy.images import Eager, collect
+from frcnn.benchmarks.accuracy.orientation import READINGS, turn_upright, warn_of_reading
 from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
@@ -78,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--skip-invalid", action="store_true", help="leave out annotations that are invalid")
     group.add_argument("--allow-missing", action="store_true", help="leave out images that are not in the folder")
+    text = "what boxes are in where EXIF turns an image: upright, or its pixels as stored (default: what they show)"
+    group.add_argument("--exif", choices=READINGS, help=text)
     add_checkpoint_arguments(parser, as_option=True, or_else="; eager torchvision is measured beside the model")
     group = parser.add_argument_group("measurement")
     add_run_options(
@@ -117,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
         spec = msgspec.structs.replace(spec, labels=full_labels(read_labels(arguments.labels), spec.num_classes))
     classes = map_classes(spec, ground_truth, arguments.map, allow_unmapped=arguments.allow_unmapped)
     files, missing = find_images(ground_truth, arguments.images, allow_missing=arguments.allow_missing)
+    files, other_reading = turn_upright(files, arguments.exif)
     loaded = None if arguments.checkpoint is None else load_from_options(arguments)
     if loaded is not None:
         prepare_reference(loaded, manifest, arguments)
@@ -149,6 +153,8 @@ def run(arguments: argparse.Namespace) -> int:
     evaluation = Evaluation(
         ground_truth, classes, collected, max_detections=arguments.max_detections, limit=arguments.limit
     )
+    if arguments.exif is None:
+        warn_of_reading(collected.images, other_reading, classes.categories)
     _report(evaluation, manifest, arguments, of=len(files), tuned=tuned)
     if collected.is_partial:
         raise KeyboardInterrupt

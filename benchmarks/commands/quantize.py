@@ -57,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "leave out categories that are no class of the model"
     group.add_argument("--allow-unmapped", action="store_true", help=text)
     group.add_argument("--skip-invalid", action="store_true", help="leave out annotations that are invalid")
+    text = "what boxes are in where EXIF turns an image: upright, or its pixels as stored (default: what they show)"
+    group.add_argument("--exif", choices=("upright", "stored"), help=text)
     add_json(parser.add_argument_group("results"))
 
 
@@ -79,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         class_pairs=arguments.map,
         allow_unmapped=arguments.allow_unmapped,
         skip_invalid=arguments.skip_invalid,
+        exif=arguments.exif,
         inline=arguments.inline,
         threads=arguments.threads,
         progress=note,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
 from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.benchmarks.accuracy.images import Skipped, require_size
+from frcnn.benchmarks.accuracy.orientation import Reading, turn_upright
 from frcnn.console import track
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.images.canvases import OnnxCanvases
@@ -65,12 +66,13 @@ class Split:
     skipped: Skipped
 
 
-def find_candidates(paths: Sequence[Path], ground_truth: GroundTruth | None) -> Candidates:
+def find_candidates(paths: Sequence[Path], ground_truth: GroundTruth | None, exif: Reading | None = None) -> Candidates:
     """Return the images of files and folders.
 
     Args:
         paths: files and folders. With annotations the first is the folder that their file names are relative to.
         ground_truth: the annotations, if any.
+        exif: see ``turn_upright``.
 
     Raises:
         ImageError: a path does not exist, or a folder has no images.
@@ -79,7 +81,8 @@ def find_candidates(paths: Sequence[Path], ground_truth: GroundTruth | None) -> 
     annotated: Mapping[Path, AnnotatedImage] = {}
     missing: Skipped = {}
     if ground_truth is not None:
-        annotated, missing = find_images(ground_truth, paths[0], allow_missing=True)
+        found, missing = find_images(ground_truth, paths[0], allow_missing=True)
+        annotated, _ = turn_upright(found, exif)
         # file names may lead into sub-folders, so the folder itself need not hold an image
         paths = [path for path in paths if path != paths[0] or any(f.parent == path for f in annotated)]
     files, unusable = files_of(map(str, paths))

@@ -18,6 +18,7 @@ from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, read_annotatio
 from frcnn.benchmarks.accuracy.class_map import map_classes
 from frcnn.benchmarks.accuracy.faults import names_shown
 from frcnn.benchmarks.accuracy.images import DetectedImage
+from frcnn.benchmarks.accuracy.orientation import READINGS, Reading
 from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate, Gate, Proof, detect
 from frcnn.benchmarks.quantization.images import MIN_GATE_IMAGES, Split, calibration_inputs, find_candidates, split
 from frcnn.benchmarks.quantization.macs import layer_macs
@@ -65,6 +66,7 @@ def quantize_onnx(
     class_pairs: Sequence[str] = (),
     allow_unmapped: bool = False,
     skip_invalid: bool = False,
+    exif: Reading | None = None,
     inline: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -90,6 +92,8 @@ def quantize_onnx(
         class_pairs: ``MODEL=ANNOTATION`` each, names or numbers, for classes whose names differ.
         allow_unmapped: leave out the categories that are no class of the model.
         skip_invalid: leave out annotations that are invalid.
+        exif: what boxes are in where EXIF turns an image: ``"upright"``, as it is shown, or ``"stored"``, its pixels as
+            they are stored. Default: what boxes and sizes show, which a warning states.
         inline: write standard operators only, as ``export_onnx(inline=True)`` does.
         threads: of the CPU. Default: all that this process may use.
         progress: told what begins and what each model loses, in a line.
@@ -120,6 +124,8 @@ def quantize_onnx(
     for name, count in (("calibration_images", calibration_images), ("gate_images", gate_images)):
         if count is not None and count < MIN_GATE_IMAGES:
             raise UsageError(f"{name}: expected {MIN_GATE_IMAGES} or more, got {count}")
+    if exif not in (None, *READINGS):
+        raise UsageError(f"exif: expected upright or stored, got {exif!r}")
     source = read_float_model(request.model)
     ground_truth, categories = None, None
     if annotations is not None:
@@ -131,7 +137,7 @@ def quantize_onnx(
             request.progress(f"{len(invalid)} annotations are invalid; they are left out: {shown}")
         if respelt := classes.respelt:
             request.progress(f"{len(respelt)} classes are spelt differently there: {names_shown(respelt)}")
-    candidates = find_candidates(paths, ground_truth)
+    candidates = find_candidates(paths, ground_truth, exif)
     most = gate_images or GATE_IMAGES["agreement" if ground_truth is None else "accuracy"]
     chosen = split(candidates, source.manifest, calibration=calibration_images, gate=most)
     if candidates.missing:

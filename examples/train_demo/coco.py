@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation, read_coco
 from frcnn.benchmarks.accuracy.files import find_images
+from frcnn.benchmarks.accuracy.orientation import turn_upright
 from frcnn.benchmarks.accuracy.scoring import score
-from frcnn.errors import UsageError
-from frcnn.runtime import Detections
+from frcnn.errors import ImageError, UsageError
+from frcnn.runtime import Detections, RGBImage
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 Document = dict[str, Any]  # JSON
@@ -54,10 +55,9 @@ class Folder:
     def __getitem__(self, index: int) -> Scene:
         """Return one image (H, W, 3) uint8 RGB with its boxes and labels."""
         try:
-            with Image.open(self.paths[index]) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except OSError as error:
-            raise DataError(f"{self.paths[index]}: not a readable image ({error})") from error
+            pixels = RGBImage.open(self.paths[index]).uint8()
+        except ImageError as error:
+            raise DataError(error.message) from error
         return pixels, self.boxes[index], self.labels[index]
 
     def subset(self, indices: Iterable[int]) -> Folder:
@@ -79,7 +79,7 @@ def read_folder(folder: Path) -> Folder:
     """
     try:
         ground_truth = read_coco(folder / "instances.json")
-        files, _ = find_images(ground_truth, folder / "images")
+        files, _ = turn_upright(find_images(ground_truth, folder / "images")[0])
     except UsageError as error:
         raise DataError(error.message.removeprefix("--annotations: ").removeprefix("--images: ")) from error
     if not ground_truth.categories:

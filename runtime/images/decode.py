@@ -23,14 +23,31 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from frcnn.errors import ImageError, ImageSizeError
+from frcnn.spec import Size
 
-__all__ = ["DEFAULT_MAX_PIXELS", "FORMATS", "decode_file", "decode_image"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "FORMATS",
+    "TRANSPOSED",
+    "decode_file",
+    "decode_image",
+    "read_orientation",
+    "upright_box",
+]
 
 DEFAULT_MAX_PIXELS: Final = 178_956_970
 """Pillow's own limit for decompression bombs: 1 GiB of RGB values / 3, twice over."""
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """The formats that are read, by Pillow's names."""
+
+_ORIENTATION: Final = 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+TRANSPOSED: Final = (5, 6, 7, 8)  # 5 transposed, 6 turned right, 7 transversed, 8 turned left
+_ROWS_REVERSED: Final = (3, 4, 7, 8)
+_COLUMNS_REVERSED: Final = (2, 3, 6, 7)
+
+Box = tuple[float, float, float, float]
 
 _BOMB_LIMIT = threading.Lock()
 if hasattr(os, "register_at_fork"):  # a stream's thread may hold it during a fork
@@ -71,6 +88,27 @@ def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX
             ) from error
         raise _damaged(name, error) from error
     return _rgb(image, name)
+
+
+def read_orientation(path: Path) -> tuple[int, Size]:
+    """Return a file's EXIF orientation, 1 (upright) to 8, and the (height, width) of the pixels that it stores."""
+    with _open(path, str(path)) as image:
+        _check_size(image, str(path), DEFAULT_MAX_PIXELS)
+        tags = getattr(image, "tag_v2", {})  # of a TIFF, whose size Pillow turns
+        return _orientation(image), (tags.get(_TIFF_HEIGHT, image.height), tags.get(_TIFF_WIDTH, image.width))
+
+
+def upright_box(box: Box, orientation: int, stored: Size) -> Box:
+    """Turn and mirror x, y, width, height as a file's pixels are, which are ``stored`` as (height, width)."""
+    x, y, width, height = box
+    frame_height, frame_width = stored
+    if orientation in TRANSPOSED:
+        x, y, width, height, frame_height, frame_width = y, x, height, width, frame_width, frame_height
+    if orientation in _ROWS_REVERSED:
+        y = frame_height - y - height
+    if orientation in _COLUMNS_REVERSED:
+        x = frame_width - x - width
+    return x, y, width, height
 
 
 def _open(file: Path | BytesIO, name: str) -> Image.Image:
@@ -150,7 +188,7 @@ def _grey16(values: NDArray[np.uint32]) -> NDArray[np.uint8]:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation; 1 (upright) if there is none or the EXIF block is damaged."""
     try:
-        value = image.getexif().get(0x0112, 1)
+        value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # Pillow may raise anything on a damaged or hostile file
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -158,10 +196,10 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Turn and mirror ``(H, W, 3)`` pixels by an EXIF orientation."""
-    if orientation >= 5:  # 5 transposed, 6 turned right, 7 transversed, 8 turned left
+    if orientation in TRANSPOSED:
         pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
+    if orientation in _ROWS_REVERSED:
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if orientation in _COLUMNS_REVERSED:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)

@@ -108,7 +108,7 @@ COCO = {
     "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "teddy bear"}],
 }
 ANNOTATIONS = {
-    "an image elsewhere": ("photo.png", "../photo.png"),
+    "an image elsewhere": ("photo.png", "../another.png"),
     "an absolute image": ("photo.png", "/etc/passwd"),
     "an escape sequence": ("photo.png", ESCAPE),
     "an absurd number": ('"id": 1', '"id": ' + "9" * 400),

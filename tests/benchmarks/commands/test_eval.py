@@ -16,6 +16,7 @@ from PIL import Image
 from support.images import SHAPES, photographs, tensor
 
 from frcnn.cli import main
+from frcnn.log import warn_once
 
 FAMILIES_FILE = Path(__file__).parents[2] / "support" / "families.py"
 FAMILY = "resnet50_fpn"
@@ -168,6 +169,26 @@ def test_missing_images_may_be_left_out(evaluate, measured, images, capsys):
     result = measured("--allow-missing")
     assert (result["exit"], result["images"], result["skipped"]) == (0, 2, {"2.png": "not in the folder"})
     assert "1 images are not in the folder and are left out: 2.png" in capsys.readouterr().err
+
+
+def test_boxes_in_stored_pixels_of_images_that_exif_turns_are_said_and_settled(measured, document, images, capsys):
+    """Turned by half, nothing but the detections tells."""
+    for i, (height, width) in enumerate(SHAPES):
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        with Image.open(images / f"{i}.png") as image:
+            image.transpose(Image.Transpose.ROTATE_180).save(images / f"{i}.png", exif=exif)
+        for annotation in document["annotations"]:
+            if annotation["image_id"] == i:
+                x, y, *sides = annotation["bbox"]
+                annotation["bbox"] = [width - x - sides[0], height - y - sides[1], *sides]
+    warn_once.cache_clear()
+    assert measured()["AP"] < 0.5
+    err = capsys.readouterr().err
+    assert "EXIF turns 3 of 3 images; boxes are taken as upright in 3" in err
+    assert "and 1.00 if their boxes are read the other way: --exif upright or --exif stored settles it" in err
+    assert measured("--exif", "stored")["AP"] == 1.0
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_an_interruption_reports_partial_results(measured, monkeypatch, checkpoint, tmp_path, evaluate, capsys):

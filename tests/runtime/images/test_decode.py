@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from frcnn.errors import ImageError, ImageSizeError
-from frcnn.runtime.images.decode import decode_file, decode_image
+from frcnn.runtime.images.decode import decode_file, decode_image, read_orientation, upright_box
 
 
 def ramp(height: int = 20, width: int = 30) -> np.ndarray:
@@ -40,6 +40,23 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     np.testing.assert_array_equal(decode_file(path), expected)
     if orientation != 1:
         assert not np.array_equal(expected, ramp())
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_turns_as_the_pixels_do(tmp_path: Path, orientation: int, suffix: str) -> None:
+    box, stored = (3, 5, 16, 8), (40, 64)
+    pixels = np.zeros((*stored, 3), np.uint8)
+    pixels[5:13, 3:19] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / f"a.{suffix}", Image.fromarray(pixels), exif=exif)
+    assert read_orientation(path) == (orientation, stored)
+    x, y, width, height = map(int, upright_box(box, orientation, stored))
+    upright = decode_file(path)[..., 0] > 127
+    assert upright[y : y + height, x : x + width].mean() > 0.95
+    upright[y : y + height, x : x + width] = False
+    assert upright.sum() < 10
 
 
 def test_a_pil_image_is_taken_as_it_stands(tmp_path: Path) -> None:
