@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -26,21 +26,20 @@ from frcnn.files import decode_text
 from frcnn.runtime.images.sources import IMAGE_SUFFIXES
 from frcnn.spec import Size
 
-__all__ = ["AnnotatedImage", "Annotation", "GroundTruth", "read_annotations", "read_coco", "read_voc"]
+__all__ = ["AnnotatedImage", "Annotation", "GroundTruth", "count_objects", "read_annotations", "read_coco", "read_voc"]
 
 _MAX_PX: Final = 1e9  # numbers beyond it, and NaN, are refused: areas would overflow
 _COCO: Final = "expected COCO instances: images, annotations with bbox as x, y, width, height, and categories"
 _VOC: Final = "expected Pascal VOC: <annotation> with <object>s that have <name> and <bndbox>"
 _FIRST_PIXEL: Final = 1
-_YES: Final = frozenset({"1", "true", "yes"})
-_FLAG_WORDS: Final = r"(?i)^\s*(1|true|yes|0|false|no|unspecified|)\s*$"
+_FLAGS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "unspecified": False}
 
 Coordinate = Annotated[float, msgspec.Meta(ge=-_MAX_PX, le=_MAX_PX)]
 Length = Annotated[float, msgspec.Meta(ge=0, le=_MAX_PX)]
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Identity = Number | str
 """COCO's own ids are numbers; some tools write the file's name."""
-Flag = bool | Annotated[int, msgspec.Meta(ge=0, le=1)] | Annotated[str, msgspec.Meta(pattern=_FLAG_WORDS)] | None
+Flag = bool | int | str | None
 
 
 class Annotation(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +61,7 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.area:
             msgspec.structs.force_setattr(self, "area", self.bbox[2] * self.bbox[3])
-        msgspec.structs.force_setattr(self, "iscrowd", str(self.iscrowd).strip().casefold() in _YES)
+        msgspec.structs.force_setattr(self, "iscrowd", _flag("iscrowd", self.iscrowd))
 
 
 class AnnotatedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +101,12 @@ class GroundTruth(msgspec.Struct, frozen=True, kw_only=True):
         return {item.category_id for item in annotations if with_crowds or not item.iscrowd}
 
 
+def count_objects(images: Iterable[AnnotatedImage], categories: Collection[int], *, crowds: bool = False) -> int:
+    """Return how many objects of some categories count in images; or crowds, which do not."""
+    annotations = (item for image in images for item in image.annotations)
+    return sum(item.iscrowd == crowds and item.category_id in categories for item in annotations)
+
+
 class _CocoAnnotation(Annotation, frozen=True, kw_only=True):
     image_id: Identity
 
@@ -135,11 +140,7 @@ def read_annotations(path: Path, images: Path, *, skip_invalid: bool = False) ->
 
 
 def read_coco(path: Path, *, skip_invalid: bool = False) -> GroundTruth:
-    """Read an annotation file.
-
-    Args:
-        path: COCO's ``instances.json``.
-        skip_invalid: leave out annotations that are invalid, and list them.
+    """Read an annotation file; ``skip_invalid`` leaves out annotations that are invalid, and lists them.
 
     Raises:
         UsageError: it cannot be read, is no COCO instances file, contradicts itself, or has annotations that are
@@ -158,9 +159,10 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> GroundTruth:
         for index, raw in enumerate(document.annotations):
             try:
                 item = decoder.decode(raw)
-                for field, listed in ("image_id", annotations), ("category_id", categories):
-                    if getattr(item, field) not in listed:
-                        raise ValueError(f"it is not listed - at `$.{field}`")
+                if item.category_id not in categories:
+                    raise ValueError("it is not listed - at `$.category_id`")
+                if item.image_id not in annotations:
+                    raise ValueError("it is not listed - at `$.image_id`")
                 annotations[item.image_id].append(item)
             except ValueError as error:
                 fields = msgspec.json.decode(raw)
@@ -209,6 +211,9 @@ class _VocObject(msgspec.Struct):
     bndbox: _VocBox
     difficult: Flag = False
 
+    def __post_init__(self) -> None:
+        self.difficult = _flag("difficult", self.difficult)
+
 
 class _Builder(ElementTree.TreeBuilder):
     """Refuses a document type: entities are how a small file becomes a large one, or reads another."""
@@ -218,12 +223,9 @@ class _Builder(ElementTree.TreeBuilder):
 
 
 def read_voc(folder: Path, images: Path, *, skip_invalid: bool = False) -> GroundTruth:
-    """Read a folder's XML files; folders inside it are not searched.
+    """Read the XML files of VOC's ``Annotations``, with the images' suffixes from its ``JPEGImages``.
 
-    Args:
-        folder: VOC's ``Annotations``.
-        images: VOC's ``JPEGImages``, to find the images' suffixes.
-        skip_invalid: leave out objects that are invalid, and images whose file is, and list them.
+    ``skip_invalid`` leaves out objects that are invalid, and images whose file is, and lists them.
 
     Raises:
         UsageError: there are none, one is no VOC annotation, or has objects that are invalid and must not be.
@@ -237,8 +239,7 @@ def read_voc(folder: Path, images: Path, *, skip_invalid: bool = False) -> Groun
     # of several images with one stem the first by name counts
     names = sorted((p.name for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if images.is_dir() else ())
     by_stem = {Path(name).stem: name for name in reversed(names)}
-    invalid: list[str] = []
-    parsed: dict[Path, tuple[Size | None, list[_VocObject]]] = {}
+    invalid, parsed = list[str](), dict[Path, tuple[Size | None, list[_VocObject]]]()
     for path in files:
         try:
             parsed[path] = _read_voc_file(path, invalid)
@@ -264,6 +265,13 @@ def read_voc(folder: Path, images: Path, *, skip_invalid: bool = False) -> Groun
     )
 
 
+def _flag(field: str, value: Flag) -> bool:
+    word = str(value or 0).casefold()
+    if word not in _FLAGS:
+        raise ValueError(f"expected 0 or 1 - at `$.{field}`")
+    return _FLAGS[word]
+
+
 def _known_size(height: float | None, width: float | None) -> Size | None:
     """Return (height, width), or None where one is not given or 0, as of tools that do not know it."""
     size = round(height or 0), round(width or 0)
@@ -276,8 +284,8 @@ def _read_voc_file(path: Path, invalid: list[str]) -> tuple[Size | None, list[_V
         root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_Builder()))
         if root.tag != "annotation":
             raise ValueError(f"the root is <{root.tag}>")
-        sides = [(root.findtext(f"size/{side}") or "").strip() or None for side in ("height", "width")]
-        size = _known_size(*msgspec.convert(sides, tuple[Length | None, Length | None], strict=False))
+        sides = [(root.findtext(f"size/{side}") or "").strip() or "0" for side in ("height", "width")]
+        size = _known_size(*msgspec.convert(sides, tuple[Length, Length], strict=False))
         objects: list[_VocObject] = []
         for number, element in enumerate(root.findall("object"), start=1):
             fields = _fields(element)

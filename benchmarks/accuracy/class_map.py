@@ -71,6 +71,7 @@ def map_classes(
     respelt: list[str] = []
     for label, name in names.items():
         same_name = [] if label in given else _called(name, categories, used)
+        same_name = [c for c in same_name if categories[c] == name or categories[c] not in names.values()]
         if len(same_name) > 1 and same_name[0] in used:
             raise UsageError(
                 f"{ground_truth.source}: {len(same_name)} categories are called {name!r}: {str(same_name)[1:-1]}",

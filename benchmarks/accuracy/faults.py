@@ -14,23 +14,13 @@ from frcnn.errors import UsageError
 __all__ = ["fault", "invalid_annotations", "names_shown", "reading", "require_unique"]
 
 _NAMES_SHOWN: Final = 10
-_LONGEST_VALUE: Final = 80  # letters of a value that is no field's
-_EXPECTED: Final = {
-    "area": "a number of 0 or more",
-    "bbox": "x, y, width, height: numbers, the last two of 0 or more",
-    "bndbox": "xmin, ymin, xmax, ymax: numbers, no maximum below its minimum",
-    "category_id": "the id of a listed category",
-    "difficult": "0 or 1",
-    "image_id": "the id of a listed image",
-    "iscrowd": "0 or 1",
-    "name": "the name of a category",
-}
+_LONGEST_VALUE: Final = 80
 
 
-def names_shown(names: Sequence[str], maximum: int = _NAMES_SHOWN, *, separator: str = ", ") -> str:
+def names_shown(names: Sequence[str], maximum: int = _NAMES_SHOWN) -> str:
     """Return names for a message: all of a few, the first of many."""
     more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
-    return separator.join(names[:maximum]) + more
+    return ", ".join(names[:maximum]) + more
 
 
 @contextmanager
@@ -55,19 +45,18 @@ def require_unique(what: str, pairs: Iterable[tuple[int | str, int | str]]) -> N
 
 
 def fault(fields: Any, error: ValueError) -> str:
-    """Return which field of an annotation is wrong, what it is and what was expected."""
-    field = re.search(r"(?:field `|\$\.)(\w+)", str(error))
-    if field is None or not isinstance(fields, dict):
+    """Return what is wrong with an annotation, and what the field has in which it is."""
+    field = re.search(r"`\$\.(\w+)", str(error))
+    if field is None:
         return str(error)
-    value = json.dumps(fields[field[1]], ensure_ascii=False) if field[1] in fields else "missing"
+    value = json.dumps(fields[field[1]], ensure_ascii=False)
     value = re.sub(r'"(NaN|-?Infinity)"', r"\1", value)[:_LONGEST_VALUE]
-    return f"{field[1]} is {value}, expected {_EXPECTED.get(field[1], 'a number')}"
+    return f"{field[1]} is {value}: {error}"
 
 
 def invalid_annotations(path: Path, invalid: Sequence[str], count: int, expected: str) -> UsageError:
     """Return the error that counts and names the invalid of ``count`` annotations."""
     return UsageError(
-        f"--annotations: {path}: {len(invalid)} of {count} annotations are invalid: "
-        f"{names_shown(invalid, separator='; ')}",
+        f"--annotations: {path}: {len(invalid)} of {count} annotations are invalid: {names_shown(invalid)}",
         hint=f"{expected}; correct them, or leave them out: --skip-invalid",
     )

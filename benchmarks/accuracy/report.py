@@ -8,7 +8,7 @@ from functools import partial
 from importlib import metadata
 from typing import Any, Final
 
-from frcnn.benchmarks.accuracy.annotations import GroundTruth
+from frcnn.benchmarks.accuracy.annotations import GroundTruth, count_objects
 from frcnn.benchmarks.accuracy.class_map import ClassMap
 from frcnn.benchmarks.accuracy.images import Collected
 from frcnn.benchmarks.accuracy.scoring import Measures, Scores, difference, score
@@ -64,9 +64,8 @@ class Evaluation:
 
     def objects(self, *categories: int, crowds: bool = False) -> int:
         """Return how many objects of some categories, or of all, count in the images used; or crowds, which do not."""
-        counted = categories or self.categories
-        annotations = (item for image in self.collected.images for item in image.ground_truth.annotations)
-        return sum(bool(item.iscrowd) == crowds and item.category_id in counted for item in annotations)
+        images = (image.ground_truth for image in self.collected.images)
+        return count_objects(images, categories or self.categories, crowds=crowds)
 
     def as_json(self, *, model: Mapping[str, Any], eager: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
         """Return the document, with descriptions of the model file and of the checkpoint, and the command line."""

@@ -127,19 +127,17 @@ def run(arguments: argparse.Namespace) -> int:
     tuned = take_tuned(arguments)
     options = load_options(arguments, manifest, tuned)
     with Detector.load(arguments.model if tuned is None else tuned.artifact.path, **options) as detector:
-        if missing:
-            warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")
-        if ground_truth.invalid:
-            names = names_shown(ground_truth.invalid, separator="; ")
-            warn(f"{len(ground_truth.invalid)} annotations are invalid and are left out: {names}")
-        if classes.left_out:
-            names = names_shown([ground_truth.categories[category] for category in classes.left_out])
-            warn(f"{len(classes.left_out)} categories are no class of the model and are left out: {names}")
-        if classes.respelt:
-            note(f"{len(classes.respelt)} classes are spelt differently there: {names_shown(classes.respelt)}")
-        if unused := list(map(str, classes.unused)):
-            what = "classes of the model are no category; their detections do not count"
-            note(f"{len(unused)} {what}: {names_shown(unused)}")
+        left_out = [ground_truth.categories[category] for category in classes.left_out]
+        unused = list(map(str, classes.unused))
+        for tell, names, what in (
+            (warn, list(missing), "images are not in the folder and are left out"),
+            (warn, ground_truth.invalid, "annotations are invalid and are left out"),
+            (warn, left_out, "categories are no class of the model and are left out"),
+            (note, classes.respelt, "classes are spelt differently there"),
+            (note, unused, "classes of the model are no category; their detections do not count"),
+        ):
+            if names:
+                tell(f"{len(names)} {what}: {names_shown(names)}")
         eager = None if loaded is None else _eager(loaded, on_gpu=options["device"] == "cuda")
         collected = collect(detector, files, eager=eager, batch_size=batch_size(arguments, tuned))
     unusable = list(collected.skipped)

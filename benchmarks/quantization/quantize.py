@@ -14,7 +14,7 @@ from typing import Final
 
 import onnx
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, read_annotations
+from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, count_objects, read_annotations
 from frcnn.benchmarks.accuracy.class_map import map_classes
 from frcnn.benchmarks.accuracy.faults import names_shown
 from frcnn.benchmarks.accuracy.images import DetectedImage
@@ -133,8 +133,7 @@ def quantize_onnx(
         classes = map_classes(source.manifest.model, ground_truth, class_pairs, allow_unmapped=allow_unmapped)
         categories = classes.categories
         if invalid := ground_truth.invalid:
-            shown = names_shown(invalid, separator="; ")
-            request.progress(f"{len(invalid)} annotations are invalid; they are left out: {shown}")
+            request.progress(f"{len(invalid)} annotations are invalid and are left out: {names_shown(invalid)}")
         if respelt := classes.respelt:
             request.progress(f"{len(respelt)} classes are spelt differently there: {names_shown(respelt)}")
     candidates = find_candidates(paths, ground_truth, exif)
@@ -253,7 +252,7 @@ def _quantize(
         proof=gate.proof,
         drop=last.drop,
         max_drop=request.max_drop,
-        objects=_objects(images, categories),
+        objects=None if categories is None else count_objects(images.gate.values(), categories.values()),
         float_macs=sum(group.macs for group in reports if group.precision == "fp32"),
         float32=Measured(measures=gate.reference, bytes=request.model.stat().st_size, ms_per_image=float_ms),
         int8=Measured(measures=last.measures, bytes=run.path.stat().st_size, ms_per_image=run.ms_per_image),
@@ -315,14 +314,6 @@ def _group_reports(
         )
         for name, layers in groups.items()
     )
-
-
-def _objects(images: Split, categories: Mapping[int, int] | None) -> int | None:
-    if categories is None:
-        return None
-    counted = set(categories.values())
-    annotated = (item for image in images.gate.values() for item in image.annotations)
-    return sum(not item.iscrowd and item.category_id in counted for item in annotated)
 
 
 def _peak_memory_bytes() -> int | None:

@@ -184,11 +184,7 @@ def standard_output() -> Iterator[None]:
 
 
 def decode_text(data: bytes) -> str:
-    """Decode a text file of others: UTF-8 with or without a byte order mark, or UTF-16 with one.
-
-    Raises:
-        UnicodeDecodeError: it is neither.
-    """
+    """Decode UTF-8 with or without a byte order mark, or UTF-16 with one; else raise UnicodeDecodeError."""
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if is_utf16 else "utf-8-sig")
 

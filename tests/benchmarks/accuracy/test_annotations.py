@@ -86,17 +86,17 @@ def test_invalid_coco_is_refused_in_one_line(document, message, written):
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ({"bbox": [1, 2, 3]}, "bbox is [1, 2, 3], expected x, y, width, height: numbers"),
-        ({"bbox": [1, 2, -3, 4]}, "bbox is [1, 2, -3, 4], expected x, y, width, height: numbers, the last two of 0 or"),
-        ({"bbox": [1, math.nan, 3, 4]}, "bbox is [1, NaN, 3, 4], expected x, y, width, height: numbers"),
-        ({"bbox": None}, "bbox is null, expected x, y, width, height"),
-        ({"area": math.inf}, "area is Infinity, expected a number of 0 or more"),
-        ({"area": -math.inf}, "area is -Infinity, expected a number of 0 or more"),
-        ({"area": -1}, "area is -1, expected a number of 0 or more"),
-        ({"iscrowd": "maybe"}, 'iscrowd is "maybe", expected 0 or 1'),
-        ({"iscrowd": 2}, "iscrowd is 2, expected 0 or 1"),
-        ({"category_id": 4}, "category_id is 4, expected the id of a listed category"),
-        ({"category_id": "3"}, 'category_id is "3", expected the id of a listed category'),
+        ({"bbox": [1, 2, 3]}, "bbox is [1, 2, 3]: Expected `array` of length 4"),
+        ({"bbox": [1, 2, -3, 4]}, "bbox is [1, 2, -3, 4]: Expected `float` >= 0.0 - at `$.bbox[2]`"),
+        ({"bbox": [1, math.nan, 3, 4]}, "bbox is [1, NaN, 3, 4]: Expected `float`"),
+        ({"bbox": None}, "bbox is null: Expected `array`"),
+        ({"area": math.inf}, "area is Infinity: Expected `float | null`"),
+        ({"area": -math.inf}, "area is -Infinity: Expected `float | null`"),
+        ({"area": -1}, "area is -1: Expected `float` >= 0.0"),
+        ({"iscrowd": "maybe"}, 'iscrowd is "maybe": expected 0 or 1'),
+        ({"iscrowd": 2}, "iscrowd is 2: expected 0 or 1"),
+        ({"category_id": 4}, "category_id is 4: it is not listed"),
+        ({"category_id": "3"}, 'category_id is "3": Expected `int`, got `str`'),
     ],
 )
 def test_an_invalid_coco_annotation_is_named_with_what_it_has(values, fault, written):
@@ -112,10 +112,10 @@ def test_all_invalid_coco_annotations_are_counted_and_may_be_left_out(written):
     with pytest.raises(UsageError, match="4 of 5 annotations are invalid") as caught:
         read_coco(written(document))
     faults = [
-        "annotations[0] of image 7: bbox is [1, 2, 3, -1], expected",
-        "annotations[2] of image 8: image_id is 8, expected the id of a listed image",
+        "annotations[0] of image 7: bbox is [1, 2, 3, -1]: Expected",
+        "annotations[2] of image 8: image_id is 8: it is not listed",
         "annotations[3]: Expected `object`, got `array`",
-        "annotations[4] of image 9: category_id is missing, expected",
+        "annotations[4] of image 9: Object missing required field `category_id`",
     ]
     assert all(fault in caught.value.message for fault in faults)
     ground_truth = read_coco(written(document), skip_invalid=True)
@@ -245,17 +245,17 @@ def test_a_missing_size_is_none(size, voc):
         ("<html/>", "the root is <html>"),
         (BOMB, "it has a document type"),
         (OTHER_FILE, "it has a document type"),
-        (annotation(("", (1, 1, 9, 9), 0)), 'b.xml: object 1: name is "", expected the name of a category'),
+        (annotation(("", (1, 1, 9, 9), 0)), 'b.xml: object 1: name is "": Expected `str` of length >= 1'),
         (
             annotation(("dog", (5, 1, 4, 9), 0)),
             'object 1: bndbox is {"xmin": "5", "ymin": "1", "xmax": "4", "ymax": "9"}',
         ),
         (annotation(("dog", ("x", 1, 4, 9), 0)), 'object 1: bndbox is {"xmin": "x", "ymin": "1"'),
         (annotation(("dog", ("nan", 1, 4, 9), 0)), 'object 1: bndbox is {"xmin": "nan", "ymin": "1"'),
-        (annotation(("dog", (1, 1, 4, 9), "perhaps")), 'object 1: difficult is "perhaps", expected 0 or 1'),
+        (annotation(("dog", (1, 1, 4, 9), "perhaps")), 'object 1: difficult is "perhaps": expected 0 or 1'),
         (
             "<annotation><object><name>dog</name></object></annotation>",
-            "object 1: bndbox is missing, expected xmin, ymin",
+            "object 1: Object missing required field `bndbox`",
         ),
     ],
 )
@@ -287,7 +287,7 @@ def test_invalid_voc_objects_and_files_are_counted_and_may_be_left_out(voc):
     bad = annotation(("dog", (1, 1, 9, 9), 0), ("cat", (5, 1, 4, 9), 0), ("cat", (1, 1, 9, 9), "perhaps"))
     folders = voc(a=annotation(("dog", (1, 1, 9, 9), 0)), b=bad, c="<annotation>")
     with pytest.raises(
-        UsageError, match=r"3 of 5 annotations are invalid: b.xml: object 2: .*; b.xml: object 3: .*c.xml"
+        UsageError, match=r"3 of 5 annotations are invalid: b.xml: object 2: .*, b.xml: object 3: .*c.xml"
     ):
         read_voc(*folders)
     ground_truth = read_voc(*folders, skip_invalid=True)

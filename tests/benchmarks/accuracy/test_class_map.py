@@ -133,6 +133,13 @@ def test_names_that_differ_by_case_or_separators_are_paired_and_said(name):
     assert found.respelt == (f"'teddy bear' as {name!r}",)
 
 
+def test_a_category_is_not_paired_by_spelling_with_a_class_when_another_class_has_its_name():
+    """Detectors of letters have classes that differ by case alone."""
+    letters = msgspec.structs.replace(NAMED, labels=("__background__", "a", "A", "b"))
+    assert map_classes(letters, ground_truth({1: "a", 2: "B"})).categories == {1: 1, 3: 2}
+    assert map_classes(letters, ground_truth({1: "A"})).categories == {2: 1}
+
+
 def test_crowds_alone_are_nothing_to_measure_against():
     crowd = Annotation(category_id=1, bbox=(0, 0, 9, 9), iscrowd=True)
     image = AnnotatedImage(file_name="a.png", size=None, annotations=(crowd,))

@@ -80,7 +80,7 @@ def test_json_on_standard_output_is_alone_there_and_invalid_annotations_may_be_l
     assert main(command("--max-drop", 100, "--json", "-", "--skip-invalid", annotations=path)) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["proof"] == "accuracy"
-    assert "wrote " in captured.err and "1 annotations are invalid; they are left out: annotations[" in captured.err
+    assert "wrote " in captured.err and "1 annotations are invalid and are left out: annotations[" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_invalid_options_are_refused(options, message, command, capsys):
         ({"annotations": []}, "has no objects of the model's classes: there is nothing to measure against"),
         (
             {"annotations": [{"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, -4]}]},
-            "bbox is [1, 2, 3, -4], expected",
+            "bbox is [1, 2, 3, -4]: Expected",
         ),
     ],
 )
