@@ -169,12 +169,8 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> GroundTruth:
                 image_id = f" of image {fields.get('image_id')!r}" if isinstance(fields, dict) else ""
                 invalid.append(f"annotations[{index}]{image_id}: {fault(fields, error)}")
     images = (
-        AnnotatedImage(
-            file_name=image.file_name,
-            size=_known_size(image.height, image.width),
-            annotations=tuple(annotations[image.id]),
-        )
-        for image in document.images
+        AnnotatedImage(file_name=x.file_name, size=_known_size(x.height, x.width), annotations=tuple(annotations[x.id]))
+        for x in document.images
     )
     if invalid and not skip_invalid:
         raise invalid_annotations(path, invalid, len(document.annotations), _COCO)
