@@ -16,6 +16,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from statistics import mode
 from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
@@ -235,6 +236,7 @@ def read_voc(folder: Path, images: Path, *, skip_invalid: bool = False) -> Groun
     # of several images with one stem the first by name counts
     names = sorted((p.name for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if images.is_dir() else ())
     by_stem = {Path(name).stem: name for name in reversed(names)}
+    suffix = mode([".jpg", *(Path(name).suffix for name in names)])  # of those whose name is written otherwise
     invalid, parsed = list[str](), dict[Path, tuple[Size | None, list[_VocObject]]]()
     for path in files:
         try:
@@ -248,7 +250,7 @@ def read_voc(folder: Path, images: Path, *, skip_invalid: bool = False) -> Groun
     ids = {name: number for number, name in categories.items()}
     annotated = (
         AnnotatedImage(
-            file_name=by_stem.get(path.stem, f"{path.stem}.jpg"),
+            file_name=by_stem.get(path.stem, f"{path.stem}{suffix}"),
             size=size,
             annotations=[
                 Annotation(category_id=ids[x.name], bbox=x.bndbox.as_coco(), iscrowd=x.difficult) for x in objects

@@ -16,6 +16,7 @@ import msgspec
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.benchmarks.accuracy.scoring import score
+from frcnn.console import track
 from frcnn.errors import ImageError
 from frcnn.log import warn_once
 from frcnn.runtime.images.decode import TRANSPOSED, read_orientation, upright_box
@@ -49,7 +50,8 @@ def turn_upright(
         files: the annotated images.
         exif: what boxes are in where EXIF turns the image. Default: what boxes and sizes show, which is said.
     """
-    turned = {file: item for file, image in files.items() if (item := _turned(file, image)) is not None}
+    tracked = track(files.items(), total=len(files), what="reading EXIF orientations")
+    turned = {file: item for file, image in tracked if (item := _turned(file, image)) is not None}
     by_boxes, by_size = (
         _most(item.by_boxes for item in turned.values()),
         _most(item.by_size for item in turned.values()),

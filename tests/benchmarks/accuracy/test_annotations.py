@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from typing import Any
 
 import pytest
 
 from frcnn.benchmarks.accuracy.annotations import read_coco, read_voc
+from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.errors import UsageError
 
 DOCUMENT: dict[str, Any] = {
@@ -229,7 +231,20 @@ def test_a_voc_image_has_the_name_of_its_annotation(voc):
     annotations, images = voc(a=annotation(), b=annotation(), c=annotation())
     for name in ("a.png", "b.JPG", "b.png", "a.txt"):
         (images / name).touch()
-    assert [p.file_name for p in read_voc(annotations, images).images] == ["a.png", "b.JPG", "c.jpg"]
+    assert [p.file_name for p in read_voc(annotations, images).images] == ["a.png", "b.JPG", "c.png"]
+
+
+def test_a_voc_image_whose_name_is_written_otherwise_is_found(voc):
+    nfc, nfd = (unicodedata.normalize(form, "né") for form in ("NFC", "NFD"))
+    annotations, images = voc(**{name: annotation() for name in (nfc, "B", "c")})
+    for name in (f"{nfd}.png", "b.png", "c.png"):
+        (images / name).write_bytes(b"x")
+    files, _ = find_images(read_voc(annotations, images), images)
+    assert {image.file_name: file.name for file, image in files.items()} == {
+        f"{nfc}.png": f"{nfd}.png",
+        "B.png": "b.png",
+        "c.png": "c.png",
+    }
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>", "<size><width/></size>"])
