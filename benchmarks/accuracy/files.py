@@ -24,6 +24,12 @@ from frcnn.log import warn_once
 __all__ = ["find_images", "name_key"]
 
 _MISSING: Final = "not in the folder"
+_REASONS: Final = (
+    "may be {}, in another folder or of another kind",
+    "may be {}, as may another name",
+    "may be any of {}",
+)
+"""By the number of files that fit."""
 _FEW: Final = 3
 
 
@@ -43,21 +49,21 @@ def find_images(
     if not folder.is_dir():
         raise UsageError(f"--images: {folder} is no folder", hint="give the folder that the file names are relative to")
     names = [image.file_name for image in ground_truth.images]
-    files = {name: [folder / name] for name in names if _is_inside(name) and _is_file(folder / name)}
-    taken = {file for [file] in files.values()}
-    others = _by_last_parts([name for name in names if name not in files], folder)
-    files |= {name: [] if taken.issuperset(fitting) else fitting for name, fitting in others.items()}
-    claims = Counter(fitting[0] for fitting in files.values() if len(fitting) == 1)
+    exact = {name: [folder / name] for name in names if _is_inside(name) and _is_file(folder / name)}
+    taken = {file for [file] in exact.values()}
+    fitting, alike = _by_last_parts([name for name in names if name not in exact], folder)
+    fitting = exact | {name: files for name, files in fitting.items() if not taken.issuperset(files)}
+    claims = Counter(files[0] for files in fitting.values() if len(files) == 1)
     found: dict[Path, AnnotatedImage] = {}
     missing: Skipped = {}
     for image in ground_truth.images:
-        fitting = files[image.file_name]
-        if len(fitting) == 1 and claims[fitting[0]] == 1:
-            found[fitting[0]] = image
-        else:
-            shown = names_shown([str(file.relative_to(folder)) for file in fitting], _FEW)
-            more = ", as may another name" if len(fitting) == 1 else ""
-            missing[image.file_name] = f"may be {shown}{more}" if fitting else _MISSING
+        files = fitting.get(image.file_name, [])
+        if len(files) == 1 and claims[files[0]] == 1:
+            found[files[0]] = image
+            continue
+        shown = names_shown([str(file.relative_to(folder)) for file in files or alike.get(image.file_name, [])], _FEW)
+        reason = _REASONS[min(len(files), len(_REASONS) - 1)]
+        missing[image.file_name] = reason.format(shown) if shown else _MISSING
     if missing and not (allow_missing and found):
         raise _not_found(ground_truth, folder, missing)
     renamed = [f"{image.file_name} is {file.relative_to(folder)}" for file, image in found.items() if file not in taken]
@@ -79,31 +85,32 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _parts(name: str) -> list[str]:
-    """Return the folders and the file of a name from any system, without what leads out of the folder."""
-    return [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
-
-
-def _by_last_parts(names: Sequence[str], folder: Path) -> dict[str, list[Path]]:
-    """Return the files under a folder that each name may mean: one has all parts of the other, at its end."""
+def _by_last_parts(names: Sequence[str], folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Return the files that a name may mean, where one has all parts of the other at its end; and those of its stem."""
     fitting: dict[str, list[Path]] = {}
+    unfound: dict[str, list[str]] = {}
     for name in names:
-        parts = _parts(name)
+        # of any system, without what leads out of the folder
+        parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
         ends = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
-        fitting[name] = [file for file in ends if _is_file(file)][:1]
-    unfound = {name: _parts(name) for name, files in fitting.items() if not files}
-    by_name: dict[str, list[Path]] = {name_key(parts[-1]): [] for parts in unfound.values() if parts}
-    for file in _files_under(folder) if by_name else ():
-        if (key := name_key(file.name)) in by_name:
-            by_name[key].append(file)
+        if file := next(filter(_is_file, ends), None):
+            fitting[name] = [file]
+        elif parts:
+            unfound[name] = parts
+    stems = {name: name_key(Path(parts[-1]).stem) for name, parts in unfound.items()}
+    by_stem: dict[str, list[Path]] = {stem: [] for stem in stems.values()}
+    for file in _files_under(folder) if by_stem else ():
+        if (stem := name_key(file.stem)) in by_stem:
+            by_stem[stem].append(file)
     for name, parts in unfound.items():
         ranked: dict[tuple[int, int], list[Path]] = {}
-        for file in by_name[name_key(parts[-1])] if parts else ():
+        for file in by_stem[stems[name]]:
             pairs = list(zip(reversed(file.relative_to(folder).parts), reversed(parts), strict=False))
             if all(name_key(own) == name_key(wanted) for own, wanted in pairs):
                 ranked.setdefault((len(pairs), sum(own == wanted for own, wanted in pairs)), []).append(file)
-        fitting[name] = ranked[max(ranked)] if ranked else []
-    return fitting
+        if ranked:
+            fitting[name] = ranked[max(ranked)]
+    return fitting, {name: by_stem[stem] for name, stem in stems.items()}
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
@@ -119,25 +126,20 @@ def _files_under(folder: Path) -> Iterator[Path]:
 
 def _not_found(ground_truth: GroundTruth, folder: Path, missing: Skipped) -> UsageError:
     """Say what is not there, and as what it may be there."""
-    total, source = len(ground_truth.images), ground_truth.source
+    listed = f"{len(ground_truth.images)} images that {ground_truth.source} lists"
     name, reason = next((item for item in missing.items() if item[1] != _MISSING), next(iter(missing.items())))
-    stem = name_key(Path((_parts(name) or [""])[-1]).stem)
-    alike = [str(file.relative_to(folder)) for file in _files_under(folder) if name_key(file.stem) == stem]
     hint = ""
     if reason != _MISSING:
-        hint = f"{name} {reason}: give the folder that the file names are relative to"
-    elif alike:
-        hint = f"{name} may be {names_shown(alike, _FEW)}, whose folder or suffix differs: correct the file names"
+        hint = f"{name} {reason}: give the folder that file names are relative to, or correct them"
     elif not _is_inside(name) or "\\" in name:
         hint = f"{name} is a path of another place or system, and its last part is not under --images"
-    if len(missing) == total:
-        present = sorted(path.name for path in folder.iterdir())
-        content = f"which has {names_shown(present, _FEW)}" if present else "which is empty"
+    if len(missing) == len(ground_truth.images):
+        present = names_shown(sorted(path.name for path in folder.iterdir()), _FEW)
         return UsageError(
-            f"none of the {total} images that {source} lists ({name}, ...) is in {folder}, {content}",
+            f"none of the {listed} ({name}, ...) is in {folder}, which {f'has {present}' if present else 'is empty'}",
             hint=hint or "check that annotations and images are of one set",
         )
     return UsageError(
-        f"{len(missing)} of {total} images that {source} lists are not in {folder}: {names_shown(list(missing))}",
+        f"{len(missing)} of {listed} are not in {folder}: {names_shown(list(missing))}",
         hint=f"{hint or 'add them'}, or measure without them and their annotations: --allow-missing",
     )

@@ -7,7 +7,7 @@ stored size. Boxes that leave the image in one reading show the other; where the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -34,7 +34,7 @@ _SETTLE: Final = "--exif upright or --exif stored settles it"
 
 
 class _Turned(NamedTuple):
-    """An image that EXIF turns: its annotations by either reading, and which one its boxes and its size show."""
+    """An image that EXIF turns: its annotations by either reading, and the readings that its boxes and size allow."""
 
     read: dict[Reading, AnnotatedImage]
     by_boxes: Reading | None
@@ -98,19 +98,15 @@ def _turned(file: Path, image: AnnotatedImage) -> _Turned | None:
     if orientation == 1:
         return None
     upright = stored[::-1] if orientation in TRANSPOSED else stored
-    annotations: dict[Reading, Sequence[Annotation]] = {
-        "upright": image.annotations,
-        "stored": [
-            msgspec.structs.replace(item, bbox=upright_box(item.bbox, orientation, stored))
-            for item in image.annotations
-        ],
-    }
-    size = upright if image.size == stored else image.size
     frames: dict[Reading, Size] = {"upright": upright, "stored": stored}
+    turned = [
+        msgspec.structs.replace(item, bbox=upright_box(item.bbox, orientation, stored)) for item in image.annotations
+    ]
+    as_upright = msgspec.structs.replace(image, size=upright if image.size == stored else image.size)
     return _Turned(
-        {key: AnnotatedImage(file_name=image.file_name, size=size, annotations=annotations[key]) for key in READINGS},
-        by_boxes=_only(key for key in READINGS if _fit(image.annotations, frames[key])),
-        by_size=_only(key for key in READINGS if image.size == frames[key]),
+        {"upright": as_upright, "stored": msgspec.structs.replace(as_upright, annotations=turned)},
+        by_boxes=_only(key for key, frame in frames.items() if _fit(image.annotations, frame)),
+        by_size=_only(key for key, frame in frames.items() if image.size == frame),
     )
 
 
@@ -125,12 +121,11 @@ def _fit(annotations: Iterable[Annotation], frame: Size) -> bool:
 
 def _only(readings: Iterable[Reading]) -> Reading | None:
     """Return the reading where there is one alone."""
-    first, *more = [*readings, None]
-    return None if len(more) > 1 else first
+    allowed = list(readings)
+    return allowed[0] if len(allowed) == 1 else None
 
 
 def _most(readings: Iterable[Reading | None]) -> Reading | None:
-    """Return the reading that more images show than the other."""
-    counts = Counter(readings)
-    upright, stored = counts["upright"], counts["stored"]
-    return None if upright == stored else "upright" if upright > stored else "stored"
+    """Return the reading of most images."""
+    shown = Counter(reading for reading in readings if reading is not None)
+    return next((reading for reading, _ in shown.most_common(1)), None)

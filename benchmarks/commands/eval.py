@@ -28,7 +28,7 @@ from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
 from frcnn.benchmarks.accuracy.faults import names_shown
 from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.benchmarks.accuracy.images import Eager, collect
-from frcnn.benchmarks.accuracy.orientation import READINGS, turn_upright, warn_of_reading
+from frcnn.benchmarks.accuracy.orientation import turn_upright, warn_of_reading
 from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
@@ -42,7 +42,7 @@ from frcnn.exporter.commands.checkpoint_options import (
     read_labels,
 )
 from frcnn.files import file_sha256, writable_file, writable_folder
-from frcnn.options import add_batch_size, add_json, add_number
+from frcnn.options import add_annotation_options, add_batch_size, add_json, add_number
 from frcnn.runtime import Detector
 from frcnn.runtime.commands.run_options import add_run_options, batch_size, take_tuned
 from frcnn.runtime.model_files.artifact import open_artifact
@@ -67,20 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotations", metavar="PATH", type=Path, required=True, help="COCO's instances.json, or VOC's Annotations/"
     )
     group.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="file names are relative to it")
-    group.add_argument(
-        "--map",
-        metavar="MODEL=ANNOTATION",
-        action="append",
-        default=[],
-        help="pair a class of the model with a category, by names or numbers: airplane=aeroplane; repeat for more",
-    )
-    group.add_argument(
-        "--allow-unmapped", action="store_true", help="leave out categories that are no class of the model"
-    )
-    group.add_argument("--skip-invalid", action="store_true", help="leave out annotations that are invalid")
+    add_annotation_options(group)
     group.add_argument("--allow-missing", action="store_true", help="leave out images that are not in the folder")
-    text = "what boxes are in where EXIF turns an image: upright, or its pixels as stored (default: what they show)"
-    group.add_argument("--exif", choices=READINGS, help=text)
     add_checkpoint_arguments(parser, as_option=True, or_else="; eager torchvision is measured beside the model")
     group = parser.add_argument_group("measurement")
     add_run_options(

@@ -23,7 +23,7 @@ import msgspec
 
 from frcnn.console import note, say, warn, write_json
 from frcnn.files import writable_file
-from frcnn.options import add_images, add_json, add_number
+from frcnn.options import add_annotation_options, add_images, add_json, add_number
 
 __all__ = ["add_arguments", "run"]
 
@@ -52,13 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--annotations", metavar="PATH", type=Path, help=text)
     text = "most AP points of 100 that may be lost (default: %(default)s)"
     add_number(group, "--max-drop", minimum=0.0, maximum=100.0, default=0.3, metavar="X", help=text)
-    text = "a class and its category, names or numbers, where the names differ; repeat for more"
-    group.add_argument("--map", metavar="MODEL=ANNOTATION", action="append", default=[], help=text)
-    text = "leave out categories that are no class of the model"
-    group.add_argument("--allow-unmapped", action="store_true", help=text)
-    group.add_argument("--skip-invalid", action="store_true", help="leave out annotations that are invalid")
-    text = "what boxes are in where EXIF turns an image: upright, or its pixels as stored (default: what they show)"
-    group.add_argument("--exif", choices=("upright", "stored"), help=text)
+    add_annotation_options(group)
     add_json(parser.add_argument_group("results"))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from frcnn.errors import UsageError
 from frcnn.spec import Size
 
-__all__ = ["Group", "add_batch_size", "add_images", "add_json", "add_number", "parse_sizes"]
+__all__ = ["Group", "add_annotation_options", "add_batch_size", "add_images", "add_json", "add_number", "parse_sizes"]
 
 Group = argparse._ActionsContainer
 """A parser, or a group of its options."""
@@ -42,6 +42,17 @@ def add_images(group: Group, *, required: bool = False, more: str = "") -> None:
     """Add ``--images``; ``more`` is added to its help."""
     text = f"images and folders of images{more}"
     group.add_argument("--images", metavar="PATH", type=Path, nargs="+", required=required, help=text)
+
+
+def add_annotation_options(group: Group) -> None:
+    """Add what settles how annotations are read: ``--map``, ``--allow-unmapped``, ``--skip-invalid``, ``--exif``."""
+    text = "pair a class of the model with a category, by names or numbers: airplane=aeroplane; repeat for more"
+    group.add_argument("--map", metavar="MODEL=ANNOTATION", action="append", default=[], help=text)
+    text = "leave out categories that are no class of the model"
+    group.add_argument("--allow-unmapped", action="store_true", help=text)
+    group.add_argument("--skip-invalid", action="store_true", help="leave out annotations that are invalid")
+    text = "what boxes are in where EXIF turns an image: upright, or its pixels as stored (default: what they show)"
+    group.add_argument("--exif", choices=("upright", "stored"), help=text)
 
 
 def add_batch_size(group: Group) -> None:

@@ -119,16 +119,16 @@ def test_a_file_in_another_folder_is_not_taken_for_it(tmp_path):
     folder = saved(tmp_path / "images", "train/1.jpg", "val/2.jpg")
     error = refused(folder, "val/1.jpg", "val/2.jpg")
     assert error.message == f"1 of 2 images that set.json lists are not in {folder}: val/1.jpg"
-    assert error.hint.startswith("val/1.jpg may be train/1.jpg, whose folder or suffix differs: correct the file names")
+    assert error.hint.startswith("val/1.jpg may be train/1.jpg, in another folder or of another kind: give the")
 
 
 def test_several_files_that_fit_are_named(tmp_path):
     folder = saved(tmp_path, "x/a.jpg", "y/a.jpg", "b.jpg")
     error = refused(folder, "a.jpg", "b.jpg")
-    assert "a.jpg may be x/a.jpg, y/a.jpg: give the folder that the file names are relative to" in error.hint
+    assert "a.jpg may be any of x/a.jpg, y/a.jpg: give the folder that file names are relative to" in error.hint
     assert "--allow-missing" in error.hint
     files, missing = find_images(ground_truth("a.jpg", "b.jpg"), folder, allow_missing=True)
-    assert (list(files), missing) == ([folder / "b.jpg"], {"a.jpg": "may be x/a.jpg, y/a.jpg"})
+    assert (list(files), missing) == ([folder / "b.jpg"], {"a.jpg": "may be any of x/a.jpg, y/a.jpg"})
     assert "b.jpg may be b.jpg" not in refused(folder, "x/a.jpg", "a.jpg").hint
 
 
@@ -143,7 +143,9 @@ def test_a_file_that_has_a_name_of_its_own_is_no_other_image(tmp_path):
 
 
 def test_another_suffix_is_in_the_hint(tmp_path):
-    assert refused(saved(tmp_path, "sub/a.PNG"), "a.jpg").hint.startswith("a.jpg may be sub/a.PNG, whose folder or")
+    assert refused(saved(tmp_path, "sub/a.PNG"), "a.jpg").hint.startswith(
+        "a.jpg may be sub/a.PNG, in another folder or"
+    )
 
 
 def test_paths_of_another_place_are_called_so(tmp_path):
