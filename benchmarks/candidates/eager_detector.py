@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import initLevelMapper
@@ -102,13 +102,9 @@ def match_export(model: GeneralizedRCNN, spec: ModelSpec) -> None:
     canvas is mostly padding, spoils them for all that follow.
     """
     if image_channels(model) == 1:
-        model.backbone.register_forward_pre_hook(_luma_of_rgb)
+        model.backbone.register_forward_pre_hook(luma)
     pooler = model.roi_heads.box_roi_pool
     scales = list(spec.roi_heads.pooler.spatial_scales)
     finest, coarsest = (int(-math.log2(scale)) for scale in (scales[0], scales[-1]))
     pooler.scales = scales
     pooler.map_levels = initLevelMapper(finest, coarsest, pooler.canonical_scale, pooler.canonical_level)
-
-
-def _luma_of_rgb(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (luma(inputs[0]) if inputs[0].shape[1] == 3 else inputs[0], *inputs[1:])

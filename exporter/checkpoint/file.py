@@ -65,15 +65,10 @@ _FOREIGN: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "run git lfs pull"),
     (b"<", "is a web page or XML, not a checkpoint", "the download went wrong; fetch the file itself"),
     (b"\x89HDF", "is an HDF5 file (Keras?)", _EXPECTED),
-    *(
-        (magic, f"is compressed ({kind})", f"unpack it first: {tool}")
-        for magic, kind, tool in (
-            (b"\x1f\x8b", "gzip", "gunzip, or tar -xzf"),
-            (b"BZh", "bzip2", "bunzip2, or tar -xjf"),
-            (b"\xfd7zXZ", "xz", "unxz, or tar -xJf"),
-            (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
-        )
-    ),
+    (b"\x1f\x8b", "is compressed by gzip", "unpack it first: gzip -d, or tar -xf"),
+    (b"BZh", "is compressed by bzip2", "unpack it first: bzip2 -d, or tar -xf"),
+    (b"\xfd7zXZ", "is compressed by xz", "unpack it first: xz -d, or tar -xf"),
+    (b"\x28\xb5\x2f\xfd", "is compressed by zstd", "unpack it first: zstd -d, or tar -xf"),
     (b"\x08", "looks like an ONNX model, not a checkpoint", "detect with it as it is: frcnn detect model.onnx ..."),
 )
 
@@ -185,15 +180,10 @@ def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
             warnings.simplefilter("ignore")  # torch's advice on loading, on which users cannot act
             content: object = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
             return content
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} holds classes of the module {error.name!r}, which cannot be imported here",
-            hint="run from the folder the model was trained in, or save model.state_dict() there",
-        ) from error
-    except AttributeError as error:
-        raise CheckpointError(
-            f"{path} holds classes that are not in the packages installed here: {one_line(error)}",
-            hint="save model.state_dict() with the versions it was trained with",
+            f"{path} holds classes that cannot be imported here: {one_line(error)}",
+            hint="run from the folder the model was trained in, or save model.state_dict() where it was trained",
         ) from error
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(r"class ([\w.]+)", str(error))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn.exporter.model.fold import fold_batchnorm
-from frcnn.exporter.model.networks import BoxNetwork, FeatureNetwork
+from frcnn.exporter.model.networks import BoxNetwork, FeatureNetwork, luma
 from frcnn.exporter.model.spec_from_model import image_channels
 from frcnn.exporter.model.stages import read_stages
 from frcnn.plugins.box_detections.reference import PaddedDetections
@@ -43,9 +43,9 @@ class DeployableFasterRCNN(nn.Module):
         fold_batchnorm(model, spec)
         pooler, heads = spec.roi_heads.pooler, model.roi_heads
         self.dtype = _DTYPES[precision]
-        self.features = FeatureNetwork(
-            model.backbone, model.rpn.head, pooler.feature_names, self.dtype, is_grey=image_channels(model) == 1
-        )
+        if image_channels(model) == 1:
+            model.backbone.register_forward_pre_hook(luma)
+        self.features = FeatureNetwork(model.backbone, model.rpn.head, pooler.feature_names, self.dtype)
         self.boxes = BoxNetwork(heads.box_head, heads.box_predictor, self.dtype)
         self.pooled_shape = (int(model.backbone.out_channels), *pooler.output_size)
         self.stages = read_stages(model, pooler)

@@ -37,13 +37,14 @@ class BoxOutputs(NamedTuple):
     box_deltas: Tensor
 
 
-def luma(images: Tensor) -> Tensor:
-    """Return (N, 1, H, W), the luma of RGB ``images`` (N, 3, H, W) by ITU-R BT.601, as Pillow converts to ``L``.
+def luma(_backbone: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """Give a grey backbone, as its forward pre-hook, the luma (N, 1, H, W) of RGB images (N, 3, H, W) by ITU-R BT.601.
 
     Normalised by one mean and std, an image of three equal channels stays what one of them is.
     """
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device)
-    return (images * weights[:, None, None]).sum(1, keepdim=True)
+    (images,) = inputs
+    weights = images.new_tensor([0.299, 0.587, 0.114])
+    return images if images.shape[1] == 1 else (images * weights[:, None, None]).sum(1, keepdim=True)
 
 
 class FeatureNetwork(nn.Module):
@@ -54,29 +55,21 @@ class FeatureNetwork(nn.Module):
         rpn_head: from all maps to objectness and deltas of each.
         feature_names: the maps that are pooled.
         dtype: of parameters, inputs and outputs.
-        is_grey: whether the backbone takes images of one channel.
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        rpn_head: nn.Module,
-        feature_names: Sequence[str],
-        dtype: torch.dtype,
-        *,
-        is_grey: bool = False,
+        self, backbone: nn.Module, rpn_head: nn.Module, feature_names: Sequence[str], dtype: torch.dtype
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.rpn = nn.ModuleDict({"head": rpn_head})  # paths as in torchvision, after which nodes are named
         self.feature_names = tuple(feature_names)
-        self.is_grey = is_grey
         self.dtype = dtype
         self.to(dtype)
 
     def forward(self, images: Tensor) -> FeatureOutputs:
         """Compute the maps and the RPN head's predictions from ``images`` (N, 3, H, W)."""
-        maps = self.backbone(luma(images) if self.is_grey else images)
+        maps = self.backbone(images)
         features: dict[str, Tensor] = {"0": maps} if isinstance(maps, Tensor) else maps
         objectness, deltas = self.rpn["head"](list(features.values()))
         pooled = [features[name] for name in self.feature_names]

@@ -316,7 +316,7 @@ def test_a_model_of_another_torchvision_gives_its_weights_alone(model, save):
 def test_a_class_that_is_no_more_is_named(tmp_path):
     path = tmp_path / "my.pth"
     path.write_bytes(_torch_bytes(argparse.Namespace(x=1)).replace(b"argparse\nNamespace", b"argparse\nNamespabe"))
-    with pytest.raises(CheckpointError, match=r"classes that are not in the packages installed here: .*Namespabe"):
+    with pytest.raises(CheckpointError, match=r"classes that cannot be imported here: .*Namespabe"):
         read(path, trust_pickle=True)
 
 
@@ -434,9 +434,9 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
         "holds a Detectron2 model",
     ),
     "pickled state_dict": (lambda: pickle.dumps({"rpn.w": torch.zeros(3)}), "pickle that torch.save did not write"),
-    "gzip": (lambda: gzip.compress(_torch_bytes({})), r"compressed \(gzip\)"),
-    "bzip2": (lambda: bz2.compress(_torch_bytes({})), r"compressed \(bzip2\)"),
-    "xz": (lambda: lzma.compress(_torch_bytes({})), r"compressed \(xz\)"),
+    "gzip": (lambda: gzip.compress(_torch_bytes({})), r"compressed by gzip"),
+    "bzip2": (lambda: bz2.compress(_torch_bytes({})), r"compressed by bzip2"),
+    "xz": (lambda: lzma.compress(_torch_bytes({})), r"compressed by xz"),
     "tar": (_tar_bytes, "is a tar archive"),
     "git lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"),
     "web page": (lambda: b"<!DOCTYPE html><html></html>", "web page"),
