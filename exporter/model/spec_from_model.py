@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -27,9 +28,11 @@ _CHANNELS: Final = "images are RGB, or grey for a backbone of one channel and a 
 
 
 @contextmanager
-def _of_this_torchvision() -> Iterator[None]:
+def _checked() -> Iterator[None]:
     try:
         yield
+    except msgspec.ValidationError as error:
+        raise UnsupportedModelError(f"the model has a setting out of range: {error}", hint="set it anew") from error
     except AttributeError as error:
         raise UnsupportedModelError(
             f"the model lacks what torchvision {torchvision.__version__} gives one: {error}",
@@ -37,7 +40,7 @@ def _of_this_torchvision() -> Iterator[None]:
         ) from error
 
 
-@_of_this_torchvision()
+@_checked()
 def read_model_spec(
     model: torch.nn.Module, *, architecture: str | None = None, labels: Sequence[str] | None = None
 ) -> ModelSpec:
@@ -59,7 +62,7 @@ def read_model_spec(
     canvas = probe_canvas(transform)
     maps = _map_shapes(detector, canvas)
     _check_rpn(detector, list(maps.values()))
-    return ModelSpec(
+    spec = ModelSpec(
         architecture=architecture or type(model).__name__,
         num_classes=num_classes,
         labels=None if labels is None else full_labels(labels, num_classes),
@@ -79,6 +82,7 @@ def read_model_spec(
             detections_per_img=int(heads.detections_per_img),
         ),
     )
+    return msgspec.json.decode(msgspec.json.encode(spec), type=ModelSpec)  # as those who read the file check it
 
 
 def probe_canvas(transform: TransformSpec) -> Size:

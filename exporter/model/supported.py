@@ -53,7 +53,7 @@ def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
     _require_unchanged("rpn.box_coder", model.rpn.box_coder, BoxCoder)
     _require_unchanged("roi_heads.box_coder", heads.box_coder, BoxCoder)
     _require_pooler(heads.box_roi_pool)
-    for name, part in (("the model", model), *model.named_children()):
+    for name, part in (("the model", model), ("rpn", model.rpn), ("roi_heads", heads)):
         if part.training:
             raise UnsupportedModelError(f"{name} is in training mode", hint="call model.eval() first")
     return model

@@ -187,6 +187,22 @@ def test_one_value_of_mean_and_std_is_for_all_channels(values):
     assert transform.image_mean == transform.image_std == (0.25, 0.25, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("transform", "image_std", [0.0]),
+        ("transform", "image_mean", [float("nan")]),
+        ("roi_heads", "detections_per_img", 0),
+        ("roi_heads", "nms_thresh", float("nan")),
+    ],
+)
+def test_a_setting_that_no_reader_of_the_file_takes_is_refused(part, name, value):
+    model = build("vgg16")
+    setattr(getattr(model, part), name, value)
+    with pytest.raises(UnsupportedModelError, match=rf"out of range: .*{part}\.{name}"):
+        read_model_spec(model)
+
+
 def with_input_channels(channels: int, values: list[float]) -> FasterRCNN:
     model = build("vgg16")
     model.backbone[0] = nn.Conv2d(channels, 16, 3, padding=1)
