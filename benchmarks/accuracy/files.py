@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ _REASONS: Final = (
 _FEW: Final = 3
 
 
+@lru_cache(1 << 16)
 def name_key(name: str) -> str:
     """Return what names have in common that differ only in case, or in how Unicode writes a letter."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -49,7 +51,7 @@ def find_images(
     if not folder.is_dir():
         raise UsageError(f"--images: {folder} is no folder", hint="give the folder that the file names are relative to")
     names = [image.file_name for image in ground_truth.images]
-    exact = {name: [folder / name] for name in names if _is_inside(name) and _is_file(folder / name)}
+    exact = {name: [Path(name)] for name in names if _is_inside(name) and _is_file(folder / name)}
     taken = {file for [file] in exact.values()}
     fitting, alike = _by_last_parts([name for name in names if name not in exact], folder)
     fitting = exact | {name: files for name, files in fitting.items() if not taken.issuperset(files)}
@@ -59,14 +61,14 @@ def find_images(
     for image in ground_truth.images:
         files = fitting.get(image.file_name, [])
         if len(files) == 1 and claims[files[0]] == 1:
-            found[files[0]] = image
+            found[folder / files[0]] = image
             continue
-        shown = names_shown([str(file.relative_to(folder)) for file in files or alike.get(image.file_name, [])], _FEW)
+        shown = names_shown(list(map(str, files or alike.get(image.file_name, ()))), _FEW)
         reason = _REASONS[min(len(files), len(_REASONS) - 1)]
         missing[image.file_name] = reason.format(shown) if shown else _MISSING
     if missing and not (allow_missing and found):
         raise _not_found(ground_truth, folder, missing)
-    renamed = [f"{image.file_name} is {file.relative_to(folder)}" for file, image in found.items() if file not in taken]
+    renamed = [f"{name} is {fitting[name][0]}" for name in names if name not in exact and name not in missing]
     if renamed:
         what = f"{len(renamed)} of {len(names)} images are found in {folder} by the last parts of their names"
         warn_once(f"{what}: {names_shown(renamed, _FEW)}")
@@ -86,14 +88,17 @@ def _is_file(path: Path) -> bool:
 
 
 def _by_last_parts(names: Sequence[str], folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Return the files that a name may mean, where one has all parts of the other at its end; and those of its stem."""
+    """Return the files that a name may mean, where one has all parts of the other at its end; and those of its stem.
+
+    All are relative to the folder.
+    """
     fitting: dict[str, list[Path]] = {}
     unfound: dict[str, list[str]] = {}
     for name in names:
         # of any system, without what leads out of the folder
         parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
-        ends = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
-        if file := next(filter(_is_file, ends), None):
+        ends = (Path(*parts[start:]) for start in range(len(parts)))
+        if file := next((end for end in ends if _is_file(folder / end)), None):
             fitting[name] = [file]
         elif parts:
             unfound[name] = parts
@@ -105,7 +110,7 @@ def _by_last_parts(names: Sequence[str], folder: Path) -> tuple[dict[str, list[P
     for name, parts in unfound.items():
         ranked: dict[tuple[int, int], list[Path]] = {}
         for file in by_stem[stems[name]]:
-            pairs = list(zip(reversed(file.relative_to(folder).parts), reversed(parts), strict=False))
+            pairs = list(zip(reversed(file.parts), reversed(parts), strict=False))
             if all(name_key(own) == name_key(wanted) for own, wanted in pairs):
                 ranked.setdefault((len(pairs), sum(own == wanted for own, wanted in pairs)), []).append(file)
         if ranked:
@@ -114,14 +119,15 @@ def _by_last_parts(names: Sequence[str], folder: Path) -> tuple[dict[str, list[P
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
-    """Yield all files; links to folders are followed, each folder once."""
+    """Yield all files, relative to the folder; links to folders are followed, each folder once."""
     entered: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(root)) in entered:
             folders.clear()
             continue
         entered.add(real)
-        yield from (Path(root, name) for name in names)
+        inside = Path(root).relative_to(folder)
+        yield from (inside / name for name in names)
 
 
 def _not_found(ground_truth: GroundTruth, folder: Path, missing: Skipped) -> UsageError:
