@@ -63,7 +63,7 @@ def find_images(
         if len(files) == 1 and claims[files[0]] == 1:
             found[folder / files[0]] = image
             continue
-        shown = names_shown(list(map(str, files or alike.get(image.file_name, ()))), _FEW)
+        shown = names_shown(list(map(str, files or alike.get(image.file_name, []))), _FEW)
         reason = _REASONS[min(len(files), len(_REASONS) - 1)]
         missing[image.file_name] = reason.format(shown) if shown else _MISSING
     if missing and not (allow_missing and found):
