@@ -87,10 +87,12 @@ class Backend(Protocol):
     Attributes:
         canvases: the canvases it takes.
         batches_in_flight: how many batches are worth submitting before the first result is fetched.
+        on_gpu: whether it uses a GPU, which a forked process cannot.
     """
 
     canvases: Canvases
     batches_in_flight: int
+    on_gpu: bool
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Placed:
         """Decode an image and choose its canvas.

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from frcnn.errors import KernelError, UsageError
 from frcnn.plugins.cuda.arrays import stream_handle
-from frcnn.runtime.backend import Backend, Device, Done, Pending
+from frcnn.runtime.backend import Backend, Device, Done, Pending, closed_error
 from frcnn.runtime.detections import ClassFilter, Detections, checked_score, resolve_classes
 from frcnn.runtime.device_detections import DeviceDetections
+from frcnn.runtime.forks import fork_safe_lock
 from frcnn.runtime.host.providers import Provider, RunPrecision
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import RGBImage, image_list
 from frcnn.runtime.images.preprocess import Placed
 from frcnn.runtime.loading import load_backend
+from frcnn.runtime.origin import Origin
 from frcnn.runtime.results.outputs import DetectionFilter, PendingDetections
 from frcnn.runtime.streaming.batches import naming_images
 from frcnn.runtime.streaming.stream import (
@@ -34,6 +36,8 @@ from frcnn.spec import Manifest
 __all__ = ["Detector", "OnError"]
 
 Result = TypeVar("Result")
+
+_LOADING: Final = fork_safe_lock()
 
 
 class Detector:
@@ -54,7 +58,10 @@ class Detector:
     the image is floating), and returns boxes in pixels of the original image.
 
     Several threads may call one detector at once; a stream belongs to one thread at a time. After an error or Ctrl-C it
-    can be used as before. A detector with an engine or with OpenVINO does not survive a fork, and no stream does.
+    can be used as before.
+
+    A detector can be pickled, and used after a fork: there it is loaded anew by its path and options, on the first call
+    and if the file is still the same. On a GPU it is refused after a fork, and so is an open stream everywhere.
 
     Attributes:
         manifest: The description of the model in its file.
@@ -76,6 +83,9 @@ class Detector:
         self._backend = backend
         self._streams = Streams(backend)
         self._max_pixels = _checked_max_pixels(max_pixels)
+        self._process = os.getpid()
+        self._origin: Origin | None = None
+        self._closed = False
 
     @classmethod
     def load(
@@ -116,16 +126,19 @@ class Detector:
             UsageError: An option makes no sense, or does not apply to the file.
         """
         _checked_max_pixels(max_pixels)
-        backend, manifest = load_backend(
-            path,
-            device=device,
-            provider=provider,
-            precision=precision,
-            threads=threads,
-            trusted_hashes=trusted_hashes,
-            workers=workers,
-        )
-        return cls(backend, manifest, max_pixels=max_pixels)
+        options: dict[str, Any] = {
+            "device": device,
+            "provider": provider,
+            "precision": precision,
+            "threads": threads,
+            "trusted_hashes": trusted_hashes,
+            "workers": workers,
+        }
+        origin = Origin.of(path, options)
+        backend, manifest = load_backend(path, **options)
+        detector = cls(backend, manifest, max_pixels=max_pixels)
+        detector._origin = origin
+        return detector
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -202,7 +215,7 @@ class Detector:
             )
         placed: Iterable[Placed] = self._placed(images, ahead=False)
         if same_canvas:
-            placed = on_one_canvas(list(placed), self._backend.canvases)
+            placed = on_one_canvas(list(placed), self._loaded().canvases)
         elif isinstance(images, list | tuple) and len(images) == 1:
             placed = list(placed)
         if device_output:
@@ -270,8 +283,10 @@ class Detector:
 
         A call in another thread ends first; the next item of an open stream raises that the detector is closed.
         """
-        self._streams.close()
-        self._backend.close()
+        self._closed = True
+        if self._process == os.getpid():
+            self._streams.close()
+            self._backend.close()
 
     def __enter__(self) -> Self:
         """Return the detector; it is closed at the end of the block."""
@@ -280,6 +295,29 @@ class Detector:
     def __exit__(self, *_: object) -> None:
         """Close the detector."""
         self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what travels to another process: the file's path and hash and the options, not the network."""
+        if self._closed:
+            raise closed_error()
+        if self._origin is None:
+            raise UsageError("a detector made of a backend cannot be pickled", hint="use Detector.load")
+        self._origin = self._origin.hashed()
+        return {**self.__dict__, "_backend": None, "_streams": None, "_process": None}
+
+    def _loaded(self) -> Backend:
+        """Return the backend; where it is not of this process, load it anew, or return it to refuse the call."""
+        if self._process != os.getpid():
+            with _LOADING:
+                if self._process == os.getpid():  # another thread was faster
+                    return self._backend
+                if self._closed:
+                    raise closed_error()
+                if self._origin is not None and (self._process is None or not self._backend.on_gpu):
+                    self._backend, self.manifest = self._origin.load()
+                    self._streams = Streams(self._backend)
+                    self._process = os.getpid()
+        return self._backend
 
     def _stream(
         self,
@@ -297,12 +335,12 @@ class Detector:
         if isinstance(placed, list):  # one image: skip the bookkeeping of order
             with naming_images(placed):
                 return submit(placed).result()
-        with closing(detect_in_batches(self._backend, placed, submit, batch_size)) as pairs:
+        with closing(detect_in_batches(self._loaded(), placed, submit, batch_size)) as pairs:
             return [found for _, found in pairs]
 
     def _placed(self, images: Iterable[object], *, ahead: bool, on_error: OnError | None = None) -> Iterator[Placed]:
         return place_each(
-            self._backend, image_list(images), max_pixels=self._max_pixels, ahead=ahead, on_error=on_error
+            self._loaded(), image_list(images), max_pixels=self._max_pixels, ahead=ahead, on_error=on_error
         )
 
     def _filter(self, score: float, classes: ClassFilter | None) -> DetectionFilter:
@@ -312,14 +350,14 @@ class Detector:
     def _checked_batch_size(self, batch_size: int) -> int:
         if batch_size < 1:
             raise UsageError(f"batch_size: expected 1 or more, got {batch_size}")
-        self._backend.canvases.check_batch_size(batch_size)
+        self._loaded().canvases.check_batch_size(batch_size)
         return batch_size
 
     def _submit(self, batch: list[Placed], keep: DetectionFilter, stream: int | None) -> Pending[list[Detections]]:
-        return PendingDetections(self._backend.submit(batch, stream=stream), batch, keep, self.labels)
+        return PendingDetections(self._loaded().submit(batch, stream=stream), batch, keep, self.labels)
 
     def _submit_to_device(self, batch: list[Placed], stream: int | None) -> Pending[list[DeviceDetections]]:
-        return Done(self._backend.submit_to_device(batch, stream=stream))
+        return Done(self._loaded().submit_to_device(batch, stream=stream))
 
 
 def _checked_max_pixels(max_pixels: int) -> int:

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.errors import FrcnnError
+from frcnn.errors import FrcnnError, UsageError
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.gpu.device import Device, Memory, Shape
 from frcnn.spec import Size
@@ -113,6 +113,9 @@ class DeviceOutput:
         self.stream = stream
         # not at exit: the process returns all memory, and the driver may be gone before
         weakref.finalize(self, keeper.discard, memory).atexit = False
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError("detections in device memory cannot be pickled", hint="pickle what to_host() returns")
 
     def row(self, name: str, index: int) -> DeviceArray:
         """Return one image's part of an array."""

@@ -79,7 +79,7 @@ def load_onnx(
         network = OpenVinoBackend(artifact.path, precision=precision or "fp32", threads=threads)
     else:
         network = OnnxRuntimeBackend(artifact.path, provider=provider, threads=threads)
-    return HostBackend(network, artifact.manifest), artifact.manifest
+    return HostBackend(network, artifact.manifest, on_gpu=provider in ("cuda", "tensorrt")), artifact.manifest
 
 
 def load_tuned(artifact: OnnxArtifact) -> tuple[Backend, Manifest]:

@@ -14,11 +14,12 @@ from frcnn.errors import FrcnnError, UsageError
 from frcnn.log import warn_once
 from frcnn.runtime.backend import closed_error
 from frcnn.runtime.device_detections import DeviceDetections, DeviceKeeper, DeviceOutput
+from frcnn.runtime.forks import forked_error, keep_in_forks
 from frcnn.runtime.gpu.device import Device, Engine
 from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey
 from frcnn.runtime.gpu.program import load_program
 from frcnn.runtime.gpu.worker import Worker
-from frcnn.runtime.gpu.worker_pool import RunningBatch, WorkerPool, forked_error
+from frcnn.runtime.gpu.worker_pool import RunningBatch, WorkerPool
 from frcnn.runtime.images.canvases import Canvases, EngineCanvases
 from frcnn.runtime.images.image import DeviceImage, RGBImage, as_device_image, as_image, is_device_array, is_tensor
 from frcnn.runtime.images.preprocess import Placed, Prepared, factors_to_image, place, with_pixels
@@ -38,6 +39,8 @@ class EngineBackend:
     batches that run at once.
     """
 
+    on_gpu = True
+
     def __init__(
         self,
         manifest: EngineManifest,
@@ -50,7 +53,7 @@ class EngineBackend:
         self._keeper = DeviceKeeper(device)
         self._device = device
         self._engines = dict(engines)
-        self._process = os.getpid()
+        self._process = keep_in_forks(self)
         self._closing = threading.Lock()
         self._closed = False
         self._manifest = manifest
@@ -174,7 +177,7 @@ class EngineBackend:
         if self._closed:
             raise closed_error()
         if os.getpid() != self._process:
-            raise forked_error()
+            raise forked_error(left="what it has on the GPU")
 
 
 def _streams_of(batch: Sequence[Placed], stream: int | None) -> Iterable[int]:

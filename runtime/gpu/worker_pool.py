@@ -18,15 +18,16 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from frcnn.errors import ArtifactError, FrcnnError, UsageError
+from frcnn.errors import ArtifactError, FrcnnError
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.device_detections import DeviceOutput
+from frcnn.runtime.forks import forked_error
 from frcnn.runtime.gpu.device import Device
 from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey
 from frcnn.runtime.gpu.worker import Worker
 from frcnn.runtime.images.preprocess import Placed
 
-__all__ = ["RunningBatch", "WorkerPool", "forked_error"]
+__all__ = ["RunningBatch", "WorkerPool"]
 
 _RECHECK_SECONDS: Final = 1.0
 """For the case that Ctrl-C interrupted a thread before it could notify the others."""
@@ -177,7 +178,7 @@ class RunningBatch:
     def fetch(self) -> None:
         """Wait for the stream, keep the outputs and free the worker, unless that was done; keep a failure, too."""
         if os.getpid() != self._process:
-            raise forked_error()
+            raise forked_error(left="what it has on the GPU")
         with self._lock:
             if self._bound is None:
                 return
@@ -199,11 +200,3 @@ class RunningBatch:
                     self._error = self._error or ArtifactError("the detections were not fetched: interrupted")
                     with suppress(FrcnnError):
                         self._pool.discard(worker, self)
-
-
-def forked_error() -> UsageError:
-    """Return the error of a call in a process that was forked off."""
-    return UsageError(
-        "the detector was loaded before this process was forked off, and CUDA does not survive that",
-        hint="load it in each process, or start them by multiprocessing.get_context('spawn')",
-    )

@@ -25,7 +25,8 @@ class HostBackend:
 
     batches_in_flight = 1
 
-    def __init__(self, network: Network, manifest: Manifest) -> None:
+    def __init__(self, network: Network, manifest: Manifest, *, on_gpu: bool = False) -> None:
+        self.on_gpu = on_gpu
         self.canvases: Canvases = OnnxCanvases(manifest)
         self._network = network
         self._manifest = manifest

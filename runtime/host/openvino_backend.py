@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import re
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnx, import_openvino, openvino_core
+from frcnn.runtime.forks import forked_error, keep_in_forks
 from frcnn.runtime.host.network_contract import (
     REMAKE,
     checked_output,
@@ -43,8 +43,7 @@ class OpenVinoBackend:
     """A ``Network`` on OpenVINO, on ``threads`` threads: by default all processors this process may use.
 
     OpenVINO itself computes in bfloat16 where the processor can; here float32 is float32 unless ``precision`` is
-    ``"bf16"``. Layers that are int8 in the file stay int8. Calls run one after another, each on all threads. It
-    does not survive a fork.
+    ``"bf16"``. Layers that are int8 in the file stay int8. Calls run one after another, each on all threads.
     """
 
     def __init__(self, path: Path, *, precision: RunPrecision = "fp32", threads: int | None = None) -> None:
@@ -70,17 +69,14 @@ class OpenVinoBackend:
         except Exception as error:  # pybind11 raises RuntimeError for nearly everything
             raise ArtifactError(f"{path}: OpenVINO cannot load it: {_one_line(error)}", hint=REMAKE) from error
         self._path = path
-        self._process = os.getpid()
+        self._process = keep_in_forks(self)
         self._lock = Lock()
         _OPEN.add(self)
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
         """Detect; see ``Network.run``."""
         if os.getpid() != self._process:
-            raise UsageError(
-                "the detector was loaded before this process was forked off, and OpenVINO's threads stayed behind",
-                hint="load it in this process",
-            )
+            raise forked_error()
         feeds = dict(zip(INPUTS, (images, image_sizes), strict=True))
         with self._lock:
             if self._request is None:
@@ -187,12 +183,6 @@ def _one_line(error: Exception) -> str:
 _OPEN: Final = WeakSet[OpenVinoBackend]()
 
 
-def _keep_what_was_inherited() -> None:
-    """Have a forked process never destroy a model: OpenVINO would wait for threads that stayed behind, for ever."""
-    for backend in list(_OPEN):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend._request))
-
-
 def _let_calls_end() -> None:
     """At exit keep daemon threads out of OpenVINO: where Python ends one inside it, the process aborts."""
     for backend in list(_OPEN):
@@ -200,6 +190,4 @@ def _let_calls_end() -> None:
             backend._lock.acquire(timeout=_EXIT_SECONDS)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_what_was_inherited)
 atexit.register(_let_calls_end)

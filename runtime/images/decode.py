@@ -12,8 +12,6 @@ tried: Pillow knows others, one of which starts a program (EPS, Ghostscript). Le
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from frcnn.errors import ImageError, ImageSizeError
+from frcnn.runtime.forks import fork_safe_lock
 from frcnn.spec import Size
 
 __all__ = [
@@ -49,11 +48,7 @@ _COLUMNS_REVERSED: Final = (2, 3, 6, 7)
 
 Box = tuple[float, float, float, float]
 
-_BOMB_LIMIT = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a stream's thread may hold it during a fork
-    os.register_at_fork(
-        before=_BOMB_LIMIT.acquire, after_in_parent=_BOMB_LIMIT.release, after_in_child=_BOMB_LIMIT.release
-    )
+_BOMB_LIMIT: Final = fork_safe_lock()  # a stream's thread may hold it
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # our errors report what it logs of damaged files
 

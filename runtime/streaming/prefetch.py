@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from frcnn.errors import UsageError
+from frcnn.runtime.forks import forked_error
 
 __all__ = ["Ahead", "NotReady"]
 
@@ -93,10 +93,7 @@ class Ahead(Generic[T]):
 
     def _check_not_forked(self) -> None:
         if os.getpid() != self._process:
-            raise UsageError(
-                "the stream was opened before this process was forked off, and its thread stayed behind",
-                hint="open it in the process that reads it",
-            )
+            raise forked_error("the stream", "its thread")
 
     def _halt(self, patience_s: float) -> None:
         """Stop the thread after the item in hand; wait for it, unless this is the thread or the iterable blocks."""

@@ -7,6 +7,7 @@ hostile file, so every message and hint is made one line of printable text of bo
 
 from __future__ import annotations
 
+import copyreg
 from typing import Final
 
 __all__ = [
@@ -47,6 +48,10 @@ class FrcnnError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Come out of another process whole: a pool waits for ever for an error that cannot be unpickled."""
+        return copyreg.__newobj__, (type(self), self.message), self.__dict__  # type: ignore[attr-defined]
 
 
 class UsageError(FrcnnError):

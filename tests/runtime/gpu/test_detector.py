@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -233,6 +234,8 @@ class TestDeviceArrays:
         kept = detector(images, device_output=True, batch_size=2)
         for found, wanted in zip(kept, expected, strict=True):
             same(found.to_host(), wanted, px=0, score=0)
+            with pytest.raises(UsageError, match="pickle what to_host"):
+                pickle.dumps(found)
         for options in ({"score": 0.1}, {"classes": [1]}):
             with pytest.raises(UsageError, match="device_output"):
                 detector(images, device_output=True, **options)  # type: ignore[call-overload]

@@ -404,20 +404,6 @@ class TestFork:
         assert best(next(stream)) == 2
         stream.close()
 
-    def test_onnxruntime_detects_and_openvino_says_that_it_cannot(
-        self, detector: Detector, provider: RunProvider, grey: Grey
-    ) -> None:
-        def work() -> str:
-            try:
-                return str(best(detector([grey(30)])[0]))
-            except UsageError as error:
-                detector.close()
-                return error.message
-
-        found = self.in_child(work)
-        assert "forked off" in found if provider == "openvino" else found == "30"
-        assert best(detector([grey(30)])[0]) == 30
-
     def test_a_file_is_read_though_a_thread_was_reading_one(
         self, model_path: Path, image_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
