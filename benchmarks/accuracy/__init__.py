@@ -3,5 +3,3 @@
 In: annotated images and detections.
 Out: AP per class and size, and images with errors drawn.
 """
-
-__all__ = ["annotations", "class_map", "drawing", "faults", "files", "images", "orientation", "report", "scoring"]

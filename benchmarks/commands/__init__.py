@@ -3,5 +3,3 @@
 In: parsed arguments.
 Out: files, text on standard output, and an exit code.
 """
-
-__all__ = ["bench", "compare", "eval", "profile", "quantize", "reference", "tune"]

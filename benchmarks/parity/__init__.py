@@ -3,5 +3,3 @@
 In: detections of a model and of eager torchvision.
 Out: matched pairs, their differences, and whether they are within limits.
 """
-
-__all__ = ["comparison", "matching"]

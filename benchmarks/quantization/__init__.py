@@ -3,5 +3,3 @@
 In: a float32 ``model.onnx`` and images, annotated where possible.
 Out: an int8 ``model.onnx`` and a report, or the report alone where no recipe passes the gate.
 """
-
-__all__ = ["gate", "images", "macs", "models", "quantize", "report", "search", "source"]

@@ -3,16 +3,3 @@
 In: one or two results documents.
 Out: files, and the regressions between two documents.
 """
-
-__all__ = [
-    "content",
-    "document",
-    "drawing",
-    "figures",
-    "formatting",
-    "ranking",
-    "regression",
-    "results",
-    "table",
-    "write",
-]

@@ -3,15 +3,3 @@
 In: candidates and images.
 Out: one results document with times, statistics, correctness and the system.
 """
-
-__all__ = [
-    "ceilings",
-    "correctness",
-    "curves",
-    "environment",
-    "measure",
-    "run",
-    "session",
-    "stage_shares",
-    "statistics",
-]

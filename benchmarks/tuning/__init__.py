@@ -3,5 +3,3 @@
 In: a model.onnx, an int8 model beside it or none, and images.
 Out: a ``frcnn.spec.tuning.Tuning``, and its table.
 """
-
-__all__ = ["choosing", "models", "report", "search", "settings", "trials", "tune"]

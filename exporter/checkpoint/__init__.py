@@ -3,15 +3,3 @@
 In: a ``.pth`` or ``.safetensors`` file, published weights, or a function that builds the model.
 Out: the model and its ``ModelSpec``. No code from a file is run unless requested.
 """
-
-__all__ = [
-    "architecture_match",
-    "architectures",
-    "assumptions",
-    "builder_arguments",
-    "builders",
-    "file",
-    "layout",
-    "load",
-    "published",
-]

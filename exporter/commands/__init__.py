@@ -3,5 +3,3 @@
 In: parsed arguments.
 Out: files, text on standard output, and an exit code.
 """
-
-__all__ = ["build", "checkpoint_options", "export"]

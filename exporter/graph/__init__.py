@@ -3,18 +3,3 @@
 In: a model with its spec, or ``model.onnx``.
 Out: ``model.onnx``, and the networks in it from which engines are built; one pass per module.
 """
-
-__all__ = [
-    "channels_last",
-    "export",
-    "finalize",
-    "half_precision",
-    "inline",
-    "join",
-    "nodes",
-    "quantize",
-    "source_model",
-    "split",
-    "tensorrt_lowering",
-    "trace",
-]

@@ -3,5 +3,3 @@
 In: deltas, anchors or proposals, scores.
 Out: decoded and clipped boxes, and which of them suppression keeps, in PyTorch, ONNX and CUDA.
 """
-
-__all__ = ["function", "reference", "spec"]

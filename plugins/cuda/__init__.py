@@ -5,5 +5,3 @@ Out: compiled code for engines, and direct launches on arrays in device memory.
 
 Importing this package imports nothing of CUDA.
 """
-
-__all__ = ["arrays", "compiler", "dependencies", "driver", "kernel_cache", "launch"]

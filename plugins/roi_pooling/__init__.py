@@ -3,5 +3,3 @@
 In: attributes of an operator, RoIs, and the scales of its levels.
 Out: their inputs and shapes, the level of each RoI, and their kernels.
 """
-
-__all__ = ["kernel", "level_boundaries", "levels", "spec"]

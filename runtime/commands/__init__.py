@@ -3,5 +3,3 @@
 In: parsed arguments.
 Out: files, text on standard output, and an exit code.
 """
-
-__all__ = ["detect", "doctor", "file_detection", "inspect", "run_options", "unpack"]

@@ -3,5 +3,3 @@
 In: installed packages, drivers and devices.
 Out: one ``Check`` for each, with how to mend what is missing.
 """
-
-__all__ = ["cuda", "system"]

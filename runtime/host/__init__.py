@@ -3,12 +3,3 @@
 In: ``model.onnx``, a provider, and batches of images.
 Out: padded detections of each batch.
 """
-
-__all__ = [
-    "backend",
-    "network_contract",
-    "onnxruntime_backend",
-    "onnxruntime_providers",
-    "openvino_backend",
-    "providers",
-]

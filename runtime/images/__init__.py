@@ -3,5 +3,3 @@
 In: files, bytes, PIL images, arrays, tensors, folders and videos.
 Out: RGB images, resized and normalized as torchvision does, and the canvas each fits on.
 """
-
-__all__ = ["canvases", "decode", "image", "mp4_times", "preprocess", "resize", "sources", "video"]

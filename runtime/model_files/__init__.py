@@ -3,5 +3,3 @@
 In: ``model.onnx`` or ``*.frcnn``.
 Out: manifest, spec, labels, the graph's operators, and the parts of an artifact.
 """
-
-__all__ = ["artifact", "engine_artifact", "onnx_layers", "onnx_outline"]

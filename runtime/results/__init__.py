@@ -3,5 +3,3 @@
 In: padded outputs of a batch, and how each image was placed.
 Out: ``Detections``, annotated images, and JSON.
 """
-
-__all__ = ["draw", "json_lines", "outputs", "report"]

@@ -3,5 +3,3 @@
 In: an iterator of images, which is read ahead.
 Out: detections in the same order; batches of one canvas in between.
 """
-
-__all__ = ["batches", "prefetch", "stopping", "stream"]
