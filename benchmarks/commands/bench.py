@@ -28,7 +28,7 @@ from frcnn.console import note, progress_bar, say, warn
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options
 from frcnn.files import writable_folder
-from frcnn.options import add_number
+from frcnn.options import add_images, add_number
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.candidates.images import Images
@@ -51,13 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "artifacts", metavar="ARTIFACT", type=Path, nargs="*", default=[], help="model.onnx and model.frcnn files"
     )
-    group.add_argument(
-        "--images",
-        metavar="PATH",
-        type=Path,
-        nargs="+",
-        help="images and folders of images, 16 or more; by default 16 that frcnn brings along",
-    )
+    add_images(group, more=", 16 or more; by default 16 that frcnn brings along")
     group.add_argument(
         "-o", "--output", metavar="FOLDER", type=Path, default=Path("report"), help="the report (default: %(default)s)"
     )
@@ -67,10 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "of every candidate (default: all processors this process may use)"
     add_number(group, "--threads", minimum=1, metavar="THREADS", help=text)
     group.add_argument("--batch", metavar="N[,N...]", default=None, help="batch sizes (default: 1,2,4,8)")
-    group.add_argument("--budget", metavar="SECONDS", type=float, help="for everything, building included")
+    add_number(group, "--budget", minimum=1.0, metavar="SECONDS", help="for everything, building included")
     text = "how long torch.compile, and NNCF, may take; 0 leaves them out (default: an eighth of the budget, without "
     text += "torch.compile on a CPU)"
-    group.add_argument("--compile-limit", metavar="SECONDS", type=float, help=text)
+    add_number(group, "--compile-limit", minimum=0.0, metavar="SECONDS", help=text)
     text = "the checkpoint was never trained: bf16 and int8 are timed, not judged"
     group.add_argument("--random-weights", action="store_true", help=text)
     group.add_argument("--against", metavar="FILE", type=Path, help="an earlier results.json, to compare with")
@@ -157,8 +151,6 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             )
         plan = dataclasses.replace(plan, batches=batches)
     if arguments.budget is not None:
-        if not 1 <= arguments.budget < math.inf:
-            raise UsageError(f"--budget: expected seconds from 1, got {arguments.budget}")
         part = arguments.budget / plan.budget_s
         times = {name: getattr(plan, name) * part for name in ("budget_s", "min_measuring_s", "curves_s")}
         plan = dataclasses.replace(plan, **times)
@@ -198,8 +190,6 @@ def _prepared(
             "--device cuda: PyTorch finds no NVIDIA GPU", hint="--device cpu, or frcnn doctor for what is missing"
         )
     limit = plan.budget_s / 8 if arguments.compile_limit is None else arguments.compile_limit
-    if not 0 <= limit < math.inf:
-        raise UsageError(f"--compile-limit: expected seconds from 0, got {limit}")
     threads = arguments.threads or available_cpus()
     torch.set_num_threads(threads)
     equal = made_equal(images.images)

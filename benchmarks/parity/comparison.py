@@ -52,6 +52,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     margin: float = 1e-3
     unmatched: float = 0.0
 
+    def __str__(self) -> str:
+        """Return the limits in words."""
+        bound = {
+            "exact": f"boxes within {self.box_px:g} px, scores within {self.score:g}",
+            "overlap": f"above score {self.min_score:g} IoU at least {self.iou:g} for {1 - self.moved:.0%} of pairs",
+            "agreement": f"{1 - self.unmatched:.0%} of detections above score {self.min_score:g} agree",
+        }[self.rule]
+        return f"{bound}; missing or relabelled at most {self.unmatched:.1%}"
+
 
 class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
     """The comparison of one image, or of all together.
@@ -79,6 +88,14 @@ class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
     iou: float
     eager_ms: float = math.nan
     model_ms: float = math.nan
+
+    def __str__(self) -> str:
+        """Return the differences in words."""
+        return (
+            f"boxes differ by up to {self.box_px:.4g} px, scores by {self.score:.2g}, lowest IoU {self.iou:.4f}, "
+            f"{self.moved} moved, {self.unmatched} missing, {self.label_mismatches} relabelled "
+            f"of {self.expected} + {self.found}"
+        )
 
     def passes(self, limits: Limits) -> bool:
         """Return whether this is within limits."""

@@ -13,25 +13,8 @@ from frcnn.spec import ModelSpec, Precision, Size
 
 __all__ = ["Truth", "check"]
 
-
-class Truth:
-    """What eager fp32 on the CPU finds, each image and canvas once.
-
-    Args:
-        detect: takes an image and a canvas (height, width).
-    """
-
-    def __init__(self, detect: Callable[[RGBImage, Size], Detections]) -> None:
-        self._detect = detect
-        self._known: dict[tuple[int, Size], tuple[RGBImage, Detections]] = {}
-
-    def __call__(self, image: RGBImage, canvas: Size) -> Detections:
-        """Return eager's detections in an image on a canvas."""
-        key = id(image), canvas
-        if key not in self._known:
-            self._known[key] = image, self._detect(image, canvas)  # the image is kept, and so is its id
-        return self._known[key][1]
-
+Truth = Callable[[RGBImage, Size], Detections]
+"""Returns what eager fp32 on the CPU finds in an image on a canvas (height, width)."""
 
 _RANDOM: Final = (
     "none: random weights leave so many boxes nearly equal that rounding to bf16 or int8 decides which are kept"
@@ -47,7 +30,7 @@ def check(
     *,
     batch: int,
     is_trained: bool = True,
-) -> Correctness:
+) -> tuple[Correctness, str]:
     """Compare a candidate with eager, image by image, and once more in one batch on one canvas.
 
     Args:
@@ -58,6 +41,9 @@ def check(
         precision: of the candidate, ``"tf32"`` among them; it decides the limits.
         batch: images that one batch is made of; 1 leaves the batch out.
         is_trained: whether the weights are; with random ones bf16 and int8 are compared, but held to no limits.
+
+    Returns:
+        The comparison, and the differences in words; those are empty where it passed.
 
     Raises:
         Exception: whatever the candidate raises.
@@ -74,17 +60,13 @@ def check(
     ]
     parity = total(compared, limits)
     same_names = ("expected", "found", "matched", "unmatched", "moved", "box_px", "score", "iou")
-    rules = {
-        "exact": f"boxes within {limits.box_px:g} px, scores within {limits.score:g}",
-        "overlap": f"above score {limits.min_score:g} IoU at least {limits.iou:g} for {1 - limits.moved:.0%} of pairs",
-        "agreement": f"{1 - limits.unmatched:.0%} of detections above score {limits.min_score:g} agree",
-    }
     is_judged = is_trained or known not in ("bf16", "int8")
-    in_words = f"{rules[limits.rule]}; missing or relabelled at most {limits.unmatched:.1%}"
-    return Correctness(
-        passed=parity.passed or not is_judged,
-        limits=in_words if is_judged else _RANDOM,
+    passed = parity.passed or not is_judged
+    correctness = Correctness(
+        passed=passed,
+        limits=str(limits) if is_judged else _RANDOM,
         images=len(parity.images),
         relabelled=parity.total.label_mismatches,
         **{name: getattr(parity.total, name) for name in same_names},
     )
+    return correctness, "" if passed else str(parity.total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ from frcnn.benchmarks.candidates.images import Images
 from frcnn.benchmarks.profile.onnx_layers import work_of_layers
 from frcnn.benchmarks.report.results import SCHEMA_VERSION, Curve, GpuState, ImageInfo, Results, Roofline, Workload
 from frcnn.benchmarks.timing.ceilings import measure_ceilings, roofline_of
-from frcnn.benchmarks.timing.correctness import Truth
 from frcnn.benchmarks.timing.curves import batch_curves, size_curves, variant_curves
 from frcnn.benchmarks.timing.environment import gpu_state, load_average, now, read_environment, read_gpu
 from frcnn.benchmarks.timing.measure import Limits, Report
@@ -104,7 +104,7 @@ class BenchRun:
         self._started = time.perf_counter()
         self._date, self._load_before = now(), load_average()
         self._gpu_states: list[GpuState] = []
-        self._truth = Truth(EagerDetector(task.model, task.spec).detect)
+        self._truth = functools.cache(EagerDetector(task.model, task.spec).detect)  # images are told apart by identity
         self.session = Session(task, candidates, self._truth, batches=plan.batches, check_images=plan.check_images)
         self._proposals: tuple[int, ...] = ()
         self._detections: tuple[int, ...] = ()

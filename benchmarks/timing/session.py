@@ -201,12 +201,11 @@ class Session:
         batch = min(self._batches[-1], candidate.max_batch or self._batches[-1], len(images))
         precision = runner.precision or candidate.precision
         held_to = candidate.limits if candidate.limits is not None and precision == "fp32" else precision
-        c = check(self._truth, runner, images, task.spec, held_to, batch=batch, is_trained=task.is_trained)
-        reason = (
-            f"disagrees with eager fp32: boxes differ by up to {c.box_px:.4g} px, scores by {c.score:.2g}, "
-            f"{c.moved} moved, {c.unmatched} missing, {c.relabelled} relabelled of {c.expected} + {c.found}"
+        correctness, differences = check(
+            self._truth, runner, images, task.spec, held_to, batch=batch, is_trained=task.is_trained
         )
-        item.note(correctness=c, status="ok" if c.passed else "wrong", reason="" if c.passed else reason)
+        reason = f"disagrees with eager fp32: {differences}" if differences else ""
+        item.note(correctness=correctness, status="wrong" if differences else "ok", reason=reason)
 
     def _images_of(self, candidate: Candidate) -> Sequence[RGBImage]:
         return self._task.images if candidate.images == "as given" else self._task.equal_images

@@ -107,10 +107,7 @@ class Attempt:
             )
         elif not parity.passed:
             self.status = "disagrees"
-            self.reason = (
-                f"boxes differ by up to {t.box_px:.3g} px, scores by {t.score:.2g}, {t.moved} moved, "
-                f"{t.unmatched} missing, {t.label_mismatches} relabelled of {t.expected} + {t.found}"
-            )
+            self.reason = str(t)
         else:
             self.status, self.reason = "agrees", ""
 

@@ -10,7 +10,6 @@ import torch
 
 from frcnn.benchmarks.candidates.candidate import Candidate, NetworkClock, Task
 from frcnn.benchmarks.report.results import EngineInfo
-from frcnn.benchmarks.timing.correctness import Truth
 from frcnn.benchmarks.timing.session import Session
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Size
@@ -127,5 +126,5 @@ def session_of(
         is_trained=is_trained,
     )
     return Session(
-        task, candidates, Truth(lambda image, canvas: found(image)), batches=batches, clock=clock, sleep=clock.sleep
+        task, candidates, lambda image, canvas: found(image), batches=batches, clock=clock, sleep=clock.sleep
     )
