@@ -113,9 +113,8 @@ def test_a_padding_proposal_has_no_detections(exports):
 
 @pytest.mark.parametrize(("family", "score_thresh"), [("vgg16", 0.3), ("resnet18_fpn_max", 0.2)])
 def test_scores_decrease_and_rows_after_the_count_are_zero(family, score_thresh, exports):
-    model, spec = copy.copy(exports.model(family)), exports.spec(family)
+    model, spec = copy.deepcopy(exports.model(family)), exports.spec(family)
     images, sizes = network_input(model, spec, LANDSCAPE)
-    model.roi_heads = copy.deepcopy(model.roi_heads)
     model.roi_heads.score_thresh = score_thresh
     deployable = DeployableFasterRCNN(model, spec)
     with torch.no_grad():
