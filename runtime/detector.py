@@ -205,9 +205,9 @@ class Detector:
             ImageError: An image cannot be used; the message names it.
             UsageError: An option makes no sense, or ``images`` is a single image.
         """
+        size = self._checked_batch_size(batch_size)
         keep = self._filter(score, classes)
         handle = _stream_handle(stream)
-        size = self._checked_batch_size(batch_size)
         if device_output and not keep.keeps_all:
             raise UsageError(
                 "device_output: detections in device memory are not filtered by score or classes",
@@ -215,7 +215,7 @@ class Detector:
             )
         placed: Iterable[Placed] = self._placed(images, ahead=False)
         if same_canvas:
-            placed = on_one_canvas(list(placed), self._loaded().canvases)
+            placed = on_one_canvas(list(placed), self._backend.canvases)
         elif isinstance(images, list | tuple) and len(images) == 1:
             placed = list(placed)
         if device_output:
@@ -305,15 +305,13 @@ class Detector:
         self._origin = self._origin.hashed()
         return {**self.__dict__, "_backend": None, "_streams": None, "_process": None}
 
-    def _loaded(self) -> Backend:
-        """Return the backend; where it is not of this process, load it anew, or return it to refuse the call."""
-        if self._process != os.getpid():
-            with _LOADING:
-                if self._process == os.getpid():  # another thread was faster
-                    return self._backend
+    def _own_backend(self) -> Backend:
+        """Return the backend, loaded anew where it is not this process' own and can be; each call begins here."""
+        with _LOADING:
+            if self._process != os.getpid() and self._origin is not None:
                 if self._closed:
                     raise closed_error()
-                if self._origin is not None and (self._process is None or not self._backend.on_gpu):
+                if self._process is None or not self._backend.on_gpu:
                     self._backend, self.manifest = self._origin.load()
                     self._streams = Streams(self._backend)
                     self._process = os.getpid()
@@ -327,7 +325,7 @@ class Detector:
         classes: ClassFilter | None,
         on_error: OnError | None,
     ) -> Generator[tuple[Placed, Detections]]:
-        keep, size = self._filter(score, classes), self._checked_batch_size(batch_size)
+        size, keep = self._checked_batch_size(batch_size), self._filter(score, classes)
         placed = self._placed(images, ahead=True, on_error=on_error)
         return self._streams.stream(placed, lambda batch: self._submit(batch, keep, None), size)
 
@@ -335,12 +333,12 @@ class Detector:
         if isinstance(placed, list):  # one image: skip the bookkeeping of order
             with naming_images(placed):
                 return submit(placed).result()
-        with closing(detect_in_batches(self._loaded(), placed, submit, batch_size)) as pairs:
+        with closing(detect_in_batches(self._backend, placed, submit, batch_size)) as pairs:
             return [found for _, found in pairs]
 
     def _placed(self, images: Iterable[object], *, ahead: bool, on_error: OnError | None = None) -> Iterator[Placed]:
         return place_each(
-            self._loaded(), image_list(images), max_pixels=self._max_pixels, ahead=ahead, on_error=on_error
+            self._backend, image_list(images), max_pixels=self._max_pixels, ahead=ahead, on_error=on_error
         )
 
     def _filter(self, score: float, classes: ClassFilter | None) -> DetectionFilter:
@@ -350,14 +348,14 @@ class Detector:
     def _checked_batch_size(self, batch_size: int) -> int:
         if batch_size < 1:
             raise UsageError(f"batch_size: expected 1 or more, got {batch_size}")
-        self._loaded().canvases.check_batch_size(batch_size)
+        self._own_backend().canvases.check_batch_size(batch_size)
         return batch_size
 
     def _submit(self, batch: list[Placed], keep: DetectionFilter, stream: int | None) -> Pending[list[Detections]]:
-        return PendingDetections(self._loaded().submit(batch, stream=stream), batch, keep, self.labels)
+        return PendingDetections(self._backend.submit(batch, stream=stream), batch, keep, self.labels)
 
     def _submit_to_device(self, batch: list[Placed], stream: int | None) -> Pending[list[DeviceDetections]]:
-        return Done(self._loaded().submit_to_device(batch, stream=stream))
+        return Done(self._backend.submit_to_device(batch, stream=stream))
 
 
 def _checked_max_pixels(max_pixels: int) -> int:

@@ -21,6 +21,7 @@ from frcnn.benchmarks.report.results import StageName
 from frcnn.errors import ArtifactError
 from frcnn.files import native_path, temporary_folder
 from frcnn.runtime.dependencies import import_onnxruntime
+from frcnn.runtime.onnxruntime_sessions import one_line, session_options
 
 __all__ = [
     "Feeds",
@@ -38,7 +39,6 @@ Tensor = tuple[str, Sequence[int]]
 """(element type, shape)"""
 
 _KERNEL: Final = "_kernel_time"
-_FATAL_ONLY: Final = 4
 _REPEATS: Final = 3
 _BYTES: Final = {"float16": 2, "bfloat16": 2, "double": 8, "int64": 8, "uint8": 1, "int8": 1, "bool": 1}  # of others 4
 # element by element, or no more than another view of the same numbers
@@ -93,7 +93,7 @@ class ProfiledSession:
             self._session.run(None, dict(feeds))
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
             raise ArtifactError(
-                f"{self._path}: ONNX Runtime failed on {len(feeds['images'])} image(s): {_one_line(error)}",
+                f"{self._path}: ONNX Runtime failed on {len(feeds['images'])} image(s): {one_line(error)}",
                 hint="give fewer images at a time or smaller ones where memory ran out",
             ) from error
 
@@ -116,10 +116,7 @@ def profiled_session(path: Path, *, threads: int, as_written: bool = False) -> I
         MissingDependencyError: ONNX Runtime is not installed.
     """
     ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
+    options = session_options(ort, threads)
     options.enable_profiling = True
     if as_written:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -130,7 +127,7 @@ def profiled_session(path: Path, *, threads: int, as_written: bool = False) -> I
             with native_path(path) as name:
                 session = ort.InferenceSession(name, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # as above
-            raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {_one_line(error)}") from error
+            raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {one_line(error)}") from error
         yield ProfiledSession(session, path)
 
 
@@ -213,7 +210,3 @@ def _flops(op: str, inputs: Sequence[Sequence[int]], outputs: Sequence[Sequence[
     if op in ("Gemm", "QGemm"):  # (M, K) or (K, M) times the rest to (M, N): the inner length, transposed or not
         return 2.0 * math.prod(out) * math.prod(inputs[0]) / out[0] if out[0] else 0.0
     return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

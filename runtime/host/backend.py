@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +11,7 @@ import numpy as np
 from frcnn.errors import UsageError
 from frcnn.runtime.backend import Done, Network, NetworkOutput
 from frcnn.runtime.device_detections import DeviceDetections
+from frcnn.runtime.forks import forked_error, keep_in_forks
 from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
 from frcnn.runtime.images.image import as_image
 from frcnn.runtime.images.preprocess import Placed, Prepared, prepare
@@ -30,6 +32,7 @@ class HostBackend:
         self.canvases: Canvases = OnnxCanvases(manifest)
         self._network = network
         self._manifest = manifest
+        self._process = keep_in_forks(self)
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Prepared:
         """Decode, resize, normalise and pad; see ``Backend.place``. The caller's array is not kept."""
@@ -37,6 +40,8 @@ class HostBackend:
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
         """Detect, at once; see ``Backend.submit``."""
+        if os.getpid() != self._process:
+            raise forked_error()
         if stream is not None:
             raise UsageError("stream: a model.onnx does not run on the caller's streams", hint=_ENGINES_ONLY)
         pixels = [item.pixels for item in batch if isinstance(item, Prepared)]
@@ -48,5 +53,6 @@ class HostBackend:
         raise UsageError("device_output: the detections of a model.onnx are in host memory", hint=_ENGINES_ONLY)
 
     def close(self) -> None:
-        """Release the network."""
-        self._network.close()
+        """Release the network; in a forked process nothing happens."""
+        if os.getpid() == self._process:
+            self._network.close()

@@ -14,7 +14,6 @@ from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.files import native_path
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnxruntime
-from frcnn.runtime.forks import forked_error, keep_in_forks
 from frcnn.runtime.host.network_contract import (
     REMAKE,
     checked_output,
@@ -62,13 +61,10 @@ class OnnxRuntimeBackend:
         self._path = path
         self._ort_value: Any = onnxruntime.OrtValue
         self._session: Any = _session(onnxruntime, path, provider, precision, threads)
-        self._process = keep_in_forks(self)
         self._image_type = _image_type(self._session, path)
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
         """Detect; see ``Network.run``."""
-        if os.getpid() != self._process:
-            raise forked_error()
         session = self._session
         if session is None:
             raise closed_error()
@@ -79,9 +75,8 @@ class OnnxRuntimeBackend:
         return checked_output(self._path, len(images), (count, boxes, scores, labels))
 
     def close(self) -> None:
-        """Release the session. In a forked process nothing happens."""
-        if os.getpid() == self._process:
-            self._session = None
+        """Release the session."""
+        self._session = None
 
     def _outputs(self, session: Any, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> list[NDArray[Any]]:
         if self._image_type != "tensor(bfloat16)":

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnx, import_openvino, openvino_core
-from frcnn.runtime.forks import forked_error, keep_in_forks
 from frcnn.runtime.host.network_contract import (
     REMAKE,
     checked_output,
@@ -69,14 +68,12 @@ class OpenVinoBackend:
         except Exception as error:  # pybind11 raises RuntimeError for nearly everything
             raise ArtifactError(f"{path}: OpenVINO cannot load it: {_one_line(error)}", hint=REMAKE) from error
         self._path = path
-        self._process = keep_in_forks(self)
+        self._process = os.getpid()
         self._lock = Lock()
         _OPEN.add(self)
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
         """Detect; see ``Network.run``."""
-        if os.getpid() != self._process:
-            raise forked_error()
         feeds = dict(zip(INPUTS, (images, image_sizes), strict=True))
         with self._lock:
             if self._request is None:
@@ -89,10 +86,9 @@ class OpenVinoBackend:
         return checked_output(self._path, len(images), outputs)
 
     def close(self) -> None:
-        """Release the model; a call in another thread ends first. In a forked process nothing happens."""
-        if os.getpid() == self._process:
-            with self._lock:
-                self._request = None
+        """Release the model; a call in another thread ends first."""
+        with self._lock:
+            self._request = None
 
     def _infer(self, feeds: dict[str, NDArray[Any]]) -> None:
         """Run the model, to the end even where Ctrl-C comes in between.

@@ -40,6 +40,7 @@ _ACCEPTED: Final = (
 _ACCEPTED_ON_DEVICE: Final = "(H, W, 3) or (H, W) uint8, or a torch tensor (3, H, W) uint8"
 _BATCH: Final = "a batch is a list of images: list({})"
 _DEPTH: Final = "give 8 bits, white as 255"
+_PLANAR: Final = "tensors are (3, H, W): tensor.permute(2, 0, 1), or of a grey one tensor.expand(3, -1, -1)"
 _ALPHA: Final = "drop the alpha channel: array[:, :, :3]"
 
 _TOLERANCE: Final = 1 / 255
@@ -281,7 +282,7 @@ def _from_tensor(tensor: Any, name: str) -> NDArray[np.uint8] | NDArray[np.float
     shape = tuple(tensor.shape)
     got = f"a tensor {shape} {tensor.dtype}"
     if len(shape) != 3 or shape[0] != 3 or 0 in shape:
-        raise _refused(name, got, _tensor_hint(shape))
+        raise _refused(name, got, _BATCH.format("tensor") if len(shape) == 4 else _PLANAR)
     plain = tensor.detach().cpu()
     if plain.is_floating_point():
         array = np.asarray(plain.float().numpy(), dtype=np.float32)
@@ -290,14 +291,6 @@ def _from_tensor(tensor: Any, name: str) -> NDArray[np.uint8] | NDArray[np.float
     if array.dtype != np.uint8:
         raise _refused(name, got, _DEPTH)
     return np.ascontiguousarray(array.transpose(1, 2, 0))
-
-
-def _tensor_hint(shape: tuple[int, ...]) -> str:
-    if len(shape) == 4:
-        return _BATCH.format("tensor")
-    if shape[2:] == (3,):
-        return "tensors are (3, H, W): tensor.permute(2, 0, 1)"
-    return "tensors are (3, H, W), of a grey image too: tensor.expand(3, -1, -1)" if shape[:-2] in ((), (1,)) else ""
 
 
 def _checked_floats(pixels: NDArray[np.float32], name: str, got: str) -> NDArray[np.float32]:

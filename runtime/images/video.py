@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from frcnn.errors import ImageError, ImageSizeError, OutputError
 from frcnn.files import native_path
+from frcnn.processors import available_cpus
 from frcnn.runtime.dependencies import import_opencv
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import RGBImage
@@ -100,7 +101,7 @@ def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
     if not path.is_file():
         raise ImageError(f"{path}: no such file" if not path.exists() else f"{path}: expected a video, got a folder")
     with native_path(path) as name:
-        capture = cv2.VideoCapture(name)
+        capture = cv2.VideoCapture(name, cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, available_cpus()])
     fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
     if not capture.isOpened() or width <= 0 or capture.getBackendName() == _IMAGES:

@@ -152,3 +152,9 @@ def test_a_name_that_is_not_utf8_is_read_and_written(tmp_path: Path) -> None:
     path = write(folder / os.fsdecode(b"n\xe9.mp4"), [40, 200])
     assert [frame.name for frame in open_video(path).frames()] == [f"{path}#0", f"{path}#1"]
     assert sorted(folder.iterdir()) == [path]
+
+
+def test_decoding_keeps_to_the_share_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    video = open_video(write(tmp_path / "clip.mp4", [40, 120]))
+    assert (video._capture.get(cv2.CAP_PROP_N_THREADS), cv2.getNumThreads()) == (1, 1)
