@@ -43,8 +43,10 @@ def luma(_backbone: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     Normalised by one mean and std, an image of three equal channels stays what one of them is.
     """
     (images,) = inputs
-    weights = images.new_tensor([0.299, 0.587, 0.114])
-    return images if images.shape[1] == 1 else (images * weights[:, None, None]).sum(1, keepdim=True)
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.chunk(3, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 class FeatureNetwork(nn.Module):
