@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any
 
 import msgspec
 import torch
@@ -23,8 +23,6 @@ from frcnn.plugins.roi_pooling.level_boundaries import NEVER, level_thresholds
 from frcnn.spec import ModelSpec, PoolerSpec, RoIHeadsSpec, RPNSpec, Size, TransformSpec, full_labels
 
 __all__ = ["image_channels", "probe_canvas", "read_model_spec"]
-
-_CHANNELS: Final = "images are RGB, or grey for a backbone of one channel and a mean and std of one value"
 
 
 @contextmanager
@@ -221,18 +219,14 @@ def _read_transform(model: GeneralizedRCNN) -> TransformSpec:
         max_size=int(transform.max_size),
         fixed_size=None if fixed is None else (int(fixed[1]), int(fixed[0])),
         size_divisible=int(transform.size_divisible),
-        image_mean=_triple("image_mean", transform.image_mean),
-        image_std=_triple("image_std", transform.image_std),
+        image_mean=_triple(transform.image_mean),
+        image_std=_triple(transform.image_std),
     )
 
 
-def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
-    if len(values) not in (1, 3):
-        raise UnsupportedModelError(
-            f"transform.{name}: expected 3 values, or one for all channels, got {len(values)}", hint=_CHANNELS
-        )
-    red, green, blue = [float(v) for v in values] * (3 // len(values))
-    return red, green, blue
+def _triple(values: Sequence[float]) -> Any:
+    numbers = tuple(float(v) for v in values)
+    return numbers * 3 if len(numbers) == 1 else numbers
 
 
 def image_channels(model: GeneralizedRCNN) -> int:
@@ -240,10 +234,12 @@ def image_channels(model: GeneralizedRCNN) -> int:
 
     A mean or std of three values gives any image three channels; otherwise the first convolution tells.
     """
-    if max(len(model.transform.image_mean), len(model.transform.image_std)) > 1:
-        return 3
+    values = {len(model.transform.image_mean), len(model.transform.image_std)}
     convolutions = (module for module in model.backbone.modules() if isinstance(module, nn.Conv2d))
-    channels = next((convolution.in_channels for convolution in convolutions), 3)
+    channels = max(values - {1}, default=next((convolution.in_channels for convolution in convolutions), 3))
     if channels not in (1, 3):
-        raise UnsupportedModelError(f"backbone: expected images of 3 or 1 channels, got {channels}", hint=_CHANNELS)
+        raise UnsupportedModelError(
+            f"transform and backbone are for images of {channels} channels, expected 3 or 1",
+            hint="images are RGB, or grey for a backbone of one channel and a mean and std of one value",
+        )
     return channels

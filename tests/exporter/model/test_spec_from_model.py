@@ -213,8 +213,8 @@ def with_input_channels(channels: int, values: list[float]) -> FasterRCNN:
 @pytest.mark.parametrize(
     ("channels", "values", "message"),
     [
-        (4, [0.5] * 4, "transform.image_mean: expected 3 values, or one for all channels, got 4"),
-        (4, [0.5], "backbone: expected images of 3 or 1 channels, got 4"),
+        (4, [0.5] * 4, "for images of 4 channels, expected 3 or 1"),
+        (6, [0.5], "for images of 6 channels, expected 3 or 1"),
         (1, [0.5] * 3, "backbone: it does not take what it is given: .* to have 1 channels, but got 3"),
     ],
 )
