@@ -31,7 +31,7 @@ from frcnn.benchmarks.candidates.time_limit import time_limit
 from frcnn.benchmarks.profile.onnx_layers import Layer, work_of_layers
 from frcnn.benchmarks.report.results import Ceilings
 from frcnn.benchmarks.timing.ceilings import floor_ms, measure_ceilings, roofline_of
-from frcnn.benchmarks.timing.correctness import Truth, check
+from frcnn.benchmarks.timing.correctness import check
 from frcnn.benchmarks.timing.curves import curve_of, size_curves, variant_curves
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
 from frcnn.errors import ArtifactError, MissingDependencyError
@@ -104,9 +104,9 @@ def test_an_artifact_of_each_target_is_a_candidate(target, tmp_path) -> None:
 def test_candidates_detect_as_eager(key, candidates, task) -> None:
     candidate = candidates[key]
     runner = opened(candidate, task)
-    truth = Truth(EagerDetector(task.model, task.spec).detect)
+    truth = EagerDetector(task.model, task.spec).detect
     assert {runner.canvas_of(image) for image in task.images} == {CANVAS}
-    found = check(truth, runner, task.images, task.spec, "fp16", batch=2)  # random weights: overlap, not pixels
+    found, _ = check(truth, runner, task.images, task.spec, "fp16", batch=2)  # random weights: overlap, not pixels
     assert found.passed and found.expected > 10
     assert found.images == len(task.images) + 2
     assert runner.network(task.images[:2])() is not None
@@ -117,9 +117,9 @@ def test_torchvisions_own_export_detects_as_eager_in_the_image_it_was_traced_wit
     candidate = candidates["naive-onnxruntime"]
     align = dataclasses.replace(task, model=exports.model("vgg16"), spec=exports.spec("vgg16"), sha256="cd" * 32)
     runner = opened(candidate, align)
-    truth = Truth(EagerDetector(align.model, align.spec).detect)
+    truth = EagerDetector(align.model, align.spec).detect
     traced_with = align.images[:1]
-    found = check(truth, runner, traced_with, align.spec, "fp16", batch=1)
+    found, _ = check(truth, runner, traced_with, align.spec, "fp16", batch=1)
     assert found.passed and found.expected > 10
     with pytest.raises(CannotRunError, match="resizing"):
         runner.network(traced_with)
@@ -133,7 +133,7 @@ def test_torchvisions_own_export_detects_in_openvino_as_it_comes_and_quantised(t
     demo = dataclasses.replace(MODELS["demo"], scenes=(3, (520, 390)))  # of other sizes its boxes are off by pixels
     images = [RGBImage.open(path) for path in sorted(draw_images(task.folder, demo).iterdir())]
     task = dataclasses.replace(task, model=model, spec=spec, images=images, equal_images=images, compile_limit_s=300)
-    truth = Truth(EagerDetector(model, spec).detect)
+    truth = EagerDetector(model, spec).detect
     candidates = {c.id: c for c in all_candidates([], "cpu", mixed_sizes=False)}
     capfd.readouterr()
     for key, precisions in (
@@ -143,7 +143,7 @@ def test_torchvisions_own_export_detects_in_openvino_as_it_comes_and_quantised(t
     ):
         runner = opened(candidates[key], task)
         assert runner.precision in precisions
-        found = check(truth, runner, images, spec, "fp16" if runner.precision == "fp32" else "int8", batch=1)
+        found, _ = check(truth, runner, images, spec, "fp16" if runner.precision == "fp32" else "int8", batch=1)
         assert found.passed and found.expected > 10, (key, found)
         runner.close()
     assert capfd.readouterr() == ("", "")
