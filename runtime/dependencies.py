@@ -27,6 +27,7 @@ __all__ = [
     "import_onnxruntime_gpu",
     "import_opencv",
     "import_openvino",
+    "import_pillow_heif",
     "import_supervision",
     "import_tensorrt",
     "openvino_core",
@@ -75,6 +76,11 @@ def import_opencv() -> ModuleType:
     if cv2.getNumThreads() > (share := available_cpus()):
         cv2.setNumThreads(share)
     return cv2
+
+
+def import_pillow_heif() -> ModuleType:
+    """Return the module ``pillow_heif``."""
+    return _imported("pillow_heif", package="pillow-heif", extra="heif", why="reading HEIC images")
 
 
 def import_onnx() -> ModuleType:

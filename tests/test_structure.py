@@ -95,6 +95,7 @@ HEAVY = [
     "onnxscript",
     "nncf",
     "openvino",
+    "pillow_heif",
     "pycuda",
     "safetensors",
     "sklearn",
@@ -115,8 +116,8 @@ PUBLIC = {
     """,
     "frcnn.exporter": "MultiScaleRoIPool build_engine export_onnx load_checkpoint",
     "frcnn.files": """
-        decode_text file_sha256 native_path replacing standard_output temporary_folder writable_file writable_folder
-        write_text
+        decode_text file_sha256 missing_file native_path replacing standard_output temporary_folder writable_file
+        writable_folder write_text
     """,
     "frcnn.plugins": "DOMAIN OPERATORS VERSION OperatorSpec",
     "frcnn.plugins.tensorrt": "callback_error register",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from frcnn.errors import UsageError
+from frcnn.files import missing_file
 
 __all__ = ["fault", "invalid_annotations", "names_shown", "reading", "require_unique"]
 
@@ -28,6 +29,8 @@ def reading(path: Path, expected: str) -> Iterator[None]:
     """Report what goes wrong in one line that names the file; ``expected`` is the hint where its content is wrong."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise missing_file(path, UsageError) from error
     except OSError as error:
         raise UsageError(f"--annotations: cannot read {path}: {error.strerror}", hint="check the path") from error
     except Exception as error:  # files are others': too deep a nesting, an unknown encoding, too large a number

@@ -88,7 +88,7 @@ def find_candidates(paths: Sequence[Path], ground_truth: GroundTruth | None, exi
     files, unusable = files_of(map(str, paths))
     for error in unusable.values():
         raise error
-    images = [file for file in files if not is_video(file)]
+    images = list({file.resolve(): file for file in files if not is_video(file)}.values())  # links: no image is in both
     if ground_truth is None:
         if not images:
             raise UsageError("--images: expected images, got videos only", hint="give a folder of images")

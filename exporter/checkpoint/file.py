@@ -24,6 +24,7 @@ import torch
 from frcnn.errors import CheckpointError, MissingDependencyError
 from frcnn.exporter.checkpoint.builders import importable, one_line
 from frcnn.exporter.checkpoint.layout import other_model
+from frcnn.files import missing_file
 from frcnn.files.archive import BoundedFile
 
 __all__ = ["CheckpointFile", "read_checkpoint_file"]
@@ -97,7 +98,7 @@ def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> Checkpoin
     try:
         head, digest, size = _scan(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {path}", hint="check the path") from error
+        raise missing_file(path, CheckpointError) from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}", hint="check the file's permissions") from error
     if size == 0:

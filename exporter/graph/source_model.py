@@ -11,6 +11,7 @@ import onnx
 
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.exporter.graph.half_precision import float16_rest
+from frcnn.files import missing_file
 from frcnn.files.archive import is_archive
 from frcnn.files.external_data import external_tensor
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
@@ -36,7 +37,7 @@ def is_onnx(path: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(9)
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path}: no such file", hint="check the path") from error
+        raise missing_file(path, ArtifactError) from error
     except IsADirectoryError as error:
         raise ArtifactError(f"{path}: expected a model.onnx or a checkpoint, got a folder") from error
     except OSError as error:

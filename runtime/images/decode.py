@@ -6,12 +6,15 @@ tried: Pillow knows others, one of which starts a program (EPS, Ghostscript). Le
 - alpha (RGBA, LA, a transparent palette entry) is dropped, not blended;
 - 16-bit grey is scaled by 255 / 65535 and rounded (Pillow's own conversion clips at 255);
 - CMYK and the rest by Pillow, without colour profiles;
-- of an animation, the first frame.
+- of several pages or frames the first, with a warning.
+
+HEIC needs the package pillow-heif.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -20,7 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from frcnn.errors import ImageError, ImageSizeError
+from frcnn.errors import ImageError, ImageSizeError, MissingDependencyError, printable
+from frcnn.files import missing_file
+from frcnn.log import LOGGER
+from frcnn.runtime.dependencies import import_pillow_heif
 from frcnn.runtime.forks import fork_safe_lock
 from frcnn.spec import Size
 
@@ -37,9 +43,11 @@ __all__ = [
 DEFAULT_MAX_PIXELS: Final = 178_956_970
 """Pillow's own limit for decompression bombs: 1 GiB of RGB values / 3, twice over."""
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 """The formats that are read, by Pillow's names."""
 
+_HEIC: Final = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
+"""How a file of it begins, behind 4 bytes; the last two are AVIF's, too."""
 _ORIENTATION: Final = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 TRANSPOSED: Final = (5, 6, 7, 8)  # 5 transposed, 6 turned right, 7 transversed, 8 turned left
@@ -64,7 +72,9 @@ def decode_file(
     name = name or str(file)
     with _open(file, name) as image:
         _check_size(image, name, max_pixels)
-        return _upright(_rgb(image, name), _orientation(image))
+        pixels = _upright(_rgb(image, name), _orientation(image))
+        _warn_of_more(image, name)
+        return pixels
 
 
 def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
@@ -107,27 +117,52 @@ def upright_box(box: Box, orientation: int, stored: Size) -> Box:
 
 
 def _open(file: Path | BytesIO, name: str) -> Image.Image:
-    """Read an image's header.
-
-    Pillow's own pixel limit is a global; it is lifted while the header is read, because ours is an option, checked
-    right after.
-    """
+    """Read an image's header."""
     if isinstance(file, Path) and file.is_dir():
         raise ImageError(f"{name}: expected an image, got a folder")
+    try:
+        try:
+            return _opened(file, FORMATS)
+        except UnidentifiedImageError:
+            if _head(file)[4:] not in _HEIC:
+                raise
+            import_pillow_heif().register_heif_opener()
+            return _opened(file, ("HEIF",))
+    except UnidentifiedImageError as error:
+        what = "not an image in a format that Pillow reads" if _head(file) else "the file is empty"
+        raise ImageError(f"{name}: {what}", hint=f"{', '.join(FORMATS)} are read") from error
+    except MissingDependencyError as error:
+        raise ImageError(f"{name}: {error.message}", hint=error.hint) from error
+    except FileNotFoundError as error:
+        raise missing_file(name, ImageError) from error
+    except Exception as error:  # Pillow may raise anything on a damaged or hostile file
+        raise _damaged(name, error) from error
+
+
+def _head(file: Path | BytesIO) -> bytes:
+    if isinstance(file, BytesIO):
+        return bytes(file.getbuffer()[:12])
+    if not file.is_file():  # a pipe was read to its end
+        return b""
+    with file.open("rb") as content:
+        return content.read(12)
+
+
+def _opened(file: Path | BytesIO, formats: tuple[str, ...]) -> Image.Image:
+    """Read a header without Pillow's own pixel limit, a global: ours is an option, checked right after."""
     with _BOMB_LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError as error:
-            size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
-            what = "not an image in a format that Pillow reads" if size else "the file is empty"
-            raise ImageError(f"{name}: {what}", hint=f"{', '.join(FORMATS)} are read") from error
-        except FileNotFoundError as error:
-            raise ImageError(f"{name}: no such file") from error
-        except Exception as error:  # Pillow may raise anything on a damaged or hostile file
-            raise _damaged(name, error) from error
+            return Image.open(file, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _warn_of_more(image: Image.Image, name: str) -> None:
+    with suppress(Exception):  # Pillow may raise anything on a damaged or hostile file; what is read of it is fine
+        count = getattr(image, "n_frames", 1)
+        if count > 1 and image.format != "MPO":  # a JPEG that brings previews
+            LOGGER.warning("frcnn: %s: only the first of %d pages or frames is read", printable(name), count)
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:

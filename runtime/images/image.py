@@ -80,7 +80,7 @@ class RGBImage:
         """Read an image file as 8-bit RGB, turned upright by its EXIF orientation.
 
         Args:
-            path: JPEG, PNG, WebP, TIFF, BMP, GIF (first frame) or PPM.
+            path: JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM, of several pages the first; HEIC with ``frcnn[heif]``.
             max_pixels: Larger files are refused before they are decoded.
 
         Raises:

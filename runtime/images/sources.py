@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from frcnn.errors import ImageError, UsageError
+from frcnn.files import missing_file
+from frcnn.log import warn_once
 from frcnn.runtime.images.video import VIDEO_SUFFIXES
 
 __all__ = ["IMAGE_SUFFIXES", "files_in_folder", "files_of", "is_video", "output_names", "refuse_overwriting"]
 
 IMAGE_SUFFIXES: Final = frozenset(
-    {".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+    {".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg"}
+    | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-_JPEG_SUFFIXES: Final = frozenset({".jpe", ".jpeg", ".jpg"})
+_JPEG_SUFFIXES: Final = frozenset({".jfif", ".jpe", ".jpeg", ".jpg"})
+_KNOWN: Final = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def is_video(path: Path) -> bool:
@@ -23,19 +28,38 @@ def is_video(path: Path) -> bool:
 
 
 def files_in_folder(folder: Path) -> list[Path]:
-    """Return the image and video files of a folder, sorted by name, without sub-folders and hidden files."""
+    """Return the image and video files of a folder, sorted by name, and warn of what is left out, counted by kind.
+
+    Sub-folders and hidden files are left out. Links to files that are not there are among the files.
+    """
     try:
-        names = sorted(folder.iterdir())
+        found = sorted(folder.iterdir())
     except OSError as error:
         raise ImageError(f"{folder}: the folder cannot be read: {error.strerror}") from error
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    files = [name for name in names if name.suffix.lower() in known and name.is_file() and name.name[0] != "."]
+    kinds = {path: _left_out(path) for path in found}
+    files = [path for path, kind in kinds.items() if kind is None]
+    counts = Counter(kind for kind in kinds.values() if kind)
+    left_out = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
     if not files:
         raise ImageError(
-            f"{folder}: expected images or videos, the folder has none",
-            hint=f"files ending in {', '.join(sorted(known))} are read; folders inside it are not searched",
+            f"{folder}: expected images or videos, the folder has none (but {left_out or 'nothing'})",
+            hint=f"files ending in {', '.join(sorted(_KNOWN))} are read; folders inside it are not searched",
         )
+    if left_out:
+        warn_once(f"{folder}: {counts.total()} of {len(found)} are left out: {left_out}")
     return files
+
+
+def _left_out(path: Path) -> str | None:
+    """Return what kind of thing in a folder is left out; empty where nobody misses it, None for what is read."""
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        return "hidden" if suffix in _KNOWN else ""
+    if path.is_dir():
+        return "folder"
+    if suffix not in _KNOWN:
+        return suffix or "without a suffix"
+    return None if path.is_file() or not path.exists() else "pipe or device"
 
 
 def files_of(arguments: Iterable[str]) -> tuple[list[Path], dict[str, ImageError]]:
@@ -45,14 +69,16 @@ def files_of(arguments: Iterable[str]) -> tuple[list[Path], dict[str, ImageError
     for argument in arguments:
         path = Path(argument)
         try:
-            if not path.exists():
-                raise ImageError(f"{path}: no such file or folder")
             found = files_in_folder(path) if path.is_dir() else [path]
         except ImageError as error:
             errors[argument] = error
             continue
         for file in found:
-            files.setdefault(file.resolve(), file)
+            name = argument if file is path else str(file)
+            if file.exists():  # two links to one file are two files
+                files.setdefault(file.parent.resolve() / file.name, file)
+            else:
+                errors[name] = missing_file(name, ImageError)
     return list(files.values()), errors
 
 

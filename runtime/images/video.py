@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import ImageError, ImageSizeError, OutputError
-from frcnn.files import native_path
+from frcnn.files import missing_file, native_path
 from frcnn.processors import available_cpus
 from frcnn.runtime.dependencies import import_opencv
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
@@ -26,7 +26,9 @@ from frcnn.runtime.images.mp4_times import set_frame_times
 
 __all__ = ["VIDEO_SUFFIXES", "Video", "VideoWriter", "open_video", "writing_video"]
 
-VIDEO_SUFFIXES: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+VIDEO_SUFFIXES: Final = frozenset(
+    {".3g2", ".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
+)
 _FALLBACK_FPS: Final = 25.0
 _MADE_UP_FPS: Final = 1000
 """What OpenCV gives where a file has time stamps in milliseconds and no rate."""
@@ -99,7 +101,7 @@ def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
         "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"protocol_whitelist;file|format_whitelist;{_FFMPEG_FORMATS}"
     )
     if not path.is_file():
-        raise ImageError(f"{path}: no such file" if not path.exists() else f"{path}: expected a video, got a folder")
+        raise ImageError(f"{path}: expected a video, got a folder") if path.exists() else missing_file(path, ImageError)
     with native_path(path) as name:
         capture = cv2.VideoCapture(name, cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, available_cpus()])
     fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from frcnn.errors import ArtifactError
+from frcnn.files import missing_file
 from frcnn.files.external_data import Field, FieldError, external_tensor, fields
 
 __all__ = ["Outline", "read_outline"]
@@ -62,7 +63,7 @@ def read_outline(path: str | os.PathLike[str]) -> Outline:
     except IsADirectoryError as error:
         raise ArtifactError(f"{path}: expected an ONNX model, got a folder", hint=make_one) from error
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path}: no such file", hint=make_one) from error
+        raise missing_file(path, ArtifactError, hint=make_one) from error
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
 

@@ -13,18 +13,21 @@ import codecs
 import hashlib
 import importlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
-from frcnn.errors import OutputError
+from frcnn.errors import FrcnnError, OutputError
 
 __all__ = [
     "decode_text",
     "file_sha256",
+    "missing_file",
     "native_path",
     "replacing",
     "standard_output",
@@ -33,6 +36,8 @@ __all__ = [
     "writable_folder",
     "write_text",
 ]
+
+E = TypeVar("E", bound=FrcnnError)
 
 _fcntl: ModuleType | None = None if os.name == "nt" else importlib.import_module("fcntl")
 """Locks; without them what a killed process leaves behind stays."""
@@ -212,6 +217,16 @@ def writable_folder(path: str | os.PathLike[str]) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write into the folder {folder}: permission denied", hint="choose another with -o")
     return folder
+
+
+def missing_file(path: str | os.PathLike[str], kind: type[E], *, hint: str = "check the path") -> E:
+    """Return the error of a file that is not there; it may be an address, or a link to what is not there."""
+    if address := re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.+)", os.fspath(path)):  # a Path has one slash only
+        return kind(f"{address[1]}://{address[2]}: expected a file, got an address", hint="download or record it first")
+    if os.path.lexists(path):
+        hint = "get it first, as with git annex get or dvc pull"
+        return kind(f"{Path(path)}: a link to a file that is not there", hint=hint)
+    return kind(f"{Path(path)}: no such file or folder", hint=hint)
 
 
 def file_sha256(path: Path) -> str:

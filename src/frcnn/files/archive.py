@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from frcnn.errors import ArtifactError
-from frcnn.files import file_sha256, replacing
+from frcnn.files import file_sha256, missing_file, replacing
 from frcnn.spec import LONGEST_MANIFEST_BYTES
 from frcnn.spec.engine import MANIFEST_PART, PART_NAME, Part
 
@@ -165,7 +165,7 @@ def _reported(path: Path) -> Iterator[None]:
     except _DamagedError as error:
         raise ArtifactError(f"{path}: the engine artifact is damaged: {error}", hint=REBUILD) from error
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path}: no such file", hint="check the path") from error
+        raise missing_file(path, ArtifactError) from error
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint="check the path") from error
 

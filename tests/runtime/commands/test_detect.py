@@ -128,7 +128,7 @@ def test_a_bad_image_among_good_ones_is_skipped(
     assert files_under(out) == ["a.png", "c.png"]
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith(f"skipped: {tmp_path / 'in' / 'b.png'}: ") for line in lines)
-    assert f"skipped: {missing}: no such file or folder" in lines
+    assert f"skipped: {missing}: no such file or folder (check the path)" in lines
     assert lines[-1] == f"skipped 2 of 4 inputs: {missing}, {tmp_path / 'in' / 'b.png'}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
         assert not np.array_equal(expected, ramp())
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_box_turns_as_the_pixels_do(tmp_path: Path, orientation: int, suffix: str) -> None:
     box, stored = (3, 5, 16, 8), (40, 64)
@@ -110,6 +111,47 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((20, 30, 3), level, np.uint8)) for level in (50, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert (decode_file(tmp_path / "a.gif") == 50).all()
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp", "png", "avif"])
+def test_further_pages_and_frames_are_said(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = Image.new("RGB", (16, 16), "white"), Image.new("RGB", (16, 16), "black")
+    decode_file(saved(tmp_path / f"one.{suffix}", first))
+    assert not caplog.messages
+    path = saved(tmp_path / f"two.{suffix}", first, save_all=True, append_images=[second])
+    assert decode_file(path).min() > 250
+    assert caplog.messages == [f"frcnn: {path}: only the first of 2 pages or frames is read"]
+
+
+def test_previews_in_a_jpeg_are_no_pages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As telephones write them: one photograph, and a smaller one of it."""
+    first, second = Image.new("RGB", (16, 16), "white"), Image.new("RGB", (8, 8), "white")
+    path = saved(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[second])
+    assert decode_file(path).shape == (16, 16, 3)
+    assert not caplog.messages
+
+
+def test_heic_names_the_extra_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its content: telephones send it as .jpg, too."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(ImageError, match=r"a\.jpg: reading HEIC images needs the package 'pillow-heif'") as raised:
+        decode_file(path)
+    assert raised.value.hint == "pip install 'frcnn[heif]'"
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 8])
+def test_heic_is_read_upright(tmp_path: Path, orientation: int) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, :32] = 255
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = orientation
+    image.info["exif"] = exif.tobytes()
+    path = saved(tmp_path / "a.heic", image)
+    turns = {1: 0, 6: 3, 8: 1}[orientation]
+    assert np.abs(decode_file(path).astype(int) - np.rot90(pixels, turns)).mean() < 3
 
 
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from frcnn.errors import ImageError, UsageError
+from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import files_in_folder, files_of, is_video, output_names, refuse_overwriting
 
 
@@ -18,14 +21,55 @@ def touch(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
-def test_a_folder_is_sorted_and_not_searched_deeper(tmp_path: Path) -> None:
-    touch(tmp_path, "b.JPG", "a.png", "notes.txt", "clip.MP4", ".hidden.jpg", "deeper/c.jpg", "folder.jpg/x")
+def test_a_folder_is_sorted_and_not_searched_deeper(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(
+        tmp_path, "b.JPG", "a.png", "notes.txt", "more.TXT", "clip.MP4", ".hidden.jpg", "deeper/c.jpg", "folder.jpg/x"
+    )
+    touch(tmp_path, "README", ".DS_Store")
     assert [path.name for path in files_in_folder(tmp_path)] == ["a.png", "b.JPG", "clip.MP4"]
+    left_out = "2 folder, 2 .txt, 1 hidden, 1 without a suffix"
+    assert caplog.messages == [f"frcnn: {tmp_path}: 6 of 10 are left out: {left_out}"]
+
+
+def test_a_folder_of_which_all_is_read_warns_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"image{suffix}" for suffix in (".avif", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpg", ".tif")]
+    names += [f"clip{suffix}" for suffix in (".3gp", ".m2ts", ".mp4", ".mts", ".ts", ".webm")]
+    touch(tmp_path, ".DS_Store", *names)
+    assert sorted(path.name for path in files_in_folder(tmp_path)) == sorted(names)
+    assert not caplog.messages
+
+
+def test_links_in_a_folder_are_files_and_those_to_nothing_are_errors(tmp_path: Path) -> None:
+    """As of git annex: images that were not fetched are no small folder."""
+    touch(tmp_path, "real.jpg")
+    for name, target in {"a.jpg": "real.jpg", "b.jpg": "gone.jpg", "c.jpg": "c.jpg", "d.txt": "gone"}.items():
+        (tmp_path / name).symlink_to(target)
+    files, errors = files_of([str(tmp_path), str(tmp_path / "real.jpg")])
+    assert [path.name for path in files] == ["a.jpg", "real.jpg"]
+    assert [Path(name).name for name in errors] == ["b.jpg", "c.jpg"]
+    assert all(error.message == f"{name}: a link to a file that is not there" for name, error in errors.items())
+
+
+def test_a_pipe_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would be waited for."""
+    touch(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert files_in_folder(tmp_path) == [tmp_path / "a.jpg"]
+    assert caplog.messages == [f"frcnn: {tmp_path}: 1 of 2 are left out: 1 pipe or device"]
+
+
+@pytest.mark.parametrize("address", ["https://host/a.jpg", "s3://bucket/a/", "rtsp://10.0.0.7:554/live"])
+def test_an_address_is_named_as_it_was_given(address: str) -> None:
+    files, errors = files_of([address])
+    assert (files, list(errors)) == ([], [address])
+    assert errors[address].message == f"{address}: expected a file, got an address"
+    with pytest.raises(ImageError, match=f"^{re.escape(address.rstrip('/'))}: expected a file, got an address"):
+        RGBImage.open(Path(address))
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt", "deeper/c.jpg")
-    with pytest.raises(ImageError, match="the folder has none") as raised:
+    with pytest.raises(ImageError, match=r"the folder has none \(but 1 folder, 1 .txt\)") as raised:
         files_in_folder(tmp_path)
     assert "folders inside it are not searched" in raised.value.hint
 
