@@ -121,7 +121,7 @@ def test_a_verb_may_go_on_with_another_command(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(VERBS, "first", Verb("first_verb", "for a test"))
     assert main(["first"]) == 2
-    assert capsys.readouterr().err.startswith("error: no such file: no such file\n")
+    assert capsys.readouterr().err.startswith("error: no such file: no such file or folder\n")
 
 
 def test_debug_shows_the_traceback(fake: list[str]) -> None:

@@ -83,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         write_json(tuning, arguments.json)
     is_json_printed = arguments.json == "-"
-    path = write_tuning(tuning, arguments.model)
     show_tuning(tuning, model=arguments.model, to_stderr=is_json_printed)
+    path = write_tuning(tuning, arguments.model)
     (note if is_json_printed else say)(f"wrote {path}: detect, eval and compare use it on this machine")
     return 0
 

@@ -6,15 +6,16 @@ The frames stay as they are; the tables that give their times (ISO/IEC 14496-12)
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-__all__ = ["set_frame_times"]
+__all__ = ["outer_boxes", "set_frame_times"]
 
 _TICKS_PER_S: Final = 90_000
 _LONGEST_STEP: Final = 2**32 - 1
+_LARGEST_FILE: Final = 2**63
 _WIDE: Final = 1 << 24  # version 1 of a box: 64-bit times
 _SHOWN: Final = 3  # flags of a track: enabled, in the presentation
 _TAILS: Final = {b"mvhd": 80, b"mdhd": 4, b"tkhd": 60}
@@ -31,13 +32,23 @@ def set_frame_times(path: Path, times_s: Sequence[float]) -> None:
     ticks = [round(time * _TICKS_PER_S) for time in times_s]
     steps = [min(max(later - earlier, 1), _LONGEST_STEP) for earlier, later in pairwise(ticks)]
     with path.open("r+b") as file:
-        start = 0
-        while (head := struct.unpack(">I4sQ", file.read(16)))[1] != b"moov":
-            start = file.seek(start + (head[2] if head[0] == 1 else head[0]))
+        start = next(start for kind, start, _ in outer_boxes(file) if kind == b"moov")
         file.seek(start)
         tables = _rewritten(file.read(), steps)
         file.seek(start)
         file.write(tables)
+
+
+def outer_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each outer box, where it begins and where it ends, which may be behind the end of the file."""
+    end = 0
+    while len(head := file.read(16)) == 16:
+        size, kind, wide = struct.unpack(">I4sQ", head)
+        start, end = end, end + (wide if size == 1 else size)
+        yield kind, start, end
+        if not start < end < _LARGEST_FILE:  # the last one, which has no size
+            return
+        file.seek(end)
 
 
 def _rewritten(boxes: bytes, steps: Sequence[int]) -> bytes:

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.errors import ImageError, ImageSizeError, OutputError
+from frcnn.errors import ImageError, ImageSizeError, OutputError, printable
 from frcnn.files import missing_file, native_path
+from frcnn.log import LOGGER
 from frcnn.processors import available_cpus
 from frcnn.runtime.dependencies import import_opencv
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import RGBImage
-from frcnn.runtime.images.mp4_times import set_frame_times
+from frcnn.runtime.images.mp4_times import outer_boxes, set_frame_times
 
 __all__ = ["VIDEO_SUFFIXES", "Video", "VideoWriter", "open_video", "writing_video"]
 
@@ -32,13 +33,13 @@ VIDEO_SUFFIXES: Final = frozenset(
 _FALLBACK_FPS: Final = 25.0
 _MADE_UP_FPS: Final = 1000
 """What OpenCV gives where a file has time stamps in milliseconds and no rate."""
-_COUNTED: Final = frozenset({b"RIFF", b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
-"""How the files begin that store how many frames they have: AVI, MP4, MOV. In others OpenCV derives it."""
+_MP4: Final = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
+"""How an MP4 or MOV file begins, behind 4 bytes."""
+_COUNTED: Final = _MP4 | {b"RIFF"}
 _SEGMENT: Final = b"\x18\x53\x80\x67\x01"
 """How all but the header of a Matroska file begins; its size follows, in 7 bytes."""
-_LIVE: Final = 2**56 - 1  # of unknown size
 _LOST_SHARE: Final = 0.02
-"""Share of the promised frames that may be missing: headers are often a frame or two off."""
+"""Share of the frames that may be missing without a warning: headers are often a frame or two off."""
 _FFMPEG_QUIET: Final = "-8"
 _FFMPEG_FORMATS: Final = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegvideo,mpegts,asf"
 _UNEVEN: Final = 0.1  # of a frame; times in thousandths of a second are off by less
@@ -51,16 +52,14 @@ class Video:
 
     Attributes:
         fps: the rate that its header gives, which need not be that of its frames; 25 if it gives none.
-        frame_count: about how many frames there are; None if that is unknown.
-        stored_frames: how many there are as the file stores it; 0 if it does not.
-        bytes_cut_off: how many bytes are missing at the end of a Matroska or WebM file.
+        frame_count: as an AVI, MP4 or MOV file stores it; None for others, where OpenCV derives it.
+        bytes_cut_off: how many bytes are missing at the end of the file.
         times_s: when each frame is shown, of those read so far. A frame without a time follows by ``1 / fps``.
     """
 
     path: Path
     fps: float
     frame_count: int | None
-    stored_frames: int
     bytes_cut_off: int
     times_s: list[float] = field(default_factory=list)
     _capture: Any
@@ -83,14 +82,19 @@ class Video:
             self._capture.release()
 
     def require_whole(self) -> None:
-        """Check, after the last frame, that the file has what it promises."""
-        count, promised = len(self.times_s), self.stored_frames
+        """Check, after the last frame, that all bytes were there; warn if frames were not, which may be meant.
+
+        A clip that was trimmed without being encoded again still has the frames that are not shown.
+        """
+        count, stored = len(self.times_s), self.frame_count or 0
         if count == 0:
             raise ImageError(f"{self.path}: not one frame of the video could be read", hint="the file is damaged")
-        if self.bytes_cut_off or count < promised - max(2, promised * _LOST_SHARE):
-            found = f"{count} of {promised}" if promised else f"{count}"
-            hint = "the file is damaged" if promised else f"{self.bytes_cut_off:,} bytes are missing at its end"
-            raise ImageError(f"{self.path}: only {found} frames could be read (those were used)", hint=hint)
+        if self.bytes_cut_off:
+            hint = f"{self.bytes_cut_off:,} bytes are missing at its end"
+            raise ImageError(f"{self.path}: only {count} frames could be read (those were used)", hint=hint)
+        if count < stored - max(2, stored * _LOST_SHARE):
+            found = f"{count} of its {stored} frames were read: the others are empty, trimmed away or damaged"
+            LOGGER.warning("frcnn: %s: %s", printable(str(self.path)), found)
 
 
 def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
@@ -119,14 +123,14 @@ def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
             hint="raise the limit (--max-pixels) if the file is to be trusted",
         )
     with path.open("rb") as file:
-        head, size = file.read(256), os.fstat(file.fileno()).st_size
-    is_known = 0 < fps < _MADE_UP_FPS and 0 < count < math.inf
+        cut_off = max(0, _promised_bytes(file) - path.stat().st_size)
+        file.seek(0)
+        is_counted = not _COUNTED.isdisjoint((file.read(4), file.read(4))) and 0 < count < math.inf
     return Video(
         path=path,
         fps=fps if 0 < fps < _MADE_UP_FPS else _FALLBACK_FPS,
-        frame_count=int(count) if is_known else None,
-        stored_frames=int(count) if is_known and not _COUNTED.isdisjoint((head[:4], head[4:8])) else 0,
-        bytes_cut_off=max(0, _matroska_size(head) - size),
+        frame_count=int(count) if is_counted else None,
+        bytes_cut_off=cut_off,
         _capture=capture,
     )
 
@@ -202,11 +206,18 @@ def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
     writer.set_times()
 
 
-def _matroska_size(head: bytes) -> int:
-    """Return the size of a Matroska or WebM file as it begins; 0 if it gives none, or the file is another."""
+def _promised_bytes(file: BinaryIO) -> int:
+    """Return the size of a file as an AVI, MP4 or Matroska file gives it; 0 if it gives none."""
+    head = file.read(256)
+    if head.startswith(b"RIFF"):
+        size = int.from_bytes(head[4:8], "little")
+        return 8 + size if size != 2**32 - 1 else 0  # of unknown size, here and below
+    if head[4:8] in _MP4:
+        file.seek(0)
+        return max((end for kind, _, end in outer_boxes(file) if kind == b"mdat"), default=0)
     before, segment, rest = head.partition(_SEGMENT)
     size = int.from_bytes(rest[:7])
-    return len(before) + len(segment) + 7 + size if segment and size != _LIVE else 0
+    return len(before) + len(segment) + 7 + size if segment and size != 2**56 - 1 else 0
 
 
 def _silence(cv2: Any) -> None:

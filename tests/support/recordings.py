@@ -21,9 +21,16 @@ def uneven_times(count: int, *, seed: int = 0) -> list[float]:
     return [round(sum(steps[:index]), 3) for index in range(count)]
 
 
-def record(path: Path, times_s: Sequence[float], *, codec: str = "libvpx", has_rate: bool = True) -> Path:
+def record(
+    path: Path,
+    times_s: Sequence[float],
+    *,
+    codec: str = "libvpx",
+    has_rate: bool = True,
+    options: dict[str, str] | None = None,
+) -> Path:
     """Write a video of 96 x 64 whose frame k is grey of level 4 k (mod 250), shown from ``times_s[k]`` on."""
-    with av.open(path, "w", format=None) as container:
+    with av.open(path, "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=30)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)

@@ -459,7 +459,7 @@ def test_unusable_file(kind, trust_pickle, tmp_path):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="no such file or folder"):
         read(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="is a folder"):
         read(tmp_path)
