@@ -46,9 +46,11 @@ class Origin:
         return load_backend(self.path, **self.options)
 
     def hashed(self) -> Origin:
-        """Return the origin with the hash of the file; an ``ArtifactError`` where it is another one now."""
+        """Return the origin with the hash of the file; an ``ArtifactError`` where it is another one by then."""
+        if self.sha256:
+            return self
         self._check()
-        return self if self.sha256 else replace(self, sha256=file_sha256(self.path))
+        return replace(self, sha256=file_sha256(self.path))
 
     def _check(self) -> None:
         try:

@@ -245,7 +245,7 @@ def _content(file: Any, name: str) -> BytesIO:
     if not isinstance(data, bytes | bytearray | memoryview):
         got = f"a {type(file).__qualname__}, which gives {type(data).__qualname__}"
         raise _refused(name, got, "open the file in binary mode: open(path, 'rb'); of an asynchronous one await read()")
-    return BytesIO(data)
+    return BytesIO(bytes(data))
 
 
 def _from_array(array: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[np.float32]:

@@ -62,8 +62,6 @@ def test_its_file_must_be_the_same(model: Path) -> None:
         model.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
         with pytest.raises(ArtifactError, match=r"model\.onnx: not the file any more"):
             arrived([IMAGE])
-        with pytest.raises(ArtifactError, match="not the file any more"):
-            pickle.dumps(detector)
         model.unlink()
         with pytest.raises(ArtifactError, match=r"cannot be read: No such file.*unchanged at the same path"):
             arrived([IMAGE])

@@ -63,7 +63,16 @@ def test_the_bytes_of_a_file_are_the_file(tmp_path: Path) -> None:
     at_its_end.write(data)
     with path.open("rb") as file, SpooledTemporaryFile() as uploaded, Pipe(data) as pipe:
         uploaded.write(data)
-        for image in (data, bytearray(data), memoryview(data), at_its_end, file, uploaded, pipe):
+        for image in (
+            data,
+            bytearray(data),
+            memoryview(data),
+            memoryview(data[::-1])[::-1],
+            at_its_end,
+            file,
+            uploaded,
+            pipe,
+        ):
             found = as_image(image, name="images[3]")
             np.testing.assert_array_equal(found.pixels, expected)
             assert (found.name, found.source) == ("images[3]", None)
