@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from support.names import not_utf8
 from support.tiny_detector import noise
 
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
@@ -49,6 +51,22 @@ def test_no_image_serves_both_purposes_and_the_choice_depends_on_names_only(mani
     again = write_images(tmp_path / "b", 20)
     other = split(find_candidates(sorted(again.iterdir(), reverse=True), None), manifest, calibration=12, gate=100)
     assert [file.name for file in other.calibration] == [file.name for file in chosen.calibration]
+
+
+def test_links_to_one_image_are_one_image(manifest, tmp_path):
+    """Else one could be calibrated on, and the other judge the result."""
+    folder = write_images(tmp_path / "a", 8)
+    for image in sorted(folder.iterdir()):
+        (folder / f"link-{image.name}").symlink_to(image)
+    assert len(find_candidates([folder], None)) == 8
+
+
+def test_names_that_are_not_utf8_are_shuffled_like_others(manifest, tmp_path):
+    folder = not_utf8(tmp_path)
+    for image in sorted(write_images(tmp_path / "a", 8).iterdir()):
+        image.rename(folder / os.fsdecode(b"n\xe9" + os.fsencode(image.name)))
+    chosen = split(find_candidates([folder], None), manifest, calibration=4, gate=4)
+    assert len({*chosen.calibration, *chosen.gate}) == 8
 
 
 def test_no_more_are_taken_than_asked_for(manifest, tmp_path, monkeypatch):
