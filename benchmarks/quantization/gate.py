@@ -5,9 +5,11 @@ Agreement is the weaker proof: it shows that the model finds what the float mode
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
@@ -41,27 +43,36 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     measures: Measures
 
 
-class Gate(Protocol):
-    """Judges detections of the float model's images, in their order."""
+class Gate(ABC):
+    """Judges detections of the float model's images, in their order; ``reference`` are the float model's measures."""
 
     proof: Proof
     reference: Measures
-    """The float model's own measures."""
+
+    def __init__(self, images: Sequence[DetectedImage]) -> None:
+        self._images = images
 
     def __len__(self) -> int:
         """Return how many images there are."""
-        ...
+        return len(self._images)
 
+    @abstractmethod
     def judge(self, found: Sequence[Detections]) -> Verdict:
         """Judge the detections of a model in all images."""
-        ...
+
+    @abstractmethod
+    def _of(self, images: Sequence[DetectedImage]) -> Gate:
+        """Return the same gate of other images."""
 
     def part(self, count: int) -> Gate:
-        """Return a gate of the first images alone."""
-        ...
+        """Return a gate of the first images; of all where those cannot judge."""
+        try:
+            return self._of(self._images[:count])
+        except UsageError:
+            return self
 
 
-class AccuracyGate:
+class AccuracyGate(Gate):
     """AP on annotated images may fall by ``max_drop`` points of 100.
 
     Args:
@@ -77,7 +88,8 @@ class AccuracyGate:
     proof: Proof = "accuracy"
 
     def __init__(self, images: Sequence[DetectedImage], categories: Mapping[int, int], *, max_drop: float) -> None:
-        self._images, self._categories, self._max_drop = images, categories, max_drop
+        super().__init__(images)
+        self._categories, self._max_drop = categories, max_drop
         self.reference = self._score([image.model for image in images])
         if not self.reference["AP"]:
             nothing = self.reference["AP"] is None
@@ -87,10 +99,6 @@ class AccuracyGate:
                 hint="check that annotations, images and model are of one set: frcnn eval",
             )
 
-    def __len__(self) -> int:
-        """Return how many images there are."""
-        return len(self._images)
-
     def judge(self, found: Sequence[Detections]) -> Verdict:
         """Judge by the difference of AP."""
         measures = self._score(found)
@@ -98,18 +106,14 @@ class AccuracyGate:
         text = f"AP falls by {drop:.2f} points, at most {self._max_drop:g} are allowed"
         return Verdict(drop=drop, passed=drop <= self._max_drop, text=text, measures=measures)
 
-    def part(self, count: int) -> Gate:
-        """Return a gate of the first images; of all where those cannot judge."""
-        try:
-            return type(self)(self._images[:count], self._categories, max_drop=self._max_drop)
-        except UsageError:
-            return self
+    def _of(self, images: Sequence[DetectedImage]) -> Gate:
+        return AccuracyGate(images, self._categories, max_drop=self._max_drop)
 
     def _score(self, found: Sequence[Detections]) -> Measures:
         return score([image.ground_truth for image in self._images], found, self._categories).overall
 
 
-class AgreementGate:
+class AgreementGate(Gate):
     """Detections above score 0.3 must be those of the float model, within the limits of int8.
 
     Args:
@@ -123,7 +127,8 @@ class AgreementGate:
     proof: Proof = "agreement"
 
     def __init__(self, images: Sequence[DetectedImage], spec: ModelSpec) -> None:
-        self._images, self._spec = images, spec
+        super().__init__(images)
+        self._spec = spec
         self.limits: Limits = default_limits("int8", spec.roi_heads.pooler.kind)
         self.reference = self.judge([image.model for image in images]).measures
         if not self.reference["detections"]:
@@ -132,10 +137,6 @@ class AgreementGate:
                 f"{self.limits.min_score:g} in them",
                 hint="give images with objects of the model's classes",
             )
-
-    def __len__(self) -> int:
-        """Return how many images there are."""
-        return len(self._images)
 
     def judge(self, found: Sequence[Detections]) -> Verdict:
         """Judge by pairs of detections."""
@@ -159,24 +160,26 @@ class AgreementGate:
             measures={"detections": counts.found, "pairs": counts.matched, "missing": missing, "moved": moved},
         )
 
-    def part(self, count: int) -> Gate:
-        """Return a gate of the first images; of all where those cannot judge."""
-        try:
-            return type(self)(self._images[:count], self._spec)
-        except UsageError:
-            return self
+    def _of(self, images: Sequence[DetectedImage]) -> Gate:
+        return AgreementGate(images, self._spec)
 
 
-def detect(model: Path, files: Mapping[Path, AnnotatedImage], *, threads: int | None, what: str) -> list[DetectedImage]:
+def detect(
+    model: Path, files: Mapping[Path, AnnotatedImage], *, threads: int | None, what: str
+) -> tuple[list[DetectedImage], float]:
     """Detect in images with ONNX Runtime on the CPU; ``what`` goes on is shown beside the progress.
+
+    Returns:
+        The detections, and the mean milliseconds of an image.
 
     Raises:
         ImageError: one of them cannot be used any more.
     """
+    start = time.monotonic()
     with Detector.load(model, device="cpu", provider="cpu", threads=threads) as detector:
         collected = collect(detector, files, what=what)
     if collected.is_partial:
         raise KeyboardInterrupt
     for reason in collected.skipped.values():
         raise ImageError(f"an image changed while it was in use: {reason}", hint="run it again")
-    return collected.images
+    return collected.images, (time.monotonic() - start) * 1e3 / len(files)

@@ -17,15 +17,12 @@ import onnx
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, count_objects, read_annotations
 from frcnn.benchmarks.accuracy.class_map import map_classes
 from frcnn.benchmarks.accuracy.faults import names_shown
-from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.benchmarks.accuracy.orientation import READINGS, Reading
 from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate, Gate, Proof, detect
 from frcnn.benchmarks.quantization.images import MIN_GATE_IMAGES, Split, calibration_inputs, find_candidates, split
-from frcnn.benchmarks.quantization.macs import layer_macs
-from frcnn.benchmarks.quantization.models import QuantizedModels
+from frcnn.benchmarks.quantization.models import QuantizedModels, layer_macs, read_float_model
 from frcnn.benchmarks.quantization.report import GroupReport, Measured, QuantizationReport, Target
 from frcnn.benchmarks.quantization.search import Found, search
-from frcnn.benchmarks.quantization.source import read_float_model
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment
 from frcnn.console import track
 from frcnn.errors import UsageError
@@ -116,7 +113,7 @@ def quantize_onnx(
         max_drop=max_drop,
         inline=inline,
         threads=threads,
-        progress=progress or _silent,
+        progress=progress or (lambda line: None),
     )
     paths = [Path(images)] if isinstance(images, str | os.PathLike) else [Path(path) for path in images]
     if not paths:
@@ -207,7 +204,7 @@ class _Runs:
         """Detect in the first images; see ``search.Run``."""
         self.manifest = self._models.write(self.path, float_groups)
         files = dict(list(self._files.items())[:count])
-        found, self.ms_per_image = _timed_detect(self.path, files, self._request.threads, what)
+        found, self.ms_per_image = detect(self.path, files, threads=self._request.threads, what=what)
         return [image.model for image in found]
 
 
@@ -217,8 +214,12 @@ def _quantize(
     watch, load_before = _Stopwatch(), load_average()
     request.progress(f"detecting with the float model in {len(images.gate)} images")
     with watch.measure("float32"):
-        reference, float_ms = _timed_detect(request.model, images.gate, request.threads, "float32")
-    gate = _gate(reference, source, categories, request.max_drop)
+        reference, float_ms = detect(request.model, images.gate, threads=request.threads, what="float32")
+    gate: Gate = (
+        AgreementGate(reference, source.manifest.model)
+        if categories is None
+        else AccuracyGate(reference, categories, max_drop=request.max_drop)
+    )
     calibration_s, gate_s = (len(files) * float_ms / 1e3 for files in (images.calibration, images.gate))
     request.progress(f"calibrating takes about {2 * calibration_s:.0f} s, each model to try at most {gate_s:.0f} s")
     with watch.measure("calibration"):
@@ -269,27 +270,6 @@ def _quantize(
             command="", threads=request.threads or available_cpus(), load_before=load_before, date=now(), gpu=None
         ),
     )
-
-
-def _silent(_line: str) -> None:
-    """Tell nobody."""
-
-
-def _gate(
-    reference: Sequence[DetectedImage], source: SourceModel, categories: Mapping[int, int] | None, max_drop: float
-) -> Gate:
-    if categories is None:
-        return AgreementGate(reference, source.manifest.model)
-    return AccuracyGate(reference, categories, max_drop=max_drop)
-
-
-def _timed_detect(
-    model: Path, files: Mapping[Path, AnnotatedImage], threads: int | None, what: str
-) -> tuple[list[DetectedImage], float]:
-    """Return the detections, and the mean milliseconds of an image."""
-    start = time.monotonic()
-    found = detect(model, files, threads=threads, what=what)
-    return found, (time.monotonic() - start) * 1e3 / len(files)
 
 
 def _shares(source: SourceModel, groups: Mapping[str, Sequence[str]], images: Split) -> dict[str, float]:

@@ -19,45 +19,27 @@ from typing import Final
 
 from frcnn.benchmarks.candidates.candidate import reason_of
 from frcnn.benchmarks.parity.comparison import Limits as Agreement
+from frcnn.benchmarks.parity.comparison import compare_detections
 from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, WallStopwatch, measure_groups
 from frcnn.benchmarks.timing.statistics import ratio_between
-from frcnn.benchmarks.tuning.choosing import choose, nearest
-from frcnn.benchmarks.tuning.settings import with_batches, with_fewer_threads
-from frcnn.benchmarks.tuning.trials import Attempt, Load, Truth, timed_ms
-from frcnn.runtime import Detector, RGBImage
+from frcnn.benchmarks.tuning.settings import choose, nearest, with_batches, with_fewer_threads
+from frcnn.benchmarks.tuning.trials import Attempt
+from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.spec import ModelSpec, Size
 from frcnn.spec.tuning import Setting
 
-__all__ = ["Plan", "Search", "order_of"]
+__all__ = ["Search", "order_of"]
 
 _OUT_OF_TIME: Final = "the time was spent before it was tried"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How thorough a search is.
-
-    Attributes:
-        budget_s: for everything; the work in hand is finished.
-        truth_share: of the budget, for the float model's detections, as far as that gives more than ``min_images``.
-        screening_share: of the budget, after which no further threads and batches are tried.
-        dropped: a setting that takes this many times as long as the best on the first images is given up.
-        varied: settings whose threads and batches are varied.
-        near: the last round takes settings that take at most this many times as long as the best.
-        finalists: at most this many, besides the float model; all are in memory at once.
-        max_rounds: of the last round.
-    """
-
-    budget_s: float = 90.0
-    min_images: int = 3
-    max_images: int = 16
-    truth_share: float = 0.12
-    screening_share: float = 0.75
-    dropped: float = 1.5
-    varied: int = 2
-    near: float = 1.15
-    finalists: int = 3
-    max_rounds: int = 25
+_MIN_IMAGES: Final = 3
+_MAX_IMAGES: Final = 16
+_TRUTH_SHARE: Final = 0.12  # of the budget, for the float model's detections beyond the fewest images
+_SCREENING_SHARE: Final = 0.75  # of the budget, after which no further threads and batches are tried
+_DROPPED: Final = 1.5  # a setting that takes this many times as long as the best on the first images is given up
+_VARIED: Final = 2  # settings whose threads and batches are varied
+_NEAR: Final = 1.15  # the last round takes settings that take at most this many times as long as the best
+_FINALISTS: Final = 3  # at most, besides the float model; all are in memory at once
+_MAX_ROUNDS: Final = 25  # of the last round
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -67,12 +49,12 @@ class Search:
     Args:
         settings: one of each model, provider and precision; the first is the float model's, which all others must
             agree with.
-        load: loads a setting.
+        load: loads a setting; what it returns is closed here.
         limits: of agreement, by setting.
         images: at least one, in the order of :func:`order_of`.
         batched: positions of the images that share the first one's canvas.
         spec: of the model.
-        plan: how thorough.
+        budget_s: for everything; the work in hand is finished.
         report: takes the share of the work that is done, and what goes on.
         describe: names a setting.
         clock: seconds.
@@ -80,19 +62,19 @@ class Search:
     """
 
     settings: Sequence[Setting]
-    load: Load
+    load: Callable[[Setting], Detector]
     limits: Callable[[Setting], Agreement]
     images: Sequence[RGBImage]
     batched: Sequence[int]
     spec: ModelSpec
-    plan: Plan = field(default_factory=Plan)
+    budget_s: float = 90.0
     report: Report = field(default=lambda share, what: None)
     describe: Callable[[Setting], str] = str
     clock: Clock = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
     attempts: list[Attempt] = field(default_factory=list)
     _started: float = 0.0
-    _truth: Truth = field(init=False)
+    _truth: dict[int, Detections] = field(default_factory=dict)  # what the float model found, by position of the image
 
     def run(self) -> Setting:
         """Search, and return the setting to run with.
@@ -101,13 +83,12 @@ class Search:
             FrcnnError: the float model does not run.
         """
         self._started = self.clock()
-        self._truth = Truth(spec=self.spec, images=self.images, clock=self.clock)
         self._find_truth(self.settings[0])
         for setting in sorted(self.settings[1:], key=lambda s: (not s.int8, s.precision == "fp32")):
             self._screen(setting, share=1.0)
-        for attempt in self._best(self.plan.dropped, self.plan.varied):
+        for attempt in self._best(_DROPPED, _VARIED):
             self._vary(attempt, with_fewer_threads(attempt.setting))
-        for attempt in self._best(self.plan.near, self.plan.varied):
+        for attempt in self._best(_NEAR, _VARIED):
             self._vary(attempt, with_batches(attempt.setting))
         ms = self._last_round(self._finalists())
         return choose(ms) if ms else self.settings[0]
@@ -116,7 +97,7 @@ class Search:
         return nearest(self.attempts, within=within, at_most=at_most)
 
     def _spent(self) -> float:
-        return (self.clock() - self._started) / self.plan.budget_s
+        return (self.clock() - self._started) / self.budget_s
 
     def _begin(self, setting: Setting) -> Attempt:
         attempt = Attempt(setting=setting, limits=self.limits(setting))
@@ -126,16 +107,13 @@ class Search:
 
     def _find_truth(self, setting: Setting) -> None:
         """Time the float model, whose detections all others are compared with."""
-        attempt, plan = self._begin(setting), self.plan
+        attempt = self._begin(setting)
         with closing(self.load(setting)) as detector:
             detector([self.images[0]])
-            for position, image in enumerate(self.images[: plan.max_images]):
-                if position >= plan.min_images and self._spent() > plan.truth_share:
+            for position in range(len(self.images[:_MAX_IMAGES])):
+                if position >= _MIN_IMAGES and self._spent() > _TRUTH_SHARE:
                     break
-                ms, (found,) = timed_ms(detector, [image], 1, self.clock)
-                attempt.ms.append(ms)
-                attempt.ms_at[position] = ms
-                self._truth.found[position] = found
+                (self._truth[position],) = self._detect(attempt, detector, [position])
         attempt.status = "agrees"
 
     def _screen(self, setting: Setting, *, share: float) -> Attempt:
@@ -152,26 +130,42 @@ class Search:
                 return attempt
             best = next(a for a in self._best(math.inf, len(self.attempts)) if a.setting.batch == 1)
             with closing(self.load(setting)) as detector:
-                for index, window in enumerate(self._windows(setting.batch)):
-                    attempt.run(detector, self._truth, window, warm_up=index == 0)
-                    if attempt.is_slower(best, self.plan.dropped):
+                windows = self._windows(setting.batch)
+                detector([self.images[position] for position in windows[0]], batch_size=setting.batch)
+                for window in windows:
+                    found = self._detect(attempt, detector, window)
+                    for position, own in zip(window, found, strict=True):
+                        expected, name = self._truth[position], self.images[position].name
+                        compared = compare_detections(expected, own, self.spec, attempt.limits, name=name)
+                        attempt.compared[position] = compared
+                    if attempt.is_slower(best, _DROPPED):
                         attempt.status = "slower"
                         return attempt
             attempt.judge()
         return attempt
 
+    def _detect(self, attempt: Attempt, detector: Detector, positions: Sequence[int]) -> list[Detections]:
+        """Detect in a batch of images, all of one canvas where they are several, and keep the time."""
+        images = [self.images[position] for position in positions]
+        started = self.clock()
+        found = detector(images, batch_size=attempt.setting.batch)
+        ms = (self.clock() - started) * 1e3 / len(images)
+        attempt.ms.append(ms)
+        attempt.ms_at.update(dict.fromkeys(positions, ms))
+        return found
+
     def _vary(self, base: Attempt, variants: Iterable[Setting]) -> None:
         """Try variants of a setting, as long as each is not slower than the one before."""
         fastest = base.median_ms
         for setting in variants:
-            attempt = self._screen(setting, share=self.plan.screening_share)
+            attempt = self._screen(setting, share=_SCREENING_SHARE)
             if attempt.status != "agrees" or attempt.median_ms > fastest:
                 return
             fastest = attempt.median_ms
 
     def _finalists(self) -> list[Attempt]:
         """Return the best, and the float model, with which the figures of all are compared."""
-        best = self._best(self.plan.near, self.plan.finalists)
+        best = self._best(_NEAR, _FINALISTS)
         return best if self.attempts[0] in best else [self.attempts[0], *best]
 
     def _last_round(self, finalists: list[Attempt]) -> dict[Setting, float]:
@@ -179,12 +173,12 @@ class Search:
         if len(finalists) == 1:
             return {finalists[0].setting: finalists[0].median_ms}
         windows = self._windows(max(a.setting.batch for a in finalists))
-        budget_s = max(1.0 - self._spent(), 1.0 - self.plan.screening_share) * self.plan.budget_s
+        budget_s = max(1.0 - self._spent(), 1.0 - _SCREENING_SHARE) * self.budget_s
         with ExitStack() as stack:
             series = [self._series(a, stack.enter_context(closing(self.load(a.setting))), windows) for a in finalists]
             measure_groups(
                 [Group(scope="images", batch=len(windows[0]), series=series, required=True)],
-                Limits(budget_s=budget_s, max_rounds=self.plan.max_rounds),
+                Limits(budget_s=budget_s, max_rounds=_MAX_ROUNDS),
                 clock=self.clock,
                 sleep=self.sleep,
                 report=lambda share, what: self.report(min(1.0, self._spent()), "the last round"),
@@ -212,7 +206,7 @@ class Search:
 
     def _windows(self, size: int) -> list[list[int]]:
         """Return batches of positions, each image that may be in one at least once."""
-        known = [*self._truth.found] if size == 1 else [i for i in self.batched if i in self._truth.found]
+        known = [*self._truth] if size == 1 else [i for i in self.batched if i in self._truth]
         count = -(-len(known) // size)
         return [[known[(i * size + j) % len(known)] for j in range(size)] for i in range(count)]
 

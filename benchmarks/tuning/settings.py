@@ -1,18 +1,24 @@
-"""The settings that there are on a machine, and which of two is the simpler."""
+"""The settings that there are on a machine, which go to the last round, and which one is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Final
 
 from msgspec.structs import replace
 
+from frcnn.benchmarks.tuning.trials import Attempt
 from frcnn.spec.tuning import ARITHMETIC, HOST_PROVIDERS, HostProvider, Setting
 
-__all__ = ["BATCHES", "base_settings", "simplicity", "with_batches", "with_fewer_threads"]
+__all__ = ["base_settings", "choose", "nearest", "with_batches", "with_fewer_threads"]
 
-BATCHES: Final = (2, 4)
+_BATCHES: Final = (2, 4)
+_TIED: Final = 0.02
+"""Below what two runs of one setting differ by on an idle machine, and below the 3 % that a choice may miss."""
+
+_BATCH_GAIN: Final = 0.05
+"""A batch makes the first of its images wait for the last: it must gain more than this."""
 
 
 def base_settings(
@@ -41,11 +47,42 @@ def with_fewer_threads(setting: Setting) -> Iterator[Setting]:
 
 def with_batches(setting: Setting) -> Iterator[Setting]:
     """Yield the setting with larger batches."""
-    for batch in BATCHES:
+    for batch in _BATCHES:
         yield replace(setting, batch=batch)
 
 
-def simplicity(setting: Setting) -> tuple[bool, int, int, int, int]:
+def nearest(attempts: Sequence[Attempt], *, within: float, at_most: int) -> list[Attempt]:
+    """Return the attempts that agree and take at most ``within`` times as long as the fastest, the best first.
+
+    Of those that tie with the fastest the simplest is the best.
+    """
+    costs = {a.setting: _cost(a.setting, a.median_ms) for a in attempts if a.status == "agrees"}
+    fastest = min(costs.values(), default=0.0)
+
+    def rank(attempt: Attempt) -> tuple[object, ...]:
+        cost = costs[attempt.setting]
+        return (0, _simplicity(attempt.setting)) if cost <= fastest * (1 + _TIED) else (1, cost)
+
+    near = [a for a in attempts if a.setting in costs and costs[a.setting] <= within * fastest]
+    return sorted(near, key=rank)[:at_most]
+
+
+def choose(ms: Mapping[Setting, float]) -> Setting:
+    """Return the setting to run with: the simplest of those that are as fast as the fastest.
+
+    Args:
+        ms: milliseconds of an image, by setting; at least one.
+    """
+    costs = {setting: _cost(setting, value) for setting, value in ms.items()}
+    limit = min(costs.values()) * (1 + _TIED)
+    return min((setting for setting, cost in costs.items() if cost <= limit), key=_simplicity)
+
+
+def _cost(setting: Setting, ms: float) -> float:
+    return ms * (1 + _BATCH_GAIN) if setting.batch > 1 else ms
+
+
+def _simplicity(setting: Setting) -> tuple[bool, int, int, int, int]:
     """Return a key that is lower for the setting that wins where two are as fast.
 
     The model itself before int8, float32 before bf16, ONNX Runtime before OpenVINO, one image at a time, all threads.

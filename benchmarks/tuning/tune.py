@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from frcnn.benchmarks.candidates.artifacts import canvases_of
 from frcnn.benchmarks.parity.comparison import default_limits
+from frcnn.benchmarks.timing.environment import now
 from frcnn.benchmarks.timing.measure import Report
 from frcnn.benchmarks.tuning.models import Models
-from frcnn.benchmarks.tuning.search import Plan, Search, order_of
+from frcnn.benchmarks.tuning.search import Search, order_of
 from frcnn.benchmarks.tuning.settings import base_settings
 from frcnn.console import warn
 from frcnn.errors import ImageSizeError
@@ -60,14 +60,14 @@ def tune(
         images=usable,
         batched=batched,
         spec=manifest.model,
-        plan=Plan(budget_s=budget_s),
+        budget_s=budget_s,
         report=report,
     )
     choice = search.run()
     used = {"frcnn", *(PACKAGES[attempt.setting.provider] for attempt in search.attempts)}
     return Tuning(
         schema_version=TUNING_SCHEMA_VERSION,
-        date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        date=now(),
         machine=machine,
         versions={package: version for package, version in read_versions().items() if package in used},
         model=own,

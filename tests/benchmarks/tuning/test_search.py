@@ -12,7 +12,7 @@ from support.engine_files import source_manifest
 from support.fake_rows import FakeClock
 
 from frcnn.benchmarks.parity.comparison import default_limits
-from frcnn.benchmarks.tuning.search import Plan, Search, order_of
+from frcnn.benchmarks.tuning.search import Search, order_of
 from frcnn.benchmarks.tuning.settings import base_settings
 from frcnn.errors import ArtifactError
 from frcnn.runtime import Detections, RGBImage
@@ -50,7 +50,9 @@ class FakeDetector:
 Cost = Callable[[Setting], tuple[float, float]]
 
 
-def search(cost: Cost, *, processors: int = 2, batched: int = 6, **plan: Any) -> tuple[Setting, dict[Setting, Any]]:
+def search(
+    cost: Cost, *, processors: int = 2, batched: int = 6, budget_s: float = 90.0
+) -> tuple[Setting, dict[Setting, Any]]:
     """Run a search; ``cost`` gives milliseconds and pixels of a setting. Return the choice and the trials."""
     clock = FakeClock()
     loaded: list[FakeDetector] = []
@@ -68,7 +70,7 @@ def search(cost: Cost, *, processors: int = 2, batched: int = 6, **plan: Any) ->
         images=IMAGES,
         batched=range(batched),
         spec=SPEC,
-        plan=Plan(**plan),
+        budget_s=budget_s,
         clock=clock,
         sleep=clock.sleep,
     )

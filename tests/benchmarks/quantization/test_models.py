@@ -1,4 +1,4 @@
-"""Models that are no float32 detector of ours are refused, with what to do."""
+"""Models that are no float32 detector of ours are refused; multiplications and additions are worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx
 import pytest
 from support.engine_files import write_engine_file
 
-from frcnn.benchmarks.quantization.source import read_float_model
+from frcnn.benchmarks.quantization.models import layer_macs, read_float_model
 from frcnn.errors import ArtifactError, ExportError
 from frcnn.exporter.graph.inline import inline_operators
 from frcnn.spec import MANIFEST_KEY
@@ -70,3 +70,29 @@ def test_a_file_that_is_no_model_is_refused(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(ArtifactError):
         read_float_model(path)
+
+
+def test_macs_of_every_layer(tiny_model):
+    """Two convolutions of stride 2 and 4, the RPN head on 4 x 8 cells, and 20 proposals of 3 x 3 cells."""
+    macs = layer_macs(onnx.load_model(tiny_model), (32, 64))
+    cells, proposals, channels = 4 * 8, 20, 8
+    assert sorted(macs.values()) == sorted(
+        [
+            16 * 32 * channels * 3 * 9,
+            cells * channels * channels * 9,
+            cells * channels * channels * 9,  # the RPN's own
+            cells * 3 * channels,
+            cells * 12 * channels,
+            proposals * 16 * channels * 9,
+            proposals * 16 * 16,
+            proposals * 4 * 16,
+            proposals * 16 * 16,
+        ]
+    )
+    assert macs["roi_heads/box_predictor/cls_score/Gemm"] == proposals * 4 * 16
+
+
+def test_the_model_is_not_changed(tiny_model):
+    model = onnx.load_model(tiny_model)
+    layer_macs(model, (32, 32))
+    assert model == onnx.load_model(tiny_model)
