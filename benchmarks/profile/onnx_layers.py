@@ -10,13 +10,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.profile.profile import LayerRun, NetworkStage, stages_in_order
+from frcnn.benchmarks.profile.profile import LayerRun, stages_in_order
+from frcnn.benchmarks.profile.profile import StageName as ProfileStage
 from frcnn.benchmarks.report.results import StageName
 from frcnn.errors import ArtifactError
 from frcnn.files import native_path, temporary_folder
@@ -24,11 +25,10 @@ from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.onnxruntime_sessions import one_line, session_options
 
 __all__ = [
+    "COARSE",
     "Feeds",
-    "Layer",
     "ProfiledSession",
     "layers_of_events",
-    "network_stage_ms",
     "profiled_session",
     "work_of_layers",
 ]
@@ -39,7 +39,6 @@ Tensor = tuple[str, Sequence[int]]
 """(element type, shape)"""
 
 _KERNEL: Final = "_kernel_time"
-_REPEATS: Final = 3
 _BYTES: Final = {"float16": 2, "bfloat16": 2, "double": 8, "int64": 8, "uint8": 1, "int8": 1, "bool": 1}  # of others 4
 # element by element, or no more than another view of the same numbers
 _MERGED_TEXT: Final = """
@@ -49,7 +48,8 @@ _MERGED_TEXT: Final = """
     Transpose Unsqueeze Where
 """
 _MERGED: Final = frozenset(_MERGED_TEXT.split())
-_STAGES: Final[Mapping[NetworkStage, StageName]] = {
+COARSE: Final[Mapping[ProfileStage, StageName]] = {
+    "preprocess": "preprocess",
     "backbone": "backbone+FPN",
     "FPN": "backbone+FPN",
     "RPN head": "RPN",
@@ -59,21 +59,6 @@ _STAGES: Final[Mapping[NetworkStage, StageName]] = {
     "post": "post",
 }
 """The stages that eager torchvision can be timed by, too: its modules."""
-
-
-class Layer(NamedTuple):
-    """A node of the graph, run once.
-
-    Attributes:
-        stage: the part of the network.
-        flops: multiplications and additions of convolutions and matrix products; 0 for others.
-        bytes: its inputs, weights among them, and outputs, each once; 0 for nodes that a compiler merges into a
-            neighbour: activations, sums, changes of shape and of type.
-    """
-
-    stage: StageName
-    flops: float
-    bytes: float
 
 
 class ProfiledSession:
@@ -131,27 +116,16 @@ def profiled_session(path: Path, *, threads: int, as_written: bool = False) -> I
         yield ProfiledSession(session, path)
 
 
-def network_stage_ms(path: Path, feeds: Feeds, *, threads: int) -> dict[StageName, float]:
-    """Return the median milliseconds of each stage of the network, kernels only, as the file runs by default."""
-    with profiled_session(path, threads=threads) as session:
-        for _ in range(_REPEATS + 1):
-            session.run(feeds)
-        runs = session.finish()[1:]
-    return {
-        stage: median(sum(layer.ms for layer in run if _STAGES[layer.stage] == stage) for run in runs)
-        for stage in dict.fromkeys(_STAGES.values())
-    }
-
-
-def work_of_layers(path: Path, feeds: Feeds, *, threads: int) -> list[Layer]:
+def work_of_layers(path: Path, feeds: Feeds, *, threads: int) -> list[LayerRun]:
     """Count the work of every node with the shapes that a run has, in the graph as it was written.
 
+    Nodes that a compiler merges into a neighbour (activations, sums, changes of shape and of type) move 0 bytes.
     Function bodies are inlined by ONNX Runtime, so RoI pooling and NMS are counted by the tensors of their nodes.
     """
     with profiled_session(path, threads=threads, as_written=True) as session:
         session.run(feeds)
         (layers,) = session.finish()
-    return [Layer(_STAGES[ran.stage], ran.flops or 0.0, 0.0 if ran.op in _MERGED else ran.bytes) for ran in layers]
+    return [replace(layer, bytes=0.0) if layer.op in _MERGED else layer for layer in layers]
 
 
 def layers_of_events(events: Sequence[Event]) -> list[list[LayerRun]]:

@@ -8,9 +8,10 @@ from typing import Final
 
 import torch
 
-from frcnn.benchmarks.profile.onnx_layers import Layer
+from frcnn.benchmarks.profile.onnx_layers import COARSE
+from frcnn.benchmarks.profile.profile import LayerRun
 from frcnn.benchmarks.report.results import Ceilings, Roofline, StageName, Work
-from frcnn.benchmarks.timing.measure import CudaStopwatch, Stopwatch, WallStopwatch
+from frcnn.benchmarks.timing.measure import cuda_ms, wall_ms
 from frcnn.spec import Size
 
 __all__ = ["floor_ms", "measure_ceilings", "roofline_of"]
@@ -23,10 +24,9 @@ _TYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfl
 
 def measure_ceilings(device: str) -> Ceilings:
     """Measure a large copy and large matrix products, the best of seven each; half precision on a GPU only."""
-    stopwatch: Stopwatch = CudaStopwatch() if device == "cuda" else WallStopwatch()
 
     def best_s(call: Callable[[], object]) -> float:
-        return min(stopwatch.ms(call) for _ in range(_REPEATS)) / 1e3
+        return min((cuda_ms if device == "cuda" else wall_ms)(call) for _ in range(_REPEATS)) / 1e3
 
     source = torch.ones(_COPY_BYTES[device], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -40,7 +40,7 @@ def measure_ceilings(device: str) -> Ceilings:
     return Ceilings(device=device, copy_bytes_per_s=2 * len(source) / copy_s, matmul_flops_per_s=rates)
 
 
-def floor_ms(layers: Sequence[Layer], ceilings: Ceilings, precision: str) -> float | None:
+def floor_ms(layers: Sequence[LayerRun], ceilings: Ceilings, precision: str) -> float | None:
     """Return the least milliseconds of a float32 graph's layers, one after the other; None without a rate.
 
     In half precision a layer moves half the bytes.
@@ -49,19 +49,19 @@ def floor_ms(layers: Sequence[Layer], ceilings: Ceilings, precision: str) -> flo
     if rate is None:
         return None
     size = 0.5 if precision in ("fp16", "bf16") else 1.0
-    return 1e3 * sum(max(x.flops / rate, size * x.bytes / ceilings.copy_bytes_per_s) for x in layers)
+    return 1e3 * sum(max((x.flops or 0.0) / rate, size * x.bytes / ceilings.copy_bytes_per_s) for x in layers)
 
 
-def roofline_of(layers: Sequence[Layer], canvas: Size, ceilings: Sequence[Ceilings]) -> Roofline:
+def roofline_of(layers: Sequence[LayerRun], canvas: Size, ceilings: Sequence[Ceilings]) -> Roofline:
     """Sum layers up by stage, and find the floor on each device."""
-    by_stage: dict[StageName, list[Layer]] = {}
+    by_stage: dict[StageName, list[LayerRun]] = {}
     for layer in layers:
-        by_stage.setdefault(layer.stage, []).append(layer)
+        by_stage.setdefault(COARSE[layer.stage], []).append(layer)
     floors = {f"{c.device} {name}": floor_ms(layers, c, name) for c in ceilings for name in c.matmul_flops_per_s}
     return Roofline(
         canvas=canvas,
         work=tuple(
-            Work(stage=stage, flops=sum(x.flops for x in those), bytes=sum(x.bytes for x in those))
+            Work(stage=stage, flops=sum(x.flops or 0.0 for x in those), bytes=sum(x.bytes for x in those))
             for stage, those in by_stage.items()
         ),
         ceilings=tuple(ceilings),

@@ -16,7 +16,7 @@ from torch import nn
 from frcnn.benchmarks.candidates.candidate import EAGER_ID, Task
 from frcnn.benchmarks.candidates.eager_detector import match_export, run_network
 from frcnn.benchmarks.report.results import Curve, CurveKind, CurvePoint, Row
-from frcnn.benchmarks.timing.measure import Group, Limits, Series, WallStopwatch, measure_groups
+from frcnn.benchmarks.timing.measure import Group, Limits, Series, measure_groups
 from frcnn.runtime.backend import Network
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.spec import Size
@@ -156,7 +156,7 @@ def _measured(kind: CurveKind, unit: str, points: Mapping[float, Calls], budget_
     """Measure all points, the candidates of a point interleaved; what does not fit into the time has no point."""
 
     def series(candidate: str, call: Callable[[], object]) -> Series:
-        return Series(candidate=candidate, windows=1, call=lambda _window: call, stopwatch=WallStopwatch())
+        return Series(candidate=candidate, windows=1, call=lambda _window: call)
 
     groups = {
         x: Group(scope="network", batch=1, required=x == min(points), series=list(map(series, calls, calls.values())))

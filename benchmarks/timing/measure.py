@@ -15,22 +15,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from frcnn.benchmarks.candidates.candidate import reason_of
 from frcnn.benchmarks.report.results import Scope
 
-__all__ = [
-    "Clock",
-    "CudaStopwatch",
-    "Group",
-    "Limits",
-    "Report",
-    "Series",
-    "Stopwatch",
-    "WallStopwatch",
-    "measure_groups",
-]
+__all__ = ["Clock", "Group", "Limits", "Report", "Series", "Stopwatch", "cuda_ms", "measure_groups", "wall_ms"]
 
 Clock = Callable[[], float]
 """Seconds since some moment."""
@@ -38,46 +28,32 @@ Clock = Callable[[], float]
 Report = Callable[[float, str], None]
 """Takes the share of the work that is done, 0 to 1, and what goes on."""
 
+Stopwatch = Callable[[Callable[[], object]], float]
+"""Makes a call and returns how long it took, in milliseconds."""
+
 _STABLE: Final = 0.1
 _LAST: Final = 3
 _GRACE: Final = 0.25
 
 
-class Stopwatch(Protocol):
-    """Makes a call and returns how long it took, in milliseconds."""
-
-    def ms(self, call: Callable[[], object]) -> float:
-        """Time one call."""
-        ...
-
-
-class WallStopwatch:
-    """Times a call that is over when it returns, by a monotonic clock."""
-
-    def __init__(self, clock: Clock = time.perf_counter) -> None:
-        self._clock = clock
-
-    def ms(self, call: Callable[[], object]) -> float:
-        """Time one call."""
-        started = self._clock()
-        call()
-        return (self._clock() - started) * 1e3
+def wall_ms(call: Callable[[], object], clock: Clock = time.perf_counter) -> float:
+    """Time a call that is over when it returns, by a monotonic clock."""
+    started = clock()
+    call()
+    return (clock() - started) * 1e3
 
 
-class CudaStopwatch:
-    """Times what a call puts on PyTorch's current stream, waits of the host included, by two CUDA events."""
+def cuda_ms(call: Callable[[], object]) -> float:
+    """Time what a call puts on PyTorch's current stream, waits of the host included, by two CUDA events."""
+    import torch
 
-    def ms(self, call: Callable[[], object]) -> float:
-        """Time one call, and wait for its work."""
-        import torch
-
-        torch.cuda.synchronize()
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        return float(start.elapsed_time(end))
+    torch.cuda.synchronize()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -98,7 +74,7 @@ class Series:
     candidate: str
     windows: int
     call: Callable[[int], Callable[[], object]]
-    stopwatch: Stopwatch
+    stopwatch: Stopwatch = wall_ms
     null: bool = False
     warm_up: int = 0
     rounds: list[list[float]] = field(default_factory=list)
@@ -233,7 +209,7 @@ def _warm_up(series: Series, max_calls: int, clock: Clock, until: float) -> floa
     times: list[float] = []
     try:
         while len(times) < max_calls:
-            times.append(series.stopwatch.ms(series.call(len(times) % series.windows)))
+            times.append(series.stopwatch(series.call(len(times) % series.windows)))
             series.warm_up = len(times)
             last = times[-_LAST:]
             if len(last) == _LAST and max(last) <= min(last) * (1 + _STABLE):
@@ -281,7 +257,7 @@ def _round(group: Group, clock: Clock, *, settle: Callable[[], None]) -> None:
             if group.lead_in:
                 series.call(first % series.windows)()
             windows = [(first + i) % series.windows for i in range(group.calls)]
-            done[id(series)] = [series.stopwatch.ms(series.call(window)) for window in windows]
+            done[id(series)] = [series.stopwatch(series.call(window)) for window in windows]
         except Exception as error:
             series.failure = reason_of(error)
     for series in alive:  # only now: an interrupt within a round leaves no half of it

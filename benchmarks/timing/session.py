@@ -18,16 +18,7 @@ import torch
 from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of
 from frcnn.benchmarks.report.results import Artifact, NoiseVerdict, NotToldApart, Ratio, Row, Scope
 from frcnn.benchmarks.timing.correctness import Truth, check
-from frcnn.benchmarks.timing.measure import (
-    Clock,
-    CudaStopwatch,
-    Group,
-    Limits,
-    Report,
-    Series,
-    WallStopwatch,
-    measure_groups,
-)
+from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, cuda_ms, measure_groups, wall_ms
 from frcnn.benchmarks.timing.statistics import differ, measure_of, noise_of, ratio_between
 from frcnn.errors import MissingDependencyError
 from frcnn.files import file_sha256
@@ -229,7 +220,7 @@ class Session:
                 item.miss(scope, batch, reason_of(error))
                 return []
         on_gpu = scope == "network" and runner.network_clock == "cuda"
-        stopwatch = CudaStopwatch() if on_gpu else WallStopwatch(self._clock)
+        stopwatch = cuda_ms if on_gpu else partial(wall_ms, clock=self._clock)
         return [
             Series(candidate=candidate.id, windows=len(windows), call=call, stopwatch=stopwatch, null=null)
             for null in ((False, True) if candidate.id == self._null else (False,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, get_args
@@ -14,16 +14,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from frcnn.benchmarks.candidates.artifacts import onnx_manifest
+from frcnn.benchmarks.candidates.artifacts import canvases_of
 from frcnn.benchmarks.candidates.eager import EagerRunner
-from frcnn.benchmarks.profile.onnx_layers import network_stage_ms
+from frcnn.benchmarks.profile.inputs import Inputs
+from frcnn.benchmarks.profile.onnx_layers import COARSE
+from frcnn.benchmarks.profile.onnx_profile import profile_onnx
+from frcnn.benchmarks.profile.profile import stage_times
 from frcnn.benchmarks.report.results import StageName, StageShare
+from frcnn.benchmarks.timing.measure import wall_ms
 from frcnn.runtime import RGBImage
-from frcnn.runtime.images.preprocess import boxes_in_image, prepare
+from frcnn.runtime.images.preprocess import place
+from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 
 __all__ = ["decode_ms", "eager_stages", "onnx_stages", "shares"]
 
-_REPEATS: Final = 5
+_REPEATS: Final = 3
 _JPEG_QUALITY: Final = 90
 
 
@@ -37,25 +42,27 @@ def shares(stages: Mapping[StageName, float]) -> tuple[StageShare, ...]:
 def decode_ms(images: Sequence[RGBImage], files: Sequence[Path]) -> float:
     """Return the median milliseconds from a file's bytes to RGB; images without files are first written as JPEG."""
     if files:
-        return median(_ms(lambda: RGBImage.open(file)) for file in files)  # noqa: B023
+        return median(wall_ms(lambda: RGBImage.open(file)) for file in files)  # noqa: B023
     times = []
     for image in images:
         held = io.BytesIO()
         Image.fromarray(image.uint8()).save(held, "JPEG", quality=_JPEG_QUALITY)
-        times.append(_ms(lambda: np.asarray(Image.open(held).convert("RGB"))))  # noqa: B023
+        times.append(wall_ms(lambda: np.asarray(Image.open(held).convert("RGB"))))  # noqa: B023
     return median(times)
 
 
 def onnx_stages(path: Path, image: RGBImage, *, threads: int) -> dict[StageName, float]:
     """Return the stages of our file in ONNX Runtime on the CPU, but for decoding."""
-    manifest = onnx_manifest(path)
-    placed = prepare(image, manifest)
-    kind = np.float16 if manifest.precision == "fp16" else np.float32
-    feeds = {"images": placed.pixels[None].astype(kind), "image_sizes": np.array([placed.resized], np.int32)}
-    preparing = median(_ms(lambda: prepare(image, manifest)) for _ in range(_REPEATS))
-    stages: dict[StageName, float] = {"preprocess": preparing, **network_stage_ms(path, feeds, threads=threads)}
-    boxes = np.zeros((manifest.model.roi_heads.detections_per_img, 4), np.float32)
-    stages["post"] += median(_ms(lambda: boxes_in_image(boxes, placed)) for _ in range(_REPEATS))
+    artifact = open_artifact(path)
+    assert isinstance(artifact, OnnxArtifact)
+    placed = place(image, artifact.manifest.model.transform, canvases_of(artifact.manifest))
+    inputs = Inputs(canvas=placed.canvas, placed=(placed,), files=(), left_out=())
+    told = lambda what, share: None  # noqa: E731
+    measured = profile_onnx(artifact, inputs, batch=1, repeats=_REPEATS, threads=threads, report=told)
+    stages: dict[StageName, float] = defaultdict(float)
+    for stage in stage_times(measured.runs, measured.more):
+        if stage.name in COARSE:
+            stages[COARSE[stage.name]] += stage.ms
     return stages
 
 
@@ -85,7 +92,7 @@ def eager_stages(runner: EagerRunner, image: RGBImage) -> dict[StageName, float]
     try:
         for _ in range(_REPEATS):
             times.clear()
-            whole = _ms(lambda: runner.detect([image]))
+            whole = wall_ms(lambda: runner.detect([image]), _now)
             times["post"] = max(0.0, whole - sum(times.values()))
             for stage, ms in times.items():
                 runs[stage].append(ms)
@@ -99,9 +106,3 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _ms(call: Callable[[], object]) -> float:
-    started = _now()
-    call()
-    return (_now() - started) * 1e3

@@ -20,7 +20,7 @@ from typing import Final
 from frcnn.benchmarks.candidates.candidate import reason_of
 from frcnn.benchmarks.parity.comparison import Limits as Agreement
 from frcnn.benchmarks.parity.comparison import compare_detections
-from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, WallStopwatch, measure_groups
+from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, measure_groups, wall_ms
 from frcnn.benchmarks.timing.statistics import ratio_between
 from frcnn.benchmarks.tuning.settings import choose, nearest, with_batches, with_fewer_threads
 from frcnn.benchmarks.tuning.trials import Attempt
@@ -201,7 +201,7 @@ class Search:
             candidate=self.describe(attempt.setting),
             windows=len(windows),
             call=lambda window: partial(detector, images[window], batch_size=attempt.setting.batch),
-            stopwatch=WallStopwatch(self.clock),
+            stopwatch=partial(wall_ms, clock=self.clock),
         )
 
     def _windows(self, size: int) -> list[list[int]]:

@@ -20,7 +20,7 @@ from frcnn.benchmarks.candidates.artifacts import canvases_of
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.parity.comparison import compare_images, default_limits, total
 from frcnn.benchmarks.parity.matching import match
-from frcnn.benchmarks.timing.measure import CudaStopwatch, WallStopwatch
+from frcnn.benchmarks.timing.measure import cuda_ms, wall_ms
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Precision
@@ -172,10 +172,9 @@ def test_the_overhead_on_the_host_is_small(detector, precision, images):
             bare.launch(pipeline)
 
         def overhead_us() -> float:
-            wall, graph = WallStopwatch(), CudaStopwatch()
-            call_ms = median(wall.ms(lambda: detector(on_gpu)) for _ in range(400))
+            call_ms = median(wall_ms(lambda: detector(on_gpu)) for _ in range(400))
             with torch.cuda.stream(stream):
-                graph_ms = median(graph.ms(launch) for _ in range(400))
+                graph_ms = median(cuda_ms(launch) for _ in range(400))
             return (call_ms - graph_ms) * 1e3
 
         launch()

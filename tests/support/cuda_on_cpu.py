@@ -41,12 +41,10 @@ class KeptDevice(FakeDevice):
         return drawn
 
 
-class OneCall:
-    """Makes each call, and tells that it took the GPU 1.5 ms."""
-
-    def ms(self, call: Any) -> float:
-        call()
-        return 1.5
+def one_call(call: Any) -> float:
+    """Make a call, and tell that it took the GPU 1.5 ms."""
+    call()
+    return 1.5
 
 
 def let_cuda_be_the_cpu(monkeypatch: pytest.MonkeyPatch) -> KeptDevice:
@@ -54,7 +52,7 @@ def let_cuda_be_the_cpu(monkeypatch: pytest.MonkeyPatch) -> KeptDevice:
     require_compiler()
     device = KeptDevice()
     current = SimpleNamespace(wait_stream=lambda other: device.run_all(other.handle), cuda_stream=0)
-    monkeypatch.setattr(eager_forms, "CudaStopwatch", OneCall)
+    monkeypatch.setattr(eager_forms, "cuda_ms", one_call)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda module: module)
     monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle: SimpleNamespace(handle=handle, wait_stream=id))

@@ -28,7 +28,8 @@ from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.candidates.model_files import built_engine, given_file, naive_onnx
 from frcnn.benchmarks.candidates.registry import all_candidates
 from frcnn.benchmarks.candidates.time_limit import time_limit
-from frcnn.benchmarks.profile.onnx_layers import Layer, work_of_layers
+from frcnn.benchmarks.profile.onnx_layers import work_of_layers
+from frcnn.benchmarks.profile.profile import LayerRun
 from frcnn.benchmarks.report.results import Ceilings
 from frcnn.benchmarks.timing.ceilings import floor_ms, measure_ceilings, roofline_of
 from frcnn.benchmarks.timing.correctness import check
@@ -289,8 +290,8 @@ def test_work_is_counted_as_pytorch_counts_it(exports, feeds, task) -> None:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         module(torch.from_numpy(feeds["images"]), torch.from_numpy(feeds["image_sizes"]))
     layers = work_of_layers(exports(FAMILY).path, feeds, threads=1)
-    assert sum(layer.flops for layer in layers) == pytest.approx(counter.get_total_flops(), rel=1e-6)
-    backbone = sum(layer.flops for layer in layers if layer.stage == "backbone+FPN")
+    assert sum(layer.flops or 0.0 for layer in layers) == pytest.approx(counter.get_total_flops(), rel=1e-6)
+    backbone = sum(layer.flops or 0.0 for layer in layers if layer.stage in ("backbone", "FPN"))
     counts = counter.get_flop_counts()["DeployableFasterRCNN.features.backbone"]
     assert backbone == pytest.approx(sum(counts.values()), rel=1e-6)
     proto = onnx.load(exports(FAMILY).path)
@@ -304,7 +305,10 @@ def test_work_is_counted_as_pytorch_counts_it(exports, feeds, task) -> None:
 
 
 def test_the_floor_sums_the_larger_of_work_and_traffic_of_each_layer() -> None:
-    layers = [Layer(stage="RPN", flops=2e9, bytes=1e6), Layer(stage="post", flops=0, bytes=1e9)]
+    layers = [
+        LayerRun(name="a", op="Conv", stage="RPN head", ms=1.0, flops=2e9, bytes=1e6),
+        LayerRun(name="b", op="TopK", stage="post", ms=1.0, bytes=1e9),
+    ]
     ceilings = Ceilings(device="cpu", copy_bytes_per_s=1e10, matmul_flops_per_s={"fp32": 1e11, "fp16": 2e11})
     assert floor_ms(layers, ceilings, "fp32") == pytest.approx(20 + 100)
     assert floor_ms(layers, ceilings, "fp16") == pytest.approx(10 + 50)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
 from support.fake_rows import FakeClock
 
-from frcnn.benchmarks.timing.measure import Group, Limits, Series, WallStopwatch, measure_groups
+from frcnn.benchmarks.timing.measure import Group, Limits, Series, measure_groups, wall_ms
 
 
 def plain(**changes: float) -> Limits:
@@ -28,7 +29,7 @@ def a_series(clock: FakeClock, name: str, ms: float, *, windows: int = 4, fails_
 
         return run
 
-    return Series(candidate=name, windows=windows, call=call, stopwatch=WallStopwatch(clock))
+    return Series(candidate=name, windows=windows, call=call, stopwatch=partial(wall_ms, clock=clock))
 
 
 def group(series: list[Series], batch: int = 1, scope: str = "images", weight: float = 1.0, required=False) -> Group:
@@ -81,7 +82,7 @@ def test_before_its_turn_a_series_waits_and_makes_an_untimed_call() -> None:
             cold[name] += first
             last.update(who=name, at=clock.now)
 
-        return Series(candidate=name, windows=1, call=lambda _: run, stopwatch=WallStopwatch(clock))
+        return Series(candidate=name, windows=1, call=lambda _: run, stopwatch=partial(wall_ms, clock=clock))
 
     last = {"who": "", "at": 0.0}
     series = [slow_at_first("a"), slow_at_first("b")]
@@ -101,7 +102,10 @@ def test_warming_up_ends_when_a_series_is_steady() -> None:
     clock = FakeClock()
     times = iter([900, 300, 101, 100, 102, 100, 100, 100])
     settling = Series(
-        candidate="a", windows=1, call=lambda _: lambda: clock.wait("a", next(times)), stopwatch=WallStopwatch(clock)
+        candidate="a",
+        windows=1,
+        call=lambda _: lambda: clock.wait("a", next(times)),
+        stopwatch=partial(wall_ms, clock=clock),
     )
     measure_groups([group([settling])], plain(budget_s=60, max_rounds=2, max_warm_up=8), clock=clock, sleep=clock.sleep)
     assert settling.warm_up == 5
@@ -153,7 +157,7 @@ def test_the_run_ends_soon_on_a_system_that_becomes_slow() -> None:
 
         return run
 
-    series = [Series(candidate="a", windows=1, call=call, stopwatch=WallStopwatch(clock))]
+    series = [Series(candidate="a", windows=1, call=call, stopwatch=partial(wall_ms, clock=clock))]
     groups = [group(series, required=True), group([a_series(clock, "b", 100)], scope="network")]
     measure_groups(groups, plain(budget_s=10, min_rounds=20), clock=clock, sleep=clock.sleep)
     assert groups[0].rounds < 20 and clock.now <= 10 * 1.25 + 20
@@ -182,7 +186,7 @@ def test_an_interrupt_leaves_whole_rounds() -> None:
 
         return run
 
-    series.append(Series(candidate="c", windows=1, call=interrupted, stopwatch=WallStopwatch(clock)))
+    series.append(Series(candidate="c", windows=1, call=interrupted, stopwatch=partial(wall_ms, clock=clock)))
     with pytest.raises(KeyboardInterrupt):
         measure_groups([group(series)], plain(budget_s=60, max_warm_up=3), clock=clock, sleep=clock.sleep)
     assert [len(item.rounds) for item in series] == [4, 4, 4]
@@ -195,7 +199,7 @@ def test_measuring_costs_less_than_a_hundredth_of_what_is_measured() -> None:
         while time.perf_counter() < until:
             pass
 
-    series = [Series(candidate=name, windows=4, call=lambda _: work, stopwatch=WallStopwatch()) for name in "abcd"]
+    series = [Series(candidate=name, windows=4, call=lambda _: work) for name in "abcd"]
     whole = group(series)
     measure_groups([whole], plain(budget_s=5, max_rounds=25), clock=time.process_time)
     timed = sum(ms for item in series for of_round in item.rounds for ms in of_round) / 1e3
