@@ -20,9 +20,8 @@ from frcnn.benchmarks.candidates.candidate import (
 )
 from frcnn.benchmarks.candidates.eager import eager_candidates
 from frcnn.benchmarks.candidates.model_files import NO_GPU, built_engine, built_onnx, given_file, naive_onnx
-from frcnn.benchmarks.candidates.naive import NaiveOnnxRuntimeRunner, NaiveOpenVinoRunner
 from frcnn.benchmarks.candidates.nncf_int8 import NncfNetwork, nncf_of_naive, nncf_of_ours
-from frcnn.benchmarks.candidates.runners import DetectorRunner
+from frcnn.benchmarks.candidates.runners import DetectorRunner, NaiveOnnxRuntimeRunner, NaiveOpenVinoRunner
 from frcnn.errors import ArtifactError, MissingDependencyError, UsageError
 from frcnn.runtime import Detector
 from frcnn.runtime.backend import Device, Network
@@ -31,6 +30,7 @@ from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.host.openvino_backend import OpenVinoBackend
 from frcnn.runtime.host.providers import RunPrecision
 from frcnn.runtime.model_files.artifact import open_artifact
+from frcnn.spec import Manifest
 from frcnn.spec.engine import TARGETS, EngineManifest, Target
 
 __all__ = ["all_candidates"]
@@ -180,13 +180,10 @@ def _onnx_candidates(file: _ModelFile) -> list[Candidate]:
     if not is_int8:
         found.append(_ours(file, "onnxruntime-cuda", "ONNX Runtime, CUDA", "onnxruntime", "cuda", cuda, _COPIES_NOTE))
     found.append(_ours(file, "openvino", "OpenVINO", "openvino", "cpu", _open_openvino))
-    if is_int8:
+    if file.precision in ("fp32", "int8"):
         made = _ours(file, "openvino-bf16", "OpenVINO", "openvino", "cpu", bf16)
-        found.append(dataclasses.replace(made, name=f"{made.name}, rest bf16"))
-    elif file.precision == "fp32":
-        made = _ours(file, "openvino-bf16", "OpenVINO", "openvino", "cpu", bf16)
-        name = made.name.removesuffix(", fp32")
-        found.append(dataclasses.replace(made, name=f"{name}, bf16", precision="bf16"))
+        name = f"{made.name}, rest bf16" if is_int8 else f"{made.name.removesuffix(', fp32')}, bf16"
+        found.append(dataclasses.replace(made, name=name, precision="int8" if is_int8 else "bf16"))
     return found
 
 
@@ -229,7 +226,7 @@ def _ours(
 
 def _open_onnxruntime(task: Task, path: Path, *, device: Device) -> Runner:
     try:
-        return _with_our_runtime(path, OnnxRuntimeBackend(path, provider=device, threads=task.threads))
+        return _with_our_runtime(onnx_manifest(path), OnnxRuntimeBackend(path, provider=device, threads=task.threads))
     except ArtifactError as error:
         if "did not start" in error.message or "no CPU kernels" in error.message:
             raise CannotRunError(error.message) from error
@@ -238,7 +235,7 @@ def _open_onnxruntime(task: Task, path: Path, *, device: Device) -> Runner:
 
 def _open_openvino(task: Task, path: Path, *, precision: RunPrecision = "fp32") -> Runner:
     try:
-        return _with_our_runtime(path, OpenVinoBackend(path, precision=precision, threads=task.threads))
+        return _with_our_runtime(onnx_manifest(path), OpenVinoBackend(path, precision=precision, threads=task.threads))
     except MissingDependencyError as error:
         raise CannotRunError(f"{error.message} ({error.hint})") from error
     except UsageError as error:  # this processor has no bf16
@@ -247,11 +244,10 @@ def _open_openvino(task: Task, path: Path, *, precision: RunPrecision = "fp32") 
 
 def _open_nncf(task: Task, path: Path, *, hint: str | None) -> Runner:
     network = NncfNetwork(path, threads=task.threads, hint=hint)
-    return DetectorRunner(Detector(HostBackend(network, network.manifest), network.manifest), network.manifest, network)
+    return _with_our_runtime(network.manifest, network)
 
 
-def _with_our_runtime(path: Path, network: Network) -> Runner:
-    manifest = onnx_manifest(path)
+def _with_our_runtime(manifest: Manifest, network: Network) -> Runner:
     return DetectorRunner(Detector(HostBackend(network, manifest), manifest), manifest, network)
 
 

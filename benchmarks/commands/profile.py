@@ -23,9 +23,8 @@ from frcnn.benchmarks.candidates.images import default_images, given_images
 from frcnn.benchmarks.profile.engine_profile import profile_engine
 from frcnn.benchmarks.profile.inputs import Inputs, choose_inputs
 from frcnn.benchmarks.profile.onnx_profile import check_on_processor, profile_onnx
-from frcnn.benchmarks.profile.page import profile_page
+from frcnn.benchmarks.profile.page import profile_page, show_profile
 from frcnn.benchmarks.profile.profile import SCHEMA_VERSION, Measured, Profile, layer_times, stage_times
-from frcnn.benchmarks.profile.table import show_profile
 from frcnn.benchmarks.report.drawing import check_renderer
 from frcnn.benchmarks.report.formatting import size_text
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment, read_gpu
