@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     with progress_bar("reading") as show:
 
-        def report(share: float, what: str) -> None:
+        def report(what: str, share: float) -> None:
             left = f", about {(time.monotonic() - started) * (1 - share) / share:.0f} s left" if share > 0 else ""
             show(what + left, share)
 
@@ -174,7 +174,7 @@ def _prepared(
     plan: Plan,
     images: Images,
     folder: Path,
-    report: Callable[[float, str], None],
+    report: Callable[[str, float], None],
 ) -> BenchRun:
     import torch
 

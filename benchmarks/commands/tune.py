@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             providers=providers,
             allowed=allowed,
             budget_s=arguments.budget,
-            report=lambda share, what: show(what, share),
+            report=show,
         )
     if arguments.json is not None:
         write_json(tuning, arguments.json)

@@ -46,7 +46,13 @@ def check_on_processor(device: Device | None, provider: Provider | None, precisi
 
 
 def profile_onnx(
-    artifact: OnnxArtifact, inputs: Inputs, *, batch: int, repeats: int, threads: int, report: Report
+    artifact: OnnxArtifact,
+    inputs: Inputs,
+    *,
+    batch: int,
+    repeats: int,
+    threads: int,
+    report: Report = lambda what, share: None,
 ) -> Measured:
     """Do what the runtime does with a batch, the network with and without the profiler; once more to warm up.
 

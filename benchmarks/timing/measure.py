@@ -18,15 +18,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from frcnn.benchmarks.candidates.candidate import reason_of
+from frcnn.benchmarks.profile.profile import Report
 from frcnn.benchmarks.report.results import Scope
 
 __all__ = ["Clock", "Group", "Limits", "Report", "Series", "Stopwatch", "cuda_ms", "measure_groups", "wall_ms"]
 
 Clock = Callable[[], float]
 """Seconds since some moment."""
-
-Report = Callable[[float, str], None]
-"""Takes the share of the work that is done, 0 to 1, and what goes on."""
 
 Stopwatch = Callable[[Callable[[], object]], float]
 """Makes a call and returns how long it took, in milliseconds."""
@@ -150,7 +148,7 @@ def measure_groups(
     *,
     clock: Clock = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-    report: Report = lambda share, what: None,
+    report: Report = lambda what, share: None,
 ) -> None:
     """Warm up all series, then run rounds until the budget is spent; the series hold what was measured so far.
 
@@ -168,7 +166,7 @@ def measure_groups(
     deadline = started + limits.budget_s
 
     def tell(what: str) -> None:
-        report(min(1.0, (clock() - started) / limits.budget_s), what)
+        report(what, min(1.0, (clock() - started) / limits.budget_s))
 
     call_ms: dict[int, float] = {}
     by_image: dict[str, float] = {}

@@ -81,7 +81,7 @@ class BenchRun:
         plan: how thorough.
         checkpoint: the file's name; None where there is none.
         command: the command line that repeats the run.
-        report: takes the share of the work that is done and what goes on.
+        report: takes what goes on and the share of the work that is done.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class BenchRun:
         *,
         checkpoint: str | None,
         command: str,
-        report: Report = lambda share, what: None,
+        report: Report = lambda what, share: None,
     ) -> None:
         self._task = task
         self._plan = plan
@@ -120,15 +120,15 @@ class BenchRun:
         plan = self._plan
         self._note_gpu("before")
         self._count_objects(self._choose_images())
-        self.session.load(lambda share, what: self._report(0.35 * share, what))
+        self.session.load(lambda what, share: self._report(what, 0.35 * share))
         spent = time.perf_counter() - self._started
         later = plan.curves_s * 3 + 0.1 * plan.budget_s
         limits = Limits(budget_s=max(plan.min_measuring_s, plan.budget_s - spent - later))
-        self.session.measure(limits, lambda share, what: self._report(0.35 + 0.5 * share, what))
+        self.session.measure(limits, lambda what, share: self._report(what, 0.35 + 0.5 * share))
         self._note_gpu("after the rounds")
         looks = {"stages": self._find_stages, "roofline": self._find_roofline, "curves": self._find_curves}
         for what, look in looks.items():
-            self._report(0.87, what)
+            self._report(what, 0.87)
             try:
                 look()
             except Exception as error:  # a closer look that fails leaves the measures as they are

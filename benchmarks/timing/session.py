@@ -104,10 +104,10 @@ class Session:
         self.groups: list[Group] = []
         self._null: str | None = None
 
-    def load(self, report: Report = lambda share, what: None) -> None:
+    def load(self, report: Report = lambda what, share: None) -> None:
         """Build, load and check every candidate; one that fails keeps its reason, and the others go on."""
         for index, item in enumerate(self.loaded):
-            report(index / len(self.loaded), f"loading {item.candidate.name}")
+            report(f"loading {item.candidate.name}", index / len(self.loaded))
             try:
                 self._load(item)
             except Exception as error:  # a backend may raise anything, and costs only its own candidate
@@ -115,7 +115,7 @@ class Session:
                 item.note(status="unavailable" if is_absent else "failed", reason=reason_of(error))
                 item.close()
 
-    def measure(self, limits: Limits, report: Report = lambda share, what: None) -> None:
+    def measure(self, limits: Limits, report: Report = lambda what, share: None) -> None:
         """Time all candidates that are loaded, and the null pair."""
         running = [item for item in self.loaded if item.runner is not None]
         free = [i.candidate.id for i in running if i.candidate.images == "as given" and i.candidate.max_batch is None]

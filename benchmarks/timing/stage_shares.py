@@ -57,8 +57,7 @@ def onnx_stages(path: Path, image: RGBImage, *, threads: int) -> dict[StageName,
     assert isinstance(artifact, OnnxArtifact)
     placed = place(image, artifact.manifest.model.transform, canvases_of(artifact.manifest))
     inputs = Inputs(canvas=placed.canvas, placed=(placed,), files=(), left_out=())
-    told = lambda what, share: None  # noqa: E731
-    measured = profile_onnx(artifact, inputs, batch=1, repeats=_REPEATS, threads=threads, report=told)
+    measured = profile_onnx(artifact, inputs, batch=1, repeats=_REPEATS, threads=threads)
     stages: dict[StageName, float] = defaultdict(float)
     for stage in stage_times(measured.runs, measured.more):
         if stage.name in COARSE:

@@ -55,7 +55,7 @@ class Search:
         batched: positions of the images that share the first one's canvas.
         spec: of the model.
         budget_s: for everything; the work in hand is finished.
-        report: takes the share of the work that is done, and what goes on.
+        report: takes what goes on, and the share of the work that is done.
         describe: names a setting.
         clock: seconds.
         sleep: waits, in seconds of the clock.
@@ -68,7 +68,7 @@ class Search:
     batched: Sequence[int]
     spec: ModelSpec
     budget_s: float = 90.0
-    report: Report = field(default=lambda share, what: None)
+    report: Report = field(default=lambda what, share: None)
     describe: Callable[[Setting], str] = str
     clock: Clock = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
@@ -102,7 +102,7 @@ class Search:
     def _begin(self, setting: Setting) -> Attempt:
         attempt = Attempt(setting=setting, limits=self.limits(setting))
         self.attempts.append(attempt)
-        self.report(min(1.0, self._spent()), self.describe(setting))
+        self.report(self.describe(setting), min(1.0, self._spent()))
         return attempt
 
     def _find_truth(self, setting: Setting) -> None:
@@ -181,7 +181,7 @@ class Search:
                 Limits(budget_s=budget_s, max_rounds=_MAX_ROUNDS),
                 clock=self.clock,
                 sleep=self.sleep,
-                report=lambda share, what: self.report(min(1.0, self._spent()), "the last round"),
+                report=lambda what, share: self.report("the last round", min(1.0, self._spent())),
             )
         first = next((one for one in series if not one.failure), None)
         ms: dict[Setting, float] = {}

@@ -31,7 +31,7 @@ def tune(
     providers: Collection[HostProvider],
     allowed: Sequence[Allowed],
     budget_s: float,
-    report: Report = lambda share, what: None,
+    report: Report = lambda what, share: None,
 ) -> Tuning:
     """Search for the fastest setting of a model on this machine.
 
@@ -41,7 +41,7 @@ def tune(
         providers: those that are installed.
         allowed: precisions that may be chosen besides the model's own.
         budget_s: about how long it may take.
-        report: takes the share of the work that is done, and what goes on.
+        report: takes what goes on, and the share of the work that is done.
 
     Raises:
         FrcnnError: the float model does not run, or no image fits it.
