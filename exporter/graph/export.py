@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import onnx
 import torch
@@ -75,7 +76,8 @@ def export_onnx(
     if precision not in PRECISIONS:
         raise UsageError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     detector = require_supported(model)
-    _require_finite(detector)
+    with _one_thread():
+        _require_finite(detector)
     spec = read_model_spec(detector, architecture=architecture, labels=labels)
     canvases = _canvases(size, spec.transform.size_divisible)
     manifest = Manifest(
@@ -88,7 +90,7 @@ def export_onnx(
         source_sha256=source_sha256,
         assumptions=tuple(assumptions),
     )
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, _one_thread():
         module = DeployableFasterRCNN(detector, spec, precision)
         networks = trace_networks(module, spec, precision, canvases)
         joined = join_networks(*networks, module.stages)
@@ -127,6 +129,17 @@ def _require_finite(model: GeneralizedRCNN) -> None:
             raise ExportError(
                 f"the weights hold NaN or infinity: {name}", hint="training diverged; use an earlier checkpoint"
             )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Limit PyTorch to one thread: on busy cores its threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.fx.experimental import _config
 
 from frcnn.errors import ExportError, FrcnnError, MissingDependencyError
 from frcnn.exporter.graph.half_precision import add_bfloat16_fallback
@@ -22,6 +24,26 @@ __all__ = ["OPSETS", "trace_networks"]
 
 OPSETS: Final[dict[Precision, int]] = {"fp32": 20, "fp16": 20, "bf16": 22}
 """Opset of the standard operators. More runtimes support 20 than 22; Conv supports bfloat16 from 22 on."""
+
+_aten: Final = torch.ops.aten
+
+_PLAIN: Final = frozenset(
+    (
+        *(_aten.conv2d.default, _aten.linear.default, _aten.max_pool2d.default, _aten.avg_pool2d.default),
+        *(_aten.relu.default, _aten.relu6.default, _aten.leaky_relu.default, _aten.hardtanh.default),
+        *(_aten.hardswish.default, _aten.hardsigmoid.default, _aten.sigmoid.default, _aten.silu.default),
+        *(_aten.gelu.default, _aten.elu.default, _aten.mish.default, _aten.tanh.default, _aten.mean.dim),
+        *(_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor, _aten.cat.default),
+        *(_aten.upsample_nearest2d.vec, _aten.upsample_bilinear2d.vec, _aten.sym_size.int),
+    )
+)
+"""Operators of convolutional networks that decompositions leave as they are."""
+
+_IN_PLACE: Final = {
+    getattr(getattr(_aten, f"{operator._opname}_"), operator._overloadname): operator
+    for operator in _PLAIN
+    if hasattr(_aten, f"{operator._opname}_")
+}
 
 
 def trace_networks(
@@ -79,7 +101,7 @@ def _trace(
     network: nn.Module, name: str, given: Tensor, dims: dict[int, Any], outputs: Sequence[str], opset: int
 ) -> onnx.ModelProto:
     program = torch.onnx.export(
-        network,
+        _capture(network, given, dims),
         (given,),
         dynamo=True,
         opset_version=opset,
@@ -90,6 +112,43 @@ def _trace(
     )
     assert program is not None
     return program.model_proto
+
+
+def _capture(network: nn.Module, given: Tensor, dims: dict[int, Any]) -> nn.Module | ExportedProgram:
+    """Return the captured operators of a network if each has an ONNX form of its own, else the network.
+
+    PyTorch's ONNX exporter decomposes what it captures, for which it traces the network twice more. That takes half of
+    the time, and changes nothing here. The network itself it captures, too, and says what is wrong with it.
+    """
+    try:
+        with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]  # as the exporter captures
+            program = torch.export.export(network, (given,), dynamic_shapes=({**dims},), strict=False)
+    except Exception:
+        return network
+    _write_out_of_place(program.graph)
+    used = {node.target for node in program.graph.nodes if node.op == "call_function"}
+    if not used <= _PLAIN:
+        return network
+    decompose = program.run_decompositions
+    program.run_decompositions = lambda table: program if used.isdisjoint(table) else decompose(table)
+    return program
+
+
+def _write_out_of_place(graph: fx.Graph) -> None:
+    """Replace operators that overwrite a value which only they can see; and adaptive pooling to one cell by a mean."""
+    owners: dict[int, fx.Node | None] = {}  # by memory: the only value that lies there
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            continue
+        memory, tensors = value.untyped_storage()._cdata, [arg for arg in node.args if isinstance(arg, fx.Node)]
+        is_owned = memory not in owners and node.op == "call_function"
+        if node.target in _IN_PLACE and owners.get(memory) is node.args[0]:
+            if is_owned := all(arg.meta["val"].dtype == value.dtype for arg in tensors):
+                node.target = _IN_PLACE[node.target]
+        elif node.target is _aten.adaptive_avg_pool2d.default and list(node.args[1]) == [1, 1]:
+            node.target, node.args = _aten.mean.dim, (node.args[0], [-1, -2], True)
+        owners[memory] = node if is_owned else None
 
 
 def _opt_canvas(spec: ModelSpec) -> Size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class DeployableFasterRCNN(nn.Module):
     """A Faster R-CNN as two networks and three operators, all inputs and outputs tensors of fixed shape.
 
     Args:
-        model: the torchvision model, which is copied.
+        model: the torchvision model, which is copied; its weights are shared.
         spec: its description.
         precision: of the networks; proposals, softmax, scores and IoU are always float32.
 
@@ -38,8 +38,10 @@ class DeployableFasterRCNN(nn.Module):
 
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec, precision: Precision = "fp32") -> None:
         super().__init__()
+        shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+        shared |= {id(buffer): buffer.detach() for buffer in model.buffers()}
         # eval() again: a copy of torchvision's feature extractor returns to its training graph
-        model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+        model = copy.deepcopy(model, shared).cpu().float().eval().requires_grad_(False)
         fold_batchnorm(model, spec)
         pooler, heads = spec.roi_heads.pooler, model.roi_heads
         self.dtype = _DTYPES[precision]

@@ -102,10 +102,11 @@ def _follow(root: nn.Module, make_input: Callable[[], Tensor]) -> dict[nn.Module
 
 def _fold(convolution: nn.Conv2d, normalisation: Any) -> None:
     n = normalisation
-    tensors = (convolution.weight, convolution.bias, n.running_mean, n.running_var, n.weight, n.bias)
-    doubles: list[Any] = [None if t is None else t.double() for t in tensors]
-    weight, bias, mean, variance, gamma, beta = doubles
-    fused = fuse_conv_bn_weights(weight, bias, mean, variance, n.eps, gamma, beta)
+    vectors: list[Any] = [
+        None if t is None else t.double() for t in (convolution.bias, n.running_mean, n.running_var, n.weight, n.bias)
+    ]
+    bias, mean, variance, gamma, beta = vectors
+    fused = fuse_conv_bn_weights(convolution.weight, bias, mean, variance, n.eps, gamma, beta)
     convolution.weight, convolution.bias = (nn.Parameter(t.detach().float(), requires_grad=False) for t in fused)
 
 

@@ -75,7 +75,9 @@ class FeatureNetwork(nn.Module):
         features: dict[str, Tensor] = {"0": maps} if isinstance(maps, Tensor) else maps
         objectness, deltas = self.rpn["head"](list(features.values()))
         pooled = [features[name] for name in self.feature_names]
-        return FeatureOutputs(*(tuple(t.to(self.dtype) for t in tensors) for tensors in (objectness, deltas, pooled)))
+        return FeatureOutputs(
+            *(tuple(_cast(t, self.dtype) for t in tensors) for tensors in (objectness, deltas, pooled))
+        )
 
 
 class BoxNetwork(nn.Module):
@@ -96,4 +98,9 @@ class BoxNetwork(nn.Module):
     def forward(self, pooled: Tensor) -> BoxOutputs:
         """Predict classes and boxes from ``pooled`` (N * R, channels, height, width)."""
         class_logits, box_deltas = self.roi_heads["box_predictor"](self.roi_heads["box_head"](pooled))
-        return BoxOutputs(class_logits.to(self.dtype), box_deltas.to(self.dtype))
+        return BoxOutputs(_cast(class_logits, self.dtype), _cast(box_deltas, self.dtype))
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast a tensor that is of another type: a cast to its own would be recorded as a node, too."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
