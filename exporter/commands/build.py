@@ -172,12 +172,14 @@ def _read(arguments: argparse.Namespace) -> SourceModel:
 def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:
     """Export the checkpoint to a file that is gone afterwards."""
     from frcnn.exporter.engine.profiles import parse_batch, static_canvases
+    from frcnn.exporter.engine.request import require_sizes
     from frcnn.exporter.graph.source_model import read_source_model
 
     canvases = static_canvases(request.size)
     parse_batch(request.batch)  # what cannot be read is found before the export, which takes long
     loaded = load_from_options(arguments)
     print_checkpoint(loaded)
+    require_sizes(loaded.spec)
     with temporary_folder() as folder, spinner("exporting"):
         path = folder / "model.onnx"
         export_loaded(loaded, path, sizes=canvases, precision=arguments.precision or "fp32")

@@ -20,7 +20,7 @@ from frcnn.exporter.engine.kernels import kernel_parts
 from frcnn.exporter.engine.network import Network, parse_network
 from frcnn.exporter.engine.precision_proof import Layer, Proof, layers_of_model, layers_of_network, prove
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH, make_profiles, static_canvases
-from frcnn.exporter.engine.request import Request, prepare, require_target
+from frcnn.exporter.engine.request import Request, prepare, require_sizes, require_target
 from frcnn.exporter.engine.shapes import ProfileTraces, initializer_bytes, input_shapes, memory_needs, trace_profile
 from frcnn.exporter.engine.steps import Steps, make_steps, one_engine
 from frcnn.exporter.graph.nodes import int8_layers
@@ -157,6 +157,7 @@ def build_artifact(
 ) -> Built:
     """Build an artifact from a source model; see :func:`build_engine`."""
     require_target(source.manifest, request.target)
+    require_sizes(source.manifest.model)
     writable_folder(Path(path).parent)
     report: Progress = progress or (lambda _what, _share: None)
     profiles = make_profiles(source.manifest, batch=request.batch, size=request.size)

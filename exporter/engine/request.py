@@ -13,12 +13,14 @@ from frcnn.exporter.engine.build_gpu import refuse_unserved, require_gpu
 from frcnn.exporter.engine.builder import BuildSettings, check_compute_capabilities, check_features, import_builder
 from frcnn.exporter.engine.kernels import check_architectures
 from frcnn.exporter.engine.profiles import DEFAULT_BATCH
+from frcnn.plugins.box_detections.kernel import MAX_DETECTIONS, MAX_ROIS
+from frcnn.plugins.region_proposals.kernel import MAX_CANDIDATES
 from frcnn.plugins.tensorrt.library import load_tensorrt_plugins
-from frcnn.spec import Manifest
+from frcnn.spec import Manifest, ModelSpec
 from frcnn.spec.engine import TARGETS, Form, Target
 from frcnn.spec.supported_gpus import architecture_of
 
-__all__ = ["Prepared", "Request", "prepare", "require_target"]
+__all__ = ["Prepared", "Request", "prepare", "require_sizes", "require_target"]
 
 _MAX_AUX_STREAMS: Final = 64
 _MAX_WORKSPACE_MIB: Final = 1 << 20
@@ -120,6 +122,23 @@ def prepare(request: Request) -> Prepared:
         architectures=check_architectures(wanted, request.target),
         form=form or "split",
     )
+
+
+def require_sizes(model: ModelSpec) -> None:
+    """Raise UsageError, which names the setting, for a model with more proposals or detections than kernels hold."""
+    rpn, detections = model.rpn, model.roi_heads.detections_per_img
+    rois = min(rpn.post_nms_top_n, rpn.num_levels * rpn.pre_nms_top_n)
+    for name, value, most, what in (
+        ("rpn_pre_nms_top_n_test", rpn.pre_nms_top_n, MAX_CANDIDATES, "candidates of a level"),
+        ("rpn_post_nms_top_n_test", rois, MAX_ROIS, "proposals of an image"),
+        ("box_detections_per_img", detections, MAX_DETECTIONS, "detections of an image"),
+    ):
+        if value > most:
+            raise UsageError(
+                f"{name}: kernels for a GPU hold at most {most} {what}, got {value}",
+                hint=f"build from the checkpoint with --arg {name}={most}, or set it in the model; on a processor "
+                "ONNX Runtime takes any number",
+            )
 
 
 def require_target(manifest: Manifest, target: Target) -> None:

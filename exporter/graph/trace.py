@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ _IN_PLACE: Final = {
     for operator in _PLAIN
     if hasattr(_aten, f"{operator._opname}_")
 }
+
+_OPERATOR: Final = re.compile(r"call_function\[target=(?:torch\.ops\.)?(?P<name>[\w.]+)\]")
 
 
 def trace_networks(
@@ -86,15 +89,25 @@ def trace_networks(
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), extra="export", why="exporting to ONNX") from error
     except Exception as error:  # the exporter raises many types; --debug shows the traceback
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         hint = "a custom backbone or head may use operations that depend on data; see --debug"
         if not is_static:
             hint += "; a static canvas (--size HEIGHTxWIDTH) asks less of the model"
-        raise ExportError(f"PyTorch could not export {spec.architecture}: {reason}", hint=hint) from error
+        raise ExportError(f"PyTorch could not export {spec.architecture}: {_reason(error)}", hint=hint) from error
     if precision == "bf16":
         for network in networks:
             add_bfloat16_fallback(network)
     return networks
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what the exporter's error comes from, after the operator that it could not translate."""
+    texts, cause = [str(error)], error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+        texts.append(str(cause))
+    operators = [found["name"] for text in texts if (found := _OPERATOR.search(text))]
+    reason = next(iter(texts[-1].strip().splitlines()), type(cause).__name__)
+    return reason if not operators or operators[-1].rpartition(".")[0] in reason else f"{operators[-1]}: {reason}"
 
 
 def _trace(

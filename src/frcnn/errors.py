@@ -8,6 +8,7 @@ hostile file, so every message and hint is made one line of printable text of bo
 from __future__ import annotations
 
 import copyreg
+import re
 from typing import Final
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 _LONGEST_TEXT: Final = 2000
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")  # as libraries put into messages that are quoted
 
 
 def printable(text: str) -> str:
@@ -104,5 +106,5 @@ class OutputError(FrcnnError):
 
 
 def _line(text: str) -> str:
-    line = printable(text)
+    line = printable(_COLOUR.sub("", text))
     return line if len(line) <= _LONGEST_TEXT else f"{line[:_LONGEST_TEXT]} ..."

@@ -125,11 +125,32 @@ def test_a_model_that_pytorch_cannot_export_is_refused(tmp_path):
     model.backbone = HasNoOnnxForm(model.backbone)
     with pytest.raises(ExportError) as caught:
         export_onnx(model, tmp_path / "model.onnx")
-    assert caught.value.message.startswith("PyTorch could not export FasterRCNN: ")
-    assert "\n" not in caught.value.message
+    assert caught.value.message.startswith("PyTorch could not export FasterRCNN: No ONNX function found for ")
+    assert "bessel_j0" in caught.value.message
+    assert not {"\n", "\\", "\x1b"} & set(caught.value.message)
     assert "a static canvas" in caught.value.hint
     assert caught.value.__cause__ is not None
     assert not files(tmp_path)
+
+
+def test_the_operator_and_the_reason_are_named_without_colours(tmp_path, monkeypatch):
+    def fail(*args: Any, **kwargs: Any) -> None:
+        try:
+            try:
+                raise TypeError("float() argument must be a \x1b[1mreal number\x1b[0m, not 'SymbolicTensor'")
+            except TypeError as error:
+                raise ValueError(
+                    "node %mul_701 : call_function[target=torch.ops.aten.mul.Scalar](args = ())"
+                ) from error
+        except ValueError as error:
+            raise RuntimeError("\x1b[96mThis is step 3/3\x1b[0m") from error
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(ExportError) as caught:
+        export_onnx(build("vgg16"), tmp_path / "model.onnx", architecture="mine")
+    assert caught.value.message == (
+        "PyTorch could not export mine: aten.mul.Scalar: float() argument must be a real number, not 'SymbolicTensor'"
+    )
 
 
 @pytest.mark.parametrize(("size", "asks_less"), [(None, True), ((160, 224), False)])
