@@ -14,7 +14,7 @@ from frcnn.runtime.backend import Backend, Device, Network
 from frcnn.runtime.dependencies import TensorRTLibrary, import_onnxruntime_gpu
 from frcnn.runtime.engines.compatibility import check_gpu, check_runs_here
 from frcnn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from frcnn.runtime.engines.runtime_cache import default_folder
+from frcnn.runtime.engines.runtime_cache import default_runtime_cache
 from frcnn.runtime.engines.tensorrt_choice import choose_tensorrt
 from frcnn.runtime.engines.tensorrt_engine import load_engine
 from frcnn.runtime.gpu.backend import DEFAULT_WORKERS, EngineBackend
@@ -158,7 +158,7 @@ def _tensorrt_engine(library: TensorRTLibrary, artifact: EngineArtifact, part: s
         artifact.read_part(part),
         target=library,
         device=gpu,
-        cache_folder=default_folder(),
+        cache=default_runtime_cache(),
         manifest=artifact.manifest,
         part=part,
     )

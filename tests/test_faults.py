@@ -26,7 +26,6 @@ from support.tiny_detector import build, noise
 from frcnn.cli import main
 from frcnn.exporter import export_onnx
 from frcnn.plugins.cuda.kernel_cache import KernelCache
-from frcnn.runtime.engines.runtime_cache import RuntimeCache
 from frcnn.runtime.images.video import writing_video
 from frcnn.runtime.model_files.artifact import open_artifact
 
@@ -251,18 +250,13 @@ def test_a_clock_that_goes_backwards_changes_nothing_in_a_cache(tmp_path, monkey
     monkeypatch.setattr(time, "time", lambda: now - 3600 * next(ticks))
     monkeypatch.setattr(time, "time_ns", lambda: int((now - 3600 * next(ticks)) * 1e9))
 
-    kernels, engines = KernelCache(tmp_path / "kernels"), RuntimeCache(tmp_path / "rtx", "0" * 64, max_bytes=3000)
-    RuntimeCache(tmp_path / "rtx", "1" * 64).write(bytes(2500))
-    for folder in ("kernels", "rtx"):
-        for path in (tmp_path / folder).glob("*"):
-            os.utime(path, (now + 10**8, now + 10**8))  # made "later"
-    for cache in (kernels, engines):
-        write = cache.write if isinstance(cache, RuntimeCache) else lambda code: kernels.write(b"key", code)
-        read = cache.read if isinstance(cache, RuntimeCache) else lambda: kernels.read(b"key")
-        for content in (b"first" * 100, b"second" * 100):
-            write(content)
-            assert read() == content
-    assert [path.name for path in (tmp_path / "rtx").iterdir()] == [engines.path.name]  # within bounds, and ours
+    cache = KernelCache(tmp_path)
+    cache.write(b"another key", bytes(2500))
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (now + 10**8, now + 10**8))  # made "later"
+    for content in (b"first" * 100, b"second" * 100):
+        cache.write(b"key", content)
+        assert cache.read(b"key") == content
 
 
 def test_nothing_is_measured_by_a_clock_that_can_be_set():

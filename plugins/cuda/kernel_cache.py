@@ -20,15 +20,15 @@ from frcnn.plugins.cuda.dependencies import import_core_utility
 
 __all__ = ["KernelCache", "default_cache", "warn_not_kept"]
 
-_MAX_BYTES: Final = 256 * 2**20
 _DIGEST_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class KernelCache:
-    """A folder of compiled kernels, created by the first write; None keeps nothing."""
+    """A folder of compiled kernels of at most ``max_bytes``, created by the first write; None keeps nothing."""
 
     folder: Path | None
+    max_bytes: int = 256 * 2**20
 
     def read(self, key: bytes) -> bytes | None:
         """Return what was written under a key, or None where there is nothing or it is damaged."""
@@ -53,7 +53,7 @@ class KernelCache:
 
     def _open(self) -> Any:
         cache = import_core_utility("FileStreamProgramCache", why="keeping compiled kernels")
-        return cache(self.folder, max_size_bytes=_MAX_BYTES)
+        return cache(self.folder, max_size_bytes=self.max_bytes)
 
 
 def warn_not_kept(folder: Path, reason: object, *, hint: str = "FRCNN_CACHE_DIR names another folder") -> None:

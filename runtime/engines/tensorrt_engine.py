@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from frcnn.errors import ArtifactError
+from frcnn.plugins.cuda.kernel_cache import KernelCache
 from frcnn.plugins.tensorrt.library import never_free
 from frcnn.runtime.dependencies import TensorRTLibrary, import_tensorrt
 from frcnn.runtime.engines.compatibility import check_validity
-from frcnn.runtime.engines.runtime_cache import RuntimeCache, cache_key
+from frcnn.runtime.engines.runtime_cache import cache_key
 from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
 from frcnn.runtime.engines.tensorrt_tensors import check_profiles, check_step, check_tensors
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version, is_capturing
@@ -131,10 +131,21 @@ def _profiler_class(trt: Any) -> Any:
 
 
 class TensorRTEngine:
-    """A deserialised engine, ``raw``; see :class:`~frcnn.runtime.gpu.device.Engine`."""
+    """A deserialised engine, ``raw``; see :class:`~frcnn.runtime.gpu.device.Engine`.
+
+    ``cache`` keeps the kernels that TensorRT-RTX compiles for the serialized engine, ``data``; None keeps nothing.
+    """
 
     def __init__(
-        self, trt: Any, runtime: Any, raw: Any, *, device: Device, log: FailureLog, cache: RuntimeCache | None
+        self,
+        trt: Any,
+        runtime: Any,
+        raw: Any,
+        data: bytes,
+        *,
+        device: Device,
+        log: FailureLog,
+        cache: KernelCache | None,
     ) -> None:
         self.device = device
         self.log = log
@@ -147,7 +158,7 @@ class TensorRTEngine:
         self.outputs = tuple(name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT)
         self.has_new_kernels = False
         self._compiled: Any = None
-        self._config = self._context_config()
+        self._config = self._context_config(data)
 
     def create_context(self) -> TensorRTContext:
         """Return a context, without device memory of its own."""
@@ -167,8 +178,8 @@ class TensorRTEngine:
                 return
             self.has_new_kernels = False
             compiled = self._compiled.serialize()
-            if compiled is not None:
-                self._cache.write(bytes(compiled))
+            if compiled is not None and (content := bytes(compiled)) != self._cache.read(self._key):
+                self._cache.write(self._key, content)
 
     def close(self) -> None:
         """Release it, after its contexts. A second call does nothing."""
@@ -179,7 +190,7 @@ class TensorRTEngine:
         with self._lock:
             self._config = self._compiled = self.raw = self._runtime = None
 
-    def _context_config(self) -> Any:
+    def _context_config(self, data: bytes) -> Any:
         """Return the configuration of contexts: the caller's memory and graph, exact kernels, a disk cache."""
         trt = self.trt
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -191,8 +202,15 @@ class TensorRTEngine:
         # by default a slower kernel runs until the right one is compiled; a graph would keep the slower one
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if self._cache is not None:
+            self._key = cache_key(
+                data,
+                gpu=self.device.name,
+                compute_capability=self.device.compute_capability,
+                driver_cuda_version=driver_cuda_version(),
+                tensorrt_version=trt.__version__,
+            )
             self._compiled = config.create_runtime_cache()
-            kept = self._cache.read()
+            kept = self._cache.read(self._key)
             if kept is not None:
                 self._compiled.deserialize(kept)  # kernels of another system are refused and compiled again
             config.set_runtime_cache(self._compiled)
@@ -204,13 +222,13 @@ def load_engine(
     *,
     target: TensorRTLibrary,
     device: Device,
-    cache_folder: Path | None,
+    cache: KernelCache | None,
     manifest: EngineManifest | None = None,
     part: str = "",
 ) -> TensorRTEngine:
     """Deserialise an engine, which is code, on a GPU, whose context becomes current on this thread.
 
-    ``cache_folder`` keeps TensorRT-RTX's compiled kernels. Inputs, outputs and profiles are checked against the
+    ``cache`` keeps TensorRT-RTX's compiled kernels. Inputs, outputs and profiles are checked against the
     ``manifest`` that lists the engine as ``part``.
     """
     trt = import_tensorrt(target)
@@ -230,17 +248,7 @@ def load_engine(
             log,
             hint=f"frcnn build model.onnx -o model.frcnn --target {target.removesuffix('-lean')}",
         )
-    cache = None
-    if target == "tensorrt-rtx" and cache_folder is not None:
-        key = cache_key(
-            data,
-            gpu=device.name,
-            compute_capability=device.compute_capability,
-            driver_cuda_version=driver_cuda_version(),
-            tensorrt_version=trt.__version__,
-        )
-        cache = RuntimeCache(cache_folder, key)
-    engine = TensorRTEngine(trt, runtime, raw, device=device, log=log, cache=cache)
+    engine = TensorRTEngine(trt, runtime, raw, data, device=device, log=log, cache=cache)
     if manifest is not None:
         check_tensors(trt, raw, manifest.tensors)
         for step in manifest.steps:

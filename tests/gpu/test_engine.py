@@ -109,7 +109,7 @@ def test_a_damaged_engine_is_refused_on_one_line(bare):
     data = bytearray(bare.read_part(part))
     data[: len(data) // 2] = bytes(len(data) // 2)
     with pytest.raises(ArtifactError) as caught:
-        load_engine(bytes(data), target=bare.manifest.target, device=bare.device, cache_folder=None)
+        load_engine(bytes(data), target=bare.manifest.target, device=bare.device, cache=None)
     assert "\n" not in str(caught.value)
     assert "frcnn" in caught.value.hint
 

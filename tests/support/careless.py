@@ -13,7 +13,7 @@ import torch
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from frcnn.plugins.cuda.kernel_cache import default_cache
-from frcnn.runtime.engines.runtime_cache import RuntimeCache, default_folder
+from frcnn.runtime.engines.runtime_cache import default_runtime_cache
 from support.own_folders import VARIABLES
 
 
@@ -33,10 +33,8 @@ def test_kernels_are_kept_in_the_default_cache() -> None:
 
 
 def test_engines_are_kept_in_the_default_cache() -> None:
-    folder = default_folder()
-    assert folder is not None
-    RuntimeCache(folder, "0" * 64).write(b"kernels")
-    assert RuntimeCache(folder, "0" * 64).read() == b"kernels"
+    default_runtime_cache().write(b"key", b"kernels")
+    assert default_runtime_cache().read(b"key") == b"kernels"
 
 
 def test_torch_keeps_weights_and_compiled_code() -> None:

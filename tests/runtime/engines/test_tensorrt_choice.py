@@ -183,7 +183,7 @@ from frcnn.errors import ArtifactError
 from frcnn.runtime.engines.tensorrt_engine import load_engine
 gpu = SimpleNamespace(name="No GPU", compute_capability="0.0", activate=lambda: None)
 try:
-    load_engine(b"no engine" * 100, target=sys.argv[1], device=gpu, cache_folder=None)
+    load_engine(b"no engine" * 100, target=sys.argv[1], device=gpu, cache=None)
 except ArtifactError as error:
     print(error)
 """

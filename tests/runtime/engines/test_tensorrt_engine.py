@@ -23,6 +23,7 @@ from support.recorded_tensorrt import missing_in_tensorrt
 from support.tensorrt_contract import Contract, make_libraries
 
 from frcnn.errors import ArtifactError, MissingDependencyError
+from frcnn.plugins.cuda.kernel_cache import KernelCache
 from frcnn.runtime import dependencies
 from frcnn.runtime.engines import tensorrt_engine
 from frcnn.runtime.engines.tensorrt_engine import TensorRTEngine, load_engine
@@ -62,7 +63,7 @@ class System:
     def load(self, data: bytes = DATA, *, keep: bool = True, tensors: Any = None) -> TensorRTEngine:
         gpu: Any = self.gpu
         target = "tensorrt-rtx" if self.trt.is_rtx else "tensorrt"
-        engine = load_engine(data, target=target, device=gpu, cache_folder=self.folder if keep else None)
+        engine = load_engine(data, target=target, device=gpu, cache=KernelCache(self.folder) if keep else None)
         if tensors is not None:
             check_tensors(self.trt, engine.raw, tensors)
         return engine
@@ -317,7 +318,7 @@ def test_a_tensor_in_host_memory_is_refused(system: System) -> None:
 
 
 def cached(system: System) -> list[bytes]:
-    return [path.read_bytes()[32:] for path in system.folder.glob("*")]
+    return [path.read_bytes()[32:] for path in system.folder.glob("entries/*/*")]
 
 
 @only_rtx
@@ -367,7 +368,7 @@ def test_a_cache_that_does_not_fit_is_replaced(system: System) -> None:
     context.bind(0, SHAPES, STREAM)
     context.enqueue({}, 0, STREAM)
     kept = system.trt.compiled
-    (path,) = system.folder.iterdir()
+    (path,) = system.folder.glob("entries/*/*")
     first.close()
     system.trt.faults["cache read"] = False
     system.trt.compiled = b"new"
@@ -597,7 +598,7 @@ from frcnn.errors import ArtifactError
 from frcnn.runtime.engines.tensorrt_engine import load_engine
 gpu = SimpleNamespace(name="No GPU", compute_capability="0.0", activate=lambda: None)
 try:
-    load_engine(open(sys.argv[1], "rb").read(), target="tensorrt-rtx", device=gpu, cache_folder=None)
+    load_engine(open(sys.argv[1], "rb").read(), target="tensorrt-rtx", device=gpu, cache=None)
 except ArtifactError as error:
     print(error)
 """
@@ -641,7 +642,7 @@ def test_a_missing_tensorrt_names_its_extra(target: Any, extra: str, error: type
     monkeypatch.setattr(dependencies.importlib, "import_module", refuse)
     gpu: Any = Gpu()
     with pytest.raises(MissingDependencyError, match=f"running a {target} artifact") as caught:
-        load_engine(DATA, target=target, device=gpu, cache_folder=None)
+        load_engine(DATA, target=target, device=gpu, cache=None)
     if error is ModuleNotFoundError:
         assert caught.value.message.endswith("which is not installed")
         assert caught.value.hint == f"pip install 'frcnn[{extra}]'"
