@@ -7,15 +7,44 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from frcnn import __version__
-from frcnn.plugins.cuda.compiler import compiler_version, resource_usage
+from frcnn.plugins.cuda.compiler import compile_anew, compiler_version
+from frcnn.plugins.kernel import Kernel
 from maintenance.kernel_forms import ARCHITECTURES, every_kernel
 
-__all__ = ["main", "survey"]
+__all__ = ["Resources", "main", "resource_usage", "survey"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Resources of a kernel as the assembler reports them: per thread, static shared memory per block."""
+
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_bytes: int
+    code_bytes: int
+
+
+def resource_usage(kernel: Kernel, architecture: str) -> Resources:
+    """Compile a kernel for ``sm_NN`` without the cache, and return its resources; errors as ``compile_kernel``."""
+    code, log = compile_anew(kernel, architecture, "--ptxas-options=-v")
+
+    def total(pattern: str) -> int:
+        return sum(map(int, re.findall(pattern, log)))
+
+    return Resources(
+        registers=total(r"Used (\d+) registers"),
+        shared_bytes=total(r"(\d+) bytes smem"),
+        stack_bytes=total(r"(\d+) bytes stack frame"),
+        spill_bytes=total(r"(\d+) bytes spill"),
+        code_bytes=len(code),
+    )
 
 
 def survey(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[str, Any]:

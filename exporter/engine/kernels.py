@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from frcnn.errors import KernelError, UsageError
+from frcnn.errors import UsageError
 from frcnn.exporter.engine.steps import Steps
-from frcnn.plugins.cuda.compiler import (
-    OLDEST_PTX,
-    compile_kernels,
-    compiler_version,
-    fingerprint,
-    supported_architectures,
-)
+from frcnn.plugins.cuda.compiler import OLDEST_PTX, compile_kernel, fingerprint, supported_architectures
 from frcnn.plugins.operator_kernels import kernels_of_step
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.spec import TransformSpec
@@ -56,19 +50,16 @@ def kernel_parts(
     Returns the code by the name of its part. ``report`` is called with the finished share of the work. Raises
     KernelError if there is no kernel for an operator's attributes and tensors, or it cannot be compiled.
     """
-    images = steps.tensors["images"].element
-    if images not in ("float32", "float16", "bfloat16"):
-        raise KernelError(f"images must be float32, float16 or bfloat16, got {images}")
+    images: Any = steps.tensors["images"].element  # a kernel refuses what it cannot take
     mean, std = transform.image_mean, transform.image_std
     needed = list(preprocess_kernels(element=images, image_mean=mean, image_std=std))
     for operator in steps.operators:
         needed.extend(kernels_of_step(operator, steps.tensors))
     kernels = {(kernel.entry, fingerprint(kernel)): kernel for kernel in needed}
-    major, _minor = compiler_version()
     parts: dict[str, bytes] = {}
     for done, ((entry, code_id), kernel) in enumerate(kernels.items(), 1):
-        for name, code in compile_kernels(kernel, architectures, cuda_major=major).items():
-            parts[kernel_part(entry, code_id, name)] = code
+        for name in (*architectures, OLDEST_PTX):
+            parts[kernel_part(entry, code_id, name)] = compile_kernel(kernel, name)
         if report is not None:
             report(done / len(kernels))
     return parts

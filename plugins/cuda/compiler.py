@@ -7,9 +7,7 @@ headers only.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache as memoised
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +19,10 @@ from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
 
 __all__ = [
     "OLDEST_PTX",
-    "Resources",
+    "compile_anew",
     "compile_kernel",
-    "compile_kernels",
     "compiler_version",
     "fingerprint",
-    "resource_usage",
     "supported_architectures",
 ]
 
@@ -36,17 +32,6 @@ OLDEST_PTX: Final = "compute_75"
 _SCHEMA: Final = "frcnn kernel 1"  # changes when the key or the value of the cache changes its meaning
 # Decisions must not depend on contraction: kernels write fmaf where they want it.
 _OPTIONS: Final = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """Resources of a kernel as the assembler reports them: per thread, static shared memory per block."""
-
-    registers: int
-    shared_bytes: int
-    stack_bytes: int
-    spill_bytes: int
-    code_bytes: int
 
 
 def compiler_version() -> tuple[int, int]:
@@ -61,45 +46,45 @@ def supported_architectures() -> tuple[str, ...]:
     return tuple(f"sm_{number}" for number in sorted(numbers))
 
 
-def compile_kernel(
-    kernel: Kernel, architecture: str, *, cuda_major: int | None = None, cache: KernelCache | None = None
-) -> bytes:
+def compile_kernel(kernel: Kernel, architecture: str, *, cache: KernelCache | None = None) -> bytes:
     """Return a kernel's code, compiled or from the cache: a cubin (ELF), or PTX text that ends in a 0 byte.
 
     Args:
         kernel: what to compile.
         architecture: ``sm_NN`` for a cubin, ``compute_NN`` for PTX.
-        cuda_major: the CUDA major version that the code is for; None: that of the installed NVRTC. An artifact for
-            CUDA 12 needs NVRTC 12, whose code older drivers load.
         cache: None: :func:`~frcnn.plugins.cuda.kernel_cache.default_cache`.
 
     Raises:
-        KernelError: NVRTC does not know the architecture, has another CUDA major, or reports an error; its log is a
-            note of the exception.
+        KernelError: NVRTC does not know the architecture or reports an error; its log is a note of the exception.
         MissingDependencyError: there is no NVRTC.
     """
-    version = compiler_version()
-    if cuda_major is not None and cuda_major != version[0]:
-        raise KernelError(
-            f"kernels for CUDA {cuda_major} need NVRTC {cuda_major}, found {version[0]}.{version[1]}",
-            hint=f"pip install 'cuda-bindings=={cuda_major}.*' and NVRTC of the same version",
-        )
-    _check_architecture(architecture)
     store = default_cache() if cache is None else cache
-    key = _key(kernel, architecture, version)
+    key = _key(kernel, architecture, compiler_version())
     code = store.read(key)
     if code is None:
-        code, _log = _compile(kernel, architecture)
+        code, _log = compile_anew(kernel, architecture)
         store.write(key, code)
     return code
 
 
-def compile_kernels(
-    kernel: Kernel, architectures: Sequence[str], *, cuda_major: int | None = None, cache: KernelCache | None = None
-) -> dict[str, bytes]:
-    """Compile a cubin for each ``sm_NN``, and PTX under :data:`OLDEST_PTX`; see :func:`compile_kernel`."""
-    wanted = (*dict.fromkeys(architectures), OLDEST_PTX)
-    return {name: compile_kernel(kernel, name, cuda_major=cuda_major, cache=cache) for name in wanted}
+def compile_anew(kernel: Kernel, architecture: str, *more: str) -> tuple[bytes, str]:
+    """Return a kernel's code and the compiler's log, with more options; see :func:`compile_kernel`."""
+    _check_architecture(architecture)
+    nvrtc = import_nvrtc()
+    path, source = _source_of(kernel)
+    folder = KERNEL_FOLDER.resolve()
+    options = [*_options(kernel, architecture), f"--include-path={folder}", f"--include-path={path.parent}", *more]
+    _status, program = nvrtc.nvrtcCreateProgram(source, kernel.source.encode(), 0, [], [])
+    try:
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+        log = _bytes_of(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).rstrip(b"\0\n").decode()
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise _failure(kernel, architecture, log or status.name)
+        if architecture.startswith("compute_"):
+            return _bytes_of(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program), log
+        return _bytes_of(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), log
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
 
 
 def fingerprint(kernel: Kernel) -> str:
@@ -108,23 +93,6 @@ def fingerprint(kernel: Kernel) -> str:
     Kernels with equal fingerprints may launch each other's code. No compiler is needed.
     """
     return _key(kernel, "", (0, 0)).hex()[:16]
-
-
-def resource_usage(kernel: Kernel, architecture: str) -> Resources:
-    """Compile a kernel for ``sm_NN`` without the cache, and return its resources; errors as :func:`compile_kernel`."""
-    _check_architecture(architecture)
-    code, log = _compile(kernel, architecture, "--ptxas-options=-v")
-
-    def total(pattern: str) -> int:
-        return sum(map(int, re.findall(pattern, log)))
-
-    return Resources(
-        registers=total(r"Used (\d+) registers"),
-        shared_bytes=total(r"(\d+) bytes smem"),
-        stack_bytes=total(r"(\d+) bytes stack frame"),
-        spill_bytes=total(r"(\d+) bytes spill"),
-        code_bytes=len(code),
-    )
 
 
 def _check_architecture(architecture: str) -> None:
@@ -165,25 +133,6 @@ def _key(kernel: Kernel, architecture: str, version: tuple[int, int]) -> bytes:
     _path, source = _source_of(kernel)
     parts = [_SCHEMA, repr(version), *_options(kernel, architecture), repr(sorted(_headers().items()))]
     return hashlib.sha256("\0".join(parts).encode() + b"\0" + source).digest()
-
-
-def _compile(kernel: Kernel, architecture: str, *more: str) -> tuple[bytes, str]:
-    """Return the code and the compiler's log."""
-    nvrtc = import_nvrtc()
-    path, source = _source_of(kernel)
-    folder = KERNEL_FOLDER.resolve()
-    options = [*_options(kernel, architecture), f"--include-path={folder}", f"--include-path={path.parent}", *more]
-    _status, program = nvrtc.nvrtcCreateProgram(source, kernel.source.encode(), 0, [], [])
-    try:
-        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
-        log = _bytes_of(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).rstrip(b"\0\n").decode()
-        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise _failure(kernel, architecture, log or status.name)
-        if architecture.startswith("compute_"):
-            return _bytes_of(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program), log
-        return _bytes_of(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program), log
-    finally:
-        nvrtc.nvrtcDestroyProgram(program)
 
 
 def _bytes_of(size_of: Any, fill: Any, program: Any) -> bytes:

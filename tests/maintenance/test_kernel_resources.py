@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from maintenance.kernel_forms import ARCHITECTURES, every_kernel
+from maintenance.kernel_resources import resource_usage
+from support.operator_forms import attributes_of
 
 from frcnn.errors import KernelError
-from frcnn.plugins.cuda.compiler import resource_usage
 from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
 from frcnn.plugins.multiscale_roi_align.kernel import kernels as align_kernels
+from frcnn.plugins.operator_kernels import kernels_for
 
 pytestmark = pytest.mark.slow
 
@@ -108,3 +111,24 @@ def test_samples_take_of_the_stage_what_they_need():
     assert (roomy.constants["CHANNELS_PER_BLOCK"], tight.constants["CHANNELS_PER_BLOCK"]) == (16, 8)
     assert resource_usage(roomy, HOPPER).shared_bytes == 108 * 36 + 2 * (800 * 16 + 4)
     assert resource_usage(tight, HOPPER).shared_bytes == 108 * 260 + 800 * 16 + 4
+
+
+def test_resources_are_those_of_the_assembler():
+    (resolve,) = (
+        k for k in kernels_for("RegionProposals", attributes_of("RegionProposals", 3)) if "resolve" in k.entry
+    )
+    found = resource_usage(resolve, "sm_90")
+    assert 16 <= found.registers <= 64  # 1,024 threads share 65,536
+    assert found.shared_bytes == -(-1000 // 32) * 4  # the kept ones of each tile of 1,000 candidates
+    assert (found.stack_bytes, found.spill_bytes) == (0, 0)
+
+
+def test_a_spill_is_reported(tmp_path):
+    source = tmp_path / "greedy.cu"
+    body = "\n".join(f"float v{i} = in[{i} * threadIdx.x];" for i in range(200))
+    total = " + ".join(f"v{i} * v{199 - i}" for i in range(200))
+    text = f'extern "C" __global__ void __launch_bounds__(1024, 2) k(const volatile float* in, float* out) {{ {body}\n'
+    source.write_text(text + f"__syncthreads(); out[threadIdx.x] = {total}; }}", encoding="utf-8")
+    found = resource_usage(replace(next(iter(ALL.values())), entry="k", source=str(source)), "sm_90")
+    assert found.spill_bytes > 0
+    assert found.stack_bytes > 0

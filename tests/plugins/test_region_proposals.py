@@ -16,11 +16,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maintenance.kernel_resources import resource_usage
 from support.simt import SCHEDULES, require_compiler, run_on_host
 from torch import Tensor
 
 from frcnn.errors import KernelError
-from frcnn.plugins.cuda.compiler import resource_usage
 from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator_kernels import wiring_of
 from frcnn.plugins.region_proposals import SPEC

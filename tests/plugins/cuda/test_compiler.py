@@ -10,7 +10,6 @@ from types import ModuleType
 
 import pytest
 from cuda.core.utils import FileStreamProgramCache
-from support.operator_forms import attributes_of
 from support.processes import environment, run_python
 
 from frcnn.errors import KernelError, MissingDependencyError
@@ -18,13 +17,10 @@ from frcnn.plugins.cuda import compiler
 from frcnn.plugins.cuda.compiler import (
     OLDEST_PTX,
     compile_kernel,
-    compile_kernels,
     compiler_version,
-    resource_usage,
     supported_architectures,
 )
 from frcnn.plugins.cuda.kernel_cache import KernelCache, default_cache
-from frcnn.plugins.operator_kernels import kernels_for
 from frcnn.plugins.preprocess import kernels
 
 (KERNEL,) = kernels(image_mean=(0, 0, 0), image_std=(1, 1, 1))
@@ -40,8 +36,8 @@ def cache(tmp_path):
 def compilations(monkeypatch):
     """The compilations that were not served by the cache."""
     done = []
-    real = compiler._compile
-    monkeypatch.setattr(compiler, "_compile", lambda *arguments: done.append(arguments[:2]) or real(*arguments))
+    real = compiler.compile_anew
+    monkeypatch.setattr(compiler, "compile_anew", lambda *arguments: done.append(arguments[:2]) or real(*arguments))
     return done
 
 
@@ -53,9 +49,8 @@ def files_in(cache: KernelCache) -> list[Path]:
     return [path for path in cache.folder.rglob("*") if path.is_file()]
 
 
-def test_machine_code_for_each_architecture_comes_with_one_ptx_for_the_oldest_gpu():
-    compiled = compile_kernels(KERNEL, ["sm_80", "sm_90", "sm_80"], cache=NO_CACHE)
-    assert list(compiled) == ["sm_80", "sm_90", "compute_75"]
+def test_code_is_machine_code_or_ptx_by_its_architecture():
+    compiled = {name: compile_kernel(KERNEL, name, cache=NO_CACHE) for name in ("sm_80", "sm_90", OLDEST_PTX)}
     assert [is_cubin(code) for code in compiled.values()] == [True, True, False]
     assert all(b"preprocess" in code for code in compiled.values())
     ptx = compiled[OLDEST_PTX]
@@ -230,16 +225,6 @@ def test_an_architecture_that_nvrtc_does_not_know_is_refused(architecture):
     assert OLDEST_PTX in raised.value.hint
 
 
-def test_code_for_another_cuda_major_is_refused():
-    major = compiler_version()[0]
-    assert is_cubin(compile_kernel(KERNEL, "sm_90", cuda_major=major, cache=NO_CACHE))
-    with pytest.raises(
-        KernelError, match=rf"kernels for CUDA {major - 1} need NVRTC {major - 1}, found {major}\."
-    ) as raised:
-        compile_kernel(KERNEL, "sm_90", cuda_major=major - 1, cache=NO_CACHE)
-    assert f"cuda-bindings=={major - 1}." in raised.value.hint
-
-
 def test_an_error_is_one_line_and_the_log_a_note(tmp_path):
     source = tmp_path / "broken.cu"
     source.write_text('extern "C" __global__ void preprocess() { undeclared = 1; }\n', encoding="utf-8")
@@ -282,24 +267,3 @@ except MissingDependencyError as error:
     print(error.package, error.hint)
 """
     assert run_python(code).split(maxsplit=1) == ["nvidia-cuda-nvrtc", "pip install 'frcnn[cuda]'\n"]
-
-
-def test_resources_are_those_of_the_assembler():
-    (resolve,) = (
-        k for k in kernels_for("RegionProposals", attributes_of("RegionProposals", 3)) if "resolve" in k.entry
-    )
-    found = resource_usage(resolve, "sm_90")
-    assert 16 <= found.registers <= 64  # 1,024 threads share 65,536
-    assert found.shared_bytes == -(-1000 // 32) * 4  # the kept ones of each tile of 1,000 candidates
-    assert (found.stack_bytes, found.spill_bytes) == (0, 0)
-
-
-def test_a_spill_is_reported(tmp_path):
-    source = tmp_path / "greedy.cu"
-    body = "\n".join(f"float v{i} = in[{i} * threadIdx.x];" for i in range(200))
-    total = " + ".join(f"v{i} * v{199 - i}" for i in range(200))
-    text = f'extern "C" __global__ void __launch_bounds__(1024, 2) k(const volatile float* in, float* out) {{ {body}\n'
-    source.write_text(text + f"__syncthreads(); out[threadIdx.x] = {total}; }}", encoding="utf-8")
-    found = resource_usage(replace(KERNEL, entry="k", source=str(source)), "sm_90")
-    assert found.spill_bytes > 0
-    assert found.stack_bytes > 0
