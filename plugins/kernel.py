@@ -75,8 +75,7 @@ class Kernel:
         grid: blocks in x, y, z as expressions over the letters.
         block: threads in x, y, z.
         layouts: tensor name -> layout, for the tensors that are not planar.
-        at_most: letter -> its maximum.
-        at_least: letter -> its minimum.
+        limits: letter -> its minimum and its maximum.
         multiple_of: letter -> a number that it must be a multiple of.
     """
 
@@ -90,8 +89,7 @@ class Kernel:
     grid: tuple[str, str, str]
     block: tuple[int, int, int]
     layouts: Mapping[str, Layout] = field(default_factory=dict)
-    at_most: Mapping[str, int] = field(default_factory=dict)
-    at_least: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     multiple_of: Mapping[str, int] = field(default_factory=dict)
 
     def macros(self) -> dict[str, str]:
@@ -99,12 +97,10 @@ class Kernel:
         return {name: _literal(value) for name, value in self.constants.items()}
 
     def sizes(self, input_shapes: Sequence[Sequence[int]]) -> dict[str, int]:
-        """Return the value of every letter in the inputs' shapes; raise KernelError if the kernel cannot take them."""
+        """Return the value of every letter in the inputs' shapes; raise KernelError for shapes of other letters."""
         if len(input_shapes) != len(self.inputs):
             raise KernelError(f"{self.entry} takes {len(self.inputs)} inputs, got {len(input_shapes)}")
-        sizes = read_sizes(self.entry, self.inputs, input_shapes)
-        self._check(sizes)
-        return sizes
+        return read_sizes(self.entry, self.inputs, input_shapes)
 
     def bind(self, sizes: Mapping[str, int]) -> Launch:
         """Return the launch for the values of the letters; raise KernelError if the kernel or CUDA cannot take them."""
@@ -125,12 +121,11 @@ class Kernel:
         return Launch(grid=(x, y, z), block=self.block, integers=integers, output_shapes=shapes)
 
     def _check(self, sizes: Mapping[str, int]) -> None:
-        for letter, maximum in self.at_most.items():
-            if sizes[letter] > maximum:
-                raise KernelError(f"{self.entry} holds at most {letter} = {maximum}, got {sizes[letter]}")
-        for letter, minimum in self.at_least.items():
-            if sizes[letter] < minimum:
-                raise KernelError(f"{self.entry} takes at least {letter} = {minimum}, got {sizes[letter]}")
+        for letter, (minimum, maximum) in self.limits.items():
+            if not minimum <= sizes[letter] <= maximum:
+                is_over = sizes[letter] > maximum
+                limit = f"holds at most {letter} = {maximum}" if is_over else f"takes at least {letter} = {minimum}"
+                raise KernelError(f"{self.entry} {limit}, got {sizes[letter]}")
         for letter, step in self.multiple_of.items():
             if sizes[letter] % step:
                 raise KernelError(

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, get_args
 
-from frcnn.errors import KernelError
 from frcnn.plugins.box_detections.spec import SPEC
+from frcnn.plugins.boxes.kernel import check_box_attributes
 from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, check_choice
 from frcnn.plugins.operator import Tensor
 
@@ -34,9 +34,6 @@ _SELECT_KEYS: Final = 5 * _SELECT_THREADS  # in shared memory; room to add where
 _ROI_BITS: Final = 12
 _PLACE_BITS: Final = 22
 
-_LARGEST: Final = float.fromhex("0x1.fffffep+127")
-_SMALLEST: Final = 2.0**-126  # the least number that float32 holds at full precision
-
 
 def kernels(
     *,
@@ -55,17 +52,14 @@ def kernels(
     anything that is not a number of float32.
     """
     check_choice("element", element, get_args(Element))
-    if len(box_weights) != 4 or not all(_SMALLEST <= abs(weight) <= _LARGEST for weight in box_weights):
-        raise KernelError(f"box_weights must be 4 numbers other than 0, got {tuple(box_weights)}")
-    for name, value, least, most in (
-        ("max_log_scale", max_log_scale, -_LARGEST, _LARGEST),
-        ("score_threshold", score_threshold, -_LARGEST, 1),
-        ("iou_threshold", iou_threshold, 0, 1),
-        ("min_size", min_size, 0, _LARGEST),
-        ("max_detections", max_detections, 1, MAX_DETECTIONS),
-    ):
-        if not least <= value <= most:
-            raise KernelError(f"{name} must be from {least:g} to {most:g}, got {value}")
+    check_box_attributes(
+        box_weights=box_weights,
+        max_log_scale=max_log_scale,
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+        min_size=min_size,
+        max_detections=(max_detections, MAX_DETECTIONS),
+    )
 
     constants: dict[str, Constant] = {
         "ELEMENT": ELEMENT_NUMBERS[element],
@@ -85,7 +79,7 @@ def kernels(
     statistics = Tensor(name="statistics", element="float32", shape=("N*R", "2"))
     candidates = Tensor(name="candidates", element="int32", shape=("N", "C - 1", "ceil_div(R, 32)"))
     length = f"min({max_detections}, R)"
-    limits = {"R": MAX_ROIS, "C": 2**_PLACE_BITS // max_detections + 1}
+    limits = {"R": (0, MAX_ROIS), "C": (2, 2**_PLACE_BITS // max_detections + 1)}
     return (
         Kernel(
             entry="box_detections_candidates",
@@ -97,8 +91,7 @@ def kernels(
             outputs=(statistics, candidates),
             grid=("ceil_div(R, 32)", "N", "1"),
             block=(1024, 1, 1),
-            at_most=limits,
-            at_least={"C": 2},
+            limits=limits,
         ),
         Kernel(
             entry="box_detections_suppress",
@@ -115,8 +108,7 @@ def kernels(
             ),
             grid=("C - 1", "N", "1"),
             block=(_SUPPRESS_THREADS, 1, 1),
-            at_most=limits,
-            at_least={"C": 2},
+            limits=limits,
         ),
         Kernel(
             entry="box_detections_select",

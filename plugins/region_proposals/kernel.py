@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Final, get_args
 
 from frcnn.errors import KernelError
+from frcnn.plugins.boxes.kernel import LARGEST, check_box_attributes
 from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, check_choice
 from frcnn.plugins.operator import ElementType, Tensor
 
@@ -31,8 +32,6 @@ CHUNK: Final = 16_384
 
 _MAX_ANCHORS: Final = 1024
 _MAX_PROPOSALS: Final = 2**31 - 1
-_LARGEST: Final = float.fromhex("0x1.fffffep+127")
-_SMALLEST: Final = 2.0**-126  # the least number that float32 holds at full precision
 _SELECT_THREADS: Final = 512
 _RANK_THREADS: Final = 512
 _PAIRS_PER_BLOCK: Final = 4  # pairs of tiles of 32 boxes, a warp each
@@ -54,18 +53,15 @@ def kernels(
     """Return the five kernels for logits and deltas of a type; raise KernelError for values that none has."""
     check_choice("element", element, get_args(Element))
     per_cell = _anchors_per_cell(anchors)
-    if len(box_weights) != 4 or not all(_SMALLEST <= abs(weight) <= _LARGEST for weight in box_weights):
-        raise KernelError(f"box_weights must be 4 numbers other than 0, got {tuple(box_weights)}")
-    for name, value, least, most in (
-        ("max_log_scale", max_log_scale, -_LARGEST, _LARGEST),
-        ("pre_nms_top_n", pre_nms_top_n, 1, MAX_CANDIDATES),
-        ("post_nms_top_n", post_nms_top_n, 1, _MAX_PROPOSALS),
-        ("iou_threshold", iou_threshold, 0, 1),
-        ("score_threshold", score_threshold, -_LARGEST, 1),
-        ("min_size", min_size, 0, _LARGEST),
-    ):
-        if not least <= value <= most:
-            raise KernelError(f"{name} must be from {least:g} to {most:g}, got {value}")
+    check_box_attributes(
+        box_weights=box_weights,
+        max_log_scale=max_log_scale,
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+        min_size=min_size,
+        pre_nms_top_n=(pre_nms_top_n, MAX_CANDIDATES),
+        post_nms_top_n=(post_nms_top_n, _MAX_PROPOSALS),
+    )
 
     levels, top = len(per_cell), int(pre_nms_top_n)
     count = min(int(post_nms_top_n), levels * top)
@@ -183,7 +179,7 @@ def _anchors_per_cell(anchors: Sequence[float]) -> list[int]:
         raise KernelError(
             f"anchors must be 1 to {_MAX_ANCHORS} rows of level, x1, y1, x2, y2, got {len(anchors)} numbers"
         )
-    if not all(abs(value) <= _LARGEST for value in anchors):
+    if not all(abs(value) <= LARGEST for value in anchors):
         raise KernelError("anchors must be finite numbers")
     of_rows = [float(level) for level in anchors[::5]]
     levels = len(set(of_rows))

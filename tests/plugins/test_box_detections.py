@@ -343,8 +343,9 @@ def test_attributes_that_no_kernel_has_are_refused(change, message):
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(shapes, message):
+    candidates = kernels(**USUAL.attributes)[0]
     with pytest.raises(KernelError, match=message):
-        kernels(**USUAL.attributes)[0].sizes(shapes)
+        candidates.bind(candidates.sizes(shapes))
 
 
 def test_deltas_of_other_classes_are_refused():

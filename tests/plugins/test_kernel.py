@@ -50,7 +50,7 @@ def test_every_expression_is_over_the_letters_of_the_inputs(kernel):
     texts = [*shapes, *kernel.grid, *kernel.integers, *(text for tensor in kernel.outputs for text in tensor.shape)]
     for text in texts:
         evaluate(text, dict.fromkeys(letters, 1), INTEGERS)  # raises for any other name
-    assert {*kernel.at_most, *kernel.at_least, *kernel.multiple_of} <= letters
+    assert {*kernel.limits, *kernel.multiple_of} <= letters
 
 
 def test_sizes_are_read_off_the_shapes():
@@ -85,7 +85,7 @@ def test_empty_inputs_give_an_empty_grid():
 def test_shapes_that_do_not_fit_are_refused(shapes, message):
     candidates, *_ = detections_kernels(**attributes_of("BoxDetections", 1))
     with pytest.raises(KernelError, match=message):
-        candidates.sizes(shapes)
+        candidates.bind(candidates.sizes(shapes))
 
 
 def tensors(*shapes: tuple[str, ...]) -> list[Tensor]:
@@ -157,7 +157,7 @@ def test_channels_last_maps_need_whole_vectors(element, channels):
     shapes = [(1, 10, 4)] + [(1, channels * 3, 4, 4)] * 4
     assert align.bind(align.sizes(shapes)).grid == (10, 1, 1)
     with pytest.raises(KernelError, match=f"multiple of {channels} channels, got C = {channels + 1}"):
-        align.sizes([(1, 10, 4)] + [(1, channels + 1, 4, 4)] * 4)
+        align.bind(align.sizes([(1, 10, 4)] + [(1, channels + 1, 4, 4)] * 4))
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (14, 14), (1, 1), (2, 3), (3, 554)])
