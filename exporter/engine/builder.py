@@ -129,9 +129,7 @@ def build_serialized(
 
     faults: list[BaseException] = []
     with _held_signals() as is_stopped:
-        monitor = _monitor(network.trt, report, is_stopped, faults)
-        if monitor is not None:
-            config.progress_monitor = monitor
+        config.progress_monitor = _monitor(network.trt, report, is_stopped, faults)
         plan = network.builder.build_serialized_network(network.definition, config)
     if faults:
         raise faults[0]
@@ -142,24 +140,14 @@ def build_serialized(
     return bytes(memoryview(plan))
 
 
-def check_features(trt: Any, settings: BuildSettings) -> None:
-    """Raise UsageError for what a release of TensorRT lacks of what a build needs, and what would serve."""
-    needed = [
-        ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED", "--target tensorrt", "build with --target onnxruntime")
-    ]
-    if settings.version_compatible:
-        flags = ("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME")
-        needed += [("BuilderFlag", flag, "--version-compatible", "leave it out") for flag in flags]
-    if settings.aux_streams is not None:
-        needed.append(("IBuilderConfig", "max_aux_streams", "--aux-streams", "leave it out"))
-    if settings.workspace_mib is not None:
-        needed.append(("MemoryPoolType", "WORKSPACE", "--workspace", "leave it out"))
-    for owner, name, option, instead in needed:
-        if not hasattr(getattr(trt, owner, None), name):
-            raise UsageError(
-                f"{option} needs {owner}.{name} of TensorRT, which {trt.__version__} does not have",
-                hint=f"install TensorRT 10.6 or newer, or {instead}",
-            )
+def check_features(trt: Any) -> None:
+    """Raise UsageError for a TensorRT without strong types; those that have them have every option of a build."""
+    if not hasattr(getattr(trt, "NetworkDefinitionCreationFlag", None), "STRONGLY_TYPED"):
+        raise UsageError(
+            "--target tensorrt needs NetworkDefinitionCreationFlag.STRONGLY_TYPED of TensorRT, which "
+            f"{trt.__version__} does not have",
+            hint="install TensorRT 10.6 or newer, or build with --target onnxruntime",
+        )
 
 
 def check_compute_capabilities(trt: Any, wanted: Sequence[str]) -> None:
@@ -223,9 +211,7 @@ def _add_profile(network: Network, config: Any, shapes: ProfileShapes, index: in
 def _monitor(
     trt: Any, report: Callable[[float], None] | None, is_stopped: Callable[[], bool], faults: list[BaseException]
 ) -> Any:
-    """Return an ``IProgressMonitor`` that collects errors of ``report`` in ``faults``; None if the module has none."""
-    if not hasattr(trt, "IProgressMonitor"):
-        return None
+    """Return an ``IProgressMonitor`` that collects errors of ``report`` in ``faults``."""
     lock, phases = threading.Lock(), Phases()
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

@@ -100,7 +100,7 @@ def prepare(request: Request) -> Prepared:
     if request.target == "tensorrt":
         capabilities = (require_gpu(capabilities),)
         trt = import_builder(request.target)
-        check_features(trt, request.settings)
+        check_features(trt)
         if request.settings.version_compatible:
             form = "split"
         if form != "split" and load_tensorrt_plugins() is not None:

@@ -81,7 +81,7 @@ def test_tensorrt_has_every_name_that_a_build_uses(exports, tmp_path, contract):
         aux_streams=0,
         workspace_mib=256,
     )
-    check_features(trt, settings)
+    check_features(trt)
     assert len(built(trt, exports("vgg16", "fp16").path, settings)) > 100_000
     named = {attribute for _, attribute in asked}
     assert {"parse", "build_serialized_network", "set_timing_cache", "builder_optimization_level", "metadata"} <= named
