@@ -17,30 +17,22 @@ from numpy.typing import NDArray
 
 from frcnn.errors import ExportError
 from frcnn.exporter.graph.nodes import is_standard
-from frcnn.spec.engine import TensorElement
+from frcnn.spec.engine import ONNX_ELEMENTS, TensorElement
 
 __all__ = ["Shape", "element_of", "elements_of", "output_shapes"]
 
 Shape = tuple[int, ...]
 
-_ELEMENTS: Final[Mapping[int, TensorElement]] = {
-    onnx.TensorProto.FLOAT: "float32",
-    onnx.TensorProto.FLOAT16: "float16",
-    onnx.TensorProto.BFLOAT16: "bfloat16",
-    onnx.TensorProto.INT32: "int32",
-    onnx.TensorProto.INT64: "int64",
-    onnx.TensorProto.BOOL: "bool",
-}
 _MAX_KEPT: Final = 1000  # elements of a constant whose values inference may need: sizes, axes, pads, scales
 
 
 def element_of(value: onnx.ValueInfoProto) -> TensorElement:
     """Return the element type of an input or output of a network; raise ExportError for one that no step takes."""
     number = value.type.tensor_type.elem_type
-    if number not in _ELEMENTS:
+    if number not in ONNX_ELEMENTS:
         kind = onnx.TensorProto.DataType.Name(number)
-        raise ExportError(f"{value.name}: expected elements of {', '.join(_ELEMENTS.values())}, got {kind}")
-    return _ELEMENTS[number]
+        raise ExportError(f"{value.name}: expected elements of {', '.join(ONNX_ELEMENTS.values())}, got {kind}")
+    return ONNX_ELEMENTS[number]
 
 
 def elements_of(model: onnx.ModelProto) -> dict[str, TensorElement]:
@@ -49,7 +41,7 @@ def elements_of(model: onnx.ModelProto) -> dict[str, TensorElement]:
     values = (*graph.input, *graph.value_info, *graph.output)
     numbers = {value.name: value.type.tensor_type.elem_type for value in values}
     numbers |= {constant.name: constant.data_type for constant in graph.initializer}
-    return {name: _ELEMENTS[number] for name, number in numbers.items() if number in _ELEMENTS}
+    return {name: ONNX_ELEMENTS[number] for name, number in numbers.items() if number in ONNX_ELEMENTS}
 
 
 def output_shapes(model: onnx.ModelProto, input_shapes: Mapping[str, Shape]) -> dict[str, Shape]:

@@ -9,7 +9,6 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Final, NamedTuple
@@ -29,7 +28,6 @@ from frcnn.runtime.doctor.cuda import (
 __all__ = ["Check", "Status", "can_detect", "look_around"]
 
 _NVIDIA_SMI_SECONDS: Final = 15
-_MIN_PYTHON: Final = (3, 11)
 _PRECISIONS: Final = {"FP32": "fp32", "BF16": "bf16", "INT8": "int8"}
 _GPU_FIX: Final = "an NVIDIA GPU and its driver (nvidia.com/drivers); frcnn detects on the CPU without"
 
@@ -107,15 +105,7 @@ def _system() -> Check:
 
 
 def _python() -> Check:
-    status: Status = "ok" if sys.version_info[:2] >= _MIN_PYTHON else "broken"
-    return Check(
-        name="python",
-        status=status,
-        purpose="everything",
-        detail=platform.python_version(),
-        fix="" if status == "ok" else "Python 3.11 or newer",
-        essential=True,
-    )
+    return Check(name="python", status="ok", purpose="everything", detail=platform.python_version(), essential=True)
 
 
 def _package(package: _Package) -> Check:

@@ -13,7 +13,8 @@ from frcnn.errors import ArtifactError
 from frcnn.runtime.engines.tensorrt_log import FailureLog
 from frcnn.runtime.gpu.device import Device
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
-from frcnn.spec.engine import EngineManifest, Range, Target
+from frcnn.spec.engine import EngineManifest, Range
+from frcnn.spec.gpu_runs import TARGET_NAMES
 from frcnn.spec.supported_gpus import (
     RTX_COMPUTE_CAPABILITIES,
     architecture_of,
@@ -26,7 +27,6 @@ from frcnn.spec.supported_gpus import (
 
 __all__ = ["check_gpu", "check_runs_here", "check_validity", "release"]
 
-_NAMES: Final[Mapping[Target, str]] = {"tensorrt-rtx": "TensorRT-RTX", "tensorrt": "TensorRT"}
 _OLDEST_ONNXRUNTIME: Final = (1, 29)
 _FIRST_FOR_CUDA_13: Final = (10, 13, 2)  # older releases of TensorRT have packages for CUDA 12 only
 _DRIVERS: Final = {12: "r525", 13: "r580"}  # CUDA release -> the first driver that serves it
@@ -79,13 +79,11 @@ def check_runs_here(
             f"{artifact.path}: its kernels are for CUDA {major}, the driver here serves CUDA {driver_cuda_version}",
             hint=f"install {driver}, or with packages for the driver's CUDA release: {rebuild}",
         )
-    architectures, own = manifest.architectures, architecture_of(compute_capability)
-    ptx = (name.removeprefix("compute_") for name in architectures if name.startswith("compute_"))
-    oldest = int(own.removeprefix("sm_"))
-    if own not in architectures and not any(name.isdigit() and int(name) <= oldest for name in ptx):
+    own = architecture_of(compute_capability)
+    if not manifest.code_for(own):
         raise ArtifactError(
-            f"{artifact.path}: its kernels are for {', '.join(architectures) or 'no GPU'}, this one needs {own}, or "
-            "PTX for it or for an older one",
+            f"{artifact.path}: its kernels are for {', '.join(manifest.architectures) or 'no GPU'}, this one needs "
+            f"{own}, or PTX for it or for an older one",
             hint=rebuild,
         )
     _check_memory(artifact, free_bytes)
@@ -138,7 +136,7 @@ def _check_version(artifact: EngineArtifact, version: str) -> None:
     elif version != built:
         lean = f"its lean runtime beside this one: pip install '{release(manifest, lean=True)}'"
         raise ArtifactError(
-            f"{artifact.path}: its engines are for {_NAMES[target]} {built} and run on no other version, here is "
+            f"{artifact.path}: its engines are for {TARGET_NAMES[target]} {built} and run on no other version, here is "
             f"{version}",
             hint=f"{manifest.build_command(artifact.path)}, or install "
             + (lean if manifest.version_compatible else f"that version: pip install '{release(manifest)}'"),

@@ -26,7 +26,7 @@ from frcnn.runtime.onnxruntime_sessions import (
     session_options,
 )
 from frcnn.spec import Precision
-from frcnn.spec.engine import EngineTensor, TensorElement
+from frcnn.spec.engine import ONNX_ELEMENTS, EngineTensor
 
 __all__ = ["OnnxRuntimeContext", "OnnxRuntimeEngine", "Provider"]
 
@@ -35,23 +35,8 @@ Provider = Literal["cpu", "cuda"]
 _PROVIDERS: Final[Mapping[Provider, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _REBUILD: Final = "build the artifact again: frcnn build model.onnx --target onnxruntime"
 
-_ELEMENTS: Final[Mapping[str, TensorElement]] = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(bfloat16)": "bfloat16",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(bool)": "bool",
-}
-_ONNX_NUMBERS: Final[Mapping[str, int]] = {
-    "float32": 1,
-    "int32": 6,
-    "int64": 7,
-    "bool": 9,
-    "float16": 10,
-    "bfloat16": 16,
-}
-"""Element types as ``onnx.TensorProto`` numbers them; the package onnx is not needed to run a model."""
+_ONNX_NUMBERS: Final = {element: number for number, element in ONNX_ELEMENTS.items()}
+_ELEMENTS: Final = {f"tensor({element.replace('float32', 'float')})": element for element in ONNX_ELEMENTS.values()}
 
 _SHAPE_OPERATORS: Final = (
     "Add Cast Ceil Concat Constant ConstantOfShape Div Equal Floor Gather Identity Max Min Mod Mul Range ReduceProd "

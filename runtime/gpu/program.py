@@ -83,31 +83,16 @@ def load_program(
 
 
 def _part_of(kernel: Kernel, manifest: EngineManifest, architecture: str) -> str:
-    """Return the part with a kernel's code for an architecture: machine code, or the newest PTX that it accepts."""
+    """Return the part with a kernel's code for an architecture, which ``check_runs_here`` has found in the manifest."""
     version = fingerprint(kernel)
-    ptx = [
-        name
-        for name in manifest.architectures
-        if name.startswith("compute_") and _number(name) <= _number(architecture)
-    ]
-    for name in (architecture, *sorted(ptx, key=_number, reverse=True)):
+    for name in manifest.code_for(architecture):
         part = kernel_part(kernel.entry, version, name)
         if part in manifest.parts:
             return part
-    if any(part.startswith(f"kernels/{kernel.entry}-{version}.") for part in manifest.parts):
-        raise ArtifactError(
-            f"the kernel {kernel.entry} is in the artifact for {', '.join(manifest.architectures)}, this GPU is "
-            f"{architecture}",
-            hint=manifest.build_command("model.frcnn"),
-        )
     raise ArtifactError(
         f"the kernel {kernel.entry} of this version of frcnn is not in the artifact: another version built it",
         hint=manifest.build_command("model.frcnn"),
     )
-
-
-def _number(architecture: str) -> int:
-    return int("".join(filter(str.isdigit, architecture)) or 0)
 
 
 def _check_tensors(manifest: EngineManifest) -> None:

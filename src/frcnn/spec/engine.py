@@ -64,6 +64,16 @@ TENSORRT_ELEMENTS: Final[Mapping[str, TensorElement]] = {
 }
 """Element types by the name of TensorRT's ``DataType``."""
 
+ONNX_ELEMENTS: Final[Mapping[int, TensorElement]] = {
+    1: "float32",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    16: "bfloat16",
+}
+"""Element types by their number in ``onnx.TensorProto``; the package onnx is not needed to run a model."""
+
 TensorLayout = Literal["planar", "channels_last", "nhwc"]
 """How (N, C, H, W) lies in memory: as written, or as (N, H, W, C). An engine knows a ``channels_last`` tensor as
 (N, C, H, W) in a format of its own, and an ``nhwc`` one as (N, H, W, C)."""
@@ -323,6 +333,13 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         if self.version_compatible:
             return " --version-compatible"
         return " --form split" if self.form == "split" and self.target == "tensorrt" else ""
+
+    def code_for(self, architecture: str) -> tuple[str, ...]:
+        """Return the ``architectures`` whose code runs on a GPU of one, ``sm_NN``: its own, then PTX, newest first."""
+        own = int("".join(filter(str.isdigit, architecture)))
+        numbers = (name.removeprefix("compute_") for name in self.architectures if name.startswith("compute_"))
+        ptx = sorted((int(number) for number in numbers if number.isdigit() and int(number) <= own), reverse=True)
+        return (*(name for name in self.architectures if name == architecture), *(f"compute_{n}" for n in ptx))
 
     def profile_for(self, batch: int, canvas: Size) -> int | None:
         """Return the index of the first profile that holds a batch on a canvas, static ones first; None if none."""

@@ -19,6 +19,7 @@ from frcnn.spec.engine import Form, Target
 __all__ = [
     "FORM_NAMES",
     "GENERATIONS",
+    "TARGET_NAMES",
     "GpuRun",
     "engine_name",
     "generation_of",
@@ -30,7 +31,7 @@ __all__ = [
 
 FORM_NAMES: Final[Mapping[Form, str]] = {"plan": "one plan", "split": "two engines"}
 
-_TARGET_NAMES: Final[Mapping[Target, str]] = {
+TARGET_NAMES: Final[Mapping[Target, str]] = {
     "tensorrt": "TensorRT",
     "tensorrt-rtx": "TensorRT-RTX",
     "onnxruntime": "ONNX Runtime",
@@ -78,7 +79,7 @@ def read_runs() -> tuple[GpuRun, ...]:
 
 def engine_name(target: Target, form: Form, version: str = "") -> str:
     """Return an engine's name; TensorRT's has its form, the others come as two engines only."""
-    name = f"{_TARGET_NAMES[target]} {version}".rstrip()
+    name = f"{TARGET_NAMES[target]} {version}".rstrip()
     return f"{name}, {FORM_NAMES[form]}" if target == "tensorrt" else name
 
 
