@@ -10,7 +10,7 @@ from typing import Final
 
 from frcnn.errors import KernelError, MissingDependencyError, UsageError
 from frcnn.plugins.cuda.dependencies import import_driver
-from frcnn.plugins.cuda.driver import ask_driver
+from frcnn.plugins.cuda.driver import ask_driver, call_driver, compute_capability
 from frcnn.plugins.tensorrt.library import cuda_major
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import other_ways, refusal, serves
@@ -43,22 +43,12 @@ def choose_target(compute_capabilities: Sequence[str]) -> tuple[Target, str]:
 
 def gpu_compute_capability() -> str | None:
     """Return the compute capability of the first GPU, like ``"8.9"``; None without a GPU."""
-    attributes = import_driver().CUdevice_attribute
+    import_driver()
     try:
-        status, _ = ask_driver("cuInit", 0)
-        if status != _OK:
-            return None
-        status, found = ask_driver("cuDeviceGet", 0)
-        if status != _OK:
-            return None
-        numbers = []
-        for name in ("MAJOR", "MINOR"):
-            attribute = getattr(attributes, f"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{name}")
-            status, (number,) = ask_driver("cuDeviceGetAttribute", attribute, found[0])
-            numbers.append(int(number))
+        call_driver("cuInit", 0)
+        return compute_capability(call_driver, call_driver("cuDeviceGet", 0))
     except KernelError:
         return None
-    return f"{numbers[0]}.{numbers[1]}" if status == _OK else None
 
 
 def require_gpu(wanted: tuple[str, ...]) -> str:
@@ -99,14 +89,12 @@ def _refuse_old_driver() -> None:
     """Raise UsageError if TensorRT is for a later CUDA release than the driver, where both are known."""
     wanted = cuda_major()
     with suppress(KernelError):  # there is no driver
-        status, found = ask_driver("cuDriverGetVersion")
-        if status != _OK or wanted is None or int(found[0]) // 1000 >= wanted:
-            return
-        served = int(found[0]) // 1000
-        raise UsageError(
-            f"--target tensorrt: the TensorRT here is for CUDA {wanted}, NVIDIA's driver here serves CUDA {served}",
-            hint=f"install a newer driver, or TensorRT for the driver's CUDA: pip install tensorrt-cu{served}",
-        )
+        served = int(call_driver("cuDriverGetVersion")) // 1000
+        if wanted is not None and served < wanted:
+            raise UsageError(
+                f"--target tensorrt: the TensorRT here is for CUDA {wanted}, NVIDIA's driver here serves CUDA {served}",
+                hint=f"install a newer driver, or TensorRT for the driver's CUDA: pip install tensorrt-cu{served}",
+            )
 
 
 def _why_none() -> str:

@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 from frcnn.errors import KernelError
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.kernel import Kernel, Launch
+from frcnn.spec.supported_gpus import architecture_of
 
-__all__ = ["CudaDriver", "Driver", "LoadedKernel", "ask_driver", "cuda_driver"]
+__all__ = ["CudaDriver", "Driver", "LoadedKernel", "ask_driver", "call_driver", "compute_capability", "cuda_driver"]
 
 _NO_CONTEXT: Final = (
     "make one first: torch.cuda.init() and a tensor on the GPU, cupy.cuda.Device().use(), or "
@@ -57,11 +58,7 @@ class CudaDriver:
 
     def architecture(self) -> str:
         """Return ``sm_NN`` of the current context's device."""
-        attributes = import_driver().CUdevice_attribute
-        device = self._device()
-        major = _call("cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
-        minor = _call("cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
-        return f"sm_{major}{minor}"
+        return architecture_of(compute_capability(call_driver, self._device()))
 
     def is_reachable(self, pointer: int) -> bool:
         """Return whether an address is memory of the current context's device, managed memory included."""
@@ -80,9 +77,9 @@ class CudaDriver:
         key = (kernel.entry, code)
         handle = self._loaded.get(key)
         if handle is None:
-            library = _call("cuLibraryLoadData", code, [], [], 0, [], [], 0)
-            handle = self._loaded[key] = _call("cuLibraryGetKernel", library, kernel.entry.encode())
-        _call("cuFuncLoad", _call("cuKernelGetFunction", handle))
+            library = call_driver("cuLibraryLoadData", code, [], [], 0, [], [], 0)
+            handle = self._loaded[key] = call_driver("cuLibraryGetKernel", library, kernel.entry.encode())
+        call_driver("cuFuncLoad", call_driver("cuKernelGetFunction", handle))
         return handle
 
     def launch(self, handle: Any, launch: Launch, pointers: Sequence[int], stream: int) -> None:
@@ -94,12 +91,12 @@ class CudaDriver:
         addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         # the driver takes a CUkernel for a CUfunction, and means the one of the current context
         function = import_driver().CUfunction(int(handle))
-        _call("cuLaunchKernel", function, *launch.grid, *launch.block, 0, stream, ctypes.addressof(addresses), 0)
+        call_driver("cuLaunchKernel", function, *launch.grid, *launch.block, 0, stream, ctypes.addressof(addresses), 0)
 
     def _device(self) -> Any:
-        if int(_call("cuCtxGetCurrent")) == 0:
+        if int(call_driver("cuCtxGetCurrent")) == 0:
             raise KernelError("no CUDA context is current on this thread", hint=_NO_CONTEXT)
-        return _call("cuCtxGetDevice")
+        return call_driver("cuCtxGetDevice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +126,14 @@ def cuda_driver() -> CudaDriver:
     return CudaDriver()
 
 
+def compute_capability(call: Callable[..., Any], device: Any) -> str:
+    """Return a device's compute capability, like ``"8.9"``; ``call`` returns the result of a driver function."""
+    attribute = import_driver().CUdevice_attribute
+    major = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
+    minor = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
+    return f"{int(major)}.{int(minor)}"
+
+
 def ask_driver(name: str, *arguments: Any) -> tuple[str, tuple[Any, ...]]:
     """Call a driver function; return the name of its status and its results, or raise KernelError without a driver."""
     function: Callable[..., tuple[Any, ...]] = getattr(import_driver(), name)
@@ -142,7 +147,7 @@ def ask_driver(name: str, *arguments: Any) -> tuple[str, tuple[Any, ...]]:
     return str(status.name), tuple(results)
 
 
-def _call(name: str, *arguments: Any) -> Any:
+def call_driver(name: str, *arguments: Any) -> Any:
     """Call a driver function and return its result, if it has one; raise KernelError where it fails."""
     status, results = ask_driver(name, *arguments)
     if status != "CUDA_SUCCESS":

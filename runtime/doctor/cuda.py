@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from frcnn.errors import MissingDependencyError
 from frcnn.plugins.cuda.compiler import compiler_version, supported_architectures
 from frcnn.plugins.cuda.dependencies import import_driver
-from frcnn.plugins.cuda.driver import ask_driver
+from frcnn.plugins.cuda.driver import ask_driver, compute_capability
 from frcnn.spec.engine import Target
 from frcnn.spec.gpu_runs import read_runs, runs_on_generation
 from frcnn.spec.supported_gpus import other_ways, serves
@@ -34,7 +35,7 @@ _INSTALL: Final = "pip install 'frcnn[cuda]'"
 _DRIVER_FIX: Final = "NVIDIA's driver, r580 or later for CUDA 13 (nvidia.com/drivers), and a GPU that it sees"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One thing that frcnn can use, and what for.
 
@@ -46,8 +47,8 @@ class Check:
     """
 
     name: str
-    status: Status
     purpose: str
+    status: Status
     detail: str
     fix: str = ""
     essential: bool = False
@@ -59,10 +60,7 @@ class _CallError(Exception):
 
 def find_kernel_compiler() -> Check:
     """Check whether kernels can be compiled here, which needs no GPU, and for which architectures."""
-
-    def check(status: Status, detail: str, fix: str = "") -> Check:
-        return Check(name="NVRTC", status=status, purpose="compiling CUDA kernels", detail=detail, fix=fix)
-
+    check = partial(Check, "NVRTC", "compiling CUDA kernels")
     try:
         version, architectures = compiler_version(), supported_architectures()
     except MissingDependencyError as error:
@@ -77,16 +75,13 @@ def find_kernel_compiler() -> Check:
 
 def find_cuda_driver() -> tuple[Check, tuple[str, ...]]:
     """Check which CUDA the driver serves and which GPUs it sees; also return their compute capabilities."""
-
-    def check(status: Status, detail: str, fix: str = _DRIVER_FIX) -> Check:
-        return Check(name="CUDA driver", status=status, purpose="CUDA kernels, TensorRT", detail=detail, fix=fix)
-
+    check = partial(Check, "CUDA driver", "CUDA kernels, TensorRT", fix=_DRIVER_FIX)
     try:
         import_driver()
     except MissingDependencyError:
-        return check("missing", "cuda-bindings, which asks it, is not installed", _INSTALL), ()
+        return check("missing", "cuda-bindings, which asks it, is not installed", fix=_INSTALL), ()
     except Exception as error:
-        return check("broken", one_line(error), _INSTALL), ()
+        return check("broken", one_line(error), fix=_INSTALL), ()
     try:
         number = int(_ask("cuDriverGetVersion"))
     except _CallError as error:
@@ -144,15 +139,12 @@ def one_line(error: BaseException) -> str:
 
 def _gpus() -> Sequence[tuple[str, str]]:
     """Return each GPU's name and compute capability, by number."""
-    attributes = import_driver().CUdevice_attribute
     _ask("cuInit", 0)
     found = []
     for index in range(int(_ask("cuDeviceGetCount"))):
         device = _ask("cuDeviceGet", index)
         name = bytes(_ask("cuDeviceGetName", 256, device)).split(b"\0")[0].decode(errors="replace")
-        major = _ask("cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
-        minor = _ask("cuDeviceGetAttribute", attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
-        found.append((name, f"{major}.{minor}"))
+        found.append((name, compute_capability(_ask, device)))
     return found
 
 

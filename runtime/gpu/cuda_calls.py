@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from frcnn.errors import ArtifactError, KernelError
+from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver
-from frcnn.runtime.dependencies import import_cuda_driver
 
 __all__ = ["call_cuda", "cuda_hint", "driver_cuda_version", "is_capturing", "release_cuda"]
 
@@ -90,7 +90,7 @@ def driver_cuda_version() -> str:
 
 def is_capturing(stream: int) -> bool:
     """Return whether a stream is being captured."""
-    none = import_cuda_driver().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
+    none = import_driver().CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
     return bool(call_cuda("cuStreamIsCapturing", stream) != none)
 
 

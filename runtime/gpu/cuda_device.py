@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError
-from frcnn.plugins.cuda.driver import ask_driver, cuda_driver
-from frcnn.runtime.dependencies import import_cuda_driver
+from frcnn.plugins.cuda.dependencies import import_driver
+from frcnn.plugins.cuda.driver import ask_driver, compute_capability, cuda_driver
 from frcnn.runtime.gpu.cuda_calls import call_cuda, cuda_hint, release_cuda
+from frcnn.spec.supported_gpus import architecture_of
 
 __all__ = ["CudaDevice"]
 
@@ -64,7 +65,7 @@ class _PinnedMemory(_Resource):
 
     def __init__(self, device: CudaDevice, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        portable = import_cuda_driver().CU_MEMHOSTALLOC_PORTABLE
+        portable = import_driver().CU_MEMHOSTALLOC_PORTABLE
         self.pointer = int(device.call_for_memory("cuMemHostAlloc", size_bytes, portable))
         self.array: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(self.pointer))
         super().__init__(device, self.pointer)
@@ -89,7 +90,7 @@ class _CudaEvent(_Resource):
     _release = "cuEventDestroy"
 
     def __init__(self, device: CudaDevice) -> None:
-        super().__init__(device, call_cuda("cuEventCreate", int(import_cuda_driver().CUevent_flags.CU_EVENT_DEFAULT)))
+        super().__init__(device, call_cuda("cuEventCreate", int(import_driver().CUevent_flags.CU_EVENT_DEFAULT)))
 
     def record(self, stream: int) -> None:
         call_cuda("cuEventRecord", self._handle, stream)
@@ -111,16 +112,8 @@ class CudaDevice:
         self.index = index
         self._handle = call_cuda("cuDeviceGet", index)
         self.name = bytes(call_cuda("cuDeviceGetName", 256, self._handle)).split(b"\0")[0].decode()
-        attributes = import_cuda_driver().CUdevice_attribute
-        major, minor = (
-            int(call_cuda("cuDeviceGetAttribute", attribute, self._handle))
-            for attribute in (
-                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-            )
-        )
-        self.architecture = f"sm_{major}{minor}"
-        self.compute_capability = f"{major}.{minor}"
+        self.compute_capability = compute_capability(call_cuda, self._handle)
+        self.architecture = architecture_of(self.compute_capability)
         self.driver = cuda_driver()
         self._idle_events: list[Any] = []
         self._is_open = True
@@ -185,7 +178,7 @@ class CudaDevice:
 
     def create_stream(self) -> int:
         """Return a new stream, which does not synchronise with the legacy default stream."""
-        return int(call_cuda("cuStreamCreate", int(import_cuda_driver().CUstream_flags.CU_STREAM_NON_BLOCKING)))
+        return int(call_cuda("cuStreamCreate", int(import_driver().CUstream_flags.CU_STREAM_NON_BLOCKING)))
 
     def destroy_stream(self, stream: int) -> None:
         """Destroy a stream of :meth:`create_stream`."""
@@ -208,7 +201,7 @@ class CudaDevice:
         try:
             event = self._idle_events.pop()
         except IndexError:
-            disable_timing = int(import_cuda_driver().CUevent_flags.CU_EVENT_DISABLE_TIMING)
+            disable_timing = int(import_driver().CUevent_flags.CU_EVENT_DISABLE_TIMING)
             event = call_cuda("cuEventCreate", disable_timing)
         try:
             call_cuda("cuEventRecord", event, other)
@@ -226,7 +219,7 @@ class CudaDevice:
         Meanwhile other threads may do what a capture forbids, like allocating. An exception of ``work`` ends the
         capture.
         """
-        mode = import_cuda_driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        mode = import_driver().CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         call_cuda("cuStreamBeginCapture", stream, mode)
         try:
             work()

@@ -8,6 +8,7 @@ import pytest
 
 from frcnn.errors import KernelError, UsageError
 from frcnn.exporter.engine import build_gpu
+from frcnn.plugins.cuda import driver as cuda_driver
 
 NEEDS = "--target tensorrt builds on an NVIDIA GPU, of the kind that the engine is for; found none"
 
@@ -21,7 +22,8 @@ def driver(monkeypatch: pytest.MonkeyPatch, statuses: dict[str, tuple[str, tuple
             raise KernelError(f"the CUDA driver cannot be used ({name})")
         return answer
 
-    monkeypatch.setattr(build_gpu, "ask_driver", ask)
+    for module in (build_gpu, cuda_driver):
+        monkeypatch.setattr(module, "ask_driver", ask)
 
 
 @pytest.mark.parametrize(
