@@ -14,11 +14,17 @@ from frcnn.errors import KernelError
 from frcnn.plugins.kernel import ELEMENT_BYTES, Kernel, Launch
 from frcnn.plugins.operator import Tensor
 
-__all__ = ["OperatorPlan", "OperatorWiring", "Shape"]
+__all__ = ["ALIGNMENT_BYTES", "OperatorPlan", "OperatorWiring", "Shape", "aligned"]
 
 Shape = tuple[int, ...]
 
-_SLICE_BYTES: Final = 256  # scratch tensors begin at multiples of this
+ALIGNMENT_BYTES: Final = 256
+"""Every tensor in device memory begins at a multiple of this, which TensorRT and our kernels need."""
+
+
+def aligned(size_bytes: int) -> int:
+    """Return a size rounded up to a multiple of the alignment."""
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +72,7 @@ class OperatorWiring:
             shapes |= dict(zip((t.name for t in kernel.outputs), launch.output_shapes, strict=True))
         offsets, end = {}, 0
         for tensor in self._scratch:
-            offsets[tensor.name] = -(-end // _SLICE_BYTES) * _SLICE_BYTES
+            offsets[tensor.name] = aligned(end)
             end = offsets[tensor.name] + math.prod(shapes[tensor.name]) * ELEMENT_BYTES[tensor.element]
         return OperatorPlan(
             launches=tuple(launches),

@@ -13,6 +13,7 @@ from frcnn.exporter.engine.shape_inference import Shape, output_shapes
 from frcnn.exporter.engine.steps import Steps
 from frcnn.plugins.kernel import ELEMENT_BYTES
 from frcnn.plugins.operator_kernels import kernels_of_step, wiring_of
+from frcnn.plugins.operator_plan import aligned
 from frcnn.spec import Size
 from frcnn.spec.engine import EngineStep, MemoryNeeds, Profile
 
@@ -30,7 +31,6 @@ __all__ = [
 ProfileShapes = Mapping[str, tuple[Shape, ...]]
 """Input of an engine -> its min, opt and max shape, as the engine knows it."""
 
-_ALIGNMENT_BYTES: Final = 256  # of tensors in device memory
 _ELEMENT_BYTES: Final[Mapping[str, int]] = {**ELEMENT_BYTES, "bool": 1}
 
 
@@ -90,8 +90,7 @@ def memory_needs(steps: Steps, traces: Sequence[ProfileTraces], weights_bytes: I
     largest = [maximum for _, _, maximum in traces]
 
     def padded_bytes(name: str, found: Trace) -> int:
-        size = math.prod(found.shapes[name]) * _ELEMENT_BYTES[steps.tensors[name].element]
-        return -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        return aligned(math.prod(found.shapes[name]) * _ELEMENT_BYTES[steps.tensors[name].element])
 
     scratch = (found.scratch_bytes[step.node] for found in largest for step in steps.operators)
     return MemoryNeeds(

@@ -15,8 +15,8 @@ may run at the same time need a scratch each. Streams of the arrays' libraries a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from frcnn.errors import KernelError
@@ -61,11 +61,11 @@ class LoadedOperator:
         Raises:
             KernelError: shapes that the operator cannot take.
         """
-        return self._plan_for(input_shapes, sizes).output_shapes
+        return self.plan(input_shapes, **sizes).output_shapes
 
     def scratch_bytes(self, *input_shapes: Sequence[int], **sizes: int) -> int:
         """Return the bytes of scratch memory that a call needs; for the arguments see :meth:`output_shapes`."""
-        return self._plan_for(input_shapes, sizes).scratch_bytes
+        return self.plan(input_shapes, **sizes).scratch_bytes
 
     def __call__(self, *arrays: Any, out: Any, stream: Any, scratch: Any = None) -> None:
         """Launch the kernels.
@@ -88,7 +88,7 @@ class LoadedOperator:
         views = [view_of(a, f"{self.name}: {t.name}") for a, t in zip(arrays, self.inputs, strict=True)]
         outputs = self._output_views(out)
         sizes = {letter: outputs[0].shape[i] for letter, i in self._wiring.free.items()}
-        plan = self._plan_for([view.shape for view in views], sizes)
+        plan = self.plan([view.shape for view in views], **sizes)
 
         for view, tensor in zip(views, self.inputs, strict=True):
             view.check(tensor.element, view.shape, self._wiring.layouts.get(tensor.name, "planar"))
@@ -101,17 +101,27 @@ class LoadedOperator:
         self._check_reachable([*views, *written])
 
         scratch_at = scratch_views[0].pointer if scratch_views else 0
-        pointers = self._wiring.pointers(plan, [v.pointer for v in views], [v.pointer for v in outputs], scratch_at)
-        for loaded, launch, addresses in zip(self.kernels, plan.launches, pointers, strict=True):
-            loaded.launch(launch, addresses, handle)
+        for _, launch in self.bind(plan, [v.pointer for v in views], [v.pointer for v in outputs], scratch_at):
+            launch(handle)
 
-    def _plan_for(self, input_shapes: Sequence[Sequence[int]], sizes: Mapping[str, int]) -> OperatorPlan:
+    def plan(self, input_shapes: Sequence[Sequence[int]], **sizes: int) -> OperatorPlan:
+        """Return the launches and the scratch memory for shapes; see :meth:`output_shapes`, also for errors."""
         if len(input_shapes) != len(self.inputs):
             raise KernelError(f"{self.name} takes {len(self.inputs)} input shapes, got {len(input_shapes)}")
         if set(sizes) != set(self._wiring.free):
             free = ", ".join(self._wiring.free) or "none"
             raise KernelError(f"{self.name}: sizes must be given for {free}, got {', '.join(sizes) or 'none'}")
         return self._plan(tuple(tuple(map(int, shape)) for shape in input_shapes), tuple(sorted(sizes.items())))
+
+    def bind(
+        self, plan: OperatorPlan, inputs: Sequence[int], outputs: Sequence[int], scratch: int
+    ) -> list[tuple[str, Callable[[int], None]]]:
+        """Return each kernel's name and what launches it on a CUstream, for addresses that are not checked."""
+        pointers = self._wiring.pointers(plan, inputs, outputs, scratch)
+        return [
+            (loaded.kernel.entry, partial(loaded.launch, launch, addresses))
+            for loaded, launch, addresses in zip(self.kernels, plan.launches, pointers, strict=True)
+        ]
 
     def _output_views(self, out: Any) -> list[ArrayView]:
         """Return views of the outputs, with as many dimensions as the operator's."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
-__all__ = ["ALIGNMENT_BYTES", "Block", "aligned", "lay_out"]
+from frcnn.plugins.operator_plan import aligned
 
-ALIGNMENT_BYTES: Final = 256
-"""Every block begins at a multiple of this, which TensorRT and our kernels need."""
+__all__ = ["Block", "lay_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +18,6 @@ class Block:
     size_bytes: int
     first: int
     last: int
-
-
-def aligned(size_bytes: int) -> int:
-    """Return a size rounded up to a multiple of the alignment."""
-    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 def lay_out(blocks: Iterable[Block]) -> tuple[dict[str, int], int]:

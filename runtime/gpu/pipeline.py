@@ -6,7 +6,7 @@ it. Only the pixels are outside: their sizes differ, and the table holds their a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import ArtifactError, KernelError
-from frcnn.plugins.operator_plan import OperatorPlan
+from frcnn.plugins.operator_plan import OperatorPlan, aligned
 from frcnn.plugins.preprocess import IMAGE_COLUMNS
 from frcnn.runtime.device_detections import Field
 from frcnn.runtime.gpu.device import Device, EngineContext, Graph, LayerReport, PinnedMemory, Shape
-from frcnn.runtime.gpu.memory_plan import Block, aligned, lay_out
-from frcnn.runtime.gpu.program import ELEMENT_DTYPES, LoadedOperator, Program
+from frcnn.runtime.gpu.memory_plan import Block, lay_out
+from frcnn.runtime.gpu.program import ELEMENT_DTYPES, Program
 from frcnn.spec import Size
-from frcnn.spec.engine import OUTPUTS, EngineStep
+from frcnn.spec.engine import OUTPUTS, EngineStep, OperatorStep
 
 __all__ = ["Launched", "Pipeline", "PipelineKey"]
 
@@ -91,19 +91,22 @@ class Pipeline:
             for name, place in self._inputs.items()
         ]
         if self.key.from_pixels:
-            loaded = self._program.preprocess
             height, width = self.key.canvas
-            kernel = loaded.kernel.bind({"N": self.key.batch, "H": height, "W": width})
-            launch = partial(loaded.launch, kernel, (at["table"], at["images"]))
-            self._launches.append((Launched("preprocess", loaded.kernel.entry), launch))
+            plan = self._program.preprocess.plan([self._inputs["table"].shape], H=height, W=width)
+            bound = self._program.preprocess.bind(plan, [at["table"]], [at["images"]], 0)
+            self._launches += [(Launched("preprocess", entry), launch) for entry, launch in bound]
         contexts = iter(self._contexts)
-        for index, step in enumerate(self._program.steps):
+        for index, step in enumerate(self._program.manifest.steps):
             if isinstance(step, EngineStep):
                 pointers = {name: at[name] for name in (*step.inputs, *step.outputs)}
                 enqueue = partial(next(contexts).enqueue, pointers, at[f"workspace {index}"])
                 self._launches.append((Launched("engine", step.part), enqueue))
             else:
-                self._launches += self._operator(step, self._plans[index], at, at[f"workspace {index}"])
+                inputs, outputs = ([at[name] for name in names] for names in (step.inputs, step.outputs))
+                bound = self._program.operators[index].bind(
+                    self._plans[index], inputs, outputs, at[f"workspace {index}"]
+                )
+                self._launches += [(Launched("operator", f"{step.node} ({entry})"), launch) for entry, launch in bound]
         download = partial(copy, pinned + self._outputs_at, self.output_pointer, self.output_bytes)
         self._launches.append((Launched("download", "outputs"), download))
 
@@ -153,10 +156,10 @@ class Pipeline:
         batch, canvas, _ = self.key
         shapes: dict[str, Shape] = {"images": (batch, 3, *canvas), "image_sizes": (batch, 2)}
         plans = {}
-        for index, step in enumerate(self._program.steps):
-            if isinstance(step, LoadedOperator):
-                plans[index] = step.wiring.plan([shapes[name] for name in step.step.inputs], {})
-                shapes |= zip(step.step.outputs, plans[index].output_shapes, strict=True)
+        for index, step in enumerate(self._program.manifest.steps):
+            if isinstance(step, OperatorStep):
+                plans[index] = self._program.operators[index].plan([shapes[name] for name in step.inputs])
+                shapes |= zip(step.outputs, plans[index].output_shapes, strict=True)
                 continue
             context = self._program.engines[step.part].create_context()
             self._contexts.append(context)
@@ -178,10 +181,9 @@ class Pipeline:
         last = dict.fromkeys(first, 1)
         workspaces = []
         contexts = iter(self._contexts)
-        for number, step in enumerate(self._program.steps, 2):
-            plain = step.step if isinstance(step, LoadedOperator) else step
-            first |= dict.fromkeys(plain.outputs, number)
-            last |= dict.fromkeys((*plain.inputs, *plain.outputs), number)
+        for number, step in enumerate(self._program.manifest.steps, 2):
+            first |= dict.fromkeys(step.outputs, number)
+            last |= dict.fromkeys((*step.inputs, *step.outputs), number)
             needed = (
                 next(contexts).workspace_bytes
                 if isinstance(step, EngineStep)
@@ -194,7 +196,7 @@ class Pipeline:
             for name in first
             if name not in self.fields
         ]
-        end = 2 + len(self._program.steps)
+        end = 2 + len(self._program.manifest.steps)
         blocks.append(Block("outputs", self.output_bytes, min(first[name] for name in OUTPUTS), end))
         if self.key.from_pixels:
             blocks.append(Block("table", self.key.batch * len(IMAGE_COLUMNS) * 8, 0, 1))
@@ -225,20 +227,6 @@ class Pipeline:
         self.outputs = {name: _view(memory[self._outputs_at :], place) for name, place in self.fields.items()}
         self.sizes = _view(memory, sizes)
         self.table = self.images = _view(memory, pixels)
-
-    def _operator(
-        self, operator: LoadedOperator, plan: OperatorPlan, at: Mapping[str, int], scratch: int
-    ) -> list[tuple[Launched, Launch]]:
-        inputs = [at[name] for name in operator.step.inputs]
-        outputs = [at[name] for name in operator.step.outputs]
-        pointers = operator.wiring.pointers(plan, inputs, outputs, scratch)
-        return [
-            (
-                Launched("operator", f"{operator.step.node} ({loaded.kernel.entry})"),
-                partial(loaded.launch, launch, addresses),
-            )
-            for loaded, launch, addresses in zip(operator.kernels, plan.launches, pointers, strict=True)
-        ]
 
     def _enqueue(self, stream: int) -> None:
         for _, launch in self._launches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,14 +11,14 @@ import numpy as np
 from frcnn.errors import ArtifactError
 from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.cuda.driver import LoadedKernel
+from frcnn.plugins.cuda.launch import LoadedOperator
 from frcnn.plugins.kernel import Kernel
-from frcnn.plugins.operator_kernels import kernels_of_step, wiring_of
-from frcnn.plugins.operator_plan import OperatorWiring
+from frcnn.plugins.operator_kernels import kernels_of_step
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.runtime.gpu.device import Device, Engine
-from frcnn.spec.engine import EngineManifest, EngineStep, OperatorStep, kernel_part
+from frcnn.spec.engine import EngineManifest, OperatorStep, kernel_part
 
-__all__ = ["ELEMENT_DTYPES", "LoadedOperator", "Program", "load_program"]
+__all__ = ["ELEMENT_DTYPES", "Program", "load_program"]
 
 ELEMENT_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "float32": np.dtype(np.float32),
@@ -40,22 +40,16 @@ _ELEMENTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LoadedOperator:
-    """An operator's step with its loaded kernels, in order of execution."""
-
-    step: OperatorStep
-    wiring: OperatorWiring
-    kernels: tuple[LoadedKernel, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Program:
-    """The steps of a detection, ready to be bound to shapes; ``preprocess`` makes ``images`` from pixels."""
+    """What the steps of a detection run: engines by part, operators by the step's index.
+
+    ``preprocess`` makes ``images`` from pixels.
+    """
 
     manifest: EngineManifest
     engines: Mapping[str, Engine]
-    preprocess: LoadedKernel
-    steps: tuple[EngineStep | LoadedOperator, ...]
+    preprocess: LoadedOperator
+    operators: Mapping[int, LoadedOperator]
 
 
 def load_program(
@@ -64,22 +58,24 @@ def load_program(
     """Load an artifact's kernels; the device must be active on this thread."""
     _check_tensors(manifest)
 
-    def load(kernel: Kernel) -> LoadedKernel:
-        code = read_part(_part_of(kernel, manifest, device.architecture))
-        return LoadedKernel(kernel=kernel, handle=device.driver.load(kernel, code), driver=device.driver)
+    def load(name: str, kernels: Iterable[Kernel]) -> LoadedOperator:
+        loaded = []
+        for kernel in kernels:
+            code = read_part(_part_of(kernel, manifest, device.architecture))
+            handle = device.driver.load(kernel, code)
+            loaded.append(LoadedKernel(kernel=kernel, handle=handle, driver=device.driver))
+        return LoadedOperator(name, loaded)
 
     images: Any = manifest.tensors["images"].element  # a kernel refuses what it cannot take
     transform = manifest.source.model.transform
-    (preprocess,) = preprocess_kernels(element=images, image_mean=transform.image_mean, image_std=transform.image_std)
-    steps: list[EngineStep | LoadedOperator] = []
-    for step in manifest.steps:
-        if isinstance(step, EngineStep):
-            steps.append(step)
-            continue
-        kernels = kernels_of_step(step, manifest.tensors)
-        loaded = tuple(load(kernel) for kernel in kernels)
-        steps.append(LoadedOperator(step=step, wiring=wiring_of(step.operator, kernels), kernels=loaded))
-    return Program(manifest=manifest, engines=engines, preprocess=load(preprocess), steps=tuple(steps))
+    preprocess = preprocess_kernels(element=images, image_mean=transform.image_mean, image_std=transform.image_std)
+    operators = {
+        index: load(step.operator, kernels_of_step(step, manifest.tensors))
+        for index, step in enumerate(manifest.steps)
+        if isinstance(step, OperatorStep)
+    }
+    loaded = load("preprocess", preprocess)
+    return Program(manifest=manifest, engines=engines, preprocess=loaded, operators=operators)
 
 
 def _part_of(kernel: Kernel, manifest: EngineManifest, architecture: str) -> str:

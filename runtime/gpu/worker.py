@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.errors import ImageError
+from frcnn.plugins.operator_plan import aligned
 from frcnn.runtime.gpu.device import Device, Memory, PinnedMemory
-from frcnn.runtime.gpu.memory_plan import aligned
 from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey, Warn
 from frcnn.runtime.gpu.program import Program
 from frcnn.runtime.images.image import DeviceImage

@@ -7,7 +7,8 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frcnn.runtime.gpu.memory_plan import ALIGNMENT_BYTES, Block, aligned, lay_out
+from frcnn.plugins.operator_plan import ALIGNMENT_BYTES, aligned
+from frcnn.runtime.gpu.memory_plan import Block, lay_out
 
 BLOCKS = st.lists(
     st.tuples(st.integers(0, 5000), st.integers(0, 12), st.integers(0, 6)).map(

@@ -12,7 +12,7 @@ from support.fake_device import FakeDevice
 from support.tiny_artifact import TinyArtifact, tiny_outputs
 
 from frcnn.errors import ArtifactError
-from frcnn.runtime.gpu.memory_plan import aligned
+from frcnn.plugins.operator_plan import aligned
 from frcnn.runtime.gpu.pipeline import Launched, Pipeline, PipelineKey
 from frcnn.runtime.gpu.program import load_program
 from frcnn.spec import Manifest
