@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +14,13 @@ from types import ModuleType
 from typing import Any, Final, Literal
 
 from frcnn.errors import MissingDependencyError
-from frcnn.plugins.tensorrt.library import import_problem, refuse_mixed_releases
+from frcnn.packages import import_package
+from frcnn.plugins.tensorrt.library import refuse_mixed_releases
 from frcnn.processors import available_cpus
 from frcnn.spec.engine import Target
 
 __all__ = [
     "TensorRTLibrary",
-    "import_cuda_driver",
     "import_onnx",
     "import_onnxruntime",
     "import_onnxruntime_gpu",
@@ -47,22 +46,15 @@ _STACK_T: Final = 24
 """Bytes of Linux's ``stack_t``."""
 
 
-def _imported(module: str, *, package: str, extra: str, why: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: one of its libraries is missing or not for this system
-        raise MissingDependencyError(package, extra=extra, why=why, problem=import_problem(module, error)) from error
-
-
 def import_onnxruntime() -> ModuleType:
     """Return the module ``onnxruntime``."""
-    return _imported("onnxruntime", package="onnxruntime", extra="cpu", why="running model.onnx")
+    return import_package("onnxruntime", package="onnxruntime", extra="cpu", why="running model.onnx")
 
 
 def import_onnxruntime_gpu() -> ModuleType:
     """Return the module ``onnxruntime``, which has the CUDA provider."""
     what = {"package": "onnxruntime-gpu", "extra": "onnxruntime", "why": "running an onnxruntime artifact"}
-    module = _imported("onnxruntime", **what)
+    module = import_package("onnxruntime", **what)
     providers = module.get_available_providers()
     if "CUDAExecutionProvider" not in providers:
         what["why"] += f" (onnxruntime {module.__version__} here has {', '.join(providers)}: uninstall it first)"
@@ -72,7 +64,7 @@ def import_onnxruntime_gpu() -> ModuleType:
 
 def import_opencv() -> ModuleType:
     """Return the module ``cv2``, on no more threads than this process has processors."""
-    cv2 = _imported("cv2", package="opencv-python-headless", extra="cpu", why="reading and writing videos")
+    cv2 = import_package("cv2", package="opencv-python-headless", extra="cpu", why="reading and writing videos")
     if cv2.getNumThreads() > (share := available_cpus()):
         cv2.setNumThreads(share)
     return cv2
@@ -80,12 +72,12 @@ def import_opencv() -> ModuleType:
 
 def import_pillow_heif() -> ModuleType:
     """Return the module ``pillow_heif``."""
-    return _imported("pillow_heif", package="pillow-heif", extra="heif", why="reading HEIC images")
+    return import_package("pillow_heif", package="pillow-heif", extra="heif", why="reading HEIC images")
 
 
 def import_onnx() -> ModuleType:
     """Return the module ``onnx``."""
-    return _imported("onnx", package="onnx", extra="cpu", why="reading a model's graph")
+    return import_package("onnx", package="onnx", extra="cpu", why="reading a model's graph")
 
 
 def import_openvino() -> ModuleType:
@@ -98,7 +90,7 @@ def import_openvino() -> ModuleType:
     if hidden:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as the import system means it
     try:
-        return _imported("openvino", package="openvino", extra="openvino", why="provider 'openvino'")
+        return import_package("openvino", package="openvino", extra="openvino", why="provider 'openvino'")
     finally:
         if hidden:
             del sys.modules["openvino_telemetry"]
@@ -125,19 +117,14 @@ def openvino_core() -> Iterator[Any]:
 
 def import_supervision() -> ModuleType:
     """Return the module ``supervision``."""
-    return _imported("supervision", package="supervision", extra="bench", why="Detections.to_supervision()")
-
-
-def import_cuda_driver() -> ModuleType:
-    """Return the module ``cuda.bindings.driver``, which loads the driver itself on the first call."""
-    return _imported("cuda.bindings.driver", package="cuda-bindings", extra="cuda", why="running on an NVIDIA GPU")
+    return import_package("supervision", package="supervision", extra="bench", why="Detections.to_supervision()")
 
 
 def import_tensorrt(library: TensorRTLibrary) -> ModuleType:
     """Return the module ``tensorrt_rtx``, ``tensorrt`` or ``tensorrt_lean``, which share one interface."""
     module, package, extra = _TENSORRT[library]
     why = f"running a {'version compatible tensorrt' if library == 'tensorrt-lean' else library} artifact"
-    trt = _imported(module, package=package, extra=extra, why=why)
+    trt = import_package(module, package=package, extra=extra, why=why)
     if library == "tensorrt":
         refuse_mixed_releases(trt, why=why)
     return trt

@@ -39,6 +39,7 @@ FACE_MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors", "spec"},
     "console": {"errors", "files"},
     "options": {"errors", "spec"},
+    "packages": {"errors"},
     "processors": set(),
     "cli": {"_version", "errors", "files", "log", "processors"},
     "__main__": {"cli"},

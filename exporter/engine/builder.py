@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +11,12 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, Final
 
-from frcnn.errors import MissingDependencyError, UsageError
+from frcnn.errors import UsageError
 from frcnn.exporter.engine.network import Network
 from frcnn.exporter.engine.shapes import ProfileShapes
 from frcnn.exporter.engine.timing_cache import attach_timing_cache, write_timing_cache
-from frcnn.plugins.tensorrt.library import import_problem, load_tensorrt, refuse_mixed_releases
+from frcnn.packages import import_package
+from frcnn.plugins.tensorrt.library import load_tensorrt, refuse_mixed_releases
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import gpus_text
 
@@ -63,15 +63,8 @@ def import_builder(target: Target) -> ModuleType:
         trt = load_tensorrt()
         refuse_mixed_releases(trt)
         return trt
-    try:
-        return importlib.import_module("tensorrt_rtx")
-    except (ImportError, OSError) as error:
-        raise MissingDependencyError(
-            "tensorrt-rtx-cu13",
-            extra="rtx",
-            why="building an engine for TensorRT-RTX",
-            problem=import_problem("tensorrt_rtx", error),
-        ) from error
+    why = "building an engine for TensorRT-RTX"
+    return import_package("tensorrt_rtx", package="tensorrt-rtx-cu13", extra="rtx", why=why)
 
 
 @dataclass(slots=True)

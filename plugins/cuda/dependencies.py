@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from operator import attrgetter
 from types import ModuleType
 from typing import Any, Final
 
 from frcnn.errors import MissingDependencyError
+from frcnn.packages import import_package
 
 __all__ = ["import_core_utility", "import_driver", "import_nvrtc"]
 
@@ -16,7 +16,7 @@ _CUDA_CORE: Final = "cuda-core>=1"
 
 def import_nvrtc() -> ModuleType:
     """Return the module ``cuda.bindings.nvrtc`` with the compiler loaded, or raise MissingDependencyError."""
-    nvrtc = _imported("cuda.bindings.nvrtc", package="cuda-bindings", why="compiling CUDA kernels")
+    nvrtc = import_package("cuda.bindings.nvrtc", package="cuda-bindings", extra="cuda", why="compiling CUDA kernels")
     try:
         nvrtc.nvrtcVersion()
     except RuntimeError as error:  # cuda-pathfinder found no library
@@ -26,20 +26,13 @@ def import_nvrtc() -> ModuleType:
 
 def import_driver() -> ModuleType:
     """Return the module ``cuda.bindings.driver``; the driver itself is loaded by its first call."""
-    return _imported("cuda.bindings.driver", package="cuda-bindings", why="launching CUDA kernels")
+    return import_package("cuda.bindings.driver", package="cuda-bindings", extra="cuda", why="launching CUDA kernels")
 
 
 def import_core_utility(name: str, *, why: str) -> Any:
     """Return ``cuda.core.utils.<name>``; raise MissingDependencyError without cuda-core 1.0 or later."""
-    utils = _imported("cuda.core.utils", package=_CUDA_CORE, why=why)
+    utils = import_package("cuda.core.utils", package=_CUDA_CORE, extra="cuda", why=why)
     try:
         return attrgetter(name)(utils)
     except AttributeError as error:
         raise MissingDependencyError(_CUDA_CORE, extra="cuda", why=why) from error
-
-
-def _imported(module: str, *, package: str, why: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingDependencyError(package, extra="cuda", why=why) from error

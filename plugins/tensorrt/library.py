@@ -6,15 +6,14 @@ import ctypes
 import importlib
 import os
 import re
-from importlib import metadata
 from types import ModuleType
 from typing import Final
 
 from frcnn.errors import MissingDependencyError
+from frcnn.packages import import_package, installed_version
 
 __all__ = [
     "cuda_major",
-    "import_problem",
     "load_tensorrt",
     "load_tensorrt_plugins",
     "never_free",
@@ -32,13 +31,7 @@ _MIXED: Final = (
 
 def load_tensorrt() -> ModuleType:
     """Return the module ``tensorrt``, or raise MissingDependencyError."""
-    try:
-        return importlib.import_module("tensorrt")
-    except (ImportError, OSError) as error:  # OSError: one of its libraries is missing or not for this system
-        problem = import_problem("tensorrt", error)
-        raise MissingDependencyError(
-            "tensorrt", extra="tensorrt", why=_BUILDING, problem=problem, hint=_MIXED if problem else ""
-        ) from error
+    return import_package("tensorrt", package="tensorrt", extra="tensorrt", why=_BUILDING, broken_hint=_MIXED)
 
 
 def load_tensorrt_plugins() -> ModuleType | None:
@@ -51,13 +44,6 @@ def load_tensorrt_plugins() -> ModuleType | None:
             return None
         raise MissingDependencyError("tensorrt", extra="tensorrt", why=f"plugins of TensorRT ({error})") from error
     return trtp if hasattr(trtp, "aot_impl") else None
-
-
-def import_problem(module: str, error: BaseException) -> str:
-    """Return what is wrong with a module that does not load; nothing if it is not installed."""
-    if isinstance(error, ModuleNotFoundError) and error.name == module:
-        return ""
-    return f"does not load: {' '.join(str(error).split())}"
 
 
 def refuse_mixed_releases(trt: ModuleType, *, why: str = _BUILDING) -> None:
@@ -79,7 +65,7 @@ def never_free(made: object) -> None:
 
 def cuda_major() -> int | None:
     """Return the CUDA release that the installed TensorRT is for, as its packages' names tell; None if none does."""
-    found = {major for major in _CUDA_RELEASES if _is_installed(f"tensorrt_cu{major}_bindings")}
+    found = {major for major in _CUDA_RELEASES if installed_version(f"tensorrt_cu{major}_bindings")}
     return found.pop() if len(found) == 1 else None
 
 
@@ -90,10 +76,3 @@ def _library_release(name: str) -> str:
     except (OSError, AttributeError):  # AttributeError: not on this system, or not in this library
         return ""
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        return bool(metadata.version(distribution))
-    except (metadata.PackageNotFoundError, OSError, ValueError):
-        return False

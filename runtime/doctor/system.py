@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from importlib import metadata
+from functools import partial
 from typing import Final, NamedTuple
 
+from frcnn.packages import installed_version, is_installed
 from frcnn.processors import available_cpus
 from frcnn.runtime.dependencies import openvino_core
 from frcnn.runtime.doctor.cuda import (
@@ -101,42 +101,26 @@ def can_detect(checks: Sequence[Check]) -> bool:
 def _system() -> Check:
     name = f"{platform.system()} {platform.release()} {platform.machine()}"
     detail = f"{name}, {available_cpus()} of {os.cpu_count()} CPUs"
-    return Check(name="system", status="ok", purpose="everything", detail=detail)
+    return Check("system", "everything", "ok", detail)
 
 
 def _python() -> Check:
-    return Check(name="python", status="ok", purpose="everything", detail=platform.python_version(), essential=True)
+    return Check("python", "everything", "ok", platform.python_version(), essential=True)
 
 
 def _package(package: _Package) -> Check:
     """Check for a package without importing it."""
     module = package.module or package.name
-    version = next(filter(None, map(_version, package.distributions or (package.name,))), "")
+    version = next(filter(None, map(installed_version, package.distributions or (package.name,))), "")
     fix = f"pip install 'frcnn[{package.extra}]'"
-    if _has_module(module):
+    if is_installed(module):
         status: Status = "ok"
         detail, fix = version or "installed, version unknown", ""
     elif version:
         status, detail = "broken", f"{version} is installed, but there is no module {module}"
     else:
         status, detail = "missing", "not installed"
-    return Check(
-        name=package.name, status=status, purpose=package.purpose, detail=detail, fix=fix, essential=package.essential
-    )
-
-
-def _has_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError, AttributeError):
-        return False
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution) or ""
-    except (metadata.PackageNotFoundError, OSError, ValueError):
-        return ""
+    return Check(package.name, package.purpose, status, detail, fix, package.essential)
 
 
 def _onnxruntime_providers() -> tuple[list[str], str]:
@@ -149,13 +133,11 @@ def _onnxruntime_providers() -> tuple[list[str], str]:
 
 
 def _onnxruntime() -> Check:
-    def check(status: Status, detail: str, fix: str = "pip install 'frcnn[cpu]'") -> Check:
-        return Check(name="onnxruntime", status=status, purpose="detection", detail=detail, fix=fix, essential=True)
-
-    if not _has_module("onnxruntime"):
+    check = partial(Check, "onnxruntime", "detection", fix="pip install 'frcnn[cpu]'", essential=True)
+    if not is_installed("onnxruntime"):
         return check("missing", "not installed")
     providers, problem = _onnxruntime_providers()
-    version = _version("onnxruntime") or _version("onnxruntime-gpu") or "version unknown"
+    version = installed_version("onnxruntime") or installed_version("onnxruntime-gpu") or "version unknown"
     if "CPUExecutionProvider" not in providers:
         return check("broken", f"{version} does not load: {problem or 'no CPU provider'}")
     names = ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
@@ -164,13 +146,10 @@ def _onnxruntime() -> Check:
 
 def _openvino() -> Check:
     """Check for OpenVINO, and which precisions it computes in on this processor."""
-
-    def check(status: Status, detail: str, fix: str = "pip install 'frcnn[openvino]'") -> Check:
-        return Check(name="openvino", status=status, purpose="--provider openvino", detail=detail, fix=fix)
-
-    if not _has_module("openvino"):
+    check = partial(Check, "openvino", "--provider openvino", fix="pip install 'frcnn[openvino]'")
+    if not is_installed("openvino"):
         return check("missing", "not installed")
-    version = _version("openvino") or "version unknown"
+    version = installed_version("openvino") or "version unknown"
     try:
         with openvino_core() as core:
             can = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -182,19 +161,16 @@ def _openvino() -> Check:
 
 
 def _onnxruntime_cuda() -> Check:
-    purpose = "detection on a GPU by ONNX Runtime"
+    check = partial(Check, "onnxruntime-gpu", "detection on a GPU by ONNX Runtime")
     if "CUDAExecutionProvider" in _onnxruntime_providers()[0]:
-        return Check(name="onnxruntime-gpu", status="ok", purpose=purpose, detail="CUDA provider present")
-    fix = ("pip uninstall onnxruntime; " if _version("onnxruntime") else "") + "pip install 'frcnn[gpu]'"
-    return Check(name="onnxruntime-gpu", status="missing", purpose=purpose, detail="no CUDA provider", fix=fix)
+        return check("ok", "CUDA provider present")
+    fix = ("pip uninstall onnxruntime; " if installed_version("onnxruntime") else "") + "pip install 'frcnn[gpu]'"
+    return check("missing", "no CUDA provider", fix)
 
 
 def _nvidia_gpu() -> tuple[Check, tuple[str, ...]]:
     """Ask nvidia-smi, if there is one; also return the compute capabilities that it lists."""
-
-    def check(status: Status, detail: str, fix: str = _GPU_FIX) -> Check:
-        return Check(name="NVIDIA GPU", status=status, purpose="TensorRT, CUDA", detail=detail, fix=fix)
-
+    check = partial(Check, "NVIDIA GPU", "TensorRT, CUDA", fix=_GPU_FIX)
     program = shutil.which("nvidia-smi")
     if program is None:
         return check("missing", "no nvidia-smi"), ()

@@ -7,11 +7,11 @@ that release, or its lean runtime, which can be installed beside a TensorRT of a
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import suppress
 from types import ModuleType
 
 from frcnn.errors import ArtifactError, MissingDependencyError
+from frcnn.packages import is_installed
 from frcnn.runtime.dependencies import TensorRTLibrary, import_tensorrt
 from frcnn.runtime.engines.compatibility import release
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
@@ -46,7 +46,7 @@ def _lean_runtime(artifact: EngineArtifact, missing: MissingDependencyError) -> 
     manifest = artifact.manifest
     install = f"pip install '{release(manifest, lean=True)}'"
     if not manifest.version_compatible:
-        if _is_installed("tensorrt") or not _is_installed("tensorrt_lean"):
+        if is_installed("tensorrt") or not is_installed("tensorrt_lean"):
             raise missing
         raise ArtifactError(
             f"{artifact.path}: TensorRT's lean runtime, which is here without TensorRT, runs version compatible "
@@ -57,7 +57,7 @@ def _lean_runtime(artifact: EngineArtifact, missing: MissingDependencyError) -> 
     try:
         lean = import_tensorrt("tensorrt-lean")
     except MissingDependencyError as error:
-        if _is_installed("tensorrt"):
+        if is_installed("tensorrt"):
             raise missing from error
         error.hint = install
         raise
@@ -68,10 +68,3 @@ def _lean_runtime(artifact: EngineArtifact, missing: MissingDependencyError) -> 
             hint=f"{install}, or {manifest.build_command(artifact.path)}",
         )
     return lean
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False

@@ -221,7 +221,7 @@ def test_a_missing_tensorrt_is_named(exports, tmp_path, monkeypatch):
     def absent(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("frcnn.exporter.engine.builder.importlib.import_module", absent)
+    monkeypatch.setattr("importlib.import_module", absent)
     with pytest.raises(MissingDependencyError) as caught:
         build_engine(exports("vgg16").path, tmp_path / "model.frcnn")
     assert caught.value.hint == "pip install 'frcnn[rtx]'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -101,8 +102,8 @@ def test_the_cuda_of_tensorrt_is_read_off_its_packages(
 ) -> None:
     def version(name: str) -> str:
         if name not in installed:
-            raise library.metadata.PackageNotFoundError(name)
+            raise metadata.PackageNotFoundError(name)
         return "1.0"
 
-    monkeypatch.setattr(library.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     assert library.cuda_major() == major

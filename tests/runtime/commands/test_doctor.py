@@ -87,8 +87,8 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     def nothing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(system.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(system.metadata, "version", nothing)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(metadata, "version", nothing)
     extras = {item.name: item.fix for item in look_around()}
     for name, extra in (
         ("torch", "export"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -244,5 +245,5 @@ def test_a_package_without_the_cuda_provider_is_named(monkeypatch: pytest.Monkey
     assert f"(onnxruntime {onnxruntime.__version__} here has " in raised.value.message
     assert raised.value.hint == "pip install 'frcnn[onnxruntime]'"
     package = FakeOnnxRuntime()
-    monkeypatch.setattr(dependencies.importlib, "import_module", lambda name: package)
+    monkeypatch.setattr(importlib, "import_module", lambda name: package)
     assert dependencies.import_onnxruntime_gpu() is package

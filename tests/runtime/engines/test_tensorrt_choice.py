@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
@@ -47,9 +48,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return SimpleNamespace(__version__=version)
 
         monkeypatch.setattr(tensorrt_choice, "import_tensorrt", load)
-        monkeypatch.setattr(
-            tensorrt_choice.importlib.util, "find_spec", lambda name: name if name in versions else None
-        )
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in versions else None)
 
     return given
 

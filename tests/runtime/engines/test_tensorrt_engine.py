@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import re
@@ -24,7 +25,6 @@ from support.tensorrt_contract import Contract, make_libraries
 
 from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.plugins.cuda.kernel_cache import KernelCache
-from frcnn.runtime import dependencies
 from frcnn.runtime.engines import tensorrt_engine
 from frcnn.runtime.engines.tensorrt_engine import TensorRTEngine, load_engine
 from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
@@ -81,11 +81,9 @@ def is_rtx(request: pytest.FixtureRequest) -> bool:
 def system(is_rtx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     made = System(FakeTensorRT(is_rtx=is_rtx), tmp_path)
     failure_log.cache_clear()
-    real = dependencies.importlib.import_module
+    real = importlib.import_module
     modules = ("tensorrt", "tensorrt_lean", "tensorrt_rtx")
-    monkeypatch.setattr(
-        dependencies.importlib, "import_module", lambda name: made.trt if name in modules else real(name)
-    )
+    monkeypatch.setattr(importlib, "import_module", lambda name, *of: made.trt if name in modules else real(name, *of))
     monkeypatch.setattr(tensorrt_engine, "driver_cuda_version", lambda: "13.0")
     monkeypatch.setattr(tensorrt_engine, "is_capturing", lambda stream: made.capturing)
     yield made
@@ -463,12 +461,12 @@ def test_each_thread_reads_its_own_errors_and_those_of_tensorrts_threads() -> No
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-    assert log.reason() == "mine in two lines; of TensorRT's own thread"
-    assert log.reason() == "TensorRT gives no reason"
+    assert log.explain().reason == "mine in two lines; of TensorRT's own thread"
+    assert log.explain().reason == "TensorRT gives no reason"
     log.logger.log(fake_tensorrt.Severity.ERROR, "long " * 200)
-    assert len(log.reason()) == 500
+    assert len(log.explain().reason) == 500
     log.logger.log(fake_tensorrt.Severity.WARNING, "only a warning")
-    assert log.reason() == "only a warning"
+    assert log.explain().reason == "only a warning"
 
 
 # ---- layers
@@ -639,7 +637,7 @@ def test_a_missing_tensorrt_names_its_extra(target: Any, extra: str, error: type
     def refuse(name: str) -> None:
         raise ModuleNotFoundError(name=name) if error is ModuleNotFoundError else OSError("a.so.11: wrong ELF class")
 
-    monkeypatch.setattr(dependencies.importlib, "import_module", refuse)
+    monkeypatch.setattr(importlib, "import_module", refuse)
     gpu: Any = Gpu()
     with pytest.raises(MissingDependencyError, match=f"running a {target} artifact") as caught:
         load_engine(DATA, target=target, device=gpu, cache=None)
