@@ -66,7 +66,7 @@ def inspect_engine(engine: TensorRTEngine) -> list[InspectedLayer]:
     engine.device.activate()
     engine.log.clear()
     text = engine.raw.create_engine_inspector().get_engine_information(engine.trt.LayerInformationFormat.JSON)
-    assert text, engine.log.reason()
+    assert text, engine.log.explain().reason
     layers = msgspec.json.decode(text, type=_Inspection).layers
     return [InspectedLayer(name=layer) if isinstance(layer, str) else layer for layer in layers]
 

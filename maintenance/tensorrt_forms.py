@@ -126,7 +126,7 @@ class Artifact:
             batch=self.batch,
             ran=False,
             build_s=None if math.isnan(build_s) else build_s,
-            file_bytes=artifact.file_bytes,
+            file_bytes=artifact.archive.file_bytes,
             plans={part: size.size_bytes for part, size in manifest.parts.items() if part.endswith(".plan")},
             heavy_layers={element: heavy.count(element) for element in sorted(set(heavy))},
         )

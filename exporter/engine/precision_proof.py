@@ -159,9 +159,10 @@ def prove(layers: Sequence[Layer], precision: Precision, *, int8: Collection[str
     wrong = [layer for layer in heavy if layer.computed_in != (expected.get(layer.node, rest),)]
     lower = [layer for layer in heavy if layer.node in expected]
     if wrong or not lower:
+        count = f"all {len(heavy)}" if lower == heavy else f"{len(lower)} of {len(heavy)}"
         raise _failure(
             wrong,
-            f"precision: expected {_count(len(lower), len(heavy))} convolutions and matrix products of the backbone "
+            f"precision: expected {count} convolutions and matrix products of the backbone "
             f"and the heads in {precision}, got {len(heavy) - len(wrong)}" + (f"; not {_list(wrong)}" if wrong else ""),
             hint=_again(precision),
         )
@@ -175,10 +176,6 @@ def prove(layers: Sequence[Layer], precision: Precision, *, int8: Collection[str
         )
     (others,) = (name for name, element in ELEMENT_OF_PRECISION.items() if element == rest)
     return Proof(precision=precision, heavy=len(heavy), lower=len(lower), rest=others, layers=tuple(layers))
-
-
-def _count(lower: int, heavy: int) -> str:
-    return f"all {heavy}" if lower == heavy else f"{lower} of {heavy}"
 
 
 def _again(precision: Precision) -> str:

@@ -139,8 +139,8 @@ def _engine_as_json(artifact: EngineArtifact, *, layers: bool) -> dict[str, Any]
     return {
         "kind": "engine",
         "file": str(artifact.path),
-        "file_bytes": artifact.file_bytes,
-        "sha256": artifact.sha256(),
+        "file_bytes": artifact.archive.file_bytes,
+        "sha256": artifact.archive.sha256(),
         "manifest": artifact.manifest,
         "layer_counts": counts,
     } | ({"layers": records} if layers else {})
@@ -167,7 +167,7 @@ def _show_engine(artifact: EngineArtifact, *, layers: bool, hashes: bool) -> Non
             say(f"{part.sha256}  {name}")
     for assumption in manifest.source.assumptions:
         say(f"assumed: {assumption}")
-    say(f"SHA-256 of the file: {artifact.sha256()}")
+    say(f"SHA-256 of the file: {artifact.archive.sha256()}")
 
 
 def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
@@ -184,7 +184,7 @@ def _engine_facts(artifact: EngineArtifact) -> list[tuple[str, str]]:
         ("kernels", "; ".join(kernels) or "none"),
         ("precision", manifest.precision),
         ("GPU memory", "{} MiB: weights {}, tensors {}, kernels {}; scratch on top".format(total, *mib)),
-        ("file", f"{artifact.file_bytes:,} bytes"),
+        ("file", f"{artifact.archive.file_bytes:,} bytes"),
         ("built with", _versions(manifest.versions)),
     ]
 

@@ -117,7 +117,7 @@ def check_validity(trt: Any, runtime: Any, data: bytes, *, device: Device, log: 
         hint = "frcnn build model.onnx -o model.frcnn --target tensorrt-rtx"
     raise ArtifactError(
         f"{device.name} (compute capability {device.compute_capability}): TensorRT-RTX {trt.__version__} refuses the "
-        f"engine: {'; '.join(_INVALID[name] for name in found) or log.reason()}",
+        f"engine: {'; '.join(_INVALID[name] for name in found) or log.explain().reason}",
         hint=hint,
     )
 

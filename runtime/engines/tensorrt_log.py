@@ -42,10 +42,6 @@ class FailureLog:
             warnings.extend(lines.take("warnings"))
         return explain(errors, warnings)
 
-    def reason(self) -> str:
-        """Return the reason of :meth:`explain`."""
-        return self.explain().reason
-
     def _keep(self, severity: str, message: str) -> None:
         getattr(self._own, "lines", self._of_others).keep(severity, message)
 

@@ -29,11 +29,6 @@ class EngineArtifact:
     manifest: EngineManifest
     archive: Archive
 
-    @property
-    def file_bytes(self) -> int:
-        """The size of the file."""
-        return self.archive.file_bytes
-
     def read_part(self, name: str) -> bytes:
         """Return a part's bytes, checked by their SHA-256."""
         part = self.manifest.parts.get(name)
@@ -46,10 +41,6 @@ class EngineArtifact:
         for name, part in self.manifest.parts.items():
             for _ in self.archive.stream(name, part):
                 pass
-
-    def sha256(self) -> str:
-        """Return the SHA-256 of the file, as ``sha256sum`` and ``frcnn inspect`` print it."""
-        return self.archive.sha256()
 
     def check_trusted(self, trusted_hashes: Collection[str] | None) -> None:
         """Refuse the file unless its SHA-256, 64 hexadecimal digits, is among those the caller trusts; None trusts all.
@@ -65,7 +56,7 @@ class EngineArtifact:
         for digest in trusted_hashes:
             if not isinstance(digest, str) or re.fullmatch("[0-9a-fA-F]{64}", digest) is None:
                 raise UsageError(f"trusted_hashes: expected 64 hexadecimal digits, got {digest!r}", hint=hint)
-        found = self.sha256()
+        found = self.archive.sha256()
         if found not in {digest.lower() for digest in trusted_hashes}:
             engines = ", ".join(step.part for step in self.manifest.steps if isinstance(step, EngineStep))
             raise ArtifactError(

@@ -49,7 +49,7 @@ def test_it_is_opened_by_its_content_whatever_its_name(path: Path, tmp_path: Pat
 def test_manifest_and_parts_come_back(path: Path) -> None:
     artifact = open_engine_artifact(path)
     assert artifact.path == path
-    assert artifact.file_bytes == path.stat().st_size
+    assert artifact.archive.file_bytes == path.stat().st_size
     assert artifact.manifest == engine_manifest(artifact.manifest.parts)
     assert {name: artifact.read_part(name) for name in artifact.manifest.parts} == engine_parts()
     artifact.check_parts()
@@ -141,7 +141,7 @@ def test_a_wrong_precision_part_is_refused(tmp_path: Path, text: bytes) -> None:
 def test_a_trusted_hash_is_that_of_the_file(path: Path) -> None:
     artifact = open_engine_artifact(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert artifact.sha256() == digest
+    assert artifact.archive.sha256() == digest
     artifact.check_trusted(None)
     for trusted in ([digest], {"0" * 64, digest.upper()}, (digest,)):
         artifact.check_trusted(trusted)
@@ -152,7 +152,7 @@ def test_a_file_with_an_untrusted_hash_is_refused(path: Path, trusted: list[str]
     artifact = open_engine_artifact(path)
     with pytest.raises(ArtifactError) as raised:
         artifact.check_trusted(trusted)
-    assert f"SHA-256 {artifact.sha256()} is not among trusted_hashes" in raised.value.message
+    assert f"SHA-256 {artifact.archive.sha256()} is not among trusted_hashes" in raised.value.message
     assert "engines/features.plan" in raised.value.message
 
 
