@@ -76,6 +76,20 @@ def test_of_several_profiles_a_static_one_is_taken_first() -> None:
     assert made.profile_for(1, (320, 288)) is None
 
 
+@pytest.mark.parametrize(
+    ("gpu", "code"),
+    [
+        ("sm_90", ("sm_90", "compute_90", "compute_75")),
+        ("sm_120", ("compute_90", "compute_75")),  # not the PTX of one architecture only, sm_100a
+        ("sm_80", ("compute_75",)),
+        ("sm_70", ()),
+    ],
+)
+def test_a_gpu_takes_its_own_code_then_the_newest_ptx(gpu: str, code: tuple[str, ...]) -> None:
+    made = manifest(architectures=("sm_90", "compute_75", "compute_90", "compute_100a"))
+    assert made.code_for(gpu) == code
+
+
 # --- what a manifest must not say
 
 WRONG: dict[str, tuple[tuple[str | int, ...], object, str]] = {
