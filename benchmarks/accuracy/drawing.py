@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,7 +19,7 @@ from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import output_names, refuse_overwriting
 from frcnn.runtime.results.draw import Colour, annotate
 
-__all__ = ["Difference", "draw_pair", "find_differences", "write_pairs"]
+__all__ = ["Difference", "draw_pair", "drawing_paths", "find_differences", "write_pairs"]
 
 _SAME, _MOVED, _RELABELLED, _ALONE = range(4)
 _COLOURS: Final[tuple[Colour, ...]] = ((86, 180, 233), (204, 121, 167), (240, 228, 66), (213, 94, 0))
@@ -80,23 +80,26 @@ def draw_pair(item: Difference, pixels: NDArray[np.uint8], *, titles: tuple[str,
     return np.asarray(sheet)
 
 
-def write_pairs(items: Sequence[Difference], folder: Path, *, titles: tuple[str, str]) -> list[Path]:
-    """Draw pairs into a folder.
+def drawing_paths(items: Sequence[Difference], folder: Path) -> dict[Path, Difference]:
+    """Return where each pair is drawn in a folder; raise UsageError if that would overwrite an input."""
+    names = output_names(item.file for item in items)
+    paths = {folder / names[item.file]: item for item in items}
+    refuse_overwriting(paths, [item.file for item in items])
+    return paths
+
+
+def write_pairs(paths: Mapping[Path, Difference], *, titles: tuple[str, str]) -> None:
+    """Draw pairs into their files.
 
     Raises:
         ImageError: an image is gone.
         OutputError: the folder cannot be written.
-        UsageError: a drawing would overwrite an input.
     """
-    writable_folder(folder)
-    names = output_names(item.file for item in items)
-    targets = [folder / names[item.file] for item in items]
-    refuse_overwriting(targets, [item.file for item in items])
-    for item, target in zip(items, targets, strict=True):
+    for path, item in paths.items():
+        writable_folder(path.parent)
         pair = draw_pair(item, RGBImage.open(item.file).uint8(), titles=titles)
-        with replacing(target) as temporary:
+        with replacing(path) as temporary:
             Image.fromarray(pair).save(temporary, quality=92)
-    return targets
 
 
 def _difference(image: DetectedImage, min_score: float) -> Difference | None:

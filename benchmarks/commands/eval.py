@@ -24,7 +24,7 @@ import msgspec
 
 from frcnn.benchmarks.accuracy.annotations import read_annotations
 from frcnn.benchmarks.accuracy.class_map import map_classes
-from frcnn.benchmarks.accuracy.drawing import find_differences, write_pairs
+from frcnn.benchmarks.accuracy.drawing import Difference, drawing_paths, find_differences, write_pairs
 from frcnn.benchmarks.accuracy.faults import names_shown
 from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.benchmarks.accuracy.images import Eager, collect
@@ -152,6 +152,10 @@ def _report(
 ) -> None:
     """Write and print the results; ``of`` is how many images there were to evaluate."""
     show = note if arguments.json == "-" else say
+    differing, drawings = list[Difference](), dict[Path, Difference]()
+    if arguments.output is not None:
+        differing = find_differences(evaluation.collected.images, min_score=arguments.draw_score)
+        drawings = drawing_paths(differing[: arguments.draw_max], arguments.output)
     if arguments.json is not None:
         spec = model_manifest(manifest).model
         file = arguments.model if tuned is None else tuned.artifact.path
@@ -164,14 +168,20 @@ def _report(
             "classes": spec.num_classes,
             "sha256": file_sha256(file),
         }
-        eager_json = {"checkpoint": str(arguments.checkpoint)}
-        write_json(evaluation.as_json(model=about, eager=eager_json, command=arguments.command), arguments.json)
+        document = evaluation.as_json(
+            model=about, eager={"checkpoint": str(arguments.checkpoint)}, command=arguments.command
+        )
+        drawn = {str(path): str(item.file) for path, item in drawings.items()}
+        write_json(document | ({} if arguments.output is None else {"drawn": drawn}), arguments.json)
     if arguments.json != "-":
         evaluation.show()
     if evaluation.collected.is_partial:
         show(f"PARTIAL: interrupted after {len(evaluation.collected.images)} of {of} images")
     if arguments.output is not None:
-        _draw(evaluation, arguments)
+        write_pairs(drawings, titles=("eager torchvision", arguments.model.name))
+        more = f", of {len(differing)} (--draw-max)," if len(differing) > len(drawings) else ""
+        where = f"drawn in {arguments.output}" if drawings else "nothing to draw"
+        note(f"{len(drawings)} images{more} with differences scoring {arguments.draw_score:g} or more: {where}")
     if evaluation.passed is not None and evaluation.difference is not None:
         fall = evaluation.difference["AP"]
         verdict = "within" if evaluation.passed else "NOT within"
@@ -204,12 +214,3 @@ def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
         loaded.model.to("cuda")
     eager, transform = EagerDetector(loaded.model, loaded.spec), loaded.spec.transform
     return lambda image: eager.detect(image, transform.canvas_size(*transform.resized_size(*image.size)))
-
-
-def _draw(evaluation: Evaluation, arguments: argparse.Namespace) -> None:
-    items = find_differences(evaluation.collected.images, min_score=arguments.draw_score)
-    drawn = items[: arguments.draw_max]
-    write_pairs(drawn, arguments.output, titles=("eager torchvision", arguments.model.name))
-    more = f", of {len(items)} (--draw-max)," if len(items) > len(drawn) else ""
-    where = f"drawn in {arguments.output}" if items else "nothing to draw"
-    note(f"{len(drawn)} images{more} with differences scoring {arguments.draw_score:g} or more: {where}")

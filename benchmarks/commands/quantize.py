@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from frcnn.console import note, say, warn, write_json
+from frcnn.errors import UsageError
 from frcnn.files import writable_file
 from frcnn.options import add_annotation_options, add_images, add_json, add_number
 
@@ -63,6 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.json not in (None, "-"):
         writable_file(arguments.json)
+    for name in () if arguments.annotations else ("map", "allow_unmapped", "skip_invalid", "exif"):
+        if getattr(arguments, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} goes with --annotations only", hint="give annotations, or leave it out")
     report = quantize_onnx(
         arguments.model,
         arguments.output,

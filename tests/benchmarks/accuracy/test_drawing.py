@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from frcnn.benchmarks.accuracy.annotations import AnnotatedImage
-from frcnn.benchmarks.accuracy.drawing import draw_pair, find_differences, write_pairs
+from frcnn.benchmarks.accuracy.drawing import draw_pair, drawing_paths, find_differences, write_pairs
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.errors import UsageError
 from frcnn.runtime import Detections
@@ -93,10 +93,19 @@ def test_drawings_keep_names_and_never_replace_an_image(tmp_path):
     folder.mkdir()
     Image.fromarray(np.full((400, 400, 3), 128, np.uint8)).save(folder / "a.png")
     items = find_differences([detected(found(CAT), found(), str(folder / "a.png"))], min_score=0.3)
-    assert [path.name for path in write_pairs(items, tmp_path / "out", titles=TITLES)] == ["a.png"]
+    paths = drawing_paths(items, tmp_path / "out")
+    assert [path.name for path in paths] == ["a.png"]
+    write_pairs(paths, titles=TITLES)
     with Image.open(tmp_path / "out" / "a.png") as image:
         assert image.width == 808
     before = (folder / "a.png").read_bytes()
     with pytest.raises(UsageError, match="is an input and would be overwritten"):
-        write_pairs(items, folder, titles=TITLES)
+        drawing_paths(items, folder)
     assert (folder / "a.png").read_bytes() == before
+
+
+def test_drawings_of_one_name_are_told_apart(tmp_path):
+    files = [tmp_path / part / "a.jpg" for part in ("left", "right")]
+    items = find_differences([detected(found(CAT), found(), str(file)) for file in files], min_score=0.3)
+    paths = drawing_paths(items, tmp_path / "out")
+    assert {path.name: item.file for path, item in paths.items()} == {"a.jpg": files[0], "a-2.jpg": files[1]}

@@ -125,9 +125,11 @@ def test_differences_to_another_checkpoint_are_drawn(measured, checkpoint, tmp_p
     result = measured("--checkpoint", checkpoint, *ARCH, "-o", folder, "--draw-score", "0", "--draw-max", "2")
     assert result["exit"] == 0 and result["eager"]["AP"] < result["AP"] == 1.0
     assert result["difference"]["AP"] == result["AP"] - result["eager"]["AP"]
-    assert len(list(folder.iterdir())) == 2
-    with Image.open(next(folder.iterdir())) as drawn:
-        assert drawn.width > 2 * min(width for _, width in SHAPES)
+    drawn = result["drawn"]
+    assert sorted(drawn) == sorted(map(str, folder.iterdir())) and len(drawn) == 2
+    assert all(Path(file).stem == Path(path).stem for path, file in drawn.items())
+    with Image.open(next(folder.iterdir())) as pair:
+        assert pair.width > 2 * min(width for _, width in SHAPES)
     assert "2 images, of 3 (--draw-max), with differences scoring 0 or more" in capsys.readouterr().err
 
 

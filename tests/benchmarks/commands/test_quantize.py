@@ -70,6 +70,12 @@ def test_without_annotations_it_says_that_this_is_the_weaker_proof(command, caps
     assert "--annotations" in out and "weaker proof" in out
 
 
+@pytest.mark.parametrize("words", [("--map", "a=b"), ("--allow-unmapped",), ("--skip-invalid",), ("--exif", "stored")])
+def test_what_goes_with_annotations_is_refused_without(words, command, capsys):
+    assert main(command(*words, annotations=None)) == 2
+    assert f"error: {words[0]} goes with --annotations only" in capsys.readouterr().err
+
+
 def test_json_on_standard_output_is_alone_there_and_invalid_annotations_may_be_left_out(
     command, annotated_noise, tmp_path, capsys
 ):
