@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 from frcnn._version import __version__
 from frcnn.errors import printable
+from frcnn.packages import installed_version
 from frcnn.processors import available_cpus
 from frcnn.spec.tuning import HostProvider, Machine
 
@@ -52,6 +52,6 @@ def read_versions() -> dict[str, str]:
     versions = {"frcnn": __version__}
     for package, distributions in _DISTRIBUTIONS.items():
         for name in distributions:
-            with suppress(metadata.PackageNotFoundError, OSError, ValueError):
-                versions[package] = metadata.version(name)
+            if found := installed_version(name):
+                versions[package] = found
     return versions

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
-from importlib import metadata
 from typing import Any, Final
 
 from frcnn.benchmarks.accuracy.annotations import GroundTruth, count_objects
@@ -13,6 +11,7 @@ from frcnn.benchmarks.accuracy.class_map import ClassMap
 from frcnn.benchmarks.accuracy.images import Collected
 from frcnn.benchmarks.accuracy.scoring import Measures, Scores, difference, score
 from frcnn.console import show_table
+from frcnn.packages import installed_version
 
 __all__ = ["SCHEMA_VERSION", "Evaluation"]
 
@@ -69,10 +68,7 @@ class Evaluation:
 
     def as_json(self, *, model: Mapping[str, Any], eager: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
         """Return the document, with descriptions of the model file and of the checkpoint, and the command line."""
-        versions = {}
-        for package in _PACKAGES:
-            with suppress(metadata.PackageNotFoundError):
-                versions[package] = metadata.version(package)
+        versions = {name: found for name in _PACKAGES if (found := installed_version(name))}
         return {
             "schema_version": SCHEMA_VERSION,
             **self._scores_json(self.model),

@@ -10,12 +10,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 from frcnn._version import __version__
 from frcnn.benchmarks.report.results import Environment, Gpu, GpuState
+from frcnn.packages import installed_version
 
 __all__ = ["gpu_state", "load_average", "now", "read_environment", "read_gpu"]
 
@@ -39,12 +39,10 @@ def read_environment(
     cores = os.cpu_count() or 1
     no_turbo, boost = _text(_CPUS / "intel_pstate/no_turbo"), _text(_CPUS / "cpufreq/boost")
     cpu = re.search(r"^model name\s*:\s*(.+)", _text(Path("/proc/cpuinfo")) or "", re.MULTILINE)
-    memory_bytes, packages = None, {}
+    memory_bytes = None
     with suppress(ValueError, OSError, AttributeError):
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for package in _PACKAGES_TEXT.split():
-        with suppress(PackageNotFoundError):
-            packages[package] = version(package)
+    packages = {name: found for name in _PACKAGES_TEXT.split() if (found := installed_version(name))}
     return Environment(
         system=platform.machine(),
         cpu=cpu[1].strip() if cpu else platform.processor() or platform.machine(),

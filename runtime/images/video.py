@@ -141,6 +141,7 @@ class VideoWriter:
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
         self._fps = fps
+        self._cv2 = import_opencv()
         self._writer: Any = None
         self._times_s: list[float] = []
 
@@ -150,7 +151,7 @@ class VideoWriter:
         The codec takes even sizes: an odd last row or column is dropped. ``time_s``, later than that of the frame
         before, is when it is shown; None: ``1 / fps`` after that one.
         """
-        cv2 = import_opencv()
+        cv2 = self._cv2
         height, width = (side - side % 2 for side in frame.shape[:2])
         if self._writer is None:
             _silence(cv2)
@@ -173,7 +174,7 @@ class VideoWriter:
         """Check a finished file; OpenCV reports no failed write, such as on a full disk."""
         if self._writer is None:
             return
-        cv2 = import_opencv()
+        cv2 = self._cv2
         with native_path(self._path) as name:
             capture = cv2.VideoCapture(name)
         there = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
