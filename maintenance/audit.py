@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["main"]
-
 _KNOWN: Final = "jinja2==2.4.1"
 """Published as vulnerable many times (PYSEC-2019-217, for one)."""
 

@@ -21,8 +21,6 @@ from frcnn.runtime.loading import open_engines
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec.engine import EngineManifest
 
-__all__ = ["BareDetector", "open_bare"]
-
 Images = Sequence[RGBImage | DeviceImage]
 
 

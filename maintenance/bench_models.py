@@ -38,19 +38,6 @@ from frcnn.spec.engine import TARGETS
 from maintenance.calibrated import calibrate
 from maintenance.int8_models import annotated_scenes, quantize_random, quantize_with_gate
 
-__all__ = [
-    "DEMO",
-    "MODELS",
-    "BenchModel",
-    "Files",
-    "checkpoint_of",
-    "draw_images",
-    "exported",
-    "main",
-    "make_artifacts",
-    "make_int8",
-]
-
 DEMO: Final = Path(__file__).resolve().parents[1] / "examples" / "train_demo"
 _DELTA_STD: Final = 0.05
 """So small that rounding, which random weights amplify, stays within the limits of ``frcnn compare``."""

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
-__all__ = ["calibrate"]
-
 _OBJECTNESS_STD = 2.0
 _CLASS_LOGIT_STD = 1.5
 

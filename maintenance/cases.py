@@ -20,8 +20,6 @@ from frcnn.files import write_text
 from maintenance.eager_forms import Call, keep_forms
 from maintenance.gpu_session import how_it_ended, run_limited
 
-__all__ = ["Case", "Run", "run_cases"]
-
 _LISTS: Final = ("artifacts", "checks", "stages", "parity", "failed")
 
 

@@ -10,8 +10,6 @@ from frcnn.benchmarks.report.ranking import head_measure, ratio_of
 from frcnn.benchmarks.report.results import Results, Row
 from maintenance.committed import AccuracyRow, Named, ProviderAccuracy
 
-__all__ = ["AccuracyLine", "CpuSpeeds", "accuracy_lines", "cpu_speeds"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuSpeeds:

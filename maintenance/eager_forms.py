@@ -29,21 +29,6 @@ from frcnn.files import write_text
 from maintenance.calibrated import calibrate
 from maintenance.gpu_system import describe_system, has_gpu
 
-__all__ = [
-    "COMPILED",
-    "EAGER",
-    "IMAGE",
-    "Call",
-    "compiled",
-    "graph_of",
-    "image_forms",
-    "keep_forms",
-    "main",
-    "make_model",
-    "measure",
-    "network_forms",
-]
-
 IMAGE: Final = (600, 1000)
 """Height and width of the images; resizing to a short side of 800 fills a canvas of 800 x 1344."""
 

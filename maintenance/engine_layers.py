@@ -11,8 +11,6 @@ import msgspec
 
 from frcnn.runtime.engines.tensorrt_engine import TensorRTEngine
 
-__all__ = ["UNKNOWN", "InspectedLayer", "inspect_engine", "summary"]
-
 UNKNOWN: Final = "unknown"
 _ELEMENTS: Final = {  # in this order
     r"bf16|bfloat16": "bfloat16",

@@ -33,8 +33,6 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-__all__ = ["PARTS", "Part", "Session", "fetch", "how_it_ended", "main", "run_limited", "system"]
-
 ROOT: Final = Path(__file__).resolve().parents[1]
 CARRIED: Final = ROOT / ".carry"
 """What a system without a registry lacks: ``site``, packages; ``models``, what takes long or many packages to make."""

@@ -14,8 +14,6 @@ from frcnn.spec.gpu_runs import GENERATIONS, GpuRun, generation_of
 from frcnn.spec.supported_gpus import precisions
 from maintenance.committed import Committed, EngineSpeeds, Named
 
-__all__ = ["ENGINES", "OURS", "cell", "data_text", "pipelines", "runs_of"]
-
 OURS: Final = "frcnn, PyTorch's networks, fp16"
 """The form of ``maintenance.pipeline_forms`` that is told of."""
 

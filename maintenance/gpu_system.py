@@ -11,8 +11,6 @@ import torch
 
 from frcnn.benchmarks.timing.environment import gpu_state, load_average, now, read_environment, read_gpu
 
-__all__ = ["describe_system", "has_gpu"]
-
 
 def has_gpu(what: str) -> bool:
     """Return whether PyTorch finds a GPU; print an error where it does not."""

@@ -24,8 +24,6 @@ from frcnn.processors import available_cpus
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
 
-__all__ = ["annotated_scenes", "quantize_random", "quantize_with_gate"]
-
 _IMAGES: Final = 8
 _SCENES: Final = 200
 _SEED: Final = 100  # other scenes than those that anything else measures

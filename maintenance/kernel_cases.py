@@ -35,19 +35,6 @@ from maintenance.kernel_floors import Work, align_work, bytes_of
 from maintenance.kernel_inputs import CANVAS, PROPOSALS, Inputs
 from maintenance.kernel_timing import Implementation
 
-__all__ = [
-    "OURS",
-    "OURS_FROM_PYTHON",
-    "THEIRS",
-    "Case",
-    "align_case",
-    "boxes_of_classes",
-    "check_same_boxes",
-    "detections_case",
-    "preprocess_case",
-    "proposals_case",
-]
-
 OURS: Final = "frcnn"
 OURS_FROM_PYTHON: Final = "frcnn, called from Python"
 THEIRS: Final = "torchvision"

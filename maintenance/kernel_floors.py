@@ -25,8 +25,6 @@ from torch import Tensor
 
 from maintenance.kernel_timing import Implementation, Timer, quartiles_of
 
-__all__ = ["Bound", "Limits", "Work", "align_work", "bytes_of", "measure_limits", "touched_cells"]
-
 Bound = Literal["memory", "arithmetic", "launch"]
 
 _ROUNDS: Final = 5

@@ -9,8 +9,6 @@ from frcnn.plugins.kernel import Element, Kernel, Layout
 from frcnn.plugins.operator_kernels import kernels_for
 from frcnn.plugins.preprocess import kernels as preprocess
 
-__all__ = ["ARCHITECTURES", "every_kernel"]
-
 ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 """One for each generation of GPUs that the project serves."""
 

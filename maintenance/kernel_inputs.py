@@ -23,8 +23,6 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from frcnn.files import replacing
 
-__all__ = ["CANVAS", "CLASSES", "PROPOSALS", "Inputs", "demo_inputs", "load_inputs", "main", "random_inputs"]
-
 CANVAS: Final = (800, 1344)
 PROPOSALS: Final = 1000
 """Candidates of a level and proposals of an image, at most."""

@@ -17,8 +17,6 @@ from frcnn.plugins.cuda.compiler import compile_anew, compiler_version
 from frcnn.plugins.kernel import Kernel
 from maintenance.kernel_forms import ARCHITECTURES, every_kernel
 
-__all__ = ["Resources", "main", "resource_usage", "survey"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:

@@ -15,8 +15,6 @@ from typing import Any, Final, Literal, Protocol
 
 import torch
 
-__all__ = ["Cache", "CudaTimer", "Implementation", "Quartiles", "Timer", "interleaved", "quartiles_of", "ratios"]
-
 Cache = Literal["warm", "cold"]
 _WARM_UP: Final = 3
 _ROUND_US: Final = 5000.0  # of calls that no graph holds; slow ones are called less often, but once

@@ -37,8 +37,6 @@ from maintenance.kernel_floors import Bound, Limits, measure_limits
 from maintenance.kernel_inputs import Inputs, demo_inputs, load_inputs, random_inputs
 from maintenance.kernel_timing import Cache, CudaTimer, Quartiles, Timer, interleaved, quartiles_of, ratios
 
-__all__ = ["MIN_RATIO", "Result", "main", "measure"]
-
 MIN_RATIO: Final = 5.0
 """Each kernel is to be at least so many times as fast as torchvision's operator."""
 

@@ -20,8 +20,6 @@ from frcnn.exporter.engine.network import Messages, parse_model
 from frcnn.exporter.engine.timing_cache import attach_timing_cache, write_timing_cache
 from frcnn.files import replacing
 
-__all__ = ["NaiveEngine", "build_naive", "convert_to_fp16", "export_naive", "without_if"]
-
 INPUT: Final = "image"
 _OUTPUTS: Final = ("boxes", "labels", "scores")
 _DTYPES: Final[Mapping[str, torch.dtype]] = {

@@ -22,8 +22,6 @@ from frcnn.benchmarks.parity.matching import match
 from frcnn.runtime import Detections
 from frcnn.spec import ModelSpec, Size
 
-__all__ = ["Noise", "as_float64", "network_detections", "noise_between", "session_detections"]
-
 _MARGIN = 1e-3
 
 

@@ -29,8 +29,6 @@ from maintenance.committed import Committed, KernelForm, read_committed
 from maintenance.cpu_speeds import accuracy_lines, cpu_speeds
 from maintenance.gpu_support import ENGINES, OURS, cell, data_text, pipelines, runs_of
 
-__all__ = ["BEGIN", "END", "main", "page", "pages", "readme_table", "with_figures"]
-
 BEGIN: Final = "<!-- figures: made by make performance; edits are lost -->"
 END: Final = "<!-- end of figures -->"
 GPU_BEGIN: Final = "<!-- what ran on a GPU: made by make performance; edits are lost -->"

@@ -14,8 +14,6 @@ from frcnn.runtime.gpu.pipeline import Launched, Pipeline
 from maintenance.bare_detector import BareDetector
 from maintenance.eager_forms import Call
 
-__all__ = ["as_float", "draw", "graph_and_steps", "left_on_device", "stages_us"]
-
 _REPEATS: Final = 30
 
 

@@ -45,8 +45,6 @@ from maintenance.gpu_system import describe_system, has_gpu
 from maintenance.pipeline_calls import as_float, draw, graph_and_steps, left_on_device, stages_us
 from maintenance.torch_detector import TorchDetector, make_detector
 
-__all__ = ["main", "measure"]
-
 _BATCHES: Final = (1, 8)
 _THREADS: Final = 8
 _CALLS: Final = 40  # of each thread

@@ -23,8 +23,6 @@ from maintenance.bench_models import DEMO, MODELS, checkpoint_of, make_int8
 from maintenance.committed import AccuracyRow, Evaluation, Measures, ProviderAccuracy, System
 from maintenance.int8_models import annotated_scenes
 
-__all__ = ["main"]
-
 _SEED: Final = 7
 _RUNS: Final = (
     {"provider": "cpu", "precision": "fp32"},

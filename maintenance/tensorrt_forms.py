@@ -51,8 +51,6 @@ from maintenance.int8_models import quantize_random
 from maintenance.naive_tensorrt import NaiveEngine, build_naive, convert_to_fp16, export_naive, without_if
 from maintenance.pipeline_calls import as_float, draw, graph_and_steps, left_on_device, stages_us
 
-__all__ = ["CASES", "Artifact", "main"]
-
 R50: Final = "resnet50-fpn"
 _REPLAYS: Final = 1000
 _REFERENCE: Final = "ours, eager fp32"

@@ -38,8 +38,6 @@ from frcnn.spec.engine import (
 )
 from maintenance.torch_networks import FlattenedLast, TorchEngine
 
-__all__ = ["TorchDetector", "make_detector"]
-
 FEATURES: Final = "engines/features.plan"
 BOXES: Final = "engines/boxes.plan"
 

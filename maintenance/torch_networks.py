@@ -19,8 +19,6 @@ from frcnn.runtime.gpu.device import LayerReport, Shape
 from frcnn.runtime.gpu.program import ELEMENT_DTYPES
 from frcnn.spec.engine import EngineTensor
 
-__all__ = ["TorchContext", "TorchEngine"]
-
 _WARM_UP: Final = 3  # runs in which PyTorch chooses algorithms and allocates
 
 Network = Callable[..., Sequence[Tensor]]

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["INTEGERS", "Arithmetic", "evaluate", "names_in"]
-
 Value = TypeVar("Value")
 
 _OPERATORS: Final[Mapping[type[ast.operator], Callable[[Any, Any], Any]]] = {

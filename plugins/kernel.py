@@ -17,19 +17,6 @@ from frcnn.errors import KernelError
 from frcnn.plugins.expressions import INTEGERS, evaluate, names_in
 from frcnn.plugins.operator import Tensor
 
-__all__ = [
-    "ELEMENT_BYTES",
-    "ELEMENT_NUMBERS",
-    "KERNEL_FOLDER",
-    "Constant",
-    "Element",
-    "Kernel",
-    "Launch",
-    "Layout",
-    "check_choice",
-    "read_sizes",
-]
-
 Element = Literal["float32", "float16", "bfloat16"]
 """Element type of feature maps, pooled features and network inputs."""
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DOMAIN", "VERSION", "Attribute", "OperatorSpec", "Tensor"]
-
 DOMAIN: Final = "frcnn"
 VERSION: Final = 2
 

@@ -15,8 +15,6 @@ from frcnn.plugins.operator_plan import OperatorWiring
 from frcnn.plugins.region_proposals.kernel import kernels as region_proposals_kernels
 from frcnn.spec.engine import EngineTensor, OperatorStep
 
-__all__ = ["POOLING", "kernels_for", "kernels_of_step", "wiring_of"]
-
 _KERNELS: Final[Mapping[str, Callable[..., tuple[Kernel, ...]]]] = {
     "RegionProposals": region_proposals_kernels,
     "MultiscaleRoIAlign": multiscale_roi_align_kernels,

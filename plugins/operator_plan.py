@@ -14,8 +14,6 @@ from frcnn.errors import KernelError
 from frcnn.plugins.kernel import ELEMENT_BYTES, Kernel, Launch
 from frcnn.plugins.operator import Tensor
 
-__all__ = ["ALIGNMENT_BYTES", "OperatorPlan", "OperatorWiring", "Shape", "aligned"]
-
 Shape = tuple[int, ...]
 
 ALIGNMENT_BYTES: Final = 256

@@ -14,8 +14,6 @@ from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.preprocess import Placed
 
-__all__ = ["Backend", "Device", "Done", "Network", "NetworkOutput", "Pending", "closed_error"]
-
 Device = Literal["cpu", "cuda"]
 
 Result = TypeVar("Result")

@@ -19,19 +19,6 @@ from frcnn.plugins.tensorrt.library import refuse_mixed_releases
 from frcnn.processors import available_cpus
 from frcnn.spec.engine import Target
 
-__all__ = [
-    "TensorRTLibrary",
-    "import_onnx",
-    "import_onnxruntime",
-    "import_onnxruntime_gpu",
-    "import_opencv",
-    "import_openvino",
-    "import_pillow_heif",
-    "import_supervision",
-    "import_tensorrt",
-    "openvino_core",
-]
-
 TensorRTLibrary = Target | Literal["tensorrt-lean"]
 """A target's own library, or TensorRT's lean runtime, which also runs version compatible plans of ``tensorrt``."""
 

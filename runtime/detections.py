@@ -14,8 +14,6 @@ from frcnn.errors import UsageError
 from frcnn.runtime.dependencies import import_supervision
 from frcnn.spec import Size
 
-__all__ = ["ClassFilter", "Detections", "resolve_classes"]
-
 ClassFilter = Iterable[str | int]
 """Class names or indices (background 0 excluded)."""
 

@@ -20,8 +20,6 @@ from frcnn.runtime.detections import Detections
 from frcnn.runtime.gpu.device import Device, Memory, Shape
 from frcnn.spec import Size
 
-__all__ = ["DeviceArray", "DeviceDetections", "DeviceKeeper", "DeviceOutput", "Field"]
-
 _LEGACY_STREAM: Final = 1  # the CUDA array interface's name of stream 0
 
 

@@ -14,8 +14,6 @@ from weakref import WeakSet
 
 from frcnn.errors import UsageError
 
-__all__ = ["fork_safe_lock", "forked_error", "keep_in_forks"]
-
 _KEPT: Final = WeakSet[object]()
 
 

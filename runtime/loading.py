@@ -31,8 +31,6 @@ from frcnn.runtime.tuned import Tuned, load_options, read_tuned, tuned_path
 from frcnn.spec import Manifest
 from frcnn.spec.engine import EngineStep
 
-__all__ = ["check_engine_options", "load_backend", "load_onnx", "load_tuned", "open_engines"]
-
 
 def load_backend(
     path: str | os.PathLike[str],

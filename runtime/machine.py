@@ -14,8 +14,6 @@ from frcnn.packages import installed_version
 from frcnn.processors import available_cpus
 from frcnn.spec.tuning import HostProvider, Machine
 
-__all__ = ["PACKAGES", "read_machine", "read_versions"]
-
 _CPU_INFO: Final = Path("/proc/cpuinfo")
 _FEATURES_TEXT: Final = """
     avx2 fma avx512f avx512_vnni avx_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 amx_fp16 avx10_2

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["CUDA_OPTIONS", "FATAL_ONLY", "load_cuda_libraries", "one_line", "session_options"]
-
 FATAL_ONLY: Final = 4
 """The severity to log from: errors come as exceptions, and ours are one line."""
 

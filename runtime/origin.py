@@ -13,8 +13,6 @@ from frcnn.runtime.backend import Backend
 from frcnn.runtime.loading import load_backend
 from frcnn.spec import Manifest
 
-__all__ = ["Origin"]
-
 _HINT: Final = "a detector that was pickled or forked is loaded anew: its file must lie unchanged at the same path"
 
 

@@ -15,8 +15,6 @@ from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec import LONGEST_MANIFEST_BYTES, Precision
 from frcnn.spec.tuning import TUNED_SUFFIX, Arithmetic, HostProvider, Setting, TunedModel, Tuning
 
-__all__ = ["LoadOptions", "Tuned", "Void", "load_options", "read_tuned", "read_tuning", "tuned_path"]
-
 _REMAKE: Final = "run frcnn tune again, or remove the file"
 
 

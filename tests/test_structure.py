@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -294,23 +295,22 @@ def test_a_former_name_of_a_module_gives_the_same_and_warns(old: str) -> None:
     assert all(getattr(former, name) is getattr(new, name) for name in new.__all__)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES.keys() - DEPRECATED))
-def test_every_module_has_a_docstring_and_lists_its_public_names(module: str) -> None:
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_module_has_a_docstring(module: str) -> None:
+    assert ast.get_docstring(TREES[module])
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_list_of_names_says_more_than_their_underscores(module: str) -> None:
+    """``__all__`` is for what users import, and for names that a module passes on."""
     tree = TREES[module]
-    assert ast.get_docstring(tree), "a docstring"
-    exported = [
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-    ]
-    if MODULES[module].name in ("__init__.py", "__main__.py", "_version.py") and not exported:
-        return
-    (names,) = exported
-    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-    defined |= {name.id for name in ast.walk(tree) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
+    listed = {name for node in tree.body if _assigns_all(node) for name in ast.literal_eval(node.value)}
     imported = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
-    assert set(names) <= defined | imported
-    assert len(names) == len(set(names))
+    assert not listed or listed & imported or module in {*PUBLIC, "frcnn.plugins.direct"}
+
+
+def _assigns_all(node: ast.stmt) -> TypeGuard[ast.Assign]:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
 
 
 BARE = """

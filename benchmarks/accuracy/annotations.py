@@ -27,8 +27,6 @@ from frcnn.files import decode_text
 from frcnn.runtime.images.sources import IMAGE_SUFFIXES
 from frcnn.spec import Size
 
-__all__ = ["AnnotatedImage", "Annotation", "GroundTruth", "count_objects", "read_annotations", "read_coco", "read_voc"]
-
 _MAX_PX: Final = 1e9  # numbers beyond it, and NaN, are refused: areas would overflow
 _COCO: Final = "expected COCO instances: images, annotations with bbox as x, y, width, height, and categories"
 _VOC: Final = "expected Pascal VOC: <annotation> with <object>s that have <name> and <bndbox>"

@@ -19,8 +19,6 @@ from frcnn.benchmarks.accuracy.files import name_key
 from frcnn.errors import UsageError
 from frcnn.spec import ModelSpec
 
-__all__ = ["ClassMap", "map_classes"]
-
 
 class ClassMap(NamedTuple):
     """Pairs of classes and categories.

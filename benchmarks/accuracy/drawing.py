@@ -19,8 +19,6 @@ from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import output_names, refuse_overwriting
 from frcnn.runtime.results.draw import Colour, annotate
 
-__all__ = ["Difference", "draw_pair", "drawing_paths", "find_differences", "write_pairs"]
-
 _SAME, _MOVED, _RELABELLED, _ALONE = range(4)
 _COLOURS: Final[tuple[Colour, ...]] = ((86, 180, 233), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 """By kind, of the palette of Okabe and Ito."""

@@ -12,8 +12,6 @@ from typing import Any, Final
 from frcnn.errors import UsageError
 from frcnn.files import missing_file
 
-__all__ = ["fault", "invalid_annotations", "names_shown", "reading", "require_unique"]
-
 _NAMES_SHOWN: Final = 10
 _LONGEST_VALUE: Final = 80
 

@@ -22,8 +22,6 @@ from frcnn.benchmarks.accuracy.images import Skipped
 from frcnn.errors import UsageError
 from frcnn.log import warn_once
 
-__all__ = ["find_images", "name_key"]
-
 _MISSING: Final = "not in the folder"
 _REASONS: Final = (
     "may be {}, in another folder or of another kind",

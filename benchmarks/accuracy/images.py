@@ -14,8 +14,6 @@ from frcnn.errors import ImageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.images.image import RGBImage
 
-__all__ = ["Collected", "DetectedImage", "Eager", "Skipped", "collect", "require_size"]
-
 Skipped = dict[str, str]
 """Why an image was left out, by its file name in the annotations."""
 

@@ -22,8 +22,6 @@ from frcnn.log import warn_once
 from frcnn.runtime.images.decode import TRANSPOSED, read_orientation, upright_box
 from frcnn.spec import Size
 
-__all__ = ["READINGS", "Reading", "turn_upright", "warn_of_reading"]
-
 Reading = Literal["upright", "stored"]
 READINGS: Final[tuple[Reading, ...]] = get_args(Reading)
 

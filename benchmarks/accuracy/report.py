@@ -13,8 +13,6 @@ from frcnn.benchmarks.accuracy.scoring import Measures, Scores, difference, scor
 from frcnn.console import show_table
 from frcnn.packages import installed_version
 
-__all__ = ["SCHEMA_VERSION", "Evaluation"]
-
 SCHEMA_VERSION: Final = 1
 
 _PACKAGES: Final = ("frcnn", "faster-coco-eval", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision")

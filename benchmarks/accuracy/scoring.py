@@ -14,8 +14,6 @@ from frcnn.benchmarks.accuracy.annotations import AnnotatedImage
 from frcnn.errors import MissingDependencyError
 from frcnn.runtime import Detections
 
-__all__ = ["COCO_DETECTIONS", "Measures", "Scores", "difference", "score"]
-
 COCO_DETECTIONS: Final = 100
 """COCO counts so many detections of a class in an image, the best."""
 

@@ -11,17 +11,6 @@ from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec import Manifest, ModelSpec, Size
 from frcnn.spec.engine import EngineManifest
 
-__all__ = [
-    "AnyManifest",
-    "canvases_of",
-    "device_for",
-    "engine_info",
-    "first_canvas",
-    "model_difference",
-    "model_manifest",
-    "onnx_manifest",
-]
-
 AnyManifest = Manifest | EngineManifest
 
 

@@ -16,19 +16,6 @@ from frcnn.spec import ModelSpec, Precision, Size
 if TYPE_CHECKING:
     from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-__all__ = [
-    "EAGER_EQUAL_ID",
-    "EAGER_ID",
-    "Candidate",
-    "CannotRunError",
-    "File",
-    "NetworkClock",
-    "Runner",
-    "Task",
-    "padded_canvas",
-    "reason_of",
-]
-
 EAGER_ID = "eager-fp32"
 EAGER_EQUAL_ID = "eager-fp32-equal"
 """The reference on equal-sized images, where the images given differ in size."""

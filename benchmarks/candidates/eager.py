@@ -18,8 +18,6 @@ from frcnn.benchmarks.candidates.eager_detector import match_export, run_network
 from frcnn.benchmarks.candidates.time_limit import LEFT_OUT, time_limit
 from frcnn.runtime import Detections, RGBImage
 
-__all__ = ["EagerRunner", "eager_candidates"]
-
 _COMPILE_NOTE: Final = (
     "backbone and FPN are compiled (dynamic shapes); the rest of torchvision's model breaks the graph"
 )

@@ -19,8 +19,6 @@ from frcnn.runtime import Detections
 from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import ModelSpec, Size
 
-__all__ = ["EagerDetector", "match_export", "run_network", "to_detections", "to_tensor"]
-
 
 class EagerDetector:
     """Runs a torchvision model, its own transform included, one image at a time.

@@ -18,8 +18,6 @@ from frcnn.runtime import RGBImage
 from frcnn.runtime.images.sources import files_of, is_video
 from frcnn.spec import Size
 
-__all__ = ["Images", "default_images", "given_images", "made_equal"]
-
 _COUNT: Final = 16
 _SIZE: Final = (427, 640)
 _MAX_IMAGES: Final = 256

@@ -19,8 +19,6 @@ from frcnn.errors import ArtifactError, FrcnnError
 from frcnn.files import replacing
 from frcnn.runtime.model_files.artifact import open_artifact
 
-__all__ = ["NO_GPU", "built_engine", "built_onnx", "given_file", "naive_onnx"]
-
 NO_GPU: Final = "it runs on an NVIDIA GPU, and this system has none that PyTorch finds"
 _NAIVE_KEY: Final = "frcnn.bench"
 

@@ -31,8 +31,6 @@ from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
 from frcnn.spec.engine import INPUTS, OUTPUTS
 
-__all__ = ["NncfNetwork", "nncf_of_naive", "nncf_of_ours"]
-
 _IMAGES: Final = 8
 _NETWORKS: Final = ("backbone/", "rpn/head/", "roi_heads/box_head/")
 _KINDS: Final = ("Convolution", "MatMul", "Add", "Relu", "MaxPool")

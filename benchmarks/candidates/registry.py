@@ -33,8 +33,6 @@ from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Manifest
 from frcnn.spec.engine import TARGETS, EngineManifest, Target
 
-__all__ = ["all_candidates"]
-
 _NAIVE_NOTE: Final = (
     "traced for one image of one size, by torch.onnx.export as torchvision documents it; its resizing moves boxes by "
     "hundredths of a pixel, so that its fp32 is held to the limits of fp16"

@@ -21,8 +21,6 @@ from frcnn.runtime.images.preprocess import common_canvas, onto_canvas, place, w
 from frcnn.runtime.onnxruntime_sessions import session_options
 from frcnn.spec import Size
 
-__all__ = ["DetectorRunner", "NaiveOnnxRuntimeRunner", "NaiveOpenVinoRunner"]
-
 _PRECISIONS: Final[dict[str, str]] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 

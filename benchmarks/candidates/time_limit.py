@@ -11,8 +11,6 @@ from typing import Final
 
 from frcnn.benchmarks.candidates.candidate import CannotRunError
 
-__all__ = ["LEFT_OUT", "OutOfTimeError", "time_limit"]
-
 LEFT_OUT: Final = "left out by --compile-limit 0"
 _AGAIN_S: Final = 1.0
 """Python drops an exception that comes in a destructor or a callback: torch.compile once went on for 40 s."""

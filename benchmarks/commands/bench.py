@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
     from frcnn.runtime.backend import Device
 
-__all__ = ["add_arguments", "parse_limit", "run"]
-
 _EXIT_OK: Final = 0
 _EXIT_REGRESSION: Final = 1
 _EXIT_INTERRUPTED: Final = 130

@@ -39,8 +39,6 @@ from frcnn.runtime.images.sources import files_of, is_video
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Precision
 
-__all__ = ["add_arguments", "run"]
-
 _EXIT_OK = 0
 _EXIT_DISAGREEMENT = 1
 _LIMITS = {

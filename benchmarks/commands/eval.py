@@ -53,8 +53,6 @@ from frcnn.spec.engine import EngineManifest
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
-__all__ = ["add_arguments", "run"]
-
 _EXIT_OK: Final = 0
 _EXIT_SKIPPED_OR_WORSE: Final = 1
 

@@ -39,8 +39,6 @@ from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec import Size
 
-__all__ = ["add_arguments", "run"]
-
 _EXIT_OK: Final = 0
 _EXIT_SKIPPED: Final = 1
 _MAX_BATCH: Final = 1024

@@ -26,8 +26,6 @@ from frcnn.errors import UsageError
 from frcnn.files import writable_file
 from frcnn.options import add_annotation_options, add_images, add_json, add_number
 
-__all__ = ["add_arguments", "run"]
-
 _EXIT_OK: Final = 0
 _EXIT_WORSE: Final = 1
 

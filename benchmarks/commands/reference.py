@@ -14,8 +14,6 @@ from frcnn.spec.engine import EngineManifest
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
-__all__ = ["load_options", "prepare_reference"]
-
 
 def prepare_reference(loaded: LoadedCheckpoint, manifest: AnyManifest, arguments: argparse.Namespace) -> None:
     """Require that the checkpoint's model is that of the file, and give eager ``--threads``.

@@ -32,8 +32,6 @@ from frcnn.processors import available_cpus
 from frcnn.runtime.machine import PACKAGES
 from frcnn.spec.tuning import ALLOWED, Allowed
 
-__all__ = ["add_arguments", "run"]
-
 _BUSY: Final = 0.5
 """Processes that are ready to run, for each processor; an idle system has next to none."""
 

@@ -20,8 +20,6 @@ from frcnn.spec import ModelSpec, PoolerKind, Precision
 if TYPE_CHECKING:
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 
-__all__ = ["ImageParity", "Limits", "Parity", "compare_detections", "compare_images", "default_limits", "total"]
-
 Rule = Literal["exact", "overlap", "agreement"]
 
 

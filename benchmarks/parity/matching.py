@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from frcnn.runtime import Detections
 
-__all__ = ["Matches", "box_iou", "match"]
-
 Floats = NDArray[np.float32]
 
 _SAME_OBJECT_IOU = 0.5

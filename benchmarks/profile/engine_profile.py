@@ -25,8 +25,6 @@ from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import boxes_in_image
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
-__all__ = ["profile_engine"]
-
 _Layers = list[tuple[str, float]]
 """Names and milliseconds of layers, as engines report them."""
 

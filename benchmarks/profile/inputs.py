@@ -13,8 +13,6 @@ from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.preprocess import Placed, place
 from frcnn.spec import Size, TransformSpec
 
-__all__ = ["Inputs", "choose_inputs"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Inputs:

@@ -24,15 +24,6 @@ from frcnn.files import native_path, temporary_folder
 from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.onnxruntime_sessions import one_line, session_options
 
-__all__ = [
-    "COARSE",
-    "Feeds",
-    "ProfiledSession",
-    "layers_of_events",
-    "profiled_session",
-    "work_of_layers",
-]
-
 Feeds = Mapping[str, NDArray[Any]]
 Event = Mapping[str, Any]
 Tensor = tuple[str, Sequence[int]]

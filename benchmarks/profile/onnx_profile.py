@@ -21,8 +21,6 @@ from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import boxes_in_image, with_pixels
 from frcnn.runtime.model_files.artifact import OnnxArtifact
 
-__all__ = ["check_on_processor", "profile_onnx"]
-
 
 def check_on_processor(device: Device | None, provider: Provider | None, precision: RunPrecision | None = None) -> None:
     """Refuse to profile a ``model.onnx`` on a GPU, or in another library than ONNX Runtime.

@@ -11,8 +11,6 @@ from frcnn.benchmarks.report.formatting import NONE, listing, number, percent, s
 from frcnn.benchmarks.report.write import html
 from frcnn.console import say, show_table
 
-__all__ = ["profile_page", "show_profile"]
-
 
 def show_profile(profile: Profile, *, top: int) -> None:
     """Print the stages, the ``top`` slowest layers, and the profiler's overhead."""

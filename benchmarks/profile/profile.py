@@ -19,23 +19,6 @@ from typing import Final, Literal, get_args
 from frcnn.benchmarks.report.results import Environment
 from frcnn.spec import Record, Size
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "STAGES",
-    "LayerRun",
-    "LayerTime",
-    "Measured",
-    "NetworkStage",
-    "Profile",
-    "Report",
-    "StageName",
-    "StageTime",
-    "layer_times",
-    "stage_of",
-    "stage_times",
-    "stages_in_order",
-]
-
 SCHEMA_VERSION: Final = 1
 
 NetworkStage = Literal["backbone", "FPN", "RPN head", "proposals", "RoI pooling", "box head", "post"]

@@ -21,8 +21,6 @@ from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, Detector
 from frcnn.spec import ModelSpec
 
-__all__ = ["AccuracyGate", "AgreementGate", "Gate", "Proof", "Verdict", "detect"]
-
 Proof = Literal["accuracy", "agreement"]
 
 

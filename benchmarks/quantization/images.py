@@ -25,8 +25,6 @@ from frcnn.runtime.images.sources import files_of, is_video
 from frcnn.spec import Manifest
 from frcnn.spec.engine import INPUTS
 
-__all__ = ["MIN_GATE_IMAGES", "MIN_IMAGES", "Candidates", "Split", "calibration_inputs", "find_candidates", "split"]
-
 MIN_IMAGES: Final = 8
 """Fewer that can be used are refused."""
 MIN_GATE_IMAGES: Final = MIN_IMAGES // 2

@@ -23,8 +23,6 @@ from frcnn.plugins import DOMAIN
 from frcnn.spec import Manifest, Quantization, Size
 from frcnn.spec.engine import INPUTS
 
-__all__ = ["QuantizedModels", "layer_macs", "read_float_model"]
-
 _MAKE_ONE: Final = "make one with: frcnn export CHECKPOINT -o model.onnx"
 _QUANTIZER: Final = "onnxruntime"
 

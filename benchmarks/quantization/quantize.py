@@ -35,8 +35,6 @@ from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
 
-__all__ = ["quantize_onnx"]
-
 GATE_IMAGES: Final[Mapping[Proof, int]] = {"accuracy": 300, "agreement": 100}
 """Most images for the gate by default. AP needs more: each object counts once, in one class."""
 

@@ -13,8 +13,6 @@ from frcnn.benchmarks.report.results import Environment
 from frcnn.console import say, show_table
 from frcnn.spec import Quantization
 
-__all__ = ["SCHEMA_VERSION", "GroupReport", "Measured", "QuantizationReport", "Target", "show"]
-
 SCHEMA_VERSION: Final = 1
 
 Target = Literal["cpu", "tensorrt"]

@@ -10,8 +10,6 @@ import msgspec
 from frcnn.benchmarks.quantization.gate import Gate, Verdict
 from frcnn.runtime import Detections
 
-__all__ = ["Attempt", "Found", "Run", "search"]
-
 Run = Callable[[Sequence[str], int, str], Sequence[Detections]]
 """Quantise all groups but some, and detect in the first images of the gate: the groups, how many images, what for."""
 

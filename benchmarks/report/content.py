@@ -12,8 +12,6 @@ from frcnn.benchmarks.report.formatting import NONE, bytes_text, number, percent
 from frcnn.benchmarks.report.ranking import first_batch, head_measure, headline, ranks, ratio_of
 from frcnn.benchmarks.report.results import Environment, Measure, Ratio, Results, Row
 
-__all__ = ["document_of", "rows_table"]
-
 _TONES: Final[dict[str, Tone]] = {
     **{"ok": "good", "wrong": "bad", "failed": "bad", "unavailable": "quiet"},
     **{"regression": "bad", "gain": "good", "same": "plain", "not comparable": "quiet"},

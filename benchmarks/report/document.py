@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-__all__ = ["Block", "Cell", "Document", "Figure", "Headline", "Paragraph", "Table", "TableRow", "Tone"]
-
 Tone = Literal["plain", "good", "warning", "bad", "quiet", "code"]
 """The colour of a text. The words state the same: a tone is never the only sign. ``code`` is a command to be copied."""
 

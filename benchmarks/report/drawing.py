@@ -24,8 +24,6 @@ from frcnn.errors import MissingDependencyError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["INK", "bars", "box", "check_renderer", "dots", "letters", "lines", "mark", "name_rows", "scale", "svg"]
-
 _ROW: Final = 42
 """Height of a row: its name, and its bar or box under it."""
 _PLANE: Final = 240

@@ -15,19 +15,6 @@ from frcnn.benchmarks.report.results import Ceilings, Correctness, Results, Roof
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "accuracy_figures",
-    "agreement",
-    "batch_figures",
-    "curve_figures",
-    "latency_figures",
-    "ratio_figures",
-    "roofline_figures",
-    "row_cells",
-    "stage_cell",
-    "stage_figures",
-]
-
 _STAGES: Final = get_args(StageName)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from frcnn.benchmarks.report.results import Ratio
 from frcnn.spec import Size
 
-__all__ = ["NONE", "bytes_text", "listing", "number", "percent", "ratio_text", "size_text", "tick"]
-
 NONE = "-"
 """Stands where nothing was measured."""
 

@@ -12,8 +12,6 @@ from frcnn.benchmarks.report.document import Headline
 from frcnn.benchmarks.report.formatting import listing, number, percent, ratio_text
 from frcnn.benchmarks.report.results import Measure, Ratio, Results, Row
 
-__all__ = ["first_batch", "head_measure", "headline", "ranked", "ranks", "ratio_of"]
-
 
 def first_batch(results: Results) -> int:
     """Return the batch size that rows are ranked by: 1, or the smallest that was asked for."""

@@ -9,8 +9,6 @@ from typing import Final
 from frcnn.benchmarks.report.results import Change, Comparison, Measure, Ratio, Results, Row, Verdict
 from frcnn.errors import UsageError
 
-__all__ = ["compare_runs", "regressions"]
-
 _MIN_ROUNDS: Final = 5
 """Min to max of so many rounds holds the true median with 94 %."""
 

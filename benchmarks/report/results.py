@@ -17,36 +17,6 @@ from frcnn.files import write_text
 from frcnn.spec import Precision, Record, Size, read_versioned
 from frcnn.spec.engine import Form, Target
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "Artifact",
-    "Ceilings",
-    "Change",
-    "Comparison",
-    "Correctness",
-    "Curve",
-    "CurvePoint",
-    "EngineInfo",
-    "Environment",
-    "Gpu",
-    "GpuState",
-    "ImageInfo",
-    "Measure",
-    "NoiseVerdict",
-    "NotToldApart",
-    "Ratio",
-    "Results",
-    "Roofline",
-    "Row",
-    "Scope",
-    "Skipped",
-    "StageShare",
-    "Status",
-    "Verdict",
-    "Work",
-    "Workload",
-]
-
 SCHEMA_VERSION: Final = 2
 
 Status = Literal["ok", "unavailable", "wrong", "failed"]

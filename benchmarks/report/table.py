@@ -7,8 +7,6 @@ from typing import Final
 from frcnn.benchmarks.report.results import Comparison, Measure, NoiseVerdict, Results, Row, Scope
 from frcnn.console import say, show_table
 
-__all__ = ["show_results"]
-
 _TITLES: Final[dict[Scope, str]] = {"images": "decoded images to boxes", "network": "the network only"}
 _TIMES: Final = ("candidate", "status", "p50 ms", "p90", "p99", "mean", "fps", "x eager", "min to max", "rounds")
 _SIZES: Final = ("file MB", "build s", "load s", "host MB", "GPU MB", "box px", "of roofline")

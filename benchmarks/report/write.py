@@ -20,8 +20,6 @@ from frcnn.files import write_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["escaped", "html", "markdown", "markdown_environment", "write_report"]
-
 _HERE: Final = Path(__file__).parent
 _UNSEEN: Final = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"

@@ -14,8 +14,6 @@ from frcnn.benchmarks.report.results import Ceilings, Roofline, StageName, Work
 from frcnn.benchmarks.timing.measure import cuda_ms, wall_ms
 from frcnn.spec import Size
 
-__all__ = ["floor_ms", "measure_ceilings", "roofline_of"]
-
 _COPY_BYTES: Final = {"cpu": 1 << 27, "cuda": 1 << 30}
 _SIDE: Final = {"cpu": 1536, "cuda": 8192}
 _REPEATS: Final = 7

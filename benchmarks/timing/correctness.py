@@ -11,8 +11,6 @@ from frcnn.benchmarks.report.results import Correctness
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Precision, Size
 
-__all__ = ["Truth", "check"]
-
 Truth = Callable[[RGBImage, Size], Detections]
 """Returns what eager fp32 on the CPU finds in an image on a canvas (height, width)."""
 

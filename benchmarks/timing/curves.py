@@ -21,8 +21,6 @@ from frcnn.runtime.backend import Network
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.spec import Size
 
-__all__ = ["batch_curves", "curve_of", "size_curves", "variant_curves"]
-
 _SCALES: Final = (0.5, 0.71, 1.0, 1.41)
 _ROI_SHARES: Final = (0.1, 0.33, 1.0)
 _CLASSES: Final = (2, 21, 91, 366)

@@ -17,8 +17,6 @@ from frcnn._version import __version__
 from frcnn.benchmarks.report.results import Environment, Gpu, GpuState
 from frcnn.packages import installed_version
 
-__all__ = ["gpu_state", "load_average", "now", "read_environment", "read_gpu"]
-
 _PACKAGES_TEXT: Final = """
     torch torchvision onnx onnxruntime onnxruntime-gpu openvino nncf tensorrt tensorrt-rtx-cu13 triton
     cuda-core cuda-bindings nvidia-cuda-nvrtc numpy opencv-python-headless

@@ -32,8 +32,6 @@ from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
 
-__all__ = ["SUITES", "BenchRun", "Plan", "Suite"]
-
 _CHECK_SHARE: Final = 0.03
 _MIN_CHECK_IMAGES: Final = 2
 

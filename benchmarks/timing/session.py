@@ -24,8 +24,6 @@ from frcnn.errors import MissingDependencyError
 from frcnn.files import file_sha256
 from frcnn.runtime import RGBImage
 
-__all__ = ["Loaded", "Session", "windows_of"]
-
 _SHARED: Final = ("id", "name", "backend", "device", "precision", "images", "reference", "note")
 _SCOPES: Final[tuple[Scope, ...]] = ("images", "network")
 _MAX_INPUT_BYTES: Final = 32 << 20

@@ -26,8 +26,6 @@ from frcnn.runtime import RGBImage
 from frcnn.runtime.images.preprocess import place
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 
-__all__ = ["decode_ms", "eager_stages", "onnx_stages", "shares"]
-
 _REPEATS: Final = 3
 _JPEG_QUALITY: Final = 90
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from frcnn.benchmarks.report.results import Measure, Ratio, Scope
 
-__all__ = ["Rounds", "differ", "interval_of_median", "measure_of", "noise_of", "ratio_between"]
-
 Rounds = Sequence[Sequence[float]]
 """Milliseconds of every call, one sequence per round."""
 

@@ -11,8 +11,6 @@ from frcnn.files import file_sha256
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec.tuning import TunedModel
 
-__all__ = ["Models", "default_int8_path", "how_to_quantise", "open_models"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:

@@ -9,8 +9,6 @@ from typing import Final
 from frcnn.console import note, say, show_table, warn
 from frcnn.spec.tuning import HOST_PROVIDERS, Trial, Tuning
 
-__all__ = ["show_tuning"]
-
 _COLUMNS: Final = ("provider", "precision", "result", "threads", "batch", "ms", "spread")
 _NOISY: Final = 0.2
 

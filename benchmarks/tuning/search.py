@@ -28,8 +28,6 @@ from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.spec import ModelSpec, Size
 from frcnn.spec.tuning import Setting
 
-__all__ = ["Search", "order_of"]
-
 _OUT_OF_TIME: Final = "the time was spent before it was tried"
 _MIN_IMAGES: Final = 3
 _MAX_IMAGES: Final = 16

@@ -11,8 +11,6 @@ from msgspec.structs import replace
 from frcnn.benchmarks.tuning.trials import Attempt
 from frcnn.spec.tuning import ARITHMETIC, HOST_PROVIDERS, HostProvider, Setting
 
-__all__ = ["base_settings", "choose", "nearest", "with_batches", "with_fewer_threads"]
-
 _BATCHES: Final = (2, 4)
 _TIED: Final = 0.02
 """Below what two runs of one setting differ by on an idle machine, and below the 3 % that a choice may miss."""

@@ -10,8 +10,6 @@ import numpy as np
 from frcnn.benchmarks.parity.comparison import ImageParity, Limits, total
 from frcnn.spec.tuning import Setting, Trial, TrialStatus
 
-__all__ = ["MIN_COMPARED", "Attempt"]
-
 MIN_COMPARED: Final = 10
 """Fewer detections of the float model tell nothing of a lower precision, of which a share may differ."""
 

@@ -21,8 +21,6 @@ from frcnn.runtime.tuned import load_options, tuned_path
 from frcnn.spec import Manifest, Size
 from frcnn.spec.tuning import TUNING_SCHEMA_VERSION, Allowed, HostProvider, Setting, Tuning
 
-__all__ = ["tune", "write_tuning"]
-
 
 def tune(
     models: Models,

@@ -14,8 +14,6 @@ from sphinx.util.docutils import SphinxDirective
 
 from frcnn.cli import VERBS
 
-__all__ = ["parser_of", "setup"]
-
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
     """Return the parser of a verb, as ``frcnn.cli`` makes it."""

@@ -11,8 +11,6 @@ from sphinx.util.docutils import SphinxDirective
 
 from frcnn.plugins import OPERATORS
 
-__all__ = ["setup"]
-
 
 class Operator(SphinxDirective):
     """An operator's summary and two tables."""

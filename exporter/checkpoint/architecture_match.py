@@ -14,18 +14,6 @@ from frcnn.errors import CheckpointError
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, DEFAULT_NORM_EPS, FROZEN_NORM_EPS, Norm
 from frcnn.exporter.checkpoint.builders import build_model
 
-__all__ = [
-    "CLASS_SCORES",
-    "Misfit",
-    "choose_norm",
-    "compare",
-    "floating_dtypes",
-    "infer_architecture",
-    "non_finite",
-    "read_num_classes",
-    "with_current_names",
-]
-
 _OWN: Final = "name the function that builds your model: --arch mypkg.models:build or --arch models.py:build"
 _NEVER_FROZEN: Final = frozenset({"fasterrcnn_resnet50_fpn_v2"})
 CLASS_SCORES: Final = "roi_heads.box_predictor.cls_score.weight"

@@ -27,8 +27,6 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from frcnn.exporter.model.pooling import MultiScaleRoIPool
 
-__all__ = ["ARCHITECTURES", "DEFAULT_NORM_EPS", "FROZEN_NORM_EPS", "Builder", "Norm"]
-
 Builder: TypeAlias = Callable[..., FasterRCNN]
 Norm = Literal["batch", "frozen"]
 

@@ -9,8 +9,6 @@ from torchvision.models.detection import FasterRCNN
 
 from frcnn.spec import ModelSpec
 
-__all__ = ["NO_LABELS", "assumptions_of", "facts_of"]
-
 NO_LABELS: Final = "labels: none given, so label k is category id k (--labels)"
 
 

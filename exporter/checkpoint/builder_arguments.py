@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from frcnn.errors import UsageError
 
-__all__ = ["check_values", "parse_args", "refuse_unknown"]
-
 _EXAMPLE: Final = "write it as --arg min_size=640, once for each argument"
 
 # the plain numbers among the arguments of FasterRCNN and its transform

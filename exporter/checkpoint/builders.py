@@ -23,8 +23,6 @@ from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, Builder
 from frcnn.exporter.checkpoint.builder_arguments import check_values, refuse_unknown
 from frcnn.exporter.model.supported import inner_detector
 
-__all__ = ["accepted_arguments", "build_model", "importable", "one_line", "resolve_builder", "short_name"]
-
 _CUSTOM_HINT = "for another one, --arch mypkg.models:build or --arch path/to/models.py:build"
 
 

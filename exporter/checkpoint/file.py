@@ -27,8 +27,6 @@ from frcnn.exporter.checkpoint.layout import other_model
 from frcnn.files import missing_file
 from frcnn.files.archive import BoundedFile
 
-__all__ = ["CheckpointFile", "read_checkpoint_file"]
-
 _MAX_DIRECTORY_BYTES: Final = 16 << 20  # of a zip; that of a large model is below 1 MB
 _EXPECTED: Final = "expected a PyTorch checkpoint (.pth, .pt, .ckpt) or .safetensors"
 

@@ -14,8 +14,6 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from frcnn.errors import CheckpointError
 from frcnn.spec import BACKGROUND
 
-__all__ = ["FoundWeights", "find_weights", "other_model"]
-
 _MARK: Final = "roi_heads."  # in the keys of every torchvision Faster R-CNN
 _COMPILED: Final = "_orig_mod."  # torch.compile inserts it at any place
 _DEPTH: Final = 3

@@ -37,8 +37,6 @@ from frcnn.exporter.checkpoint.published import download, parse_weights, publish
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.spec import ModelSpec, full_labels
 
-__all__ = ["LoadedCheckpoint", "load_checkpoint", "load_pretrained", "read_checkpoint"]
-
 _PROFILER_COUNTERS: Final = ("total_ops", "total_params")  # thop leaves them in every module
 
 

@@ -13,8 +13,6 @@ from torchvision.models import WeightsEnum, get_model_weights
 
 from frcnn.errors import CheckpointError, UsageError
 
-__all__ = ["TORCHVISION_NAMES", "download", "parse_weights", "published_sha256", "published_weights"]
-
 _EXAMPLE: Final = "for instance --weights fasterrcnn_resnet50_fpn_v2=COCO_V1"
 
 TORCHVISION_NAMES: Final = (

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from frcnn.exporter.engine.request import Request
     from frcnn.exporter.graph.source_model import SourceModel
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""

@@ -15,16 +15,6 @@ from frcnn.options import Group
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
-__all__ = [
-    "add_checkpoint_arguments",
-    "add_output_argument",
-    "given_options",
-    "load_from_options",
-    "output_path",
-    "print_checkpoint",
-    "read_labels",
-]
-
 _ONE_A_LINE: Final = "write one class name a line, in the order of the class indices, as UTF-8 text"
 _LARGEST_LABEL_FILE_BYTES: Final = 1 << 22
 

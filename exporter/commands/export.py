@@ -32,8 +32,6 @@ from frcnn.spec import PRECISIONS, Manifest, Precision, Size
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
-__all__ = ["add_arguments", "export_loaded", "run"]
-
 _SUFFIX: Final = ".onnx"
 
 

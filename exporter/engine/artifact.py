@@ -46,8 +46,6 @@ from frcnn.spec.supported_gpus import architecture_of
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Built", "Progress", "build_artifact", "build_engine"]
-
 Progress = Callable[[str, float], None]
 """Is called with the current task and the finished share of all work, 0 to 1, also from other threads."""
 

@@ -15,8 +15,6 @@ from frcnn.plugins.tensorrt.library import cuda_major
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import other_ways, refusal, serves
 
-__all__ = ["choose_target", "gpu_compute_capability", "refuse_unserved", "require_gpu"]
-
 _OK: Final = "CUDA_SUCCESS"
 _GPU: Final = re.compile(r"([1-9][0-9]?)\.([0-9])|sm_([1-9][0-9]?)([0-9])[af]?")
 

@@ -20,15 +20,6 @@ from frcnn.plugins.tensorrt.library import load_tensorrt, refuse_mixed_releases
 from frcnn.spec.engine import Target
 from frcnn.spec.supported_gpus import gpus_text
 
-__all__ = [
-    "BuildSettings",
-    "Phases",
-    "build_serialized",
-    "check_compute_capabilities",
-    "check_features",
-    "import_builder",
-]
-
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 

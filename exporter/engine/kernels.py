@@ -14,8 +14,6 @@ from frcnn.spec import TransformSpec
 from frcnn.spec.engine import Target, kernel_part
 from frcnn.spec.supported_gpus import RTX_DEFAULT, architecture_of
 
-__all__ = ["check_architectures", "kernel_parts"]
-
 _DATA_CENTRE: Final = ("9.0", "10.0")
 
 

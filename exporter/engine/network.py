@@ -17,8 +17,6 @@ from frcnn.plugins.tensorrt.library import never_free
 from frcnn.plugins.tensorrt.messages import LoggedLines, explain, make_logger, plain
 from frcnn.spec.engine import EngineTensor
 
-__all__ = ["Messages", "Network", "parse_model", "parse_network"]
-
 _CREATION_FLAGS: Final = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS")  # of the flags that the module has
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
 _CACHE_LOST: Final = "Failed to deserialize timing cache"

@@ -24,8 +24,6 @@ from frcnn.exporter.graph.nodes import HEAVY, int8_layers
 from frcnn.spec import Precision
 from frcnn.spec.engine import TENSORRT_ELEMENTS, PrecisionRecord
 
-__all__ = ["ELEMENT_OF_PRECISION", "Layer", "Proof", "layers_of_model", "layers_of_network", "prove"]
-
 ELEMENT_OF_PRECISION: Final[Mapping[Precision, str]] = {
     "fp32": "float32",
     "fp16": "float16",

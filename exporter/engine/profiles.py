@@ -15,8 +15,6 @@ from frcnn.errors import UsageError
 from frcnn.spec import Manifest, Size, TransformSpec
 from frcnn.spec.engine import Profile, Range
 
-__all__ = ["DEFAULT_BATCH", "make_profiles", "parse_batch", "static_canvases"]
-
 DEFAULT_BATCH: Final = "1:1:8"
 _OPT_ASPECT: Final = (3, 4)  # of most cameras
 _SIZE_HELP: Final = "for instance --size 800x1344,1344x800, or min, opt and max: --size 320x320:800x1088:1344x1344"

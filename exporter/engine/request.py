@@ -20,8 +20,6 @@ from frcnn.spec import Manifest, ModelSpec
 from frcnn.spec.engine import TARGETS, Form, Target
 from frcnn.spec.supported_gpus import architecture_of
 
-__all__ = ["Prepared", "Request", "prepare", "require_sizes", "require_target"]
-
 _MAX_AUX_STREAMS: Final = 64
 _MAX_WORKSPACE_MIB: Final = 1 << 20
 

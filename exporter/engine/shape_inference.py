@@ -19,8 +19,6 @@ from frcnn.errors import ExportError
 from frcnn.exporter.graph.nodes import is_standard
 from frcnn.spec.engine import ONNX_ELEMENTS, TensorElement
 
-__all__ = ["Shape", "element_of", "elements_of", "output_shapes"]
-
 Shape = tuple[int, ...]
 
 _MAX_KEPT: Final = 1000  # elements of a constant whose values inference may need: sizes, axes, pads, scales

@@ -17,17 +17,6 @@ from frcnn.plugins.operator_plan import aligned
 from frcnn.spec import Size
 from frcnn.spec.engine import EngineStep, MemoryNeeds, Profile
 
-__all__ = [
-    "ProfileShapes",
-    "ProfileTraces",
-    "Trace",
-    "initializer_bytes",
-    "input_shapes",
-    "memory_needs",
-    "trace",
-    "trace_profile",
-]
-
 ProfileShapes = Mapping[str, tuple[Shape, ...]]
 """Input of an engine -> its min, opt and max shape, as the engine knows it."""
 

@@ -30,8 +30,6 @@ from frcnn.spec.engine import (
     TensorLayout,
 )
 
-__all__ = ["Steps", "make_steps", "one_engine"]
-
 _CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
 _EXPORT_AGAIN: Final = "export the checkpoint again with this version of frcnn"
 

@@ -10,8 +10,6 @@ from frcnn.exporter.engine.network import Network
 from frcnn.files import replacing, writable_file
 from frcnn.log import warn_once
 
-__all__ = ["attach_timing_cache", "timing_cache_beside", "write_timing_cache"]
-
 _SUFFIX: Final = ".timing"
 
 

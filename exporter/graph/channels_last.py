@@ -15,8 +15,6 @@ import onnx
 from frcnn.errors import ExportError
 from frcnn.exporter.graph.nodes import all_nodes, quantized_values, read_values, unique_name
 
-__all__ = ["channels_last_head", "channels_last_maps"]
-
 _PLANAR_TO_LAST = (0, 2, 3, 1)
 
 

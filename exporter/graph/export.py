@@ -23,8 +23,6 @@ from frcnn.exporter.model.supported import require_supported
 from frcnn.files import replacing
 from frcnn.spec import PRECISIONS, SCHEMA_VERSION, Manifest, Precision, Size
 
-__all__ = ["export_onnx"]
-
 
 def export_onnx(
     model: torch.nn.Module,

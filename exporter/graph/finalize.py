@@ -7,8 +7,6 @@ import onnx
 from frcnn.errors import ExportError
 from frcnn.spec import MANIFEST_KEY, Manifest
 
-__all__ = ["finalize_graph"]
-
 
 def finalize_graph(model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
     """Remove stack traces, add the manifest, and check the graph; raise ExportError if it is not valid ONNX."""

@@ -15,8 +15,6 @@ from onnx import TensorProto
 from frcnn.errors import ExportError
 from frcnn.plugins import DOMAIN, OPERATORS
 
-__all__ = ["add_bfloat16_fallback", "float16_rest"]
-
 # TensorRT-RTX 1.7 builds every other activation, normalisation, pooling and elementwise operator of opset 22 in
 # bfloat16 that it builds in float16.
 _FLOAT32_ONLY: Final = frozenset({"HardSwish", "Mish", "LpNormalization"})

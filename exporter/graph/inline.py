@@ -8,8 +8,6 @@ import onnx.inliner
 from frcnn.exporter.graph.nodes import unique_name
 from frcnn.plugins import DOMAIN
 
-__all__ = ["inline_operators"]
-
 
 def inline_operators(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model in which the body of every operator of the domain ``frcnn`` stands in place of its node.

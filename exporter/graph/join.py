@@ -16,8 +16,6 @@ from frcnn.exporter.model.stages import Stage, Stages
 from frcnn.plugins import DOMAIN, VERSION, box_detections, multiscale_roi_align, multiscale_roi_pool, region_proposals
 from frcnn.spec.engine import INPUTS, OUTPUTS
 
-__all__ = ["join_networks"]
-
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"  # where PyTorch's exporter records the modules of a node
 
 

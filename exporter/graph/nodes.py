@@ -7,9 +7,6 @@ from typing import Final
 
 import onnx
 
-__all__ = ["HEAVY", "all_nodes", "int8_layers", "is_standard", "quantized_values", "read_values", "unique_name"]
-
-
 HEAVY: Final = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
 """Convolutions and matrix products."""
 

@@ -24,8 +24,6 @@ from frcnn.errors import ExportError, MissingDependencyError, UsageError
 from frcnn.exporter.graph.nodes import is_standard
 from frcnn.plugins import DOMAIN
 
-__all__ = ["HEAVY_OPERATORS", "Ranges", "Recipe", "calibrate", "layer_groups", "quantize"]
-
 Batch = Mapping[str, NDArray[Any]]
 Ranges = Any
 """ONNX Runtime's ``TensorsData``: the range of every activation."""

@@ -16,8 +16,6 @@ from frcnn.files.archive import is_archive
 from frcnn.files.external_data import external_tensor
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 
-__all__ = ["SourceModel", "in_precision", "is_onnx", "read_source_model"]
-
 _IR_VERSION_FIELD: Final = 0x08  # the first field of an ONNX file
 _MAKE_ONE: Final = "make one with: frcnn export CHECKPOINT -o model.onnx"
 

@@ -12,8 +12,6 @@ from frcnn.exporter.graph.nodes import is_standard, quantized_values, read_value
 from frcnn.plugins import DOMAIN
 from frcnn.spec.engine import INPUTS, OUTPUTS
 
-__all__ = ["Networks", "split"]
-
 _POOLING = ("MultiscaleRoIAlign", "MultiscaleRoIPool")
 
 

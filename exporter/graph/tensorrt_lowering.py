@@ -19,8 +19,6 @@ from frcnn.plugins import DOMAIN, OPERATORS
 from frcnn.plugins.operator_kernels import kernels_for, wiring_of
 from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION
 
-__all__ = ["PLUGIN_DOMAIN", "lower_to_plugins"]
-
 PLUGIN_DOMAIN: Final = "trt.plugins"
 
 

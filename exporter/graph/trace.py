@@ -21,8 +21,6 @@ from frcnn.exporter.graph.half_precision import add_bfloat16_fallback
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.spec import ModelSpec, Precision, Size
 
-__all__ = ["OPSETS", "trace_networks"]
-
 OPSETS: Final[dict[Precision, int]] = {"fp32": 20, "fp16": 20, "bf16": 22}
 """Opset of the standard operators. More runtimes support 20 than 22; Conv supports bfloat16 from 22 on."""
 

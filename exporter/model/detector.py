@@ -16,8 +16,6 @@ from frcnn.exporter.model.stages import read_stages
 from frcnn.plugins.box_detections.reference import PaddedDetections
 from frcnn.spec import ModelSpec, Precision
 
-__all__ = ["DeployableFasterRCNN"]
-
 _DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 

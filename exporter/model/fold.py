@@ -18,8 +18,6 @@ from torchvision.ops import FrozenBatchNorm2d
 from frcnn.exporter.model.spec_from_model import image_channels, probe_canvas
 from frcnn.spec import ModelSpec
 
-__all__ = ["fold_batchnorm"]
-
 
 def fold_batchnorm(model: GeneralizedRCNN, spec: ModelSpec) -> int:
     """Fold batch normalisations of backbone and box head into their convolutions, in place; return how many.

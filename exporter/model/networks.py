@@ -8,8 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BoxNetwork", "BoxOutputs", "FeatureNetwork", "FeatureOutputs", "luma"]
-
 
 class FeatureOutputs(NamedTuple):
     """Outputs of :class:`FeatureNetwork`, of the network's type.

@@ -10,8 +10,6 @@ from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 from torchvision.ops.poolers import _filter_input, _setup_scales
 
-__all__ = ["MultiScaleRoIPool"]
-
 
 class MultiScaleRoIPool(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision is untyped
     """Multi-scale RoI max pooling, as in Fast R-CNN (arXiv:1504.08083) and Faster R-CNN (arXiv:1506.01497).

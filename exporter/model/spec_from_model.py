@@ -22,8 +22,6 @@ from frcnn.exporter.model.supported import require_supported
 from frcnn.plugins.roi_pooling.level_boundaries import NEVER, level_thresholds
 from frcnn.spec import ModelSpec, PoolerSpec, RoIHeadsSpec, RPNSpec, Size, TransformSpec, full_labels
 
-__all__ = ["image_channels", "probe_canvas", "read_model_spec"]
-
 
 @contextmanager
 def _checked() -> Iterator[None]:

@@ -24,8 +24,6 @@ from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool as r
 from frcnn.plugins.region_proposals.reference import region_proposals as reference_proposals
 from frcnn.spec import PoolerSpec
 
-__all__ = ["Stage", "Stages", "float32_floor", "read_stages"]
-
 _MIN_BOX_SIZE_PX: Final = 1e-2  # as in torchvision's postprocess_detections
 
 Attribute = int | float | tuple[float, ...]

@@ -16,8 +16,6 @@ from torchvision.ops import MultiScaleRoIAlign
 from frcnn.errors import UnsupportedModelError
 from frcnn.exporter.model.pooling import MultiScaleRoIPool
 
-__all__ = ["inner_detector", "require_supported"]
-
 # The methods of torchvision that the deployable module reimplements. A subclass that overrides one of these computes
 # something else; backbone, RPN head, box head and box predictor are used as they are and may be of any class.
 _REIMPLEMENTED: dict[type, tuple[str, ...]] = {

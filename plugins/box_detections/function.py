@@ -10,8 +10,6 @@ from frcnn.plugins.boxes.function import DECODE, LIMITS
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["function"]
-
 
 def function() -> onnx.FunctionProto:
     """Return the body.

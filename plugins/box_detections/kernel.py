@@ -18,8 +18,6 @@ from frcnn.plugins.boxes.kernel import check_box_attributes
 from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, check_choice
 from frcnn.plugins.operator import Tensor
 
-__all__ = ["MAX_DETECTIONS", "MAX_ROIS", "kernels"]
-
 MAX_ROIS: Final = 4096
 """Most RoIs of an image: a block sorts the candidates of a class in shared memory."""
 

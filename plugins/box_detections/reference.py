@@ -10,8 +10,6 @@ from torch import Tensor
 
 from frcnn.plugins.boxes.reference import clip, decode, is_larger, keep_best
 
-__all__ = ["PaddedDetections", "box_detections"]
-
 
 class PaddedDetections(NamedTuple):
     """Detections; rows from ``num_detections`` on are 0.

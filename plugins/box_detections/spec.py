@@ -3,8 +3,6 @@
 from frcnn.plugins.boxes.spec import BOX_WEIGHTS, IOU_THRESHOLD, MAX_LOG_SCALE, MIN_SIZE
 from frcnn.plugins.operator import Attribute, OperatorSpec, Tensor
 
-__all__ = ["SPEC"]
-
 SPEC = OperatorSpec(
     name="BoxDetections",
     summary=(

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-__all__ = ["DECODE", "LIMITS"]
-
 LIMITS: Final = """
     width_height_twice = Constant <value_ints: ints = [1, 0, 1, 0]> ()
     float_sizes = Cast <to = 1> (image_sizes)

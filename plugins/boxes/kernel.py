@@ -7,8 +7,6 @@ from typing import Final
 
 from frcnn.errors import KernelError
 
-__all__ = ["LARGEST", "check_box_attributes"]
-
 LARGEST: Final = float.fromhex("0x1.fffffep+127")
 """The largest number of float32."""
 

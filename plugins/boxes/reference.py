@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-__all__ = ["clip", "decode", "is_larger", "keep_best"]
-
 
 def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float], max_log_scale: float) -> Tensor:
     """Decode predicted deltas to boxes, like ``BoxCoder.decode_single``.

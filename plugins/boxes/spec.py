@@ -4,8 +4,6 @@ from typing import Final
 
 from frcnn.plugins.operator import Attribute
 
-__all__ = ["BOX_WEIGHTS", "IOU_THRESHOLD", "MAX_LOG_SCALE", "MIN_SIZE"]
-
 BOX_WEIGHTS: Final = Attribute(name="box_weights", kind="floats", meaning="4 divisors of dx, dy, dw, dh")
 MAX_LOG_SCALE: Final = Attribute(
     name="max_log_scale", kind="float", meaning="upper limit of dw and dh after the division"

@@ -11,8 +11,6 @@ from frcnn.errors import KernelError
 from frcnn.plugins.cuda.dependencies import import_core_utility
 from frcnn.plugins.kernel import Layout
 
-__all__ = ["ALIGNMENT_BYTES", "ArrayView", "check_apart", "stream_handle", "view_of"]
-
 ALIGNMENT_BYTES: Final = 16
 """Kernels load and store up to this many bytes at once."""
 

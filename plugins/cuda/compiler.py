@@ -17,15 +17,6 @@ from frcnn.plugins.cuda.dependencies import import_nvrtc
 from frcnn.plugins.cuda.kernel_cache import KernelCache, default_cache
 from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
 
-__all__ = [
-    "OLDEST_PTX",
-    "compile_anew",
-    "compile_kernel",
-    "compiler_version",
-    "fingerprint",
-    "supported_architectures",
-]
-
 OLDEST_PTX: Final = "compute_75"
 """The PTX architecture: the driver of every supported GPU can compile it."""
 

@@ -9,8 +9,6 @@ from typing import Any, Final
 from frcnn.errors import MissingDependencyError
 from frcnn.packages import import_package
 
-__all__ = ["import_core_utility", "import_driver", "import_nvrtc"]
-
 _CUDA_CORE: Final = "cuda-core>=1"
 
 

@@ -17,8 +17,6 @@ from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.kernel import Kernel, Launch
 from frcnn.spec.supported_gpus import architecture_of
 
-__all__ = ["CudaDriver", "Driver", "LoadedKernel", "ask_driver", "call_driver", "compute_capability", "cuda_driver"]
-
 _NO_CONTEXT: Final = (
     "make one first: torch.cuda.init() and a tensor on the GPU, cupy.cuda.Device().use(), or "
     "pycuda.autoinit / pycuda.autoprimaryctx"

@@ -18,8 +18,6 @@ from frcnn.errors import MissingDependencyError
 from frcnn.log import warn_once
 from frcnn.plugins.cuda.dependencies import import_core_utility
 
-__all__ = ["KernelCache", "default_cache", "warn_not_kept"]
-
 _DIGEST_BYTES: Final = 32
 
 

@@ -28,8 +28,6 @@ from frcnn.plugins.operator_kernels import kernels_for, wiring_of
 from frcnn.plugins.operator_plan import OperatorPlan, Shape
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 
-__all__ = ["LoadedOperator", "load_operator", "load_preprocess"]
-
 _PLANS: Final = 256  # combinations of shapes that an operator remembers
 
 

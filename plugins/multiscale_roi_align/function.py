@@ -10,8 +10,6 @@ from frcnn.plugins.roi_pooling.spec import pooling_function
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["function"]
-
 
 def function(*, levels: int, aligned: bool) -> onnx.FunctionProto:
     """Return the body; ONNX's RoiAlign takes the attribute ``aligned`` as text, so it is written into the body."""

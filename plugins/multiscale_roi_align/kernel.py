@@ -9,8 +9,6 @@ from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.multiscale_roi_align.spec import SPEC
 from frcnn.plugins.roi_pooling.kernel import PoolingOptions, pooling_kernel
 
-__all__ = ["kernels"]
-
 _MAX_SAMPLES: Final = 16
 
 

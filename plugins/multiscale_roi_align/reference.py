@@ -9,8 +9,6 @@ from torchvision.ops import roi_align
 
 from frcnn.plugins.roi_pooling.levels import pool_by_level
 
-__all__ = ["multiscale_roi_align"]
-
 
 def multiscale_roi_align(
     rois: Tensor,

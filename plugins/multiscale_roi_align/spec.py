@@ -3,8 +3,6 @@
 from frcnn.plugins.operator import Attribute, OperatorSpec
 from frcnn.plugins.roi_pooling.spec import ATTRIBUTES, INPUTS, OUTPUTS
 
-__all__ = ["SPEC"]
-
 SPEC = OperatorSpec(
     name="MultiscaleRoIAlign",
     summary=(

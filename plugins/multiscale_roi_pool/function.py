@@ -10,8 +10,6 @@ from frcnn.plugins.roi_pooling.spec import pooling_function
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["function"]
-
 
 def function(*, levels: int, output_size: tuple[int, int]) -> onnx.FunctionProto:
     """Return the body; ONNX's MaxRoiPool takes the (height, width) as one list, so they are written into the body."""

@@ -8,8 +8,6 @@ from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.multiscale_roi_pool.spec import SPEC
 from frcnn.plugins.roi_pooling.kernel import PoolingOptions, pooling_kernel
 
-__all__ = ["kernels"]
-
 
 def kernels(**options: Unpack[PoolingOptions]) -> tuple[Kernel]:
     """Return the kernel for the operator's attributes and a type and layout of the maps, or raise KernelError."""

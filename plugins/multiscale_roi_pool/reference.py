@@ -9,8 +9,6 @@ from torchvision.ops import roi_pool
 
 from frcnn.plugins.roi_pooling.levels import pool_by_level
 
-__all__ = ["multiscale_roi_pool"]
-
 
 def multiscale_roi_pool(
     rois: Tensor,

@@ -14,8 +14,6 @@ from frcnn.errors import KernelError
 from frcnn.plugins.kernel import ELEMENT_NUMBERS, Element, Kernel, check_choice
 from frcnn.plugins.operator import Tensor
 
-__all__ = ["IMAGE_COLUMNS", "kernels"]
-
 IMAGE_COLUMNS: Final = (
     "pixels",
     "height",

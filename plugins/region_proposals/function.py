@@ -11,8 +11,6 @@ from frcnn.plugins.region_proposals.spec import SPEC
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["function"]
-
 
 def function(*, levels: int, anchors_per_cell: Sequence[int]) -> onnx.FunctionProto:
     """Return the body for a number of feature levels, since an ONNX function has a fixed number of inputs.

@@ -20,8 +20,6 @@ from frcnn.plugins.boxes.kernel import LARGEST, check_box_attributes
 from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, check_choice
 from frcnn.plugins.operator import ElementType, Tensor
 
-__all__ = ["CHUNK", "MAX_CANDIDATES", "MAX_LEVELS", "kernels"]
-
 MAX_CANDIDATES: Final = 4096
 """Most candidates of a level: a block sorts them in shared memory."""
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from frcnn.plugins.boxes.reference import clip, decode, is_larger, keep_best
 
-__all__ = ["ABSENT_ROI", "region_proposals"]
-
 ABSENT_ROI = (0.0, 0.0, -1.0, -1.0)
 """Padding of the proposals: x2 < x1."""
 

@@ -10,8 +10,6 @@ from frcnn.errors import KernelError
 from frcnn.plugins.kernel import ELEMENT_BYTES, ELEMENT_NUMBERS, Constant, Element, Kernel, Layout, check_choice
 from frcnn.plugins.operator import OperatorSpec, Tensor
 
-__all__ = ["MAX_LEVELS", "PoolingOptions", "pooling_kernel"]
-
 MAX_LEVELS: Final = 8
 
 _MAX_SHARED_BYTES: Final = 49_152  # of a block, without an attribute of the function

@@ -11,8 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["NEVER", "level_thresholds"]
-
 NEVER = float(np.finfo(np.float32).max)
 """A threshold that no RoI's side reaches."""
 

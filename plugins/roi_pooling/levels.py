@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["pool_by_level"]
-
 
 def pool_by_level(
     rois: Tensor,

@@ -10,8 +10,6 @@ from frcnn.plugins.operator import Attribute, OperatorSpec, Tensor
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ATTRIBUTES", "INPUTS", "OUTPUTS", "pooling_function"]
-
 INPUTS: Final = (
     Tensor(name="rois", element="float32", shape=("N", "R", "4")),
     Tensor(name="feature", element="features", shape=("N", "C", "H", "W"), variadic=True),

@@ -14,8 +14,6 @@ from frcnn.plugins.operator import Tensor
 from frcnn.plugins.tensorrt.plugins import Plugin
 from frcnn.spec.engine import TENSORRT_ELEMENTS
 
-__all__ = ["CHANNELS_LAST", "PluginCallbacks"]
-
 _DATA_TYPES: Final[Mapping[str, str]] = {element: name for name, element in TENSORRT_ELEMENTS.items()}
 _FEATURES: Final[Mapping[str, Element]] = {_DATA_TYPES[element]: element for element in ELEMENT_NUMBERS}
 _AUTOTUNE_TYPES: Final = {"FLOAT": "FP32", "HALF": "FP16"}  # where AutoTuneCombination's names are others

@@ -12,14 +12,6 @@ from typing import Final
 from frcnn.errors import MissingDependencyError
 from frcnn.packages import import_package, installed_version
 
-__all__ = [
-    "cuda_major",
-    "load_tensorrt",
-    "load_tensorrt_plugins",
-    "never_free",
-    "refuse_mixed_releases",
-]
-
 _BUILDING: Final = "building a TensorRT engine"
 _CUDA_RELEASES: Final = range(11, 20)
 _RELEASE: Final = re.compile(r"(\d+)\.\d+\.\d+")

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-__all__ = ["Explanation", "LoggedLines", "explain", "make_logger", "plain"]
-
 _MAX_LINES: Final = 64
 _MAX_LINE: Final = 500  # characters; TensorRT cuts what it quotes in an error at 486
 _MAX_REASON: Final = 1200

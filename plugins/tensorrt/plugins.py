@@ -18,8 +18,6 @@ from frcnn.plugins.operator import DOMAIN, Attribute
 from frcnn.plugins.operator_kernels import POOLING, kernels_for
 from frcnn.plugins.roi_pooling.kernel import MAX_LEVELS
 
-__all__ = ["NAMESPACE", "PLUGIN_VERSION", "Plugin", "plugins"]
-
 NAMESPACE: Final = DOMAIN
 """The plugins' namespace in TensorRT's registry."""
 

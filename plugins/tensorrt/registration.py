@@ -23,8 +23,6 @@ from frcnn.plugins.tensorrt.callbacks import PluginCallbacks
 from frcnn.plugins.tensorrt.library import load_tensorrt, load_tensorrt_plugins
 from frcnn.plugins.tensorrt.plugins import NAMESPACE, PLUGIN_VERSION, Plugin, plugins
 
-__all__ = ["callback_error", "register"]
-
 _ANNOTATIONS: Final[dict[str, Any]] = {"int": int, "float": float, "floats": NDArray[np.float32]}
 
 

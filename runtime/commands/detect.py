@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from frcnn.runtime.results.report import Report
     from frcnn.runtime.streaming.stopping import Stop
 
-__all__ = ["add_arguments", "run"]
-
 _EXIT_SKIPPED: Final = 1
 _NAMES_SHOWN: Final = 10
 _STANDARD_OUTPUT: Final = "-"

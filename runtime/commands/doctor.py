@@ -12,8 +12,6 @@ from typing import Final
 from frcnn import __version__
 from frcnn.console import say, show_table, write_json
 
-__all__ = ["add_arguments", "run"]
-
 _EXIT_CANNOT_DETECT: Final = 1
 
 

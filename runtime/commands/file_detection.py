@@ -23,8 +23,6 @@ from frcnn.runtime.results.draw import annotate
 from frcnn.runtime.results.report import Report
 from frcnn.runtime.streaming.stopping import Stop
 
-__all__ = ["FileDetection"]
-
 _JPEG_OPTIONS: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from frcnn.runtime.model_files.artifact import Network, OnnxArtifact
     from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
-__all__ = ["add_arguments", "run"]
-
 _KERNEL: Final = re.compile(r"(?P<kernel>kernels/.+)\.(?:sm|compute)_[^.]+\.(?:cubin|ptx)")
 _HASH_DIGITS: Final = 12  # enough to tell parts apart at a glance; --hashes prints all 64
 _MAX_VALUES: Final = 8  # of an attribute; more, like a level's anchors, are counted

@@ -10,8 +10,6 @@ from frcnn.runtime.host.providers import PROVIDERS, RUN_PRECISIONS
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.runtime.tuned import Tuned, read_tuned
 
-__all__ = ["add_run_options", "batch_size", "take_tuned"]
-
 _HOW_TO_RUN = ("device", "precision", "threads")
 
 

@@ -23,8 +23,6 @@ from frcnn.spec.gpu_runs import loaded_by, read_runs
 if TYPE_CHECKING:
     from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``frcnn unpack``."""

@@ -18,8 +18,6 @@ from frcnn.spec.engine import Target
 from frcnn.spec.gpu_runs import read_runs, runs_on_generation
 from frcnn.spec.supported_gpus import other_ways, serves
 
-__all__ = ["Check", "Status", "find_cuda_driver", "find_kernel_compiler", "one_line", "runs_here", "with_abilities"]
-
 Status = Literal["ok", "missing", "broken"]
 
 _TARGETS: Final[Mapping[str, Target]] = {

@@ -25,8 +25,6 @@ from frcnn.spec.supported_gpus import (
     serves,
 )
 
-__all__ = ["check_gpu", "check_runs_here", "check_validity", "release"]
-
 _OLDEST_ONNXRUNTIME: Final = (1, 29)
 _FIRST_FOR_CUDA_13: Final = (10, 13, 2)  # older releases of TensorRT have packages for CUDA 12 only
 _DRIVERS: Final = {12: "r525", 13: "r580"}  # CUDA release -> the first driver that serves it

@@ -28,8 +28,6 @@ from frcnn.runtime.onnxruntime_sessions import (
 from frcnn.spec import Precision
 from frcnn.spec.engine import ONNX_ELEMENTS, EngineTensor
 
-__all__ = ["OnnxRuntimeContext", "OnnxRuntimeEngine", "Provider"]
-
 Provider = Literal["cpu", "cuda"]
 
 _PROVIDERS: Final[Mapping[Provider, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

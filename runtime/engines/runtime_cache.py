@@ -11,8 +11,6 @@ from typing import Final
 
 from frcnn.plugins.cuda.kernel_cache import KernelCache, default_cache
 
-__all__ = ["cache_key", "default_runtime_cache"]
-
 _SCHEMA: Final = "frcnn runtime cache 1"  # changes when the key or the entry means something else
 _MAX_BYTES: Final = 1 << 30
 

@@ -16,8 +16,6 @@ from frcnn.runtime.dependencies import TensorRTLibrary, import_tensorrt
 from frcnn.runtime.engines.compatibility import release
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
-__all__ = ["choose_tensorrt"]
-
 
 def choose_tensorrt(artifact: EngineArtifact) -> tuple[TensorRTLibrary, ModuleType]:
     """Return the library and its module that run an artifact here, the whole TensorRT where its release fits.

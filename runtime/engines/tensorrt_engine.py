@@ -22,8 +22,6 @@ from frcnn.runtime.gpu.cuda_calls import driver_cuda_version, is_capturing
 from frcnn.runtime.gpu.device import Device, LayerReport, Shape
 from frcnn.spec.engine import EngineManifest, EngineStep
 
-__all__ = ["TensorRTContext", "TensorRTEngine", "load_engine"]
-
 
 class TensorRTContext:
     """An execution context; see :class:`~frcnn.runtime.gpu.device.EngineContext`."""

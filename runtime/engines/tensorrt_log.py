@@ -13,8 +13,6 @@ from typing import Any
 from frcnn.plugins.tensorrt.messages import Explanation, LoggedLines, explain, make_logger
 from frcnn.runtime.dependencies import TensorRTLibrary, import_tensorrt
 
-__all__ = ["FailureLog", "failure_log"]
-
 
 class FailureLog:
     """The errors and warnings of one TensorRT, which gets ``logger``."""

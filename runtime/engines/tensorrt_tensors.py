@@ -9,8 +9,6 @@ from typing import Any, Final
 from frcnn.errors import ArtifactError
 from frcnn.spec.engine import INPUTS, TENSORRT_ELEMENTS, EngineStep, EngineTensor, Profile
 
-__all__ = ["check_profiles", "check_step", "check_tensors"]
-
 _CHANNELS_LAST: Final[Mapping[str, int]] = {"HWC": 1, "HWC8": 8, "HWC16": 16}
 """Layouts that are (N, H, W, C) without gaps if C is a multiple of this."""
 

@@ -25,8 +25,6 @@ from frcnn.runtime.images.image import DeviceImage, RGBImage, as_device_image, a
 from frcnn.runtime.images.preprocess import Placed, Prepared, factors_to_image, place, with_pixels
 from frcnn.spec.engine import EngineManifest
 
-__all__ = ["DEFAULT_WORKERS", "EngineBackend"]
-
 DEFAULT_WORKERS: Final = 2
 """Batches that may be on the GPU at once. Two overlap one's copies with the other's work; each further one costs an
 arena and engine contexts again, and gains where batches are too small to fill the GPU."""

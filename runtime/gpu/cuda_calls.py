@@ -8,8 +8,6 @@ from frcnn.errors import ArtifactError, KernelError
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver
 
-__all__ = ["call_cuda", "cuda_hint", "driver_cuda_version", "is_capturing", "release_cuda"]
-
 _OK: Final = "CUDA_SUCCESS"
 _BROKEN_CAPTURE: Final = (
     "something in the work waits, allocates or uses another stream, which a CUDA graph cannot hold; run without graphs"

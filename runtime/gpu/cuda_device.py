@@ -21,8 +21,6 @@ from frcnn.plugins.cuda.driver import ask_driver, compute_capability, cuda_drive
 from frcnn.runtime.gpu.cuda_calls import call_cuda, cuda_hint, release_cuda
 from frcnn.spec.supported_gpus import architecture_of
 
-__all__ = ["CudaDevice"]
-
 _OK: Final = "CUDA_SUCCESS"
 _OUT_OF_MEMORY: Final = "CUDA_ERROR_OUT_OF_MEMORY"
 

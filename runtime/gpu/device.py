@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from frcnn.plugins.cuda.driver import Driver
 
-__all__ = ["Device", "Engine", "EngineContext", "Event", "Graph", "LayerReport", "Memory", "PinnedMemory", "Shape"]
-
 Shape = tuple[int, ...]
 
 LayerReport = Callable[[str, float], None]

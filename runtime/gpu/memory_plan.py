@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from frcnn.plugins.operator_plan import aligned
 
-__all__ = ["Block", "lay_out"]
-
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -24,8 +24,6 @@ from frcnn.runtime.gpu.program import ELEMENT_DTYPES, Program
 from frcnn.spec import Size
 from frcnn.spec.engine import OUTPUTS, EngineStep, OperatorStep
 
-__all__ = ["Launched", "Pipeline", "PipelineKey"]
-
 Launch = Callable[[int], None]
 Warn = Callable[[str], None]
 

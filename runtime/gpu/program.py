@@ -18,8 +18,6 @@ from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
 from frcnn.runtime.gpu.device import Device, Engine
 from frcnn.spec.engine import EngineManifest, OperatorStep, kernel_part
 
-__all__ = ["ELEMENT_DTYPES", "Program", "load_program"]
-
 ELEMENT_DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),

@@ -23,8 +23,6 @@ from frcnn.runtime.gpu.program import Program
 from frcnn.runtime.images.image import DeviceImage
 from frcnn.runtime.images.preprocess import Placed, Prepared, bfloat16_bits
 
-__all__ = ["MAX_PIPELINES", "Staged", "Worker", "staged"]
-
 MAX_PIPELINES: Final = 8
 """Shapes that stay bound in a worker: each has its engines' contexts and a captured graph."""
 

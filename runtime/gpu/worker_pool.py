@@ -27,8 +27,6 @@ from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey
 from frcnn.runtime.gpu.worker import Worker
 from frcnn.runtime.images.preprocess import Placed
 
-__all__ = ["RunningBatch", "WorkerPool"]
-
 _RECHECK_SECONDS: Final = 1.0
 """For the case that Ctrl-C interrupted a thread before it could notify the others."""
 

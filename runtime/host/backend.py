@@ -17,8 +17,6 @@ from frcnn.runtime.images.image import as_image
 from frcnn.runtime.images.preprocess import Placed, Prepared, prepare
 from frcnn.spec import Manifest
 
-__all__ = ["HostBackend"]
-
 _ENGINES_ONLY: Final = "build an engine: frcnn build model.onnx -o model.frcnn"
 
 

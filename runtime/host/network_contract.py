@@ -13,8 +13,6 @@ from frcnn.processors import available_cpus
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.spec.engine import OUTPUTS
 
-__all__ = ["REMAKE", "checked_output", "checked_threads", "run_error"]
-
 REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
 
 

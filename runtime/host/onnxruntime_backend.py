@@ -32,8 +32,6 @@ from frcnn.runtime.onnxruntime_sessions import load_cuda_libraries, one_line, se
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 from frcnn.spec.engine import INPUTS, OUTPUTS
 
-__all__ = ["OnnxRuntimeBackend"]
-
 _TYPES: Final = ("tensor(int32)", "tensor(float)", "tensor(float)", "tensor(int32)")
 _OUTPUT_TYPES: Final = dict(zip(OUTPUTS, _TYPES, strict=True))
 _IMAGE_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")

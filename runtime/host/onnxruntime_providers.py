@@ -16,8 +16,6 @@ from frcnn.files import writable_folder
 from frcnn.plugins.cuda.kernel_cache import default_cache, warn_not_kept
 from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS
 
-__all__ = ["PROVIDER_NAMES", "OnnxRuntimeProvider", "default_folder", "execution_providers"]
-
 OnnxRuntimeProvider = Literal["cpu", "cuda", "tensorrt"]
 
 Options = dict[str, str]

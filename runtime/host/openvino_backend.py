@@ -26,8 +26,6 @@ from frcnn.runtime.host.providers import RunPrecision
 from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.spec.engine import INPUTS, OUTPUTS
 
-__all__ = ["OpenVinoBackend"]
-
 _HINTS: Final[dict[RunPrecision, str]] = {"fp32": "f32", "bf16": "bf16"}
 _OUTPUT_TYPES: Final = dict(zip(OUTPUTS, ("i32", "f32", "f32", "i32"), strict=True))
 _IMAGE_TYPES: Final = ("f32", "f16", "bf16")

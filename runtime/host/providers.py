@@ -7,16 +7,6 @@ from typing import Final, Literal
 from frcnn.errors import UsageError
 from frcnn.runtime.backend import Device
 
-__all__ = [
-    "PROVIDERS",
-    "RUN_PRECISIONS",
-    "Provider",
-    "RunPrecision",
-    "RunProvider",
-    "check_precision",
-    "chosen_provider",
-]
-
 RunProvider = Literal["cpu", "cuda", "tensorrt", "openvino"]
 """ONNX Runtime's ``cpu``, ``cuda`` and ``tensorrt``, or OpenVINO on the CPU."""
 

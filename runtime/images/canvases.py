@@ -13,8 +13,6 @@ from frcnn.errors import ImageSizeError, UsageError
 from frcnn.spec import Manifest, Size
 from frcnn.spec.engine import EngineManifest, Profile, Range
 
-__all__ = ["Canvases", "EngineCanvases", "OnnxCanvases"]
-
 _MAX_PIXELS: Final = 1 << 26
 """Of a canvas: 0.8 GB, many times what any detector needs; a hostile model may ask for any size."""
 

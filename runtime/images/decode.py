@@ -30,16 +30,6 @@ from frcnn.runtime.dependencies import import_pillow_heif
 from frcnn.runtime.forks import fork_safe_lock
 from frcnn.spec import Size
 
-__all__ = [
-    "DEFAULT_MAX_PIXELS",
-    "FORMATS",
-    "TRANSPOSED",
-    "decode_file",
-    "decode_image",
-    "read_orientation",
-    "upright_box",
-]
-
 DEFAULT_MAX_PIXELS: Final = 178_956_970
 """Pillow's own limit for decompression bombs: 1 GiB of RGB values / 3, twice over."""
 

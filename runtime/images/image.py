@@ -20,18 +20,6 @@ from frcnn.plugins.cuda.arrays import view_of
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS, decode_file, decode_image
 from frcnn.spec import Size
 
-__all__ = [
-    "DeviceImage",
-    "RGBImage",
-    "as_device_image",
-    "as_image",
-    "image_list",
-    "image_name",
-    "is_device_array",
-    "is_tensor",
-    "noting_position",
-]
-
 _ACCEPTED: Final = (
     "a path, the bytes of an image file, a file, a PIL image, "
     "a NumPy array (H, W, 3) or (H, W) uint8 or (3, H, W) float32 in [0, 1], "

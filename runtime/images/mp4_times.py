@@ -11,8 +11,6 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
 
-__all__ = ["outer_boxes", "set_frame_times"]
-
 _TICKS_PER_S: Final = 90_000
 _LONGEST_STEP: Final = 2**32 - 1
 _LARGEST_FILE: Final = 2**63

@@ -13,19 +13,6 @@ from frcnn.runtime.images.image import DeviceImage, RGBImage
 from frcnn.runtime.images.resize import resize_affine
 from frcnn.spec import Manifest, Size, TransformSpec
 
-__all__ = [
-    "Placed",
-    "Prepared",
-    "bfloat16_bits",
-    "boxes_in_image",
-    "common_canvas",
-    "factors_to_image",
-    "onto_canvas",
-    "place",
-    "prepare",
-    "with_pixels",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Placed:

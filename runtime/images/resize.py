@@ -19,8 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Axis", "resize_affine"]
-
 Float32Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8] | Float32Array
 

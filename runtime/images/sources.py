@@ -12,8 +12,6 @@ from frcnn.files import missing_file
 from frcnn.log import warn_once
 from frcnn.runtime.images.video import VIDEO_SUFFIXES
 
-__all__ = ["IMAGE_SUFFIXES", "files_in_folder", "files_of", "is_video", "output_names", "refuse_overwriting"]
-
 IMAGE_SUFFIXES: Final = frozenset(
     {".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg"}
     | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}

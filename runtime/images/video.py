@@ -25,8 +25,6 @@ from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.mp4_times import outer_boxes, set_frame_times
 
-__all__ = ["VIDEO_SUFFIXES", "Video", "VideoWriter", "open_video", "writing_video"]
-
 VIDEO_SUFFIXES: Final = frozenset(
     {".3g2", ".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
 )

@@ -17,8 +17,6 @@ from frcnn.runtime.model_files.onnx_layers import LayerPrecision, layer_precisio
 from frcnn.runtime.model_files.onnx_outline import Outline, read_outline
 from frcnn.spec import MANIFEST_KEY, Manifest
 
-__all__ = ["Artifact", "Network", "OnnxArtifact", "Value", "open_artifact", "read_network"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxArtifact:

@@ -18,8 +18,6 @@ from frcnn.errors import ArtifactError, UsageError
 from frcnn.files.archive import REBUILD, Archive, open_archive
 from frcnn.spec.engine import PRECISION_PART, EngineManifest, EngineStep, PrecisionRecord
 
-__all__ = ["EngineArtifact", "open_engine_artifact"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineArtifact:

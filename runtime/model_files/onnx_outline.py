@@ -17,8 +17,6 @@ from frcnn.errors import ArtifactError
 from frcnn.files import missing_file
 from frcnn.files.external_data import Field, FieldError, external_tensor, fields
 
-__all__ = ["Outline", "read_outline"]
-
 # Field numbers of onnx.proto
 _MODEL_IR_VERSION, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_METADATA = 1, 2, 7, 14
 _MODEL_FIELDS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})

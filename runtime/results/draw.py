@@ -19,8 +19,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from frcnn.runtime.detections import Detections
 
-__all__ = ["annotate", "class_colour"]
-
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels of the drawing, the last two exclusive."""

@@ -16,8 +16,6 @@ from typing import Any, Final, Self, TextIO
 from frcnn.errors import OutputError
 from frcnn.files import writable_file
 
-__all__ = ["STANDARD_OUTPUT", "ResultLines", "partial_path"]
-
 STANDARD_OUTPUT: Final = "-"
 
 

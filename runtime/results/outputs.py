@@ -11,8 +11,6 @@ from frcnn.runtime.backend import NetworkOutput, Pending
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.images.preprocess import Placed, boxes_in_image
 
-__all__ = ["DetectionFilter", "PendingDetections"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionFilter:

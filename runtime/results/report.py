@@ -14,8 +14,6 @@ from frcnn.files import standard_output, write_text
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.results.json_lines import STANDARD_OUTPUT, ResultLines
 
-__all__ = ["Report"]
-
 
 @dataclass(slots=True, kw_only=True)
 class _File:

@@ -13,8 +13,6 @@ from frcnn.runtime.images.preprocess import Placed, Prepared
 from frcnn.runtime.streaming.prefetch import NotReady
 from frcnn.spec import Size
 
-__all__ = ["naming_images", "results_in_order"]
-
 Result = TypeVar("Result")
 Group = tuple[Size, bool]
 

@@ -13,8 +13,6 @@ from typing import Any, Final, Generic, TypeVar
 
 from frcnn.runtime.forks import forked_error
 
-__all__ = ["Ahead", "NotReady"]
-
 T = TypeVar("T")
 
 _POLL_SECONDS: Final = 0.05

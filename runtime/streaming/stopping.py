@@ -6,8 +6,6 @@ import signal
 from types import FrameType
 from typing import Any, Final, Self
 
-__all__ = ["Stop"]
-
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _OF_A_SIGNAL: Final = 128
 """Shells add this to a signal's number for the exit code of the program that it ended."""

@@ -14,17 +14,6 @@ from frcnn.runtime.images.preprocess import Placed, common_canvas, onto_canvas
 from frcnn.runtime.streaming.batches import results_in_order
 from frcnn.runtime.streaming.prefetch import Ahead, NotReady
 
-__all__ = [
-    "OnError",
-    "Streams",
-    "Submit",
-    "detect_in_batches",
-    "on_one_canvas",
-    "place_each",
-    "with_images",
-    "without_images",
-]
-
 Result = TypeVar("Result")
 
 OnError = Callable[[int, ImageError], None]

@@ -21,8 +21,6 @@ from rich.text import Text
 from frcnn.errors import printable
 from frcnn.files import standard_output, write_text
 
-__all__ = ["note", "progress_bar", "say", "show_table", "spinner", "track", "warn", "write_json"]
-
 _WIDTH_OF_A_FILE = 160
 T = TypeVar("T")
 

@@ -12,8 +12,6 @@ from typing import Final
 
 from frcnn.errors import printable
 
-__all__ = ["LOGGER", "warn_once"]
-
 LOGGER: Final = logging.getLogger("frcnn")
 
 

@@ -14,8 +14,6 @@ from typing import Any
 from frcnn.errors import UsageError
 from frcnn.spec import Size
 
-__all__ = ["Group", "add_annotation_options", "add_batch_size", "add_images", "add_json", "add_number", "parse_sizes"]
-
 Group = argparse._ActionsContainer
 """A parser, or a group of its options."""
 

@@ -9,8 +9,6 @@ from types import ModuleType
 
 from frcnn.errors import MissingDependencyError
 
-__all__ = ["import_package", "installed_version", "is_installed"]
-
 
 def import_package(module: str, *, package: str, extra: str, why: str, broken_hint: str = "") -> ModuleType:
     """Return a module, or raise MissingDependencyError, which names the extra of frcnn that installs its package.

@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-__all__ = ["available_cpus", "keep_to_share"]
-
 _THREADS: Final = "OMP_NUM_THREADS"
 _ROOT: Final = Path("/")
 

@@ -30,8 +30,6 @@ from frcnn.files import file_sha256, missing_file, replacing
 from frcnn.spec import LONGEST_MANIFEST_BYTES
 from frcnn.spec.engine import MANIFEST_PART, PART_NAME, Part
 
-__all__ = ["REBUILD", "Archive", "BoundedFile", "Content", "is_archive", "open_archive", "write_archive"]
-
 REBUILD: Final = "build the artifact again: frcnn build model.onnx"
 
 Content = bytes | memoryview | Path  # a part's bytes, or the file that has them

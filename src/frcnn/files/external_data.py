@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-__all__ = ["Field", "FieldError", "external_tensor", "fields"]
-
 # What may hold a tensor: field numbers of onnx.proto by message, with the message that each holds.
 _INSIDE: Final[dict[str, dict[int, str]]] = {
     "model": {7: "graph", 20: "training", 25: "function"},

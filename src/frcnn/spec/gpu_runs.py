@@ -16,19 +16,6 @@ import msgspec
 from frcnn.spec import PRECISIONS, Precision, Record
 from frcnn.spec.engine import Form, Target
 
-__all__ = [
-    "FORM_NAMES",
-    "GENERATIONS",
-    "TARGET_NAMES",
-    "GpuRun",
-    "engine_name",
-    "generation_of",
-    "loaded_by",
-    "read_runs",
-    "runs_on_generation",
-    "summary",
-]
-
 FORM_NAMES: Final[Mapping[Form, str]] = {"plan": "one plan", "split": "two engines"}
 
 TARGET_NAMES: Final[Mapping[Target, str]] = {

@@ -13,18 +13,6 @@ from typing import Final
 from frcnn.spec import PRECISIONS, Precision
 from frcnn.spec.engine import Target
 
-__all__ = [
-    "RTX_COMPUTE_CAPABILITIES",
-    "RTX_DEFAULT",
-    "architecture_of",
-    "gpus_text",
-    "other_ways",
-    "precisions",
-    "refusal",
-    "runs_on",
-    "serves",
-]
-
 RTX_COMPUTE_CAPABILITIES: Final = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Those that TensorRT-RTX can be told to build for; not 9.0 and 10.x (data centre), nor 8.7 and 11.0 (Jetson)."""
 

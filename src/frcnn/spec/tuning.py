@@ -15,23 +15,6 @@ import msgspec
 
 from frcnn.spec import Positive, Precision, PrintableText, Record, read_versioned
 
-__all__ = [
-    "ALLOWED",
-    "ARITHMETIC",
-    "HOST_PROVIDERS",
-    "TUNED_SUFFIX",
-    "TUNING_SCHEMA_VERSION",
-    "Allowed",
-    "Arithmetic",
-    "HostProvider",
-    "Machine",
-    "Setting",
-    "Trial",
-    "TrialStatus",
-    "TunedModel",
-    "Tuning",
-]
-
 TUNING_SCHEMA_VERSION: Final = 1
 TUNED_SUFFIX: Final = ".tuned.json"
 """Of the tuned file's name, after the model's."""
