@@ -50,10 +50,10 @@ $(TOOLS_INSTALLED): tools.lock
 
 demo: $(INSTALLED)
 	$(BIN)/python $(DEMO)/scenes.py --count 12 --seed 7 -o $(OUT)/scenes
-	$(BIN)/frcnn export $(DEMO)/digits.pth --arch $(DEMO)/model.py:build -o $(OUT)/model.onnx
+	$(BIN)/frcnn export benchmarks/trial/bundle/digits.pth --arch frcnn.benchmarks.trial.digits:build -o $(OUT)/model.onnx
 	$(BIN)/frcnn inspect $(OUT)/model.onnx
 	$(BIN)/frcnn detect $(OUT)/model.onnx $(OUT)/scenes/images -o $(OUT)/annotated --json $(OUT)/detections.json --score 0.5
-	$(BIN)/frcnn compare $(DEMO)/digits.pth $(OUT)/model.onnx --arch $(DEMO)/model.py:build --images $(OUT)/scenes/images
+	$(BIN)/frcnn compare benchmarks/trial/bundle/digits.pth $(OUT)/model.onnx --arch frcnn.benchmarks.trial.digits:build --images $(OUT)/scenes/images
 	@echo "look at the images in $(OUT)/annotated"
 
 check: $(INSTALLED)

@@ -30,6 +30,7 @@ from PIL import Image
 
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.benchmarks.candidates.images import default_images
+from frcnn.benchmarks.trial import ARCHITECTURE, CHECKPOINT
 from frcnn.cli import main as frcnn
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
 from frcnn.files import replacing, writable_folder
@@ -73,7 +74,7 @@ _FULL_SIZE: Final = (
     BenchModel(name="mobilenet-v3-320", arch="fasterrcnn_mobilenet_v3_large_320_fpn"),
 )
 _DEMO_MODEL: Final = BenchModel(
-    name="demo", arch=f"{DEMO / 'model.py'}:build", precisions=("fp32", "fp16"), scenes=(12, None), is_trained=True
+    name="demo", arch=ARCHITECTURE, precisions=("fp32", "fp16"), scenes=(12, None), is_trained=True
 )
 MODELS: Final = {model.name: model for model in (*_FULL_SIZE, _DEMO_MODEL)}
 
@@ -94,7 +95,7 @@ class Files:
 def checkpoint_of(folder: Path, model: BenchModel) -> Path:
     """Return a model's checkpoint: the demo's own, or calibrated random weights, which are made where missing."""
     if model.is_trained:
-        return DEMO / "digits.pth"
+        return CHECKPOINT
     path = folder / f"{model.name}.pth"
     if not path.exists():
         torch.manual_seed(0)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+from frcnn.benchmarks.trial import CHECKPOINT, digits
 from frcnn.files import replacing
 
 CANVAS: Final = (800, 1344)
@@ -99,10 +100,10 @@ def demo_inputs(count: int) -> list[Inputs]:
         ImportError: the examples, scikit-learn or scikit-image are not there.
     """
     with patch.object(sys, "path", [str(_DEMO), *sys.path]):
-        scenes, model = importlib.import_module("scenes"), importlib.import_module("model")
+        scenes = importlib.import_module("scenes")
     limits = {"rpn_pre_nms_top_n_test": PROPOSALS, "rpn_post_nms_top_n_test": PROPOSALS}
-    detector = model.build(min_size=CANVAS[0], max_size=CANVAS[1], **limits).eval()
-    detector.load_state_dict(torch.load(_DEMO / "digits.pth", map_location="cpu", weights_only=True)["model"])
+    detector = digits.build(min_size=CANVAS[0], max_size=CANVAS[1], **limits).eval()
+    detector.load_state_dict(torch.load(CHECKPOINT, map_location="cpu", weights_only=True)["model"])
     found = []
     for seed in range(count):
         # 3:5, so that resizing fills the canvas

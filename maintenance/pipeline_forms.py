@@ -29,6 +29,7 @@ from torch import Tensor
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.parity.comparison import compare_images, default_limits, total
 from frcnn.benchmarks.timing.measure import Limits
+from frcnn.benchmarks.trial import CHECKPOINT
 from frcnn.errors import FrcnnError
 from frcnn.exporter import load_checkpoint
 from frcnn.files import write_text
@@ -39,7 +40,7 @@ from frcnn.runtime.images.canvases import EngineCanvases
 from frcnn.runtime.images.image import RGBImage, as_device_image
 from frcnn.spec import Precision
 from maintenance.bare_detector import BareDetector
-from maintenance.bench_models import DEMO, MODELS
+from maintenance.bench_models import MODELS
 from maintenance.eager_forms import COMPILED, IMAGE, Call, compiled, image_forms, keep_forms, make_model
 from maintenance.gpu_system import describe_system, has_gpu
 from maintenance.pipeline_calls import as_float, draw, graph_and_steps, left_on_device, stages_us
@@ -144,7 +145,7 @@ def _detector(made: TorchDetector, *, workers: int = 2) -> Iterator[Detector]:
 
 def _parity(precision: Precision, folder: Path) -> dict[str, Any]:
     """Compare the demo with eager, image by image, both canvases: each image also turned by a quarter."""
-    model, _spec = load_checkpoint(DEMO / "digits.pth", arch=MODELS["demo"].arch)
+    model, _spec = load_checkpoint(CHECKPOINT, arch=MODELS["demo"].arch)
     made = make_detector(model, precision, architecture=_architecture())
     spec = made.manifest.source.model
     opened = [RGBImage.open(path) for path in sorted(folder.glob("*.png"))]

@@ -29,6 +29,7 @@ from PIL import Image
 from support.made_once import made_once
 from test_structure import MAY_IMPORT, PUBLIC, ROOM_MAY_IMPORT
 
+from frcnn.benchmarks.trial import BUNDLE, CHECKPOINT
 from frcnn.cli import VERBS
 from frcnn.plugins import OPERATORS
 
@@ -141,10 +142,10 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _make_desk(folder: Path) -> None:
-    shutil.copy(DEMO / "digits.pth", folder / "my.pth")
-    shutil.copy(DEMO / "labels.txt", folder / "labels.txt")
+    shutil.copy(CHECKPOINT, folder / "my.pth")
+    shutil.copy(BUNDLE / "labels.txt", folder / "labels.txt")
     (folder / "mypkg").mkdir()
-    shutil.copy(DEMO / "model.py", folder / "mypkg" / "models.py")
+    shutil.copy(BUNDLE.parent / "digits.py", folder / "mypkg" / "models.py")
     run(f"python {shlex.quote(str(DEMO / 'scenes.py'))} --count 4 --seed 7 -o scenes", folder)
     images = sorted((folder / "scenes" / "images").iterdir())
     shutil.copy(images[0], folder / "photo.jpg")

@@ -72,6 +72,7 @@ ROOM_MAY_IMPORT = {
         "profile": {"candidates", "report"},
         "tuning": {"candidates", "parity", "timing"},
         "quantization": {"accuracy", "parity", "report", "timing"},
+        "trial": {"accuracy", "candidates", "parity", "report", "timing"},
     },
     "plugins": {
         "cuda": {"preprocess"},

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 FACE = ROOT / "src" / "frcnn"
 ROOMS = ("benchmarks", "exporter", "plugins", "runtime")
+TRIAL = ROOT / "benchmarks" / "trial"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DATA = PROJECT["tool"]["setuptools"]["package-data"]  # package -> patterns of its files that are no modules
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")}
@@ -83,7 +84,8 @@ def packaged_files() -> set[str]:
     for room in ROOMS:
         files = (file for pattern in ("*.py", *DATA["*"]) for file in (ROOT / room).rglob(pattern))
         packaged |= {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in files}
-    return packaged
+    of_the_trial = (file for pattern in DATA["frcnn.benchmarks.trial"] for file in TRIAL.glob(pattern))
+    return packaged | {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in of_the_trial if file.is_file()}
 
 
 def test_every_module_and_data_file_is_in_the_wheel_and_nothing_else(names):
@@ -98,6 +100,12 @@ def test_every_file_of_a_room_is_packaged():
         on_disk = {f"frcnn/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / room).rglob("*") if file.is_file()}
         left_out = on_disk - packaged_files()
         assert not {name for name in left_out if "/__pycache__/" not in name and "/results/" not in name}
+
+
+def test_the_wheel_holds_the_bundled_detector_its_photographs_and_whose_they_are(wheel, names):
+    bundle = {name.rpartition("/bundle/")[2] for name in names if "/trial/bundle/" in name}
+    assert bundle >= {"digits.pth", "instances.json", "LICENSES.md", "images/00001.jpg"}
+    assert wheel.stat().st_size < 15_000_000
 
 
 def test_what_only_maintainers_run_is_not_in_the_wheel(names):

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from coco import DataError
-from model import build
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 
+from frcnn.benchmarks.trial import ARCHITECTURE
+from frcnn.benchmarks.trial.digits import build
 from frcnn.files import replacing
-
-ARCH = "examples/train_demo/model.py:build"
 
 
 @dataclass
@@ -84,7 +83,7 @@ def save_checkpoint(path: Path, detector: nn.Module, names: list[str]) -> None:
     }
     if not all(torch.isfinite(value).all() for value in weights.values()):
         raise DataError("a weight does not fit in fp16; the run diverged, try a smaller --lr")
-    checkpoint = {"model": weights, "labels": names, "arch": ARCH}
+    checkpoint = {"model": weights, "labels": names, "arch": ARCHITECTURE}
     _save(checkpoint, path)
 
 

@@ -27,14 +27,15 @@ import numpy as np
 import scenes
 import torch
 import torchvision
+from backbone import BACKBONE_FILE, mobilenet_features
 from checkpoint import Progress, load_checkpoint, load_state, save_checkpoint, save_state
 from coco import DataError, Folder, Scene, evaluate
 from data import Samples, batches, split_folder
-from model import BACKBONE_FILE, build
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from tqdm import tqdm
 
+from frcnn.benchmarks.trial.digits import build
 from frcnn.errors import FrcnnError
 from frcnn.files import writable_folder, write_text
 
@@ -193,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
     torch.manual_seed(args.seed)
     backbone = None if args.resume else find_backbone(args.backbone_weights)
     try:
-        detector = build(len(names) + 1, backbone_weights=backbone).to(args.device)
+        detector = build(len(names) + 1, features=mobilenet_features(backbone)).to(args.device)
     except (RuntimeError, AssertionError) as error:  # torch's own for a device that is not there
         raise DataError(f"--device {args.device}: {error}") from error
     with Stop() as stop:

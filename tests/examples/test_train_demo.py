@@ -24,9 +24,11 @@ pytest.importorskip("faster_coco_eval")
 
 pytestmark = pytest.mark.slow
 
+from frcnn.benchmarks.trial import BUNDLE, CHECKPOINT  # noqa: E402
+from frcnn.benchmarks.trial.digits import build  # noqa: E402
+
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "train_demo"
-CHECKPOINT = DEMO / "digits.pth"
-MODULES = ("scenes", "coco", "model", "checkpoint", "data", "train")
+MODULES = ("scenes", "coco", "backbone", "checkpoint", "data", "train")
 HELD_OUT_SEED = 90_210  # not the seed the shipped figures are measured with
 AP50_BOUND = 0.8
 
@@ -163,8 +165,8 @@ def test_the_shipped_checkpoint_matches_its_figures_and_detects(demo):
     assert figures["sha256"] == hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest()
     stored = torch.load(CHECKPOINT, weights_only=True)
     assert set(stored) == {"model", "labels", "arch"} and stored["labels"] == list(demo["scenes"].NAMES)
-    assert (DEMO / "labels.txt").read_text().split() == stored["labels"]
-    detector = demo["model"].build(11)
+    assert (BUNDLE / "labels.txt").read_text().split() == stored["labels"]
+    detector = build(11)
     detector.load_state_dict(stored["model"], strict=True)
     assert figures["parameters"] == sum(p.numel() for p in detector.parameters())
     images = (compose(demo, HELD_OUT_SEED, index) for index in range(6))

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from maintenance import bare_detector
 from maintenance.bare_detector import BareDetector
-from maintenance.bench_models import DEMO, MODELS, Files, draw_images, make_artifacts
+from maintenance.bench_models import MODELS, Files, draw_images, make_artifacts
 from torchvision.models.detection import FasterRCNN
 
+from frcnn.benchmarks.trial import CHECKPOINT
 from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.exporter import load_checkpoint
 from frcnn.runtime.images.image import RGBImage
@@ -43,7 +44,7 @@ def demo_images() -> list[RGBImage]:
 
 
 def demo_eager() -> tuple[FasterRCNN, ModelSpec]:
-    return load_checkpoint(DEMO / "digits.pth", arch=MODELS["demo"].arch)
+    return load_checkpoint(CHECKPOINT, arch=MODELS["demo"].arch)
 
 
 def open_bare(path: Path) -> BareDetector:

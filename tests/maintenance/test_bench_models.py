@@ -11,6 +11,7 @@ from maintenance.bench_models import DEMO, MODELS, Files, checkpoint_of, draw_im
 from maintenance.int8_models import annotated_scenes, quantize_random
 from support import families
 
+from frcnn.benchmarks.trial import ARCHITECTURE, CHECKPOINT
 from frcnn.runtime import RGBImage
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 
@@ -48,7 +49,7 @@ def test_files_that_are_missing_are_made(commands: list[list[str]], tmp_path: Pa
         ("build", "demo-fp16.frcnn"),
     ]
     assert [path.name for path in paths] == [name for _, name in made(commands)]
-    assert commands[0][1:4] == [str(DEMO / "digits.pth"), "--arch", demo.arch]
+    assert commands[0][1:4] == [str(CHECKPOINT), "--arch", demo.arch]
     assert commands[3][-4:] == ["--target", "tensorrt", "--batch", "1:1:8"]
     commands.clear()
     Files.of(tmp_path, "demo", "fp16").artifact.unlink()
@@ -65,8 +66,7 @@ def test_commands_name_no_place_of_this_system(
     """Results state their command, and are committed."""
     monkeypatch.chdir(DEMO.parents[1])
     make_artifacts(tmp_path, MODELS["demo"], target="none")
-    arch = "examples/train_demo/model.py:build"
-    assert commands[0][1:4] == ["examples/train_demo/digits.pth", "--arch", arch]
+    assert commands[0][1:4] == ["benchmarks/trial/bundle/digits.pth", "--arch", ARCHITECTURE]
 
 
 def test_an_export_that_fails_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_artifacts_are_measured_where_a_target_is_given(commands: list[list[str]
     bench = commands[-1]
     assert bench[:4] == [
         "bench",
-        str(DEMO / "digits.pth"),
+        str(CHECKPOINT),
         *(str(tmp_path / f"demo-{p}.onnx") for p in ("fp32", "fp16")),
     ]
     assert bench[-2:] == ["--images", str(tmp_path / "demo-images")]

@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from maintenance.bench_models import DEMO, MODELS, draw_images
+from maintenance.bench_models import MODELS, draw_images
 from support.engine_files import write_engine_file
 from support.exports import Exports
 from support.images import LANDSCAPE, photographs
@@ -35,6 +35,7 @@ from frcnn.benchmarks.timing.ceilings import floor_ms, measure_ceilings, rooflin
 from frcnn.benchmarks.timing.correctness import check
 from frcnn.benchmarks.timing.curves import curve_of, size_curves, variant_curves
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
+from frcnn.benchmarks.trial import CHECKPOINT
 from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.exporter import load_checkpoint
 from frcnn.runtime import RGBImage
@@ -130,7 +131,7 @@ def test_torchvisions_own_export_detects_as_eager_in_the_image_it_was_traced_wit
 
 @pytest.mark.slow
 def test_torchvisions_own_export_detects_in_openvino_as_it_comes_and_quantised(task, capfd) -> None:
-    model, spec = load_checkpoint(DEMO / "digits.pth", arch=MODELS["demo"].arch)
+    model, spec = load_checkpoint(CHECKPOINT, arch=MODELS["demo"].arch)
     demo = dataclasses.replace(MODELS["demo"], scenes=(3, (520, 390)))  # of other sizes its boxes are off by pixels
     images = [RGBImage.open(path) for path in sorted(draw_images(task.folder, demo).iterdir())]
     task = dataclasses.replace(task, model=model, spec=spec, images=images, equal_images=images, compile_limit_s=300)

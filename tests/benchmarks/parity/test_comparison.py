@@ -23,6 +23,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn.benchmarks.parity import comparison
 from frcnn.benchmarks.parity.comparison import ImageParity, Limits, Parity, compare_detections, default_limits, total
+from frcnn.benchmarks.trial import ARCHITECTURE, CHECKPOINT
 from frcnn.exporter import export_onnx, load_checkpoint
 from frcnn.exporter.graph.quantize import Recipe, calibrate, quantize
 from frcnn.exporter.model import DeployableFasterRCNN
@@ -276,7 +277,7 @@ def network_inputs(model: GeneralizedRCNN, folder: Path, *, seed: int) -> list[t
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    model, spec = load_checkpoint(DEMO / "digits.pth", arch=f"{DEMO / 'model.py'}:build")
+    model, spec = load_checkpoint(CHECKPOINT, arch=ARCHITECTURE)
     inputs = network_inputs(model, tmp_path_factory.mktemp("scenes"), seed=7)
     expected = [network_detections(model, spec, images, [size])[0] for images, size in inputs]
     return Trained(model=model, spec=spec, inputs=inputs, expected=expected)

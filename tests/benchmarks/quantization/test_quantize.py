@@ -15,6 +15,7 @@ import pytest
 from support.exports import bare_session
 
 from frcnn.benchmarks import QuantizationReport, quantize_onnx
+from frcnn.benchmarks.trial import ARCHITECTURE, CHECKPOINT
 from frcnn.errors import OutputError, UsageError
 from frcnn.runtime import Detector
 from frcnn.runtime.model_files.artifact import open_artifact
@@ -182,7 +183,7 @@ def test_the_demo_keeps_its_accuracy(tmp_path):
     With all layers in int8 it falls by 0.64 on these scenes (by 0.19 on 300 others): the first layer has to go back.
     """
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
-    export = [sys.executable, "-m", "frcnn", "export", "digits.pth", "--arch", "model.py:build"]
+    export = [sys.executable, "-m", "frcnn", "export", str(CHECKPOINT), "--arch", ARCHITECTURE]
     scenes = [sys.executable, "scenes.py", "--count", "160", "--seed", "90210", "-o", str(tmp_path / "scenes")]
     for command in ([*export, "-o", str(tmp_path / "model.onnx")], scenes):
         subprocess.run(command, cwd=DEMO, env=environment, check=True, capture_output=True, timeout=300)
