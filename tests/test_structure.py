@@ -55,11 +55,12 @@ ROOM_MAY_IMPORT = {
     },
     "runtime": {
         "images": set(),
+        "dataset": {"images"},
         "model_files": set(),
         "host": {"model_files", "images"},
         "gpu": {"images"},
         "engines": {"gpu", "model_files"},
-        "results": {"images"},
+        "results": {"dataset", "images"},
         "streaming": {"images"},
         "doctor": set(),
     },

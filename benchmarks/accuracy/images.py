@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage
 from frcnn.console import track
 from frcnn.errors import ImageError
 from frcnn.runtime import Detections, Detector
+from frcnn.runtime.dataset.annotations import AnnotatedImage
+from frcnn.runtime.dataset.files import Skipped
 from frcnn.runtime.images.image import RGBImage
-
-Skipped = dict[str, str]
-"""Why an image was left out, by its file name in the annotations."""
 
 Eager = Callable[[RGBImage], Detections]
 """Detects in an image with eager torchvision."""

@@ -13,12 +13,12 @@ from typing import Final, Literal, NamedTuple, get_args
 
 import msgspec
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.benchmarks.accuracy.scoring import score
 from frcnn.console import track
 from frcnn.errors import ImageError
 from frcnn.log import warn_once
+from frcnn.runtime.dataset.annotations import AnnotatedImage, Annotation
 from frcnn.runtime.images.decode import TRANSPOSED, read_orientation, upright_box
 from frcnn.spec import Size
 

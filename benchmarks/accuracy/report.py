@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from frcnn.benchmarks.accuracy.annotations import GroundTruth, count_objects
-from frcnn.benchmarks.accuracy.class_map import ClassMap
 from frcnn.benchmarks.accuracy.images import Collected
 from frcnn.benchmarks.accuracy.scoring import Measures, Scores, difference, score
 from frcnn.console import show_table
 from frcnn.packages import installed_version
+from frcnn.runtime.dataset.annotations import GroundTruth, count_objects
+from frcnn.runtime.dataset.class_map import ClassMap
 
 SCHEMA_VERSION: Final = 1
 

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage
 from frcnn.errors import MissingDependencyError
 from frcnn.runtime import Detections
+from frcnn.runtime.dataset.annotations import AnnotatedImage
 
 COCO_DETECTIONS: Final = 100
 """COCO counts so many detections of a class in an image, the best."""

@@ -22,11 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from frcnn.benchmarks.accuracy.annotations import read_annotations
-from frcnn.benchmarks.accuracy.class_map import map_classes
 from frcnn.benchmarks.accuracy.drawing import Difference, drawing_paths, find_differences, write_pairs
-from frcnn.benchmarks.accuracy.faults import names_shown
-from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.benchmarks.accuracy.images import Eager, collect
 from frcnn.benchmarks.accuracy.orientation import turn_upright, warn_of_reading
 from frcnn.benchmarks.accuracy.report import Evaluation
@@ -45,6 +41,10 @@ from frcnn.files import file_sha256, writable_file, writable_folder
 from frcnn.options import add_annotation_options, add_batch_size, add_json, add_number
 from frcnn.runtime import Detector
 from frcnn.runtime.commands.run_options import add_run_options, batch_size, take_tuned
+from frcnn.runtime.dataset.annotations import read_annotations
+from frcnn.runtime.dataset.class_map import map_classes
+from frcnn.runtime.dataset.faults import names_shown
+from frcnn.runtime.dataset.files import find_images
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.tuned import Tuned
 from frcnn.spec import full_labels

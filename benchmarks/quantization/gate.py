@@ -13,12 +13,12 @@ from typing import Literal
 
 import msgspec
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage
 from frcnn.benchmarks.accuracy.images import DetectedImage, collect
 from frcnn.benchmarks.accuracy.scoring import Measures, score
 from frcnn.benchmarks.parity.comparison import Limits, compare_detections, default_limits, total
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, Detector
+from frcnn.runtime.dataset.annotations import AnnotatedImage
 from frcnn.spec import ModelSpec
 
 Proof = Literal["accuracy", "agreement"]

@@ -12,12 +12,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
-from frcnn.benchmarks.accuracy.files import find_images
-from frcnn.benchmarks.accuracy.images import Skipped, require_size
+from frcnn.benchmarks.accuracy.images import require_size
 from frcnn.benchmarks.accuracy.orientation import Reading, turn_upright
 from frcnn.console import track
 from frcnn.errors import ImageError, UsageError
+from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth
+from frcnn.runtime.dataset.files import Skipped, find_images
 from frcnn.runtime.images.canvases import OnnxCanvases
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import place, prepare

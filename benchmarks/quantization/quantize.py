@@ -14,9 +14,6 @@ from typing import Final
 
 import onnx
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, count_objects, read_annotations
-from frcnn.benchmarks.accuracy.class_map import map_classes
-from frcnn.benchmarks.accuracy.faults import names_shown
 from frcnn.benchmarks.accuracy.orientation import READINGS, Reading
 from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate, Gate, Proof, detect
 from frcnn.benchmarks.quantization.images import MIN_GATE_IMAGES, Split, calibration_inputs, find_candidates, split
@@ -31,6 +28,9 @@ from frcnn.exporter.graph.source_model import SourceModel
 from frcnn.files import replacing, temporary_folder, writable_file
 from frcnn.processors import available_cpus
 from frcnn.runtime import Detections
+from frcnn.runtime.dataset.annotations import AnnotatedImage, count_objects, read_annotations
+from frcnn.runtime.dataset.class_map import map_classes
+from frcnn.runtime.dataset.faults import names_shown
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest

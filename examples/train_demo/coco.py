@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation, read_coco
-from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.benchmarks.accuracy.orientation import turn_upright
 from frcnn.benchmarks.accuracy.scoring import score
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime import Detections, RGBImage
+from frcnn.runtime.dataset.annotations import AnnotatedImage, Annotation, read_coco
+from frcnn.runtime.dataset.files import find_images
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 Document = dict[str, Any]  # JSON

@@ -5,10 +5,10 @@ import json
 import pytest
 from support.hostile.watch import misdeeds
 
-from frcnn.benchmarks.accuracy.annotations import read_coco, read_voc
-from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.errors import UsageError
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
+from frcnn.runtime.dataset.annotations import read_coco, read_voc
+from frcnn.runtime.dataset.files import find_images
 
 COCO = {
     "images": [{"id": 1, "file_name": "a.jpg", "height": 10, "width": 20}],

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage
 from frcnn.benchmarks.accuracy.drawing import draw_pair, drawing_paths, find_differences, write_pairs
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.errors import UsageError
 from frcnn.runtime import Detections
+from frcnn.runtime.dataset.annotations import AnnotatedImage
 
 SAME, MOVED, RELABELLED, ALONE = (86, 180, 233), (204, 121, 167), (240, 228, 66), (213, 94, 0)
 BOX = (40, 40, 200, 200)

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from support.engine_files import source_manifest
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
-from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.benchmarks.accuracy.images import collect
 from frcnn.errors import ImageError
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.backend import NetworkOutput
+from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth
+from frcnn.runtime.dataset.files import find_images
 from frcnn.runtime.host.backend import HostBackend
 
 

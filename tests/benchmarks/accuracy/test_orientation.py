@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.benchmarks.accuracy.orientation import turn_upright, warn_of_reading
 from frcnn.log import warn_once
 from frcnn.runtime import Detections
+from frcnn.runtime.dataset.annotations import AnnotatedImage, Annotation
 
 STORED, UPRIGHT = (40, 64), (64, 40)  # (height, width) of a file that EXIF turns by a quarter
 AT_RIGHT, AT_FOOT = (50, 10, 12, 20), (10, 50, 20, 12)  # x, y, width, height: stored pixels and upright ones only

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation
 from frcnn.benchmarks.accuracy.scoring import Measures, difference, score
 from frcnn.runtime import Detections
+from frcnn.runtime.dataset.annotations import AnnotatedImage, Annotation
 
 CAT, DOG = 17, 18
 CLASSES = {1: CAT, 2: DOG}

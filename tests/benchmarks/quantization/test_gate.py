@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate
 from frcnn.errors import UsageError
 from frcnn.runtime import Detections
+from frcnn.runtime.dataset.annotations import AnnotatedImage, Annotation
 from frcnn.runtime.model_files.artifact import open_artifact
 
 CATEGORIES = {1: 1, 2: 2}

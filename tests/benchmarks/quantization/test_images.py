@@ -12,9 +12,9 @@ from PIL import Image
 from support.names import not_utf8
 from support.tiny_detector import noise
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
 from frcnn.benchmarks.quantization.images import calibration_inputs, find_candidates, split
 from frcnn.errors import FrcnnError, ImageError, UsageError
+from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.runtime.model_files.artifact import open_artifact

@@ -22,11 +22,11 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.serialization import StorageType
 
-from frcnn.benchmarks.accuracy.annotations import read_coco, read_voc
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
 from frcnn.exporter.checkpoint.layout import find_weights
 from frcnn.exporter.commands.checkpoint_options import read_labels
+from frcnn.runtime.dataset.annotations import read_coco, read_voc
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec import MANIFEST_KEY, Manifest

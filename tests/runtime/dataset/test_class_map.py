@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from support.engine_files import source_manifest
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, Annotation, GroundTruth
-from frcnn.benchmarks.accuracy.class_map import map_classes
 from frcnn.errors import UsageError
+from frcnn.runtime.dataset.annotations import AnnotatedImage, Annotation, GroundTruth
+from frcnn.runtime.dataset.class_map import map_classes
 from frcnn.spec import ModelSpec
 
 NAMED = source_manifest().model  # cat, dog, teddy bear

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from frcnn.benchmarks.accuracy.annotations import AnnotatedImage, GroundTruth
-from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.errors import UsageError
 from frcnn.log import warn_once
+from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth
+from frcnn.runtime.dataset.files import find_images
 
 
 def saved(folder: Path, *names: str) -> Path:

@@ -17,16 +17,17 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import mode
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import msgspec
 
-from frcnn.benchmarks.accuracy.faults import fault, invalid_annotations, reading, require_unique
 from frcnn.errors import UsageError
 from frcnn.files import decode_text
+from frcnn.runtime.dataset.faults import fault, invalid_annotations, reading, require_unique
 from frcnn.runtime.images.sources import IMAGE_SUFFIXES
 from frcnn.spec import Size
 
+_MAX_BYTES: Final = 4 << 30
 _MAX_PX: Final = 1e9  # numbers beyond it, and NaN, are refused: areas would overflow
 _COCO: Final = "expected COCO instances: images, annotations with bbox as x, y, width, height, and categories"
 _VOC: Final = "expected Pascal VOC: <annotation> with <object>s that have <name> and <bndbox>"
@@ -39,6 +40,8 @@ Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Identity = Number | str
 """COCO's own ids are numbers; some tools write the file's name."""
 Flag = bool | int | str | None
+T = TypeVar("T")
+E = TypeVar("E", "CocoAnnotation", "CocoResult")
 
 
 class Annotation(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +71,13 @@ class AnnotatedImage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         file_name: relative to the folder of images.
+        id: the set's own; None where the annotations know names only.
         size: (height, width) in pixels, or None where the annotations do not give it.
         annotations: its objects.
     """
 
     file_name: str
+    id: Identity | None = None
     size: Size | None
     annotations: Sequence[Annotation] = ()
 
@@ -106,8 +111,26 @@ def count_objects(images: Iterable[AnnotatedImage], categories: Collection[int],
     return sum(item.iscrowd == crowds and item.category_id in categories for item in annotations)
 
 
-class _CocoAnnotation(Annotation, frozen=True, kw_only=True):
+class CocoAnnotation(Annotation, frozen=True, kw_only=True):
+    """An annotation, and the image that it is of."""
+
     image_id: Identity
+
+
+class CocoResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of COCO results: what a detector found.
+
+    Attributes:
+        image_id: the image's.
+        category_id: the category's.
+        bbox: x, y, width, height in pixels of the image.
+        score: how sure the detector is; its order alone counts.
+    """
+
+    image_id: Identity
+    category_id: Number
+    bbox: tuple[Coordinate, Coordinate, Length, Length]
+    score: Coordinate
 
 
 class _CocoImage(msgspec.Struct):
@@ -146,7 +169,7 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> GroundTruth:
             invalid and must not be.
     """
     with reading(path, _COCO):
-        document = _decode_coco(decode_text(path.read_bytes()))
+        document = read_json(path, _CocoDocument)
         if not document.images:
             raise ValueError("it lists no images")
         require_unique("categories have the id", ((item.id, item.name) for item in document.categories))
@@ -154,21 +177,13 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> GroundTruth:
         require_unique("images have the file name", ((image.file_name, image.id) for image in document.images))
         categories = {category.id: category.name for category in document.categories}
         annotations: dict[Identity, list[Annotation]] = {image.id: [] for image in document.images}
-        decoder, invalid = msgspec.json.Decoder(_CocoAnnotation), list[str]()
-        for index, raw in enumerate(document.annotations):
-            try:
-                item = decoder.decode(raw)
-                if item.category_id not in categories:
-                    raise ValueError("it is not listed - at `$.category_id`")
-                if item.image_id not in annotations:
-                    raise ValueError("it is not listed - at `$.image_id`")
-                annotations[item.image_id].append(item)
-            except ValueError as error:
-                fields = msgspec.json.decode(raw)
-                image_id = f" of image {fields.get('image_id')!r}" if isinstance(fields, dict) else ""
-                invalid.append(f"annotations[{index}]{image_id}: {fault(fields, error)}")
+        items, invalid = read_entries("annotations", document.annotations, CocoAnnotation, annotations, categories)
+        for item in items:
+            annotations[item.image_id].append(item)
     images = (
-        AnnotatedImage(file_name=x.file_name, size=_known_size(x.height, x.width), annotations=tuple(annotations[x.id]))
+        AnnotatedImage(
+            file_name=x.file_name, id=x.id, size=_known_size(x.height, x.width), annotations=tuple(annotations[x.id])
+        )
         for x in document.images
     )
     if invalid and not skip_invalid:
@@ -176,14 +191,38 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> GroundTruth:
     return GroundTruth(source=str(path), categories=categories, images=tuple(images), invalid=tuple(invalid))
 
 
-def _decode_coco(text: str) -> _CocoDocument:
+def read_entries(
+    name: str, raws: Iterable[msgspec.Raw], kind: type[E], images: Collection[Identity], categories: Collection[int]
+) -> tuple[list[E], list[str]]:
+    """Return the valid entries of the list ``name``, and what is wrong with each other one."""
+    decoder, items, invalid = msgspec.json.Decoder(kind), list[E](), list[str]()
+    for index, raw in enumerate(raws):
+        try:
+            item = decoder.decode(raw)
+            if item.category_id not in categories:
+                raise ValueError("it is not listed - at `$.category_id`")
+            if item.image_id not in images:
+                raise ValueError("it is not listed - at `$.image_id`")
+            items.append(item)
+        except ValueError as error:
+            fields = msgspec.json.decode(raw)
+            image_id = f" of image {fields.get('image_id')!r}" if isinstance(fields, dict) else ""
+            invalid.append(f"{name}[{index}]{image_id}: {fault(fields, error)}")
+    return items, invalid
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Return what a file of JSON holds; raise OSError or ValueError."""
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes, expected {_MAX_BYTES:,} at most")
+    text = decode_text(path.read_bytes())
     try:
-        return msgspec.json.decode(text, type=_CocoDocument)
+        return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError:
         if not re.search(r"\b(NaN|Infinity)\b", text):
             raise
     # Python writes them, JSON has no such numbers: as text they are refused where a number is read, and named
-    return msgspec.json.decode(msgspec.json.encode(json.loads(text, parse_constant=str)), type=_CocoDocument)
+    return msgspec.json.decode(msgspec.json.encode(json.loads(text, parse_constant=str)), type=kind)
 
 
 class _VocBox(msgspec.Struct):

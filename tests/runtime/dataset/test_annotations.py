@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from frcnn.benchmarks.accuracy.annotations import read_coco, read_voc
-from frcnn.benchmarks.accuracy.files import find_images
 from frcnn.errors import UsageError
+from frcnn.runtime.dataset.annotations import read_coco, read_voc
+from frcnn.runtime.dataset.files import find_images
 
 DOCUMENT: dict[str, Any] = {
     "info": {"year": 2017},

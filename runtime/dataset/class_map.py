@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from frcnn.benchmarks.accuracy.annotations import GroundTruth
-from frcnn.benchmarks.accuracy.faults import names_shown
-from frcnn.benchmarks.accuracy.files import name_key
 from frcnn.errors import UsageError
+from frcnn.runtime.dataset.annotations import GroundTruth
+from frcnn.runtime.dataset.faults import names_shown
+from frcnn.runtime.dataset.files import name_key
 from frcnn.spec import ModelSpec
 
 
