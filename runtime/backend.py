@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from frcnn.errors import UsageError
 from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.images.canvases import Canvases
+from frcnn.runtime.images.image import ChannelOrder
 from frcnn.runtime.images.preprocess import Placed
 
 Device = Literal["cpu", "cuda"]
@@ -92,7 +93,9 @@ class Backend(Protocol):
     batches_in_flight: int
     on_gpu: bool
 
-    def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Placed:
+    def place(
+        self, image: object, *, name: str, max_pixels: int, ahead: bool, channel_order: ChannelOrder = "rgb"
+    ) -> Placed:
         """Decode an image and choose its canvas.
 
         Args:
@@ -100,6 +103,7 @@ class Backend(Protocol):
             name: its name in messages.
             max_pixels: limit for files and PIL images.
             ahead: whether the caller may write over an array before the image is submitted.
+            channel_order: of arrays and tensors.
 
         Raises:
             ImageError: the image cannot be used.

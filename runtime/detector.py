@@ -15,7 +15,7 @@ from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.forks import fork_safe_lock
 from frcnn.runtime.host.providers import Provider, RunPrecision
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
-from frcnn.runtime.images.image import RGBImage, image_list
+from frcnn.runtime.images.image import ChannelOrder, RGBImage, checked_channel_order, image_list
 from frcnn.runtime.images.preprocess import Placed
 from frcnn.runtime.loading import load_backend
 from frcnn.runtime.origin import Origin
@@ -54,6 +54,9 @@ class Detector:
       uint8, of any strides, or a torch tensor ``(3, H, W)``. It is read in place after the work on its stream (the
       legacy default stream if it names none) and must not change before its detections are there.
 
+    Arrays and tensors are RGB, or BGR with ``channel_order="bgr"``, which costs no copy. OpenCV's arrays are BGR: taken
+    for RGB they give worse detections and no error. Files, PIL images and :class:`RGBImage` know their order.
+
     The detector resizes, normalises and pads images itself, by torchvision's rules (on the GPU with an engine, unless
     the image is floating), and returns boxes in pixels of the original image.
 
@@ -73,16 +76,24 @@ class Detector:
         ((2, 4), ['car', 'person'])
     """
 
-    def __init__(self, backend: Backend, manifest: Manifest, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        manifest: Manifest,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        channel_order: ChannelOrder = "rgb",
+    ) -> None:
         """Wrap a backend; ``Detector.load`` does this for a file.
 
         Raises:
-            UsageError: ``max_pixels`` is less than 1.
+            UsageError: ``max_pixels`` is less than 1, or there is no such ``channel_order``.
         """
         self.manifest = manifest
         self._backend = backend
         self._streams = Streams(backend)
         self._max_pixels = _checked_max_pixels(max_pixels)
+        self._channel_order = checked_channel_order(channel_order)
         self._process = os.getpid()
         self._origin: Origin | None = None
         self._closed = False
@@ -99,6 +110,7 @@ class Detector:
         trusted_hashes: Collection[str] | None = None,
         workers: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        channel_order: ChannelOrder = "rgb",
     ) -> Self:
         """Load a model file, recognised by its content, not its name.
 
@@ -119,6 +131,7 @@ class Detector:
             workers: Batches that an engine runs at once, in several threads or one after another in a list or stream.
                 Default: 2. Each needs the memory of the activations again.
             max_pixels: Larger image files and PIL images are refused before they are decoded.
+            channel_order: Of arrays and tensors: ``"rgb"``, or ``"bgr"`` as OpenCV's; a call can say otherwise.
 
         Raises:
             ArtifactError: The file is no model of frcnn's, is damaged, is not trusted, or does not run here.
@@ -126,6 +139,7 @@ class Detector:
             UsageError: An option makes no sense, or does not apply to the file.
         """
         _checked_max_pixels(max_pixels)
+        checked_channel_order(channel_order)
         options: dict[str, Any] = {
             "device": device,
             "provider": provider,
@@ -136,7 +150,7 @@ class Detector:
         }
         origin = Origin.of(path, options)
         backend, manifest = load_backend(path, **options)
-        detector = cls(backend, manifest, max_pixels=max_pixels)
+        detector = cls(backend, manifest, max_pixels=max_pixels, channel_order=channel_order)
         detector._origin = origin
         return detector
 
@@ -154,6 +168,7 @@ class Detector:
         classes: ClassFilter | None = None,
         batch_size: int = 1,
         same_canvas: bool = False,
+        channel_order: ChannelOrder | None = None,
         stream: Any = None,
         device_output: Literal[False] = False,
     ) -> list[Detections]: ...
@@ -165,6 +180,7 @@ class Detector:
         *,
         batch_size: int = 1,
         same_canvas: bool = False,
+        channel_order: ChannelOrder | None = None,
         stream: Any = None,
         device_output: Literal[True],
     ) -> list[DeviceDetections]: ...
@@ -177,6 +193,7 @@ class Detector:
         classes: ClassFilter | None = None,
         batch_size: int = 1,
         same_canvas: bool = False,
+        channel_order: ChannelOrder | None = None,
         stream: Any = None,
         device_output: bool = False,
     ) -> list[Detections] | list[DeviceDetections]:
@@ -191,6 +208,7 @@ class Detector:
             batch_size: Maximum images that the network takes at a time. More than 1 gains nothing on a CPU.
             same_canvas: Pad all images to the canvas of the largest, as torchvision does with a list. The detections
                 then depend on the other images' sizes, and all images are in memory at once.
+            channel_order: Of arrays and tensors, see above; None: the one that the detector was loaded with.
             stream: With an engine, the caller's CUDA stream (of PyTorch, CuPy, PyCUDA or cuda.core, or a CUstream as
                 an int). Images in device memory are read after the work on it now; with ``device_output``, later work
                 on it finds the detections complete.
@@ -213,7 +231,7 @@ class Detector:
                 "device_output: detections in device memory are not filtered by score or classes",
                 hint="filter what DeviceDetections.to_host() returns",
             )
-        placed: Iterable[Placed] = self._placed(images, ahead=False)
+        placed: Iterable[Placed] = self._placed(images, channel_order, ahead=False)
         if same_canvas:
             placed = on_one_canvas(list(placed), self._backend.canvases)
         elif isinstance(images, list | tuple) and len(images) == 1:
@@ -229,6 +247,7 @@ class Detector:
         batch_size: int = 1,
         score: float = 0.0,
         classes: ClassFilter | None = None,
+        channel_order: ChannelOrder | None = None,
         on_error: OnError | None = None,
     ) -> Generator[Detections]:
         """Detect objects in images as they come, reading ahead in a thread while the network works.
@@ -243,6 +262,7 @@ class Detector:
             batch_size: Maximum images (of one canvas) that the network takes at a time.
             score: Minimum score.
             classes: Class names or indices to keep; None keeps all.
+            channel_order: See :meth:`__call__`.
             on_error: Called in the thread with the position and the error of an image that cannot be used, which is
                 then skipped. None raises the error.
 
@@ -258,7 +278,7 @@ class Detector:
             >>> for detections in detector.stream(sorted(Path("frames").glob("*.jpg")), batch_size=8):
             ...     print(detections.source, len(detections))
         """
-        return without_images(self._stream(images, batch_size, score, classes, on_error))
+        return without_images(self._stream(images, batch_size, score, classes, channel_order, on_error))
 
     def stream_images(
         self,
@@ -267,16 +287,17 @@ class Detector:
         batch_size: int = 1,
         score: float = 0.0,
         classes: ClassFilter | None = None,
+        channel_order: ChannelOrder | None = None,
         on_error: OnError | None = None,
     ) -> Generator[tuple[RGBImage, Detections]]:
-        """Detect as :meth:`stream` does, and yield each image, decoded and upright, with its detections.
+        """Detect as :meth:`stream` does, and yield each image, decoded, upright and in RGB, with its detections.
 
         Raises:
             ArtifactError: See :meth:`stream`.
             ImageError: Likewise.
             UsageError: Likewise; or an image is in device memory, which is not copied back.
         """
-        return with_images(self._stream(images, batch_size, score, classes, on_error))
+        return with_images(self._stream(images, batch_size, score, classes, channel_order, on_error))
 
     def close(self) -> None:
         """Stop all streams and release the network; the detector cannot be used afterwards.
@@ -323,10 +344,11 @@ class Detector:
         batch_size: int,
         score: float,
         classes: ClassFilter | None,
+        channel_order: ChannelOrder | None,
         on_error: OnError | None,
     ) -> Generator[tuple[Placed, Detections]]:
         size, keep = self._checked_batch_size(batch_size), self._filter(score, classes)
-        placed = self._placed(images, ahead=True, on_error=on_error)
+        placed = self._placed(images, channel_order, ahead=True, on_error=on_error)
         return self._streams.stream(placed, lambda batch: self._submit(batch, keep, None), size)
 
     def _run(self, placed: Iterable[Placed], submit: Submit[Result], batch_size: int) -> list[Result]:
@@ -336,9 +358,21 @@ class Detector:
         with closing(detect_in_batches(self._backend, placed, submit, batch_size)) as pairs:
             return [found for _, found in pairs]
 
-    def _placed(self, images: Iterable[object], *, ahead: bool, on_error: OnError | None = None) -> Iterator[Placed]:
+    def _placed(
+        self,
+        images: Iterable[object],
+        channel_order: ChannelOrder | None,
+        *,
+        ahead: bool,
+        on_error: OnError | None = None,
+    ) -> Iterator[Placed]:
         return place_each(
-            self._backend, image_list(images), max_pixels=self._max_pixels, ahead=ahead, on_error=on_error
+            self._backend,
+            image_list(images),
+            max_pixels=self._max_pixels,
+            channel_order=self._channel_order if channel_order is None else checked_channel_order(channel_order),
+            ahead=ahead,
+            on_error=on_error,
         )
 
     def _filter(self, score: float, classes: ClassFilter | None) -> DetectionFilter:

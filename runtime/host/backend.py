@@ -13,7 +13,7 @@ from frcnn.runtime.backend import Done, Network, NetworkOutput
 from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.forks import forked_error, keep_in_forks
 from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
-from frcnn.runtime.images.image import as_image
+from frcnn.runtime.images.image import ChannelOrder, as_image
 from frcnn.runtime.images.preprocess import Placed, Prepared, prepare
 from frcnn.spec import Manifest
 
@@ -32,9 +32,12 @@ class HostBackend:
         self._manifest = manifest
         self._process = keep_in_forks(self)
 
-    def place(self, image: object, *, name: str, max_pixels: int, ahead: bool) -> Prepared:
+    def place(
+        self, image: object, *, name: str, max_pixels: int, ahead: bool, channel_order: ChannelOrder = "rgb"
+    ) -> Prepared:
         """Decode, resize, normalise and pad; see ``Backend.place``. The caller's array is not kept."""
-        return prepare(as_image(image, name=name, max_pixels=max_pixels), self._manifest)
+        decoded = as_image(image, name=name, max_pixels=max_pixels, channel_order=channel_order)
+        return prepare(decoded, self._manifest)
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
         """Detect, at once; see ``Backend.submit``."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO, UnsupportedOperation
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,17 @@ from frcnn.spec import Size
 
 _ACCEPTED: Final = (
     "a path, the bytes of an image file, a file, a PIL image, "
-    "a NumPy array (H, W, 3) or (H, W) uint8 or (3, H, W) float32 in [0, 1], "
-    "or a torch tensor (3, H, W) uint8 or floating in [0, 1]"
+    "a NumPy array (H, W, 3) RGB or (H, W) grey uint8 or (3, H, W) RGB float32 in [0, 1], "
+    "or a torch tensor (3, H, W) RGB uint8 or floating in [0, 1]"
 )
-_ACCEPTED_ON_DEVICE: Final = "(H, W, 3) or (H, W) uint8, or a torch tensor (3, H, W) uint8"
+_ACCEPTED_ON_DEVICE: Final = "(H, W, 3) RGB or (H, W) grey uint8, or a torch tensor (3, H, W) RGB uint8"
 _BATCH: Final = "a batch is a list of images: list({})"
 _DEPTH: Final = "give 8 bits, white as 255"
 _PLANAR: Final = "tensors are (3, H, W): tensor.permute(2, 0, 1), or of a grey one tensor.expand(3, -1, -1)"
 _ALPHA: Final = "drop the alpha channel: array[:, :, :3]"
+
+ChannelOrder = Literal["rgb", "bgr"]
+"""How the channels of arrays and tensors follow each other; OpenCV's arrays are BGR."""
 
 _TOLERANCE: Final = 1 / 255
 """How far outside [0, 1] a floating image may be: interpolation overshoots a little."""
@@ -107,13 +110,16 @@ class DeviceImage:
     source: str | None = None
 
 
-def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> RGBImage:
+def as_image(
+    image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS, channel_order: ChannelOrder = "rgb"
+) -> RGBImage:
     """Decode an image of any accepted kind, see ``Detector``; alpha is dropped.
 
     A file is turned upright by its EXIF orientation, and named by its path where it has one. A PIL image is taken as it
     stands, so that boxes are in its own pixels (``PIL.ImageOps.exif_transpose`` turns it upright). PyTorch tensors are
-    recognised by their methods.
+    recognised by their methods. ``channel_order`` is that of arrays and tensors, whose pixels are a view in RGB then.
     """
+    step = -1 if channel_order == "bgr" else 1
     if isinstance(image, RGBImage):
         return _checked(image, name)
     if isinstance(image, str | os.PathLike):
@@ -121,18 +127,18 @@ def as_image(image: object, *, name: str, max_pixels: int = DEFAULT_MAX_PIXELS) 
     if isinstance(image, Image.Image):
         return RGBImage(pixels=decode_image(image, name=name, max_pixels=max_pixels), name=name)
     if isinstance(image, np.ndarray):
-        return RGBImage(pixels=_from_array(image, name), name=name)
+        return RGBImage(pixels=_from_array(image, name)[:, :, ::step], name=name)
     if is_tensor(image):
-        return RGBImage(pixels=_from_tensor(image, name), name=name)
+        return RGBImage(pixels=_from_tensor(image, name)[:, :, ::step], name=name)
     if isinstance(image, bytes | bytearray | memoryview) or callable(getattr(image, "read", None)):
         return RGBImage(pixels=decode_file(_content(image, name), name=name, max_pixels=max_pixels), name=name)
     raise _refused(name, f"a {type(image).__qualname__}")
 
 
-def as_device_image(array: Any, *, name: str) -> DeviceImage:
+def as_device_image(array: Any, *, name: str, channel_order: ChannelOrder = "rgb") -> DeviceImage:
     """Take an array in device memory as an image, without a copy.
 
-    It is ``(H, W, 3)`` RGB or ``(H, W)`` grey, uint8, with any strides. A torch tensor whose first side is 3 is ``(3,
+    It is ``(H, W, 3)`` or ``(H, W)`` grey, uint8, with any strides. A torch tensor whose first side is 3 is ``(3,
     H, W)``, as everywhere in torchvision.
     """
     try:
@@ -146,10 +152,12 @@ def as_device_image(array: Any, *, name: str) -> DeviceImage:
     rows, columns, channels = (1, 2, 0) if planar else (0, 1, 2)
     if len(shape) != 2 and (len(shape) != 3 or shape[channels] != 3):
         raise ImageError(f"{expected} {shape} {view.element}", hint=_device_shape_hint(shape))
+    step = 0 if len(shape) == 2 else view.strides[channels]
+    pointer, step = (view.pointer + 2 * step, -step) if channel_order == "bgr" else (view.pointer, step)
     return DeviceImage(
-        pointer=view.pointer,
+        pointer=pointer,
         size=(shape[rows], shape[columns]),
-        strides=(view.strides[rows], view.strides[columns], 0 if len(shape) == 2 else view.strides[channels]),
+        strides=(view.strides[rows], view.strides[columns], step),
         stream=_stream_of(array),
         array=array,
         name=name,
@@ -167,6 +175,13 @@ def is_device_array(image: object) -> bool:
         return True
     device = getattr(image, "__dlpack_device__", None)
     return callable(device) and device()[0] in _CUDA_DEVICES
+
+
+def checked_channel_order(order: ChannelOrder) -> ChannelOrder:
+    """Return the order, or raise UsageError where there is none of that name."""
+    if order not in get_args(ChannelOrder):
+        raise UsageError(f"channel_order: expected 'rgb' or 'bgr', got {order!r}", hint="OpenCV's arrays are 'bgr'")
+    return order
 
 
 def image_list(images: Iterable[object]) -> Iterable[object]:

@@ -57,6 +57,8 @@ def resize_affine(source: Pixels, out: Float32Array, *, scale: Float32Array, bia
         scale: ``(C,)`` float32 factor of each channel.
         bias: ``(C,)`` float32 summand of each channel.
     """
+    if source.strides[2] < 0:  # BGR: all in the order of memory, which spares a copy
+        source, out, scale, bias = source[:, :, ::-1], out[::-1], scale[::-1], bias[::-1]
     height, width, channels = source.shape
     rows = source.reshape(height, width * channels)
     vertical = Axis.between(height, out.shape[1])

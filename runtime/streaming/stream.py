@@ -9,7 +9,7 @@ from typing import TypeVar
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.backend import Backend, Pending, closed_error
 from frcnn.runtime.images.canvases import Canvases
-from frcnn.runtime.images.image import DeviceImage, RGBImage, image_name, noting_position
+from frcnn.runtime.images.image import ChannelOrder, DeviceImage, RGBImage, image_name, noting_position
 from frcnn.runtime.images.preprocess import Placed, common_canvas, onto_canvas
 from frcnn.runtime.streaming.batches import results_in_order
 from frcnn.runtime.streaming.prefetch import Ahead, NotReady
@@ -23,7 +23,13 @@ Submit = Callable[[list[Placed]], Pending[list[Result]]]
 
 
 def place_each(
-    backend: Backend, images: Iterable[object], *, max_pixels: int, ahead: bool, on_error: OnError | None = None
+    backend: Backend,
+    images: Iterable[object],
+    *,
+    max_pixels: int,
+    channel_order: ChannelOrder,
+    ahead: bool,
+    on_error: OnError | None = None,
 ) -> Iterator[Placed]:
     """Place images on canvases one after the other; an exception names its image.
 
@@ -31,7 +37,9 @@ def place_each(
     """
     for index, image in enumerate(noting_position(images)):
         try:
-            item = backend.place(image, name=f"images[{index}]", max_pixels=max_pixels, ahead=ahead)
+            item = backend.place(
+                image, name=f"images[{index}]", max_pixels=max_pixels, ahead=ahead, channel_order=channel_order
+            )
         except ImageError as error:
             if on_error is None:
                 raise

@@ -134,13 +134,15 @@ def test_bad_options_are_refused_before_any_work(detector: Detector, model_path:
         raise AssertionError("the images were asked for")
         yield
 
-    for options in ({"batch_size": 0}, {"score": 2.0}, {"classes": ["bird"]}):
+    for options in ({"batch_size": 0}, {"score": 2.0}, {"classes": ["bird"]}, {"channel_order": "BGR"}):
         with pytest.raises(UsageError):
             detector(untouched(), **options)  # type: ignore[arg-type]
         with pytest.raises(UsageError):
             detector.stream(untouched(), **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="max_pixels"):
         Detector.load(model_path, max_pixels=0)
+    with pytest.raises(UsageError, match="channel_order: expected 'rgb' or 'bgr', got 'BRG'"):
+        Detector.load(model_path, channel_order="BRG")  # type: ignore[arg-type]
 
 
 def test_a_bad_image_is_named(detector: Detector, grey: Grey, tmp_path: Path) -> None:

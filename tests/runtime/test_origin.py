@@ -55,6 +55,18 @@ def test_a_pickled_detector_is_loaded_by_its_first_call(
             arrived([IMAGE])
 
 
+def test_a_detectors_channel_order_travels_and_a_call_can_say_otherwise(model: Path) -> None:
+    with Detector.load(model, threads=1, channel_order="bgr") as detector:
+        arrived = pickle.loads(pickle.dumps(detector))
+        red = np.zeros((60, 80, 3), np.uint8)
+        red[:, :, 0] = 200
+        for one in (detector, arrived):
+            for order, seen in ((None, (0, 0, 200)), ("bgr", (0, 0, 200)), ("rgb", (200, 0, 0))):
+                ((image, _),) = one.stream_images([red], channel_order=order)
+                assert tuple(image.uint8()[0, 0]) == seen
+        arrived.close()
+
+
 def test_its_file_must_be_the_same(model: Path) -> None:
     with Detector.load(model, threads=1) as detector:
         arrived = pickle.loads(pickle.dumps(detector))

@@ -87,6 +87,42 @@ def test_every_kind_of_image(detector: Detector, on_host: Detector, tmp_path: Pa
     same(found, expected[2])
 
 
+def bits(results: list[Detections]) -> list[bytes]:
+    return [found.boxes.tobytes() + found.scores.tobytes() + found.labels.tobytes() for found in results]
+
+
+@pytest.mark.parametrize("where", ["on_host", "detector"])
+def test_bgr_gives_the_same_bits_as_rgb(
+    where: str, request: pytest.FixtureRequest, device: FakeDevice, tmp_path: Path
+) -> None:
+    detector: Detector = request.getfixturevalue(where)
+    rgb = noise(60, 80)
+    bgr = np.ascontiguousarray(rgb[:, :, ::-1])
+    planar = np.ascontiguousarray(bgr.transpose(2, 0, 1))
+    floats, tensor = planar.astype(np.float32) / np.float32(255), torch.from_numpy(planar)
+    as_bgr: list[Any] = [bgr, rgb[:, :, ::-1], np.asfortranarray(bgr), floats, tensor, tensor.float() / 255]
+    as_rgb: list[Any] = [rgb, rgb, rgb, floats[::-1].copy(), tensor.flip(0), tensor.flip(0).float() / 255]
+    if where == "detector":
+        as_bgr += [device.array(bgr), device.array(rgb)[:, :, ::-1]]
+        as_rgb += [device.array(rgb)] * 2
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    either = [tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), Image.fromarray(rgb), rgb[:, :, 0]]
+    either.append(RGBImage(pixels=rgb, name="mine"))
+    expected = bits(detector([*as_rgb, *either]))
+    assert bits(detector([*as_bgr, *either], channel_order="bgr")) == expected
+    assert bits(list(detector.stream([*as_bgr, *either], channel_order="bgr"))) == expected
+    wrong = bits(detector([*as_bgr, *either]))
+    assert all(one != other for one, other in zip(wrong, expected[: len(as_bgr)], strict=False))
+    assert wrong[len(as_bgr) :] == expected[len(as_bgr) :]
+
+
+def test_images_of_a_bgr_stream_are_rgb(detector: Detector) -> None:
+    rgb = noise(60, 80)
+    floats = np.ascontiguousarray(rgb.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+    for image, _ in detector.stream_images([rgb[:, :, ::-1].copy(), floats[::-1].copy()], channel_order="bgr"):
+        np.testing.assert_array_equal(image.uint8(), rgb)
+
+
 def test_order_is_kept_for_any_mixture_of_sizes_kinds_and_batches(
     detector: Detector, on_host: Detector, device: FakeDevice
 ) -> None:

@@ -89,6 +89,18 @@ def test_source_may_be_strided() -> None:
     np.testing.assert_array_equal(resized(source, 9, 9), resized(np.ascontiguousarray(source), 9, 9))
 
 
+@pytest.mark.parametrize("size", [(40, 50), (9, 11)])
+def test_bgr_and_rgb_give_the_same_bits(size: tuple[int, int]) -> None:
+    source = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    scale, bias = np.array([0.5, 0.25, 3], np.float32), np.array([0, 1, -2], np.float32)
+    made = []
+    for pixels in (source, source[:, :, ::-1].copy()[:, :, ::-1]):
+        canvas = np.zeros((3, 64, 64), np.float32)
+        resize_affine(pixels, canvas[:, : size[0], : size[1]], scale=scale, bias=bias)
+        made.append(canvas)
+    np.testing.assert_array_equal(*made)
+
+
 @given(st.integers(1, 20_000), st.integers(1, 2_000))
 def test_axis_stays_inside_the_source(source: int, target: int) -> None:
     axis = Axis.between(source, target)
