@@ -13,11 +13,12 @@ Data flows through the rooms in this order:
 
 import warnings
 
-from frcnn.runtime.detections import Detections
+from frcnn.runtime.detections import Detection, Detections
 from frcnn.runtime.detector import Detector
 from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.results.draw import annotate
 
-__all__ = ["Detections", "Detector", "RGBImage"]
+__all__ = ["Detection", "Detections", "Detector", "RGBImage", "annotate"]
 
 
 def __getattr__(name: str) -> type[RGBImage]:

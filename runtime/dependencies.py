@@ -102,9 +102,14 @@ def openvino_core() -> Iterator[Any]:
         libc.sigaltstack(stack, None)
 
 
+def import_pandas() -> ModuleType:
+    """Return the module ``pandas``."""
+    return import_package("pandas", package="pandas", extra="pandas", why="Detections.to_dataframe()")
+
+
 def import_supervision() -> ModuleType:
     """Return the module ``supervision``."""
-    return import_package("supervision", package="supervision", extra="bench", why="Detections.to_supervision()")
+    return import_package("supervision", package="supervision", extra="supervision", why="Detections.to_supervision()")
 
 
 def import_tensorrt(library: TensorRTLibrary) -> ModuleType:

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import operator
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from frcnn.errors import UsageError
-from frcnn.runtime.dependencies import import_supervision
+from frcnn.runtime.dependencies import import_pandas, import_supervision
 from frcnn.spec import Size
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 ClassFilter = Iterable[str | int]
 """Class names or indices (background 0 excluded)."""
+Rows = slice | Sequence[int] | Sequence[bool] | NDArray[np.bool_] | NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """One object of ``Detections``.
+
+    Attributes:
+        box: ``(x1, y1, x2, y2)`` in pixels of the original image.
+        score: In [0, 1].
+        label: The class index, 1 or more.
+        class_name: The class name; the index as text if the model has no names.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    label: int
+    class_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Detections:
     """The objects detected in one image, in descending order of score. The arrays are read-only copies.
+
+    It is indexed as an array or a list is: an integer gives one object, a :class:`Detection`, and so does iteration; a
+    slice, indices, or a mask of ``M`` booleans give ``Detections`` of those objects, in that order. (What supervision
+    gives for an integer, ``Detections`` of length 1, is ``detections[[0]]``.) Without objects it is false. A notebook
+    shows it as a table, under the drawn image if that is a file.
 
     Attributes:
         boxes: ``(M, 4)`` float32 ``(x1, y1, x2, y2)`` in pixels of the original image. The origin is the upper left
@@ -39,7 +69,10 @@ class Detections:
         >>> len(detections), detections.class_names
         (2, ['car', 'person'])
         >>> people = detections.filter(score=0.7, classes=["person"])
-        >>> x1, y1, x2, y2 = people.boxes[0]
+        >>> large = detections[(detections.boxes[:, 2] - detections.boxes[:, 0]) > 100]
+        >>> for one in detections:
+        ...     print(one.class_name, one.score, one.box)
+        >>> detections.save("annotated.jpg")
     """
 
     boxes: NDArray[np.float32]
@@ -66,11 +99,35 @@ class Detections:
         """Return the number of objects."""
         return len(self.scores)
 
+    def __iter__(self) -> Iterator[Detection]:
+        """Give each object."""
+        return map(self._object, range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: Rows) -> Detections: ...
+
+    def __getitem__(self, index: int | np.integer[Any] | Rows) -> Detection | Detections:
+        """Return one object, or those of a slice, of indices or of a mask.
+
+        Raises:
+            IndexError: There is no such object, or the mask has another length.
+        """
+        if isinstance(index, slice):
+            return self._rows(index)
+        if isinstance(index, int | np.integer):
+            return self._object(int(index))
+        rows = np.asarray(index)
+        if rows.ndim != 1:
+            raise IndexError(f"expected an integer, a slice, or indices or a mask of one dimension, got {rows.shape}")
+        return self._rows(rows if rows.size else rows.astype(np.int64))  # [] is of floats
+
     @property
     def class_names(self) -> list[str]:
         """The class name of each object; the index as text if the model has no names."""
-        names = self.label_names
-        return [str(label) if names is None else names[label] for label in self.labels.tolist()]
+        return [one.class_name for one in self]
 
     def filter(self, *, score: float | None = None, classes: ClassFilter | None = None) -> Detections:
         """Return the objects of given classes with a minimum score.
@@ -88,15 +145,77 @@ class Detections:
         if classes is not None:
             wanted = resolve_classes(classes, self.label_names)
             keep &= np.isin(self.labels, np.array(sorted(wanted), np.int64))
-        return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
+        return self[keep]
+
+    @overload
+    def draw(self, image: NDArray[Any]) -> NDArray[np.uint8]: ...  # type: ignore[overload-overlap]  # the first fits
+
+    @overload
+    def draw(self, image: object = None) -> Image.Image: ...
+
+    def draw(self, image: object = None) -> Image.Image | NDArray[np.uint8]:
+        """Return the image with boxes, names and scores drawn on it; the image handed in is not changed.
+
+        Args:
+            image: The image that was detected in, of any kind that a ``Detector`` takes in host memory, read as there.
+                Default: the file ``source``.
+
+        Returns:
+            A PIL image, which a notebook shows; of a NumPy array a NumPy array ``(H, W, 3)``, uint8 RGB. One whose
+            sides are below 320 pixels is enlarged by a whole factor, so that its text can be read.
+
+        Raises:
+            ImageError: The image cannot be used.
+            ImageSizeError: It does not have the size ``image_size``.
+            UsageError: No image was handed in and ``source`` is no file.
+        """
+        from frcnn.runtime.results.display import draw_on
+
+        drawn = draw_on(self, image)
+        return drawn if isinstance(image, np.ndarray) else Image.fromarray(drawn)
+
+    def save(self, path: str | os.PathLike[str], image: object = None) -> None:
+        """Write the image that :meth:`draw` returns to a file, whole or not at all.
+
+        Args:
+            path: Its suffix chooses PNG, JPEG or WebP.
+            image: As of :meth:`draw`.
+
+        Raises:
+            OutputError: The file cannot be written.
+            UsageError: The suffix is another; and what :meth:`draw` raises.
+        """
+        from frcnn.runtime.results.display import draw_on, image_format, write_image
+
+        image_format(Path(path))  # refused before the work
+        write_image(Path(path), draw_on(self, image))
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return a dictionary per object: ``box`` [x1, y1, x2, y2], ``score``, ``label`` and ``class_name``."""
-        columns = zip(self.boxes, self.scores, self.labels.tolist(), self.class_names, strict=True)
         return [
-            {"box": [_shortest(side) for side in box], "score": _shortest(score), "label": label, "class_name": name}
-            for box, score, label, name in columns
+            {"box": list(one.box), "score": one.score, "label": one.label, "class_name": one.class_name} for one in self
         ]
+
+    def to_json(self) -> str:
+        """Return JSON text: ``source``, ``image_size`` [height, width] and ``objects``, as of :meth:`to_dicts`."""
+        content = {"source": self.source, "image_size": self.image_size, "objects": self.to_dicts()}
+        return json.dumps(content, allow_nan=False)
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a row per object: ``x1``, ``y1``, ``x2``, ``y2``, ``score``, ``label``, ``class_name`` and ``source``.
+
+        ``pandas.concat`` puts the frames of several images into one.
+
+        Raises:
+            MissingDependencyError: The package ``pandas`` is not installed.
+        """
+        pandas = import_pandas()
+        sides = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
+        names = pandas.Series(self.class_names, dtype=str)
+        source = pandas.Series([self.source] * len(self), dtype=object if self.source is None else str)
+        columns = {**sides, "score": self.scores, "label": self.labels, "class_name": names, "source": source}
+        frame: DataFrame = pandas.DataFrame(columns)
+        return frame
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Return COCO results: ``image_id``, ``category_id`` (the label), ``bbox`` [x, y, width, height], ``score``.
@@ -128,6 +247,21 @@ class Detections:
             class_id=self.labels.copy(),
             data={"class_name": np.array(self.class_names, dtype=str)},
         )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from frcnn.runtime.results.display import as_html
+
+        return as_html(self)
+
+    def _rows(self, rows: slice | NDArray[Any]) -> Detections:
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+
+    def _object(self, index: int) -> Detection:
+        x1, y1, x2, y2 = map(_shortest, self.boxes[index])
+        label, names = int(self.labels[index]), self.label_names
+        name = str(label) if names is None else names[label]
+        return Detection(box=(x1, y1, x2, y2), score=_shortest(self.scores[index]), label=label, class_name=name)
 
 
 def checked_score(score: float) -> float:

@@ -99,6 +99,7 @@ HEAVY = [
     "onnxscript",
     "nncf",
     "openvino",
+    "pandas",
     "pillow_heif",
     "pycuda",
     "safetensors",
@@ -125,7 +126,7 @@ PUBLIC = {
     """,
     "frcnn.plugins": "DOMAIN OPERATORS VERSION OperatorSpec",
     "frcnn.plugins.tensorrt": "callback_error register",
-    "frcnn.runtime": "Detections Detector RGBImage",
+    "frcnn.runtime": "Detection Detections Detector RGBImage annotate",
     "frcnn.spec": """
         BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION Manifest ModelSpec NonNegative
         PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record RoIHeadsSpec Size

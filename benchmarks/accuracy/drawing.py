@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from frcnn.benchmarks.accuracy.images import DetectedImage
 from frcnn.benchmarks.parity.matching import match
-from frcnn.files import replacing, writable_folder
 from frcnn.runtime import Detections
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import output_names, refuse_overwriting
+from frcnn.runtime.results.display import write_image
 from frcnn.runtime.results.draw import Colour, annotate
 
 _SAME, _MOVED, _RELABELLED, _ALONE = range(4)
@@ -94,10 +93,7 @@ def write_pairs(paths: Mapping[Path, Difference], *, titles: tuple[str, str]) ->
         OutputError: the folder cannot be written.
     """
     for path, item in paths.items():
-        writable_folder(path.parent)
-        pair = draw_pair(item, RGBImage.open(item.file).uint8(), titles=titles)
-        with replacing(path) as temporary:
-            Image.fromarray(pair).save(temporary, quality=92)
+        write_image(path, draw_pair(item, RGBImage.open(item.file).uint8(), titles=titles))
 
 
 def _difference(image: DetectedImage, min_score: float) -> Difference | None:
@@ -115,8 +111,4 @@ def _difference(image: DetectedImage, min_score: float) -> Difference | None:
         return None
     # of a pair both are drawn where one is shown: else the other would look as if it were alone
     shown[0][e] = shown[1][m] = shown[0][e] | shown[1][m]
-    left, right = (
-        replace(side, boxes=side.boxes[rows], scores=side.scores[rows], labels=side.labels[rows])
-        for side, rows in zip(sides, shown, strict=True)
-    )
-    return Difference(image.file, (left, right), (kinds[0][shown[0]], kinds[1][shown[1]]), highest)
+    return Difference(image.file, (eager[shown[0]], model[shown[1]]), (kinds[0][shown[0]], kinds[1][shown[1]]), highest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.errors import MissingDependencyError
+from frcnn.packages import import_package
 from frcnn.runtime import Detections
 from frcnn.runtime.dataset.annotations import AnnotatedImage
 
@@ -49,10 +48,7 @@ def score(
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
     """
-    try:
-        library: Any = importlib.import_module("faster_coco_eval")
-    except ImportError as error:
-        raise MissingDependencyError("faster-coco-eval", extra="bench", why="measuring accuracy") from error
+    library = import_package("faster_coco_eval", package="faster-coco-eval", extra="eval", why="measuring accuracy")
     ids = sorted(set(categories.values()))
     ground_truth = library.COCO(_document(images, ids))
     results = ground_truth.loadRes(_results(detections, categories))

@@ -70,7 +70,7 @@ def check_renderer() -> None:
     """
     for package in ("jinja2", "matplotlib"):
         if find_spec(package) is None:
-            raise MissingDependencyError(package, extra="bench", why="writing a report")
+            raise MissingDependencyError(package, extra="report", why="writing a report")
 
 
 def svg(draw: Callable[[Axes], object], label: str, rows: int = 0) -> str:

@@ -9,8 +9,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from frcnn.console import note, track
 from frcnn.errors import ImageError
 from frcnn.files import replacing
@@ -19,11 +17,10 @@ from frcnn.runtime.detector import Detector
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.sources import is_video
 from frcnn.runtime.images.video import Video, open_video, writing_video
+from frcnn.runtime.results.display import write_image
 from frcnn.runtime.results.draw import annotate
 from frcnn.runtime.results.report import Report
 from frcnn.runtime.streaming.stopping import Stop
-
-_JPEG_OPTIONS: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 
 
 @dataclass(kw_only=True)
@@ -72,7 +69,7 @@ class FileDetection:
             for image, found in track(pairs, total=len(files), what="detecting"):
                 index = position[image.name]
                 if files[index] in self.copies:
-                    _write_image(self.copies[files[index]], image, found)
+                    write_image(self.copies[files[index]], annotate(image.uint8(), found))
                 # last: what is reported is all there
                 self.report.add(first_id + index, image.name, found, **self._copy_of(files[index]))
                 if self.stop.is_asked:
@@ -113,10 +110,3 @@ class FileDetection:
                         writer = stack.enter_context(writing_video(temporary, video.fps))
                     writer.write(annotate(image.uint8(), found), video.times_s[index])
                 yield image, found
-
-
-def _write_image(path: Path, image: RGBImage, found: Detections) -> None:
-    """Write an image with its detections drawn on it; the suffix chooses PNG or JPEG."""
-    options = {"format": "PNG"} if path.suffix == ".png" else _JPEG_OPTIONS
-    with replacing(path) as temporary:
-        Image.fromarray(annotate(image.uint8(), found)).save(temporary, **options)

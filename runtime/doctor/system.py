@@ -67,7 +67,9 @@ _MORE: Final = (
     _Package("cuda-bindings", "CUDA kernels, graphs", "rtx", "cuda.bindings", ("cuda-bindings", "cuda-python")),
     _Package("cuda-core", "CUDA kernels, graphs", "rtx", "cuda.core"),
     _Package("pycuda", "PyCUDA interface", "pycuda"),
-    _Package("supervision", "Detections.to_supervision", "bench"),
+    _Package("faster-coco-eval", "eval", "eval", "faster_coco_eval"),
+    _Package("pandas", "Detections.to_dataframe", "pandas"),
+    _Package("supervision", "Detections.to_supervision", "supervision"),
 )
 
 

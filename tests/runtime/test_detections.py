@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import re
+import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frcnn.errors import MissingDependencyError, UsageError
-from frcnn.runtime import Detections
-from frcnn.runtime.detections import resolve_classes
+from frcnn.runtime import Detection, Detections
+from frcnn.runtime.detections import Rows, resolve_classes
 
 NAMES = ("__background__", "cat", "dog", "cat")
 
@@ -128,5 +134,122 @@ def test_to_supervision() -> None:
 
 def test_without_supervision_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(MissingDependencyError, match=r"frcnn\[bench\]"):
+    with pytest.raises(MissingDependencyError, match=r"frcnn\[supervision\]"):
         make().to_supervision()
+
+
+def test_an_integer_and_iteration_give_objects() -> None:
+    found = make()
+    assert found[1] == Detection(box=(0.1, 0.2, 0.3, 0.4), score=0.5, label=2, class_name="dog")
+    assert found[-1] == found[np.int64(2)] == list(found)[2]
+    assert [one.class_name for one in found] == found.class_names
+    assert found[found.scores.argmax()].score == 0.9
+    assert make(names=None)[0].class_name == "1"
+    with pytest.raises(IndexError, match="3 is out of bounds"):
+        found[3]
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [
+        (slice(1), [1]),
+        (slice(None, None, -1), [3, 2, 1]),
+        ([2, 0], [3, 1]),
+        ((1,), [2]),
+        ([], []),
+        (np.array([1]), [2]),
+        ([True, False, True], [1, 3]),
+        (np.array([False, True, False]), [2]),
+        (np.zeros(3, bool), []),
+    ],
+)
+def test_slices_indices_and_masks_give_detections(rows: Rows, labels: list[int]) -> None:
+    found = make()
+    part = found[rows]
+    assert isinstance(part, Detections)
+    assert part.labels.tolist() == labels
+    assert part.boxes.tolist() == [found.boxes[label - 1].tolist() for label in labels]
+    assert part.scores.tolist() == [found.scores[label - 1] for label in labels]
+    assert (part.image_size, part.source, part.label_names) == (found.image_size, found.source, found.label_names)
+    assert bool(part) == bool(labels)
+
+
+@pytest.mark.parametrize(
+    "index", ["score", 1.0, [0.5], [3], [True], np.ones((3, 1), bool), np.zeros((1, 2), int), None]
+)
+def test_other_indices_are_refused(index: Any) -> None:
+    with pytest.raises(IndexError):
+        make()[index]
+
+
+def test_a_tensor_is_an_index_or_a_mask() -> None:
+    torch = pytest.importorskip("torch")
+    assert make()[torch.tensor([2])].labels.tolist() == [3], "the one that is left of non-maximum suppression"
+    assert make()[torch.tensor([True, True, False])].labels.tolist() == [1, 2]
+
+
+def test_to_json() -> None:
+    assert json.loads(make(1).to_json()) == {"source": "a.jpg", "image_size": [48, 64], "objects": make(1).to_dicts()}
+    odd = dataclasses.replace(make(0), source="caf\udce9.jpg", image_size=(1, 1))
+    assert odd.to_json().encode("ascii")
+    assert json.loads(odd.to_json()) == {"source": "caf\udce9.jpg", "image_size": [1, 1], "objects": []}
+
+
+def test_to_dataframe() -> None:
+    pandas = pytest.importorskip("pandas")
+    found, columns = make(2), ["x1", "y1", "x2", "y2", "score", "label", "class_name", "source"]
+    frame = found.to_dataframe()
+    assert list(frame.columns) == columns
+    np.testing.assert_array_equal(frame[columns[:4]], found.boxes)
+    assert frame["score"].tolist() == found.scores.tolist()
+    assert (frame["label"].tolist(), frame["class_name"].tolist()) == ([1, 2], ["cat", "dog"])
+    assert frame["source"].tolist() == ["a.jpg"] * 2
+    frame.loc[0, "x1"] = 9
+    assert found.boxes[0, 0] == 1, "the frame has its own numbers"
+    empty = make(0).to_dataframe()
+    assert empty.dtypes.equals(frame.dtypes)
+    assert len(pandas.concat([frame, empty, frame], ignore_index=True)) == 4
+    assert dataclasses.replace(found, source=None).to_dataframe()["source"].isna().all()
+
+
+def test_without_pandas_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependencyError, match=r"'pandas'.*pip install 'frcnn\[pandas\]'"):
+        make().to_dataframe()
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_what_comes_out(tmp_path: Path) -> None:
+    code = """
+import numpy as np
+from PIL import Image
+from frcnn.runtime import Detections
+
+def look(found: Detections, pixels: np.typing.NDArray[np.uint8], image: Image.Image) -> None:
+    reveal_type(found[0])
+    reveal_type(found[np.argmax(found.scores)])
+    reveal_type(found[1:])
+    reveal_type(found[[2, 0]])
+    reveal_type(found[found.scores > 0.5])
+    reveal_type(found[np.argsort(found.scores)])
+    reveal_type([one.score for one in found])
+    reveal_type(found.draw())
+    reveal_type(found.draw("a.jpg"))
+    reveal_type(found.draw(image))
+    reveal_type(found.draw(pixels))
+"""
+    (tmp_path / "mine.py").write_text(code)
+    options = ["--config-file=", "--strict", "--cache-dir", str(tmp_path / "cache"), "mine.py"]
+    environment = os.environ | {"MYPYPATH": str(Path(__file__).parents[2] / "src")}
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    mine = [line for line in done.stdout.splitlines() if line.startswith("mine.py")]
+    kinds = [re.sub(r"\w+\.", "", line.partition('"')[2].removesuffix('"')) for line in mine]
+    assert kinds == [
+        *["Detection"] * 2,
+        *["Detections"] * 4,
+        "list[float]",
+        *["Image"] * 3,
+        "ndarray[tuple[Any, ...], dtype[unsignedinteger[_8Bit]]]",
+    ], done.stdout + done.stderr

@@ -11,7 +11,18 @@ import pytest
 
 import frcnn.runtime
 
-HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "cv2", "supervision", "tensorrt", "tensorrt_rtx", "pycuda")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "cv2",
+    "pandas",
+    "supervision",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+)
 MODULES = sorted(module.name for module in pkgutil.walk_packages(frcnn.runtime.__path__, "frcnn.runtime."))
 
 

@@ -288,7 +288,7 @@ def test_a_renderer_that_is_missing_is_named_before_the_run(run, monkeypatch, tm
     monkeypatch.setattr("frcnn.benchmarks.report.drawing.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match="jinja2") as caught:
         write_report(run, tmp_path)
-    assert "frcnn[bench]" in caught.value.hint
+    assert "frcnn[report]" in caught.value.hint
 
 
 def test_what_comes_from_data_is_text_and_nothing_else(run, page):

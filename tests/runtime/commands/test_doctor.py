@@ -99,7 +99,9 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
         ("tensorrt_lean", "tensorrt-lean"),
         ("tensorrt_rtx", "rtx"),
         ("pycuda", "pycuda"),
-        ("supervision", "bench"),
+        ("faster-coco-eval", "eval"),
+        ("pandas", "pandas"),
+        ("supervision", "supervision"),
     ):
         assert f"frcnn[{extra}]" in extras[name]
 
