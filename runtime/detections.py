@@ -21,6 +21,8 @@ from frcnn.spec import Size
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from frcnn.runtime.images.image import ChannelOrder
+
 ClassFilter = Iterable[str | int]
 """Class names or indices (background 0 excluded)."""
 Rows = slice | Sequence[int] | Sequence[bool] | NDArray[np.bool_] | NDArray[np.integer[Any]]
@@ -148,21 +150,24 @@ class Detections:
         return self[keep]
 
     @overload
-    def draw(self, image: NDArray[Any]) -> NDArray[np.uint8]: ...  # type: ignore[overload-overlap]  # the first fits
+    def draw(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self, image: NDArray[Any], *, channel_order: ChannelOrder = "rgb"
+    ) -> NDArray[np.uint8]: ...
 
     @overload
-    def draw(self, image: object = None) -> Image.Image: ...
+    def draw(self, image: object = None, *, channel_order: ChannelOrder = "rgb") -> Image.Image: ...
 
-    def draw(self, image: object = None) -> Image.Image | NDArray[np.uint8]:
+    def draw(self, image: object = None, *, channel_order: ChannelOrder = "rgb") -> Image.Image | NDArray[np.uint8]:
         """Return the image with boxes, names and scores drawn on it; the image handed in is not changed.
 
         Args:
             image: The image that was detected in, of any kind that a ``Detector`` takes in host memory, read as there.
                 Default: the file ``source``.
+            channel_order: Of an array or a tensor; ``"bgr"`` of OpenCV's.
 
         Returns:
-            A PIL image, which a notebook shows; of a NumPy array a NumPy array ``(H, W, 3)``, uint8 RGB. One whose
-            sides are below 320 pixels is enlarged by a whole factor, so that its text can be read.
+            A PIL image, which a notebook shows; of a NumPy array a NumPy array ``(H, W, 3)`` uint8 of the same channel
+            order. One whose sides are below 320 pixels is enlarged by a whole factor, so that its text can be read.
 
         Raises:
             ImageError: The image cannot be used.
@@ -171,15 +176,20 @@ class Detections:
         """
         from frcnn.runtime.results.display import draw_on
 
-        drawn = draw_on(self, image)
-        return drawn if isinstance(image, np.ndarray) else Image.fromarray(drawn)
+        drawn = draw_on(self, image, channel_order)
+        if not isinstance(image, np.ndarray):
+            return Image.fromarray(drawn)
+        return np.ascontiguousarray(drawn[:, :, ::-1]) if channel_order == "bgr" else drawn
 
-    def save(self, path: str | os.PathLike[str], image: object = None) -> None:
+    plot = draw  # as ultralytics calls it
+
+    def save(self, path: str | os.PathLike[str], image: object = None, *, channel_order: ChannelOrder = "rgb") -> None:
         """Write the image that :meth:`draw` returns to a file, whole or not at all.
 
         Args:
             path: Its suffix chooses PNG, JPEG or WebP.
             image: As of :meth:`draw`.
+            channel_order: Likewise; the file has its colours right either way.
 
         Raises:
             OutputError: The file cannot be written.
@@ -188,7 +198,7 @@ class Detections:
         from frcnn.runtime.results.display import draw_on, image_format, write_image
 
         image_format(Path(path))  # refused before the work
-        write_image(Path(path), draw_on(self, image))
+        write_image(Path(path), draw_on(self, image, channel_order))
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return a dictionary per object: ``box`` [x1, y1, x2, y2], ``score``, ``label`` and ``class_name``."""

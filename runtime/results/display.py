@@ -17,7 +17,7 @@ from frcnn.errors import ImageSizeError, UsageError
 from frcnn.files import replacing
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
-from frcnn.runtime.images.image import as_image
+from frcnn.runtime.images.image import ChannelOrder, as_image, checked_channel_order
 from frcnn.runtime.results.draw import annotate
 
 _FORMATS: Final = {".png": "PNG", ".webp": "WEBP", **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG")}
@@ -27,7 +27,9 @@ _MAX_ROWS: Final = 25
 _COLUMNS: Final = ("", "class", "score", "x1", "y1", "x2", "y2")
 
 
-def draw_on(detections: Detections, image: object | None) -> NDArray[np.uint8]:
+def draw_on(
+    detections: Detections, image: object | None = None, channel_order: ChannelOrder = "rgb"
+) -> NDArray[np.uint8]:
     """Return an image, or that of the detections' file, with the detections on it: ``(f * H, f * W, 3)`` uint8 RGB."""
     if image is None:
         image = detections.source
@@ -35,7 +37,12 @@ def draw_on(detections: Detections, image: object | None) -> NDArray[np.uint8]:
             where = "their image came from no file" if image is None else f"{image} is not there"
             raise UsageError(f"the detections cannot be drawn: {where}", hint="hand in the image: draw(image)")
     height, width = detections.image_size
-    decoded = as_image(image, name="image", max_pixels=max(DEFAULT_MAX_PIXELS, height * width))
+    decoded = as_image(
+        image,
+        name="image",
+        max_pixels=max(DEFAULT_MAX_PIXELS, height * width),
+        channel_order=checked_channel_order(channel_order),
+    )
     if decoded.size != (height, width):
         got = "x".join(map(str, decoded.size))
         raise ImageSizeError(
@@ -86,7 +93,7 @@ def _cells(tag: str, texts: tuple[object, ...]) -> str:
 
 def _preview(detections: Detections) -> str:
     """Return the drawn image of the detections' file, scaled down, as a JPEG in base64."""
-    drawn = Image.fromarray(draw_on(detections, None))
+    drawn = Image.fromarray(draw_on(detections))
     drawn.thumbnail((_LONGEST_SIDE_PX, _LONGEST_SIDE_PX))
     buffer = BytesIO()
     drawn.save(buffer, format="JPEG", quality=90)

@@ -105,7 +105,7 @@ def annotate(
         _draw_box(canvas, item, style)
     for item, plate in reversed(_placed(objects, style, image.size)):
         _draw_plate(canvas, item, plate, style)
-    return np.asarray(image)
+    return np.array(image)  # np.asarray's would be read-only
 
 
 def _object(

@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from frcnn.errors import ImageError, ImageSizeError, OutputError, UsageError
 from frcnn.runtime import Detections, RGBImage, annotate
 
 HEIGHT, WIDTH = 330, 400
-PIXELS = np.mgrid[:HEIGHT, :WIDTH, 60:63].sum(0).clip(0, 255).astype(np.uint8)
+PIXELS = np.mgrid[:HEIGHT, :WIDTH, 0:90:30].sum(0).clip(0, 255).astype(np.uint8)
 
 
 def make(source: Path | str | None = None, *, count: int = 2, names: tuple[str, ...] | None = None) -> Detections:
@@ -69,6 +70,18 @@ def test_an_array_gives_an_array(file: Path) -> None:
     np.testing.assert_array_equal(PIXELS, before)
 
 
+def test_a_frame_of_opencv_comes_back_as_one(tmp_path: Path) -> None:
+    frame = np.ascontiguousarray(PIXELS[:, :, ::-1])
+    drawn = make().draw(frame, channel_order="bgr")
+    np.testing.assert_array_equal(drawn, EXPECTED[:, :, ::-1])
+    for array in (drawn, make().draw(PIXELS)):
+        cv2.circle(array, (5, 5), 3, (0, 0, 255))  # it can be drawn on further
+    make().save(tmp_path / "a.png", frame, channel_order="bgr")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), EXPECTED)
+    with pytest.raises(UsageError, match="channel_order"):
+        make().draw(frame, channel_order="gbr")  # type: ignore[call-overload]
+
+
 def test_a_tensor_is_drawn_on() -> None:
     torch = pytest.importorskip("torch")
     np.testing.assert_array_equal(np.asarray(make().draw(torch.tensor(PIXELS.transpose(2, 0, 1)))), EXPECTED)
@@ -76,6 +89,7 @@ def test_a_tensor_is_drawn_on() -> None:
 
 def test_without_an_image_the_source_is_drawn_on(file: Path) -> None:
     np.testing.assert_array_equal(np.asarray(make(file).draw()), EXPECTED)
+    np.testing.assert_array_equal(np.asarray(make(file).plot()), EXPECTED)
 
 
 def test_a_file_is_upright_as_for_the_detector(tmp_path: Path) -> None:
