@@ -17,8 +17,9 @@ from frcnn.runtime.detections import Detection, Detections
 from frcnn.runtime.detector import Detector
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.results.draw import annotate
+from frcnn.runtime.streaming.live import frames
 
-__all__ = ["Detection", "Detections", "Detector", "RGBImage", "annotate"]
+__all__ = ["Detection", "Detections", "Detector", "RGBImage", "annotate", "frames"]
 
 
 def __getattr__(name: str) -> type[RGBImage]:

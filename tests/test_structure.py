@@ -117,7 +117,7 @@ PUBLIC = {
     "frcnn.cli": "VERBS main",
     "frcnn.errors": """
         ArtifactError CheckpointError ExportError FrcnnError ImageError ImageSizeError KernelError
-        MissingDependencyError OutputError UnsupportedModelError UsageError printable
+        MissingDependencyError OutputError UnsupportedModelError UsageError printable without_credentials
     """,
     "frcnn.exporter": "MultiScaleRoIPool build_engine export_onnx load_checkpoint",
     "frcnn.files": """
@@ -126,7 +126,7 @@ PUBLIC = {
     """,
     "frcnn.plugins": "DOMAIN OPERATORS VERSION OperatorSpec",
     "frcnn.plugins.tensorrt": "callback_error register",
-    "frcnn.runtime": "Detection Detections Detector RGBImage annotate",
+    "frcnn.runtime": "Detection Detections Detector RGBImage annotate frames",
     "frcnn.spec": """
         BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION Manifest ModelSpec NonNegative
         PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record RoIHeadsSpec Size

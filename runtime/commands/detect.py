@@ -27,9 +27,11 @@ from frcnn.files import writable_file, writable_folder
 from frcnn.options import add_batch_size, add_number
 from frcnn.runtime.commands.run_options import add_run_options, batch_size, take_tuned
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
+from frcnn.runtime.streaming.live import DEFAULT_RECONNECT_S
 from frcnn.runtime.tuned import load_options
 
 if TYPE_CHECKING:
+    from frcnn.runtime.images.sources import Source
     from frcnn.runtime.results.json_lines import ResultLines
     from frcnn.runtime.results.report import Report
     from frcnn.runtime.streaming.stopping import Stop
@@ -42,24 +44,39 @@ _STANDARD_OUTPUT: Final = "-"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``frcnn detect``."""
     parser.add_argument("model", help="model.onnx or model.frcnn, made by frcnn export or frcnn build")
-    parser.add_argument("inputs", nargs="+", metavar="input", help="image, folder (not searched deeper) or video")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="write annotated copies here")
-    parser.add_argument("--json", metavar="FILE", help="write COCO results with file names here; - is standard output")
-    parser.add_argument("--jsonl", metavar="FILE", help="write a line of JSON as each image is done; - likewise")
-    parser.add_argument("--json-index", metavar="FILE", help="write the COCO list of images and categories here")
-    text = "lowest score to keep (default: %(default)s; 0 keeps all)"
-    add_number(parser, "--score", minimum=0.0, maximum=1.0, default=0.5, metavar="X", help=text)
-    parser.add_argument("--classes", metavar="A,B", help="only these classes: names or indices")
-    add_batch_size(parser)
+    text = "image, folder, video, 'pattern', list.txt, address, camera's number, or - for standard input"
+    parser.add_argument("inputs", nargs="+", metavar="input", help=text)
+
+    sources = parser.add_argument_group("what is read")
+    text = "search folders deeper; copies keep their places in them"
+    sources.add_argument("--recursive", action="store_true", help=text)
+    text = "how long to wait for a stream or camera that was lost (default: %(default)g; 0 ends at the first loss)"
+    add_number(sources, "--reconnect", minimum=0.0, default=DEFAULT_RECONNECT_S, metavar="SECONDS", help=text)
+    text = "how long to watch each stream or camera (default: until Ctrl-C)"
+    add_number(sources, "--duration", minimum=0.0, metavar="SECONDS", help=text)
     text = "refuse larger images (default: %(default)s)"
-    add_number(parser, "--max-pixels", minimum=1, default=DEFAULT_MAX_PIXELS, metavar="N", help=text)
+    add_number(sources, "--max-pixels", minimum=1, default=DEFAULT_MAX_PIXELS, metavar="N", help=text)
+
+    kept = parser.add_argument_group("what is kept")
+    text = "lowest score to keep (default: %(default)s; 0 keeps all)"
+    add_number(kept, "--score", minimum=0.0, maximum=1.0, default=0.5, metavar="X", help=text)
+    kept.add_argument("--classes", metavar="A,B", help="only these classes: names or indices")
+
+    results = parser.add_argument_group("what is written")
+    results.add_argument("-o", "--output", metavar="FOLDER", help="write annotated copies here")
+    results.add_argument("--json", metavar="FILE", help="write COCO results with file names here; - is standard output")
+    results.add_argument("--jsonl", metavar="FILE", help="write a line of JSON as each image is done; - likewise")
+    results.add_argument("--json-index", metavar="FILE", help="write the COCO list of images and categories here")
+
+    how = parser.add_argument_group("how it runs")
+    add_batch_size(how)
     add_run_options(
-        parser,
+        how,
         device="where to run (default: what the file is for)",
         threads="processor threads (default: all this process may use)",
     )
-    add_number(parser, "--workers", minimum=1, metavar="N", help="batches that a model.frcnn runs at once (default: 2)")
-    parser.add_argument(
+    add_number(how, "--workers", minimum=1, metavar="N", help="batches that a model.frcnn runs at once (default: 2)")
+    how.add_argument(
         "--trusted-hash",
         metavar="SHA256",
         action="append",
@@ -72,13 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
     from frcnn.runtime.commands.file_detection import FileDetection
     from frcnn.runtime.detections import resolve_classes
     from frcnn.runtime.detector import Detector
-    from frcnn.runtime.images.sources import files_of
+    from frcnn.runtime.images.sources import sources_of
     from frcnn.runtime.results.json_lines import ResultLines
     from frcnn.runtime.results.report import Report
     from frcnn.runtime.streaming.stopping import Stop
 
-    files, unusable = files_of(arguments.inputs)
-    copies = _output_paths(arguments, files)
+    sources, unusable = sources_of(arguments.inputs, recursive=arguments.recursive)
+    _require_an_end(arguments, sources)
+    copies = _output_paths(arguments, sources)
     tuned = take_tuned(arguments)
     given: Any = {name: getattr(arguments, name) for name in ("provider", "precision", "threads")}
     with Detector.load(
@@ -106,13 +124,15 @@ def run(arguments: argparse.Namespace) -> int:
                 stop=stop,
                 max_pixels=arguments.max_pixels,
                 options={"score": arguments.score, "classes": classes, "batch_size": batch_size(arguments, tuned)},
+                reconnect_s=arguments.reconnect,
+                duration_s=arguments.duration,
             )
             for name, error in unusable.items():
                 detection.skip(name, error)
-            detection.run(files)
+            detection.run(sources)
             if stop.is_asked:
-                return _stopped(arguments, report, stop, inputs=len(files))
-            return _finished(arguments, report, detection.skipped, lines, inputs=len(files) + len(unusable))
+                return _stopped(arguments, report, stop, inputs=len(sources))
+            return _finished(arguments, report, detection.skipped, lines, inputs=len(sources) + len(unusable))
 
 
 def _line_paths(arguments: argparse.Namespace) -> list[str | Path]:
@@ -170,19 +190,28 @@ def _is_file(name: str | Path | None) -> bool:
     return name not in (None, _STANDARD_OUTPUT)
 
 
-def _output_paths(arguments: argparse.Namespace, files: list[Path]) -> dict[Path, Path]:
-    """Return where the annotated copy of each file goes; empty where none are wanted."""
-    from frcnn.runtime.images.sources import output_names, refuse_overwriting
+def _require_an_end(arguments: argparse.Namespace, sources: list[Source]) -> None:
+    """Refuse sources that would never have their turn."""
+    live = [source.name for source in sources[:-1] if source.kind == "live"]
+    if live and arguments.duration is None:
+        raise UsageError(
+            f"{live[0]} does not end, so what follows would never be read", hint="end it with --duration SECONDS"
+        )
+
+
+def _output_paths(arguments: argparse.Namespace, sources: list[Source]) -> dict[Source, Path]:
+    """Return where the annotated copy of each source goes; empty where none are wanted."""
+    from frcnn.runtime.images.sources import copies_of, refuse_overwriting
 
     named = [name for name in (arguments.json, arguments.jsonl, arguments.json_index) if name is not None]
     for name in named:
         if named.count(name) > 1:
             raise UsageError(f"two results were to be written to {name}", hint="give each a file of its own")
 
-    copies = {}
-    if arguments.output is not None:
-        copies = {file: Path(arguments.output) / name for file, name in output_names(files).items()}
-    refuse_overwriting([*copies.values(), *_text_paths(arguments)], [*files, Path(arguments.model)])
+    copies = {} if arguments.output is None else copies_of(sources, Path(arguments.output))
+    videos = [path.with_suffix(".mp4") for path in copies.values()]
+    files = [source.at for source in sources if isinstance(source.at, Path)]
+    refuse_overwriting([*copies.values(), *videos, *_text_paths(arguments)], [*files, Path(arguments.model)])
     return copies
 
 

@@ -14,6 +14,7 @@ HEIC needs the package pillow-heif.
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -38,6 +39,10 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 
 _HEIC: Final = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
 """How a file of it begins, behind 4 bytes; the last two are AVIF's, too."""
+_BEGINS: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|....ftyp|II\*\0|MM\0\*|BM.{4}\0{4}|GIF8[79]a|P[1-6]\s+[#\d]", re.DOTALL
+)
+"""How the files of these formats begin, and HEIC; text does not, but for PPM's."""
 _ORIENTATION: Final = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 TRANSPOSED: Final = (5, 6, 7, 8)  # 5 transposed, 6 turned right, 7 transversed, 8 turned left
@@ -83,6 +88,11 @@ def decode_image(image: Image.Image, *, name: str, max_pixels: int = DEFAULT_MAX
             ) from error
         raise _damaged(name, error) from error
     return _rgb(image, name)
+
+
+def is_image(head: bytes) -> bool:
+    """Return whether a file that begins so is an image, as far as 16 bytes can tell."""
+    return _BEGINS.match(head) is not None
 
 
 def read_orientation(path: Path) -> tuple[int, Size]:

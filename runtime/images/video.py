@@ -1,13 +1,13 @@
 """Read and write videos with OpenCV, without sound.
 
-FFmpeg also plays lists of other files and network streams; here it opens one file of a video's format.
+FFmpeg also plays lists of other files and network streams; :func:`open_video` opens one file of a video's format.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from frcnn.files import missing_file, native_path
 from frcnn.log import LOGGER
 from frcnn.processors import available_cpus
 from frcnn.runtime.dependencies import import_opencv
+from frcnn.runtime.forks import fork_safe_lock
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.mp4_times import outer_boxes, set_frame_times
@@ -42,6 +43,9 @@ _FFMPEG_QUIET: Final = "-8"
 _FFMPEG_FORMATS: Final = "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegvideo,mpegts,asf"
 _UNEVEN: Final = 0.1  # of a frame; times in thousandths of a second are off by less
 _IMAGES: Final = "CV_IMAGES"  # reads many files for a name with %d in it
+_FILE: Final = f"protocol_whitelist;file|format_whitelist;{_FFMPEG_FORMATS}"
+_OPTIONS: Final = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_OPENING: Final = fork_safe_lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +53,21 @@ class Video:
     """An opened video.
 
     Attributes:
+        name: its path or address.
         fps: the rate that its header gives, which need not be that of its frames; 25 if it gives none.
         frame_count: as an AVI, MP4 or MOV file stores it; None for others, where OpenCV derives it.
         bytes_cut_off: how many bytes are missing at the end of the file.
         times_s: when each frame is shown, of those read so far. A frame without a time follows by ``1 / fps``.
     """
 
-    path: Path
+    name: str
     fps: float
-    frame_count: int | None
-    bytes_cut_off: int
+    frame_count: int | None = None
+    bytes_cut_off: int = 0
     times_s: list[float] = field(default_factory=list)
     _capture: Any
 
-    def frames(self) -> Iterator[RGBImage]:
+    def frames(self) -> Generator[RGBImage]:
         """Yield the frames as 8-bit RGB images named ``clip.mp4#0`` and so on, and close the file."""
         cv2 = import_opencv()
         time_s = -1 / self.fps
@@ -73,11 +78,15 @@ class Video:
                     return
                 stamp_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 time_s = stamp_s if time_s < stamp_s < math.inf else time_s + 1 / self.fps
-                name = f"{self.path}#{len(self.times_s)}"
+                name = f"{self.name}#{len(self.times_s)}"
                 self.times_s.append(time_s)
                 yield RGBImage(pixels=cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), name=name, source=name)
         finally:
             self._capture.release()
+
+    def moment(self, index: int) -> tuple[int, float]:
+        """Return the number of the frame that was yielded as the ``index``-th, and when it is shown, in seconds."""
+        return index, self.times_s[index]
 
     def require_whole(self) -> None:
         """Check, after the last frame, that all bytes were there; warn if frames were not, which may be meant.
@@ -86,61 +95,93 @@ class Video:
         """
         count, stored = len(self.times_s), self.frame_count or 0
         if count == 0:
-            raise ImageError(f"{self.path}: not one frame of the video could be read", hint="the file is damaged")
+            raise ImageError(f"{self.name}: not one frame of the video could be read", hint="the file is damaged")
         if self.bytes_cut_off:
             hint = f"{self.bytes_cut_off:,} bytes are missing at its end"
-            raise ImageError(f"{self.path}: only {count} frames could be read (those were used)", hint=hint)
+            raise ImageError(f"{self.name}: only {count} frames could be read (those were used)", hint=hint)
         if count < stored - max(2, stored * _LOST_SHARE):
             found = f"{count} of its {stored} frames were read: the others are empty, trimmed away or damaged"
-            LOGGER.warning("frcnn: %s: %s", printable(str(self.path)), found)
+            LOGGER.warning("frcnn: %s: %s", printable(self.name), found)
 
 
 def open_video(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Video:
     """Open a video file."""
     cv2 = import_opencv()
-    _silence(cv2)
-    os.environ.setdefault(
-        "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"protocol_whitelist;file|format_whitelist;{_FFMPEG_FORMATS}"
-    )
     if not path.is_file():
         raise ImageError(f"{path}: expected a video, got a folder") if path.exists() else missing_file(path, ImageError)
     with native_path(path) as name:
-        capture = cv2.VideoCapture(name, cv2.CAP_ANY, [cv2.CAP_PROP_N_THREADS, available_cpus()])
-    fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    if not capture.isOpened() or width <= 0 or capture.getBackendName() == _IMAGES:
-        capture.release()
+        capture = open_capture(name, cv2.CAP_ANY, {"CAP_PROP_N_THREADS": available_cpus()}, options=_FILE)
+    if capture is None:
         raise ImageError(
             f"{path}: not a video that OpenCV can read",
             hint="it is damaged, incomplete, or in a format this OpenCV lacks; ffmpeg can turn most into .mp4",
         )
-    if width * height > max_pixels:
-        capture.release()
-        raise ImageSizeError(
-            f"{path}: frames of {height}x{width} are {width * height:,} pixels, more than the limit of {max_pixels:,}",
-            hint="raise the limit (--max-pixels) if the file is to be trusted",
-        )
+    check_frame_size(capture, str(path), max_pixels)
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     with path.open("rb") as file:
         cut_off = max(0, _promised_bytes(file) - path.stat().st_size)
         file.seek(0)
         is_counted = not _COUNTED.isdisjoint((file.read(4), file.read(4))) and 0 < count < math.inf
     return Video(
-        path=path,
-        fps=fps if 0 < fps < _MADE_UP_FPS else _FALLBACK_FPS,
+        name=str(path),
+        fps=stated_fps(capture),
         frame_count=int(count) if is_counted else None,
         bytes_cut_off=cut_off,
         _capture=capture,
     )
 
 
+def open_capture(source: str | int, backend: int, parameters: Mapping[str, int], *, options: str) -> Any:
+    """Open what OpenCV reads frames from and return its capture; None where it cannot be opened.
+
+    ``parameters`` are OpenCV's, by name, ``options`` FFmpeg's, which OpenCV takes from the environment; those that the
+    user set there are kept.
+    """
+    cv2 = import_opencv()
+    _silence(cv2)
+    settings = [item for name, value in parameters.items() for item in (getattr(cv2, name), value)]
+    with _OPENING:
+        is_ours = _OPTIONS not in os.environ
+        if is_ours:
+            os.environ[_OPTIONS] = options
+        try:
+            capture = cv2.VideoCapture(source, backend, settings)
+        finally:
+            if is_ours:
+                del os.environ[_OPTIONS]
+    if capture.isOpened() and capture.get(cv2.CAP_PROP_FRAME_WIDTH) > 0 and capture.getBackendName() != _IMAGES:
+        return capture
+    capture.release()
+    return None
+
+
+def check_frame_size(capture: Any, name: str, max_pixels: int) -> None:
+    """Close a capture whose frames have too many pixels, and raise ImageSizeError."""
+    cv2 = import_opencv()
+    width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > max_pixels:
+        capture.release()
+        raise ImageSizeError(
+            f"{name}: frames of {height}x{width} are {width * height:,} pixels, more than the limit of {max_pixels:,}",
+            hint="raise the limit (--max-pixels) if the file is to be trusted",
+        )
+
+
+def stated_fps(capture: Any) -> float:
+    """Return the rate that a video or stream states; 25 if it states none."""
+    fps = float(capture.get(import_opencv().CAP_PROP_FPS))
+    return fps if 0 < fps < _MADE_UP_FPS else _FALLBACK_FPS
+
+
 class VideoWriter:
-    """Writes frames to an .mp4 file of the first frame's size."""
+    """Writes frames to an .mp4 file of the first frame's size, to which others are resized."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
         self._fps = fps
         self._cv2 = import_opencv()
         self._writer: Any = None
+        self._size = (0, 0)
         self._times_s: list[float] = []
 
     def write(self, frame: NDArray[np.uint8], time_s: float | None = None) -> None:
@@ -150,14 +191,17 @@ class VideoWriter:
         before, is when it is shown; None: ``1 / fps`` after that one.
         """
         cv2 = self._cv2
-        height, width = (side - side % 2 for side in frame.shape[:2])
         if self._writer is None:
+            height, width = self._size = frame.shape[0] & ~1, frame.shape[1] & ~1
             _silence(cv2)
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             with native_path(self._path) as name:
                 self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, codec, self._fps, (width, height))
             if not self._writer.isOpened():
                 raise OutputError(f"cannot write a {height}x{width} mp4v video to {self._path.parent}")
+        height, width = self._size
+        if (frame.shape[0] & ~1, frame.shape[1] & ~1) != self._size:  # OpenCV would leave it out
+            frame = cv2.resize(frame, (width, height))
         self._writer.write(cv2.cvtColor(np.ascontiguousarray(frame[:height, :width]), cv2.COLOR_RGB2BGR))
         if time_s is None:
             time_s = self._times_s[-1] + 1 / self._fps if self._times_s else 0.0

@@ -2,7 +2,7 @@
 
 A message says what is wrong, what was expected and what was found; ``hint`` says how to fix it.
 The command prints ``error: <message>`` and ``hint: <hint>`` and exits with 2. What a message quotes may come from a
-hostile file, so every message and hint is made one line of printable text of bounded length.
+hostile file, so every message and hint is made one line of printable text of bounded length, without passwords.
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ __all__ = [
     "UnsupportedModelError",
     "UsageError",
     "printable",
+    "without_credentials",
 ]
 
 _LONGEST_TEXT: Final = 2000
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")  # as libraries put into messages that are quoted
+_LOGIN: Final = re.compile(r"(?<=://)(?:[^/\s]*|[^/@\s:]*:(?!\d+/)\S*)@")  # the second where a password has a slash
+_SECRET: Final = re.compile(
+    r"(?i)([?&][^=&\s]*(?:user|usr|login|pass|pwd|token|key|auth|secret|sig|cred)[^=&\s]*=)[^&#\s]+"
+)
 
 
 def printable(text: str) -> str:
@@ -35,6 +40,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def without_credentials(text: str) -> str:
+    """Return text in which addresses have neither user nor password, nor what looks like one among their parameters."""
+    return _SECRET.sub(r"\1***", _LOGIN.sub("***@", text)) if "://" in text else text
 
 
 class FrcnnError(Exception):
@@ -106,5 +116,5 @@ class OutputError(FrcnnError):
 
 
 def _line(text: str) -> str:
-    line = printable(_COLOUR.sub("", text))
+    line = printable(without_credentials(_COLOUR.sub("", text)))
     return line if len(line) <= _LONGEST_TEXT else f"{line[:_LONGEST_TEXT]} ..."
