@@ -1,38 +1,36 @@
 """Draw detections on an image, readable at every size.
 
 Line width and text size follow the image's size; an image too small for text is enlarged by a whole factor. Each class
-has a colour of the Okabe-Ito palette, which colour-blind people can tell apart. Outlines have dark edges; names are on
-plates of the class's colour, in black or white, whichever contrasts more.
+has its colour. Edges of outlines, and names on plates of that colour, are black or white, whichever contrasts more: a
+box is seen on bright and dark images, and its name read.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from frcnn.runtime.detections import Detections
+from frcnn.runtime.results.fonts import Run, checked_font, font_of, label_runs
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels of the drawing, the last two exclusive."""
 
-PALETTE: Final[tuple[Colour, ...]] = (
-    (230, 159, 0),  # orange
-    (86, 180, 233),  # sky blue
-    (0, 158, 115),  # bluish green
-    (240, 228, 66),  # yellow
-    (0, 114, 178),  # blue
-    (213, 94, 0),  # vermilion
-    (204, 121, 167),  # reddish purple
-)
-_EDGE: Final[Colour] = (20, 20, 20)
+_COLOURS: Final = """
+    e69f00 56b4e9 009e73 f0e442 0072b2 d55e00 cc79a7 555500 771199 aa0033 bbffdd ffccbb 005555 ddccff 889922
+    8866ff 773300 00ee44 ff4455 555577 00cccc 007711 bbbb99 997733 8888aa cc0088 996666 ff00ff bbeeff 0044dd
+"""
+PALETTE: Final[tuple[Colour, ...]] = tuple((*bytes.fromhex(colour),) for colour in _COLOURS.split())
+"""The seven of Okabe and Ito, which colour-blind people can tell apart, and those that are farthest from the others."""
+
 _BLACK: Final[Colour] = (0, 0, 0)
 _WHITE: Final[Colour] = (255, 255, 255)
 _READABLE_SIDE_PX: Final = 320
@@ -65,31 +63,41 @@ class _Object:
     """One detection in pixels of the drawing."""
 
     box: Rectangle
-    text: str
+    runs: tuple[Run, ...]
     colour: Colour
 
 
 def class_colour(label: int) -> Colour:
-    """Return the (red, green, blue) colour of a class."""
+    """Return the (red, green, blue) colour of a class; the 31st has that of the first."""
     return PALETTE[(label - 1) % len(PALETTE)]
 
 
 def annotate(
-    pixels: NDArray[np.uint8], detections: Detections, *, colours: Sequence[Colour] | None = None
+    pixels: NDArray[np.uint8],
+    detections: Detections,
+    *,
+    colours: Sequence[Colour] | None = None,
+    font: str | os.PathLike[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Return an image with boxes, names and scores.
 
     The best scores are drawn last, on top. Plates are placed from the best score to the worst, each where it covers no
-    better one if there is such a place.
+    better one if there is such a place. Names are drawn in Pillow's own font, what it lacks in a font of this system; a
+    name that no font has is drawn as ``#`` and its label, after a warning.
 
     Args:
         pixels: ``(H, W, 3)`` uint8 RGB; not changed.
         detections: in pixels of that image.
         colours: one per detection; None: their classes' colours.
+        font: a TrueType or OpenType file for all that it has letters for.
 
     Returns:
         ``(f * H, f * W, 3)`` uint8 RGB; f is the smallest whole number that makes the long side 320 pixels or more.
+
+    Raises:
+        UsageError: the font cannot be read.
     """
+    file = None if font is None else checked_font(font)
     height, width = pixels.shape[:2]
     factor = max(1, math.ceil(_READABLE_SIDE_PX / max(height, width)))
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -97,7 +105,7 @@ def annotate(
         image = image.resize((width * factor, height * factor), Image.Resampling.BICUBIC)
     style = _Style.for_size(image.width, image.height)
     objects = [
-        _object(detections, index, factor, image.size, None if colours is None else colours[index])
+        _object(detections, index, factor, image.size, None if colours is None else colours[index], file)
         for index in range(len(detections))
     ]
     canvas = ImageDraw.Draw(image)
@@ -109,38 +117,46 @@ def annotate(
 
 
 def _object(
-    detections: Detections, index: int, factor: int, frame: tuple[int, int], colour: Colour | None = None
+    detections: Detections,
+    index: int,
+    factor: int,
+    frame: tuple[int, int],
+    colour: Colour | None = None,
+    font: str | None = None,
 ) -> _Object:
     width, height = frame
     corners = np.nan_to_num(detections.boxes[index].astype(np.float64) * factor)
     x1, y1, x2, y2 = (round(float(side)) for side in np.clip(corners, 0, [width, height, width, height]))
     x1, y1 = min(x1, width - 1), min(y1, height - 1)
+    label = int(detections.labels[index])
     return _Object(
         box=(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)),
-        text=f"{detections.class_names[index]} {detections.scores[index]:.2f}",
-        colour=class_colour(int(detections.labels[index])) if colour is None else colour,
+        runs=label_runs(detections.class_names[index], f"{detections.scores[index]:.2f}", label, font),
+        colour=class_colour(label) if colour is None else colour,
     )
 
 
 def _draw_box(canvas: ImageDraw.ImageDraw, item: _Object, style: _Style) -> None:
-    """Draw an outline inside the box: a coloured line between two dark edges."""
+    """Draw an outline inside the box: a coloured line between two edges."""
     x1, y1, x2, y2 = item.box
     room = min(x2 - x1, y2 - y1) // 2
     edge = style.edge_px if room > style.line_px + 2 * style.edge_px else 0
     line = max(1, min(style.line_px, room))
     if edge:
-        canvas.rectangle((x1, y1, x2 - 1, y2 - 1), outline=_EDGE, width=line + 2 * edge)
+        canvas.rectangle((x1, y1, x2 - 1, y2 - 1), outline=_contrasting(item.colour), width=line + 2 * edge)
     inner = (x1 + edge, y1 + edge, x2 - 1 - edge, y2 - 1 - edge)
     canvas.rectangle(inner, outline=item.colour, width=line)
 
 
 def _draw_plate(canvas: ImageDraw.ImageDraw, item: _Object, plate: Rectangle, style: _Style) -> None:
     x1, y1, x2, y2 = plate
-    canvas.rectangle((x1, y1, x2 - 1, y2 - 1), fill=item.colour, outline=_EDGE, width=style.edge_px)
-    ascent, _ = _font(style.font_px).getmetrics()
-    baseline = y1 + style.padding_px + ascent
-    colour = _text_colour(item.colour)
-    canvas.text((x1 + style.padding_px, baseline), item.text, font=_font(style.font_px), fill=colour, anchor="ls")
+    canvas.rectangle((x1, y1, x2 - 1, y2 - 1), fill=item.colour, outline=_contrasting(item.colour), width=style.edge_px)
+    baseline = y1 + style.padding_px + _extent(item.runs, style.font_px)[1]
+    x, colour = float(x1 + style.padding_px), _contrasting(item.colour)
+    for run in item.runs:
+        font = font_of(run.file, style.font_px)
+        canvas.text((x, baseline), run.text, font=font, fill=colour, anchor="ls")
+        x += font.getlength(run.text)
 
 
 def _placed(objects: list[_Object], style: _Style, frame: tuple[int, int]) -> list[tuple[_Object, Rectangle]]:
@@ -150,7 +166,7 @@ def _placed(objects: list[_Object], style: _Style, frame: tuple[int, int]) -> li
     """
     placed: list[tuple[_Object, Rectangle]] = []
     for item in objects:
-        width, height = _plate_size(item.text, style)
+        width, height = _plate_size(item.runs, style)
         if height > frame[1]:
             continue
         places = [_inside(x, y, width, height, frame) for x, y in _candidates(item.box, width, height)]
@@ -164,9 +180,18 @@ def _placed(objects: list[_Object], style: _Style, frame: tuple[int, int]) -> li
     return placed
 
 
-def _plate_size(text: str, style: _Style) -> tuple[int, int]:
-    ascent, descent = _font(style.font_px).getmetrics()
-    width = math.ceil(_font(style.font_px).getlength(text))
+def _extent(runs: tuple[Run, ...], font_px: int) -> tuple[int, int, int]:
+    """Return the width of runs, and how far they reach above and below the baseline."""
+    ascent, descent = font_of(None, font_px).getmetrics()
+    for run in runs:
+        if run.file is not None:
+            _, top, _, bottom = map(math.ceil, font_of(run.file, font_px).getbbox(run.text, anchor="ls"))
+            ascent, descent = max(ascent, -top), max(descent, bottom)
+    return math.ceil(sum(font_of(run.file, font_px).getlength(run.text) for run in runs)), ascent, descent
+
+
+def _plate_size(runs: tuple[Run, ...], style: _Style) -> tuple[int, int]:
+    width, ascent, descent = _extent(runs, style.font_px)
     return width + 2 * style.padding_px, ascent + descent + 2 * style.padding_px
 
 
@@ -199,15 +224,8 @@ def _overlap(one: Rectangle, other: Rectangle) -> int:
     return max(0, width) * max(0, height)
 
 
-def _text_colour(background: Colour) -> Colour:
+def _contrasting(background: Colour) -> Colour:
     """Return black or white, whichever has the higher WCAG contrast to a colour."""
     linear = [channel / 3294.6 if channel <= 10 else ((channel / 255 + 0.055) / 1.055) ** 2.4 for channel in background]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return _BLACK if luminance > 0.179 else _WHITE
-
-
-@lru_cache(maxsize=16)
-def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size_px)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels have FreeType and its font
-    return font
