@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from frcnn.runtime import Detections
-from frcnn.runtime.results.draw import PALETTE, _object, _placed, _Style, annotate, class_colour
+from frcnn.runtime.results.draw import PALETTE, _contrasting, _object, _placed, _Style, annotate, class_colour
 
 NAMES = ("__background__", *(f"class number {index}" for index in range(1, 30)))
 
@@ -98,3 +99,66 @@ def test_a_class_keeps_its_colour() -> None:
     assert class_colour(1) == PALETTE[0]
     assert class_colour(1) == class_colour(1 + len(PALETTE))
     assert len({class_colour(label) for label in range(1, len(PALETTE) + 1)}) == len(PALETTE)
+
+
+def linear(colours: np.ndarray) -> np.ndarray:
+    """Return sRGB as linear light, both in [0, 1]."""
+    return np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+
+
+def differences(light: np.ndarray) -> np.ndarray:
+    """Return CIEDE2000 between any two of these (N, 3) linear colours; 2 is just seen, side by side."""
+    light = np.clip(light, 0, 1)
+    srgb = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    lab = rgb2lab(srgb[None])[0]
+    between: np.ndarray = deltaE_ciede2000(lab[:, None], lab[None])
+    np.fill_diagonal(between, np.inf)
+    return between
+
+
+def test_thirty_classes_have_colours_far_apart() -> None:
+    between = differences(linear(np.array(PALETTE) / 255))
+    assert len(PALETTE) == 30
+    assert between.min() > 17
+    assert between[:20, :20].min() > 20
+    assert min(between[index, (index + 1) % 30] for index in range(30)) > 21  # classes that follow each other
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [  # Machado, Oliveira and Fernandes 2009, severity 1
+        ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+        ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+        ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+    ],
+    ids=["protanopia", "deuteranopia", "tritanopia"],
+)
+def test_the_first_seven_differ_for_colour_blind_people(seen: tuple[tuple[float, ...], ...]) -> None:
+    light = linear(np.array([class_colour(label) for label in range(1, 8)]) / 255)
+    assert differences(light @ np.array(seen).T).min() > 10
+
+
+def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """Return WCAG's contrast ratio of two colours."""
+    lights = sorted(float(linear(np.array(colour) / 255) @ (0.2126, 0.7152, 0.0722)) for colour in (one, other))
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_text_is_read_on_a_plate_of_any_colour(colour: tuple[int, int, int]) -> None:
+    assert contrast(colour, _contrasting(colour)) >= 4.5
+
+
+@pytest.mark.parametrize("shade", [0, 30, 128, 225, 255])
+def test_boxes_of_all_classes_are_seen_on_dark_and_bright_images(shade: int) -> None:
+    pixels = np.full((400, 500, 3), shade, np.uint8)
+    for label in range(1, 31):
+        one = Detections(
+            boxes=np.array([[100, 100, 400, 300]], np.float32),
+            scores=np.ones(1, np.float32),
+            labels=np.array([label]),
+            image_size=(400, 500),
+            label_names=(*NAMES, "class number 30"),
+        )
+        line = annotate(pixels, one)[200, 100:110]
+        assert max(contrast(tuple(pixel), (shade,) * 3) for pixel in line.tolist()) >= 3
