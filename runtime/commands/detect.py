@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     results = parser.add_argument_group("what is written")
     results.add_argument("-o", "--output", metavar="FOLDER", help="write annotated copies here")
+    results.add_argument("--font", metavar="FILE", help="font of the names in copies (default: what this system has)")
     results.add_argument("--json", metavar="FILE", help="write COCO results with file names here; - is standard output")
     results.add_argument("--jsonl", metavar="FILE", help="write a line of JSON as each image is done; - likewise")
     results.add_argument("--json-index", metavar="FILE", help="write the COCO list of images and categories here")
@@ -126,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
                 options={"score": arguments.score, "classes": classes, "batch_size": batch_size(arguments, tuned)},
                 reconnect_s=arguments.reconnect,
                 duration_s=arguments.duration,
+                font=arguments.font,
             )
             for name, error in unusable.items():
                 detection.skip(name, error)
@@ -202,7 +204,12 @@ def _require_an_end(arguments: argparse.Namespace, sources: list[Source]) -> Non
 def _output_paths(arguments: argparse.Namespace, sources: list[Source]) -> dict[Source, Path]:
     """Return where the annotated copy of each source goes; empty where none are wanted."""
     from frcnn.runtime.images.sources import copies_of, refuse_overwriting
+    from frcnn.runtime.results.fonts import checked_font
 
+    if arguments.font is not None and arguments.output is None:
+        raise UsageError("--font is for annotated copies, and none are written", hint="add -o FOLDER")
+    if arguments.font is not None:
+        checked_font(arguments.font)
     named = [name for name in (arguments.json, arguments.jsonl, arguments.json_index) if name is not None]
     for name in named:
         if named.count(name) > 1:

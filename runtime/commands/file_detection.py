@@ -39,6 +39,7 @@ class FileDetection:
         max_pixels: videos with larger frames are skipped.
         options: of ``Detector.stream_images``.
         reconnect_s: how long a live source that was lost is waited for.
+        font: the file of a font for names in the copies.
         duration_s: how long a live source is watched; None: until asked to stop.
         skipped: name -> why, of each input that could not be used, or not to its end.
     """
@@ -51,6 +52,7 @@ class FileDetection:
     options: Mapping[str, Any]
     reconnect_s: float = DEFAULT_RECONNECT_S
     duration_s: float | None = None
+    font: str | None = None
     skipped: dict[str, ImageError] = field(default_factory=dict)
     _next_id: int = field(default=1, init=False)
 
@@ -98,7 +100,7 @@ class FileDetection:
                 index = position[image.name]
                 copy = self.copies.get(sources[index])
                 if copy is not None:
-                    write_image(copy, annotate(image.uint8(), found))
+                    write_image(copy, annotate(image.uint8(), found, font=self.font))
                 # last: what is reported is all there
                 self.report.add(first_id + index, image.name, found, **_copy_at(copy))
                 if self.stop.is_asked:
@@ -113,7 +115,7 @@ class FileDetection:
         else:
             pairs = self.detector.stream_images(video.frames(), **self.options)
         shown = track(pairs, total=video.frame_count, what=source.name)
-        with closing(pairs), closing(_copied(copy, shown, video)) as copied:
+        with closing(pairs), closing(_copied(copy, shown, video, self.font)) as copied:
             for found, frame, time_s in copied:
                 known = {"frame": frame, "time_s": round(time_s, 6), **_copy_at(copy)}
                 self.report.add(self._next_id, source.name, found, **known)
@@ -138,7 +140,7 @@ class FileDetection:
 
 
 def _copied(
-    copy: Path | None, pairs: Iterable[tuple[RGBImage, Detections]], video: Video | Live
+    copy: Path | None, pairs: Iterable[tuple[RGBImage, Detections]], video: Video | Live, font: str | None
 ) -> Generator[tuple[Detections, int, float]]:
     """Pass on what was found in each frame, with its number and time; write the annotated ones to a copy."""
     with ExitStack() as stack:
@@ -148,7 +150,7 @@ def _copied(
                 if index == 0:  # without a frame there is no copy
                     temporary = stack.enter_context(replacing(copy))
                     writer = stack.enter_context(writing_video(temporary, video.fps))
-                writer.write(annotate(image.uint8(), found), time_s)
+                writer.write(annotate(image.uint8(), found, font=font), time_s)
             yield found, frame, time_s
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,6 +71,30 @@ def test_results_and_copies_are_written(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "2 image(s), 3 object(s) scoring 0.3 or more" in captured.err
+
+
+def test_the_font_of_copies_is_chosen(model_path: Path, image_file: ImageFile, clip: Path, tmp_path: Path) -> None:
+    font = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf")
+    image = image_file("a.png", 250, 300, 400)
+    assert detect(model_path, image, clip, "-o", tmp_path / "usual") == 0
+    assert detect(model_path, image, clip, "-o", tmp_path / "bold", "--font", font) == 0
+    for name in ("a.png", "clip.mp4"):
+        assert (tmp_path / "usual" / name).read_bytes() != (tmp_path / "bold" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--font", "x.ttf"], "--font is for annotated copies, and none are written"),
+        (["--font", "x.ttf", "-o", "out"], "font: expected a TrueType or OpenType font of any size, got x.ttf: "),
+    ],
+)
+def test_a_font_that_is_of_no_use_is_refused_before_the_work(
+    model_path: Path, image_file: ImageFile, options: list[str], message: str, capsys: Captured
+) -> None:
+    assert detect(model_path, image_file("a.png"), *options) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert not Path("out").exists()
 
 
 def test_without_outputs_a_table_is_printed(model_path: Path, image_file: ImageFile, capsys: Captured) -> None:
