@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -30,6 +31,11 @@ class Scores(NamedTuple):
     per_class: dict[int, Measures]
 
 
+def import_coco_eval() -> ModuleType:
+    """Return the module ``faster_coco_eval``."""
+    return import_package("faster_coco_eval", package="faster-coco-eval", extra="eval", why="measuring accuracy")
+
+
 def score(
     images: Sequence[AnnotatedImage],
     detections: Sequence[Detections],
@@ -48,7 +54,7 @@ def score(
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
     """
-    library = import_package("faster_coco_eval", package="faster-coco-eval", extra="eval", why="measuring accuracy")
+    library = import_coco_eval()
     ids = sorted(set(categories.values()))
     ground_truth = library.COCO(_document(images, ids))
     results = ground_truth.loadRes(_results(detections, categories))

@@ -26,7 +26,7 @@ from frcnn.benchmarks.accuracy.drawing import Difference, drawing_paths, find_di
 from frcnn.benchmarks.accuracy.images import Eager, collect
 from frcnn.benchmarks.accuracy.orientation import turn_upright, warn_of_reading
 from frcnn.benchmarks.accuracy.report import Evaluation
-from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
+from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS, import_coco_eval
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference
 from frcnn.console import note, say, warn, write_json
@@ -188,7 +188,8 @@ def _report(
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse options without a checkpoint, and outputs that cannot be written, before the work."""
+    """Refuse options without a checkpoint, outputs that cannot be written and a missing package before the work."""
+    import_coco_eval()
     if arguments.checkpoint is None:
         eager = {"--limit": arguments.limit is not None, "-o": arguments.output is not None}
         given = [option for option, is_given in eager.items() if is_given] + list(given_options(arguments))
