@@ -101,7 +101,7 @@ def demo_inputs(count: int) -> list[Inputs]:
     """
     with patch.object(sys, "path", [str(_DEMO), *sys.path]):
         scenes = importlib.import_module("scenes")
-    limits = {"rpn_pre_nms_top_n_test": PROPOSALS, "rpn_post_nms_top_n_test": PROPOSALS}
+    limits: dict[str, Any] = {"rpn_pre_nms_top_n_test": PROPOSALS, "rpn_post_nms_top_n_test": PROPOSALS}
     detector = digits.build(min_size=CANVAS[0], max_size=CANVAS[1], **limits).eval()
     detector.load_state_dict(torch.load(CHECKPOINT, map_location="cpu", weights_only=True)["model"])
     found = []

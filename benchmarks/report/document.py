@@ -50,7 +50,37 @@ class Figure(NamedTuple):
     table: Table | None = None  # None where another table in the section has the numbers
 
 
-Block = Paragraph | Table | Figure
+class Picture(NamedTuple):
+    """An image that the page carries with it."""
+
+    jpeg: str  # base64
+    text: str  # under it, and for those who cannot see it
+    size: tuple[int, int]  # width and height in pixels
+
+
+class Gallery(NamedTuple):
+    """Pictures side by side."""
+
+    pictures: Sequence[Picture]
+
+
+class Bar(NamedTuple):
+    """A named bar."""
+
+    text: str
+    value: str
+    share: float  # of the longest bar, 0 to 1
+    colour: int = 0  # 0 to 7
+
+
+class Bars(NamedTuple):
+    """Bars that are compared with each other."""
+
+    caption: str
+    bars: Sequence[Bar]
+
+
+Block = Paragraph | Table | Figure | Gallery | Bars
 
 
 class Headline(NamedTuple):

@@ -55,7 +55,7 @@ def markdown_environment(folder: Path) -> Environment:
     """Return an environment for a folder of Markdown templates: what is not Markdown already is escaped.
 
     Raises:
-        MissingDependencyError: Jinja2 or matplotlib is not installed.
+        MissingDependencyError: Jinja2 is not installed.
     """
     environment = _environment(folder, escaped)
     from markupsafe import Markup
@@ -69,7 +69,7 @@ def markdown_environment(folder: Path) -> Environment:
 
 
 def _environment(folder: Path, escape: Callable[[str], str]) -> Environment:
-    check_renderer()
+    check_renderer("jinja2")
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 

@@ -43,6 +43,7 @@ class Verb(NamedTuple):
 
 
 VERBS: Final[dict[str, Verb]] = {
+    "try": Verb("frcnn.benchmarks.commands.try_", "try a checkpoint, or a bundled one: export, compare, measure, look"),
     "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx"),
     "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one artifact for a GPU"),
     "quantize": Verb(
