@@ -18,7 +18,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 .PHONY: help demo check test test-full test-gpu soak soak-full train-demo bench-cpu bench-gpu performance docs lock audit clean
 
 help:
-	@echo "make demo        checkpoint -> model.onnx -> annotated images -> table against eager"
+	@echo "make demo        frcnn try: the bundled checkpoint against eager, and one page in $(OUT)"
 	@echo "make check       lint, types and the quick tests that need no export (a minute on 2 cores)"
 	@echo "make test        lint, types and all tests"
 	@echo "make test-full   full-size runs of every model family (about an hour on 2 cores)"
@@ -49,12 +49,7 @@ $(TOOLS_INSTALLED): tools.lock
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/python $(DEMO)/scenes.py --count 12 --seed 7 -o $(OUT)/scenes
-	$(BIN)/frcnn export benchmarks/trial/bundle/digits.pth --arch frcnn.benchmarks.trial.digits:build -o $(OUT)/model.onnx
-	$(BIN)/frcnn inspect $(OUT)/model.onnx
-	$(BIN)/frcnn detect $(OUT)/model.onnx $(OUT)/scenes/images -o $(OUT)/annotated --json $(OUT)/detections.json --score 0.5
-	$(BIN)/frcnn compare benchmarks/trial/bundle/digits.pth $(OUT)/model.onnx --arch frcnn.benchmarks.trial.digits:build --images $(OUT)/scenes/images
-	@echo "look at the images in $(OUT)/annotated"
+	$(BIN)/frcnn try -o $(OUT)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -210,7 +210,8 @@ def _speed(account: Account) -> list[Block]:
     ]
     text = (
         f"Eager's speed times {ratio_text(trial.model.ratio)}: the median of {len(trial.model.rounds_ms)} rounds, and"
-        " the interval that holds it. In a round both detect in one image, from decoded image to boxes. Float32 on the CPU; OpenVINO, int8 and GPUs can be faster."
+        " the interval that holds it. In a round both detect in one image, from decoded image to boxes. Float32 on the"
+        " CPU; OpenVINO, int8 and GPUs can be faster."
     )
     return [
         Bars("Median time of an image", bars),

@@ -21,6 +21,7 @@ from support import tiny_detector
 from support.tiny_detector import build, noise
 
 from frcnn.benchmarks.commands import try_
+from frcnn.benchmarks.trial import trial
 from frcnn.cli import VERBS, main
 from frcnn.exporter.commands import export
 from frcnn.runtime import Detector
@@ -42,6 +43,7 @@ def desk(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> P
         return open_artifact(path).manifest
 
     monkeypatch.setattr(export, "export_loaded", exported)
+    monkeypatch.setattr(trial, "_ROUNDS", 3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -49,7 +51,7 @@ def desk(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> P
 @pytest.fixture
 def trying(desk: Path) -> Callable[..., int]:
     def run(*options: str, images: str = "photos") -> int:
-        return main(["try", "my model.pth", *ARCH, "--images", images, "--budget", "1", "-o", "first look", *options])
+        return main(["try", "my model.pth", *ARCH, "--images", images, "--budget", "60", "-o", "first look", *options])
 
     return run
 
@@ -57,6 +59,13 @@ def trying(desk: Path) -> Callable[..., int]:
 def results(folder: str = "first look") -> dict[str, Any]:
     found: dict[str, Any] = json.loads((Path(folder) / "results.json").read_text())
     return found
+
+
+def copy_some(annotated: Path, folder: str) -> None:
+    """Copy five of the annotated images; the others are missing."""
+    Path(folder).mkdir()
+    for image in sorted((annotated / "images").iterdir())[:5]:
+        shutil.copy(image, folder)
 
 
 def parsed(command: str) -> argparse.Namespace:
@@ -121,7 +130,7 @@ def test_names_of_files_are_no_html(trying):
 
 @pytest.mark.parametrize("more", [(), ("--annotations", "it's.json")])
 def test_what_is_next_can_be_run(trying, annotated_noise, more):
-    shutil.copytree(annotated_noise / "images", "an image's folder")
+    copy_some(annotated_noise, "an image's folder")
     shutil.copy(annotated_noise / "instances.json", "it's.json")
     assert trying(*more, images="an image's folder") == 0
     commands = [parsed(command) for command in results()["next"]]
@@ -164,11 +173,11 @@ def test_ctrl_c_keeps_what_was_seen(trying, monkeypatch, capsys):
 
 
 def test_annotated_images_are_scored(trying, annotated_noise):
-    annotations = str(annotated_noise / "instances.json")
-    assert trying("--annotations", annotations, images=str(annotated_noise / "images")) == 0
+    copy_some(annotated_noise, "some")
+    assert trying("--annotations", str(annotated_noise / "instances.json"), images="some") == 0
     accuracy = results()["accuracy"]
     assert accuracy["AP"] == accuracy["eager"]["AP"] > 0.9  # the truth is what the model finds
-    assert "COCO&#39;s box measure on 24 annotated images" in Path("first look/index.html").read_text()
+    assert "COCO&#39;s box measure on 5 annotated images" in Path("first look/index.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +218,7 @@ def test_the_page_opens_where_somebody_can_see_it(trying, is_terminal, display, 
 
 
 def test_without_images_those_that_frcnn_brings_along_are_taken(desk, capsys):
-    assert main(["try", "my model.pth", *ARCH, "--budget", "1"]) == 0
+    assert main(["try", "my model.pth", *ARCH, "--budget", "60"]) == 0
     assert results("frcnn-try")["images"]["of"] == 12
     assert results("frcnn-try")["accuracy"] is None  # the model's classes are others
 

@@ -17,6 +17,7 @@ from support.tiny_detector import noise
 
 from frcnn.benchmarks.parity.comparison import default_limits
 from frcnn.benchmarks.report.results import Measure, Ratio
+from frcnn.benchmarks.trial import trial as trial_module
 from frcnn.benchmarks.trial.page import Account, Step, headline
 from frcnn.benchmarks.trial.trial import MAX_IMAGES, Seen, Trial, read_images, run_trial, spread
 from frcnn.errors import ArtifactError, ImageError
@@ -32,6 +33,11 @@ def detections(*scores: float) -> Detections:
         labels=np.ones(len(scores), np.int64),
         image_size=(40, 48),
     )
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    monkeypatch.setattr(trial_module, "_ROUNDS", 3)
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def images(count: int) -> list[RGBImage]:
     return [RGBImage(pixels=noise(seed, 40, 48), name=f"{seed:02}") for seed in range(count)]
 
 
-def run(eager: Any, detector: Detector, given: list[RGBImage], budget_s: float = 0.3) -> Trial:
+def run(eager: Any, detector: Detector, given: list[RGBImage], budget_s: float = 30) -> Trial:
     return run_trial(eager, detector, given, budget_s=budget_s, report=lambda what, share: None)
 
 
@@ -76,7 +82,7 @@ def test_both_detect_in_each_image_and_what_is_timed_is_compared(detector):
 
 
 def test_the_ratio_is_eagers_time_over_the_models(detector):
-    trial = run(eager_like(detector, wait_s=0.05), detector, images(3), budget_s=1)
+    trial = run(eager_like(detector, wait_s=0.05), detector, images(3))
     assert trial.eager is not None and trial.model is not None and trial.model.ratio is not None
     assert trial.eager.p50_ms > 50 and trial.model.ratio.median > 1
 
