@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from frcnn import console
-from frcnn.console import note, progress_bar, say, show_table, spinner, track, warn, write_json
+from frcnn.console import note, say, show_table, steps, track, warn, write_json
 
 
 def test_results_go_to_standard_output_and_notes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,8 +46,9 @@ def test_numbers_stand_on_the_right_and_are_never_cut(capsys: pytest.CaptureFixt
 
 def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track(iter("abc"), total=3, what="reading")) == ["a", "b", "c"]
-    with spinner("working"), progress_bar("building") as report:
-        report("done", 1.0)
+    with steps(log=False) as step:
+        step("working")
+        step("done", 1.0)
     assert capsys.readouterr() == ("", "")
 
 
@@ -56,14 +57,67 @@ def test_progress_passes_an_error_on() -> None:
         list(track((1 / n for n in (1, 0)), total=None, what="dividing"))
 
 
-def test_a_progress_bar_shows_the_step_and_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a terminal of 80 columns gets."""
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=80, color_system=None)
     monkeypatch.setattr(console, "_console", lambda *, stderr: terminal)
-    with progress_bar("building") as report:
-        report("engine 1 of 4", 0.25)
-    assert "engine 1 of 4" in screen.getvalue()
-    assert "25%" in screen.getvalue()
+    return screen
+
+
+def test_a_terminal_shows_the_steps_and_the_share_that_is_done(screen: io.StringIO) -> None:
+    with steps() as step:
+        step("tracing [bold]")
+        step("engine 1 of 4", 0.25)
+        step("engine 2 of 4", 0.5)
+        shown = step._shown
+        assert [task.description for task in shown.tasks] == ["tracing [bold]", "engine 2 of 4"]
+        assert [task.finished for task in shown.tasks] == [True, False]
+    text = screen.getvalue()
+    assert all(part in text for part in ("tracing [bold]", "engine 2 of 4", "50%", "0:00:00"))
+
+
+def test_a_terminal_shows_no_more_steps_than_fit(screen: io.StringIO) -> None:
+    with steps() as step:
+        for number in range(30):
+            step(f"step {number}")
+        visible = [task.description for task in step._shown.tasks if task.visible]
+    assert visible == [f"step {number}" for number in range(24, 30)]
+
+
+def test_what_is_printed_while_a_terminal_shows_steps_stands_above_them(screen: io.StringIO) -> None:
+    with steps() as step:
+        step("tracing")
+        warn("a doubt")
+    lines = [line.rpartition("\x1b[2K")[2] for line in screen.getvalue().splitlines()]
+    assert "warning: a doubt" in lines
+
+
+def test_elsewhere_each_step_of_a_second_or_more_leaves_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter((9.0, 10.0, 12.4, 12.4, 15.6, 15.6, 16.5, 16.5, 17.5))
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(times))
+    with steps() as step:
+        step("reading a\x1b[2J.pth")
+        step("tracing the backbone network")
+        assert capsys.readouterr().err == "reading a\\x1b[2J.pth (2.4 s)\n"
+        step("joining")
+        step("compiling kernels", 0.0)
+        step("compiling kernels", 0.5)
+    assert capsys.readouterr().err == "tracing the backbone network (3.2 s)\ncompiling kernels (1.0 s)\n"
+
+
+def test_a_step_that_fails_leaves_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        with steps() as step:
+            step("reading")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("to_file", [True, False])

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from frcnn.console import note, progress_bar, say, warn
+from frcnn.console import note, say, steps, warn
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options
 from frcnn.files import writable_folder
@@ -74,21 +74,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write the report; return 1 on a regression, 130 where it was interrupted."""
     limit = parse_limit(arguments.limit)
-    loaded = load_from_options(arguments)
     if find_spec("onnxruntime") is None:
         raise MissingDependencyError("onnxruntime", extra="cpu", why="frcnn bench")
-    from frcnn.benchmarks.report.drawing import check_renderer
-    from frcnn.benchmarks.report.regression import compare_runs, regressions
-    from frcnn.benchmarks.report.results import Results
-    from frcnn.benchmarks.report.table import show_results
+    with steps() as step:
+        loaded = load_from_options(arguments, step)
+        step("importing the benchmark")
+        from frcnn.benchmarks.report.drawing import check_renderer
+        from frcnn.benchmarks.report.regression import compare_runs, regressions
+        from frcnn.benchmarks.report.results import Results
+        from frcnn.benchmarks.report.table import show_results
 
-    check_renderer()
-    earlier = None if arguments.against is None else Results.read(arguments.against)
-    plan = _plan(arguments)
-    images = _images(arguments.images)
+        check_renderer()
+        earlier = None if arguments.against is None else Results.read(arguments.against)
+        plan = _plan(arguments)
+        step("reading the images")
+        images = _images(arguments.images)
     folder = writable_folder(arguments.output)
     started = time.monotonic()
-    with progress_bar("reading") as show:
+    with steps(log=False) as show:
+        show("preparing", 0.0)
 
         def report(what: str, share: float) -> None:
             left = f", about {(time.monotonic() - started) * (1 - share) / share:.0f} s left" if share > 0 else ""

@@ -29,7 +29,7 @@ import msgspec
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, model_manifest
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference
 from frcnn.benchmarks.parity.comparison import ImageParity, Parity, compare_images, default_limits, total
-from frcnn.console import note, say, show_table, track, warn, write_json
+from frcnn.console import note, say, show_table, steps, track, warn, write_json
 from frcnn.errors import ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
 from frcnn.options import add_images, add_json, add_number
@@ -71,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare and print; return 1 on disagreement."""
-    loaded = load_from_options(arguments)
+    with steps() as step:
+        loaded = load_from_options(arguments, step)
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 
     manifest = open_artifact(arguments.model).manifest
@@ -84,7 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
         **{name: value for name, value in given.items() if value is not None},
     )
     file = arguments.model if tuned is None else tuned.artifact.path
-    with Detector.load(file, **load_options(arguments, manifest, tuned)) as detector:
+    with steps() as step:
+        step(f"loading {file.name}")
+        loading = Detector.load(file, **load_options(arguments, manifest, tuned))
+    with loading as detector:
         if arguments.json != "-":
             print_checkpoint(loaded)
         canvases, eager = canvases_of(manifest), EagerDetector(loaded.model, loaded.spec)

@@ -29,7 +29,7 @@ from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS, import_coco_eval
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference
-from frcnn.console import note, say, warn, write_json
+from frcnn.console import note, say, steps, warn, write_json
 from frcnn.errors import ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import (
     add_checkpoint_arguments,
@@ -101,18 +101,24 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     manifest = open_artifact(arguments.model).manifest
     spec = model_manifest(manifest).model
-    ground_truth = read_annotations(arguments.annotations, arguments.images, skip_invalid=arguments.skip_invalid)
+    with steps() as step:
+        step(f"reading {arguments.annotations.name}")
+        ground_truth = read_annotations(arguments.annotations, arguments.images, skip_invalid=arguments.skip_invalid)
     if arguments.labels is not None:
         spec = msgspec.structs.replace(spec, labels=full_labels(read_labels(arguments.labels), spec.num_classes))
     classes = map_classes(spec, ground_truth, arguments.map, allow_unmapped=arguments.allow_unmapped)
     files, missing = find_images(ground_truth, arguments.images, allow_missing=arguments.allow_missing)
     files, other_reading = turn_upright(files, arguments.exif)
-    loaded = None if arguments.checkpoint is None else load_from_options(arguments)
+    with steps() as step:
+        loaded = None if arguments.checkpoint is None else load_from_options(arguments, step)
     if loaded is not None:
         prepare_reference(loaded, manifest, arguments)
     tuned = take_tuned(arguments)
     options = load_options(arguments, manifest, tuned)
-    with Detector.load(arguments.model if tuned is None else tuned.artifact.path, **options) as detector:
+    with steps() as step:
+        step(f"loading {arguments.model.name}")
+        loading = Detector.load(arguments.model if tuned is None else tuned.artifact.path, **options)
+    with loading as detector:
         left_out = [ground_truth.categories[category] for category in classes.left_out]
         unused = list(map(str, classes.unused))
         for tell, names, what in (

@@ -28,7 +28,7 @@ from frcnn.benchmarks.profile.profile import SCHEMA_VERSION, Measured, Profile, 
 from frcnn.benchmarks.report.drawing import check_renderer
 from frcnn.benchmarks.report.formatting import size_text
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment, read_gpu
-from frcnn.console import note, progress_bar, warn, write_json
+from frcnn.console import note, steps, warn, write_json
 from frcnn.errors import UsageError
 from frcnn.files import file_sha256, writable_file, write_text
 from frcnn.options import add_images, add_json, add_number, parse_sizes
@@ -138,14 +138,16 @@ def _measured(
     artifact: OnnxArtifact | EngineArtifact, inputs: Inputs, *, batch: int, repeats: int, threads: int
 ) -> Measured:
     if isinstance(artifact, OnnxArtifact):
-        with progress_bar("loading") as report:
+        with steps(log=False) as report:
+            report("loading", 0.0)
             return profile_onnx(artifact, inputs, batch=batch, repeats=repeats, threads=threads, report=report)
     with ExitStack() as stack:
         device, engines = open_engines(artifact, trusted_hashes=None)
         stack.callback(device.close)
         for engine in engines.values():
             stack.callback(engine.close)
-        report = stack.enter_context(progress_bar("loading"))
+        report = stack.enter_context(steps(log=False))
+        report("loading", 0.0)
         return profile_engine(artifact, device, engines, inputs, batch=batch, repeats=repeats, report=report, warn=warn)
 
 

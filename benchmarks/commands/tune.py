@@ -25,7 +25,7 @@ from typing import Final
 from frcnn.benchmarks.candidates.images import default_images, given_images
 from frcnn.benchmarks.timing.environment import load_average
 from frcnn.benchmarks.tuning.models import default_int8_path, how_to_quantise, open_models
-from frcnn.console import note, progress_bar, say, warn, write_json
+from frcnn.console import note, say, steps, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.options import add_images, add_json, add_number
 from frcnn.processors import available_cpus
@@ -69,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     load = load_average()
     if load is not None and load > _BUSY * available_cpus():
         warn(f"this system is busy (load {load:.1f} on {available_cpus()} processors): tune again when it is idle")
-    with progress_bar("reading") as show:
+    with steps(log=False) as show:
+        show("reading", 0.0)
         tuning = tune(
             models,
             images.images,

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frcnn.console import note, progress_bar, say, spinner
+from frcnn.console import Steps, note, say, steps
 from frcnn.errors import UsageError
 from frcnn.exporter.commands.checkpoint_options import (
     add_checkpoint_arguments,
@@ -103,9 +103,9 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
     prepare(request)
     writable_file(output)  # before the work, which takes long, not after it
     started = time.monotonic()
-    source = _read(arguments) if is_onnx else _export(arguments, request)
-    with progress_bar(f"building {output.name} for {request.target}") as report:
-        built = build_artifact(source, output, request, progress=report)
+    with steps() as step:
+        source = _read(arguments) if is_onnx else _export(arguments, request, step)
+        built = build_artifact(source, output, request, progress=step)
     _print_result(output, built, time.monotonic() - started, reason, request.settings.timing_cache)
     return _verification(arguments, output, built.manifest) if arguments.verify else 0
 
@@ -167,7 +167,7 @@ def _read(arguments: argparse.Namespace) -> SourceModel:
     return in_precision(source, arguments.precision, arguments.checkpoint)
 
 
-def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:
+def _export(arguments: argparse.Namespace, request: Request, step: Steps) -> SourceModel:
     """Export the checkpoint to a file that is gone afterwards."""
     from frcnn.exporter.engine.profiles import parse_batch, static_canvases
     from frcnn.exporter.engine.request import require_sizes
@@ -175,12 +175,12 @@ def _export(arguments: argparse.Namespace, request: Request) -> SourceModel:
 
     canvases = static_canvases(request.size)
     parse_batch(request.batch)  # what cannot be read is found before the export, which takes long
-    loaded = load_from_options(arguments)
+    loaded = load_from_options(arguments, step)
     print_checkpoint(loaded)
     require_sizes(loaded.spec)
-    with temporary_folder() as folder, spinner("exporting"):
+    with temporary_folder() as folder:
         path = folder / "model.onnx"
-        export_loaded(loaded, path, sizes=canvases, precision=arguments.precision or "fp32")
+        export_loaded(loaded, path, sizes=canvases, precision=arguments.precision or "fp32", progress=step)
         return read_source_model(path)
 
 

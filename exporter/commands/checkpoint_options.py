@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -88,8 +89,10 @@ def given_options(arguments: argparse.Namespace) -> dict[str, list[str]]:
     return words | ({"--trust-pickle": ["--trust-pickle"]} if arguments.trust_pickle else {})
 
 
-def load_from_options(arguments: argparse.Namespace) -> LoadedCheckpoint:
-    """Load what the options name."""
+def load_from_options(
+    arguments: argparse.Namespace, step: Callable[[str], None] = lambda what: None
+) -> LoadedCheckpoint:
+    """Load what the options name; ``step`` is told what begins."""
     weights: str | None = getattr(arguments, "weights", None)
     if (arguments.checkpoint is None) == (weights is None):
         got = "neither" if weights is None else "both"
@@ -101,6 +104,7 @@ def load_from_options(arguments: argparse.Namespace) -> LoadedCheckpoint:
             raise UsageError(
                 f"{option} does not go with --weights, which names the architecture", hint="leave one of them out"
             )
+    step("importing PyTorch")
     try:
         import torch  # noqa: F401  # asked for first, for a message of our own
         import torchvision  # noqa: F401
@@ -112,6 +116,7 @@ def load_from_options(arguments: argparse.Namespace) -> LoadedCheckpoint:
         return load_pretrained(weights, args=args, labels=labels)
     from frcnn.exporter.checkpoint.load import read_checkpoint
 
+    step(f"reading {arguments.checkpoint.name}")
     return read_checkpoint(
         arguments.checkpoint,
         arch=arguments.arch,

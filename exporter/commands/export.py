@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frcnn.console import say, spinner
+from frcnn.console import say, steps
 from frcnn.exporter.commands.checkpoint_options import (
     add_checkpoint_arguments,
     add_output_argument,
@@ -57,12 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Export and print what was made."""
     sizes = None if arguments.size is None else parse_sizes(arguments.size)
     output = output_path(arguments, _SUFFIX)
-    loaded = load_from_options(arguments)
-    print_checkpoint(loaded)
-    writable_file(output)  # before the export, which takes long, not after it
-    started = time.monotonic()
-    with spinner(f"exporting {output.name}"):
-        manifest = export_loaded(loaded, output, sizes=sizes, precision=arguments.precision, inline=arguments.inline)
+    with steps() as step:
+        loaded = load_from_options(arguments, step)
+        print_checkpoint(loaded)
+        writable_file(output)  # before the export, which takes long, not after it
+        started = time.monotonic()
+        manifest = export_loaded(
+            loaded, output, sizes=sizes, precision=arguments.precision, inline=arguments.inline, progress=step
+        )
     _print_result(output, manifest, time.monotonic() - started)
     return 0
 
@@ -74,6 +77,7 @@ def export_loaded(
     sizes: tuple[Size, ...] | None,
     precision: Precision,
     inline: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a checkpoint with its labels, hash and assumptions."""
     from frcnn.exporter.graph.export import export_onnx
@@ -88,6 +92,7 @@ def export_loaded(
         architecture=loaded.spec.architecture,
         source_sha256=loaded.sha256,
         assumptions=loaded.assumptions,
+        progress=progress,
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import onnx
 import torch
@@ -35,6 +36,7 @@ def export_onnx(
     architecture: str | None = None,
     source_sha256: str | None = None,
     assumptions: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a torchvision Faster R-CNN to ONNX.
 
@@ -60,6 +62,7 @@ def export_onnx(
         architecture: name for the manifest. Default: the name of the model's class.
         source_sha256: SHA-256 of the checkpoint, hexadecimal, for the manifest.
         assumptions: settings that the weights do not hold, for the manifest.
+        progress: is called with each step as it begins, such as ``"tracing the box head"``.
 
     Returns:
         The manifest of the file.
@@ -73,7 +76,9 @@ def export_onnx(
     """
     if precision not in PRECISIONS:
         raise UsageError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    step = progress or (lambda what: None)
     detector = require_supported(model)
+    step("checking the weights")
     with _one_thread():
         _require_finite(detector)
     spec = read_model_spec(detector, architecture=architecture, labels=labels)
@@ -90,11 +95,15 @@ def export_onnx(
     )
     with replacing(path) as temporary, _one_thread():
         module = DeployableFasterRCNN(detector, spec, precision)
-        networks = trace_networks(module, spec, precision, canvases)
+        networks = trace_networks(module, spec, precision, canvases, step)
+        step("joining the networks")
         joined = join_networks(*networks, module.stages)
         if inline:
             joined = inline_operators(joined)
-        onnx.save_model(finalize_graph(joined, manifest), temporary)
+        step("checking the graph")
+        finished = finalize_graph(joined, manifest)
+        step(f"writing {Path(path).name}")
+        onnx.save_model(finished, temporary)
     return manifest
 
 

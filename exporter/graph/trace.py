@@ -6,7 +6,7 @@ import gc
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -48,7 +48,11 @@ _OPERATOR: Final = re.compile(r"call_function\[target=(?:torch\.ops\.)?(?P<name>
 
 
 def trace_networks(
-    module: DeployableFasterRCNN, spec: ModelSpec, precision: Precision, canvases: Sequence[Size] | None
+    module: DeployableFasterRCNN,
+    spec: ModelSpec,
+    precision: Precision,
+    canvases: Sequence[Size] | None,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Trace the features network and the boxes network.
 
@@ -57,6 +61,7 @@ def trace_networks(
         spec: of the model.
         precision: of the networks.
         canvases: one (height, width) is fixed in the graph; several, or None, make height and width dynamic.
+        progress: is called with what begins.
 
     Returns:
         The features network, ``images`` to ``objectness_{i}``, ``deltas_{i}`` and ``features_{i}``, and the boxes
@@ -78,10 +83,10 @@ def trace_networks(
     canvas_dims = {} if is_static else {2: step * torch.export.Dim("h", min=1), 3: step * torch.export.Dim("w", min=1)}
     try:
         with _quiet(), _uncollected():
-            networks = (
-                _trace(module.features, "images", images, {0: batch, **canvas_dims}, maps, opset),
-                _trace(module.boxes, "pooled", pooled, {0: rois}, ("class_logits", "box_deltas"), opset),
-            )
+            progress("tracing the backbone network")
+            features = _trace(module.features, "images", images, {0: batch, **canvas_dims}, maps, opset)
+            progress("tracing the box head")
+            boxes = _trace(module.boxes, "pooled", pooled, {0: rois}, ("class_logits", "box_deltas"), opset)
     except FrcnnError:
         raise
     except ModuleNotFoundError as error:
@@ -92,9 +97,9 @@ def trace_networks(
             hint += "; a static canvas (--size HEIGHTxWIDTH) asks less of the model"
         raise ExportError(f"PyTorch could not export {spec.architecture}: {_reason(error)}", hint=hint) from error
     if precision == "bf16":
-        for network in networks:
+        for network in (features, boxes):
             add_bfloat16_fallback(network)
-    return networks
+    return features, boxes
 
 
 def _reason(error: BaseException) -> str:

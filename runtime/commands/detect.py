@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from frcnn.console import note
+from frcnn.console import note, steps
 from frcnn.errors import ImageError, UsageError
 from frcnn.files import writable_file, writable_folder
 from frcnn.options import add_batch_size, add_number
@@ -100,14 +100,17 @@ def run(arguments: argparse.Namespace) -> int:
     copies = _output_paths(arguments, sources)
     tuned = take_tuned(arguments)
     given: Any = {name: getattr(arguments, name) for name in ("provider", "precision", "threads")}
-    with Detector.load(
-        arguments.model if tuned is None else tuned.artifact.path,
-        device=arguments.device,
-        **(given if tuned is None else load_options(tuned.setting)),
-        trusted_hashes=arguments.trusted_hash,
-        workers=arguments.workers,
-        max_pixels=arguments.max_pixels,
-    ) as detector:
+    with steps(log=False) as step:
+        step(f"loading {Path(arguments.model).name}")
+        loading = Detector.load(
+            arguments.model if tuned is None else tuned.artifact.path,
+            device=arguments.device,
+            **(given if tuned is None else load_options(tuned.setting)),
+            trusted_hashes=arguments.trusted_hash,
+            workers=arguments.workers,
+            max_pixels=arguments.max_pixels,
+        )
+    with loading as detector:
         classes = None
         if arguments.classes is not None:
             classes = resolve_classes([name.strip() for name in arguments.classes.split(",")], detector.labels)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from rich import progress
 from rich.console import Console
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +25,8 @@ from frcnn.errors import printable
 from frcnn.files import standard_output, write_text
 
 _WIDTH_OF_A_FILE = 160
+_STEPS_SHOWN: Final = 6
+_LOGGED_S: Final = 1.0
 T = TypeVar("T")
 
 
@@ -79,28 +84,79 @@ def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:
 
 
 @contextmanager
-def spinner(what: str) -> Iterator[None]:
-    """Show that something of unknown length goes on, with the time it has taken, on standard error."""
-    with _progress(before=(progress.SpinnerColumn(),)) as shown:
-        shown.add_task(printable(what), total=None)
-        yield
+def steps(*, log: bool = True) -> Iterator[Steps]:
+    """Show what goes on, step after step, and for how long, on standard error.
 
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
-    """Show how far something is, on standard error; silent where that is no terminal.
-
-    Yield a function that takes what goes on and the share of all work that is done; any thread may call it.
+    Yield a function that is told of each step as it begins. A terminal shows the steps while they run and is then as it
+    was. Elsewhere each step that takes a second or more leaves a line when it ends, unless ``log`` is False.
     """
-    with _progress(progress.BarColumn(), progress.TaskProgressColumn()) as shown:
-        task = shown.add_task(printable(what), total=1.0)
-        yield lambda now, share: shown.update(task, description=printable(now), completed=share)
+    with _progress(_ShareColumn(), progress.TextColumn("{task.fields[percent]}"), has_spinner=True) as shown:
+        step = Steps(shown, log=log and shown.disable)
+        yield step
+        step.end()
 
 
-def _progress(*columns: progress.ProgressColumn, before: tuple[progress.ProgressColumn, ...] = ()) -> progress.Progress:
+class Steps:
+    """What :func:`steps` yields; any thread may call it."""
+
+    def __init__(self, shown: progress.Progress, *, log: bool) -> None:
+        self._shown, self._log, self._lock = shown, log, threading.Lock()
+        self._what, self._since = "", 0.0
+        self._line: progress.TaskID | None = None
+        self._has_share = False
+
+    def __call__(self, what: str, share: float | None = None) -> None:
+        """Begin a step, or tell that one goes on; ``share`` is how much of this and the following is done, 0 to 1.
+
+        Steps with a share follow each other on one line, with a bar.
+        """
+        what = printable(what)
+        with self._lock:
+            if what != self._what:
+                self._log_step()
+                self._what, self._since = what, time.monotonic()
+            elif share is None:
+                return
+            if self._line is None or share is None or not self._has_share:
+                if self._line is not None:
+                    self._shown.update(self._line, total=1.0, completed=1.0)
+                self._line = self._shown.add_task(what, total=None if share is None else 1.0, percent="")
+                self._has_share = share is not None
+                for old in self._shown.tasks[:-_STEPS_SHOWN]:
+                    self._shown.update(old.id, visible=False)
+            if share is not None:
+                self._shown.update(self._line, description=what, completed=share, percent=f"{share:.0%}")
+
+    def end(self) -> None:
+        """End the last step."""
+        with self._lock:
+            self._log_step()
+
+    def _log_step(self) -> None:
+        seconds = time.monotonic() - self._since
+        if self._what and self._log and seconds >= _LOGGED_S:
+            note(f"{self._what} ({seconds:.1f} s)")
+
+
+class _ShareColumn(progress.ProgressColumn):
+    """A bar for the steps of which a share is known."""
+
+    def render(self, task: progress.Task) -> ProgressBar | str:
+        return ProgressBar(total=1.0, completed=task.completed, width=20) if task.fields["percent"] else ""
+
+
+def _progress(*columns: progress.ProgressColumn, has_spinner: bool = False) -> progress.Progress:
     console, text = _console(stderr=True), progress.TextColumn("{task.description}", markup=False)
-    columns = (*before, text, *columns, progress.TimeElapsedColumn())
-    return progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    is_utf8 = console.encoding.startswith("utf")
+    spinner = progress.SpinnerColumn("dots" if is_utf8 else "line", finished_text="\u2713" if is_utf8 else "+")
+    columns = (*([spinner] if has_spinner else []), text, *columns, progress.TimeElapsedColumn())
+    return progress.Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # else what is piped would be printed on the terminal
+    )
 
 
 def _shown(text: str) -> str:

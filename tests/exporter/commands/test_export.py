@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,27 @@ def test_export_prints_what_was_read_assumed_and_made(checkpoint, exported, tmp_
     assert f"wrote {output}: 1.0 MB, fp16, " in printed
     assert "images (N, 3, H, W), HxW 64x96" in printed
     assert "boxes (N, 100, 4)" in printed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX terminals")
+@pytest.mark.parametrize("verb", ["export", "build", "bench", "compare"])
+def test_a_terminal_shows_something_before_pytorch_is_imported(verb, checkpoint, exports, tmp_path):
+    """PyTorch's import takes seconds; here it only says when it begins."""
+    import pty
+
+    (tmp_path / "torch.py").write_text("import os\nos.write(1, b'<import>')\nraise ModuleNotFoundError(name='torch')\n")
+    model = [str(exports("vgg16").path), "--images", "."] if verb == "compare" else []
+    command = [sys.executable, "-m", "frcnn", verb, str(checkpoint), "--arch", ARCH, *model]
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    master, terminal = pty.openpty()
+    environment = dict(os.environ, PYTHONPATH=paths, TERM="xterm")
+    ended = subprocess.run(command, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, timeout=60)
+    os.close(terminal)
+    screen = os.read(master, 65536).decode()
+    os.close(master)
+    assert ended.returncode == 2
+    assert "importing PyTorch" in screen.partition("<import>")[0], screen
+    assert "error: reading a checkpoint needs the package 'torch'" in screen
 
 
 def test_export_names_the_file_after_the_checkpoint(checkpoint, exported, tmp_path, monkeypatch):

@@ -284,6 +284,7 @@ def test_the_command_reports_where_bf16_runs(precision, warned, tmp_path, monkey
 
 def test_the_arguments_are_in_the_manifest(tmp_path, monkeypatch):
     do_not_trace(monkeypatch)
+    steps: list[str] = []
     manifest = export_onnx(
         build("resnet18_fpn_max"),
         tmp_path / "model.onnx",
@@ -293,7 +294,9 @@ def test_the_arguments_are_in_the_manifest(tmp_path, monkeypatch):
         architecture="mine",
         source_sha256="abc",
         assumptions=["min_size=160"],
+        progress=steps.append,
     )
+    assert steps == ["checking the weights", "joining the networks", "checking the graph", "writing model.onnx"]
     assert manifest.model.labels == ("__background__", "leaf")
     assert manifest.model.architecture == "mine"
     assert manifest.canvases == ((160, 224), (96, 64))

@@ -92,7 +92,9 @@ def test_plain_operators_become_the_same_nodes_with_and_without_decompositions(d
 def test_convolutional_backbones_are_not_decomposed(family, decomposed):
     model = build(family).eval()
     spec = read_model_spec(model)
-    trace.trace_networks(DeployableFasterRCNN(model, spec), spec, "fp32", None)
+    steps: list[str] = []
+    trace.trace_networks(DeployableFasterRCNN(model, spec), spec, "fp32", None, steps.append)
+    assert steps == ["tracing the backbone network", "tracing the box head"]
     assert [program.graph_signature.user_outputs[0] for program in decomposed] in ([], ["linear_2"], ["linear_1"])
 
 
