@@ -11,10 +11,11 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
 from frcnn.runtime.detections import Detections
@@ -104,10 +105,7 @@ def annotate(
     if factor > 1:
         image = image.resize((width * factor, height * factor), Image.Resampling.BICUBIC)
     style = _Style.for_size(image.width, image.height)
-    objects = [
-        _object(detections, index, factor, image.size, None if colours is None else colours[index], file)
-        for index in range(len(detections))
-    ]
+    objects = _objects(detections, factor, image.size, colours, file)
     canvas = ImageDraw.Draw(image)
     for item in reversed(objects):
         _draw_box(canvas, item, style)
@@ -116,24 +114,29 @@ def annotate(
     return np.array(image)  # np.asarray's would be read-only
 
 
-def _object(
+def _objects(
     detections: Detections,
-    index: int,
     factor: int,
     frame: tuple[int, int],
-    colour: Colour | None = None,
+    colours: Sequence[Colour] | None = None,
     font: str | None = None,
-) -> _Object:
-    width, height = frame
-    corners = np.nan_to_num(detections.boxes[index].astype(np.float64) * factor)
-    x1, y1, x2, y2 = (round(float(side)) for side in np.clip(corners, 0, [width, height, width, height]))
-    x1, y1 = min(x1, width - 1), min(y1, height - 1)
-    label = int(detections.labels[index])
-    return _Object(
-        box=(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)),
-        runs=label_runs(detections.class_names[index], f"{detections.scores[index]:.2f}", label, font),
-        colour=class_colour(label) if colour is None else colour,
-    )
+) -> list[_Object]:
+    corners = np.nan_to_num(detections.boxes.astype(np.float64) * factor)
+    x1, y1, x2, y2 = np.clip(corners, 0, [*frame, *frame]).round().astype(int).T
+    x1, y1 = np.minimum(x1, frame[0] - 1), np.minimum(y1, frame[1] - 1)
+    boxes = np.stack([x1, y1, np.maximum(x2, x1 + 1), np.maximum(y2, y1 + 1)], axis=1).tolist()
+    labels = detections.labels.tolist()
+    return [
+        _Object(box=tuple(box), runs=label_runs(name, f"{score:.2f}", label, font), colour=colour)
+        for box, name, score, label, colour in zip(
+            boxes,
+            detections.class_names,
+            detections.scores,
+            labels,
+            map(class_colour, labels) if colours is None else colours,
+            strict=True,
+        )
+    ]
 
 
 def _draw_box(canvas: ImageDraw.ImageDraw, item: _Object, style: _Style) -> None:
@@ -151,12 +154,11 @@ def _draw_box(canvas: ImageDraw.ImageDraw, item: _Object, style: _Style) -> None
 def _draw_plate(canvas: ImageDraw.ImageDraw, item: _Object, plate: Rectangle, style: _Style) -> None:
     x1, y1, x2, y2 = plate
     canvas.rectangle((x1, y1, x2 - 1, y2 - 1), fill=item.colour, outline=_contrasting(item.colour), width=style.edge_px)
-    baseline = y1 + style.padding_px + _extent(item.runs, style.font_px)[1]
-    x, colour = float(x1 + style.padding_px), _contrasting(item.colour)
-    for run in item.runs:
-        font = font_of(run.file, style.font_px)
-        canvas.text((x, baseline), run.text, font=font, fill=colour, anchor="ls")
-        x += font.getlength(run.text)
+    lengths, ascent, _ = _extent(item.runs, style.font_px)
+    x, baseline, colour = float(x1 + style.padding_px), y1 + style.padding_px + ascent, _contrasting(item.colour)
+    for run, length in zip(item.runs, lengths, strict=True):
+        canvas.text((x, baseline), run.text, font=font_of(run.file, style.font_px), fill=colour, anchor="ls")
+        x += length
 
 
 def _placed(objects: list[_Object], style: _Style, frame: tuple[int, int]) -> list[tuple[_Object, Rectangle]]:
@@ -165,34 +167,33 @@ def _placed(objects: list[_Object], style: _Style, frame: tuple[int, int]) -> li
     Covered plates count fully, covered small boxes a quarter.
     """
     placed: list[tuple[_Object, Rectangle]] = []
+    boxes = np.array([item.box for item in objects]).reshape(-1, 4)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     for item in objects:
         width, height = _plate_size(item.runs, style)
         if height > frame[1]:
             continue
         places = [_inside(x, y, width, height, frame) for x, y in _candidates(item.box, width, height)]
-        plates = [plate for _, plate in placed]
-        small = [other.box for other in objects if _overlap(other.box, other.box) < _SMALL_PLATES * width * height]
-        costs = [
-            sum(_overlap(place, plate) for plate in plates) + sum(_overlap(place, box) for box in small) / 4
-            for place in places
-        ]
-        placed.append((item, places[costs.index(min(costs))]))
+        small = boxes[areas < _SMALL_PLATES * width * height]
+        costs = _overlap(places, [plate for _, plate in placed]) + _overlap(places, small) / 4
+        placed.append((item, places[int(costs.argmin())]))
     return placed
 
 
-def _extent(runs: tuple[Run, ...], font_px: int) -> tuple[int, int, int]:
-    """Return the width of runs, and how far they reach above and below the baseline."""
+@lru_cache(maxsize=4096)
+def _extent(runs: tuple[Run, ...], font_px: int) -> tuple[tuple[float, ...], int, int]:
+    """Return the length of each run, and how far they reach above and below the baseline."""
     ascent, descent = font_of(None, font_px).getmetrics()
     for run in runs:
         if run.file is not None:
-            _, top, _, bottom = map(math.ceil, font_of(run.file, font_px).getbbox(run.text, anchor="ls"))
+            _, top, _, bottom = map(round, font_of(run.file, font_px).getbbox(run.text, anchor="ls"))
             ascent, descent = max(ascent, -top), max(descent, bottom)
-    return math.ceil(sum(font_of(run.file, font_px).getlength(run.text) for run in runs)), ascent, descent
+    return tuple(font_of(run.file, font_px).getlength(run.text) for run in runs), ascent, descent
 
 
 def _plate_size(runs: tuple[Run, ...], style: _Style) -> tuple[int, int]:
-    width, ascent, descent = _extent(runs, style.font_px)
-    return width + 2 * style.padding_px, ascent + descent + 2 * style.padding_px
+    lengths, ascent, descent = _extent(runs, style.font_px)
+    return math.ceil(sum(lengths)) + 2 * style.padding_px, ascent + descent + 2 * style.padding_px
 
 
 def _candidates(box: Rectangle, width: int, height: int) -> list[tuple[int, int]]:
@@ -217,11 +218,12 @@ def _inside(x: int, y: int, width: int, height: int, frame: tuple[int, int]) -> 
     return x, y, x + width, y + height
 
 
-def _overlap(one: Rectangle, other: Rectangle) -> int:
-    """Return the area in square pixels that two rectangles share."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(0, width) * max(0, height)
+def _overlap(places: ArrayLike, others: ArrayLike) -> NDArray[np.int64]:
+    """Return the area in square pixels that each of some rectangles shares with others, summed over these."""
+    one, other = np.reshape(places, (-1, 1, 4)), np.reshape(others, (1, -1, 4)).astype(int)
+    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    area: NDArray[np.int64] = sides.clip(0).prod(axis=2).sum(axis=1)
+    return area
 
 
 def _contrasting(background: Colour) -> Colour:
