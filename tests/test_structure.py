@@ -42,7 +42,7 @@ FACE_MAY_IMPORT: dict[str, set[str]] = {
     "options": {"errors", "spec"},
     "packages": {"errors"},
     "processors": set(),
-    "cli": {"_version", "errors", "files", "log", "processors"},
+    "cli": {"_version", "console", "errors", "files", "log", "processors"},
     "__main__": {"cli"},
 }
 ROOM_MAY_IMPORT = {

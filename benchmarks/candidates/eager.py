@@ -111,7 +111,8 @@ def eager_candidates(device: str, *, mixed_sizes: bool) -> list[Candidate]:
 
 def _open_amp(task: Task, *, channels_last: bool = False) -> Runner:
     if task.device != "cuda":
-        raise CannotRunError("mixed precision in fp16 is measured on a GPU only: run with --device cuda")
+        missing = "--device is cpu" if torch.cuda.is_available() else "no NVIDIA GPU"
+        raise CannotRunError(f"{missing}: mixed precision in fp16 is measured on a GPU only, with --device cuda")
     return EagerRunner(task, half=True, channels_last=channels_last)
 
 

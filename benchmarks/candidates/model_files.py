@@ -19,7 +19,7 @@ from frcnn.errors import ArtifactError, FrcnnError
 from frcnn.files import replacing
 from frcnn.runtime.model_files.artifact import open_artifact
 
-NO_GPU: Final = "it runs on an NVIDIA GPU, and this system has none that PyTorch finds"
+NO_GPU: Final = "no NVIDIA GPU: it runs on one, and PyTorch finds none"
 _NAIVE_KEY: Final = "frcnn.bench"
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from frcnn.console import note, say, steps, warn
+from frcnn.console import few, next_step, note, say, steps, warn
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options
 from frcnn.files import writable_folder
@@ -114,10 +114,16 @@ def run(arguments: argparse.Namespace) -> int:
         results = msgspec.structs.replace(results, comparison=comparison)
     _write(results, folder)
     show_results(results)
-    say(f"wrote {folder / 'results.json'}")
+    say(f"wrote {', '.join(str(folder / name) for name in ('report.html', 'report.md', 'results.json'))}")
     if partial:
         return _EXIT_INTERRUPTED
-    return _EXIT_REGRESSION if results.comparison is not None and regressions(results.comparison) else _EXIT_OK
+    model = next((path for path in arguments.artifacts if path.suffix == ".onnx"), folder / "model.onnx")
+    is_slower = results.comparison is not None and bool(regressions(results.comparison))
+    if results.environment.gpu is not None:
+        next_step("build", model)
+    else:
+        next_step("profile" if is_slower else "tune", model, "--images", *few(arguments.images))
+    return _EXIT_REGRESSION if is_slower else _EXIT_OK
 
 
 def parse_limit(text: str) -> float:

@@ -22,6 +22,7 @@ A detection without a partner counts only where its score is clear of the model'
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -29,9 +30,14 @@ import msgspec
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, model_manifest
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference
 from frcnn.benchmarks.parity.comparison import ImageParity, Parity, compare_images, default_limits, total
-from frcnn.console import note, say, show_table, steps, track, warn, write_json
+from frcnn.console import few, next_step, note, say, show_table, steps, track, warn, write_json
 from frcnn.errors import ImageError, UsageError
-from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, print_checkpoint
+from frcnn.exporter.commands.checkpoint_options import (
+    add_checkpoint_arguments,
+    given_options,
+    load_from_options,
+    print_checkpoint,
+)
 from frcnn.options import add_images, add_json, add_number
 from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.commands.run_options import add_run_options, take_tuned
@@ -106,6 +112,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         write_json(parity, arguments.json)
     _show(parity, is_json_printed=arguments.json == "-")
+    if not parity.passed:
+        next_step("inspect", arguments.model)  # where it was made with other sizes or thresholds, it is there
+    elif len(results) == len(files):
+        options = chain.from_iterable(given_options(arguments).values())
+        next_step("bench", arguments.checkpoint, arguments.model, *options, "--images", *few(arguments.images))
     return _EXIT_OK if parity.passed and len(results) == len(files) else _EXIT_DISAGREEMENT
 
 
@@ -142,15 +153,15 @@ def _row(result: ImageParity) -> dict[str, str]:
     """Return cells by column."""
     return {
         "image": Path(result.image).name,
-        "eager": str(result.expected),
-        "model": str(result.found),
-        "pairs": str(result.matched),
-        "relabelled": str(result.label_mismatches),
         "missing": str(result.unmatched),
+        "relabelled": str(result.label_mismatches),
         "moved": str(result.moved),
         "box px": f"{result.box_px:.5f}",
         "score": f"{result.score:.1e}",
         "min IoU": f"{result.iou:.5f}",
+        "pairs": str(result.matched),
+        "eager": str(result.expected),
+        "model": str(result.found),
         "eager ms": f"{result.eager_ms:.0f}",
         "model ms": f"{result.model_ms:.0f}",
     }

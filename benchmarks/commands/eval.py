@@ -17,6 +17,7 @@ eager's by more than --limit. Ctrl-C ends the measurement early and reports what
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,7 @@ from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS, import_coco_eval
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference
-from frcnn.console import note, say, steps, warn, write_json
+from frcnn.console import few, next_step, note, say, steps, warn, write_json
 from frcnn.errors import ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import (
     add_checkpoint_arguments,
@@ -148,6 +149,11 @@ def run(arguments: argparse.Namespace) -> int:
     _report(evaluation, manifest, arguments, of=len(files), tuned=tuned)
     if collected.is_partial:
         raise KeyboardInterrupt
+    images = few([arguments.images] if len(files) <= 256 else None)
+    if evaluation.passed is False and arguments.output is None:
+        next_step(*shlex.split(arguments.command)[1:], "-o", "differences")
+    elif evaluation.passed is not False and not unusable:
+        next_step("tune" if arguments.model.suffix == ".onnx" else "profile", arguments.model, "--images", *images)
     return _EXIT_SKIPPED_OR_WORSE if unusable or evaluation.passed is False else _EXIT_OK
 
 

@@ -28,7 +28,7 @@ from frcnn.benchmarks.profile.profile import SCHEMA_VERSION, Measured, Profile, 
 from frcnn.benchmarks.report.drawing import check_renderer
 from frcnn.benchmarks.report.formatting import size_text
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment, read_gpu
-from frcnn.console import note, steps, warn, write_json
+from frcnn.console import few, next_step, note, steps, warn, write_json
 from frcnn.errors import UsageError
 from frcnn.files import file_sha256, writable_file, write_text
 from frcnn.options import add_images, add_json, add_number, parse_sizes
@@ -160,3 +160,7 @@ def _report(profile: Profile, arguments: argparse.Namespace) -> None:
         if arguments.json is not None:
             note(f"wrote {arguments.json}")
     note(f"wrote {arguments.chart}")
+    if arguments.model.suffix == ".onnx":
+        next_step("tune", arguments.model, "--images", *few(arguments.images))
+    else:
+        next_step("inspect", arguments.model, "--layers")

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from frcnn.console import note, say, warn, write_json
+from frcnn.console import few, next_step, note, say, warn, write_json
 from frcnn.errors import UsageError
 from frcnn.files import writable_file
 from frcnn.options import add_annotation_options, add_images, add_json, add_number
@@ -93,4 +93,6 @@ def run(arguments: argparse.Namespace) -> int:
         show(report)
     tell = note if arguments.json == "-" else say
     tell(f"wrote {report.output}" if report.passed else f"{report.output} was not written")
+    if report.passed:
+        next_step("detect", arguments.output, *few(arguments.images))
     return _EXIT_OK if report.passed else _EXIT_WORSE

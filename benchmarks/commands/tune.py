@@ -25,7 +25,7 @@ from typing import Final
 from frcnn.benchmarks.candidates.images import default_images, given_images
 from frcnn.benchmarks.timing.environment import load_average
 from frcnn.benchmarks.tuning.models import default_int8_path, how_to_quantise, open_models
-from frcnn.console import note, say, steps, warn, write_json
+from frcnn.console import few, next_step, note, say, steps, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.options import add_images, add_json, add_number
 from frcnn.processors import available_cpus
@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     show_tuning(tuning, model=arguments.model, to_stderr=is_json_printed)
     path = write_tuning(tuning, arguments.model)
     (note if is_json_printed else say)(f"wrote {path}: detect, eval and compare use it on this machine")
+    next_step("detect", arguments.model, *few(arguments.images))
     return 0
 
 

@@ -19,9 +19,10 @@ def show_profile(profile: Profile, *, top: int) -> None:
     columns = ("stage", "ms", "share", "layers", "GFLOP", "GFLOP/s")
     total = ("total", number(profile.total_ms), percent(1.0), str(len(profile.layers)), "", "")
     show_table("stages", columns, [*map(_stage_cells, profile.stages), total])
-    slowest = [_layer_cells(layer) for layer in profile.layers[:top]]
+    cells = map(_layer_cells, profile.layers[:top])
+    slowest = [(name, ms, share, stage, op, *work) for name, op, stage, ms, share, *work in cells]
     title = f"the slowest {len(slowest)} of {len(profile.layers)} layers"
-    show_table(title, ("layer", "op", "stage", "ms", "share", "GFLOP", "GFLOP/s"), slowest, text_columns=3)
+    show_table(title, ("layer", "ms", "share", "stage", "op", "GFLOP", "GFLOP/s"), slowest, text_columns=(0, 3, 4))
     say(_cost_of_looking(profile))
 
 

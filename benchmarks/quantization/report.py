@@ -142,15 +142,15 @@ def _show_groups(report: QuantizationReport) -> None:
     rows = [
         (
             group.name,
-            group.precision,
-            str(len(group.layers)),
-            f"{group.macs:.1%}",
             "-" if group.recovered is None else f"{group.recovered:+.2f}",
+            group.precision,
+            f"{group.macs:.1%}",
+            str(len(group.layers)),
         )
         for group in report.groups
     ]
     say(f"each group in float32 alone: what it recovers, in {unit}, on {report.sensitivity_images} images")
-    show_table("", ("group", "result", "layers", "MACs", "recovered"), rows, text_columns=2)
+    show_table("", ("group", "recovered", "result", "MACs", "layers"), rows, text_columns=(0, 2))
 
 
 def _cell(name: str, value: float | None) -> str:

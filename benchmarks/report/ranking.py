@@ -7,10 +7,14 @@ difference is within the noise share a rank; on a system too noisy to tell rows 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from frcnn.benchmarks.report.document import Headline
 from frcnn.benchmarks.report.formatting import listing, number, percent, ratio_text
 from frcnn.benchmarks.report.results import Measure, Ratio, Results, Row
+
+_OURS: Final = "frcnn, "
+"""Names of candidates that run our files begin so."""
 
 
 def first_batch(results: Results) -> int:
@@ -64,7 +68,7 @@ def ranks(results: Results) -> dict[str, int]:
 
 
 def headline(results: Results) -> Headline:
-    """Return the result of the run: the fastest correct row against eager, or why there is none.
+    """Return the result of the run: the fastest correct row of ours against eager, or why there is none.
 
     A partial run is called partial first.
     """
@@ -77,35 +81,36 @@ def headline(results: Results) -> Headline:
 
 
 def _result(results: Results) -> Headline:
-    rows = ranked(results)
-    notes = _notes(results, rows)
+    every = ranked(results)
+    rows, notes = [row for row in every if row.name.startswith(_OURS)], _notes(results, every)
     if not rows:
-        return Headline(
-            "", "No row was both measured and found right against eager, so none is called fast.", notes, "warning"
-        )
+        text = "No row of frcnn was both measured and found right against eager, so none is called fast."
+        return Headline("", text, notes, "warning")
     best = rows[0]
-    measure, ratio = head_measure(results, best), _head_ratio(results, best)
+    measure, ratio, reference = head_measure(results, best), _head_ratio(results, best), results.row(best.reference)
     assert measure is not None and ratio is not None, "a ranked row was measured"
-    reference = results.row(best.reference)
-    name = "eager" if reference is None else reference.name
-    reading = f"The fastest correct row reads {ratio_text(ratio)}, {_interval(ratio)}: {best.name}."
+    title = best.name.removeprefix(_OURS)
+    title += "" if best.precision in title else f", {best.precision}"
+    reading = f"the fastest correct row reads {ratio_text(ratio)}, {_interval(ratio)}: {title}"
     if results.noise.too_noisy:
-        reading += " Do not quote it; run again on a quiet system."
-        return Headline("", "This system was too noisy to tell rows apart.", (reading, *notes), "warning")
+        text = f"This system was too noisy to tell rows apart: {reading}. Do not quote it; run again on a quiet system."
+        return Headline("", text, notes, "warning")
     if ratio.low <= 1 <= ratio.high or (reference is not None and not _told_apart(results, best, reference)):
-        return Headline("", f"No correct row can be told apart from {name}.", (reading, *notes), "warning")
-    if ratio.high < 1:
-        return Headline("", f"Nothing here is faster than {name}.", (reading, *notes), "bad")
+        return Headline("", f"frcnn cannot be told apart from eager: {reading}.", notes, "warning")
+    of_reference = None if reference is None else head_measure(results, reference)
+    against = "" if of_reference is None else f" against {number(of_reference.p50_ms)} ms"
+    boxes = "same boxes" if best.precision == "fp32" else f"boxes within the limits of {best.precision}"
     batch = "" if measure.batch == 1 else f", a batch of {measure.batch}"
-    times = f"Image to boxes{batch}: p50 {number(measure.p50_ms)} ms, p90 {number(measure.p90_ms)} ms"
-    if reference is not None and (of_reference := head_measure(results, reference)) is not None:
-        times += f"; {name}: p50 {number(of_reference.p50_ms)} ms"
-    times += f". In brackets: {_interval(ratio)}."
+    text = f"frcnn {ratio.median:.2f}x eager ({number(measure.p50_ms)} ms{against}), {boxes}: {title}{batch}"
+    if ratio.high < 1:
+        return Headline("", f"{text}; nothing of frcnn is faster than eager here", notes, "bad")
+    if every[0] is not best and _told_apart(results, every[0], best):
+        text += f"; faster still: {every[0].name}"
+    times = f"Image to boxes: p90 {number(measure.p90_ms)} ms; {ratio_text(ratio)} eager, {_interval(ratio)}."
     if best.images == "equal-sized":
         times += " Both on equal-sized images."
-    rivals = [row for row in rows[1:] if not _told_apart(results, best, row)]
+    rivals = [row for row in every if row is not best and not _told_apart(results, best, row)]
     close = (f"It cannot be told apart from {_names(rivals)}.",) if rivals else ()
-    text = f"{best.name} is {ratio.median:.2f} times as fast as {name} ({ratio.low:.2f} to {ratio.high:.2f})."
     return Headline(f"{ratio.median:.2f}x", text, (times, *close, *notes), "good")
 
 

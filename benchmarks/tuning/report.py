@@ -9,7 +9,7 @@ from typing import Final
 from frcnn.console import note, say, show_table, warn
 from frcnn.spec.tuning import HOST_PROVIDERS, Trial, Tuning
 
-_COLUMNS: Final = ("provider", "precision", "result", "threads", "batch", "ms", "spread")
+_COLUMNS: Final = ("provider", "precision", "ms", "result", "threads", "batch", "spread")
 _NOISY: Final = 0.2
 
 
@@ -20,7 +20,7 @@ def show_tuning(tuning: Tuning, *, model: Path, to_stderr: bool) -> None:
     if not to_stderr:
         machine = tuning.machine
         title = f"{model.name}, milliseconds an image on {machine.processor}, {machine.processors} processors"
-        show_table(title, _COLUMNS, [_row(tuning, trial) for trial in trials], text_columns=3)
+        show_table(title, _COLUMNS, [_row(tuning, trial) for trial in trials], text_columns=(0, 1, 3))
     for trial in trials:
         if trial.reason and trial.status != "left out":
             show(f"{tuning.describe(trial.setting)}: {trial.status}: {trial.reason}")
@@ -51,10 +51,10 @@ def _row(tuning: Tuning, trial: Trial) -> Sequence[str]:
     return (
         HOST_PROVIDERS[setting.provider],
         setting.precision_text(tuning.model.precision),
+        _ms(trial.median_ms),
         result,
         str(setting.threads),
         str(setting.batch),
-        _ms(trial.median_ms),
         f"{_spread(trial):.0%}" if trial.calls > 1 else "-",
     )
 

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frcnn.console import Steps, note, say, steps
+from frcnn.console import Steps, next_step, note, say, steps
 from frcnn.errors import UsageError
 from frcnn.exporter.commands.checkpoint_options import (
     add_checkpoint_arguments,
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
         source = _read(arguments) if is_onnx else _export(arguments, request, step)
         built = build_artifact(source, output, request, progress=step)
     _print_result(output, built, time.monotonic() - started, reason, request.settings.timing_cache)
-    return _verification(arguments, output, built.manifest) if arguments.verify else 0
+    return _go_on(arguments, output, built.manifest)
 
 
 def _request(arguments: argparse.Namespace, output: Path) -> tuple[Request, str]:
@@ -212,15 +212,19 @@ def _target_text(manifest: EngineManifest) -> str:
     return f"{manifest.target} {version} on compute capability {gpus}"
 
 
-def _verification(arguments: argparse.Namespace, output: Path, manifest: EngineManifest) -> int | list[str]:
-    """Return the ``compare`` to go on with on a GPU that the engines are for; print it elsewhere."""
+def _go_on(arguments: argparse.Namespace, output: Path, manifest: EngineManifest) -> int | list[str]:
+    """Return the ``compare`` to go on with, for ``--verify``, where the engines' GPU is; else print what is next."""
     from frcnn.exporter.engine.build_gpu import gpu_compute_capability
 
+    gpu = gpu_compute_capability()
+    is_here = gpu is not None and runs_on(manifest.target, manifest.compute_capabilities, gpu)
+    if not arguments.verify:
+        next_step("detect", output, "IMAGES", where="" if is_here else ", on its GPU")
+        return 0
     options = [word for words in given_options(arguments).values() for word in words]
     images = list(map(str, arguments.verify))
     command = ["compare", str(arguments.checkpoint), str(output), *options, "--images", *images]
-    gpu = gpu_compute_capability()
-    if gpu is not None and runs_on(manifest.target, manifest.compute_capabilities, gpu):
+    if is_here:
         return command
     missing = "an NVIDIA GPU" if gpu is None else f"a GPU that it is for (this one has compute capability {gpu})"
     note(f"not verified: that needs {missing}; where there is one: frcnn {shlex.join(command)}")

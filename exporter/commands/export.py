@@ -18,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from frcnn.console import say, steps
+from frcnn.console import next_step, say, steps
 from frcnn.exporter.commands.checkpoint_options import (
     add_checkpoint_arguments,
     add_output_argument,
+    given_options,
     load_from_options,
     output_path,
     print_checkpoint,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
 _SUFFIX: Final = ".onnx"
+_OF_READING: Final = ("--state-key", "--trust-pickle")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
             loaded, output, sizes=sizes, precision=arguments.precision, inline=arguments.inline, progress=step
         )
     _print_result(output, manifest, time.monotonic() - started)
+    where = ", on a GPU" if manifest.precision == "bf16" else ""
+    if arguments.checkpoint is None:
+        next_step("detect", output, "IMAGES", where=where)
+    else:  # the file knows the architecture and its arguments
+        how = [word for flag, words in given_options(arguments).items() if flag in _OF_READING for word in words]
+        next_step("compare", arguments.checkpoint, output, *how, "--images", "IMAGES", where=where)
     return 0
 
 

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from frcnn.console import note, steps
+from frcnn.console import few, next_step, note, steps
 from frcnn.errors import ImageError, UsageError
 from frcnn.files import writable_file, writable_folder
 from frcnn.options import add_batch_size, add_number
@@ -236,4 +236,13 @@ def _summary(arguments: argparse.Namespace, report: Report, skipped: dict[str, I
     if skipped:
         note(f"skipped {len(skipped)} of {inputs} inputs: {', '.join(skipped)}")
         return _EXIT_SKIPPED
+    from frcnn.runtime.images.sources import is_video
+
+    is_shown = arguments.output is None and arguments.json is None and arguments.jsonl is None
+    model, names = Path(arguments.model), arguments.inputs
+    if is_shown:
+        next_step("detect", model, *few(names), "-o", "annotated")
+    else:
+        can = inputs <= 256 and not any(is_video(Path(name)) for name in names)
+        next_step("tune" if model.suffix == ".onnx" else "profile", model, "--images", *few(names if can else None))
     return 0

@@ -10,7 +10,7 @@ import argparse
 from typing import Final
 
 from frcnn import __version__
-from frcnn.console import say, show_table, write_json
+from frcnn.console import next_step, say, show_table, write_json
 
 _EXIT_CANNOT_DETECT: Final = 1
 
@@ -30,8 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
         report = {"frcnn": __version__, "can_detect": works, "findings": findings}
         write_json(report)
     else:
-        rows = [(item.name, item.status, item.purpose, item.detail, item.fix) for item in findings]
-        show_table(f"frcnn {__version__}", ("what", "status", "for", "found", "how to get it"), rows, text_columns=5)
+        rows = [(i.name, i.status, "; ".join(filter(None, (i.detail, i.fix))), i.purpose) for i in findings]
+        show_table(
+            f"frcnn {__version__}", ("what", "status", "found, or how to get it", "for"), rows, text_columns=range(4)
+        )
         missing = ", ".join(item.name for item in findings if item.essential and item.status != "ok")
         say("detection works here" if works else f"detection does not work here: {missing}")
+    if works:
+        next_step("export", "CHECKPOINT")
     return 0 if works else _EXIT_CANNOT_DETECT

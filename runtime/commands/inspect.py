@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from frcnn.console import say, show_table, write_json
+from frcnn.console import next_step, say, show_table, write_json
 from frcnn.errors import UsageError, printable
 from frcnn.runtime.model_files.onnx_layers import count_precisions
 from frcnn.spec import Manifest, Quantization, Size
@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             write_json(_engine_as_json(artifact, layers=arguments.layers))
         else:
             _show_engine(artifact, layers=arguments.layers, hashes=arguments.hashes)
+        next_step("detect", artifact.path, "IMAGES", where=", on its GPU")
         return 0
     if arguments.hashes:
         raise UsageError(
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(_as_json(artifact, network, layers=arguments.layers))
     else:
         _show(artifact, network, layers=arguments.layers)
+    next_step("detect", artifact.path, "IMAGES", where=", on a GPU" * (artifact.manifest.precision == "bf16"))
     return 0
 
 
@@ -81,19 +83,19 @@ def _as_json(artifact: OnnxArtifact, network: Network, *, layers: bool) -> dict[
 
 
 def _show(artifact: OnnxArtifact, network: Network, *, layers: bool) -> None:
-    show_table(f"model {artifact.path}", ("what", "value"), _facts(artifact, network), text_columns=2)
+    show_table(f"model {artifact.path}", ("what", "value"), _facts(artifact, network), text_columns=range(2))
     values = [("input", value) for value in network.inputs] + [("output", value) for value in network.outputs]
-    rows = [(kind, value.name, value.dtype, " x ".join(value.shape)) for kind, value in values]
-    show_table("inputs and outputs", ("", "name", "type", "shape"), rows, text_columns=4)
+    rows = [(value.name, kind, value.dtype, " x ".join(value.shape)) for kind, value in values]
+    show_table("inputs and outputs", ("name", "", "type", "shape"), rows, text_columns=range(4))
     counted = [(name, str(count)) for name, count in network.operators.items()]
     show_table("operators", ("operator", "count"), counted)
     bodies = [(name, ", ".join(f"{n} {op}" for op, n in ops.items())) for name, ops in network.functions.items()]
     if bodies:
-        show_table("functions in the file", ("operator", "made of"), bodies, text_columns=2)
+        show_table("functions in the file", ("operator", "made of"), bodies, text_columns=range(2))
     if layers:
-        heavy = [(layer.precision, layer.operator, printable(layer.name)) for layer in network.layers]
+        heavy = [(printable(layer.name), layer.precision, layer.operator) for layer in network.layers]
         title = "every convolution and matrix product"
-        show_table(title, ("precision", "operator", "layer"), heavy, text_columns=3)
+        show_table(title, ("layer", "precision", "operator"), heavy, text_columns=range(3))
     for assumption in artifact.manifest.assumptions:
         say(f"assumed: {assumption}")
 
@@ -147,18 +149,18 @@ def _engine_as_json(artifact: EngineArtifact, *, layers: bool) -> dict[str, Any]
 def _show_engine(artifact: EngineArtifact, *, layers: bool, hashes: bool) -> None:
     manifest, records = artifact.manifest, artifact.read_precision()
     facts = [*_engine_facts(artifact), *_model_facts(manifest.source)]
-    show_table(f"engine artifact {artifact.path}", ("what", "value"), facts, text_columns=2)
+    show_table(f"engine artifact {artifact.path}", ("what", "value"), facts, text_columns=range(2))
     profiles = [(str(p.batch), str(p.height), str(p.width)) for p in manifest.profiles]
-    show_table("profiles", ("batch (min:opt:max)", "height", "width"), profiles, text_columns=3)
+    show_table("profiles", ("batch (min:opt:max)", "height", "width"), profiles, text_columns=range(3))
     steps = [row for index, step in enumerate(manifest.steps) for row in _step_rows(index, step, manifest)]
-    show_table("a detection, step by step", ("", "runs", "", "tensors"), steps, text_columns=4)
+    show_table("a detection, step by step", ("", "runs", "", "tensors"), steps, text_columns=range(4))
     if records:
         counts = [(element, str(heavy), str(other)) for element, heavy, other in _counted(records)]
         show_table("layers", ("type of output", "heavy", "other"), counts)
-    show_table("parts", ("part", "SHA-256 begins", "files", "bytes"), _part_rows(manifest), text_columns=2)
+    show_table("parts", ("part", "SHA-256 begins", "files", "bytes"), _part_rows(manifest), text_columns=range(2))
     if layers:
-        rows = [(str(r.step), r.type, r.element, "heavy" if r.heavy else "", printable(r.layer)) for r in records]
-        show_table("every layer", ("step", "layer type", "type of output", "", "layer"), rows, text_columns=5)
+        rows = [(printable(r.layer), r.element, "heavy" if r.heavy else "", r.type, str(r.step)) for r in records]
+        show_table("every layer", ("layer", "type of output", "", "layer type", "step"), rows, text_columns=range(4))
     if hashes:
         say(f"SHA-256 of the parts, as sha256sum -c takes them in the folder of frcnn unpack ({MANIFEST_PART} apart)")
         for name, part in manifest.parts.items():

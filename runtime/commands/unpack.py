@@ -14,7 +14,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frcnn.console import say, show_table
+from frcnn.console import next_step, say, show_table
 from frcnn.errors import OutputError, UsageError
 from frcnn.files import replacing, writable_folder
 from frcnn.spec.engine import MANIFEST_PART, EngineManifest, EngineStep
@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if artifact.manifest.target == "tensorrt" and artifact.manifest.form == "plan":
         say("\n".join(_trtexec_lines(artifact.manifest, folder)))
         say(f"for trtexec, Triton and DeepStream of this TensorRT, on this kind of GPU. {loaded_by(read_runs())}")
+    next_step("inspect", Path(arguments.model), "--hashes")
     return 0
 
 

@@ -79,8 +79,8 @@ class Report:
         rows = []
         for name, file in self._files.items():
             counts = ", ".join(f"{count} {label}" for label, count in file.classes.most_common())
-            rows.append((name, counts or "nothing", file.size, str(file.images), str(file.classes.total())))
-        show_table("detections", ("file", "found", "width x height", "frames", "objects"), rows, text_columns=2)
+            rows.append((name, counts or "nothing", str(file.classes.total()), str(file.images), file.size))
+        show_table("detections", ("file", "found", "objects", "frames", "width x height"), rows, text_columns=(0, 1))
 
 
 def _write(path: str, content: Any) -> None:

@@ -157,15 +157,20 @@ def _run(arguments: list[str]) -> int:
         return EXIT_USAGE
     name = str(overview.parse_args(arguments[:1]).verb)
     verb = importlib.import_module(VERBS[name].module)
+    from frcnn.console import show_all_columns
+
     parser = argparse.ArgumentParser(prog=f"frcnn {name}", description=verb.__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--wide", action="store_true", help="show every column of a table on a narrow terminal, too")
     verb.add_arguments(parser)
     given = argparse.Namespace(command=shlex.join(["frcnn", *arguments]))
     warnings.filterwarnings("ignore", module=r"PIL\.")  # images that cannot be used are reported by us
     try:
         # options may stand between positional arguments
-        result: int | list[str] = verb.run(parser.parse_intermixed_args(arguments[1:], given))
+        options = parser.parse_intermixed_args(arguments[1:], given)
+        show_all_columns(options.wide)
+        result: int | list[str] = verb.run(options)
     except BrokenPipeError:
         raise
     except Exception as error:

@@ -7,16 +7,21 @@ lacks is printed as an escape.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 from rich import progress
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -24,9 +29,14 @@ from rich.text import Text
 from frcnn.errors import printable
 from frcnn.files import standard_output, write_text
 
-_WIDTH_OF_A_FILE = 160
 _STEPS_SHOWN: Final = 6
 _LOGGED_S: Final = 1.0
+_WIDTH_OF_A_FILE: Final = 160
+_GAP: Final = 2
+_NAME, _PROSE, _LEAST = 28, 16, 8
+"""Least widths of a column of names and of other text that has more, and of names where nothing else is left."""
+_MANY: Final = 3
+_is_wide = False
 T = TypeVar("T")
 
 
@@ -62,16 +72,108 @@ def write_json(document: object, target: str = "-") -> None:
         write_text(target, f"{text}\n")
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> None:
-    """Print a table to standard output; the first ``text_columns`` are text (left), the rest numbers (right)."""
-    table = Table(title=Text(_shown(title)), title_justify="left", title_style="bold", header_style="bold")
-    for index, column in enumerate(columns):
-        is_text = index < text_columns
-        table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
-    for row in rows:
-        table.add_row(*(Text(_shown(cell)) for cell in row))
+def show_all_columns(wanted: bool) -> None:
+    """Set whether tables show every column on a narrow terminal, too: ``--wide``."""
+    global _is_wide
+    _is_wide = wanted
+
+
+def show_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)
+) -> None:
+    """Print a table to standard output, its columns in the order of their importance; the first names the row.
+
+    Those of ``text_columns`` are text (left), the others numbers (right), which are never cut. A terminal shows as many
+    columns as fit and names the others, which ``--wide`` shows in tables below. What is no terminal gets all of them.
+    """
+    table = [[_shown(cell) for cell in row] for row in (columns, *rows)]
+    name, *rest = (_Column(list(cells), i in text_columns, i == 0) for i, cells in enumerate(zip(*table, strict=True)))
+    console = _console(stderr=False)
     with standard_output():
-        _console(stderr=False).print(table, soft_wrap=False)
+        if title:
+            console.print(Text(_shown(title), style="bold"), soft_wrap=False)
+        while True:
+            totals = [*accumulate((_GAP + column.needed for column in rest), initial=name.needed)]
+            fitting = max(1, sum(total <= console.width for total in totals[1:])) if console.is_terminal else len(rest)
+            with console.capture() as drawn:
+                console.print(_laid_out([name, *rest[:fitting]], console), soft_wrap=False)
+            print(*(line.rstrip() for line in drawn.get().splitlines()), sep="\n")
+            rest = rest[fitting:]
+            if not rest or not _is_wide:
+                break
+            print()
+        if rest:
+            hidden = ", ".join(column.header for column in rest)
+            console.print(Text(f"not shown: {hidden} (--wide shows all columns)", style="dim"), soft_wrap=False)
+        print()
+
+
+class _Column:
+    """A column, and the widths that it wants and needs, in a terminal's places."""
+
+    def __init__(self, cells: list[str], is_text: bool, is_name: bool) -> None:
+        self.header, self.cells, self.is_text = cells[0], cells[1:], is_text
+        widths = [cell_len(line) for cell in self.cells for line in cell.split("\n")]
+        self.wanted = max([cell_len(self.header), *widths])
+        words = [cell_len(word) for cell in (cells if is_text else cells[:1]) for word in cell.split()]
+        self.needed = max([*words, *([] if is_text else widths)], default=0)
+        if is_text:
+            self.needed = min(self.wanted, _NAME if is_name else max(_PROSE, min(self.needed, _NAME)))
+
+    def texts(self, width: int) -> list[str]:
+        """Return the cells, the middle left out of those of one word that are too long if all stay different."""
+        short = [cell if " " in cell else _middle_cut(cell, width) for cell in self.cells]
+        return short if len(set(short)) == len(set(self.cells)) else self.cells
+
+
+def _laid_out(columns: Sequence[_Column], console: Console) -> Table:
+    """Return a table as wide as the console at most; columns get what they need, the narrow ones first what is left."""
+    widths = [column.needed for column in columns]
+    spare = console.width - _GAP * (len(columns) - 1) - sum(widths)
+    if not console.is_terminal:
+        console.width += max(0, -spare)
+    elif spare < 0:
+        widths[0] = max(min(_LEAST, widths[0]), widths[0] + spare)
+    while spare > 0 and (narrow := [i for i, column in enumerate(columns) if widths[i] < column.wanted]):
+        widths[min(narrow, key=widths.__getitem__)] += 1
+        spare -= 1
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column, width in zip(columns, widths, strict=True):
+        side: JustifyMethod = "left" if column.is_text else "right"
+        table.add_column(Text(column.header), justify=side, overflow="fold", width=width)
+    names = columns[0].texts(widths[0]) if console.is_terminal else columns[0].cells
+    for row in zip(names, *(column.cells for column in columns[1:]), strict=True):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _middle_cut(text: str, width: int) -> str:
+    """Return a text without its middle where it is wider: its end tells more than its beginning."""
+    dots = "…" if _shown("…") == "…" else "..."
+    room = width - cell_len(dots)
+    head, tail = text[: room // 3], text[-(room - room // 3) :]
+    while cell_len(head) > room // 3:
+        head = head[:-1]
+    while cell_len(head + tail) > room:
+        tail = tail[1:]
+    return text if cell_len(text) <= width else head + dots + tail
+
+
+def next_step(*words: str | Path, where: str = "") -> None:
+    """Print a ``frcnn`` command to go on with to standard error, after all that is on its way to standard output.
+
+    Words in capitals stand for what only the user knows. ``where`` is put before the command.
+    """
+    with standard_output():
+        sys.stdout.flush()
+    texts = (f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words)
+    note(f"next{where}: {shlex.join(['frcnn', *texts])}")
+
+
+def few(paths: Iterable[str | Path] | None) -> list[Path | str]:
+    """Return words for images in :func:`next_step`: their paths where they are files and few, else ``IMAGES``."""
+    known = list(map(Path, paths or ()))
+    return [*known] if 0 < len(known) <= _MANY and all(path.exists() for path in known) else ["IMAGES"]
 
 
 def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:

@@ -19,6 +19,7 @@ from frcnn.benchmarks.report.figures import agreement, batch_figures, latency_fi
 from frcnn.benchmarks.report.formatting import number, ratio_text
 from frcnn.benchmarks.report.ranking import headline, ranked, ranks
 from frcnn.benchmarks.report.results import NotToldApart, Ratio, Results
+from frcnn.benchmarks.report.table import show_results
 from frcnn.benchmarks.report.write import escaped, html, markdown, write_report
 from frcnn.errors import MissingDependencyError
 
@@ -95,10 +96,41 @@ def test_the_fastest_right_row_is_the_headline_with_its_spread(run):
     measure = run.row(FASTEST).measure("images", 1)
     assert result.value == f"{measure.ratio.median:.2f}x"
     assert result.tone == "good"
-    assert run.row(FASTEST).name in result.text
-    assert f"({measure.ratio.low:.2f} to {measure.ratio.high:.2f})" in result.text
-    assert f"p50 {number(measure.p50_ms)} ms, p90 {number(measure.p90_ms)} ms" in result.notes[0]
+    of_eager = run.row(EAGER).measure("images", 1)
+    times = f"{number(measure.p50_ms)} ms against {number(of_eager.p50_ms)} ms"
+    assert result.text == f"frcnn {result.value} eager ({times}), boxes within the limits of fp16: TensorRT-RTX fp16"
+    assert f"p90 {number(measure.p90_ms)} ms; {ratio_text(measure.ratio)} eager" in result.notes[0]
     assert "95 % interval of the median, 7 rounds" in result.notes[0]
+    exact = headline(with_row(alone, FASTEST, precision="fp32", name="frcnn, TensorRT"))
+    assert exact.text.endswith("), same boxes: TensorRT, fp32")
+
+
+def test_the_headline_is_of_frcnn_and_names_a_faster_rival(run):
+    rival = headline(with_row(run, FASTEST, name="NNCF int8 of our graph"))
+    assert rival.text.startswith("frcnn ") and "TensorRT fp16" in rival.text
+    assert "faster still" not in rival.text, "the two cannot be told apart"
+    faster = with_noise(with_row(with_ratio(run, FASTEST, median=9.0), FASTEST, name="NNCF"), not_told_apart=())
+    assert headline(faster).text.endswith("; faster still: NNCF")
+    assert headline(only(run, EAGER, "eager-amp")).text.startswith("No row of frcnn was both")
+
+
+def test_the_first_line_of_all_three_is_the_headline(run, document, page, capsys):
+    show_results(run)
+    text = headline(run).text
+    assert capsys.readouterr().out.splitlines()[0] == text
+    assert markdown(document).split("**")[1] == escaped(text)
+    assert text in " ".join(" ".join(Page(page).text).split())
+
+
+def test_what_could_not_run_is_one_line_by_reason(run, capsys):
+    missing = with_row(with_row(run, "torch-compile", status="unavailable", reason="no NVIDIA GPU: a, b"), WRONG,
+                       status="unavailable", measures=(), reason="no NVIDIA GPU: c")  # fmt: skip
+    show_results(missing)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("not run here: "))
+    assert line == (
+        "not run here: torchvision's own ONNX export TensorRT, eager torchvision torch.compile (no NVIDIA GPU); "
+        "frcnn OpenVINO (the package 'openvino' is not installed)"
+    )
 
 
 def test_a_wrong_row_is_never_the_headline_however_fast(run):
@@ -120,7 +152,7 @@ def test_a_row_that_was_not_compared_is_not_called_fast(run):
 def test_a_noisy_system_gives_no_number_and_no_ranks(run):
     noisy = with_noise(run, too_noisy=True, noise=0.3)
     result = headline(noisy)
-    assert result.text == "This system was too noisy to tell rows apart."
+    assert result.text.startswith("This system was too noisy to tell rows apart: the fastest correct row reads ")
     assert result.value == ""
     assert ranks(noisy) == {}
     assert "There are no ranks" in markdown(document_of(noisy))
@@ -135,13 +167,15 @@ def test_a_row_within_the_noise_of_eager_is_no_gain(run, how):
         blur = NotToldApart(first=FASTEST, second=EAGER, scope="images", batch=1)
         alone = with_noise(alone, not_told_apart=(blur,))
     result = headline(alone)
-    assert result.text.startswith("No correct row can be told apart from eager")
+    assert result.text.startswith("frcnn cannot be told apart from eager: ")
     assert result.value == ""
 
 
 def test_a_row_slower_than_eager_is_called_slower(run):
     result = headline(only(run, EAGER, "onnxruntime-cpu"))
-    assert result.text.startswith("Nothing here is faster than eager")
+    assert result.text.startswith("frcnn 0.18x eager (") and result.text.endswith(
+        "nothing of frcnn is faster than eager here"
+    )
     assert result.tone == "bad"
 
 
@@ -382,7 +416,7 @@ def test_a_run_of_one_row_and_nothing_else_is_a_report(run, tmp_path):
     )
     for path in write_report(little, tmp_path):
         text = path.read_text(encoding="utf-8")
-        assert "No row was both measured and found right" in text
+        assert "No row of frcnn was both measured and found right" in text
         assert "The weights are random" in text
         assert "no memory" in text
     assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).named("figure") == []

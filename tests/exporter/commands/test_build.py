@@ -65,7 +65,9 @@ def test_a_model_is_built_and_summarised(exports, tmp_path, capsys, monkeypatch)
     ]
     assert f"{manifest.memory.weights_bytes / 1e6:.1f} MB weights" in lines[7]
     assert len(lines) == 8
-    assert all(re.fullmatch(r"\w[^:]* \(\d+\.\d s\)", line) for line in printed.err.splitlines())  # steps, if slow
+    *done, last = printed.err.splitlines()
+    assert last == f"next, on its GPU: frcnn detect {output} IMAGES"
+    assert all(re.fullmatch(r"\w[^:]* \(\d+\.\d s\)", line) for line in done)  # steps, if slow
 
 
 def test_auto_builds_for_onnxruntime_where_tensorrt_rtx_does_not_serve_the_gpu(exports, tmp_path, capsys):

@@ -306,7 +306,7 @@ def test_the_table_is_printed_in_every_encoding(
     monkeypatch.setattr(sys, "stdout", screen)
     assert detect(model_path, image_file("日本.jpg", 250)) == 0
     screen.flush()
-    assert rb"\u65e5\u672c.jpg | 1 cat |" in screen.buffer.getvalue()
+    assert rb"\u65e5\u672c.jpg |1 cat |" in screen.buffer.getvalue()
 
 
 def test_a_bad_video_among_good_ones_is_skipped(model_path: Path, clip: Path, tmp_path: Path, capsys: Captured) -> None:

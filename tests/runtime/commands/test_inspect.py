@@ -88,9 +88,9 @@ def test_layers_of_an_int8_model(symmetric: bool, activations: str, tiny_model: 
     out = capsys.readouterr().out
     for text in ("5 int8, 4 fp32 convolutions", "onnxruntime on 3 image(s)", activations):
         assert text in out
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if "/" in line]
-    assert ["int8", "Gemm", "roi_heads/box_head/fc6/Gemm"] in rows
-    assert ["fp32", "Gemm", "roi_heads/box_predictor/cls_score/Gemm"] in rows
+    rows = [line.split() for line in out.splitlines() if "/" in line]
+    assert ["roi_heads/box_head/fc6/Gemm", "int8", "Gemm"] in rows
+    assert ["roi_heads/box_predictor/cls_score/Gemm", "fp32", "Gemm"] in rows
     assert main(["inspect", str(path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["layer_counts"] == {"int8": 5, "fp32": 4} and "layers" not in report
@@ -139,13 +139,7 @@ def test_layers_and_hashes_on_request(tmp_path: Path, capsys: Captured) -> None:
     assert main(["inspect", str(path), "--layers", "--hashes"]) == 0
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if "/backbone/conv" in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")] == [
-        "0",
-        "CONVOLUTION",
-        "float16",
-        "heavy",
-        "/backbone/conv",
-    ]
+    assert row.split() == ["/backbone/conv", "float16", "heavy", "CONVOLUTION", "0"]
     parts = engine_parts(target="tensorrt")
     hashes = [line.split("  ") for line in out.splitlines() if len(line.split("  ")[0]) == 64]
     assert hashes == [[hashlib.sha256(data).hexdigest(), name] for name, data in parts.items()]
