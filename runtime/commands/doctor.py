@@ -37,5 +37,5 @@ def run(arguments: argparse.Namespace) -> int:
         missing = ", ".join(item.name for item in findings if item.essential and item.status != "ok")
         say("detection works here" if works else f"detection does not work here: {missing}")
     if works:
-        next_step("export", "CHECKPOINT")
+        next_step("try")
     return 0 if works else _EXIT_CANNOT_DETECT
