@@ -89,14 +89,12 @@ def _warn_of(letter: str) -> None:
     """Warn of a letter that is not drawn, once for all of its script; nobody misses a symbol."""
     if not letter or category(letter)[0] == "S":
         return
-    script = unicode_name(letter, "UNNAMED").split()[0].title()
-    why, cure = "no font of this system has", "fonts-noto-core, for CJK fonts-noto-cjk"
+    script = unicode_name(letter, "UNNAMED").split()[0].title().replace("Cjk", "CJK")
+    why = f"no font of this system has {script} letters"
+    cure = "install fonts-noto-core, for CJK fonts-noto-cjk, as Debian calls them, or name a font's file: --font, font="
     if bidirectional(letter) in _RIGHT_TO_LEFT and not features.check("raqm"):
-        why, cure = "the library FriBiDi is missing for", "libfribidi0"
-    warn_once(
-        f"{why} {script} letters: class names are drawn without them, or as numbers "
-        f"(install it: on Debian {cure}; or name a font's file: --font, font=)"
-    )
+        why, cure = f"{script} letters need FriBiDi", "install libfribidi0, as Debian calls it"
+    warn_once(f"{why}: class names are drawn without them, or as numbers ({cure})")
 
 
 @lru_cache(maxsize=1024)

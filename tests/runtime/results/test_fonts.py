@@ -136,7 +136,7 @@ def test_right_to_left_needs_fribidi(use: Use, tmp_path: Path, caplog: pytest.Lo
         assert text_of("قطة") == "#8 0.50"
         assert text_of("γάτα") == "γάτα 0.50"
     (record,) = caplog.records
-    assert "FriBiDi is missing for Arabic letters" in record.getMessage()
+    assert "Arabic letters need FriBiDi" in record.getMessage()
     assert "libfribidi0" in record.getMessage()
 
 
@@ -190,7 +190,7 @@ def test_fonts_are_tried_upright_and_without_serifs_first(use: Use, tmp_path: Pa
     assert names == ["Sans.TTC", "Longer-Sans.ttf", "Arial.ttf", "Serif.ttf", "A-Bold.otf"]
 
 
-def test_plates_hold_letters_that_reach_farther_than_pillows() -> None:
+def test_plates_hold_letters_that_reach_farther_than_pillows(use: Use) -> None:
     runs = label_runs("Ẳ ڸ", "0.50", 8, str(DEJAVU))
     image = Image.new("L", (200, 100))
     ImageDraw.Draw(image).text((50, 60), "Ẳ ڸ", font=font_of(str(DEJAVU), 40), fill=255, anchor="ls")
