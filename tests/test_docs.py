@@ -19,7 +19,6 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -367,11 +366,12 @@ def test_the_extras_of_the_page_are_those_there_are() -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     text = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
-    modules = {*PUBLIC, "frcnn.plugins.cuda.launch"} - {"frcnn", "frcnn.cli", "frcnn.files"}
-    for module in sorted(modules):
+    public = {module: names.split() for module, names in PUBLIC.items()}
+    public["frcnn.plugins.cuda.launch"] = ["LoadedOperator", "load_operator", "load_preprocess"]
+    for module in sorted(set(public) - {"frcnn", "frcnn.cli", "frcnn.files"}):
         assert f"## {module}\n" in text
         part = text.partition(f"## {module}\n")[2].partition("\n## ")[0]
-        missing = [name for name in import_module(module).__all__ if not re.search(rf"\b{name}\b", part)]
+        missing = [name for name in public[module] if not re.search(rf"\b{name}\b", part)]
         assert not missing, module
 
 

@@ -34,7 +34,7 @@ def draw_on(
     if image is None:
         image = detections.source
         if image is None or not Path(image).is_file():
-            where = "their image came from no file" if image is None else f"{image} is not there"
+            where = "their image came from no file" if image is None else f"{image} is no file here"
             raise UsageError(f"the detections cannot be drawn: {where}", hint="hand in the image: draw(image)")
     height, width = detections.image_size
     decoded = as_image(
