@@ -101,7 +101,8 @@ def test_a_file_is_upright_as_for_the_detector(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "what"), [(None, "came from no file"), ("gone.jpg", "gone.jpg is no file here"), ("clip.mp4#12", "#12 is")]
+    ("source", "what"),
+    [(None, "came from no file"), ("gone.jpg", "gone.jpg is no file here"), ("clip.mp4#12", "#12 is")],
 )
 def test_without_a_file_the_image_is_asked_for(source: str | None, what: str) -> None:
     with pytest.raises(UsageError, match=rf"{what}.*\(hand in the image: draw\(image\)\)"):
