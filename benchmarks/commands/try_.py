@@ -24,10 +24,8 @@ import os
 import shlex
 import shutil
 import sys
-import time
 import webbrowser
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +33,7 @@ from typing import TYPE_CHECKING, Final
 
 from frcnn.benchmarks.timing.environment import load_average
 from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
-from frcnn.console import note, progress_bar, say, spinner, warn, write_json
+from frcnn.console import Steps, note, say, steps, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, given_options, load_from_options
 from frcnn.files import writable_folder, write_text
@@ -91,32 +89,20 @@ def run(arguments: argparse.Namespace) -> int:
     output = writable_folder(arguments.output)
     is_bundled = arguments.checkpoint is None and arguments.weights is None
     _take_bundle(arguments, output / "bundle", is_bundled)
-    with _step(f"reading {arguments.checkpoint or arguments.weights}"):
-        loaded = load_from_options(arguments)
+    with steps() as step:
+        loaded = load_from_options(arguments, step)
+        step("reading the annotations" if arguments.annotations else "finding the images")
         inputs = _inputs(arguments, loaded.spec)
-    with _step(f"exporting {output / 'model.onnx'}"):
         from frcnn.exporter.commands.export import export_loaded
 
-        export_loaded(loaded, output / "model.onnx", sizes=None, precision="fp32")
-    account = _tried(arguments, loaded, inputs, output, load_before, is_bundled=is_bundled)
-    with _step("drawing"):
+        export_loaded(loaded, output / "model.onnx", sizes=None, precision="fp32", progress=step)
+        account = _tried(arguments, loaded, inputs, output, load_before, step, is_bundled=is_bundled)
+        step("drawing")
         page = _write(account, output, command=arguments.command)
     _conclude(account, page, opens=not arguments.no_open)
     if account.trial.is_partial:
         raise KeyboardInterrupt
     return _EXIT_AGREE if account.trial.parity.passed else _EXIT_DISAGREE
-
-
-@contextmanager
-def _step(what: str) -> Iterator[None]:
-    """Show that a step goes on: on a terminal while it does, elsewhere as a line when it starts."""
-    started = time.monotonic()
-    if not sys.stderr.isatty():
-        note(what)
-    with spinner(what):
-        yield
-    if sys.stderr.isatty():
-        note(f"{what}: {time.monotonic() - started:.1f} s")
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -182,6 +168,7 @@ def _tried(
     inputs: _Inputs,
     output: Path,
     load_before: float | None,
+    step: Steps,
     *,
     is_bundled: bool,
 ) -> Account:
@@ -196,16 +183,18 @@ def _tried(
     from frcnn.benchmarks.trial.trial import read_images, run_trial
     from frcnn.runtime import Detector
 
-    with _step(f"loading {output / 'model.onnx'}, reading images"):
-        detector = Detector.load(output / "model.onnx")
-        images, skipped = read_images(
-            inputs.files if not inputs.annotated else map(Path, inputs.annotated), inputs.annotated
-        )
+    step("loading model.onnx and the images")
+    detector = Detector.load(output / "model.onnx")
+    images, skipped = read_images(
+        inputs.files if not inputs.annotated else map(Path, inputs.annotated), inputs.annotated
+    )
     for reason in skipped.values():
         warn(f"skipped {reason}")
-    with detector, _step(f"detecting with both, at most {arguments.budget:g} s"), progress_bar("detecting") as show:
+    with detector:
         eager = EagerDetector(loaded.model, loaded.spec)
-        trial = run_trial(eager, detector, images, budget_s=arguments.budget, report=show)
+        text = f"detecting with both, at most {arguments.budget:g} s"
+        trial = run_trial(eager, detector, images, budget_s=arguments.budget, report=lambda _, share: step(text, share))
+    step("scoring" if inputs.ground_truth is not None else "reading what this system is")
     evaluation, unscored = None, ""
     if inputs.ground_truth is not None and inputs.classes is not None:
         if find_spec("faster_coco_eval") is None:

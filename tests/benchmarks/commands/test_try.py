@@ -77,7 +77,8 @@ def parsed(command: str) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def test_everything_is_in_one_folder_and_the_last_line_says_what_is_next(trying, capsys):
+def test_everything_is_in_one_folder_and_the_last_line_says_what_is_next(trying, capsys, monkeypatch):
+    monkeypatch.setattr("frcnn.console._LOGGED_S", 0.0)
     assert trying() == 0
     folder, (out, err) = Path("first look"), capsys.readouterr()
     assert {path.name for path in folder.iterdir()} == {
@@ -93,7 +94,15 @@ def test_everything_is_in_one_folder_and_the_last_line_says_what_is_next(trying,
     steps = [
         line.partition(" ")[0] for line in err.splitlines() if not line.startswith(("No detection", "This system"))
     ]
-    assert steps == ["reading", "exporting", "loading", "detecting", "drawing"]  # plain lines, and no bars, when piped
+    assert steps == [
+        "importing",
+        "reading",
+        "finding",
+        "loading",
+        "detecting",
+        "reading",
+        "drawing",
+    ]  # plain lines, and no bars, when piped
     found = results()
     assert found["agrees"] and found["images"] == {"seen": 3, "of": 3}
     assert found["model"]["ratio"]["rounds"] == len(found["eager"]["rounds_ms"]) >= 1
