@@ -6,7 +6,7 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -117,19 +117,17 @@ class Detections:
         Raises:
             IndexError: There is no such object, or the mask has another length.
         """
-        if isinstance(index, slice):
-            return self._rows(index)
         if isinstance(index, int | np.integer):
             return self._object(int(index))
-        rows = np.asarray(index)
-        if rows.ndim != 1:
+        rows = index if isinstance(index, slice) else np.asarray(index, None if np.size(index) else np.int64)
+        if not isinstance(rows, slice) and rows.ndim != 1:
             raise IndexError(f"expected an integer, a slice, or indices or a mask of one dimension, got {rows.shape}")
-        return self._rows(rows if rows.size else rows.astype(np.int64))  # [] is of floats
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
 
     @property
     def class_names(self) -> list[str]:
         """The class name of each object; the index as text if the model has no names."""
-        return [one.class_name for one in self]
+        return [self._name(label) for label in self.labels.tolist()]
 
     def filter(self, *, score: float | None = None, classes: ClassFilter | None = None) -> Detections:
         """Return the objects of given classes with a minimum score.
@@ -202,9 +200,7 @@ class Detections:
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return a dictionary per object: ``box`` [x1, y1, x2, y2], ``score``, ``label`` and ``class_name``."""
-        return [
-            {"box": list(one.box), "score": one.score, "label": one.label, "class_name": one.class_name} for one in self
-        ]
+        return [asdict(one) | {"box": list(one.box)} for one in self]
 
     def to_json(self) -> str:
         """Return JSON text: ``source``, ``image_size`` [height, width] and ``objects``, as of :meth:`to_dicts`."""
@@ -224,8 +220,7 @@ class Detections:
         names = pandas.Series(self.class_names, dtype=str)
         source = pandas.Series([self.source] * len(self), dtype=object if self.source is None else str)
         columns = {**sides, "score": self.scores, "label": self.labels, "class_name": names, "source": source}
-        frame: DataFrame = pandas.DataFrame(columns)
-        return frame
+        return pandas.DataFrame(columns)
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Return COCO results: ``image_id``, ``category_id`` (the label), ``bbox`` [x, y, width, height], ``score``.
@@ -264,14 +259,13 @@ class Detections:
 
         return as_html(self)
 
-    def _rows(self, rows: slice | NDArray[Any]) -> Detections:
-        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+    def _name(self, label: int) -> str:
+        return str(label) if self.label_names is None else self.label_names[label]
 
     def _object(self, index: int) -> Detection:
         x1, y1, x2, y2 = map(_shortest, self.boxes[index])
-        label, names = int(self.labels[index]), self.label_names
-        name = str(label) if names is None else names[label]
-        return Detection(box=(x1, y1, x2, y2), score=_shortest(self.scores[index]), label=label, class_name=name)
+        label, score = int(self.labels[index]), _shortest(self.scores[index])
+        return Detection(box=(x1, y1, x2, y2), score=score, label=label, class_name=self._name(label))
 
 
 def checked_score(score: float) -> float:
