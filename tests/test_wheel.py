@@ -155,6 +155,20 @@ def test_an_unpacked_wheel_runs_without_the_tree(wheel, tmp_path):
     assert first.split() == [str(tmp_path / "frcnn" / name) for name in ("__init__.py", "runtime/__init__.py")]
 
 
+@pytest.mark.parametrize("wheel", ["of the tree"], indirect=True)
+def test_the_bundled_detector_is_tried_without_the_tree(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'unpacked')!r})\n"
+        "from frcnn.cli import main\n"
+        "sys.exit(main(['try', '--budget', '2', '-o', 'tried']))"
+    )
+    printed = run(sys.executable, "-P", "-c", code, folder=tmp_path)
+    assert printed.startswith("AGREE: ") and printed.endswith("next: frcnn try my.pth --images folder/\n")
+    assert (tmp_path / "tried" / "index.html").is_file() and (tmp_path / "tried" / "bundle" / "LICENSES.md").is_file()
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """A clone called ``frcnn``."""
