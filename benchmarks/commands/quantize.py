@@ -22,9 +22,8 @@ from typing import Final
 import msgspec
 
 from frcnn.console import few, next_step, note, say, warn, write_json
-from frcnn.errors import UsageError
 from frcnn.files import writable_file
-from frcnn.options import add_annotation_options, add_images, add_json, add_number
+from frcnn.options import add_annotation_options, add_images, add_json, add_number, refuse_annotation_options
 
 _EXIT_OK: Final = 0
 _EXIT_WORSE: Final = 1
@@ -62,10 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.json not in (None, "-"):
         writable_file(arguments.json)
-    for name in () if arguments.annotations else ("map", "allow_unmapped", "skip_invalid", "exif"):
-        if getattr(arguments, name):
-            option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option} goes with --annotations only", hint="give annotations, or leave it out")
+    if not arguments.annotations:
+        refuse_annotation_options(arguments)
     report = quantize_onnx(
         arguments.model,
         arguments.output,

@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from PIL import Image
 
 from frcnn.benchmarks.accuracy.report import Evaluation
-from frcnn.benchmarks.report.document import (
-    Bar,
-    Bars,
-    Block,
-    Cell,
-    Document,
-    Gallery,
-    Headline,
-    Paragraph,
-    Picture,
-    Table,
-    TableRow,
-    Tone,
-)
+from frcnn.benchmarks.report.document import Bar, Bars, Block, Document, Gallery, Headline, Paragraph, Picture, Table
 from frcnn.benchmarks.report.formatting import NONE, number, ratio_text
-from frcnn.benchmarks.report.results import Environment, Ratio
+from frcnn.benchmarks.report.results import Environment
 from frcnn.benchmarks.trial.trial import Seen, Trial
 from frcnn.files import replacing
 from frcnn.runtime import Detections
 from frcnn.runtime.images.sources import output_names
 from frcnn.runtime.results.draw import annotate
 
+if TYPE_CHECKING:
+    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+
 _PICTURES: Final = 8
 _PICTURE_PX: Final = 720
 _FEW: Final = 5
-"""Detections that are drawn of an image, where none in any image reaches the score."""
+"""Detections of an image that are drawn where none in any image reaches the score."""
 _BUSY: Final = 0.5
 """Processes that are ready to run, for each processor; an idle system has next to none."""
+_MEASURES: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 
 class Step(NamedTuple):
@@ -54,19 +45,17 @@ class Account:
     """What the page tells.
 
     Attributes:
-        name: of the checkpoint.
-        facts: lines read off the weights; ``assumptions``: that were assumed.
-        evaluation: None without annotations, or with ``unscored``, why there is none.
+        name: of the checkpoint ``loaded``.
+        evaluation: None without annotations.
         images: how many there were to choose from.
         score: detections below it are not drawn.
+        steps: what to run next.
     """
 
     name: str
-    facts: Sequence[str]
-    assumptions: Sequence[str]
+    loaded: LoadedCheckpoint
     trial: Trial
     evaluation: Evaluation | None
-    unscored: str
     environment: Environment
     images: int
     score: float
@@ -75,7 +64,7 @@ class Account:
     @property
     def best_score(self) -> float:
         """The highest score of the model's detections; 0 without any."""
-        return max((float(seen.model.scores.max(initial=0.0)) for seen in self.trial.seen), default=0.0)
+        return max(float(seen.model.scores.max(initial=0.0)) for seen in self.trial.seen)
 
 
 def draw_pictures(account: Account, folder: Path) -> list[Picture]:
@@ -98,16 +87,17 @@ def draw_pictures(account: Account, folder: Path) -> list[Picture]:
 
 
 def _shown(seen: Seen, account: Account) -> Detections:
-    if account.best_score >= account.score:
-        return seen.model.filter(score=account.score)
-    lowest = sorted(seen.model.scores.tolist(), reverse=True)[:_FEW]
-    return seen.model.filter(score=lowest[-1] if lowest else 1.0)
+    best = sorted(seen.model.scores.tolist(), reverse=True)[:_FEW] or [1.0]
+    return seen.model.filter(
+        score=min(account.score, best[-1]) if account.best_score < account.score else account.score
+    )
 
 
 def headline(account: Account) -> Headline:
     """Return the result: whether the detections agree, and how fast the model is where they do."""
     trial, system = account.trial, account.environment
-    both, ratio, load = trial.parity.total, _ratio(trial), system.load_before or 0.0
+    both, load = trial.parity.total, system.load_before or 0.0
+    ratio = None if trial.model is None else trial.model.ratio
     notes = []
     if trial.is_partial:
         notes.append(f"Interrupted: {len(trial.seen)} of {account.images} images were seen.")
@@ -127,14 +117,11 @@ def headline(account: Account) -> Headline:
     if ratio is None or load > system.cores:
         why = "nothing was timed" if ratio is None else "this system is too busy to time anything"
         return Headline("", f"{same[0].upper()}{same[1:-1]}; {why}.", notes, "warning")
-    value, tone = f"{ratio.median:.1f}x", ("good" if ratio.low > 1 and not trial.is_partial else "warning")
+    value = f"{ratio.median:.1f}x"
     if ratio.low <= 1 <= ratio.high:
         return Headline(value, f"About as fast as eager torchvision here ({value}), and {same}", notes, "warning")
-    return Headline(value, f"{value} eager torchvision's speed, and {same}", notes, cast("Tone", tone))
-
-
-def _ratio(trial: Trial) -> Ratio | None:
-    return None if trial.model is None else trial.model.ratio
+    is_good = ratio.low > 1 and not trial.is_partial
+    return Headline(value, f"{value} eager torchvision's speed, and {same}", notes, "good" if is_good else "warning")
 
 
 def document_of(account: Account, pictures: Sequence[Picture]) -> Document:
@@ -144,127 +131,87 @@ def document_of(account: Account, pictures: Sequence[Picture]) -> Document:
     sections: dict[str, list[Block]] = {
         "What it finds": _finds(account, pictures),
         "Agreement": _agreement(account.trial),
-        "Speed": _speed(account),
+        "Speed": _speed(account.trial),
         "Accuracy": _accuracy(account),
-        "What was read and assumed": _read(account),
+        "What was read and assumed": _read(account.loaded),
         "What to run next": [part for step in steps for part in step],
     }
-    return Document(
-        f"A first look at {account.name}",
-        f"{system.cpu}, {system.threads} threads, {system.date}",
-        headline(account),
-        {title: blocks for title, blocks in sections.items() if blocks},
-    )
+    where = f"{system.cpu}, {system.threads} threads, {system.date}"
+    filled = {title: blocks for title, blocks in sections.items() if blocks}
+    return Document(f"A first look at {account.name}", where, headline(account), filled)
 
 
 def _finds(account: Account, pictures: Sequence[Picture]) -> list[Block]:
-    what = f"scoring {account.score:g} or more"
+    what, seen = f"scoring {account.score:g} or more", len(account.trial.seen)
     if account.best_score < account.score:
         what = f"that score best, at most {_FEW} of an image, since none scores {account.score:g}"
-    chosen = (
-        f"{len(account.trial.seen)} images, chosen evenly from {account.images}, are"
-        if account.images > len(account.trial.seen)
-        else "All images are"
-    )
-    return [Paragraph(f"Detections of the exported model {what}. {chosen} in the folder annotated."), Gallery(pictures)]
+    chosen = "All images" if seen == account.images else f"{seen} images, chosen from all {account.images},"
+    return [
+        Paragraph(f"Detections of the exported model {what}. {chosen} are in the folder annotated."),
+        Gallery(pictures),
+    ]
 
 
 def _agreement(trial: Trial) -> list[Block]:
-    parity = trial.parity
-    rows: list[TableRow] = [
-        (
-            Path(one.image).name,
-            *map(str, (one.expected, one.found, one.matched, one.unmatched, one.label_mismatches)),
-            number(one.box_px),
-            number(one.score),
-        )
-        for one in (*parity.images, parity.total)
-    ]
-    columns = ("image", "eager", "model", "pairs", "missing", "relabelled", "box px", "score")
-    both = parity.total
+    parity, both = trial.parity, trial.parity.total
     text = f"The detections DISAGREE: {both}."
     if parity.passed:
         text = f"{both.matched} of eager's {both.expected} detections have one of the model's, of their class, in their"
         text += f" place. Boxes differ by up to {number(both.box_px)} px, scores by {number(both.score)}."
-    text += f" The limits: {parity.limits}."
-    return [
-        Paragraph(text, "plain" if parity.passed else "bad"),
-        Table("Detections in each image, and the largest differences of pairs", columns, rows, folded=True),
-    ]
+    rows = []
+    for one in (*parity.images, both):
+        counts = (one.expected, one.found, one.matched, one.unmatched, one.label_mismatches)
+        rows.append((Path(one.image).name, *map(str, counts), number(one.box_px), number(one.score)))
+    columns = ("image", "eager", "model", "pairs", "missing", "relabelled", "box px", "score")
+    table = Table("Detections in each image, and the largest differences of pairs", columns, rows, folded=True)
+    return [Paragraph(f"{text} The limits: {parity.limits}.", "plain" if parity.passed else "bad"), table]
 
 
-def _speed(account: Account) -> list[Block]:
-    trial = account.trial
+def _speed(trial: Trial) -> list[Block]:
     if trial.eager is None or trial.model is None:
         return [Paragraph("It was interrupted before a whole round was timed.", "warning")]
-    slowest = max(trial.eager.p50_ms, trial.model.p50_ms)
     named = (("eager torchvision", trial.eager, 7), ("the exported model, ONNX Runtime", trial.model, 2))
+    slowest = max(trial.eager.p50_ms, trial.model.p50_ms)
     bars = [Bar(name, f"{number(m.p50_ms)} ms", m.p50_ms / slowest, colour) for name, m, colour in named]
-    rows: list[TableRow] = [
-        (
-            name,
-            *map(number, (m.p50_ms, m.p90_ms, min(min(r) for r in m.rounds_ms), m.fps)),
-            str(sum(map(len, m.rounds_ms))),
-        )
-        for name, m, _ in named
-    ]
     text = (
         f"Eager's speed times {ratio_text(trial.model.ratio)}: the median of {len(trial.model.rounds_ms)} rounds, and"
         " the interval that holds it. In a round both detect in one image, from decoded image to boxes. Float32 on the"
         " CPU; OpenVINO, int8 and GPUs can be faster."
     )
-    return [
-        Bars("Median time of an image", bars),
-        Paragraph(text),
-        Table("Milliseconds an image", ("", "median", "p90", "fastest", "images/s", "calls"), rows),
-    ]
+    return [Bars("Median time of an image", bars), Paragraph(text)]
 
 
 def _accuracy(account: Account) -> list[Block]:
-    if account.unscored:
-        return [Paragraph(account.unscored)]
     evaluation = account.evaluation
-    if evaluation is None:
+    if evaluation is None or evaluation.eager is None or evaluation.difference is None:
         return []
-    named: list[tuple[str, Mapping[str, float | None], str]] = [("the exported model", evaluation.model.overall, "")]
-    if evaluation.eager is not None and evaluation.difference is not None:
-        named = [
-            ("eager torchvision", evaluation.eager.overall, ""),
-            *named,
-            ("difference", evaluation.difference, "+"),
-        ]
-    columns = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-    rows: list[TableRow] = [
-        (name, *(NONE if (value := measures[key]) is None else f"{value:{sign}.3f}" for key in columns))
-        for name, measures, sign in named
+    named = {"eager torchvision": evaluation.eager.overall, "the exported model": evaluation.model.overall}
+    named["difference"] = evaluation.difference
+    rows = [
+        (name, *(_cell(of[key], signed=of is evaluation.difference) for key in _MEASURES)) for name, of in named.items()
     ]
     text = f"COCO's box measure on {len(account.trial.seen)} annotated images with {evaluation.objects()} objects."
-    more = " frcnn eval, below, takes all of them." if account.images > len(account.trial.seen) else ""
-    return [Paragraph(text + more), Table("Average precision and recall, 0 to 1", ("", *columns), rows)]
+    return [Paragraph(text), Table("Average precision and recall, 0 to 1", ("", *_MEASURES), rows)]
 
 
-def _read(account: Account) -> list[Block]:
-    read: list[TableRow] = [_halves(line) for line in account.facts]
-    assumed: list[TableRow] = [_halves(line) for line in account.assumptions]
+def _cell(value: float | None, *, signed: bool) -> str:
+    return NONE if value is None else f"{value:{'+' if signed else ''}.3f}"
+
+
+def _read(loaded: LoadedCheckpoint) -> list[Block]:
     why = "Weights do not hold anchors, sizes or thresholds. Where training changed one of these, give it with --arg:"
-    return [
-        Table("Read off the weights", ("what", "value"), read, text_columns=2),
-        *((Paragraph(why), Table("Assumed", ("what", "value"), assumed, text_columns=2)) if assumed else ()),
-    ]
-
-
-def _halves(line: str) -> tuple[Cell | str, ...]:
-    what, _, value = line.partition(": ")
-    return (what, value)
+    blocks: list[Block] = []
+    for title, lines in (("Read off the weights", loaded.facts), ("Assumed", loaded.assumptions)):
+        if lines:
+            rows = [(what, value) for what, _, value in (line.partition(": ") for line in lines)]
+            blocks += [Table(title, ("what", "value"), rows, text_columns=2)]
+    return [*blocks[:1], Paragraph(why), *blocks[1:]] if loaded.assumptions else blocks
 
 
 def results_of(account: Account, *, command: str) -> dict[str, Any]:
     """Return everything that was measured, for ``results.json``."""
-    evaluation = account.evaluation
-    scores = None
-    if evaluation is not None:
-        scores = evaluation.as_json(model={}, eager={"checkpoint": account.name}, command=command)
-    trial = account.trial
+    evaluation, trial = account.evaluation, account.trial
+    about = {"checkpoint": account.name}
     return {
         "schema_version": 1,
         "headline": headline(account).text,
@@ -273,9 +220,9 @@ def results_of(account: Account, *, command: str) -> dict[str, Any]:
         "parity": trial.parity,
         "eager": trial.eager,
         "model": trial.model,
-        "accuracy": scores,
-        "read": account.facts,
-        "assumed": account.assumptions,
+        "accuracy": None if evaluation is None else evaluation.as_json(model=about, eager=about, command=command),
+        "read": account.loaded.facts,
+        "assumed": account.loaded.assumptions,
         "images": {"seen": len(trial.seen), "of": account.images},
         "next": [step.command for step in account.steps],
         "environment": account.environment,

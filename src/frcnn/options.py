@@ -53,6 +53,14 @@ def add_annotation_options(group: Group) -> None:
     group.add_argument("--exif", choices=("upright", "stored"), help=text)
 
 
+def refuse_annotation_options(arguments: argparse.Namespace) -> None:
+    """Refuse them where there are no annotations."""
+    for name in ("map", "allow_unmapped", "skip_invalid", "exif"):
+        if getattr(arguments, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} goes with --annotations only", hint="give annotations, or leave it out")
+
+
 def add_batch_size(group: Group) -> None:
     """Add ``--batch-size``."""
     text = "images at a time (default: what frcnn tune chose, else 1)"

@@ -116,10 +116,10 @@ def test_unusable_images_are_left_out_and_named(tmp_path: Path):
     Image.fromarray(noise(0, 40, 48)).save(tmp_path / "good.png")
     Image.fromarray(noise(0, 40, 48)).save(tmp_path / "turned.png")
     files = [tmp_path / name for name in ("bad.jpg", "good.png", "turned.png")]
-    annotated = {str(tmp_path / "turned.png"): AnnotatedImage(file_name="turned.png", size=(48, 40))}
+    annotated = {tmp_path / "turned.png": AnnotatedImage(file_name="turned.png", size=(48, 40))}
     found, skipped = read_images(files, annotated)
     assert [image.name for image in found] == [str(tmp_path / "good.png")]
-    assert list(skipped) == [str(tmp_path / "bad.jpg"), str(tmp_path / "turned.png")]
+    assert list(skipped) == [tmp_path / "bad.jpg", tmp_path / "turned.png"]
     with pytest.raises(ImageError, match=r"not one image can be used: .*bad.jpg"):
         read_images(files[:1], {})
 
@@ -153,11 +153,9 @@ def account(
     environment = msgspec.structs.replace(made_up().environment, load_before=load, cores=2)
     return Account(
         name="my.pth",
-        facts=(),
-        assumptions=(),
+        loaded=SimpleNamespace(facts=(), assumptions=()),  # type: ignore[arg-type]
         trial=trial,
         evaluation=None,
-        unscored="",
         environment=environment,
         images=9,
         score=0.5,
