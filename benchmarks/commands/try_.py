@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment
 from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
-from frcnn.console import Steps, note, say, steps, warn, write_json
+from frcnn.console import Steps, next_step, note, say, steps, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, given_options, load_from_options
 from frcnn.files import writable_folder, write_text
@@ -239,4 +239,4 @@ def _conclude(account: Account, page: Path, *, opens: bool) -> None:
     has_display = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if opens and sys.stdout.isatty() and has_display:
         webbrowser.open(page.resolve().as_uri())
-    say(f"next: {account.steps[0].command}")
+    next_step(*shlex.split(account.steps[0].command)[1:])

@@ -86,10 +86,10 @@ def test_everything_is_in_one_folder_and_the_last_line_says_what_is_next(trying,
         *("model.onnx", "index.html", "annotated", "detections.json", "results.json")
     }
     assert sorted(path.name for path in (folder / "annotated").iterdir()) == ["0.png", "1.png", "2.png"]
-    verdict, page, last = out.splitlines()
+    verdict, page = out.splitlines()
     assert verdict.startswith("AGREE: ") and page == "page: first look/index.html"
     assert (
-        last
+        err.splitlines()[-1]
         == "next: frcnn detect 'first look/model.onnx' photos -o 'first look/detected' --json 'first look/all.json'"
     )
     assert "A quick measurement; frcnn bench makes one to quote.\n" in err and "\x1b" not in err
@@ -158,9 +158,9 @@ def test_other_weights_disagree_and_compare_comes_first(trying, capsys):
         model.roi_heads.box_predictor.bbox_pred.weight.mul_(1.05)
     torch.save(model.state_dict(), "my model.pth")
     assert trying() == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("The detections DISAGREE: boxes differ by up to")
-    assert lines[-1].startswith("next: frcnn compare 'my model.pth' 'first look/model.onnx' --images photos")
+    out, err = capsys.readouterr()
+    assert out.startswith("The detections DISAGREE: boxes differ by up to")
+    assert err.splitlines()[-1].startswith("next: frcnn compare 'my model.pth' 'first look/model.onnx' --images photos")
     assert not results()["agrees"]
 
 
@@ -177,7 +177,7 @@ def test_ctrl_c_keeps_what_was_seen(trying, monkeypatch, capsys):
     assert trying() == 130
     assert "Interrupted: " in Path("first look/index.html").read_text()
     assert results()["partial"] and 1 <= results()["images"]["seen"] < 3
-    assert capsys.readouterr().out.splitlines()[-1].startswith("next: ")
+    assert capsys.readouterr().err.splitlines()[-2].startswith("next: ")  # then: interrupted
 
 
 def test_annotated_images_are_scored(trying, annotated_noise):
@@ -235,8 +235,8 @@ def test_without_images_those_that_frcnn_brings_along_are_taken(desk, capsys):
 def test_without_a_checkpoint_the_bundled_one_is_tried(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["try", "--budget", "5"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("AGREE: ") and out.endswith("next: frcnn try my.pth --images folder/\n")
+    out, err = capsys.readouterr()
+    assert out.startswith("AGREE: ") and err.endswith("next: frcnn try my.pth --images folder/\n")
     found = results("frcnn-try")
     assert found["accuracy"]["AP50"] > 0.7 and found["accuracy"]["difference"]["AP"] == pytest.approx(0, abs=1e-4)
     assert main(shlex.split(next(command for command in found["next"] if " compare " in command))[1:]) == 0
