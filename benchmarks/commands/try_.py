@@ -138,7 +138,6 @@ def _tried(
     files: dict[Path, AnnotatedImage | None],
     annotations: tuple[GroundTruth, ClassMap] | None,
     load_before: float | None,
-    step: Steps,
     *,
     is_bundled: bool,
     step: Steps,
