@@ -78,8 +78,7 @@ def parsed(command: str) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def test_everything_is_in_one_folder_and_the_last_line_says_what_is_next(trying, capsys, monkeypatch):
-    monkeypatch.setattr("frcnn.console._LOGGED_S", 0.0)
+def test_everything_is_in_one_folder_and_the_last_line_says_what_is_next(trying, capsys):
     assert trying() == 0
     folder, (out, err) = Path("first look"), capsys.readouterr()
     assert {path.name for path in folder.iterdir()} == {
