@@ -100,7 +100,7 @@ def headline(account: Account) -> Headline:
     ratio = None if trial.model is None else trial.model.ratio
     notes = []
     if trial.is_partial:
-        notes.append(f"Interrupted: {len(trial.seen)} of {account.images} images were seen.")
+        notes.append(f"Interrupted: {_images(account)} of {account.images} were seen.")
     if not both.expected + both.found:
         notes.append("Neither finds anything in these images, so that they agree shows little: try others.")
     elif account.best_score < account.score:
@@ -108,20 +108,24 @@ def headline(account: Account) -> Headline:
             f"No detection scores {account.score:g} or more, the best has {account.best_score:.2f}: so it is with"
             " weights that are not trained, and with images that have none of the classes."
         )
-    if load > _BUSY * system.cores:
+    if _BUSY * system.cores < load <= system.cores:
         notes.append(f"This system was busy (load {load:.1f} on {system.cores} processors): times are rough.")
     notes.append("A quick measurement; frcnn bench, below, makes one to quote.")
     if not trial.parity.passed:
         return Headline("", f"The detections DISAGREE: {both}.", notes, "bad")
-    same = f"the same boxes: {both.matched} of {both.expected} detections agree in {len(trial.seen)} images."
+    same = f"the same boxes: {both.matched} of {both.expected} detections agree in {_images(account)}."
     if ratio is None or load > system.cores:
-        why = "nothing was timed" if ratio is None else "this system is too busy to time anything"
+        why = "nothing was timed" if ratio is None else f"the system was too busy to time anything (load {load:.1f})"
         return Headline("", f"{same[0].upper()}{same[1:-1]}; {why}.", notes, "warning")
     value = f"{ratio.median:.1f}x"
     if ratio.low <= 1 <= ratio.high:
         return Headline(value, f"About as fast as eager torchvision here ({value}), and {same}", notes, "warning")
     is_good = ratio.low > 1 and not trial.is_partial
     return Headline(value, f"{value} eager torchvision's speed, and {same}", notes, "good" if is_good else "warning")
+
+
+def _images(account: Account) -> str:
+    return "1 image" if len(account.trial.seen) == 1 else f"{len(account.trial.seen)} images"
 
 
 def document_of(account: Account, pictures: Sequence[Picture]) -> Document:
@@ -131,7 +135,7 @@ def document_of(account: Account, pictures: Sequence[Picture]) -> Document:
     sections: dict[str, list[Block]] = {
         "What it finds": _finds(account, pictures),
         "Agreement": _agreement(account.trial),
-        "Speed": _speed(account.trial),
+        "Speed": _speed(account),
         "Accuracy": _accuracy(account),
         "What was read and assumed": _read(account.loaded),
         "What to run next": [part for step in steps for part in step],
@@ -145,7 +149,7 @@ def _finds(account: Account, pictures: Sequence[Picture]) -> list[Block]:
     what, seen = f"scoring {account.score:g} or more", len(account.trial.seen)
     if account.best_score < account.score:
         what = f"that score best, at most {_FEW} of an image, since none scores {account.score:g}"
-    chosen = "All images" if seen == account.images else f"{seen} images, chosen from all {account.images},"
+    chosen = "All" if seen == account.images else f"{_images(account)} of {account.images}"
     return [
         Paragraph(f"Detections of the exported model {what}. {chosen} are in the folder annotated."),
         Gallery(pictures),
@@ -167,7 +171,8 @@ def _agreement(trial: Trial) -> list[Block]:
     return [Paragraph(f"{text} The limits: {parity.limits}.", "plain" if parity.passed else "bad"), table]
 
 
-def _speed(trial: Trial) -> list[Block]:
+def _speed(account: Account) -> list[Block]:
+    trial, system = account.trial, account.environment
     if trial.eager is None or trial.model is None:
         return [Paragraph("It was interrupted before a whole round was timed.", "warning")]
     named = (("eager torchvision", trial.eager, 7), ("the exported model, ONNX Runtime", trial.model, 2))
@@ -178,7 +183,9 @@ def _speed(trial: Trial) -> list[Block]:
         " the interval that holds it. In a round both detect in one image, from decoded image to boxes. Float32 on the"
         " CPU; OpenVINO, int8 and GPUs can be faster."
     )
-    return [Bars("Median time of an image", bars), Paragraph(text)]
+    is_busy = (system.load_before or 0.0) > system.cores
+    busy = [Paragraph("The system was too busy: these figures mean nothing. Try again.", "warning")] if is_busy else []
+    return [*busy, Bars("Median time of an image", bars), Paragraph(text)]
 
 
 def _accuracy(account: Account) -> list[Block]:
@@ -190,7 +197,7 @@ def _accuracy(account: Account) -> list[Block]:
     rows = [
         (name, *(_cell(of[key], signed=of is evaluation.difference) for key in _MEASURES)) for name, of in named.items()
     ]
-    text = f"COCO's box measure on {len(account.trial.seen)} annotated images with {evaluation.objects()} objects."
+    text = f"COCO's box measure on {_images(account)} with {evaluation.objects()} objects."
     return [Paragraph(text), Table("Average precision and recall, 0 to 1", ("", *_MEASURES), rows)]
 
 

@@ -166,7 +166,7 @@ def account(
 def test_the_speed_comes_first_and_the_same_boxes_with_it():
     told = headline(account(0.9, 0.6))
     assert told.value == "2.0x" and told.tone == "good"
-    assert told.text == "2.0x eager torchvision's speed, and the same boxes: 2 of 2 detections agree in 1 images."
+    assert told.text == "2.0x eager torchvision's speed, and the same boxes: 2 of 2 detections agree in 1 image."
     assert told.notes == ["A quick measurement; frcnn bench, below, makes one to quote."]
 
 
@@ -175,10 +175,10 @@ def test_the_speed_comes_first_and_the_same_boxes_with_it():
     [
         (account(0.9, ratio=(0.9, 1.05, 1.3)), "1.1x", "About as fast as eager torchvision here"),
         (account(0.9, ratio=(0.4, 0.5, 0.6)), "0.5x", "0.5x eager torchvision's speed"),
-        (account(0.9, load=7.0), "", "too busy to time anything"),
+        (account(0.9, load=7.0), "", "too busy to time anything (load 7.0)"),
         (account(0.9, load=1.5), "2.0x", "busy (load 1.5 on 2 processors): times are rough"),
         (account(0.9, ratio=None, is_partial=True), "", "nothing was timed"),
-        (account(0.9, is_partial=True), "2.0x", "Interrupted: 1 of 9 images were seen."),
+        (account(0.9, is_partial=True), "2.0x", "Interrupted: 1 image of 9 were seen."),
         (account(), "2.0x", "Neither finds anything in these images"),
         (account(0.08, 0.07), "2.0x", "No detection scores 0.5 or more, the best has 0.08"),
     ],
