@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -222,21 +222,23 @@ class Detections:
         columns = {**sides, "score": self.scores, "label": self.labels, "class_name": names, "source": source}
         return pandas.DataFrame(columns)
 
-    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Return COCO results: ``image_id``, ``category_id`` (the label), ``bbox`` [x, y, width, height], ``score``.
+    def to_coco(self, image_id: int | str, categories: Mapping[int, int] | None = None) -> list[dict[str, Any]]:
+        """Return COCO results: ``image_id``, ``category_id``, ``bbox`` [x, y, width, height], ``score``.
 
         Args:
-            image_id: The image's number in the data set.
+            image_id: The image's id in the data set.
+            categories: The data set's category id of each label; objects of other labels are left out. None: the label.
         """
         corners = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
         return [
             {
                 "image_id": image_id,
-                "category_id": label,
+                "category_id": label if categories is None else categories[label],
                 "bbox": [_shortest(side) for side in box],
                 "score": _shortest(score),
             }
             for box, score, label in zip(corners, self.scores, self.labels.tolist(), strict=True)
+            if categories is None or label in categories
         ]
 
     def to_supervision(self) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, Self
 
 from frcnn.benchmarks.accuracy.images import Collected
-from frcnn.benchmarks.accuracy.scoring import Measures, Scores, difference, score
+from frcnn.benchmarks.accuracy.scoring import Measures, Scores, coco_results, difference, score_results
 from frcnn.console import show_table
 from frcnn.packages import installed_version
-from frcnn.runtime.dataset.annotations import GroundTruth, count_objects
+from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth, count_objects
 from frcnn.runtime.dataset.class_map import ClassMap
 
 SCHEMA_VERSION: Final = 1
@@ -23,13 +24,17 @@ class Evaluation:
 
     Args:
         ground_truth: the annotated set.
-        classes: which class is which category.
-        collected: the detections.
+        images: those of it that were used.
+        categories: those that count.
+        results: COCO results, whose ``image_id`` is the place of the image among ``images``, from 1.
+        eager: eager's results, or None.
         max_detections: detections of a class in an image that count, the best.
         limit: by how much the model's AP may fall below eager's, or None.
+        skipped: why other images were left out.
+        is_partial: whether the measurement was interrupted.
 
     Attributes:
-        eager: eager's scores, where a checkpoint was given.
+        eager: eager's scores, where there are some.
         difference: the model's measures less eager's, or None.
         passed: whether the model is within the limit; None where there is none.
 
@@ -40,29 +45,46 @@ class Evaluation:
     def __init__(
         self,
         ground_truth: GroundTruth,
-        classes: ClassMap,
-        collected: Collected,
+        images: Sequence[AnnotatedImage],
+        categories: Iterable[int],
+        results: list[dict[str, Any]],
         *,
+        eager: list[dict[str, Any]] | None = None,
         max_detections: int,
-        limit: float | None,
+        limit: float | None = None,
+        skipped: Mapping[str, str] = MappingProxyType({}),
+        is_partial: bool = False,
     ) -> None:
-        self.ground_truth, self.collected, self.limit = ground_truth, collected, limit
-        self.categories = sorted(set(classes.categories.values()))
-        images = [image.ground_truth for image in collected.images]
-        scored = partial(score, images, categories=classes.categories, max_detections=max_detections)
-        self.model = scored([image.model for image in collected.images])
-        eager = [image.eager for image in collected.images if image.eager is not None]
-        self.eager = scored(eager) if eager else None
+        self.ground_truth, self.images, self.limit = ground_truth, images, limit
+        self.categories, self.skipped, self.is_partial = sorted(set(categories)), skipped, is_partial
+        scored = partial(score_results, images, categories=self.categories, max_detections=max_detections)
+        self.model = scored(results)
+        self.eager = None if eager is None else scored(eager)
         self.difference = None if self.eager is None else difference(self.model.overall, self.eager.overall)
         self.passed: bool | None = None
         if limit is not None and self.difference is not None:
             change = self.difference["AP"]
             self.passed = change is not None and -change <= limit
 
+    @classmethod
+    def of_collected(cls, ground_truth: GroundTruth, classes: ClassMap, collected: Collected, **options: Any) -> Self:
+        """Evaluate the detections in images; ``options`` are those of the class."""
+        categories = classes.categories
+        eager = [image.eager for image in collected.images if image.eager is not None]
+        return cls(
+            ground_truth,
+            [image.ground_truth for image in collected.images],
+            categories.values(),
+            coco_results([image.model for image in collected.images], categories),
+            eager=coco_results(eager, categories) if eager else None,
+            skipped=collected.skipped,
+            is_partial=collected.is_partial,
+            **options,
+        )
+
     def objects(self, *categories: int, crowds: bool = False) -> int:
         """Return how many objects of some categories, or of all, count in the images used; or crowds, which do not."""
-        images = (image.ground_truth for image in self.collected.images)
-        return count_objects(images, categories or self.categories, crowds=crowds)
+        return count_objects(self.images, categories or self.categories, crowds=crowds)
 
     def as_json(self, *, model: Mapping[str, Any], eager: Mapping[str, Any] | None, command: str) -> dict[str, Any]:
         """Return the document, with descriptions of the model file and of the checkpoint, and the command line."""
@@ -75,13 +97,13 @@ class Evaluation:
             "difference": self.difference,
             "limit": self.limit,
             "passed": self.passed,
-            "images": len(self.collected.images),
+            "images": len(self.images),
             "objects": self.objects(),
             "crowd_or_difficult": self.objects(crowds=True),
             "annotations": self.ground_truth.source,
             "invalid": self.ground_truth.invalid,
-            "skipped": self.collected.skipped,
-            "partial": self.collected.is_partial,
+            "skipped": dict(self.skipped),
+            "partial": self.is_partial,
             "versions": versions,
             "command": command,
         }
@@ -94,7 +116,7 @@ class Evaluation:
             rows.append(("difference", *_cells(self.difference, sign="+")))
         crowds = self.objects(crowds=True)
         uncounted = f" (and {crowds} crowd or difficult, which do not count)" if crowds else ""
-        images = f"{len(self.collected.images)} images, {self.objects()} objects{uncounted}"
+        images = f"{len(self.images)} images, {self.objects()} objects{uncounted}"
         show_table(f"accuracy by COCO's box measure: {images}", ("", *self.model.overall), rows)
         columns = ("class", "objects", "AP", "AP50", "AP75", *(("AP of eager", "difference") if self.eager else ()))
         show_table("by class", columns, [self._row(category) for category in self.categories if self.objects(category)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
@@ -37,29 +37,40 @@ def import_coco_eval() -> ModuleType:
 
 
 def score(
+    images: Sequence[AnnotatedImage], detections: Iterable[Detections], categories: Mapping[int, int], **options: int
+) -> Scores:
+    """Score the detections of each image, with categories by class index; see :func:`score_results`."""
+    return score_results(images, coco_results(detections, categories), set(categories.values()), **options)
+
+
+def coco_results(detections: Iterable[Detections], categories: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Return the COCO results of images that are numbered from 1, with categories by class index."""
+    return [entry for number, item in enumerate(detections, start=1) for entry in item.to_coco(number, categories)]
+
+
+def score_results(
     images: Sequence[AnnotatedImage],
-    detections: Sequence[Detections],
-    categories: Mapping[int, int],
+    results: list[dict[str, Any]],
+    categories: Collection[int],
     *,
     max_detections: int = COCO_DETECTIONS,
 ) -> Scores:
-    """Score detections against annotations.
+    """Score COCO results against annotations.
 
     Args:
         images: the annotated images.
-        detections: of each image.
-        categories: those that count, by class index.
+        results: ``image_id`` is the place of the image among ``images``, from 1.
+        categories: those that count.
         max_detections: detections of a class in an image that count, the best.
 
     Raises:
         MissingDependencyError: faster-coco-eval is not installed.
     """
     library = import_coco_eval()
-    ids = sorted(set(categories.values()))
+    ids = sorted(categories)
     ground_truth = library.COCO(_document(images, ids))
-    results = ground_truth.loadRes(_results(detections, categories))
     evaluation = library.COCOeval_faster(
-        ground_truth, results, iouType="bbox", print_function=lambda *_: None, extra_calc=False
+        ground_truth, ground_truth.loadRes(results), iouType="bbox", print_function=lambda *_: None, extra_calc=False
     )
     evaluation.params.maxDets = [1, 10, max_detections]
     evaluation.evaluate()
@@ -108,14 +119,3 @@ def _document(images: Sequence[AnnotatedImage], ids: Collection[int]) -> dict[st
         "annotations": [item | {"id": number} for number, item in enumerate(annotations, start=1)],
         "categories": [{"id": category, "name": str(category)} for category in ids],
     }
-
-
-def _results(detections: Sequence[Detections], categories: Mapping[int, int]) -> list[dict[str, Any]]:
-    return [
-        {"image_id": number, "category_id": categories[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": confidence}
-        for number, item in enumerate(detections, start=1)
-        for (x1, y1, x2, y2), confidence, label in zip(
-            item.boxes.tolist(), item.scores.tolist(), item.labels.tolist(), strict=True
-        )
-        if label in categories
-    ]

@@ -1,5 +1,7 @@
 """Measure a model's accuracy on annotated images: COCO's AP and AR, and the difference to eager torchvision.
 
+With --predictions, COCO results of any tool are scored in place of a model's detections; no image is read.
+
 AP is the mean of the average precisions at an IoU of 0.50, 0.55, ... 0.95; AP50 and AP75 are those at one IoU; APs, APm
 and APl those of small, medium and large objects. All from 0 to 1, by faster-coco-eval. With --checkpoint, eager
 torchvision is measured on the same decoded images, each padded as torchvision pads it.
@@ -12,20 +14,23 @@ eager's by more than --limit. Ctrl-C ends the measurement early and reports what
 
   frcnn eval model.onnx --annotations instances.json --images folder/
   frcnn eval model.frcnn --annotations instances.json --images folder/ --checkpoint my.pth --limit 0.001 -o differences/
+  frcnn eval --predictions results.json --annotations instances.json
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from frcnn.benchmarks.accuracy.drawing import Difference, drawing_paths, find_differences, write_pairs
 from frcnn.benchmarks.accuracy.images import Eager, collect
 from frcnn.benchmarks.accuracy.orientation import turn_upright, warn_of_reading
+from frcnn.benchmarks.accuracy.predictions import read_predictions
 from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS, import_coco_eval
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
@@ -42,7 +47,7 @@ from frcnn.files import file_sha256, writable_file, writable_folder
 from frcnn.options import add_annotation_options, add_batch_size, add_json, add_number
 from frcnn.runtime import Detector
 from frcnn.runtime.commands.run_options import add_run_options, batch_size, take_tuned
-from frcnn.runtime.dataset.annotations import read_annotations
+from frcnn.runtime.dataset.annotations import GroundTruth, read_annotations
 from frcnn.runtime.dataset.class_map import map_classes
 from frcnn.runtime.dataset.faults import names_shown
 from frcnn.runtime.dataset.files import find_images
@@ -56,16 +61,24 @@ if TYPE_CHECKING:
 
 _EXIT_OK: Final = 0
 _EXIT_SKIPPED_OR_WORSE: Final = 1
+_OF_A_MODEL: Final = (
+    *("model", "images", "map", "allow_unmapped", "allow_missing", "exif", "checkpoint"),
+    *("device", "provider", "precision", "threads", "batch_size"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("model", metavar="MODEL", type=Path, help="the artifact: model.onnx or model.frcnn")
+    parser.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="the artifact: model.onnx or model.frcnn")
+    text = (
+        "in place of a model: COCO results with the ids of the annotations, as frcnn detect --annotations writes them"
+    )
+    parser.add_argument("--predictions", metavar="FILE", type=Path, help=text)
     group = parser.add_argument_group("annotated images")
     group.add_argument(
         "--annotations", metavar="PATH", type=Path, required=True, help="COCO's instances.json, or VOC's Annotations/"
     )
-    group.add_argument("--images", metavar="FOLDER", type=Path, required=True, help="file names are relative to it")
+    group.add_argument("--images", metavar="FOLDER", type=Path, help="of a model: file names are relative to it")
     add_annotation_options(group)
     group.add_argument("--allow-missing", action="store_true", help="leave out images that are not in the folder")
     add_checkpoint_arguments(parser, as_option=True, or_else="; eager torchvision is measured beside the model")
@@ -100,6 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 where images were skipped or the limit is passed."""
     _check(arguments)
+    if arguments.predictions is not None:
+        return _score_predictions(arguments)
     manifest = open_artifact(arguments.model).manifest
     spec = model_manifest(manifest).model
     with steps() as step:
@@ -120,17 +135,10 @@ def run(arguments: argparse.Namespace) -> int:
         step(f"loading {arguments.model.name}")
         loading = Detector.load(arguments.model if tuned is None else tuned.artifact.path, **options)
     with loading as detector:
-        left_out = [ground_truth.categories[category] for category in classes.left_out]
-        unused = list(map(str, classes.unused))
-        for tell, names, what in (
-            (warn, list(missing), "images are not in the folder and are left out"),
-            (warn, ground_truth.invalid, "annotations are invalid and are left out"),
-            (warn, left_out, "categories are no class of the model and are left out"),
-            (note, classes.respelt, "classes are spelt differently there"),
-            (note, unused, "classes of the model are no category; their detections do not count"),
-        ):
-            if names:
-                tell(f"{len(names)} {what}: {names_shown(names)}")
+        if missing:
+            warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")
+        _warn_of_invalid(ground_truth)
+        classes.tell(ground_truth)
         eager = None if loaded is None else _eager(loaded, on_gpu=options["device"] == "cuda")
         collected = collect(detector, files, eager=eager, batch_size=batch_size(arguments, tuned))
     unusable = list(collected.skipped)
@@ -141,12 +149,15 @@ def run(arguments: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         raise ImageError(f"none of the {len(files)} images could be used", hint="see the warnings above")
     collected.skipped = missing | collected.skipped
-    evaluation = Evaluation(
+    evaluation = Evaluation.of_collected(
         ground_truth, classes, collected, max_detections=arguments.max_detections, limit=arguments.limit
     )
     if arguments.exif is None:
         warn_of_reading(collected.images, other_reading, classes.categories)
-    _report(evaluation, manifest, arguments, of=len(files), tuned=tuned)
+    differing = list[Difference]()
+    if arguments.output is not None:
+        differing = find_differences(collected.images, min_score=arguments.draw_score)
+    _report(evaluation, _about(manifest, arguments, tuned), arguments, of=len(files), differing=differing)
     if collected.is_partial:
         raise KeyboardInterrupt
     images = few([arguments.images] if len(files) <= 256 else None)
@@ -157,27 +168,54 @@ def run(arguments: argparse.Namespace) -> int:
     return _EXIT_SKIPPED_OR_WORSE if unusable or evaluation.passed is False else _EXIT_OK
 
 
+def _score_predictions(arguments: argparse.Namespace) -> int:
+    """Score COCO results, and print."""
+    if arguments.annotations.is_dir():
+        raise UsageError("--predictions: VOC's annotations have no ids", hint="give COCO's instances.json")
+    ground_truth = read_annotations(arguments.annotations, Path(), skip_invalid=arguments.skip_invalid)
+    results = read_predictions(arguments.predictions, ground_truth)
+    _warn_of_invalid(ground_truth)
+    evaluation = Evaluation(
+        ground_truth, ground_truth.images, ground_truth.categories, results, max_detections=arguments.max_detections
+    )
+    about = {"path": str(arguments.predictions), "kind": "predictions", "sha256": file_sha256(arguments.predictions)}
+    _report(evaluation, about, arguments, of=len(ground_truth.images))
+    return _EXIT_OK
+
+
+def _warn_of_invalid(ground_truth: GroundTruth) -> None:
+    if ground_truth.invalid:
+        shown = names_shown(ground_truth.invalid)
+        warn(f"{len(ground_truth.invalid)} annotations are invalid and are left out: {shown}")
+
+
+def _about(manifest: AnyManifest, arguments: argparse.Namespace, tuned: Tuned | None) -> dict[str, Any]:
+    """Return the description of the model that was measured."""
+    spec = model_manifest(manifest).model
+    file = arguments.model if tuned is None else tuned.artifact.path
+    return {
+        "path": str(file),
+        "kind": manifest.target if isinstance(manifest, EngineManifest) else "onnx",
+        "architecture": spec.architecture,
+        "precision": manifest.precision if tuned is None else tuned.precision,
+        **({} if tuned is None else {"tuned": tuned.text}),
+        "classes": spec.num_classes,
+        "sha256": file_sha256(file),
+    }
+
+
 def _report(
-    evaluation: Evaluation, manifest: AnyManifest, arguments: argparse.Namespace, *, of: int, tuned: Tuned | None
+    evaluation: Evaluation,
+    about: dict[str, Any],
+    arguments: argparse.Namespace,
+    *,
+    of: int,
+    differing: Sequence[Difference] = (),
 ) -> None:
     """Write and print the results; ``of`` is how many images there were to evaluate."""
     show = note if arguments.json == "-" else say
-    differing, drawings = list[Difference](), dict[Path, Difference]()
-    if arguments.output is not None:
-        differing = find_differences(evaluation.collected.images, min_score=arguments.draw_score)
-        drawings = drawing_paths(differing[: arguments.draw_max], arguments.output)
+    drawings = {} if arguments.output is None else drawing_paths(differing[: arguments.draw_max], arguments.output)
     if arguments.json is not None:
-        spec = model_manifest(manifest).model
-        file = arguments.model if tuned is None else tuned.artifact.path
-        about = {
-            "path": str(file),
-            "kind": manifest.target if isinstance(manifest, EngineManifest) else "onnx",
-            "architecture": spec.architecture,
-            "precision": manifest.precision if tuned is None else tuned.precision,
-            **({} if tuned is None else {"tuned": tuned.text}),
-            "classes": spec.num_classes,
-            "sha256": file_sha256(file),
-        }
         document = evaluation.as_json(
             model=about, eager={"checkpoint": str(arguments.checkpoint)}, command=arguments.command
         )
@@ -185,8 +223,8 @@ def _report(
         write_json(document | ({} if arguments.output is None else {"drawn": drawn}), arguments.json)
     if arguments.json != "-":
         evaluation.show()
-    if evaluation.collected.is_partial:
-        show(f"PARTIAL: interrupted after {len(evaluation.collected.images)} of {of} images")
+    if evaluation.is_partial:
+        show(f"PARTIAL: interrupted after {len(evaluation.images)} of {of} images")
     if arguments.output is not None:
         write_pairs(drawings, titles=("eager torchvision", arguments.model.name))
         more = f", of {len(differing)} (--draw-max)," if len(differing) > len(drawings) else ""
@@ -200,8 +238,16 @@ def _report(
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse options without a checkpoint, outputs that cannot be written and a missing package before the work."""
+    """Refuse what goes together with nothing, outputs that cannot be written and a missing package before the work."""
     import_coco_eval()
+    if arguments.predictions is not None:
+        given = [name for name in _OF_A_MODEL if getattr(arguments, name) not in (None, [], False)]
+        flags = [name if name == "model" else f"--{name.replace('_', '-')}" for name in given]
+        for option in [*flags, *given_options(arguments)]:
+            raise UsageError(f"{option} does not go with --predictions", hint="leave out one of them")
+    elif arguments.model is None or arguments.images is None:
+        what = "a model, or --predictions" if arguments.model is None else "--images"
+        raise UsageError(f"eval: expected {what}", hint="frcnn eval model.onnx --annotations FILE --images FOLDER")
     if arguments.checkpoint is None:
         eager = {"--limit": arguments.limit is not None, "-o": arguments.output is not None}
         given = [option for option, is_given in eager.items() if is_given] + list(given_options(arguments))

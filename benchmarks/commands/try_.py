@@ -168,7 +168,7 @@ def _tried(
         step("scoring")
         rows = [DetectedImage(file := Path(s.image.name), known[file], s.model, s.eager) for s in trial.seen]
         collected = Collected(images=rows, is_partial=trial.is_partial)
-        evaluation = Evaluation(*annotations, collected, max_detections=COCO_DETECTIONS, limit=None)
+        evaluation = Evaluation.of_collected(*annotations, collected, max_detections=COCO_DETECTIONS)
     system = {"command": arguments.command, "threads": torch.get_num_threads(), "load_before": load_before}
     return Account(
         name=Path(arguments.checkpoint or arguments.weights).name,

@@ -10,8 +10,10 @@ that was there stays as it was, FILE.partial.jsonl keeps what was done, and --js
 once.
 
 In the COCO results, image_id counts the images and video frames from 1 in the order given, unusable ones included;
-category_id is the model's label. Images without objects have no entry there: --json-index lists all images and
-the categories, and is what pycocotools calls a ground truth without annotations.
+category_id is the model's label. --annotations instances.json puts the data set's own ids in their place, so that
+frcnn eval --predictions, pycocotools and others score the results (give --score 0, which keeps all). Images without
+objects have no entry there: --json-index lists all images and the categories, and is what pycocotools calls a ground
+truth without annotations.
 """
 
 from __future__ import annotations
@@ -24,13 +26,14 @@ from typing import TYPE_CHECKING, Any, Final
 from frcnn.console import few, next_step, note, steps
 from frcnn.errors import ImageError, UsageError
 from frcnn.files import writable_file, writable_folder
-from frcnn.options import add_batch_size, add_number
+from frcnn.options import add_batch_size, add_map, add_number
 from frcnn.runtime.commands.run_options import add_run_options, batch_size, take_tuned
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.streaming.live import DEFAULT_RECONNECT_S
 from frcnn.runtime.tuned import load_options
 
 if TYPE_CHECKING:
+    from frcnn.runtime.dataset.annotations import AnnotatedImage
     from frcnn.runtime.images.sources import Source
     from frcnn.runtime.results.json_lines import ResultLines
     from frcnn.runtime.results.report import Report
@@ -69,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     results.add_argument("--jsonl", metavar="FILE", help="write a line of JSON as each image is done; - likewise")
     results.add_argument("--json-index", metavar="FILE", help="write the COCO list of images and categories here")
 
+    ids = parser.add_argument_group("ids of a data set")
+    text = "COCO's instances.json: results have its image ids and category ids; boxes do not matter"
+    ids.add_argument("--annotations", metavar="FILE", type=Path, help=text)
+    add_map(ids)
+    text = "leave out what the annotations do not list"
+    ids.add_argument("--allow-missing", action="store_true", help=text)
+
     how = parser.add_argument_group("how it runs")
     add_batch_size(how)
     add_run_options(
@@ -87,7 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn detect``."""
+    _check(arguments)
     from frcnn.runtime.commands.file_detection import FileDetection
+    from frcnn.runtime.dataset.ids import ids_of, read_listed
     from frcnn.runtime.detections import resolve_classes
     from frcnn.runtime.detector import Detector
     from frcnn.runtime.images.sources import sources_of
@@ -97,6 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     sources, unusable = sources_of(arguments.inputs, recursive=arguments.recursive)
     _require_an_end(arguments, sources)
+    listed: dict[Source, AnnotatedImage] = {}
+    if arguments.annotations is not None:
+        ground_truth, listed = read_listed(arguments.annotations, sources, allow_missing=arguments.allow_missing)
+        sources = list(listed)
     copies = _output_paths(arguments, sources)
     tuned = take_tuned(arguments)
     given: Any = {name: getattr(arguments, name) for name in ("provider", "precision", "threads")}
@@ -114,13 +130,14 @@ def run(arguments: argparse.Namespace) -> int:
         classes = None
         if arguments.classes is not None:
             classes = resolve_classes([name.strip() for name in arguments.classes.split(",")], detector.labels)
+        ids = ids_of(ground_truth, listed, detector.manifest.model, arguments.map) if listed else None
         if arguments.output is not None:  # before the work, so that it is not done in vain
             writable_folder(arguments.output)
         for path in _text_paths(arguments):
             writable_file(path)
         with Stop() as stop, ExitStack() as stack:
             lines = [stack.enter_context(ResultLines(path)) for path in _line_paths(arguments)]
-            report = Report(detector.labels, lines=lines)
+            report = Report(detector.labels, lines=lines, ids=ids)
             detection = FileDetection(
                 detector=detector,
                 report=report,
@@ -138,6 +155,14 @@ def run(arguments: argparse.Namespace) -> int:
             if stop.is_asked:
                 return _stopped(arguments, report, stop, inputs=len(sources))
             return _finished(arguments, report, detection.skipped, lines, inputs=len(sources) + len(unusable))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse options that would have no effect."""
+    if arguments.annotations is None and (arguments.map or arguments.allow_missing):
+        raise UsageError("--map and --allow-missing go with --annotations only", hint="give it, or leave them out")
+    if arguments.annotations is not None and not (arguments.json or arguments.jsonl or arguments.json_index):
+        raise UsageError("--annotations goes with --json, --jsonl or --json-index", hint="give --json results.json")
 
 
 def _line_paths(arguments: argparse.Namespace) -> list[str | Path]:
@@ -233,6 +258,9 @@ def _summary(arguments: argparse.Namespace, report: Report, skipped: dict[str, I
     if empty:
         more = f" and {len(empty) - _NAMES_SHOWN} more" if len(empty) > _NAMES_SHOWN else ""
         note(f"nothing found in {len(empty)}: {', '.join(empty[:_NAMES_SHOWN])}{more}")
+    if report.other_sizes:
+        what = "images have another size in the annotations; boxes are in the images' own pixels, turned upright"
+        note(f"{len(report.other_sizes)} {what}: {', '.join(report.other_sizes[:_NAMES_SHOWN])}")
     if skipped:
         note(f"skipped {len(skipped)} of {inputs} inputs: {', '.join(skipped)}")
         return _EXIT_SKIPPED

@@ -150,8 +150,8 @@ class _CocoCategory(msgspec.Struct):
 
 class _CocoDocument(msgspec.Struct):
     images: list[_CocoImage]
-    annotations: list[msgspec.Raw]
     categories: list[_CocoCategory]
+    annotations: list[msgspec.Raw] = []
 
 
 def read_annotations(path: Path, images: Path, *, skip_invalid: bool = False) -> GroundTruth:

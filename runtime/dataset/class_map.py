@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
+from frcnn.console import note, warn
 from frcnn.errors import UsageError
 from frcnn.runtime.dataset.annotations import GroundTruth
 from frcnn.runtime.dataset.faults import names_shown
@@ -35,6 +36,17 @@ class ClassMap(NamedTuple):
     unused: tuple[int, ...]
     respelt: tuple[str, ...]
 
+    def tell(self, ground_truth: GroundTruth) -> None:
+        """Print what is left out, and what is paired although it is spelt differently."""
+        names = [ground_truth.categories[category] for category in self.left_out]
+        for show, which, what in (
+            (warn, names, "categories are no class of the model and are left out"),
+            (note, self.respelt, "classes are spelt differently there"),
+            (note, list(map(str, self.unused)), "classes of the model are no category; their detections do not count"),
+        ):
+            if which:
+                show(f"{len(which)} {what}: {names_shown(which)}")
+
 
 def map_classes(
     model: ModelSpec, ground_truth: GroundTruth, pairs: Sequence[str] = (), *, allow_unmapped: bool = False
@@ -48,8 +60,22 @@ def map_classes(
         allow_unmapped: leave out the categories that are no class of the model.
 
     Raises:
-        UsageError: a pair is malformed or ambiguous; categories are no class of the model, or all of them are none; no
-            object counts.
+        UsageError: as ``pair_classes``; categories are no class of the model; no object counts.
+    """
+    classes = pair_classes(model, ground_truth, pairs)
+    if classes.left_out and not allow_unmapped:
+        raise _unmapped(model, ground_truth, classes.left_out, may_allow=True)
+    paired = set(classes.categories.values())
+    if not ground_truth.used_categories(with_crowds=False) & paired:
+        raise _nothing(ground_truth, only_crowds=bool(ground_truth.used_categories() & paired))
+    return classes
+
+
+def pair_classes(model: ModelSpec, ground_truth: GroundTruth, pairs: Sequence[str] = ()) -> ClassMap:
+    """Pair a model's classes with the categories, whether or not there is something to measure.
+
+    Raises:
+        UsageError: a pair is malformed or ambiguous; no category is a class of the model.
     """
     labels = range(1, model.num_classes)
     names = {} if model.labels is None else {label: model.label_name(label) for label in labels}
@@ -79,12 +105,10 @@ def map_classes(
             mapping[label] = same_name[0]
             if categories[same_name[0]] != name:
                 respelt.append(f"{name!r} as {categories[same_name[0]]!r}")
-    paired = set(mapping.values())
-    left_out = tuple(category for category in categories if category in used - paired)
-    if left_out and (not allow_unmapped or not mapping):
-        raise _unmapped(model, ground_truth, left_out, may_allow=bool(mapping))
-    if not ground_truth.used_categories(with_crowds=False) & paired:
-        raise _nothing(ground_truth, only_crowds=bool(used & paired))
+    left_out = tuple(category for category in categories if category in used - set(mapping.values()))
+    if not mapping:
+        left_out = left_out or tuple(categories)
+        raise _unmapped(model, ground_truth, left_out, may_allow=False) if left_out else _nothing(ground_truth)
     return ClassMap(mapping, left_out, tuple(label for label in labels if label not in mapping), tuple(respelt))
 
 
@@ -130,7 +154,7 @@ def _unmapped(model: ModelSpec, ground_truth: GroundTruth, left_out: Sequence[in
     )
 
 
-def _nothing(ground_truth: GroundTruth, *, only_crowds: bool) -> UsageError:
+def _nothing(ground_truth: GroundTruth, *, only_crowds: bool = False) -> UsageError:
     what, hint = "has no objects of the model's classes", "check that annotations and model are of one set"
     if only_crowds:
         what = "has crowd or difficult objects only, which count neither way"

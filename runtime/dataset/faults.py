@@ -23,16 +23,16 @@ def names_shown(names: Sequence[str], maximum: int = _NAMES_SHOWN) -> str:
 
 
 @contextmanager
-def reading(path: Path, expected: str) -> Iterator[None]:
+def reading(path: Path, expected: str, *, option: str = "--annotations") -> Iterator[None]:
     """Report what goes wrong in one line that names the file; ``expected`` is the hint where its content is wrong."""
     try:
         yield
     except FileNotFoundError as error:
         raise missing_file(path, UsageError) from error
     except OSError as error:
-        raise UsageError(f"--annotations: cannot read {path}: {error.strerror}", hint="check the path") from error
+        raise UsageError(f"{option}: cannot read {path}: {error.strerror}", hint="check the path") from error
     except Exception as error:  # files are others': too deep a nesting, an unknown encoding, too large a number
-        raise UsageError(f"--annotations: {path}: {' '.join(str(error).split())}", hint=expected) from error
+        raise UsageError(f"{option}: {path}: {' '.join(str(error).split())}", hint=expected) from error
 
 
 def require_unique(what: str, pairs: Iterable[tuple[int | str, int | str]]) -> None:

@@ -20,7 +20,7 @@ from frcnn.errors import UsageError
 from frcnn.log import warn_once
 from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth
 from frcnn.runtime.dataset.faults import names_shown
-from frcnn.runtime.images.sources import is_video
+from frcnn.runtime.images.sources import Source
 
 Skipped = dict[str, str]
 """Why an image was left out, by its file name in the annotations."""
@@ -30,7 +30,7 @@ V = TypeVar("V")
 _MISSING: Final = "not in the folder"
 _REASONS: Final = (
     "may be {}, in another folder or of another kind",
-    "may be {}, as may another name",
+    "may be {}, as may another",
     "may be any of {}",
 )
 """By the number of files that fit."""
@@ -81,42 +81,37 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def match_files(
-    ground_truth: GroundTruth, files: Iterable[Path], folders: Iterable[Path], *, allow_missing: bool = False
-) -> tuple[dict[Path, AnnotatedImage], list[str]]:
-    """Return the annotated image of each file, and the files that the annotations do not list: videos always.
+def match_sources(
+    ground_truth: GroundTruth, sources: Sequence[Source], *, allow_missing: bool = False
+) -> tuple[dict[Source, AnnotatedImage], list[str]]:
+    """Return the annotated image of each source, and the names of those that are not listed: all but image files.
 
-    Args:
-        ground_truth: the annotated set.
-        files: those to detect in.
-        folders: those that the files were found in: where no whole path fits, the path inside them does.
-        allow_missing: leave out files that are not listed.
+    Where no whole path fits, the place in the folder that was given does; that is warned of.
 
     Raises:
-        UsageError: none of the files is listed; or some are not and must be.
+        UsageError: none of them is listed; or some are not and must be.
     """
-    files, folders = list(files), list(folders)
     by_name = {image.file_name: image for image in ground_truth.images}
     offered = {name: _parts(name) for name in by_name}
-    whole = {file: _parts(str(file.absolute())) for file in files if not is_video(file)}
-    fitting, _ = _best_fits(whole, offered)
-    inside = {
-        file: next((file.relative_to(folder) for folder in folders if folder in file.parents), file).parts
-        for file in whole
-        if file not in fitting
-    }
-    shorter, alike = _best_fits(inside, offered)
-    fitting |= shorter
-    pairs, missing = _unique(files, fitting, alike)
+    files = {source.name: source for source in sources if source.kind == "image"}
+    fitting, _ = _best_fits({name: _parts(str(Path(name).absolute())) for name in files}, offered)
+    taken = {name for names in fitting.values() for name in names}
+    places = {name: source.place.parts for name, source in files.items() if name not in fitting}
+    inside, alike = _best_fits(places, {name: parts for name, parts in offered.items() if name not in taken})
+    fitting |= inside
+    pairs, missing = _unique([source.name for source in sources], fitting, alike)
     if missing and not (allow_missing and pairs):
         reasons = (f"{name} {reason}" for name, reason in missing.items() if reason != _MISSING)
         hint = next(reasons, "check that annotations and images are of one set")
         shown = names_shown(list(missing))
         raise UsageError(
-            f"{len(missing)} of {len(files)} files are not listed in {ground_truth.source}: {shown}",
+            f"{len(missing)} of {len(sources)} inputs are not listed in {ground_truth.source}: {shown}",
             hint=f"{hint}, or leave them out: --allow-missing" if pairs else hint,
         )
-    return {file: by_name[name] for file, name in pairs.items()}, list(missing)
+    if renamed := [f"{name} is {pairs[name]}" for name in inside if name in pairs]:
+        what = f"{len(renamed)} of {len(sources)} inputs are found in {ground_truth.source} by the last parts of names"
+        warn_once(f"{what}: {names_shown(renamed, _FEW)}")
+    return {files[name]: by_name[image] for name, image in pairs.items()}, list(missing)
 
 
 def _unique(

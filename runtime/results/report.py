@@ -11,6 +11,7 @@ from typing import Any
 
 from frcnn.console import say, show_table
 from frcnn.files import standard_output, write_text
+from frcnn.runtime.dataset.ids import DatasetIds
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.results.json_lines import STANDARD_OUTPUT, ResultLines
 
@@ -27,6 +28,7 @@ class _File:
 class Report:
     """Collects the detections of images and video frames.
 
+    Images have the ids of ``add``, or those of ``ids``, the data set's own, whose categories then are the classes.
     Each is also written to the files ``lines`` as soon as it is added: its entry of ``images`` with its entries of
     ``results`` under ``results``.
 
@@ -34,26 +36,41 @@ class Report:
         images: COCO ``images``: a dictionary per image or frame, with ``id``, ``height``, ``width``, ``file_name`` and
             what else is known of it: of a video ``frame`` (from 0) and ``time_s``, and the path of its ``copy``.
         results: COCO results: a dictionary per object, with ``file_name`` and so on in addition.
+        other_sizes: the files that the data set has with another size.
     """
 
-    def __init__(self, label_names: tuple[str, ...] | None, *, lines: Sequence[ResultLines] = ()) -> None:
+    def __init__(
+        self,
+        label_names: tuple[str, ...] | None,
+        *,
+        lines: Sequence[ResultLines] = (),
+        ids: DatasetIds | None = None,
+    ) -> None:
         self._label_names = label_names
         self._lines = lines
+        self._ids = ids
         self._files: dict[str, _File] = {}
         self.images: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
+        self.other_sizes: list[str] = []
 
     @property
     def without_objects(self) -> list[str]:
         """The files without detections."""
         return [name for name, file in self._files.items() if not file.classes]
 
-    def add(self, image_id: int, file_name: str, found: Detections, **known: object) -> None:
+    def add(self, image_id: int | str, file_name: str, found: Detections, **known: object) -> None:
         """Add an image or frame, and what else is known of it."""
         height, width = found.image_size
+        categories = None
+        if self._ids is not None:
+            listed, categories = self._ids.images[file_name], self._ids.categories
+            image_id = image_id if listed.id is None else listed.id
+            if listed.size not in (None, found.image_size):
+                self.other_sizes.append(file_name)
         place = {"file_name": file_name, **known}
         image = {"id": image_id, **place, "height": height, "width": width}
-        results = [{**entry, **place} for entry in found.to_coco(image_id)]
+        results = [{**entry, **place} for entry in found.to_coco(image_id, categories)]
         self.images.append(image)
         self.results.extend(results)
         file = self._files.setdefault(file_name, _File(size=f"{width}x{height}"))
@@ -71,6 +88,8 @@ class Report:
         names = self._label_names
         used = sorted({entry["category_id"] for entry in self.results})
         labels = [(label, str(label)) for label in used] if names is None else list(enumerate(names))[1:]
+        if self._ids is not None:
+            labels = list(self._ids.names.items())
         categories = [{"id": label, "name": name} for label, name in labels]
         _write(path, {"images": self.images, "annotations": [], "categories": categories})
 

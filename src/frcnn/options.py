@@ -42,10 +42,15 @@ def add_images(group: Group, *, required: bool = False, more: str = "") -> None:
     group.add_argument("--images", metavar="PATH", type=Path, nargs="+", required=required, help=text)
 
 
-def add_annotation_options(group: Group) -> None:
-    """Add what settles how annotations are read: ``--map``, ``--allow-unmapped``, ``--skip-invalid``, ``--exif``."""
+def add_map(group: Group) -> None:
+    """Add ``--map``."""
     text = "pair a class of the model with a category, by names or numbers: airplane=aeroplane; repeat for more"
     group.add_argument("--map", metavar="MODEL=ANNOTATION", action="append", default=[], help=text)
+
+
+def add_annotation_options(group: Group) -> None:
+    """Add what settles how annotations are read: ``--map``, ``--allow-unmapped``, ``--skip-invalid``, ``--exif``."""
+    add_map(group)
     text = "leave out categories that are no class of the model"
     group.add_argument("--allow-unmapped", action="store_true", help=text)
     group.add_argument("--skip-invalid", action="store_true", help="leave out annotations that are invalid")

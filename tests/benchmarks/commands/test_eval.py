@@ -6,16 +6,23 @@ The detections of eager are the ground truth, so that every result is known.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image
 from support.images import SHAPES, photographs, tensor
 
+import frcnn
+from frcnn.benchmarks.accuracy.scoring import coco_results
 from frcnn.cli import main
+from frcnn.files import file_sha256
 from frcnn.log import warn_once
 
 FAMILIES_FILE = Path(__file__).parents[2] / "support" / "families.py"
@@ -135,16 +142,15 @@ def test_differences_to_another_checkpoint_are_drawn(measured, checkpoint, tmp_p
 
 def test_a_fall_of_ap_beyond_the_limit_is_exit_code_1(monkeypatch, measured, checkpoint, capsys):
     """The model is made to miss every second detection that eager has."""
-    from frcnn.benchmarks.accuracy import scoring
+    from frcnn.benchmarks.accuracy import report
 
-    results = scoring._results
     calls = []
 
     def every_second(*arguments):
         calls.append(None)
-        return results(*arguments)[:: 2 if len(calls) % 2 else 1]  # the model is scored first
+        return coco_results(*arguments)[:: 2 if len(calls) % 2 else 1]  # the model is first
 
-    monkeypatch.setattr(scoring, "_results", every_second)
+    monkeypatch.setattr(report, "coco_results", every_second)
     result = measured("--checkpoint", checkpoint, *ARCH, "--limit", "0.001")
     assert (result["exit"], result["passed"], result["eager"]["AP"]) == (1, False, 1.0)
     assert result["difference"]["AP"] < -0.2
@@ -308,3 +314,72 @@ def test_a_checkpoint_of_another_model_is_refused(evaluate, checkpoint, tmp_path
     err = capsys.readouterr().err
     assert "is another model than the checkpoint: box head: expected" in err
     assert "hint: give eval the same --arch and --arg as export" in err
+
+
+def test_results_of_detect_score_as_the_model_does(measured, document, exports, images, tmp_path, capsys):
+    """Boxes are moved, so that what is a match depends on the last digits."""
+    for i, annotation in enumerate(document["annotations"]):
+        annotation["id"] = i + 1
+        annotation["bbox"][0] += annotation["bbox"][2] * (i % 7) / 10
+    for image in document["images"]:
+        image["id"] += 400
+    for annotation in document["annotations"]:
+        annotation["image_id"] += 400
+    expected = measured("--allow-unmapped")
+    assert 0.1 < expected["AP"] < 0.9
+    results, annotations, out = tmp_path / "results.json", tmp_path / "instances.json", tmp_path / "scored.json"
+    model = str(exports(FAMILY).path)
+    command = ["detect", model, str(images), "--annotations", str(annotations), "--json", str(results), "--threads"]
+    assert main([*command, "1", "--score", "0"]) == 0
+    command = ["eval", "--predictions", str(results), "--annotations", str(annotations), "--json", str(out)]
+    capsys.readouterr()
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert "accuracy by COCO's box measure: 3 images" in captured.out and "cut results" not in captured.err
+    scored = json.loads(out.read_text())
+    assert scored["model"] == {"path": str(results), "kind": "predictions", "sha256": file_sha256(results)}
+    assert {key for key in scored if scored[key] != expected[key]} == {"model", "command"}
+    # other tools read the results with the annotations as they are
+    truth = COCO(str(annotations))
+    evaluation = COCOeval_faster(truth, truth.loadRes(str(results)), iouType="bbox", print_function=lambda *_: None)
+    for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
+        step()
+    assert evaluation.stats[0] == pytest.approx(expected["AP"], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "eval: expected a model, or --predictions"),
+        (["m.onnx"], "eval: expected --images"),
+        (["m.onnx", "--predictions", "r.json"], "model does not go with --predictions"),
+        (["--predictions", "r.json", "--images", "x"], "--images does not go with --predictions"),
+        (["--predictions", "r.json", "--allow-missing"], "--allow-missing does not go with --predictions"),
+        (["--predictions", "r.json", "--threads", "1"], "--threads does not go with --predictions"),
+        (["--predictions", "r.json", "--labels", "x"], "--labels does not go with --predictions"),
+        (["--predictions", "r.json", "--limit", "0"], "--limit goes with --checkpoint only"),
+        (["--predictions", "r.json", "-o", "x"], "-o goes with --checkpoint only"),
+        (["--predictions", "r.json"], "--predictions: VOC's annotations have no ids"),
+    ],
+)
+def test_a_model_and_its_options_do_not_go_with_predictions(options, message, tmp_path, capsys):
+    assert main(["eval", *options, "--annotations", str(tmp_path)]) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_predictions_are_scored_without_torch_and_onnxruntime(document, tmp_path):
+    results = [annotation | {"score": 0.05} for annotation in document["annotations"]]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'onnxruntime', 'onnx', 'openvino'):\n    sys.modules[name] = None\n"
+        "from frcnn.cli import main\n"
+        "sys.exit(main(['eval', '--predictions', 'results.json', '--annotations', 'instances.json', '--json', '-']))"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(Path(frcnn.__file__).parents[1]))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["AP"] == 1.0

@@ -384,3 +384,97 @@ def test_an_artifact_runs_only_where_its_hash_is_trusted(
     assert f"the file's SHA-256 {own} is not among trusted_hashes" in command("--trusted-hash", "0" * 64)
     assert command("--trusted-hash", "0" * 64, "--trusted-hash", own) == "error: came as far as the GPU"
     assert command("--trusted-hash", own, "--workers", "0") == "error: --workers: expected 1 or more, got 0"
+
+
+CATEGORIES = [{"id": 90, "name": "Dog"}, {"id": 17, "name": "cat"}, {"id": 5, "name": "kite"}]
+
+
+@pytest.fixture
+def instances(tmp_path: Path) -> Callable[..., Path]:
+    """Write annotations that list images by their names, with ids from 700, and hold nothing else."""
+
+    def write(*names: str, **size: int) -> Path:
+        images = [{"id": 700 + index, "file_name": name, **size} for index, name in enumerate(names)]
+        path = tmp_path / "set" / "instances.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"images": images, "categories": CATEGORIES}))
+        return path
+
+    return write
+
+
+def test_results_have_the_ids_of_the_annotations(
+    model_path: Path, image_file: ImageFile, instances: Callable[..., Path], tmp_path: Path, capsys: Captured
+) -> None:
+    image_file("images/b.png", 250)
+    image_file("images/a.png", 250)
+    file = instances("c.png", "D:\\old\\B.png", "a.png")
+    out, lines, index = tmp_path / "r.json", tmp_path / "r.jsonl", tmp_path / "i.json"
+    outputs = ("--json", out, "--jsonl", lines, "--json-index", index)
+    assert detect(model_path, tmp_path / "images", "--annotations", file, *outputs, "--score", "0.3") == 0
+    assert [(x["image_id"], x["category_id"]) for x in read(out)] == [(702, 17), (702, 90), (701, 17), (701, 90)]
+    (first, second) = (json.loads(line) for line in lines.read_text().splitlines())
+    assert (first["id"], second["id"], second["results"]) == (702, 701, read(out)[2:])
+    assert [image["id"] for image in read(index)["images"]] == [702, 701]
+    assert read(index)["categories"] == CATEGORIES
+    err = capsys.readouterr().err
+    assert "1 classes are spelt differently there: 'dog' as 'Dog'" in err
+    assert "1 classes of the model are no category; their detections do not count: 3" in err
+
+
+def test_classes_that_are_no_category_have_no_results_and_may_be_paired(
+    model_path: Path, image_file: ImageFile, instances: Callable[..., Path], capsys: Captured
+) -> None:
+    image, file = image_file("a.png", 250), instances("a.png")
+    options = ("--annotations", file, "--json", "-", "--score", "0")
+    assert detect(model_path, image, *options, "--map", "cat=kite", "--map", "dog=17") == 0
+    assert [entry["category_id"] for entry in json.loads(capsys.readouterr().out)] == [5, 17]
+    document = read(file)
+    file.write_text(json.dumps(document | {"categories": CATEGORIES[:1]}))
+    assert detect(model_path, image, *options) == 0
+    assert [entry["category_id"] for entry in json.loads(capsys.readouterr().out)] == [90]
+    file.write_text(json.dumps(document | {"categories": CATEGORIES[2:]}))
+    assert detect(model_path, image, *options) == 2
+    assert "1 categories are no class of the model: 5 'kite'; the model's 3 are cat, dog" in capsys.readouterr().err
+
+
+def test_images_that_the_annotations_do_not_list_are_refused_or_left_out(
+    model_path: Path, image_file: ImageFile, instances: Callable[..., Path], tmp_path: Path, capsys: Captured
+) -> None:
+    one, other, file = image_file("a.png", 250), image_file("b.png", 250), instances("a.png")
+    options = ("--annotations", file, "--json", "-", "-o", tmp_path / "out")
+    assert detect(model_path, other, one, *options) == 2
+    assert f"error: 1 of 2 inputs are not listed in {file}: {other}" in capsys.readouterr().err
+    assert detect(model_path, other, one, *options, "--allow-missing") == 0
+    captured = capsys.readouterr()
+    assert [entry["image_id"] for entry in json.loads(captured.out)] == [700]
+    assert f"warning: 1 inputs are not in the annotations and are left out: {other}" in captured.err
+    assert files_under(tmp_path / "out") == ["a.png"]
+
+
+def test_an_image_of_another_size_than_annotated_is_noted(
+    model_path: Path, image_file: ImageFile, instances: Callable[..., Path], tmp_path: Path, capsys: Captured
+) -> None:
+    image, output = image_file("a.png", 250), tmp_path / "r.json"
+    assert detect(model_path, image, "--annotations", instances("a.png", height=80, width=60), "--json", output) == 0
+    what = "1 images have another size in the annotations; boxes are in the images' own pixels, turned upright"
+    assert f"{what}: {image}\n" in capsys.readouterr().err
+    assert detect(model_path, image, "--annotations", instances("a.png", height=60, width=80), "--json", output) == 0
+    assert "another size" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--map", "cat=17"], "--map and --allow-missing go with --annotations only"),
+        (["--allow-missing"], "--map and --allow-missing go with --annotations only"),
+        (["--annotations", "x.json"], "--annotations goes with --json, --jsonl or --json-index"),
+        (["--annotations", ".", "--json", "-"], "--annotations: . is a folder, and VOC's annotations have no ids"),
+        (["--annotations", "x.json", "--json", "-"], "x.json: no such file or folder"),
+    ],
+)
+def test_options_of_annotations_are_refused_where_they_have_no_effect(
+    options: list[str], message: str, model_path: Path, image_file: ImageFile, capsys: Captured
+) -> None:
+    assert detect(model_path, image_file("a.png", 250), *options) == 2
+    assert f"error: {message}" in capsys.readouterr().err

@@ -10,7 +10,8 @@ import pytest
 from frcnn.errors import UsageError
 from frcnn.log import warn_once
 from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth
-from frcnn.runtime.dataset.files import find_images
+from frcnn.runtime.dataset.files import find_images, match_sources
+from frcnn.runtime.images.sources import Source
 
 
 def saved(folder: Path, *names: str) -> Path:
@@ -135,7 +136,7 @@ def test_several_files_that_fit_are_named(tmp_path):
 @pytest.mark.parametrize("names", [("D:\\train\\a.jpg", "D:\\val\\a.jpg"), ("a.jpg", "./a.jpg"), ("A.JPG", "/x/a.jpg")])
 def test_two_names_of_one_file_are_refused(tmp_path, names):
     error = refused(saved(tmp_path, "a.jpg"), *names, allow_missing=True)
-    assert error.hint.startswith(f"{names[0]} may be a.jpg, as may another name")
+    assert error.hint.startswith(f"{names[0]} may be a.jpg, as may another")
 
 
 def test_a_file_that_has_a_name_of_its_own_is_no_other_image(tmp_path):
@@ -167,3 +168,68 @@ def test_linked_folders_are_searched_once(tmp_path):
 def test_a_folder_of_folders_is_not_called_empty(tmp_path):
     saved(tmp_path, "train/b.jpg", "val/b.jpg")
     assert refused(tmp_path, "a.jpg").message.endswith("which has train, val")
+
+
+def listed(names: list[str], files: dict[str, str], **options: bool) -> tuple[dict[str, str], list[str]]:
+    """Return the name of each file, and the files that are not listed; files have places in the folders given."""
+    sources = [
+        Source(kind="video" if file.endswith(".mp4") else "image", name=file, at=Path(file), place=Path(place))
+        for file, place in files.items()
+    ]
+    found, missing = match_sources(ground_truth(*names), sources, **options)
+    return {source.name: image.file_name for source, image in found.items()}, missing
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("a.jpg", "deep/in/a.jpg"),
+        ("in/a.jpg", "/data/deep/in/a.jpg"),
+        ("DEEP/IN/A.JPG", "deep/in/a.jpg"),
+        (NFC, NFD),
+    ],
+)
+def test_a_file_is_the_image_whose_name_has_its_last_parts(name, file, caplog):
+    assert listed([name, "other.jpg"], {file: "x.jpg"}) == ({file: name}, [])
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("name", ["D:\\data\\sub\\a.jpg", "https://host/bucket/sub/a.jpg", "/else/where/SUB/A.JPG"])
+def test_a_file_is_the_image_with_the_last_parts_of_its_place_and_that_is_said(name, caplog):
+    warn_once.cache_clear()
+    files = {"images/sub/a.jpg": "sub/a.jpg"}
+    assert listed([name, "other.jpg"], files) == ({"images/sub/a.jpg": name}, [])
+    said = f"frcnn: 1 of 1 inputs are found in set.json by the last parts of names: images/sub/a.jpg is {name}"
+    assert caplog.messages == [said]
+
+
+def test_an_image_that_has_a_file_is_no_other_files():
+    files = {"val/a.jpg": "a.jpg", "train/a.jpg": "a.jpg"}
+    assert listed(["val/a.jpg"], files, allow_missing=True) == ({"val/a.jpg": "val/a.jpg"}, ["train/a.jpg"])
+
+
+def test_of_two_names_a_file_is_the_one_with_more_of_its_path():
+    files = {"images/a.jpg": "a.jpg", "images/sub/a.jpg": "sub/a.jpg"}
+    assert listed(["sub/a.jpg", "a.jpg"], files)[0] == files
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "hint"),
+    [
+        (["a.jpg"], ["b.jpg"], "check that annotations and images are of one set"),
+        (["val/a.jpg"], ["train/a.jpg"], "train/a.jpg may be val/a.jpg, in another folder or of another kind"),
+        (["a.jpg"], ["x/a.jpg", "y/a.jpg"], "x/a.jpg may be a.jpg, as may another"),
+        (["D:\\x\\a.jpg", "D:\\y\\a.jpg"], ["a.jpg"], "a.jpg may be any of D:\\x\\a.jpg, D:\\y\\a.jpg"),
+        (["clip.mp4"], ["clip.mp4"], "check that annotations and images are of one set"),  # its frames have no id
+    ],
+)
+def test_files_that_are_not_listed_or_not_alone_are_refused_by_name(names, files, hint):
+    places = {file: file for file in files}
+    with pytest.raises(UsageError) as caught:
+        listed(names, places)
+    message = f"{len(files)} of {len(files)} inputs are not listed in set.json: {', '.join(files)}"
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+    with pytest.raises(UsageError, match=r"or leave them out: --allow-missing\)$"):
+        listed([*names, "good.png"], {**places, "good.png": "good.png"})
+    names, places = [*names, "good.png"], {**places, "good.png": "good.png"}
+    assert listed(names, places, allow_missing=True) == ({"good.png": "good.png"}, files)
