@@ -93,9 +93,7 @@ class Backend(Protocol):
     batches_in_flight: int
     on_gpu: bool
 
-    def place(
-        self, image: object, *, name: str, max_pixels: int, ahead: bool, channel_order: ChannelOrder = "rgb"
-    ) -> Placed:
+    def place(self, image: object, *, name: str, max_pixels: int, ahead: bool, order: ChannelOrder = "rgb") -> Placed:
         """Decode an image and choose its canvas.
 
         Args:
@@ -103,7 +101,7 @@ class Backend(Protocol):
             name: its name in messages.
             max_pixels: limit for files and PIL images.
             ahead: whether the caller may write over an array before the image is submitted.
-            channel_order: of arrays and tensors.
+            order: of the channels of arrays and tensors.
 
         Raises:
             ImageError: the image cannot be used.

@@ -359,21 +359,11 @@ class Detector:
             return [found for _, found in pairs]
 
     def _placed(
-        self,
-        images: Iterable[object],
-        channel_order: ChannelOrder | None,
-        *,
-        ahead: bool,
-        on_error: OnError | None = None,
+        self, images: Iterable[object], order: ChannelOrder | None, *, ahead: bool, on_error: OnError | None = None
     ) -> Iterator[Placed]:
-        return place_each(
-            self._backend,
-            image_list(images),
-            max_pixels=self._max_pixels,
-            channel_order=self._channel_order if channel_order is None else checked_channel_order(channel_order),
-            ahead=ahead,
-            on_error=on_error,
-        )
+        order = self._channel_order if order is None else checked_channel_order(order)
+        some, limit = image_list(images), self._max_pixels
+        return place_each(self._backend, some, max_pixels=limit, order=order, ahead=ahead, on_error=on_error)
 
     def _filter(self, score: float, classes: ClassFilter | None) -> DetectionFilter:
         labels = None if classes is None else resolve_classes(classes, self.labels)

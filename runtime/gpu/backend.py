@@ -77,16 +77,14 @@ class EngineBackend:
                 self.close()
             raise
 
-    def place(
-        self, image: object, *, name: str, max_pixels: int, ahead: bool, channel_order: ChannelOrder = "rgb"
-    ) -> Placed:
+    def place(self, image: object, *, name: str, max_pixels: int, ahead: bool, order: ChannelOrder = "rgb") -> Placed:
         """Decode an image and choose its canvas; see ``Backend.place``.
 
         The GPU resizes uint8 images; floating ones are prepared here, on the CPU.
         """
         self._check()
         transform = self._manifest.source.model.transform
-        decoded = _decoded(image, name, max_pixels, ahead=ahead, channel_order=channel_order)
+        decoded = _decoded(image, name, max_pixels, order, ahead=ahead)
         placed = place(decoded, transform, self.canvases)
         if isinstance(decoded, RGBImage) and decoded.pixels.dtype != np.uint8:
             return with_pixels(placed, transform)
@@ -196,17 +194,15 @@ def _streams_of(batch: Sequence[Placed], stream: int | None) -> Iterable[int]:
     return {stream, *(image.stream for image in images if image.stream)}
 
 
-def _decoded(
-    image: object, name: str, max_pixels: int, *, ahead: bool, channel_order: ChannelOrder
-) -> RGBImage | DeviceImage:
+def _decoded(image: object, name: str, max_pixels: int, order: ChannelOrder, *, ahead: bool) -> RGBImage | DeviceImage:
     """Return what a caller handed in as an image, without a copy where one can be avoided."""
     if isinstance(image, DeviceImage):
         return image
     tensor: Any = image if is_tensor(image) else None
     if is_device_array(image) and (tensor is None or not tensor.is_floating_point()):
-        return as_device_image(image, name=name, channel_order=channel_order)
+        return as_device_image(image, name=name, channel_order=order)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         image = image.copy(order="K") if ahead else image
         if image.ndim == 2 and image.size:
             return RGBImage(pixels=np.broadcast_to(image[:, :, None], (*image.shape, 3)), name=name)
-    return as_image(image, name=name, max_pixels=max_pixels, channel_order=channel_order)
+    return as_image(image, name=name, max_pixels=max_pixels, channel_order=order)

@@ -32,12 +32,9 @@ class HostBackend:
         self._manifest = manifest
         self._process = keep_in_forks(self)
 
-    def place(
-        self, image: object, *, name: str, max_pixels: int, ahead: bool, channel_order: ChannelOrder = "rgb"
-    ) -> Prepared:
+    def place(self, image: object, *, name: str, max_pixels: int, ahead: bool, order: ChannelOrder = "rgb") -> Prepared:
         """Decode, resize, normalise and pad; see ``Backend.place``. The caller's array is not kept."""
-        decoded = as_image(image, name=name, max_pixels=max_pixels, channel_order=channel_order)
-        return prepare(decoded, self._manifest)
+        return prepare(as_image(image, name=name, max_pixels=max_pixels, channel_order=order), self._manifest)
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
         """Detect, at once; see ``Backend.submit``."""

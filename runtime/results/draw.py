@@ -125,17 +125,11 @@ def _objects(
     x1, y1, x2, y2 = np.clip(corners, 0, [*frame, *frame]).round().astype(int).T
     x1, y1 = np.minimum(x1, frame[0] - 1), np.minimum(y1, frame[1] - 1)
     boxes = np.stack([x1, y1, np.maximum(x2, x1 + 1), np.maximum(y2, y1 + 1)], axis=1).tolist()
-    labels = detections.labels.tolist()
+    labels, names = detections.labels.tolist(), detections.class_names
+    colours = [class_colour(label) for label in labels] if colours is None else colours
     return [
         _Object(box=tuple(box), runs=label_runs(name, f"{score:.2f}", label, font), colour=colour)
-        for box, name, score, label, colour in zip(
-            boxes,
-            detections.class_names,
-            detections.scores,
-            labels,
-            map(class_colour, labels) if colours is None else colours,
-            strict=True,
-        )
+        for box, name, score, label, colour in zip(boxes, names, detections.scores, labels, colours, strict=True)
     ]
 
 
@@ -156,8 +150,8 @@ def _draw_plate(canvas: ImageDraw.ImageDraw, item: _Object, plate: Rectangle, st
     canvas.rectangle((x1, y1, x2 - 1, y2 - 1), fill=item.colour, outline=_contrasting(item.colour), width=style.edge_px)
     lengths, ascent, _ = _extent(item.runs, style.font_px)
     x, baseline, colour = float(x1 + style.padding_px), y1 + style.padding_px + ascent, _contrasting(item.colour)
-    for run, length in zip(item.runs, lengths, strict=True):
-        canvas.text((x, baseline), run.text, font=font_of(run.file, style.font_px), fill=colour, anchor="ls")
+    for (text, file), length in zip(item.runs, lengths, strict=True):
+        canvas.text((x, baseline), text, font=font_of(file, style.font_px), fill=colour, anchor="ls")
         x += length
 
 
@@ -184,11 +178,11 @@ def _placed(objects: list[_Object], style: _Style, frame: tuple[int, int]) -> li
 def _extent(runs: tuple[Run, ...], font_px: int) -> tuple[tuple[float, ...], int, int]:
     """Return the length of each run, and how far they reach above and below the baseline."""
     ascent, descent = font_of(None, font_px).getmetrics()
-    for run in runs:
-        if run.file is not None:
-            _, top, _, bottom = map(round, font_of(run.file, font_px).getbbox(run.text, anchor="ls"))
+    for text, file in runs:
+        if file is not None:
+            _, top, _, bottom = map(round, font_of(file, font_px).getbbox(text, anchor="ls"))
             ascent, descent = max(ascent, -top), max(descent, bottom)
-    return tuple(font_of(run.file, font_px).getlength(run.text) for run in runs), ascent, descent
+    return tuple(font_of(file, font_px).getlength(text) for text, file in runs), ascent, descent
 
 
 def _plate_size(runs: tuple[Run, ...], style: _Style) -> tuple[int, int]:

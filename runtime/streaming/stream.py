@@ -27,7 +27,7 @@ def place_each(
     images: Iterable[object],
     *,
     max_pixels: int,
-    channel_order: ChannelOrder,
+    order: ChannelOrder,
     ahead: bool,
     on_error: OnError | None = None,
 ) -> Iterator[Placed]:
@@ -37,9 +37,7 @@ def place_each(
     """
     for index, image in enumerate(noting_position(images)):
         try:
-            item = backend.place(
-                image, name=f"images[{index}]", max_pixels=max_pixels, ahead=ahead, channel_order=channel_order
-            )
+            item = backend.place(image, name=f"images[{index}]", max_pixels=max_pixels, ahead=ahead, order=order)
         except ImageError as error:
             if on_error is None:
                 raise

@@ -18,7 +18,7 @@ from frcnn.errors import UsageError
 from frcnn.runtime import Detections
 from frcnn.runtime.results import fonts
 from frcnn.runtime.results.draw import _extent, annotate
-from frcnn.runtime.results.fonts import Run, checked_font, font_of, label_runs
+from frcnn.runtime.results.fonts import checked_font, font_of, label_runs
 
 DEJAVU = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 WORDS = {
@@ -64,12 +64,12 @@ def drawn(name: str, **options: object) -> np.ndarray:
 
 
 def text_of(name: str, font: str | None = None) -> str:
-    return "".join(run.text for run in label_runs(name, "0.50", 8, font))
+    return "".join(text for text, _ in label_runs(name, "0.50", 8, font))
 
 
 def test_ascii_names_look_for_no_font(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "_longest", None)
-    assert label_runs("traffic light", "0.50", 8, None) == (Run("traffic light 0.50", None),)
+    assert label_runs("traffic light", "0.50", 8, None) == (("traffic light 0.50", None),)
 
 
 @pytest.mark.parametrize("script", WORDS)
@@ -82,9 +82,9 @@ def test_letters_are_drawn_in_a_font_that_has_them(use: Use, script: str, tmp_pa
     assert not np.array_equal(without, drawn(one))
     assert not np.array_equal(drawn(one), drawn(other))
     name, score = label_runs(one, "0.50", 8, None)
-    assert (name.text, score) == (one, Run(" 0.50", None))
-    assert name.file is not None
-    with TTFont(name.file) as font:
+    assert (name[0], score) == (one, (" 0.50", None))
+    assert name[1] is not None
+    with TTFont(name[1]) as font:
         assert set(map(ord, one)) <= set(font.getBestCmap())
 
 
@@ -149,21 +149,21 @@ def covering(monkeypatch: pytest.MonkeyPatch, **letters: str) -> None:
 
 def test_mixed_scripts_fall_back_run_by_run(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     covering(monkeypatch, arabic="قط", chinese="猫", thai="แมวน\N{THAI CHARACTER MAI THO}", base="น")
-    assert label_runs("cat 猫", "0.50", 8, None) == (Run("cat ", None), Run("猫", "chinese"), Run(" 0.50", None))
+    assert label_runs("cat 猫", "0.50", 8, None) == (("cat ", None), ("猫", "chinese"), (" 0.50", None))
     # from right to left: what is said last stands leftmost
-    assert label_runs("قط BMW", "0.50", 8, None) == (Run("BMW", None), Run("قط ", "arabic"), Run(" 0.50", None))
+    assert label_runs("قط BMW", "0.50", 8, None) == (("BMW", None), ("قط ", "arabic"), (" 0.50", None))
     # a mark stays with its letter, which another font has, too
-    assert label_runs("猫น้", "0.50", 8, None)[:2] == (Run("猫", "chinese"), Run("น้", "thai"))
+    assert label_runs("猫น้", "0.50", 8, None)[:2] == (("猫", "chinese"), ("น้", "thai"))
 
 
 def test_one_font_for_a_whole_name_comes_before_several(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     covering(monkeypatch, chinese="猫", all="cat猫")
-    assert label_runs("cat 猫", "0.50", 8, None)[0] == Run("cat 猫", "all")
-    assert label_runs("cat 猫", "0.50", 8, "chinese")[:2] == (Run("cat ", None), Run("猫", "chinese"))
+    assert label_runs("cat 猫", "0.50", 8, None)[0] == ("cat 猫", "all")
+    assert label_runs("cat 猫", "0.50", 8, "chinese")[:2] == (("cat ", None), ("猫", "chinese"))
 
 
 def test_the_callers_font_comes_first(use: Use) -> None:
-    assert label_runs("cat", "0.50", 8, str(DEJAVU)) == (Run("cat", str(DEJAVU)), Run(" 0.50", str(DEJAVU)))
+    assert label_runs("cat", "0.50", 8, str(DEJAVU)) == (("cat", str(DEJAVU)), (" 0.50", str(DEJAVU)))
     assert not np.array_equal(drawn("cat"), drawn("cat", font=DEJAVU))
     assert text_of("猫", str(DEJAVU)) == "#8 0.50"
     np.testing.assert_array_equal(drawn("кот", font=DEJAVU), drawn("кот", font=str(DEJAVU)))
