@@ -76,24 +76,17 @@ class Detector:
         ((2, 4), ['car', 'person'])
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        manifest: Manifest,
-        *,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
-        channel_order: ChannelOrder = "rgb",
-    ) -> None:
+    def __init__(self, backend: Backend, manifest: Manifest, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
         """Wrap a backend; ``Detector.load`` does this for a file.
 
         Raises:
-            UsageError: ``max_pixels`` is less than 1, or there is no such ``channel_order``.
+            UsageError: ``max_pixels`` is less than 1.
         """
         self.manifest = manifest
         self._backend = backend
         self._streams = Streams(backend)
         self._max_pixels = _checked_max_pixels(max_pixels)
-        self._channel_order = checked_channel_order(channel_order)
+        self._channel_order: ChannelOrder = "rgb"
         self._process = os.getpid()
         self._origin: Origin | None = None
         self._closed = False
@@ -139,7 +132,7 @@ class Detector:
             UsageError: An option makes no sense, or does not apply to the file.
         """
         _checked_max_pixels(max_pixels)
-        checked_channel_order(channel_order)
+        order = checked_channel_order(channel_order)
         options: dict[str, Any] = {
             "device": device,
             "provider": provider,
@@ -150,8 +143,8 @@ class Detector:
         }
         origin = Origin.of(path, options)
         backend, manifest = load_backend(path, **options)
-        detector = cls(backend, manifest, max_pixels=max_pixels, channel_order=channel_order)
-        detector._origin = origin
+        detector = cls(backend, manifest, max_pixels=max_pixels)
+        detector._origin, detector._channel_order = origin, order
         return detector
 
     @property
@@ -362,8 +355,7 @@ class Detector:
         self, images: Iterable[object], order: ChannelOrder | None, *, ahead: bool, on_error: OnError | None = None
     ) -> Iterator[Placed]:
         order = self._channel_order if order is None else checked_channel_order(order)
-        some, limit = image_list(images), self._max_pixels
-        return place_each(self._backend, some, max_pixels=limit, order=order, ahead=ahead, on_error=on_error)
+        return place_each(self._backend, image_list(images), self._max_pixels, order, ahead, on_error)
 
     def _filter(self, score: float, classes: ClassFilter | None) -> DetectionFilter:
         labels = None if classes is None else resolve_classes(classes, self.labels)

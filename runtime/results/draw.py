@@ -115,11 +115,7 @@ def annotate(
 
 
 def _objects(
-    detections: Detections,
-    factor: int,
-    frame: tuple[int, int],
-    colours: Sequence[Colour] | None = None,
-    font: str | None = None,
+    detections: Detections, factor: int, frame: tuple[int, int], colours: Sequence[Colour] | None, font: str | None
 ) -> list[_Object]:
     corners = np.nan_to_num(detections.boxes.astype(np.float64) * factor)
     x1, y1, x2, y2 = np.clip(corners, 0, [*frame, *frame]).round().astype(int).T
@@ -164,7 +160,8 @@ def _placed(objects: list[_Object], style: _Style, frame: tuple[int, int]) -> li
     boxes = np.array([item.box for item in objects]).reshape(-1, 4)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     for item in objects:
-        width, height = _plate_size(item.runs, style)
+        lengths, ascent, descent = _extent(item.runs, style.font_px)
+        width, height = (2 * style.padding_px + side for side in (math.ceil(sum(lengths)), ascent + descent))
         if height > frame[1]:
             continue
         places = [_inside(x, y, width, height, frame) for x, y in _candidates(item.box, width, height)]
@@ -183,11 +180,6 @@ def _extent(runs: tuple[Run, ...], font_px: int) -> tuple[tuple[float, ...], int
             _, top, _, bottom = map(round, font_of(file, font_px).getbbox(text, anchor="ls"))
             ascent, descent = max(ascent, -top), max(descent, bottom)
     return tuple(font_of(file, font_px).getlength(text) for text, file in runs), ascent, descent
-
-
-def _plate_size(runs: tuple[Run, ...], style: _Style) -> tuple[int, int]:
-    lengths, ascent, descent = _extent(runs, style.font_px)
-    return math.ceil(sum(lengths)) + 2 * style.padding_px, ascent + descent + 2 * style.padding_px
 
 
 def _candidates(box: Rectangle, width: int, height: int) -> list[tuple[int, int]]:

@@ -23,9 +23,8 @@ Run = tuple[str, str | None]
 """A text in one font: its file, or None, which is Pillow's own."""
 
 _FOLDERS: Final = (
-    *("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"),
-    *("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
-    *("${WINDIR}/Fonts", "${LOCALAPPDATA}/Microsoft/Windows/Fonts"),
+    *("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "/System/Library/Fonts"),
+    *("/Library/Fonts", "~/Library/Fonts", "${WINDIR}/Fonts", "${LOCALAPPDATA}/Microsoft/Windows/Fonts"),
 )
 _STYLES: Final = ("bold", "italic", "oblique", "light", "thin", "black", "condensed", "medium", "mono", "serif", "math")
 
@@ -68,11 +67,12 @@ def _name_runs(name: str, number: int, font: str | None) -> tuple[Run, ...]:
     letter = _runs(name, font)[1]
     if letter and category(letter)[0] != "S":  # nobody misses a symbol
         script = unicode_name(letter, "UNNAMED").split()[0].title().replace("Cjk", "CJK")
-        why, cure = f"no font of this system has {script} letters", "fonts-noto-core (CJK: fonts-noto-cjk)"
+        why, cure = (
+            f"no font of this system has {script} letters",
+            "fonts-noto-core, for CJK fonts-noto-cjk, or choose --font",
+        )
         if _lacks_fribidi(letter):
             why, cure = f"{script} letters need FriBiDi", "libfribidi0"
-        elif font is None:
-            cure += ", or name a font's file: --font, font="
         warn_once(f"{why}: class names are drawn without them, or as numbers; of Debian install {cure}")
     return next(runs for text in (*texts, f"#{number}") if (runs := _runs(text.strip(), font)[0]))
 

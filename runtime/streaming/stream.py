@@ -23,13 +23,7 @@ Submit = Callable[[list[Placed]], Pending[list[Result]]]
 
 
 def place_each(
-    backend: Backend,
-    images: Iterable[object],
-    *,
-    max_pixels: int,
-    order: ChannelOrder,
-    ahead: bool,
-    on_error: OnError | None = None,
+    backend: Backend, images: Iterable[object], limit: int, order: ChannelOrder, ahead: bool, on_error: OnError | None
 ) -> Iterator[Placed]:
     """Place images on canvases one after the other; an exception names its image.
 
@@ -37,7 +31,7 @@ def place_each(
     """
     for index, image in enumerate(noting_position(images)):
         try:
-            item = backend.place(image, name=f"images[{index}]", max_pixels=max_pixels, ahead=ahead, order=order)
+            item = backend.place(image, name=f"images[{index}]", max_pixels=limit, ahead=ahead, order=order)
         except ImageError as error:
             if on_error is None:
                 raise

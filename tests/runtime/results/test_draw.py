@@ -75,7 +75,7 @@ def test_any_box_on_any_image_is_drawn_inside_the_frame(height: int, width: int,
     drawn = annotate(canvas(height, width), detections)
     frame = (drawn.shape[1], drawn.shape[0])
     style = _Style.for_size(*frame)
-    objects = _objects(detections, drawn.shape[0] // height, frame)
+    objects = _objects(detections, drawn.shape[0] // height, frame, None, None)
     for _, (x1, y1, _, y2) in _placed(objects, style, frame):
         assert x1 >= 0
         assert 0 <= y1 < y2 <= frame[1]
@@ -89,7 +89,7 @@ def test_images_of_extreme_shapes_are_drawn(size: tuple[int, int]) -> None:
 def test_plates_avoid_each_other() -> None:
     boxes = [[100, 100 + 3 * index, 400, 300] for index in range(5)]
     detections = found(boxes, 480, 640)
-    objects = _objects(detections, 1, (640, 480))
+    objects = _objects(detections, 1, (640, 480), None, None)
     plates = [plate for _, plate in _placed(objects, _Style.for_size(640, 480), (640, 480))]
     for one, other in itertools.combinations(plates, 2):
         assert min(one[2], other[2]) <= max(one[0], other[0]) or min(one[3], other[3]) <= max(one[1], other[1])
