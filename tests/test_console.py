@@ -6,11 +6,15 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from rich.cells import cell_len
 from rich.console import Console
+from support.terminal import Shown, laid_out
 
 from frcnn import console
-from frcnn.console import note, say, show_table, steps, track, warn, write_json
+from frcnn.console import few, next_step, note, say, show_table, steps, track, warn, write_json
 
 
 def test_results_go_to_standard_output_and_notes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,3 +152,82 @@ def test_what_an_encoding_lacks_is_printed_as_an_escape(
 def test_json_keeps_names_that_are_not_utf8(tmp_path: Path) -> None:
     write_json({"name": "n\udce9.jpg", "worst": float("-inf")}, str(tmp_path / "a.json"))
     assert json.loads((tmp_path / "a.json").read_text()) == {"name": "n\udce9.jpg", "worst": None}
+
+
+# tables
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch):
+    """Lay a table out for a terminal."""
+    return lambda table, width=80: laid_out(table, width, monkeypatch)
+
+
+NUMBERS = [f"column {i}" for i in range(12)]
+
+
+def test_columns_that_do_not_fit_are_named(terminal, monkeypatch) -> None:
+    table = Shown("t", ["image", *NUMBERS], [["a.jpg", *(f"{i}23.4567" for i in range(12))]], {})
+    lines = terminal(table)
+    shown = [i for i in range(12) if any(f"{i}23.4567" in line for line in lines)]
+    assert shown == list(range(len(shown))) and 5 <= len(shown) < 12
+    text = " ".join(map(str.strip, lines))
+    assert f"not shown: {', '.join(NUMBERS[len(shown) :])} (--wide shows all columns)" in text
+    assert max(map(cell_len, lines)) <= 80
+    assert not any("not shown" in line for line in terminal(table, 200))
+    monkeypatch.setattr(console, "_is_wide", True)
+    assert sum(line.startswith("a.jpg") for line in terminal(table)) == 2
+    assert all(any(f"{i}23.4567" in line for line in terminal(table)) for i in range(12))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 30 + "/" + "b" * 90 + "/00017.jpg", "写真" * 40 + "/猫.jpg", "e\u0301" * 90 + ".jpg"],
+    ids=("ascii", "double width", "combining"),
+)
+def test_a_long_name_loses_its_middle_on_a_terminal_only(name: str, terminal) -> None:
+    table = Shown("t", ["image", "boxes"], [[name, "123456789"], ["b.jpg", "2"]], {})
+    lines = terminal(table)
+    assert max(map(cell_len, lines)) <= 80
+    (line,) = (line for line in lines if "123456789" in line)
+    head, tail = line.split()[0].split("…")
+    assert name.startswith(head) and name.endswith(tail) and tail.endswith(".jpg") and len(head) >= 10
+    assert name in "".join(line.removesuffix("123456789").rstrip() for line in terminal(table, None)), (
+        "a file has it whole"
+    )
+
+
+def test_names_that_would_read_the_same_are_kept_whole(terminal) -> None:
+    names = [f"{'a' * 60}{i}{'b' * 120}.jpg" for i in range(2)]
+    lines = terminal(Shown("t", ["image", "boxes"], [[name, "1"] for name in names], {}))
+    assert max(map(cell_len, lines)) <= 80 and not any("…" in line for line in lines)
+    for name in names:
+        assert name in "".join(line[:74].strip() for line in lines)
+
+
+def test_text_is_folded_between_words(terminal) -> None:
+    rows = [["one", "pip install 'frcnn[gpu]' and a driver of NVIDIA's " * 3, "what for"]]
+    lines = terminal(Shown("", ["what", "how", "for"], rows, {"text_columns": range(3)}), 60)
+    assert max(map(cell_len, lines)) <= 60 and "'frcnn[gpu]'" in "\n".join(lines)
+    assert lines[0].split() == ["what", "how", "for"], "no title, no line for it"
+
+
+def test_a_terminal_of_hardly_any_width_still_shows_the_first_figure(terminal) -> None:
+    lines = terminal(Shown("t", ["image", "boxes", "score"], [["0123456789" * 5, "123456", "0.5"]], {}), 20)
+    assert any("123456" in line.split() for line in lines) and max(map(cell_len, lines)) <= 20
+
+
+def test_next_step_quotes_and_follows_what_is_printed(capsys) -> None:
+    say("a result")
+    next_step("detect", Path("-odd name.onnx"), *few(["no such file"]), where=", on its GPU")
+    assert capsys.readouterr() == ("a result\n", "next, on its GPU: frcnn detect './-odd name.onnx' IMAGES\n")
+
+
+def test_few_images_are_named_and_many_are_not(tmp_path: Path) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for file in files:
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(file)
+    assert few(files[:3]) == files[:3]
+    assert few([tmp_path]) == [tmp_path]
+    for images in (files, None, [], [tmp_path / "missing.png"], ["rtsp://camera"]):
+        assert few(images) == ["IMAGES"]
