@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, int]] = {
     "quantize": (f"quantize model.onnx {{annotated}} -o int8.onnx --max-drop 100 {shlex.join(SHORT)}", 0),
     "worse than the limit": (f"eval int8.onnx {{annotated}} --checkpoint my.pth --arch {ARCH} --limit 0", 1),
     "tune": ("tune model.onnx --images images --budget 1", 0),
-    "bench": (f"bench my.pth model.onnx --arch {ARCH} --images images --budget 2 --batch 1 -o report", 0),
+    "bench": (f"bench my.pth model.onnx --arch {ARCH} --images images --budget 2 --batch 1 --compile-limit 0 -o report", 0),
 }  # fmt: skip
 
 
