@@ -208,8 +208,7 @@ def _overlap(places: ArrayLike, others: ArrayLike) -> NDArray[np.int64]:
     """Return the area in square pixels that each of some rectangles shares with others, summed over these."""
     one, other = np.reshape(places, (-1, 1, 4)), np.reshape(others, (1, -1, 4)).astype(int)
     sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
-    area: NDArray[np.int64] = sides.clip(0).prod(axis=2).sum(axis=1)
-    return area
+    return np.asarray(sides.clip(0).prod(axis=2).sum(axis=1), np.int64)
 
 
 def _contrasting(background: Colour) -> Colour:

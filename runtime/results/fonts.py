@@ -53,8 +53,7 @@ def checked_font(font: str | os.PathLike[str]) -> str:
     try:
         _probe(file)
     except OSError as error:
-        message = f"font: expected a TrueType or OpenType font of any size, got {file}: {error}"
-        raise UsageError(message, hint="such a file ends in .ttf, .otf or .ttc") from error
+        raise UsageError(f"font: expected a scalable TrueType or OpenType font, got {file}: {error}") from error
     return file
 
 
@@ -67,13 +66,10 @@ def _name_runs(name: str, number: int, font: str | None) -> tuple[Run, ...]:
     letter = _runs(name, font)[1]
     if letter and category(letter)[0] != "S":  # nobody misses a symbol
         script = unicode_name(letter, "UNNAMED").split()[0].title().replace("Cjk", "CJK")
-        why, cure = (
-            f"no font of this system has {script} letters",
-            "fonts-noto-core, for CJK fonts-noto-cjk, or choose --font",
-        )
+        why, cure = "no font of this system has", "fonts-noto-core, for CJK fonts-noto-cjk; or choose a font: --font"
         if _lacks_fribidi(letter):
-            why, cure = f"{script} letters need FriBiDi", "libfribidi0"
-        warn_once(f"{why}: class names are drawn without them, or as numbers; of Debian install {cure}")
+            why, cure = "FriBiDi is missing for", "libfribidi0"
+        warn_once(f"{why} {script} letters: names are drawn without, or as class numbers (Debian: apt install {cure})")
     return next(runs for text in (*texts, f"#{number}") if (runs := _runs(text.strip(), font)[0]))
 
 
@@ -84,8 +80,8 @@ def _lacks_fribidi(letter: str) -> bool:
 @lru_cache(maxsize=1024)
 def _runs(text: str, font: str | None) -> tuple[tuple[Run, ...], str]:
     """Split a text into runs, or find the first letter that cannot be drawn."""
-    is_leftwards = any(bidirectional(letter) in ("R", "AL") for letter in text)
     runs: list[Run] = []
+    is_leftwards = any(bidirectional(letter) in ("R", "AL") for letter in text)
     while text:
         file, count = _longest(text, font)
         if not count:
@@ -133,13 +129,10 @@ def _probe(file: str | None) -> tuple[ImageFont.FreeTypeFont, bytes]:
 def _fonts() -> tuple[str, ...]:
     """Return the files of this system's fonts and of matplotlib's, upright ones without serifs first."""
     spec = find_spec("matplotlib")
-    roots = [
-        *_FOLDERS,
-        *(f"{folder}/mpl-data/fonts/ttf" for folder in (spec and spec.submodule_search_locations) or ()),
-    ]
+    its = () if spec is None or spec.origin is None else (f"{Path(spec.origin).parent}/mpl-data/fonts/ttf",)
     found = {
         Path(folder, name)
-        for root in roots
+        for root in (*_FOLDERS, *its)
         for folder, _, names in os.walk(os.path.expandvars(Path(root).expanduser()))
         for name in names
         if name.lower().endswith((".ttf", ".otf", ".ttc")) and not name.startswith("LastResort")  # macOS: boxes for all

@@ -86,7 +86,7 @@ def test_the_font_of_copies_is_chosen(model_path: Path, image_file: ImageFile, c
     ("options", "message"),
     [
         (["--font", "x.ttf"], "--font is for annotated copies, and none are written"),
-        (["--font", "x.ttf", "-o", "out"], "font: expected a TrueType or OpenType font of any size, got x.ttf: "),
+        (["--font", "x.ttf", "-o", "out"], "font: expected a scalable TrueType or OpenType font, got x.ttf: "),
     ],
 )
 def test_a_font_that_is_of_no_use_is_refused_before_the_work(

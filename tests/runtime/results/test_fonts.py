@@ -136,7 +136,7 @@ def test_right_to_left_needs_fribidi(use: Use, tmp_path: Path, caplog: pytest.Lo
         assert text_of("قطة") == "#8 0.50"
         assert text_of("γάτα") == "γάτα 0.50"
     (record,) = caplog.records
-    assert "Arabic letters need FriBiDi" in record.getMessage()
+    assert "FriBiDi is missing for Arabic letters" in record.getMessage()
     assert "libfribidi0" in record.getMessage()
 
 
@@ -174,7 +174,7 @@ def test_a_font_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | 
     path = tmp_path / "a.ttf"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"font: expected a TrueType or OpenType font of any size, got .*a\.ttf: "):
+    with pytest.raises(UsageError, match=r"font: expected a scalable TrueType or OpenType font, got .*a\.ttf: "):
         drawn("cat", font=path)
     with pytest.raises(UsageError):
         checked_font(path)
