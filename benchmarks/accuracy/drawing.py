@@ -31,19 +31,12 @@ _MIN_FONT_PX: Final = 12
 
 
 class Difference(NamedTuple):
-    """An image in which detections differ.
-
-    Attributes:
-        file: the image.
-        sides: eager's detections and the model's, without those that score too little.
-        kinds: the kind of each detection of either side: in both, moved, other label, only here.
-        score: the highest score of a detection that differs.
-    """
+    """An image in which detections differ."""
 
     file: Path
-    sides: tuple[Detections, Detections]
-    kinds: tuple[NDArray[np.int64], NDArray[np.int64]]
-    score: float
+    sides: tuple[Detections, Detections]  # eager's detections and the model's, without those that score too little
+    kinds: tuple[NDArray[np.int64], NDArray[np.int64]]  # of each detection of either side, a place in _NAMES
+    score: float  # the highest of a detection that differs
 
 
 def find_differences(images: Sequence[DetectedImage], *, min_score: float) -> list[Difference]:
@@ -86,12 +79,7 @@ def drawing_paths(items: Sequence[Difference], folder: Path) -> dict[Path, Diffe
 
 
 def write_pairs(paths: Mapping[Path, Difference], *, titles: tuple[str, str]) -> None:
-    """Draw pairs into their files.
-
-    Raises:
-        ImageError: an image is gone.
-        OutputError: the folder cannot be written.
-    """
+    """Draw pairs into their files."""
     for path, item in paths.items():
         write_image(path, draw_pair(item, RGBImage.open(item.file).uint8(), titles=titles))
 

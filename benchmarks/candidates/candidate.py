@@ -49,58 +49,35 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What all candidates work on.
+    """What all candidates work on."""
 
-    Attributes:
-        model: in eval mode, float32, on the CPU; candidates copy it.
-        sha256: of the checkpoint; None where there is none.
-        equal_images: the images resized to one size; the same objects where they have it already.
-        folder: where artifacts are built.
-        device: where eager runs.
-        is_trained: whether the weights are; random ones tell nothing about bf16 and int8, see ``correctness.check``.
-        compiles: whether ``torch.compile`` is tried.
-        compile_limit_s: how long ``torch.compile``, and NNCF, may take; 0 leaves them out.
-        log: takes a line about what goes on.
-    """
-
-    model: GeneralizedRCNN
+    model: GeneralizedRCNN  # in eval mode, float32, on the CPU; candidates copy it
     spec: ModelSpec
-    sha256: str | None
+    sha256: str | None  # of the checkpoint; None where there is none
     images: Sequence[RGBImage]
-    equal_images: Sequence[RGBImage]
-    folder: Path
-    device: Literal["cpu", "cuda"]
+    equal_images: Sequence[RGBImage]  # the images resized to one size; the same objects where they have it already
+    folder: Path  # where artifacts are built
+    device: Literal["cpu", "cuda"]  # where eager runs
     threads: int
-    is_trained: bool = True
-    compiles: bool = True
-    compile_limit_s: float = 60.0
-    log: Callable[[str], None] = field(default=lambda what: None)
+    is_trained: bool = True  # random weights tell nothing about bf16 and int8, see correctness.check
+    compiles: bool = True  # whether torch.compile is tried
+    compile_limit_s: float = 60.0  # how long torch.compile, and NNCF, may take; 0 leaves them out
+    log: Callable[[str], None] = field(default=lambda what: None)  # takes a line about what goes on
 
 
 class Runner(ABC):
-    """A candidate that is loaded.
+    """A candidate that is loaded."""
 
-    Attributes:
-        build_s: the part of the loading time that compiling took; None where nothing was compiled.
-        network_clock: what times the scope ``network``: the wall clock, or CUDA events.
-        engine: of an engine artifact; None for all else.
-        precision: that the candidate turned out to run in; None where it is the one that was asked for.
-    """
-
-    build_s: float | None = None
-    network_clock: NetworkClock = "wall"
-    engine: EngineInfo | None = None
-    precision: str | None = None
+    build_s: float | None = None  # the part of the loading time that compiling took; None where nothing was compiled
+    network_clock: NetworkClock = "wall"  # what times the scope "network": the wall clock, or CUDA events
+    engine: EngineInfo | None = None  # of an engine artifact; None for all else
+    precision: str | None = None  # that it turned out to run in; None where it is the one that was asked for
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
 
     def canvas_of(self, image: RGBImage) -> Size:
-        """Return the canvas (height, width) that an image alone is padded to: torchvision's.
-
-        Raises:
-            ImageError: the candidate cannot take the image.
-        """
+        """Return the canvas (height, width) that an image alone is padded to: torchvision's."""
         return padded_canvas(self.spec, image)
 
     @abstractmethod
@@ -109,11 +86,7 @@ class Runner(ABC):
 
     @abstractmethod
     def network(self, images: Sequence[RGBImage]) -> Callable[[], object]:
-        """Prepare a batch, and return what runs only the network on it.
-
-        Raises:
-            CannotRunError: the preprocessing cannot be taken off.
-        """
+        """Prepare a batch, and return what runs only the network on it; CannotRunError where preprocessing stays on."""
 
     def close(self) -> None:  # noqa: B027
         """Release what does not go with the object."""
@@ -121,14 +94,7 @@ class Runner(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One way to run the model; the fields up to ``note`` are those of ``results.Row``.
-
-    Attributes:
-        open: loads it; takes the task, and the path of its file where there is ``prepare``.
-        prepare: makes or finds its file; None where it runs the model itself.
-        max_batch: the most images that one call takes; None for no limit.
-        limits: precision whose limits its float32 is held to; None for its own.
-    """
+    """One way to run the model; the fields up to ``note`` are those of ``results.Row``."""
 
     id: str
     name: str
@@ -138,10 +104,10 @@ class Candidate:
     images: Literal["as given", "equal-sized"] = "as given"
     reference: str = EAGER_ID
     note: str = ""
-    open: Callable[..., Runner]
-    prepare: Callable[[Task], File] | None = None
-    max_batch: int | None = None
-    limits: Precision | None = None
+    open: Callable[..., Runner]  # loads it; takes the task, and the path of its file where there is "prepare"
+    prepare: Callable[[Task], File] | None = None  # makes or finds its file; None where it runs the model itself
+    max_batch: int | None = None  # the most images that one call takes; None for no limit
+    limits: Precision | None = None  # precision whose limits its float32 is held to; None for its own
 
 
 def padded_canvas(spec: ModelSpec, image: RGBImage) -> Size:

@@ -26,10 +26,7 @@ _COMPILE_NOTE: Final = (
 class EagerRunner(Runner):
     """torchvision's own model, called as its users call it: a list of tensors in, dictionaries out.
 
-    Args:
-        task: the model, which is copied, and its device.
-        channels_last: the backbone's layout.
-        half: under autocast to float16.
+    The model is copied. ``channels_last`` is the backbone's layout; ``half`` runs under autocast to float16.
     """
 
     def __init__(self, task: Task, *, channels_last: bool = False, half: bool = False) -> None:
@@ -77,12 +74,7 @@ def _to_channels_last(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[T
 
 
 def eager_candidates(device: str, *, mixed_sizes: bool) -> list[Candidate]:
-    """Return the candidates that run the torchvision model.
-
-    Args:
-        device: where.
-        mixed_sizes: whether the images differ in size, so that candidates of equal-sized images need a reference.
-    """
+    """Return the candidates that run torchvision's model; with mixed sizes a reference on equal-sized images."""
     tf32 = "convolutions in TF32, as PyTorch does by default" if device == "cuda" else ""
 
     def candidate(key: str, form: str, open_model: Callable[[Task], Runner], **fields: Any) -> Candidate:

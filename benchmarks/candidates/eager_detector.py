@@ -21,12 +21,7 @@ from frcnn.spec import ModelSpec, Size
 
 
 class EagerDetector:
-    """Runs a torchvision model, its own transform included, one image at a time.
-
-    Args:
-        model: in eval mode, on whichever device.
-        spec: its description.
-    """
+    """Runs a torchvision model in eval mode, its own transform included, one image at a time."""
 
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec) -> None:
         self.model = model
@@ -35,15 +30,7 @@ class EagerDetector:
 
     @torch.inference_mode()
     def detect(self, image: RGBImage, canvas: Size) -> Detections:
-        """Detect in an image padded onto a canvas, as the artifact under comparison pads it.
-
-        Args:
-            image: any decoded image.
-            canvas: (height, width) in pixels, at least the resized image's.
-
-        Raises:
-            ImageError: torchvision cannot resize the image.
-        """
+        """Detect in an image padded onto a canvas (height, width), as the artifact under comparison pads it."""
         transform = self.model.transform
         pixels = to_tensor(image).to(next(self.model.parameters()).device)
         try:
@@ -58,15 +45,9 @@ class EagerDetector:
 
 
 def run_network(model: GeneralizedRCNN, images: Tensor, sizes: Sequence[Size]) -> list[dict[str, Tensor]]:
-    """Run torchvision between its transform and its postprocessing.
+    """Run torchvision between its transform and its postprocessing; boxes are in canvas pixels.
 
-    Args:
-        model: in eval mode.
-        images: (N, 3, H, W) of the model's type, normalised and padded.
-        sizes: (height, width) of each resized image.
-
-    Returns:
-        torchvision's dictionaries, one an image, boxes in canvas pixels.
+    ``images`` are (N, 3, H, W) of the model's type, normalised and padded; ``sizes`` (height, width) as resized.
     """
     maps = model.backbone(images)
     features = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps

@@ -25,28 +25,16 @@ _MAX_IMAGES: Final = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """What a run looks at.
+    """What a run looks at."""
 
-    Attributes:
-        images: decoded, at least one.
-        skipped: inputs that could not be used.
-        source: see ``results.Workload.source``.
-        files: the files of the images, for timing their decoding; empty where there are none.
-    """
-
-    images: tuple[RGBImage, ...]
-    skipped: tuple[Skipped, ...]
-    source: str
-    files: tuple[Path, ...]
+    images: tuple[RGBImage, ...]  # decoded, at least one
+    skipped: tuple[Skipped, ...]  # inputs that could not be used
+    source: str  # see results.Workload.source
+    files: tuple[Path, ...]  # of the images, for timing their decoding; empty where there are none
 
 
 def given_images(paths: Sequence[Path]) -> Images:
-    """Read images and folders of images; what cannot be read is skipped and named.
-
-    Raises:
-        ImageError: not one image can be used.
-        UsageError: there are more than 256 of them, or videos only.
-    """
+    """Read at most 256 images and folders of images; what cannot be read is skipped and named."""
     files, unusable = files_of(map(str, paths))
     skipped = [Skipped(name=name, reason=error.message) for name, error in unusable.items()]
     files = [file for file in files if not is_video(file)]

@@ -25,13 +25,7 @@ _PRECISIONS: Final[dict[str, str]] = {"f32": "fp32", "f16": "fp16", "bf16": "bf1
 
 
 class DetectorRunner(Runner):
-    """A model file with our runtime around it.
-
-    Args:
-        detector: closed with the runner.
-        manifest: the file's.
-        network: what the detector runs in host memory; None for an engine, which takes images in device memory.
-    """
+    """A model file with our runtime around it, and what that runs in host memory; None for an engine."""
 
     def __init__(self, detector: Detector, manifest: AnyManifest, network: Network | None = None) -> None:
         super().__init__(model_manifest(manifest).model)
@@ -95,13 +89,7 @@ class _NaiveRunner(Runner):
 
 
 class NaiveOnnxRuntimeRunner(_NaiveRunner):
-    """The file in ONNX Runtime.
-
-    Args:
-        task: what it works on.
-        path: the file.
-        providers: ONNX Runtime's names, the wanted one first.
-    """
+    """The file in ONNX Runtime, by its names of providers, the wanted one first."""
 
     def __init__(self, task: Task, path: Path, *, providers: Sequence[str]) -> None:
         super().__init__(task.spec)
@@ -121,13 +109,9 @@ class NaiveOnnxRuntimeRunner(_NaiveRunner):
 
 
 class NaiveOpenVinoRunner(_NaiveRunner):
-    """The file in OpenVINO, which is told no more than the number of threads.
+    """The file, or OpenVINO's own form of it, in OpenVINO, which is told no more than the number of threads.
 
-    Args:
-        task: what it works on.
-        path: the file, or OpenVINO's own form of it.
-        hint: OpenVINO's name of a precision; None for the one that it takes by itself.
-        is_int8: whether the file is quantised; the hint is then for the rest.
+    ``hint`` is OpenVINO's name of a precision, of what is not int8; None for the one that it takes by itself.
     """
 
     def __init__(self, task: Task, path: Path, *, hint: str | None = None, is_int8: bool = False) -> None:

@@ -22,15 +22,7 @@ class OutOfTimeError(BaseException):
 
 @contextmanager
 def time_limit(seconds: float, what: str) -> Iterator[None]:
-    """Run a block for so many seconds at most.
-
-    Args:
-        seconds: more than 0.
-        what: the builder's name, for the reason.
-
-    Raises:
-        CannotRunError: the limit cannot be held here, or the time was over.
-    """
+    """Run a block for so many seconds at most; CannotRunError where they were too few or cannot be bounded."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         raise CannotRunError(f"{what} is tried only where its time can be bounded: in the main thread, not on Windows")
 

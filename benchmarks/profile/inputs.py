@@ -16,17 +16,12 @@ from frcnn.spec import Size, TransformSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Inputs:
-    """Images that go on one canvas, in turn.
-
-    Attributes:
-        files: of the images, decoded anew in every run; empty where they have none.
-        left_out: names of images that go on another canvas.
-    """
+    """Images that go on one canvas, in turn."""
 
     canvas: Size
     placed: tuple[Placed, ...]
-    files: tuple[Path, ...]
-    left_out: tuple[str, ...]
+    files: tuple[Path, ...]  # of the images, decoded anew in every run; empty where they have none
+    left_out: tuple[str, ...]  # names of images that go on another canvas
 
     def batch(self, run: int, size: int) -> list[int]:
         """Return the images of a run, by index: each run goes on where the one before it ended."""
@@ -40,19 +35,10 @@ class Inputs:
 def choose_inputs(
     images: Images, transform: TransformSpec, canvases: Canvases, *, canvas: Size | None, first: Size | None
 ) -> Inputs:
-    """Choose the images that go on one canvas.
+    """Choose the images that go on one canvas: the given (height, width), or that of the first image.
 
-    Args:
-        images: a user's, or those that frcnn brings along.
-        transform: the model's.
-        canvases: the model's.
-        canvas: (height, width); None: that of the first image. Images that frcnn brings along are resized to fill it; a
-            user's keep the size that the model gives them.
-        first: the first canvas of the model, if it lists any: for images that frcnn brings along and that fit none.
-
-    Raises:
-        ImageSizeError: no canvas holds the first image, or the given one holds none.
-        UsageError: the model does not take the given canvas.
+    Images that frcnn brings along fill a given canvas, and go on ``first`` where they fit none. A user's keep the size that
+    the model gives them.
     """
     sizes = [transform.resized_size(*image.size) for image in images.images]
     if canvas is None and not images.files and _canvas_of(sizes[0], canvases) is None:

@@ -60,11 +60,7 @@ class ProfiledSession:
         self._path = path
 
     def run(self, feeds: Feeds) -> None:
-        """Run once.
-
-        Raises:
-            ArtifactError: ONNX Runtime fails.
-        """
+        """Run once."""
         try:
             self._session.run(None, dict(feeds))
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
@@ -82,14 +78,7 @@ class ProfiledSession:
 def profiled_session(path: Path, *, threads: int, as_written: bool = False) -> Iterator[ProfiledSession]:
     """Open a model file as the runtime does, with the profiler on.
 
-    Args:
-        path: a ``model.onnx``.
-        threads: of one operator.
-        as_written: run the nodes of the file, neither fused nor rearranged, and list all weights.
-
-    Raises:
-        ArtifactError: ONNX Runtime cannot load it.
-        MissingDependencyError: ONNX Runtime is not installed.
+    ``as_written`` runs the nodes of the file, neither fused nor rearranged, and lists all weights.
     """
     ort = import_onnxruntime()
     options = session_options(ort, threads)

@@ -23,11 +23,7 @@ from frcnn.runtime.model_files.artifact import OnnxArtifact
 
 
 def check_on_processor(device: Device | None, provider: Provider | None, precision: RunPrecision | None = None) -> None:
-    """Refuse to profile a ``model.onnx`` on a GPU, or in another library than ONNX Runtime.
-
-    Raises:
-        UsageError: another device or provider than the processor is asked for, or options that do not go together.
-    """
+    """Refuse to profile a ``model.onnx`` on a GPU, or in another library than ONNX Runtime."""
     chosen = chosen_provider(device, provider)
     check_precision(chosen, precision)
     if chosen in ("openvino", "tuned"):
@@ -52,12 +48,7 @@ def profile_onnx(
     threads: int,
     report: Report = lambda what, share: None,
 ) -> Measured:
-    """Do what the runtime does with a batch, the network with and without the profiler; once more to warm up.
-
-    Raises:
-        ArtifactError: ONNX Runtime cannot run it on the processor.
-        MissingDependencyError: ONNX Runtime is not installed.
-    """
+    """Do what the runtime does with a batch, the network with and without the profiler; once more to warm up."""
     ms: defaultdict[str, list[float]] = defaultdict(list)
 
     @contextmanager

@@ -46,112 +46,75 @@ _BODY_AFTER: Final[Mapping[NetworkStage, NetworkStage]] = {"RPN head": "proposal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRun:
-    """A layer in one run.
+    """A layer in one run."""
 
-    Attributes:
-        name: unique in the network, the same in every run.
-        op: its operator or kernel; empty where the runtime does not report it.
-        flops: multiplications and additions of a convolution or matrix product; None where they are not known.
-        bytes: of its inputs and outputs, each once, in ONNX Runtime.
-    """
-
-    name: str
-    op: str
+    name: str  # unique in the network, the same in every run
+    op: str  # its operator or kernel; empty where the runtime does not report it
     stage: NetworkStage
     ms: float
-    flops: float | None = None
-    bytes: float = 0.0
+    flops: float | None = None  # multiplications and additions of a convolution or matrix product
+    bytes: float = 0.0  # of its inputs and outputs, each once, in ONNX Runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The times of a model file, run by run; see ``Profile``.
-
-    Attributes:
-        runs: the layers of every run.
-        more: milliseconds by run of what is no layer, such as decoding; added to the stage of that name.
-    """
+    """The times of a model file, run by run; see ``Profile``."""
 
     device: str
-    runs: Sequence[Sequence[LayerRun]]
-    more: Mapping[StageName, Sequence[float]]
+    runs: Sequence[Sequence[LayerRun]]  # the layers of every run
+    more: Mapping[StageName, Sequence[float]]  # milliseconds by run of what is no layer, such as decoding
     network_ms: float
     profiled_ms: float
 
 
 class LayerTime(Record, frozen=True, kw_only=True):
-    """A layer over all runs; in ONNX Runtime and TensorRT it may be several nodes of the file.
-
-    Attributes:
-        ms: the median.
-        gflop: 10^9 multiplications and additions of convolutions and matrix products as they ran, padded channels
-            among them; None where they are not known, as is their rate.
-        share: of a whole detection, 0 to 1.
-    """
+    """A layer over all runs; in ONNX Runtime and TensorRT it may be several nodes of the file."""
 
     name: str
     op: str
     stage: NetworkStage
-    ms: float
-    gflop: float | None = None
-    share: float
+    ms: float  # the median
+    gflop: float | None = None  # 10^9 multiplications and additions as they ran, padded channels among them
+    share: float  # of a whole detection, 0 to 1
     gflop_per_s: float | None
 
 
 class StageTime(Record, frozen=True, kw_only=True):
-    """A stage over all runs.
-
-    Attributes:
-        ms: the median of its runs' sums.
-        share: of a whole detection, 0 to 1; all stages together have 1.
-        gflop: of its layers whose work is known; None where there are none.
-        gflop_per_s: their work by the time of all its layers, or None.
-    """
+    """A stage over all runs."""
 
     name: StageName
-    ms: float
-    share: float
+    ms: float  # the median of its runs' sums
+    share: float  # of a whole detection, 0 to 1; all stages together have 1
     layers: int
-    gflop: float | None
-    gflop_per_s: float | None
+    gflop: float | None  # of its layers whose work is known
+    gflop_per_s: float | None  # their work by the time of all its layers
 
 
 class Profile(Record, frozen=True, kw_only=True):
     """Where the time goes.
 
-    Attributes:
-        model: the file; ``sha256``: its digest.
-        runtime: ``"onnxruntime"``, or an artifact's target.
-        precision: of the heavy layers.
-        batch: images at a time; all times are of a batch.
-        source: of the images: ``"given"``, or a sentence that names those that frcnn brings along.
-        images: names of the images that were detected in.
-        repeats: runs that were measured, after one that warmed up.
-        total_ms: all stages together.
-        network_ms: the median of runs without a profiler: the network in ONNX Runtime, by the clock; in an engine
-            artifact everything from the upload of sizes to the download of detections, as one CUDA graph.
-        profiled_ms: the same with the profiler.
-        stages: in the order that data flows; ``layers``: the slowest first.
+    ``network_ms`` and ``profiled_ms`` are medians of runs without and with a profiler: in ONNX Runtime the network, by
+    the clock; in an artifact everything from the upload of sizes to the download of detections, as one CUDA graph.
     """
 
     schema_version: int
     environment: Environment
-    model: str
-    sha256: str
+    model: str  # the file
+    sha256: str  # its digest
     architecture: str
-    runtime: str
+    runtime: str  # "onnxruntime", or an artifact's target
     device: str
-    precision: str
-    batch: int
+    precision: str  # of the heavy layers
+    batch: int  # images at a time; all times are of a batch
     canvas: Size
-    source: str
-    images: tuple[str, ...]
-    repeats: int
-    total_ms: float
+    source: str  # of the images: "given", or a sentence about those that frcnn brings along
+    images: tuple[str, ...]  # names of those that were detected in
+    repeats: int  # runs that were measured, after one that warmed up
+    total_ms: float  # all stages together
     network_ms: float
     profiled_ms: float
-    stages: tuple[StageTime, ...]
-    layers: tuple[LayerTime, ...]
+    stages: tuple[StageTime, ...]  # in the order that data flows
+    layers: tuple[LayerTime, ...]  # the slowest first
 
 
 def stage_of(name: str) -> NetworkStage | None:

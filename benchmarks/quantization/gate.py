@@ -27,18 +27,14 @@ Proof = Literal["accuracy", "agreement"]
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate says of a model.
 
-    Attributes:
-        drop: how much worse it is than the float model: AP points of 100; or, by agreement, the percentage of both
-            models' detections that are missing, relabelled or moved.
-        passed: whether that is within the limit.
-        text: the drop and its limit in words.
-        measures: COCO's measures from 0 to 1; or, by agreement, counts of detections and shares of them from 0 to 1.
+    ``drop`` is how much worse it is than the float model: AP points of 100; or, by agreement, the percentage of both
+    models' detections that are missing, relabelled or moved.
     """
 
     drop: float
-    passed: bool
-    text: str
-    measures: Measures
+    passed: bool  # whether that is within the limit
+    text: str  # the drop and its limit in words
+    measures: Measures  # COCO's, 0 to 1; or, by agreement, counts of detections and shares of them, 0 to 1
 
 
 class Gate(ABC):
@@ -71,16 +67,9 @@ class Gate(ABC):
 
 
 class AccuracyGate(Gate):
-    """AP on annotated images may fall by ``max_drop`` points of 100.
+    """AP on annotated images may fall by ``max_drop`` points of 100; ``categories`` are category ids by class index.
 
-    Args:
-        images: annotated, with the float model's detections.
-        categories: category id by class index.
-        max_drop: in AP points of 100.
-
-    Raises:
-        MissingDependencyError: faster-coco-eval is not installed.
-        UsageError: the float model has no AP, or one of 0, with which every model would pass.
+    A float model without AP, or with one of 0, is refused: every model would pass.
     """
 
     proof: Proof = "accuracy"
@@ -112,15 +101,7 @@ class AccuracyGate(Gate):
 
 
 class AgreementGate(Gate):
-    """Detections above score 0.3 must be those of the float model, within the limits of int8.
-
-    Args:
-        images: with the float model's detections.
-        spec: of the model.
-
-    Raises:
-        UsageError: the float model finds nothing to compare with.
-    """
+    """Detections above score 0.3 must be those of the float model, within the limits of int8; it must have some."""
 
     proof: Proof = "agreement"
 
@@ -165,14 +146,7 @@ class AgreementGate(Gate):
 def detect(
     model: Path, files: Mapping[Path, AnnotatedImage], *, threads: int | None, what: str
 ) -> tuple[list[DetectedImage], float]:
-    """Detect in images with ONNX Runtime on the CPU; ``what`` goes on is shown beside the progress.
-
-    Returns:
-        The detections, and the mean milliseconds of an image.
-
-    Raises:
-        ImageError: one of them cannot be used any more.
-    """
+    """Detect in images with ONNX Runtime on the CPU; return the detections, and the mean milliseconds of an image."""
     start = time.monotonic()
     with Detector.load(model, device="cpu", provider="cpu", threads=threads) as detector:
         collected = collect(detector, files, what=what)

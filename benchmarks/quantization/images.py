@@ -32,17 +32,11 @@ MIN_GATE_IMAGES: Final = MIN_IMAGES // 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """Images that may be used.
+    """Images that may be used."""
 
-    Attributes:
-        gate: those that the gate can judge by; all, where nothing is annotated.
-        others: those without annotations, where others have some. They are calibrated on only.
-        missing: annotated images that are not in the folder.
-    """
-
-    gate: Mapping[Path, AnnotatedImage]
-    others: Sequence[Path] = ()
-    missing: Skipped = field(default_factory=dict)
+    gate: Mapping[Path, AnnotatedImage]  # those that the gate can judge by; all, where nothing is annotated
+    others: Sequence[Path] = ()  # those without annotations, where others have some; for calibration only
+    missing: Skipped = field(default_factory=dict)  # annotated images that are not in the folder
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -51,30 +45,17 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Images that can be used, each for one purpose.
+    """Images that can be used, each for one purpose."""
 
-    Attributes:
-        calibration: files to calibrate on.
-        gate: files for the gate, with their annotations where there are some.
-        skipped: why others cannot be used, by file.
-    """
-
-    calibration: tuple[Path, ...]
-    gate: Mapping[Path, AnnotatedImage]
-    skipped: Skipped
+    calibration: tuple[Path, ...]  # files to calibrate on
+    gate: Mapping[Path, AnnotatedImage]  # files for the gate, with their annotations where there are some
+    skipped: Skipped  # why others cannot be used, by file
 
 
 def find_candidates(paths: Sequence[Path], ground_truth: GroundTruth | None, exif: Reading | None = None) -> Candidates:
     """Return the images of files and folders.
 
-    Args:
-        paths: files and folders. With annotations the first is the folder that their file names are relative to.
-        ground_truth: the annotations, if any.
-        exif: see ``turn_upright``.
-
-    Raises:
-        ImageError: a path does not exist, or a folder has no images.
-        UsageError: there are only videos; or annotations and folder do not fit each other.
+    With annotations the first path is the folder that their file names are relative to; ``exif``: see ``turn_upright``.
     """
     annotated: Mapping[Path, AnnotatedImage] = {}
     missing: Skipped = {}
@@ -96,20 +77,11 @@ def find_candidates(paths: Sequence[Path], ground_truth: GroundTruth | None, exi
 
 
 def split(candidates: Candidates, manifest: Manifest, *, calibration: int, gate: int) -> Split:
-    """Choose the images to calibrate on and those for the gate.
+    """Choose so many images to calibrate on and so many for the gate, at most.
 
     They are taken in the order of the SHA-256 of their file names, so the choice depends on no listing and no seed.
     Calibration takes images without annotations first. Where there are too few for both, each gets half.
     Only as many files are decoded as are needed.
-
-    Args:
-        candidates: the images.
-        manifest: of the model, whose canvases must hold them.
-        calibration: most images to calibrate on.
-        gate: most images for the gate.
-
-    Raises:
-        ImageError: fewer than 8 of them can be used, or fewer than 4 by the gate.
     """
     skipped: Skipped = {}
     others = _usable(_shuffled(candidates.others), {}, manifest, calibration, skipped)

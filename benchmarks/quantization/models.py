@@ -28,12 +28,7 @@ _QUANTIZER: Final = "onnxruntime"
 
 
 def read_float_model(path: Path) -> SourceModel:
-    """Read a float32 ``model.onnx`` with its operators.
-
-    Raises:
-        ArtifactError: it is an engine artifact, int8, fp16 or bf16, inlined, damaged, or not frcnn's.
-        ExportError: its graph is another than this version of frcnn exports.
-    """
+    """Read a float32 ``model.onnx`` with its operators; refuse all else, each by its name."""
     if is_archive(path):
         raise ArtifactError(
             f"{path}: expected a float32 model.onnx, got an engine artifact",
@@ -57,21 +52,11 @@ def read_float_model(path: Path) -> SourceModel:
 
 
 class QuantizedModels:
-    """Quantises a model again and again, with ranges that are found once.
+    """Quantises a float32 model again and again, with ranges that are found once.
 
-    Args:
-        source: the float32 model.
-        inputs: of the network, one image each; read once.
-        images: how many those are.
-        symmetric: whether the zero point of activations is 0.
-        threads: of the processor, for the calibration.
-
-    Attributes:
-        groups: names of the layers that may be int8 by group, in the order of execution.
-        prediction_layers: names of the others, which are float32 always.
-
-    Raises:
-        MissingDependencyError: ONNX Runtime is not installed.
+    ``inputs`` are those of so many ``images``, one each, and are read once; ``symmetric`` puts the zero point of
+    activations at 0. ``groups`` are the layers that may be int8, by group, in the order of execution;
+    ``prediction_layers`` the others, which are float32 always.
     """
 
     def __init__(
@@ -116,15 +101,7 @@ class QuantizedModels:
 
 
 def layer_macs(model: onnx.ModelProto, canvas: Size) -> dict[str, int]:
-    """Return the MACs of every convolution and matrix product with weights, by the name of its node.
-
-    Args:
-        model: a detector as ``frcnn export`` writes it.
-        canvas: (height, width) in pixels of the one image.
-
-    Raises:
-        ExportError: the graph is not that of a detector, or its shapes depend on data.
-    """
+    """Return the MACs of every convolution and matrix product with weights, for one image, by the name of its node."""
     parts = split(model)
     shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
     (pooled,) = parts.pooling.output

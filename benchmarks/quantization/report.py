@@ -31,35 +31,21 @@ _GB: Final = 1e9
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """A model, as the gate measured it.
+    """A model, as the gate measured it."""
 
-    Attributes:
-        measures: see ``Verdict.measures``; the float model's agreement is that with itself.
-        bytes: size of the file.
-        ms_per_image: mean time of a detection, decoding included; roughly, it is no benchmark.
-    """
-
-    measures: Measures
-    bytes: int
-    ms_per_image: float
+    measures: Measures  # see Verdict.measures; the float model's agreement is that with itself
+    bytes: int  # size of the file
+    ms_per_image: float  # mean time of a detection, decoding included; roughly, it is no benchmark
 
 
 class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A group of layers.
-
-    Attributes:
-        layers: names of its nodes.
-        macs: its share of the multiplications and additions of all layers, from 0 to 1.
-        recovered: how much of the drop its return to float32 alone recovers, in the unit of ``drop``; None where it was
-            not asked for.
-        precision: of the result.
-    """
+    """A group of layers."""
 
     name: str
-    layers: tuple[str, ...]
-    macs: float
-    recovered: float | None
-    precision: Literal["fp32", "int8"]
+    layers: tuple[str, ...]  # names of its nodes
+    macs: float  # its share of the multiplications and additions of all layers, from 0 to 1
+    recovered: float | None  # of the drop, by its return to float32 alone; None where it was not asked for
+    precision: Literal["fp32", "int8"]  # of the result
 
 
 class QuantizationReport(msgspec.Struct, frozen=True, kw_only=True):

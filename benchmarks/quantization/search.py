@@ -15,44 +15,27 @@ Run = Callable[[Sequence[str], int, str], Sequence[Detections]]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that the whole gate judged.
+    """A model that the whole gate judged."""
 
-    Attributes:
-        float_groups: the groups of layers in float32, in the order in which they were put back.
-    """
-
-    float_groups: tuple[str, ...]
+    float_groups: tuple[str, ...]  # in float32, in the order in which they were put back
     verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The result of a search.
+    """The result of a search."""
 
-    Attributes:
-        attempts: models that the whole gate judged, in order; the last is the result, whether or not it passed.
-        recovered: by group, how much of the drop its return to float32 alone recovers, in the unit of the drop;
-            empty where nothing had to be put back.
-        sensitivity_images: on how many images that was measured.
-    """
-
-    attempts: tuple[Attempt, ...]
-    recovered: Mapping[str, float]
-    sensitivity_images: int
+    attempts: tuple[Attempt, ...]  # in order; the last is the result, whether or not it passed
+    recovered: Mapping[str, float]  # by group, of the drop, by a return to float32 alone; empty where none was put back
+    sensitivity_images: int  # on how many images that was measured
 
 
 def search(groups: Mapping[str, float], gate: Gate, run: Run, *, part: int, progress: Callable[[str], None]) -> Found:
-    """Put groups back to float32 until the gate holds.
+    """Put groups, with their shares of the MACs, back to float32 until the gate holds.
 
-    First all groups are int8. Where that fails, each group alone is put back, on a part of the images; then they are
-    put back together, that which recovers most first, one more at a time. One group at least stays int8.
-
-    Args:
-        groups: share of the MACs by group, from 0 to 1. Of two that recover the same, the smaller goes first.
-        gate: judges.
-        run: makes a model and detects with it.
-        part: images for the sensitivity of each group.
-        progress: told what each model loses, in a line.
+    First all are int8. Where that fails, each group alone is put back, on a ``part`` of the images; then they are put
+    back together, that which recovers most first (of equals the smaller), one more at a time. One at least stays int8.
+    ``progress`` is told what each model loses, in a line.
     """
 
     def attempt(float_groups: tuple[str, ...], what: str) -> Sequence[Detections]:

@@ -31,20 +31,9 @@ def check(
 ) -> tuple[Correctness, str]:
     """Compare a candidate with eager, image by image, and once more in one batch on one canvas.
 
-    Args:
-        truth: eager's detections.
-        runner: the candidate.
-        images: at least one.
-        spec: the model's description.
-        precision: of the candidate, ``"tf32"`` among them; it decides the limits.
-        batch: images that one batch is made of; 1 leaves the batch out.
-        is_trained: whether the weights are; with random ones bf16 and int8 are compared, but held to no limits.
-
-    Returns:
-        The comparison, and the differences in words; those are empty where it passed.
-
-    Raises:
-        Exception: whatever the candidate raises.
+    ``precision``, ``"tf32"`` among them, decides the limits; a ``batch`` of 1 leaves the batch out. With random weights
+    bf16 and int8 are compared, but held to no limits. Return the comparison, and the differences in words, which are
+    empty where it passed. Whatever the candidate raises is passed on.
     """
     known: Precision = "fp16" if precision == "tf32" else cast("Precision", precision)  # both have 11 bits of mantissa
     limits = default_limits(known, spec.roi_heads.pooler.kind)

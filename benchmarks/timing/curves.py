@@ -60,12 +60,8 @@ def variant_curves(
 ) -> list[Curve]:
     """Measure the network with fewer proposals kept, or with random predictors of other numbers of classes.
 
-    Args:
-        kind: which of the two; ours is exported anew for each number.
-        task: the model.
-        canvas: the usual (height, width).
-        budget_s: for measuring.
-        export_until: of ``time.perf_counter``; ours has no further points where its next export would end later.
+    Ours is exported anew for each number, but for those whose export would end after ``export_until``, of
+    ``time.perf_counter``.
     """
     from frcnn.exporter.graph.export import export_onnx
 

@@ -56,27 +56,16 @@ def cuda_ms(call: Callable[[], object]) -> float:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Series:
-    """One candidate doing one thing.
+    """One candidate doing one thing."""
 
-    Attributes:
-        candidate: its id.
-        windows: how many different batches of images there are.
-        call: takes the index of a window, the same images for all series of a group, and returns what is timed; making
-            it ready is not.
-        null: whether it is the second series of the null pair.
-        warm_up: untimed calls that were made.
-        rounds: milliseconds, by round and call.
-        failure: why it was given up; empty while it runs.
-    """
-
-    candidate: str
-    windows: int
-    call: Callable[[int], Callable[[], object]]
+    candidate: str  # its id
+    windows: int  # how many different batches of images there are
+    call: Callable[[int], Callable[[], object]]  # window -> what is timed; the same images for all of a group
     stopwatch: Stopwatch = wall_ms
-    null: bool = False
-    warm_up: int = 0
-    rounds: list[list[float]] = field(default_factory=list)
-    failure: str = ""
+    null: bool = False  # whether it is the second series of the null pair
+    warm_up: int = 0  # untimed calls that were made
+    rounds: list[list[float]] = field(default_factory=list)  # milliseconds, by round and call
+    failure: str = ""  # why it was given up; empty while it runs
 
     @property
     def samples(self) -> list[float]:
@@ -86,28 +75,18 @@ class Series:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Group:
-    """Series that are compared with each other.
-
-    Attributes:
-        weight: share of the budget, relative to other groups'.
-        required: whether it has at least one round, whatever that costs.
-        failure: why it was not measured at all; empty where it was.
-        spent_s: time spent on its rounds.
-        rounds: how many are done.
-        calls: timed ones of each series in a round.
-        lead_in: whether an untimed call comes before them.
-    """
+    """Series that are compared with each other."""
 
     scope: Scope
     batch: int
     series: list[Series]
-    weight: float = 1.0
-    required: bool = False
-    failure: str = ""
-    spent_s: float = 0.0
-    rounds: int = 0
-    calls: int = 1
-    lead_in: bool = False
+    weight: float = 1.0  # share of the budget, relative to other groups'
+    required: bool = False  # whether it has at least one round, whatever that costs
+    failure: str = ""  # why it was not measured at all; empty where it was
+    spent_s: float = 0.0  # time spent on its rounds
+    rounds: int = 0  # how many are done
+    calls: int = 1  # timed ones of each series in a round
+    lead_in: bool = False  # whether an untimed call comes before them
 
     @property
     def alive(self) -> list[Series]:
@@ -117,29 +96,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long, and how often.
+    """How long, and how often."""
 
-    Attributes:
-        budget_s: for warm-up and rounds together.
-        min_rounds: a group that cannot have so many within the budget is not measured.
-        max_rounds: of a group.
-        round_ms: a series' share of a round is filled up with calls to at least about this.
-        max_calls: of a series in a round.
-        max_warm_up: untimed calls of a candidate; fewer where the last three agree within 10 %.
-        warm_up_share: of the budget, after which a candidate gets no more than two calls to warm up.
-        settle_s: wait before a series' turn, for the threads of the one before it to come to rest.
-        lead_in_ms: a turn begins with an untimed call where no call of the group takes as long as this.
-    """
-
-    budget_s: float
-    min_rounds: int = 3
-    max_rounds: int = 50
-    round_ms: float = 60.0
-    max_calls: int = 16
-    max_warm_up: int = 6
-    warm_up_share: float = 0.2
-    settle_s: float = 0.06
-    lead_in_ms: float = 500.0
+    budget_s: float  # for warm-up and rounds together
+    min_rounds: int = 3  # a group that cannot have so many within the budget is not measured
+    max_rounds: int = 50  # of a group
+    round_ms: float = 60.0  # a series' share of a round is filled up with calls to at least about this
+    max_calls: int = 16  # of a series in a round
+    max_warm_up: int = 6  # untimed calls of a candidate; fewer where the last three agree within 10 %
+    warm_up_share: float = 0.2  # of the budget, after which a candidate gets no more than two calls to warm up
+    settle_s: float = 0.06  # wait before a series' turn, for the threads of the one before it to come to rest
+    lead_in_ms: float = 500.0  # a turn begins with an untimed call where no call of the group takes as long as this
 
 
 def measure_groups(
@@ -153,14 +120,8 @@ def measure_groups(
     """Warm up all series, then run rounds until the budget is spent; the series hold what was measured so far.
 
     The first series of a candidate is warmed up until it is steady, its others by one call each. A series that fails
-    is given up with its reason. An interrupt leaves whole rounds only.
-
-    Args:
-        groups: those that are required come first; of the others the largest batches are left out first.
-        limits: how long, and how often.
-        clock: seconds.
-        sleep: waits, in seconds of the clock.
-        report: called before every series and round.
+    is given up with its reason. An interrupt leaves whole rounds only. Groups that are required come first; of the
+    others the largest batches are left out first.
     """
     started = clock()
     deadline = started + limits.budget_s

@@ -40,22 +40,14 @@ Suite = Literal["quick", "full"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How thorough a run is.
-
-    Attributes:
-        budget_s: for everything, building included; measuring takes what is left of it.
-        min_measuring_s: that measuring gets even where building took it all.
-        check_images: most that are compared with eager; fewer, but 2, where eager takes long.
-        curves_s: for each curve.
-        export_curves: whether ours is exported anew for the curves that need it, while time is left.
-    """
+    """How thorough a run is."""
 
     suite: Suite
-    budget_s: float
-    min_measuring_s: float
-    check_images: int
-    curves_s: float
-    export_curves: bool
+    budget_s: float  # for everything, building included; measuring takes what is left of it
+    min_measuring_s: float  # that measuring gets even where building took it all
+    check_images: int  # most that are compared with eager; fewer, but 2, where eager takes long
+    curves_s: float  # for each curve
+    export_curves: bool  # whether ours is exported anew for the curves that need it, while time is left
     batches: tuple[int, ...] = (1, 2, 4, 8)
 
 
@@ -70,17 +62,7 @@ SUITES: Final[dict[Suite, Plan]] = {
 
 
 class BenchRun:
-    """Runs stage after stage; the results so far can be read at any moment.
-
-    Args:
-        task: what the candidates work on.
-        candidates: in the order of the report.
-        images: what was given.
-        plan: how thorough.
-        checkpoint: the file's name; None where there is none.
-        command: the command line that repeats the run.
-        report: takes what goes on and the share of the work that is done.
-    """
+    """Runs stage after stage; the results so far can be read at any moment."""
 
     def __init__(
         self,

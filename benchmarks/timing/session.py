@@ -65,17 +65,7 @@ class Loaded:
 
 
 class Session:
-    """Runs candidates side by side.
-
-    Args:
-        task: what they work on.
-        candidates: in the order of the report, eager fp32 first.
-        truth: eager's detections.
-        batches: batch sizes.
-        clock: seconds.
-        sleep: waits, in seconds of the clock.
-        check_images: how many images are compared with eager; may be changed until ``load``.
-    """
+    """Runs candidates side by side, eager fp32 first; how many images are checked may be changed until ``load``."""
 
     def __init__(
         self,

@@ -14,11 +14,7 @@ from frcnn.spec.tuning import TunedModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
-    """The model files.
-
-    Attributes:
-        model: the one to tune; ``int8``: its quantised form beside it, or None.
-    """
+    """The model files."""
 
     model: OnnxArtifact
     int8: OnnxArtifact | None
@@ -30,12 +26,7 @@ class Models:
 
 
 def open_models(model: Path, int8: Path | None) -> Models:
-    """Read the manifests and check that the int8 model is one of this model and lies beside it.
-
-    Raises:
-        ArtifactError: a file is no ``model.onnx``, or the int8 model is none, or one of another model.
-        UsageError: the int8 model lies in another folder.
-    """
+    """Read the manifests and check that the int8 model is one of this model and lies beside it."""
     own = _open(model)
     if int8 is None:
         return Models(model=own, int8=None)

@@ -42,44 +42,25 @@ _MAX_ROUNDS: Final = 25  # of the last round
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Search:
-    """Tries settings on images; ``attempts`` holds what was found so far.
+    """Tries settings on images; ``attempts`` holds what was found so far."""
 
-    Args:
-        settings: one of each model, provider and precision; the first is the float model's, which all others must
-            agree with.
-        load: loads a setting; what it returns is closed here.
-        limits: of agreement, by setting.
-        images: at least one, in the order of :func:`order_of`.
-        batched: positions of the images that share the first one's canvas.
-        spec: of the model.
-        budget_s: for everything; the work in hand is finished.
-        report: takes what goes on, and the share of the work that is done.
-        describe: names a setting.
-        clock: seconds.
-        sleep: waits, in seconds of the clock.
-    """
-
-    settings: Sequence[Setting]
-    load: Callable[[Setting], Detector]
-    limits: Callable[[Setting], Agreement]
-    images: Sequence[RGBImage]
-    batched: Sequence[int]
+    settings: Sequence[Setting]  # one of each model, provider and precision; the first is the float model's
+    load: Callable[[Setting], Detector]  # what it returns is closed here
+    limits: Callable[[Setting], Agreement]  # of agreement
+    images: Sequence[RGBImage]  # at least one, in the order of order_of
+    batched: Sequence[int]  # positions of the images that share the first one's canvas
     spec: ModelSpec
-    budget_s: float = 90.0
+    budget_s: float = 90.0  # for everything; the work in hand is finished
     report: Report = field(default=lambda what, share: None)
-    describe: Callable[[Setting], str] = str
+    describe: Callable[[Setting], str] = str  # names a setting
     clock: Clock = time.perf_counter
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = time.sleep  # seconds of the clock
     attempts: list[Attempt] = field(default_factory=list)
     _started: float = 0.0
     _truth: dict[int, Detections] = field(default_factory=dict)  # what the float model found, by position of the image
 
     def run(self) -> Setting:
-        """Search, and return the setting to run with.
-
-        Raises:
-            FrcnnError: the float model does not run.
-        """
+        """Search, and return the setting to run with."""
         self._started = self.clock()
         self._find_truth(self.settings[0])
         for setting in sorted(self.settings[1:], key=lambda s: (not s.int8, s.precision == "fp32")):
@@ -115,12 +96,7 @@ class Search:
         attempt.status = "agrees"
 
     def _screen(self, setting: Setting, *, share: float) -> Attempt:
-        """Try a setting on the images whose detections are known, as long as it is fast enough.
-
-        Args:
-            setting: to try.
-            share: of the budget, after which it is left out.
-        """
+        """Try a setting on images of known detections, while it is fast enough and within a share of the budget."""
         attempt = self._begin(setting)
         with self._given_up_on_error(attempt):
             if self._spent() > share:

@@ -20,20 +20,13 @@ _TELLING_CALLS: Final = 4
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """A trial in progress.
-
-    Attributes:
-        limits: of agreement with the float model.
-        ms: of an image, by call; ``ms_at``: by position of the image, the batch's mean.
-        compared: by position of the image.
-        status, reason, finalist: see ``Trial``.
-    """
+    """A trial in progress."""
 
     setting: Setting
-    limits: Limits
-    ms: list[float] = field(default_factory=list)
-    ms_at: dict[int, float] = field(default_factory=dict)
-    compared: dict[int, ImageParity] = field(default_factory=dict)
+    limits: Limits  # of agreement with the float model
+    ms: list[float] = field(default_factory=list)  # of an image, by call
+    ms_at: dict[int, float] = field(default_factory=dict)  # by position of the image, the batch's mean
+    compared: dict[int, ImageParity] = field(default_factory=dict)  # by position of the image
     status: TrialStatus = "left out"
     reason: str = ""
     finalist: bool = False

@@ -31,19 +31,7 @@ def tune(
     budget_s: float,
     report: Report = lambda what, share: None,
 ) -> Tuning:
-    """Search for the fastest setting of a model on this machine.
-
-    Args:
-        models: the model and its int8 model, if any.
-        images: decoded; those that fit no canvas of the model are left out.
-        providers: those that are installed.
-        allowed: precisions that may be chosen besides the model's own.
-        budget_s: about how long it may take.
-        report: takes what goes on, and the share of the work that is done.
-
-    Raises:
-        FrcnnError: the float model does not run, or no image fits it.
-    """
+    """Search for the fastest setting of a model on this machine."""
     manifest, machine = models.model.manifest, read_machine()
     usable, batched = _usable(images, manifest)
     own, int8 = models.files
