@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from frcnn.errors import UsageError
+from frcnn.errors import UsageError, did_you_mean
 from frcnn.runtime.dependencies import import_pandas, import_supervision
 from frcnn.spec import Size
 
@@ -299,7 +299,8 @@ def _indices(wanted: str | int, label_names: Sequence[str] | None) -> list[int]:
         found = [index for index, name in enumerate(label_names) if name == wanted and index > 0]
         if not found and not wanted.isdecimal():
             known = ", ".join(label_names[1:])
-            raise UsageError(f"classes: the model does not know {wanted!r}", hint=f"it knows: {known}")
+            hint = did_you_mean(wanted, label_names[1:], f"it knows: {known}")
+            raise UsageError(f"classes: the model does not know {wanted!r}", hint=hint)
         if found:
             return found
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import frcnn
 from frcnn.cli import VERBS, Verb, main
+from frcnn.errors import did_you_mean
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(ROOT / "src"), PYTHONUNBUFFERED="1", PYTHONWARNINGS="error")
@@ -178,6 +180,10 @@ def test_no_arguments_print_the_verbs_and_are_a_usage_error(capsys: pytest.Captu
     assert out == ""
     assert err.startswith("usage: frcnn")
     assert all(f"  {name} " in err and verb.summary in err for name, verb in VERBS.items())
+    assert max(map(len, err.splitlines())) <= 80
+    groups = [verb.group for verb in VERBS.values()]
+    assert groups == sorted(groups, key=groups.index)  # each stands there once
+    assert re.findall(r"^(\w+):$", err, re.MULTILINE) == ["options", *dict.fromkeys(groups)]
 
 
 def test_help_and_version_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,17 +194,88 @@ def test_help_and_version_are_no_errors(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_an_unknown_verb_lists_all_verbs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["exprot"]) == 2
+    assert main(["train"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert "exprot" in err
-    assert all(verb in err for verb in VERBS)
+    assert err == f"error: there is no verb 'train'\nhint: there are {', '.join(VERBS)}\nhelp: frcnn --help\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "hint"),
+    [
+        ("exprot", "there is no verb 'exprot'", "did you mean export?"),
+        ("--versoin", "there is no option --versoin", "did you mean --version?"),
+        ("compare --imgaes folder", "there is no option --imgaes", "did you mean --images?"),
+        ("compare a.pth b.onnx --imgaes=x", "there is no option --imgaes", "did you mean --images?"),
+        ("detect a b --xyzzy", "there is no option --xyzzy", ""),
+        (
+            "detect a b --device gpu",
+            "--device: expected one of cpu, cuda, got gpu",
+            "",
+        ),
+        (
+            "detect a b --provider openvno",
+            "--provider: expected one of cpu, cuda, tensorrt, openvino, tuned, got openvno",
+            "did you mean openvino?",
+        ),
+        ("completion bsh", "shell: expected one of bash, zsh, fish, got bsh", "did you mean bash?"),
+        (
+            "unpack model.frcnn",
+            "the following arguments are required: -o/--output",
+            "for instance: frcnn unpack model.frcnn -o model/",
+        ),
+        ("detect a b --score", "--score: expected one argument", ""),
+        ("doctor there", "unrecognized arguments: there", ""),
+    ],
+)
+def test_a_usage_error_is_one_line_a_hint_and_where_to_read_on(
+    command: str, error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command.split()
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    program = "frcnn" if len(words) == 1 else f"frcnn {words[0]}"
+    first, *middle, last = err.splitlines()
+    assert (out, first, last) == ("", f"error: {error}", f"help: {program} --help")
+    shown = [line for line in middle if not line.startswith("hint: for instance") or hint.startswith("for instance")]
+    assert shown == ([f"hint: {hint}"] if hint else [])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "hint"),
+    [
+        ("persn", ["person", "parson bird"], "did you mean person?"),
+        ("Person", ["car", "person"], "did you mean person?"),
+        (
+            "fasterrcnn_resnet50",
+            ["fasterrcnn_vgg16", "fasterrcnn_resnet50_fpn"],
+            "did you mean fasterrcnn_resnet50_fpn?",
+        ),
+        ("gpu", ["cpu", "cuda"], "known: cpu, cuda"),
+        ("zebra", ["person", "car"], "known: person, car"),
+        ("zebra", [], "known: "),
+        (90, [900, 4], "did you mean 900?"),
+    ],
+)
+def test_what_is_spelt_most_alike_is_proposed(wanted: object, known: list[object], hint: str) -> None:
+    assert did_you_mean(wanted, known, f"known: {', '.join(map(str, known))}") == hint
+
+
+@pytest.mark.parametrize(("alias", "verb"), [("predict", "detect"), ("val", "eval")])
+def test_names_of_ultralytics_are_accepted(alias: str, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([alias, "--help"]) == 0
+    of_alias = capsys.readouterr().out
+    assert main([verb, "--help"]) == 0
+    assert capsys.readouterr().out == of_alias
+    assert of_alias.rstrip().endswith(f"'frcnn {alias}' is the same.")
+    assert main(["--help"]) == 0
+    assert f"(or: {alias})" in capsys.readouterr().out and alias not in VERBS
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 def test_an_unknown_option_is_a_usage_error_and_names_it(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--no-such-option"]) == 2
-    assert f"usage: frcnn {verb}" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: there is no option --no-such-option\n")
 
 
 def test_an_option_is_never_guessed_from_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,7 @@ def test_every_verb_works_without_the_internet(desk, without_internet):
         ["inspect", "model.frcnn"],
         ["unpack", "model.frcnn", "-o", "parts"],
         ["doctor"],
+        ["completion", "bash"],
         ["profile", "model.onnx", "--images", "images", "--repeats", "2", "--chart", "profile.html"],
         ["bench", "my.pth", "model.onnx", *ARCH, "-o", "report", "--budget", "10", "--compile-limit", "0"],
     ]

@@ -1,4 +1,4 @@
-"""``--arg KEY=VALUE``: arguments for the function that builds the model. Does not import torch."""
+"""``--arch`` and ``--arg KEY=VALUE``: the function that builds the model, and its arguments. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from frcnn.errors import UsageError
+from frcnn.errors import UsageError, did_you_mean
+from frcnn.options import KnownName
+
+ARCHITECTURE: Final = KnownName(
+    "--arch: unknown architecture",
+    (
+        *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"),
+        *("fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"),
+        *(f"fasterrcnn_resnet{depth}_fpn" for depth in (18, 34, 101, 152)),
+        *("fasterrcnn_vgg16", "fasterrcnn_resnet50_c4", "fasterrcnn_resnet101_c4"),
+    ),
+    "Your own function: --arch mypkg.models:build or --arch path/to/models.py:build",
+)
+"""What ``--arch`` takes; ``architectures.ARCHITECTURES`` has the builders, by these names."""
 
 _EXAMPLE: Final = "write it as --arg min_size=640, once for each argument"
 
@@ -50,10 +63,8 @@ def refuse_unknown(args: Mapping[str, object], accepted: Iterable[str], *, build
     names = sorted(accepted)
     unknown = sorted(set(args).difference(names))
     if unknown:
-        raise UsageError(
-            f"{builder} takes no argument {', '.join(map(repr, unknown))}",
-            hint=f"it takes {', '.join(names)}" if names else "it takes none",
-        )
+        hint = did_you_mean(unknown[0], names, f"it takes {', '.join(names)}" if names else "it takes none")
+        raise UsageError(f"{builder} takes no argument {', '.join(map(repr, unknown))}", hint=hint)
 
 
 def check_values(args: Mapping[str, object]) -> None:

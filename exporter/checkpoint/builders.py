@@ -18,12 +18,10 @@ import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from frcnn.errors import CheckpointError, FrcnnError, UsageError
+from frcnn.errors import CheckpointError, FrcnnError, UsageError, did_you_mean
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, Builder
-from frcnn.exporter.checkpoint.builder_arguments import check_values, refuse_unknown
+from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, check_values, refuse_unknown
 from frcnn.exporter.model.supported import inner_detector
-
-_CUSTOM_HINT = "for another one, --arch mypkg.models:build or --arch path/to/models.py:build"
 
 
 def resolve_builder(arch: str) -> Builder:
@@ -36,11 +34,11 @@ def resolve_builder(arch: str) -> Builder:
         return ARCHITECTURES[arch]
     where, colon, name = arch.rpartition(":")
     if not colon or not where or not name.isidentifier():
-        raise UsageError(f"--arch: unknown architecture {arch!r}; known: {', '.join(ARCHITECTURES)}", hint=_CUSTOM_HINT)
+        raise ARCHITECTURE.error(arch)
     if where.endswith(".py"):
         path = Path(where)
         if not path.is_file():
-            raise UsageError(f"--arch {arch}: there is no file {where}", hint=_CUSTOM_HINT)
+            raise UsageError(f"--arch {arch}: there is no file {where}", hint=ARCHITECTURE.more)
         folder = path.resolve().parent
         module = _import(arch, where, lambda: _module_of_file(path), folder)
     else:
@@ -51,7 +49,9 @@ def resolve_builder(arch: str) -> Builder:
         functions = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
         raise UsageError(
             f"--arch {arch}: {where} has no function {name!r}",
-            hint=f"it has {', '.join(functions)}" if functions else "it has no functions at all",
+            hint=did_you_mean(
+                name, functions, f"it has {', '.join(functions)}" if functions else "it has no functions at all"
+            ),
         )
     return _calling_from(function, folder)
 
@@ -68,7 +68,7 @@ def _import(arch: str, where: str, load: Callable[[], ModuleType], folder: Path)
             return load()
     except ModuleNotFoundError as error:
         if error.name and (where == error.name or where.startswith(f"{error.name}.")):
-            raise UsageError(f"--arch {arch}: there is no module {error.name!r}", hint=_CUSTOM_HINT) from error
+            raise UsageError(f"--arch {arch}: there is no module {error.name!r}", hint=ARCHITECTURE.more) from error
         raise CheckpointError(f"--arch {arch}: {where} needs the module {error.name!r}", hint="install it") from error
     except (Exception, SystemExit) as error:
         raise CheckpointError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from frcnn.errors import CheckpointError
+from frcnn.errors import CheckpointError, did_you_mean
 from frcnn.spec import BACKGROUND
 
 _MARK: Final = "roi_heads."  # in the keys of every torchvision Faster R-CNN
@@ -86,7 +86,8 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
     if state_key is not None:
         chosen = [c for c in candidates if c.entry.strip("./") == state_key.strip("./")]
         if not chosen:
-            raise CheckpointError(f"{source} has no weights under {state_key!r}", hint=f"it has {listed}")
+            hint = did_you_mean(state_key, (c.entry for c in candidates), f"it has {listed}")
+            raise CheckpointError(f"{source} has no weights under {state_key!r}", hint=hint)
     else:
         averaged = [c for c in candidates if c.averaged]
         chosen = averaged if len(candidates) > 1 and len(averaged) == 1 else candidates

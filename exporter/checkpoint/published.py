@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torchvision.models import WeightsEnum, get_model_weights
 
-from frcnn.errors import CheckpointError, UsageError
+from frcnn.errors import CheckpointError, UsageError, did_you_mean
 
 _EXAMPLE: Final = "for instance --weights fasterrcnn_resnet50_fpn_v2=COCO_V1"
 
@@ -58,11 +58,13 @@ def parse_weights(text: str) -> tuple[str, WeightsEnum]:
         raise UsageError(f"--weights: expected NAME=WEIGHTS, got {text!r}", hint=_EXAMPLE)
     if name not in TORCHVISION_NAMES:
         raise UsageError(
-            f"--weights: torchvision has no Faster R-CNN {name!r}; it has {', '.join(TORCHVISION_NAMES)}", hint=_EXAMPLE
+            f"--weights: torchvision has no Faster R-CNN {name!r}; it has {', '.join(TORCHVISION_NAMES)}",
+            hint=f"{did_you_mean(name, TORCHVISION_NAMES)} {_EXAMPLE}".strip(),
         )
     members = get_model_weights(name).__members__
     if entry not in members:
-        raise UsageError(f"--weights: {name} has no weights {entry!r}; it has {', '.join(members)}", hint=_EXAMPLE)
+        hint = f"{did_you_mean(entry, members)} {_EXAMPLE}".strip()
+        raise UsageError(f"--weights: {name} has no weights {entry!r}; it has {', '.join(members)}", hint=hint)
     return name, members[entry]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from frcnn.console import say
 from frcnn.errors import MissingDependencyError, UsageError
-from frcnn.exporter.checkpoint.builder_arguments import parse_args
+from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, parse_args
 from frcnn.files import decode_text
 from frcnn.options import Group
 
@@ -47,6 +47,7 @@ def add_checkpoint_arguments(
     group.add_argument(
         "--arch",
         metavar="NAME",
+        type=ARCHITECTURE,
         help="the architecture: a known name, mypkg.models:build or models.py:build, any function that returns a"
         " FasterRCNN; by default the one that the weights fit",
     )

@@ -14,7 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from frcnn.console import note, warn
-from frcnn.errors import UsageError
+from frcnn.errors import UsageError, did_you_mean
 from frcnn.runtime.dataset.annotations import GroundTruth
 from frcnn.runtime.dataset.faults import names_shown
 from frcnn.runtime.dataset.files import name_key
@@ -136,7 +136,7 @@ def _resolve(
         return found[0] if len(found) == 1 else by_number[wanted]
     if found:
         raise UsageError(f"{option}: more than one {what} is called {wanted!r}", hint="give its number")
-    hint = f"there are: {names_shown(list(names.values() or by_number))}"
+    hint = did_you_mean(wanted, names.values(), f"there are: {names_shown(list(names.values() or by_number))}")
     raise UsageError(f"{option}: no {what} is called {wanted!r}", hint=hint)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from frcnn.errors import UsageError
+from frcnn.errors import UsageError, did_you_mean
 from frcnn.runtime.backend import Device
 
 RunProvider = Literal["cpu", "cuda", "tensorrt", "openvino"]
@@ -36,11 +36,13 @@ def chosen_provider(device: Device | None, provider: Provider | None) -> Provide
         UsageError: there is no such device or provider, or they do not go together.
     """
     if device is not None and device not in _DEFAULTS:
-        raise UsageError(f"device: expected one of {', '.join(_DEFAULTS)}, got {device!r}")
+        hint = did_you_mean(device, _DEFAULTS)
+        raise UsageError(f"device: expected one of {', '.join(_DEFAULTS)}, got {device!r}", hint=hint)
     if provider is None:
         return _DEFAULTS[device or "cpu"]
     if provider not in _DEVICES:
-        raise UsageError(f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}")
+        hint = did_you_mean(provider, PROVIDERS)
+        raise UsageError(f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}", hint=hint)
     if device not in (None, _DEVICES[provider]):
         raise UsageError(
             f"provider: {provider!r} runs on device {_DEVICES[provider]!r}, got device {device!r}",

@@ -21,11 +21,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from types import FrameType
+from itertools import takewhile
+from types import FrameType, ModuleType
 from typing import Final, NamedTuple, NoReturn
 
 from frcnn._version import __version__
-from frcnn.errors import FrcnnError, OutputError, printable
+from frcnn.errors import FrcnnError, OutputError, UsageError, did_you_mean, printable
 from frcnn.files import standard_output
 from frcnn.log import LOGGER
 from frcnn.processors import keep_to_share
@@ -36,31 +37,43 @@ EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 1
 
 
 class Verb(NamedTuple):
-    """The module of a verb, and what it does."""
+    """The module of a verb, what it does, and the group that the overview shows it in."""
 
     module: str
     summary: str
+    group: str = ""
 
 
 VERBS: Final[dict[str, Verb]] = {
-    "try": Verb("frcnn.benchmarks.commands.try_", "try a checkpoint, or a bundled one: export, compare, measure, look"),
-    "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx"),
-    "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one artifact for a GPU"),
+    "try": Verb(
+        "frcnn.benchmarks.commands.try_", "try a checkpoint, or a bundled one: export, compare, measure, look", "begin"
+    ),
+    "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx", "make"),
     "quantize": Verb(
-        "frcnn.benchmarks.commands.quantize", "turn a float32 model.onnx into an int8 one whose accuracy holds"
+        "frcnn.benchmarks.commands.quantize", "turn model.onnx into an int8 one whose accuracy holds", "make"
     ),
-    "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, folders and videos"),
-    "compare": Verb("frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision"),
+    "build": Verb(
+        "frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one artifact for a GPU", "make"
+    ),
+    "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, folders and videos", "run"),
+    "tune": Verb(
+        "frcnn.benchmarks.commands.tune", "find what runs a model fastest on this processor, and remember it", "run"
+    ),
+    "compare": Verb(
+        "frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision", "prove"
+    ),
     "bench": Verb(
-        "frcnn.benchmarks.commands.bench", "measure speed against eager torchvision, as a table, JSON and a report"
+        "frcnn.benchmarks.commands.bench", "measure speed against eager torchvision: table, JSON and report", "prove"
     ),
-    "eval": Verb("frcnn.benchmarks.commands.eval", "COCO mAP of a model, and the difference to eager torchvision"),
-    "tune": Verb("frcnn.benchmarks.commands.tune", "find what runs a model fastest on this processor, and remember it"),
-    "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer"),
-    "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
-    "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in an artifact as files of their own"),
-    "doctor": Verb("frcnn.runtime.commands.doctor", "show what this system can run and what is missing"),
+    "eval": Verb("frcnn.benchmarks.commands.eval", "COCO mAP of a model, and its difference to torchvision", "prove"),
+    "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer", "prove"),
+    "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file", "look"),
+    "doctor": Verb("frcnn.runtime.commands.doctor", "show what this system can run and what is missing", "look"),
+    "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in an artifact as files of their own", "look"),
+    "completion": Verb("frcnn.completion", "let the Tab key complete frcnn in bash, zsh and fish", "look"),
 }
+ALIASES: Final = {"predict": "detect", "val": "eval"}
+"""What people who come from ultralytics call a verb."""
 
 
 class Terminated(BaseException):
@@ -71,18 +84,57 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def _overview_parser() -> argparse.ArgumentParser:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in our two lines and where the options are listed, in place of all of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        example = next((line for line in (self.description or "").splitlines() if line.startswith("  frcnn ")), "")
+        self.refuse(message.removeprefix("argument "), example and f"for instance: {example.strip()}")
+
+    def refuse(self, message: str, hint: str) -> NoReturn:
+        """Print an error and leave."""
+        _print_error(UsageError(message, hint=hint))
+        self.exit(EXIT_USAGE, f"help: {self.prog} --help\n")
+
+    def refuse_unknown(self, words: Sequence[str]) -> None:
+        """Refuse an option that there is not: argparse would complain of what else is missing first."""
+        for word in takewhile(lambda word: word != "--", words):
+            name = word.partition("=")[0]
+            if name.startswith("--") and " " not in name and name not in self._option_string_actions:
+                self.refuse(f"there is no option {name}", did_you_mean(name, self._option_string_actions))
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            name, known = "/".join(action.option_strings) or action.dest, list(map(str, action.choices))
+            self.refuse(f"{name}: expected one of {', '.join(known)}, got {value}", did_you_mean(value, known))
+
+
+def _overview_parser() -> _Parser:
+    width, lines, last = max(map(len, VERBS)), list[str](), ""
+    called = {verb: f" (or: {alias})" for alias, verb in ALIASES.items()}
+    for name, verb in VERBS.items():
+        lines += [f"{verb.group}:"] if verb.group != last else []
+        lines.append(f"  {name:<{width}}  {verb.summary}{called.get(name, '')}")
+        last = verb.group
+    text = "\n".join(lines)
+    parser = _Parser(
         prog="frcnn",
+        usage="frcnn VERB ...",
         description="Make a trained torchvision Faster R-CNN fast and deployable.",
-        epilog=f"verbs:\n{verbs}\n\n'frcnn VERB --help' explains a verb.",
+        epilog=f"{text}\n\n'frcnn VERB --help' explains a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"frcnn {__version__}")
-    parser.add_argument("verb", metavar="VERB", choices=list(VERBS), help="one of the verbs below")
     return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> ModuleType:
+    """Add the arguments of a verb, and return its module."""
+    module = importlib.import_module(VERBS[name].module)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--wide", action="store_true", help="show every column of a table on a narrow terminal, too")
+    module.add_arguments(parser)
+    return module
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,15 +207,21 @@ def _run(arguments: list[str]) -> int:
     if not arguments:
         overview.print_help(sys.stderr)
         return EXIT_USAGE
-    name = str(overview.parse_args(arguments[:1]).verb)
-    verb = importlib.import_module(VERBS[name].module)
+    name = ALIASES.get(arguments[0], arguments[0])
+    if name.startswith("-"):
+        overview.refuse_unknown(arguments[:1])
+        overview.parse_args(arguments[:1])
+    if name not in VERBS:
+        overview.refuse(f"there is no verb {name!r}", did_you_mean(name, VERBS, f"there are {', '.join(VERBS)}"))
+    parser = _Parser(prog=f"frcnn {name}", allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    verb = add_arguments(parser, name)
     from frcnn.console import show_all_columns
 
-    parser = argparse.ArgumentParser(prog=f"frcnn {name}", description=verb.__doc__, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--wide", action="store_true", help="show every column of a table on a narrow terminal, too")
-    verb.add_arguments(parser)
+    parser.description = verb.__doc__
+    parser.epilog = "".join(f"'frcnn {alias}' is the same." for alias, of in ALIASES.items() if of == name)
+    if not {"-h", "--help"}.intersection(arguments):
+        parser.refuse_unknown(arguments[1:])
     given = argparse.Namespace(command=shlex.join(["frcnn", *arguments]))
     warnings.filterwarnings("ignore", module=r"PIL\.")  # images that cannot be used are reported by us
     try:

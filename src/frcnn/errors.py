@@ -8,7 +8,9 @@ hostile file, so every message and hint is made one line of printable text of bo
 from __future__ import annotations
 
 import copyreg
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Final
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "OutputError",
     "UnsupportedModelError",
     "UsageError",
+    "did_you_mean",
     "printable",
     "without_credentials",
 ]
@@ -45,6 +48,13 @@ def printable(text: str) -> str:
 def without_credentials(text: str) -> str:
     """Return text in which addresses have neither user nor password, nor what looks like one among their parameters."""
     return _SECRET.sub(r"\1***", _LOGIN.sub("***@", text)) if "://" in text else text
+
+
+def did_you_mean(wanted: object, known: Iterable[object], otherwise: str = "") -> str:
+    """Return a hint that names what of ``known`` is spelt most like ``wanted``; ``otherwise`` where nothing is."""
+    names = {str(name).casefold(): str(name) for name in known}
+    close = difflib.get_close_matches(str(wanted).casefold(), names, n=1, cutoff=0.7)
+    return f"did you mean {names[close[0]]}?" if close else otherwise
 
 
 class FrcnnError(Exception):

@@ -8,14 +8,35 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frcnn.errors import UsageError
+from frcnn.errors import UsageError, did_you_mean
 from frcnn.spec import Size
 
 Group = argparse._ActionsContainer
 """A parser, or a group of its options."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownName:
+    """Takes one of the known names, or something of the user's own, which has a colon; the type of an option."""
+
+    what: str
+    known: tuple[str, ...]
+    more: str
+
+    def __call__(self, text: str) -> str:
+        """Return the text; raise UsageError for an unknown name."""
+        if text in self.known or ":" in text:
+            return text
+        raise self.error(text)
+
+    def error(self, text: str) -> UsageError:
+        """Return the error for an unknown name."""
+        hint = did_you_mean(text, self.known, f"known: {', '.join(self.known)}.")
+        return UsageError(f"{self.what} {text!r}", hint=f"{hint} {self.more}")
 
 
 def add_number(group: Group, *flags: str, minimum: float, maximum: float = math.inf, **more: Any) -> None:

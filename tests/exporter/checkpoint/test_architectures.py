@@ -22,7 +22,7 @@ from frcnn.errors import CheckpointError, UsageError
 from frcnn.exporter import MultiScaleRoIPool
 from frcnn.exporter.checkpoint.architecture_match import choose_norm, infer_architecture
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, Builder
-from frcnn.exporter.checkpoint.builder_arguments import parse_args
+from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, parse_args
 from frcnn.exporter.checkpoint.builders import accepted_arguments, build_model, resolve_builder
 from frcnn.exporter.checkpoint.load import _norms, read_checkpoint
 from frcnn.exporter.checkpoint.published import TORCHVISION_NAMES
@@ -308,7 +308,7 @@ def test_function_that_imports_its_neighbour_when_called(tmp_path, source):
 @pytest.mark.parametrize(
     ("arch", "expected"),
     [
-        ("resnet50", "unknown architecture 'resnet50'; known: fasterrcnn_resnet50_fpn, "),
+        ("resnet50", "unknown architecture 'resnet50'"),
         ("", "unknown architecture ''"),
         ("models.py", "unknown architecture 'models.py'"),
         ("none/such.py:build", "there is no file none/such.py"),
@@ -323,6 +323,21 @@ def test_builder_that_does_not_exist(arch, expected):
         resolve_builder(arch)
     assert expected in caught.value.message
     assert "build" in caught.value.hint  # an example, or the functions there are
+
+
+@pytest.mark.parametrize(
+    ("arch", "hint"),
+    [
+        ("resnet50", f"known: {', '.join(ARCHITECTURES)}. Your own function: --arch "),
+        ("fasterrcnn_resnet50_fpnv2", "did you mean fasterrcnn_resnet50_fpn_v2? Your own function: --arch "),
+        (f"{TINY}:buidl", "did you mean build?"),
+    ],
+)
+def test_the_hint_of_an_unknown_architecture(arch, hint):
+    with pytest.raises(UsageError) as caught:
+        resolve_builder(arch)
+    assert caught.value.hint.startswith(hint)
+    assert ARCHITECTURE.known == tuple(ARCHITECTURES)
 
 
 @pytest.mark.parametrize(
@@ -358,10 +373,11 @@ def test_builder_that_returns_no_detector(name, expected):
 @pytest.mark.parametrize(
     ("arch", "args", "expected"),
     [
-        (f"{TINY}:build_four_classes", {"max_size": 3}, r"takes no argument 'max_size' \(it takes min_size\)"),
+        (f"{TINY}:build_four_classes", {"side": 3}, r"takes no argument 'side' \(it takes min_size\)"),
         (f"{TINY}:build_tuple", {"a": 3}, r"takes no argument 'a' \(it takes none\)"),
         (f"{TINY}:build", {"max_sizes": 3, "min_size": 3}, "takes no argument 'max_sizes'"),
-        ("fasterrcnn_vgg16", {"max_sizes": 3}, r"takes no argument 'max_sizes' \(it takes .*max_size, min_size.*"),
+        ("fasterrcnn_vgg16", {"max_sizes": 3}, r"takes no argument 'max_sizes' \(did you mean max_size\?\)"),
+        ("fasterrcnn_vgg16", {"x": 3}, r"takes no argument 'x' \(it takes .*max_size, min_size.*"),
         ("fasterrcnn_vgg16", {"min_size": "big"}, "min_size: expected a whole number above 0, got 'big'"),
         ("fasterrcnn_vgg16", {"min_size": -1}, "min_size: expected a whole number above 0, got -1"),
         ("fasterrcnn_vgg16", {"box_score_thresh": 5}, "box_score_thresh: expected a number from 0 to 1, got 5"),

@@ -80,6 +80,7 @@ def test_unknown_weights_list_the_known_ones(text, expected):
     with pytest.raises(UsageError, match=expected) as caught:
         load_pretrained(text)
     assert "--weights fasterrcnn_resnet50_fpn_v2=COCO_V1" in caught.value.hint
+    assert ("did you mean COCO_V1? for instance" in caught.value.hint) is text.endswith("V9")
 
 
 @pytest.mark.parametrize("entry", ["COCO_V1", "DEFAULT"])
