@@ -27,20 +27,33 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from frcnn.benchmarks.accuracy.images import Collected, DetectedImage
+from frcnn.benchmarks.accuracy.orientation import turn_upright
+from frcnn.benchmarks.accuracy.report import Evaluation
+from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
+from frcnn.benchmarks.report.write import html
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment
 from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
+from frcnn.benchmarks.trial.page import Account, Step, document_of, draw_pictures, headline, results_of
+from frcnn.benchmarks.trial.trial import MAX_IMAGES, Trial, read_images, run_trial, spread
 from frcnn.console import Steps, next_step, note, say, steps, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, given_options, load_from_options
+from frcnn.exporter.commands.export import export_loaded
 from frcnn.files import writable_folder, write_text
 from frcnn.options import add_annotation_options, add_images, add_number, refuse_annotation_options
+from frcnn.runtime import Detector
+from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth, read_annotations
+from frcnn.runtime.dataset.class_map import ClassMap, map_classes
+from frcnn.runtime.dataset.files import find_images
+from frcnn.runtime.images.sources import files_of, is_video
+from frcnn.runtime.results.report import Report
+from frcnn.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from frcnn.benchmarks.trial.page import Account, Step
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
-    from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth
-    from frcnn.runtime.dataset.class_map import ClassMap
-    from frcnn.spec import ModelSpec
+
+_Annotations = tuple[GroundTruth, ClassMap]
 
 _EXIT_AGREE: Final = 0
 _EXIT_DISAGREE: Final = 1
@@ -77,41 +90,44 @@ def run(arguments: argparse.Namespace) -> int:
     elif len(arguments.images or ()) != 1:
         raise UsageError("--annotations: expected one --images FOLDER, which its file names are relative to")
     load_before = load_average()  # before our own work
-    output = writable_folder(arguments.output)
-    is_bundled = arguments.checkpoint is None and arguments.weights is None
+    output, is_bundled = writable_folder(arguments.output), arguments.checkpoint is None and arguments.weights is None
     if is_bundled or arguments.images is None:
         bundle = Path(shutil.copytree(BUNDLE, output / "bundle", dirs_exist_ok=True))
         if is_bundled:
             arguments.checkpoint, arguments.arch = bundle / CHECKPOINT.name, arguments.arch or ARCHITECTURE
         if arguments.images is None:
-            arguments.annotations = bundle / "instances.json" if is_bundled else None
             arguments.images = [bundle / "images"]
+            arguments.annotations = bundle / "instances.json" if is_bundled else None
     with steps() as step:
         loaded = load_from_options(arguments, step)
         files, annotations = _files(arguments, loaded.spec, step)
-        from frcnn.exporter.commands.export import export_loaded
-
         export_loaded(loaded, output / "model.onnx", sizes=None, precision="fp32", progress=step)
-        account = _tried(arguments, loaded, files, annotations, load_before, is_bundled=is_bundled, step=step)
+        trial, evaluation = _tried(arguments, loaded, files, annotations, step)
         step("drawing")
-        page = _write(account, output, command=arguments.command)
-    _conclude(account, page, opens=not arguments.no_open)
-    if account.trial.is_partial:
+        threads = sys.modules["torch"].get_num_threads()
+        account = Account(
+            name=Path(arguments.checkpoint or arguments.weights).name,
+            loaded=loaded,
+            trial=trial,
+            evaluation=evaluation,
+            environment=read_environment(
+                command=arguments.command, threads=threads, load_before=load_before, date=now(), gpu=None
+            ),
+            images=len(files),
+            score=arguments.score,
+            steps=next_steps(arguments, is_bundled=is_bundled, agrees=trial.parity.passed),
+        )
+        _write(account, output)
+    _conclude(account, output / "index.html", opens=not arguments.no_open)
+    if trial.is_partial:
         raise KeyboardInterrupt
-    return _EXIT_AGREE if account.trial.parity.passed else _EXIT_DISAGREE
+    return _EXIT_AGREE if trial.parity.passed else _EXIT_DISAGREE
 
 
 def _files(
     arguments: argparse.Namespace, spec: ModelSpec, step: Steps
-) -> tuple[dict[Path, AnnotatedImage | None], tuple[GroundTruth, ClassMap] | None]:
+) -> tuple[dict[Path, AnnotatedImage | None], _Annotations | None]:
     """Return the files to choose from, in the order in which they are taken, and the annotations if there are some."""
-    from frcnn.benchmarks.accuracy.orientation import turn_upright
-    from frcnn.benchmarks.trial.trial import MAX_IMAGES, spread
-    from frcnn.runtime.dataset.annotations import read_annotations
-    from frcnn.runtime.dataset.class_map import map_classes
-    from frcnn.runtime.dataset.files import find_images
-    from frcnn.runtime.images.sources import files_of, is_video
-
     if arguments.annotations is None:
         found, unusable = files_of(map(str, arguments.images))
         for error in unusable.values():
@@ -136,56 +152,31 @@ def _tried(
     arguments: argparse.Namespace,
     loaded: LoadedCheckpoint,
     files: dict[Path, AnnotatedImage | None],
-    annotations: tuple[GroundTruth, ClassMap] | None,
-    load_before: float | None,
-    *,
-    is_bundled: bool,
+    annotations: _Annotations | None,
     step: Steps,
-) -> Account:
+) -> tuple[Trial, Evaluation | None]:
     """Detect with both, and score."""
-    import torch
-
-    from frcnn.benchmarks.accuracy.images import Collected, DetectedImage
-    from frcnn.benchmarks.accuracy.report import Evaluation
-    from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
-    from frcnn.benchmarks.trial.page import Account
-    from frcnn.benchmarks.trial.trial import read_images, run_trial
-    from frcnn.runtime import Detector
 
-    known = {file: image for file, image in files.items() if image is not None}
     step("reading images")
+    known = {file: image for file, image in files.items() if image is not None}
     images, skipped = read_images(known if annotations else files, known)
     for reason in skipped.values():
         warn(f"skipped {reason}")
     step("loading model.onnx")
     with Detector.load(arguments.output / "model.onnx") as detector:
-        eager = EagerDetector(loaded.model, loaded.spec)
-        what = f"detecting with both, at most {arguments.budget:g} s"
+        eager, what = EagerDetector(loaded.model, loaded.spec), f"detecting with both, at most {arguments.budget:g} s"
         trial = run_trial(eager, detector, images, budget_s=arguments.budget, report=lambda _, share: step(what, share))
-    evaluation = None
-    if annotations is not None:
-        step("scoring")
-        rows = [DetectedImage(file := Path(s.image.name), known[file], s.model, s.eager) for s in trial.seen]
-        collected = Collected(images=rows, is_partial=trial.is_partial)
-        evaluation = Evaluation.of_collected(*annotations, collected, max_detections=COCO_DETECTIONS)
-    system = {"command": arguments.command, "threads": torch.get_num_threads(), "load_before": load_before}
-    return Account(
-        name=Path(arguments.checkpoint or arguments.weights).name,
-        loaded=loaded,
-        trial=trial,
-        evaluation=evaluation,
-        environment=read_environment(**system, date=now(), gpu=None),
-        images=len(files),
-        score=arguments.score,
-        steps=next_steps(arguments, is_bundled=is_bundled, agrees=trial.parity.passed),
-    )
+    if annotations is None:
+        return trial, None
+    step("scoring")
+    rows = [DetectedImage(file := Path(seen.image.name), known[file], seen.model, seen.eager) for seen in trial.seen]
+    collected = Collected(images=rows, is_partial=trial.is_partial)
+    return trial, Evaluation.of_collected(*annotations, collected, max_detections=COCO_DETECTIONS)
 
 
 def next_steps(arguments: argparse.Namespace, *, is_bundled: bool, agrees: bool) -> list[Step]:
     """Return what to run next, with the real names of files; first what matters most."""
-    from frcnn.benchmarks.trial.page import Step
-
     output, checkpoint = arguments.output, arguments.checkpoint
     model, images = output / "model.onnx", ["--images", *arguments.images]
     options = [word for words in given_options(arguments).values() for word in words]
@@ -210,26 +201,18 @@ def next_steps(arguments: argparse.Namespace, *, is_bundled: bool, agrees: bool)
     return [Step(str(why), shlex.join(["frcnn", *map(str, words)])) for why, *words in chosen]
 
 
-def _write(account: Account, output: Path, *, command: str) -> Path:
-    from frcnn.benchmarks.report.write import html
-    from frcnn.benchmarks.trial.page import document_of, draw_pictures, results_of
-    from frcnn.runtime.results.report import Report
-
+def _write(account: Account, output: Path) -> None:
     pictures = draw_pictures(account, writable_folder(output / "annotated"))
     found = Report(account.trial.seen[0].model.label_names)
     for number, seen in enumerate(account.trial.seen, start=1):
         found.add(number, seen.image.name, seen.model)
     found.write_results(str(output / "detections.json"))
-    write_json(results_of(account, command=command), str(output / "results.json"))
-    page = output / "index.html"
-    write_text(page, html(document_of(account, pictures)))
-    return page
+    write_json(results_of(account), str(output / "results.json"))
+    write_text(output / "index.html", html(document_of(account, pictures)))
 
 
 def _conclude(account: Account, page: Path, *, opens: bool) -> None:
     """Print the result, where the page is, and last what to run next; open the page where there is a browser."""
-    from frcnn.benchmarks.trial.page import headline
-
     result = headline(account)
     for line in result.notes:
         note(line.replace(", below,", ""))

@@ -82,7 +82,7 @@ def draw_pictures(account: Account, folder: Path) -> list[Picture]:
             buffer = io.BytesIO()
             drawn.save(buffer, format="JPEG", quality=82)
             jpeg = base64.b64encode(buffer.getvalue()).decode()
-            pictures.append(Picture(jpeg, f"{path.name}: {len(shown)} detections", drawn.size))
+            pictures.append(Picture(jpeg, f"{path.name}: {len(shown)} found", drawn.size))
     return pictures
 
 
@@ -149,9 +149,9 @@ def _finds(account: Account, pictures: Sequence[Picture]) -> list[Block]:
     what, seen = f"scoring {account.score:g} or more", len(account.trial.seen)
     if account.best_score < account.score:
         what = f"that score best, at most {_FEW} of an image, since none scores {account.score:g}"
-    chosen = "All" if seen == account.images else f"{_images(account)} of {account.images}"
+    drawn = "all images" if seen == account.images else f"{_images(account)} of {account.images}"
     return [
-        Paragraph(f"Detections of the exported model {what}. {chosen} are in the folder annotated."),
+        Paragraph(f"Detections of the exported model {what}. In the folder annotated: {drawn}."),
         Gallery(pictures),
     ]
 
@@ -215,10 +215,10 @@ def _read(loaded: LoadedCheckpoint) -> list[Block]:
     return [*blocks[:1], Paragraph(why), *blocks[1:]] if loaded.assumptions else blocks
 
 
-def results_of(account: Account, *, command: str) -> dict[str, Any]:
+def results_of(account: Account) -> dict[str, Any]:
     """Return everything that was measured, for ``results.json``."""
     evaluation, trial = account.evaluation, account.trial
-    about = {"checkpoint": account.name}
+    about, command = {"checkpoint": account.name}, account.environment.command
     return {
         "schema_version": 1,
         "headline": headline(account).text,

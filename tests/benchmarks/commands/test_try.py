@@ -24,7 +24,6 @@ from frcnn.benchmarks.commands import try_
 from frcnn.benchmarks.trial import trial
 from frcnn.cli import VERBS, main
 from frcnn.console import Steps
-from frcnn.exporter.commands import export
 from frcnn.runtime import Detector
 from frcnn.runtime.model_files.artifact import open_artifact
 
@@ -43,7 +42,7 @@ def desk(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> P
         shutil.copy(tiny_model, path)
         return open_artifact(path).manifest
 
-    monkeypatch.setattr(export, "export_loaded", exported)
+    monkeypatch.setattr(try_, "export_loaded", exported)
     monkeypatch.setattr(trial, "_ROUNDS", 3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
