@@ -119,10 +119,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _EXIT_INTERRUPTED
     model = next((path for path in arguments.artifacts if path.suffix == ".onnx"), folder / "model.onnx")
     is_slower = results.comparison is not None and bool(regressions(results.comparison))
-    if results.environment.gpu is not None:
-        next_step("build", model)
-    else:
-        next_step("profile" if is_slower else "tune", model, "--images", *few(arguments.images))
+    verb = "build" if results.environment.gpu else "profile" if is_slower else "tune"
+    next_step(verb, model, *(() if verb == "build" else ("--images", *few(arguments.images))))
     return _EXIT_REGRESSION if is_slower else _EXIT_OK
 
 

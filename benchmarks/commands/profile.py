@@ -160,7 +160,5 @@ def _report(profile: Profile, arguments: argparse.Namespace) -> None:
         if arguments.json is not None:
             note(f"wrote {arguments.json}")
     note(f"wrote {arguments.chart}")
-    if arguments.model.suffix == ".onnx":
-        next_step("tune", arguments.model, "--images", *few(arguments.images))
-    else:
-        next_step("inspect", arguments.model, "--layers")
+    how = ("tune", "--images", *few(arguments.images)) if arguments.model.suffix == ".onnx" else ("inspect", "--layers")
+    next_step(how[0], arguments.model, *how[1:])

@@ -108,8 +108,8 @@ def show(report: QuantizationReport) -> None:
     rows.append(("an image, roughly", f"{before.ms_per_image:.0f} ms", f"{after.ms_per_image:.0f} ms"))
     objects = "" if report.objects is None else f" with {report.objects} objects"
     calibrated = len(report.calibration_images)
-    say(f"gate: {len(report.gate_images)} images{objects}, none of the {calibrated} that were calibrated on")
-    show_table("", ("", "float32", "int8"), rows)
+    gate = f"gate: {len(report.gate_images)} images{objects}, none of the {calibrated} that were calibrated on"
+    show_table(gate, ("", "float32", "int8"), rows)
     if report.sensitivity_images:
         _show_groups(report)
     for group in report.float_groups():
@@ -135,8 +135,8 @@ def _show_groups(report: QuantizationReport) -> None:
         )
         for group in report.groups
     ]
-    say(f"each group in float32 alone: what it recovers, in {unit}, on {report.sensitivity_images} images")
-    show_table("", ("group", "recovered", "result", "MACs", "layers"), rows, text_columns=(0, 2))
+    title = f"each group in float32 alone: what it recovers, in {unit}, on {report.sensitivity_images} images"
+    show_table(title, ("group", "recovered", "result", "MACs", "layers"), rows, text_columns=(0, 2))
 
 
 def _cell(name: str, value: float | None) -> str:

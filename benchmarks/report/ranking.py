@@ -75,8 +75,7 @@ def headline(results: Results) -> Headline:
     result = _result(results)
     if not results.partial:
         return result
-    reason = results.partial_reason.rstrip(".") or "it was stopped"
-    note = f"This run is partial: {reason}. What is here was measured in full."
+    note = f"This run is partial: {results.partial_reason.rstrip('.')}. What is here was measured in full."
     return result._replace(notes=(note, *result.notes), tone="warning")
 
 
@@ -91,9 +90,9 @@ def _result(results: Results) -> Headline:
     assert measure is not None and ratio is not None, "a ranked row was measured"
     title = best.name.removeprefix(_OURS)
     title += "" if best.precision in title else f", {best.precision}"
-    reading = f"the fastest correct row reads {ratio_text(ratio)}, {_interval(ratio)}: {title}"
+    reading = f"its fastest correct row reads {ratio_text(ratio)}, {_interval(ratio)}: {title}"
     if results.noise.too_noisy:
-        text = f"This system was too noisy to tell rows apart: {reading}. Do not quote it; run again on a quiet system."
+        text = f"Too noisy to tell frcnn from eager: {reading}. Do not quote it; run again on a quiet system."
         return Headline("", text, notes, "warning")
     if ratio.low <= 1 <= ratio.high or (reference is not None and not _told_apart(results, best, reference)):
         return Headline("", f"frcnn cannot be told apart from eager: {reading}.", notes, "warning")
@@ -107,8 +106,6 @@ def _result(results: Results) -> Headline:
     if every[0] is not best and _told_apart(results, every[0], best):
         text += f"; faster still: {every[0].name}"
     times = f"Image to boxes: p90 {number(measure.p90_ms)} ms; {ratio_text(ratio)} eager, {_interval(ratio)}."
-    if best.images == "equal-sized":
-        times += " Both on equal-sized images."
     rivals = [row for row in every if row is not best and not _told_apart(results, best, row)]
     close = (f"It cannot be told apart from {_names(rivals)}.",) if rivals else ()
     return Headline(f"{ratio.median:.2f}x", text, (times, *close, *notes), "good")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from typing import Final
 
 from frcnn.benchmarks.report.ranking import headline
@@ -28,15 +29,13 @@ def show_results(results: Results) -> None:
             found = [(row, m) for row in results.rows if (m := row.measure(scope, batch)) is not None]
             if found:
                 show_table(f"{title}, batch {batch}", _TIMES, [_times(row, m) for row, m in found])
-    ran = [row for row in results.rows if row.status in ("ok", "wrong")]
+    ran = (row for row in results.rows if row.status in ("ok", "wrong"))
     show_table("candidates", _FACTS, map(_facts, ran), text_columns=(0, 1))
     for row in results.rows:
         if row.status in ("wrong", "failed"):
             say(f"{row.status.upper()}: {row.name}: {row.reason}")
     if absent := _not_run(results):
         say(f"not run here: {absent}")
-    for item in w.skipped:
-        say(f"SKIPPED: {item.name}: {item.reason}")
     _show_noise(results.noise)
     if results.comparison is not None:
         _show_comparison(results.comparison)
@@ -67,11 +66,10 @@ def _facts(row: Row) -> tuple[str, ...]:
 
 def _not_run(results: Results) -> str:
     """Return what this system cannot run, by reason; the reports have the whole of each reason."""
-    groups: dict[str, list[str]] = {}
+    groups = defaultdict[str, list[str]](list)
     for row in results.rows:
         if row.status == "unavailable":
-            reason = re.sub(r" \(.*\)", "", row.reason.partition(": ")[0])
-            groups.setdefault(reason, []).append(row.name.replace(",", ""))
+            groups[re.sub(r" \(.*\)", "", row.reason.partition(": ")[0])].append(row.name.replace(",", ""))
     return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in groups.items())
 
 
@@ -79,8 +77,6 @@ def _show_noise(noise: NoiseVerdict) -> None:
     if noise.noise is None:
         return
     say(f"noise: {noise.row} against itself differs by up to {noise.noise:.1%}")
-    if noise.too_noisy:
-        say(f"TOO NOISY: above {noise.limit:.0%}, do not trust differences between candidates; stop what else runs")
     for pair in noise.not_told_apart:
         if (pair.scope, pair.batch) == ("images", 1):
             say(f"not told apart (batch 1): {pair.first} and {pair.second}")

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
 _SUFFIX: Final = ".onnx"
-_OF_READING: Final = ("--state-key", "--trust-pickle")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint is None:
         next_step("detect", output, "IMAGES", where=where)
     else:  # the file knows the architecture and its arguments
-        how = [word for flag, words in given_options(arguments).items() if flag in _OF_READING for word in words]
+        given = given_options(arguments)
+        how = [*given.get("--state-key", ()), *given.get("--trust-pickle", ())]
         next_step("compare", arguments.checkpoint, output, *how, "--images", "IMAGES", where=where)
     return 0
 

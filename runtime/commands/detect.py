@@ -266,9 +266,8 @@ def _summary(arguments: argparse.Namespace, report: Report, skipped: dict[str, I
         return _EXIT_SKIPPED
     from frcnn.runtime.images.sources import is_video
 
-    is_shown = arguments.output is None and arguments.json is None and arguments.jsonl is None
     model, names = Path(arguments.model), arguments.inputs
-    if is_shown:
+    if arguments.output is arguments.json is arguments.jsonl is None:
         next_step("detect", model, *few(names), "-o", "annotated")
     else:
         can = inputs <= 256 and not any(is_video(Path(name)) for name in names)

@@ -216,7 +216,7 @@ def _run(arguments: list[str]) -> int:
     parser = _Parser(prog=f"frcnn {name}", allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     verb = add_arguments(parser, name)
-    from frcnn.console import show_all_columns
+    from frcnn import console
 
     parser.description = verb.__doc__
     parser.epilog = "".join(f"'frcnn {alias}' is the same." for alias, of in ALIASES.items() if of == name)
@@ -227,7 +227,7 @@ def _run(arguments: list[str]) -> int:
     try:
         # options may stand between positional arguments
         options = parser.parse_intermixed_args(arguments[1:], given)
-        show_all_columns(options.wide)
+        console.is_wide = options.wide
         result: int | list[str] = verb.run(options)
     except BrokenPipeError:
         raise

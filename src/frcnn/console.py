@@ -33,10 +33,8 @@ _STEPS_SHOWN: Final = 6
 _LOGGED_S: Final = 1.0
 _WIDTH_OF_A_FILE: Final = 160
 _GAP: Final = 2
-_NAME, _PROSE, _LEAST = 28, 16, 8
-"""Least widths of a column of names and of other text that has more, and of names where nothing else is left."""
-_MANY: Final = 3
-_is_wide = False
+_NAME, _PROSE = 28, 16  # least widths of columns of names and of other text that are wider
+is_wide = False  # --wide: a narrow terminal shows every column, too
 T = TypeVar("T")
 
 
@@ -72,12 +70,6 @@ def write_json(document: object, target: str = "-") -> None:
         write_text(target, f"{text}\n")
 
 
-def show_all_columns(wanted: bool) -> None:
-    """Set whether tables show every column on a narrow terminal, too: ``--wide``."""
-    global _is_wide
-    _is_wide = wanted
-
-
 def show_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Collection[int] = (0,)
 ) -> None:
@@ -90,8 +82,7 @@ def show_table(
     name, *rest = (_Column(list(cells), i in text_columns, i == 0) for i, cells in enumerate(zip(*table, strict=True)))
     console = _console(stderr=False)
     with standard_output():
-        if title:
-            console.print(Text(_shown(title), style="bold"), soft_wrap=False)
+        console.print(Text(_shown(title), style="bold"), soft_wrap=False)
         while True:
             totals = [*accumulate((_GAP + column.needed for column in rest), initial=name.needed)]
             fitting = max(1, sum(total <= console.width for total in totals[1:])) if console.is_terminal else len(rest)
@@ -99,7 +90,7 @@ def show_table(
                 console.print(_laid_out([name, *rest[:fitting]], console), soft_wrap=False)
             print(*(line.rstrip() for line in drawn.get().splitlines()), sep="\n")
             rest = rest[fitting:]
-            if not rest or not _is_wide:
+            if not rest or not is_wide:
                 break
             print()
         if rest:
@@ -120,11 +111,6 @@ class _Column:
         if is_text:
             self.needed = min(self.wanted, _NAME if is_name else max(_PROSE, min(self.needed, _NAME)))
 
-    def texts(self, width: int) -> list[str]:
-        """Return the cells, the middle left out of those of one word that are too long if all stay different."""
-        short = [cell if " " in cell else _middle_cut(cell, width) for cell in self.cells]
-        return short if len(set(short)) == len(set(self.cells)) else self.cells
-
 
 def _laid_out(columns: Sequence[_Column], console: Console) -> Table:
     """Return a table as wide as the console at most; columns get what they need, the narrow ones first what is left."""
@@ -132,8 +118,6 @@ def _laid_out(columns: Sequence[_Column], console: Console) -> Table:
     spare = console.width - _GAP * (len(columns) - 1) - sum(widths)
     if not console.is_terminal:
         console.width += max(0, -spare)
-    elif spare < 0:
-        widths[0] = max(min(_LEAST, widths[0]), widths[0] + spare)
     while spare > 0 and (narrow := [i for i, column in enumerate(columns) if widths[i] < column.wanted]):
         widths[min(narrow, key=widths.__getitem__)] += 1
         spare -= 1
@@ -141,29 +125,27 @@ def _laid_out(columns: Sequence[_Column], console: Console) -> Table:
     for column, width in zip(columns, widths, strict=True):
         side: JustifyMethod = "left" if column.is_text else "right"
         table.add_column(Text(column.header), justify=side, overflow="fold", width=width)
-    names = columns[0].texts(widths[0]) if console.is_terminal else columns[0].cells
-    for row in zip(names, *(column.cells for column in columns[1:]), strict=True):
+    texts = [column.cells for column in columns]
+    cut = [name if " " in name or not console.is_terminal else _middle_cut(name, widths[0]) for name in texts[0]]
+    if len(set(cut)) == len(set(texts[0])):
+        texts[0] = cut
+    for row in zip(*texts, strict=True):
         table.add_row(*map(Text, row))
     return table
 
 
 def _middle_cut(text: str, width: int) -> str:
     """Return a text without its middle where it is wider: its end tells more than its beginning."""
-    dots = "…" if _shown("…") == "…" else "..."
-    room = width - cell_len(dots)
-    head, tail = text[: room // 3], text[-(room - room // 3) :]
-    while cell_len(head) > room // 3:
+    head, tail, dots = text[: width // 3], text[-width:], _shown("…")
+    while cell_len(head) > width // 3:
         head = head[:-1]
-    while cell_len(head + tail) > room:
+    while cell_len(head + dots + tail) > width:
         tail = tail[1:]
     return text if cell_len(text) <= width else head + dots + tail
 
 
 def next_step(*words: str | Path, where: str = "") -> None:
-    """Print a ``frcnn`` command to go on with to standard error, after all that is on its way to standard output.
-
-    Words in capitals stand for what only the user knows. ``where`` is put before the command.
-    """
+    """Print a command to go on with to standard error; words in capitals stand for what only the user knows."""
     with standard_output():
         sys.stdout.flush()
     texts = (f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words)
@@ -173,7 +155,7 @@ def next_step(*words: str | Path, where: str = "") -> None:
 def few(paths: Iterable[str | Path] | None) -> list[Path | str]:
     """Return words for images in :func:`next_step`: their paths where they are files and few, else ``IMAGES``."""
     known = list(map(Path, paths or ()))
-    return [*known] if 0 < len(known) <= _MANY and all(path.exists() for path in known) else ["IMAGES"]
+    return [*known] if 0 < len(known) <= 3 and all(path.exists() for path in known) else ["IMAGES"]
 
 
 def track(items: Iterable[T], *, total: int | None, what: str) -> Iterator[T]:

@@ -152,7 +152,7 @@ def test_a_row_that_was_not_compared_is_not_called_fast(run):
 def test_a_noisy_system_gives_no_number_and_no_ranks(run):
     noisy = with_noise(run, too_noisy=True, noise=0.3)
     result = headline(noisy)
-    assert result.text.startswith("This system was too noisy to tell rows apart: the fastest correct row reads ")
+    assert result.text.startswith("Too noisy to tell frcnn from eager: its fastest correct row reads ")
     assert result.value == ""
     assert ranks(noisy) == {}
     assert "There are no ranks" in markdown(document_of(noisy))
