@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -37,52 +38,48 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     measures: Measures  # COCO's, 0 to 1; or, by agreement, counts of detections and shares of them, 0 to 1
 
 
+@dataclass
 class Gate(ABC):
     """Judges detections of the float model's images, in their order; ``reference`` are the float model's measures."""
 
-    proof: Proof
-    reference: Measures
-
-    def __init__(self, images: Sequence[DetectedImage]) -> None:
-        self._images = images
+    images: Sequence[DetectedImage]  # with the float model's detections
+    proof: ClassVar[Proof]
+    reference: Measures = field(init=False)
 
     def __len__(self) -> int:
         """Return how many images there are."""
-        return len(self._images)
+        return len(self.images)
 
     @abstractmethod
     def judge(self, found: Sequence[Detections]) -> Verdict:
         """Judge the detections of a model in all images."""
 
-    @abstractmethod
-    def _of(self, images: Sequence[DetectedImage]) -> Gate:
-        """Return the same gate of other images."""
-
     def part(self, count: int) -> Gate:
         """Return a gate of the first images; of all where those cannot judge."""
         try:
-            return self._of(self._images[:count])
+            return replace(self, images=self.images[:count])
         except UsageError:
             return self
 
 
+@dataclass
 class AccuracyGate(Gate):
     """AP on annotated images may fall by ``max_drop`` points of 100; ``categories`` are category ids by class index.
 
     A float model without AP, or with one of 0, is refused: every model would pass.
     """
 
-    proof: Proof = "accuracy"
+    categories: Mapping[int, int]
+    max_drop: float
+    proof = "accuracy"
 
-    def __init__(self, images: Sequence[DetectedImage], categories: Mapping[int, int], *, max_drop: float) -> None:
-        super().__init__(images)
-        self._categories, self._max_drop = categories, max_drop
-        self.reference = self._score([image.model for image in images])
+    def __post_init__(self) -> None:
+        self.reference = self._score([image.model for image in self.images])
         if not self.reference["AP"]:
             nothing = self.reference["AP"] is None
             reason = "no object of the model's classes counts" if nothing else "the float model's AP is 0"
             raise UsageError(
-                f"the {len(images)} annotated images of the gate cannot judge: {reason}",
+                f"the {len(self)} annotated images of the gate cannot judge: {reason}",
                 hint="check that annotations, images and model are of one set: frcnn eval",
             )
 
@@ -90,29 +87,26 @@ class AccuracyGate(Gate):
         """Judge by the difference of AP."""
         measures = self._score(found)
         drop = 100 * ((self.reference["AP"] or 0.0) - (measures["AP"] or 0.0))
-        text = f"AP falls by {drop:.2f} points, at most {self._max_drop:g} are allowed"
-        return Verdict(drop=drop, passed=drop <= self._max_drop, text=text, measures=measures)
-
-    def _of(self, images: Sequence[DetectedImage]) -> Gate:
-        return AccuracyGate(images, self._categories, max_drop=self._max_drop)
+        text = f"AP falls by {drop:.2f} points, at most {self.max_drop:g} are allowed"
+        return Verdict(drop=drop, passed=drop <= self.max_drop, text=text, measures=measures)
 
     def _score(self, found: Sequence[Detections]) -> Measures:
-        return score([image.ground_truth for image in self._images], found, self._categories).overall
+        return score([image.ground_truth for image in self.images], found, self.categories).overall
 
 
+@dataclass
 class AgreementGate(Gate):
     """Detections above score 0.3 must be those of the float model, within the limits of int8; it must have some."""
 
-    proof: Proof = "agreement"
+    spec: ModelSpec
+    proof = "agreement"
 
-    def __init__(self, images: Sequence[DetectedImage], spec: ModelSpec) -> None:
-        super().__init__(images)
-        self._spec = spec
-        self.limits: Limits = default_limits("int8", spec.roi_heads.pooler.kind)
-        self.reference = self.judge([image.model for image in images]).measures
+    def __post_init__(self) -> None:
+        self.limits: Limits = default_limits("int8", self.spec.roi_heads.pooler.kind)
+        self.reference = self.judge([image.model for image in self.images]).measures
         if not self.reference["detections"]:
             raise UsageError(
-                f"the {len(images)} images of the gate cannot judge: the float model finds nothing above score "
+                f"the {len(self)} images of the gate cannot judge: the float model finds nothing above score "
                 f"{self.limits.min_score:g} in them",
                 hint="give images with objects of the model's classes",
             )
@@ -120,8 +114,8 @@ class AgreementGate(Gate):
     def judge(self, found: Sequence[Detections]) -> Verdict:
         """Judge by pairs of detections."""
         results = [
-            compare_detections(image.model, detections, self._spec, self.limits, name=str(image.file))
-            for image, detections in zip(self._images, found, strict=True)
+            compare_detections(image.model, detections, self.spec, self.limits, name=str(image.file))
+            for image, detections in zip(self.images, found, strict=True)
         ]
         parity = total(results, self.limits)
         counts, limits = parity.total, self.limits
@@ -138,9 +132,6 @@ class AgreementGate(Gate):
             text=text,
             measures={"detections": counts.found, "pairs": counts.matched, "missing": missing, "moved": moved},
         )
-
-    def _of(self, images: Sequence[DetectedImage]) -> Gate:
-        return AgreementGate(images, self._spec)
 
 
 def detect(

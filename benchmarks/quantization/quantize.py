@@ -30,7 +30,7 @@ from frcnn.processors import available_cpus
 from frcnn.runtime import Detections
 from frcnn.runtime.dataset.annotations import AnnotatedImage, count_objects, read_annotations
 from frcnn.runtime.dataset.class_map import map_classes
-from frcnn.runtime.dataset.faults import names_shown
+from frcnn.runtime.dataset.faults import tell_names
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import prepare
 from frcnn.spec import Manifest
@@ -127,10 +127,8 @@ def quantize_onnx(
         ground_truth = read_annotations(Path(annotations), paths[0], skip_invalid=skip_invalid)
         classes = map_classes(source.manifest.model, ground_truth, class_pairs, allow_unmapped=allow_unmapped)
         categories = classes.categories
-        if invalid := ground_truth.invalid:
-            request.progress(f"{len(invalid)} annotations are invalid and are left out: {names_shown(invalid)}")
-        if respelt := classes.respelt:
-            request.progress(f"{len(respelt)} classes are spelt differently there: {names_shown(respelt)}")
+        tell_names(request.progress, ground_truth.invalid, "annotations are invalid and are left out")
+        tell_names(request.progress, classes.respelt, "classes are spelt differently there")
     candidates = find_candidates(paths, ground_truth, exif)
     most = gate_images or GATE_IMAGES["agreement" if ground_truth is None else "accuracy"]
     chosen = split(candidates, source.manifest, calibration=calibration_images, gate=most)
@@ -170,21 +168,11 @@ class _Request:
         writable_file(self.output)  # before the work, which takes long, not after it
 
 
-class _Stopwatch:
-    """Seconds by step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._start = time.monotonic()
-
-    @contextmanager
-    def measure(self, step: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self.seconds[step] = time.monotonic() - start
-
-    def total(self) -> dict[str, float]:
-        return {**self.seconds, "all": time.monotonic() - self._start}
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[step] = time.monotonic() - start
 
 
 class _Runs:
@@ -209,9 +197,9 @@ class _Runs:
 def _quantize(
     request: _Request, source: SourceModel, images: Split, categories: Mapping[int, int] | None, folder: Path
 ) -> QuantizationReport:
-    watch, load_before = _Stopwatch(), load_average()
+    seconds, load_before, started = dict[str, float](), load_average(), time.monotonic()
     request.progress(f"detecting with the float model in {len(images.gate)} images")
-    with watch.measure("float32"):
+    with _timed(seconds, "float32"):
         reference, float_ms = detect(request.model, images.gate, threads=request.threads, what="float32")
     gate: Gate = (
         AgreementGate(reference, source.manifest.model)
@@ -220,7 +208,7 @@ def _quantize(
     )
     calibration_s, gate_s = (len(files) * float_ms / 1e3 for files in (images.calibration, images.gate))
     request.progress(f"calibrating takes about {2 * calibration_s:.0f} s, each model to try at most {gate_s:.0f} s")
-    with watch.measure("calibration"):
+    with _timed(seconds, "calibration"):
         inputs = calibration_inputs(images.calibration, source.manifest)
         models = QuantizedModels(
             source,
@@ -232,7 +220,7 @@ def _quantize(
     groups = models.groups | {PREDICTION_LAYERS: models.prediction_layers}
     shares = _shares(source, groups, images)
     run = _Runs(request, models, folder / request.output.name, images.gate)
-    with watch.measure("search"):
+    with _timed(seconds, "search"):
         tried = {group: shares[group] for group in models.groups}
         found = search(tried, gate, run, part=SENSITIVITY_IMAGES, progress=request.progress)
     last = found.attempts[-1].verdict
@@ -262,7 +250,7 @@ def _quantize(
         sensitivity_images=found.sensitivity_images,
         skipped=images.skipped,
         quantization=run.manifest.quantization,
-        seconds=watch.total(),
+        seconds=seconds | {"all": time.monotonic() - started},
         peak_memory_bytes=_peak_memory_bytes(),
         environment=read_environment(
             command="", threads=request.threads or available_cpus(), load_before=load_before, date=now(), gpu=None
