@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from frcnn.benchmarks.report.results import Skipped
+from frcnn.console import warn
 from frcnn.errors import FrcnnError, ImageError, UsageError
 from frcnn.runtime import RGBImage
 from frcnn.runtime.images.sources import files_of, is_video
@@ -31,6 +32,14 @@ class Images:
     skipped: tuple[Skipped, ...]  # inputs that could not be used
     source: str  # see results.Workload.source
     files: tuple[Path, ...]  # of the images, for timing their decoding; empty where there are none
+
+
+def chosen_images(paths: Sequence[Path] | None) -> Images:
+    """Return the images of :func:`given_images`, or without paths the default ones; warn of what is skipped."""
+    images = default_images() if paths is None else given_images(paths)
+    for item in images.skipped:
+        warn(f"skipped {item.name}: {item.reason}")
+    return images
 
 
 def given_images(paths: Sequence[Path]) -> Images:

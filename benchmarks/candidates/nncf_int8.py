@@ -23,6 +23,7 @@ from frcnn.benchmarks.candidates.artifacts import onnx_manifest
 from frcnn.benchmarks.candidates.candidate import CannotRunError, File, Task
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.benchmarks.candidates.model_files import naive_onnx
+from frcnn.benchmarks.candidates.runners import openvino_settings
 from frcnn.benchmarks.candidates.time_limit import LEFT_OUT, time_limit
 from frcnn.files import file_sha256
 from frcnn.runtime.backend import NetworkOutput
@@ -41,21 +42,13 @@ Feed = Mapping[str, NDArray[Any]]
 
 
 class NncfNetwork:
-    """A ``Network`` on what ``nncf_of_ours`` made.
-
-    Args:
-        path: the file.
-        threads: processor threads.
-        hint: OpenVINO's name of the precision of what is not int8; None for the one that it takes by itself.
-    """
+    """A ``Network`` on what ``nncf_of_ours`` made."""
 
     def __init__(self, path: Path, *, threads: int, hint: str | None = None) -> None:
-        settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
-        if hint is not None:
-            settings["INFERENCE_PRECISION_HINT"] = hint
         with openvino_core() as core:
             model = core.read_model(str(path))
-            self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+            compiled = core.compile_model(model, "CPU", openvino_settings(threads, hint))
+        self._request: Any = compiled.create_infer_request()
         self.manifest = Manifest.from_json(model.get_rt_info(_MANIFEST).astype(str), source=str(path))
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:

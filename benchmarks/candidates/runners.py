@@ -108,19 +108,18 @@ class NaiveOnnxRuntimeRunner(_NaiveRunner):
         return found
 
 
-class NaiveOpenVinoRunner(_NaiveRunner):
-    """The file, or OpenVINO's own form of it, in OpenVINO, which is told no more than the number of threads.
+def openvino_settings(threads: int, hint: str | None) -> dict[str, Any]:
+    """Return OpenVINO's settings; ``hint`` is its name of a precision, of what is not int8, None for its own choice."""
+    return {"INFERENCE_NUM_THREADS": threads} | ({} if hint is None else {"INFERENCE_PRECISION_HINT": hint})
 
-    ``hint`` is OpenVINO's name of a precision, of what is not int8; None for the one that it takes by itself.
-    """
+
+class NaiveOpenVinoRunner(_NaiveRunner):
+    """The file, or OpenVINO's own form of it, in OpenVINO; see :func:`openvino_settings` for ``hint``."""
 
     def __init__(self, task: Task, path: Path, *, hint: str | None = None, is_int8: bool = False) -> None:
         super().__init__(task.spec)
-        settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": task.threads}
-        if hint is not None:
-            settings["INFERENCE_PRECISION_HINT"] = hint
         with openvino_core() as core:
-            compiled = core.compile_model(str(path), "CPU", settings)
+            compiled = core.compile_model(str(path), "CPU", openvino_settings(task.threads, hint))
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.precision = "int8" if is_int8 else _PRECISIONS[taken]
         self._request: Any = compiled.create_infer_request()

@@ -164,11 +164,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _images(paths: Sequence[Path] | None) -> Images:
-    from frcnn.benchmarks.candidates.images import default_images, given_images
+    from frcnn.benchmarks.candidates.images import chosen_images
 
-    found = default_images() if paths is None else given_images(paths)
-    for item in found.skipped:
-        warn(f"skipped {item.name}: {item.reason}")
+    found = chosen_images(paths)
     if len(found.images) < 16:
         warn(f"{len(found.images)} images: with fewer than 16 the figures depend on what these happen to show")
     return found

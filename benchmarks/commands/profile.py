@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from frcnn.benchmarks.candidates.artifacts import canvases_of, first_canvas, model_manifest
-from frcnn.benchmarks.candidates.images import default_images, given_images
+from frcnn.benchmarks.candidates.images import chosen_images
 from frcnn.benchmarks.profile.engine_profile import profile_engine
 from frcnn.benchmarks.profile.inputs import Inputs, choose_inputs
 from frcnn.benchmarks.profile.onnx_profile import check_on_processor, profile_onnx
@@ -80,9 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_on_processor(**where)
     else:
         check_engine_options(arguments.model, threads=arguments.threads, **where)
-    images = default_images() if arguments.images is None else given_images(arguments.images)
-    for item in images.skipped:
-        warn(f"skipped {item.name}: {item.reason}")
+    images = chosen_images(arguments.images)
     model = model_manifest(manifest).model
     inputs = choose_inputs(images, model.transform, canvases_of(manifest), canvas=size, first=first_canvas(manifest))
     if inputs.left_out:

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from frcnn.benchmarks.candidates.images import default_images, given_images
+from frcnn.benchmarks.candidates.images import chosen_images
 from frcnn.benchmarks.timing.environment import load_average
 from frcnn.benchmarks.tuning.models import default_int8_path, how_to_quantise, open_models
 from frcnn.console import few, next_step, note, say, steps, warn, write_json
@@ -60,9 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from frcnn.benchmarks.tuning.tune import tune, write_tuning
 
     models = open_models(arguments.model, _int8_path(arguments, allowed))
-    images = default_images() if arguments.images is None else given_images(arguments.images)
-    for skipped in images.skipped:
-        warn(f"skipped {skipped.name}: {skipped.reason}")
+    images = chosen_images(arguments.images)
     providers = [name for name, package in PACKAGES.items() if find_spec(package) is not None]
     if "openvino" not in providers:
         note("OpenVINO is not installed, so it is not tried: pip install 'frcnn[openvino]'")
