@@ -44,9 +44,7 @@ def turn_upright(
 ) -> tuple[dict[Path, AnnotatedImage], dict[Path, AnnotatedImage]]:
     """Return the images with upright annotations; and those that EXIF turns once more, their boxes read the other way.
 
-    Args:
-        files: the annotated images.
-        exif: what boxes are in where EXIF turns the image. Default: what boxes and sizes show, which is said.
+    ``exif`` is what boxes are in where EXIF turns the image. Default: what boxes and sizes show, which is said.
     """
     tracked = track(files.items(), total=len(files), what="reading EXIF orientations")
     turned = {file: item for file, image in tracked if (item := _turned(file, image)) is not None}
@@ -69,13 +67,7 @@ def turn_upright(
 def warn_of_reading(
     images: Iterable[DetectedImage], other: Mapping[Path, AnnotatedImage], categories: Mapping[int, int]
 ) -> None:
-    """Warn where detections in images that EXIF turns fit the boxes far better if those are read the other way.
-
-    Args:
-        images: with the annotations that count.
-        other: those read the other way, of ``turn_upright``.
-        categories: those that count, by class index.
-    """
+    """Warn where detections in images that EXIF turns fit the boxes far better in the ``other`` reading of them."""
     turned = [image for image in images if image.file in other]
     if not turned:
         return

@@ -11,7 +11,7 @@ import msgspec
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
 from frcnn.console import note
 from frcnn.runtime.dataset.annotations import CocoResult, GroundTruth, read_entries, read_json
-from frcnn.runtime.dataset.faults import names_shown, reading
+from frcnn.runtime.dataset.faults import names_shown, reading, tell_names
 
 _EXPECTED: Final = (
     "expected COCO results: a list of image_id, category_id, bbox as x, y, width, height, and score, with the ids of "
@@ -25,10 +25,6 @@ def read_predictions(path: Path, ground_truth: GroundTruth) -> list[dict[str, An
     """Return COCO results in which ``image_id`` is the place of the image in the ground truth, from 1.
 
     What lowers the scores unseen is noted: images without results, and results that a threshold has cut.
-
-    Raises:
-        UsageError: the file cannot be read, or is no list of results; results are invalid, are given twice or have ids
-            that the annotations have not.
     """
     places = {image.id: number for number, image in enumerate(ground_truth.images, start=1) if image.id is not None}
     with reading(path, _EXPECTED, option="--predictions"):
@@ -43,8 +39,7 @@ def read_predictions(path: Path, ground_truth: GroundTruth) -> list[dict[str, An
             raise ValueError(f"{len(invalid)} of {len(raws)} results are invalid: {names_shown(invalid)}")
     counts = Counter(item.image_id for item in results)
     missed = [image.file_name for image in ground_truth.images if image.annotations and image.id not in counts]
-    if missed:
-        note(f"{len(missed)} images with objects have no results: {names_shown(missed)}")
+    tell_names(note, missed, "images with objects have no results")
     lowest = min((item.score for item in results), default=0.0)
     if lowest >= _CUT and max(counts.values()) < COCO_DETECTIONS:
         note(f"no result scores below {lowest:g}: cut results lower AP; frcnn detect --score 0 keeps all")

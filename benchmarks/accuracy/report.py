@@ -20,26 +20,10 @@ _PACKAGES: Final = ("frcnn", "faster-coco-eval", "numpy", "onnxruntime", "onnxru
 
 
 class Evaluation:
-    """The scores of the images that were used, against their annotations.
+    """The scores of the images of a set that were used, against their annotations.
 
-    Args:
-        ground_truth: the annotated set.
-        images: those of it that were used.
-        categories: those that count.
-        results: COCO results, whose ``image_id`` is the place of the image among ``images``, from 1.
-        eager: eager's results, or None.
-        max_detections: detections of a class in an image that count, the best.
-        limit: by how much the model's AP may fall below eager's, or None.
-        skipped: why other images were left out.
-        is_partial: whether the measurement was interrupted.
-
-    Attributes:
-        eager: eager's scores, where there are some.
-        difference: the model's measures less eager's, or None.
-        passed: whether the model is within the limit; None where there is none.
-
-    Raises:
-        MissingDependencyError: faster-coco-eval is not installed.
+    ``results`` are COCO's, and eager's beside them; their ``image_id`` is the place among ``images``, from 1. ``limit``
+    is by how much the model's AP may fall below eager's. ``passed`` is None without it, ``difference`` without eager.
     """
 
     def __init__(

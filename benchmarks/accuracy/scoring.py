@@ -55,16 +55,9 @@ def score_results(
     *,
     max_detections: int = COCO_DETECTIONS,
 ) -> Scores:
-    """Score COCO results against annotations.
+    """Score COCO results, whose ``image_id`` is the place of the image among ``images``, from 1.
 
-    Args:
-        images: the annotated images.
-        results: ``image_id`` is the place of the image among ``images``, from 1.
-        categories: those that count.
-        max_detections: detections of a class in an image that count, the best.
-
-    Raises:
-        MissingDependencyError: faster-coco-eval is not installed.
+    ``max_detections`` of a class in an image count, the best.
     """
     library = import_coco_eval()
     ids = sorted(categories)

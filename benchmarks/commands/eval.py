@@ -47,9 +47,9 @@ from frcnn.files import file_sha256, writable_file, writable_folder
 from frcnn.options import add_annotation_options, add_batch_size, add_json, add_number
 from frcnn.runtime import Detector
 from frcnn.runtime.commands.run_options import add_run_options, batch_size, take_tuned
-from frcnn.runtime.dataset.annotations import GroundTruth, read_annotations
+from frcnn.runtime.dataset.annotations import read_annotations
 from frcnn.runtime.dataset.class_map import map_classes
-from frcnn.runtime.dataset.faults import names_shown
+from frcnn.runtime.dataset.faults import tell_names
 from frcnn.runtime.dataset.files import find_images
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.tuned import Tuned
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
 _EXIT_OK: Final = 0
 _EXIT_SKIPPED_OR_WORSE: Final = 1
+_INVALID: Final = "annotations are invalid and are left out"
 _OF_A_MODEL: Final = (
     *("model", "images", "map", "allow_unmapped", "allow_missing", "exif", "checkpoint"),
     *("device", "provider", "precision", "threads", "batch_size"),
@@ -70,9 +71,7 @@ _OF_A_MODEL: Final = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="the artifact: model.onnx or model.frcnn")
-    text = (
-        "in place of a model: COCO results with the ids of the annotations, as frcnn detect --annotations writes them"
-    )
+    text = "in place of a model: COCO results with the annotations' own ids, of frcnn detect --annotations or any tool"
     parser.add_argument("--predictions", metavar="FILE", type=Path, help=text)
     group = parser.add_argument_group("annotated images")
     group.add_argument(
@@ -101,9 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(group, "--limit", minimum=0.0, maximum=1.0, metavar="X", help=text)
     group = parser.add_argument_group("results")
     add_json(group)
-    group.add_argument(
-        "-o", "--output", metavar="FOLDER", type=Path, help="draw the images in which eager and the model differ here"
-    )
+    text = "draw the images in which eager and the model differ here"
+    group.add_argument("-o", "--output", metavar="FOLDER", type=Path, help=text)
     text = "differences scoring less are not drawn (default: %(default)s)"
     add_number(group, "--draw-score", minimum=0.0, maximum=1.0, default=0.3, metavar="X", help=text)
     text = "draw so many, the surest differences (default: %(default)s)"
@@ -135,9 +133,8 @@ def run(arguments: argparse.Namespace) -> int:
         step(f"loading {arguments.model.name}")
         loading = Detector.load(arguments.model if tuned is None else tuned.artifact.path, **options)
     with loading as detector:
-        if missing:
-            warn(f"{len(missing)} images are not in the folder and are left out: {names_shown(list(missing))}")
-        _warn_of_invalid(ground_truth)
+        tell_names(warn, list(missing), "images are not in the folder and are left out")
+        tell_names(warn, ground_truth.invalid, _INVALID)
         classes.tell(ground_truth)
         eager = None if loaded is None else _eager(loaded, on_gpu=options["device"] == "cuda")
         collected = collect(detector, files, eager=eager, batch_size=batch_size(arguments, tuned))
@@ -174,19 +171,13 @@ def _score_predictions(arguments: argparse.Namespace) -> int:
         raise UsageError("--predictions: VOC's annotations have no ids", hint="give COCO's instances.json")
     ground_truth = read_annotations(arguments.annotations, Path(), skip_invalid=arguments.skip_invalid)
     results = read_predictions(arguments.predictions, ground_truth)
-    _warn_of_invalid(ground_truth)
+    tell_names(warn, ground_truth.invalid, _INVALID)
     evaluation = Evaluation(
         ground_truth, ground_truth.images, ground_truth.categories, results, max_detections=arguments.max_detections
     )
     about = {"path": str(arguments.predictions), "kind": "predictions", "sha256": file_sha256(arguments.predictions)}
     _report(evaluation, about, arguments, of=len(ground_truth.images))
     return _EXIT_OK
-
-
-def _warn_of_invalid(ground_truth: GroundTruth) -> None:
-    if ground_truth.invalid:
-        shown = names_shown(ground_truth.invalid)
-        warn(f"{len(ground_truth.invalid)} annotations are invalid and are left out: {shown}")
 
 
 def _about(manifest: AnyManifest, arguments: argparse.Namespace, tuned: Tuned | None) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def choose_inputs(
 ) -> Inputs:
     """Choose the images that go on one canvas: the given (height, width), or that of the first image.
 
-    Images that frcnn brings along fill a given canvas, and go on ``first`` where they fit none. A user's keep the size that
-    the model gives them.
+    Images that frcnn brings along fill a given canvas, and go on ``first`` where they fit none; a user's keep the size
+    that the model gives them.
     """
     sizes = [transform.resized_size(*image.size) for image in images.images]
     if canvas is None and not images.files and _canvas_of(sizes[0], canvases) is None:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from frcnn.runtime.streaming.stopping import Stop
 
 _EXIT_SKIPPED: Final = 1
-_NAMES_SHOWN: Final = 10
 _STANDARD_OUTPUT: Final = "-"
 
 
@@ -252,15 +251,15 @@ def _output_paths(arguments: argparse.Namespace, sources: list[Source]) -> dict[
 
 def _summary(arguments: argparse.Namespace, report: Report, skipped: dict[str, ImageError], *, inputs: int) -> int:
     """Print on standard error what was done and return the exit code."""
+    from frcnn.runtime.dataset.faults import names_shown, tell_names
+
     place = "" if arguments.output is None else f"; annotated copies in {arguments.output}"
     note(f"{len(report.images)} image(s), {len(report.results)} object(s) scoring {arguments.score:g} or more{place}")
     empty = report.without_objects
     if empty:
-        more = f" and {len(empty) - _NAMES_SHOWN} more" if len(empty) > _NAMES_SHOWN else ""
-        note(f"nothing found in {len(empty)}: {', '.join(empty[:_NAMES_SHOWN])}{more}")
-    if report.other_sizes:
-        what = "images have another size in the annotations; boxes are in the images' own pixels, turned upright"
-        note(f"{len(report.other_sizes)} {what}: {', '.join(report.other_sizes[:_NAMES_SHOWN])}")
+        note(f"nothing found in {len(empty)}: {names_shown(empty)}")
+    what = "images have another size in the annotations; boxes are in the images' own pixels, turned upright"
+    tell_names(note, report.other_sizes, what)
     if skipped:
         note(f"skipped {len(skipped)} of {inputs} inputs: {', '.join(skipped)}")
         return _EXIT_SKIPPED

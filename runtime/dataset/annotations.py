@@ -47,18 +47,14 @@ E = TypeVar("E", "CocoAnnotation", "CocoResult")
 class Annotation(msgspec.Struct, frozen=True, kw_only=True):
     """An annotated object, in COCO's terms.
 
-    Attributes:
-        category_id: its category.
-        bbox: x, y, width, height in pixels of the image; 0 is the left or top edge of the first pixel.
-        area: in square pixels, of the mask where the annotations give one above 0, else of the box. COCO's sizes small,
-            medium and large go by it.
-        iscrowd: neither finding nor missing it counts: COCO's crowds and VOC's difficult objects.
+    ``area`` is in square pixels: that of the mask where the annotations give one above 0, else of the box. COCO's sizes
+    small, medium and large go by it.
     """
 
     category_id: Number
-    bbox: tuple[Coordinate, Coordinate, Length, Length]
+    bbox: tuple[Coordinate, Coordinate, Length, Length]  # x, y, width, height; 0 is the edge of the first pixel
     area: Annotated[float, msgspec.Meta(ge=0, le=_MAX_PX**2)] | None = None
-    iscrowd: Flag = False
+    iscrowd: Flag = False  # neither finding nor missing it counts: COCO's crowds and VOC's difficult objects
 
     def __post_init__(self) -> None:
         if not self.area:
@@ -67,37 +63,22 @@ class Annotation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnnotatedImage(msgspec.Struct, frozen=True, kw_only=True):
-    """An annotated image.
+    """An annotated image."""
 
-    Attributes:
-        file_name: relative to the folder of images.
-        id: the set's own; None where the annotations know names only.
-        size: (height, width) in pixels, or None where the annotations do not give it.
-        annotations: its objects.
-    """
-
-    file_name: str
-    id: Identity | None = None
-    size: Size | None
+    file_name: str  # relative to the folder of images
+    id: Identity | None = None  # the set's own; None where the annotations know names only
+    size: Size | None  # (height, width) in pixels, or None where the annotations do not give it
     annotations: Sequence[Annotation] = ()
 
 
 class GroundTruth(msgspec.Struct, frozen=True, kw_only=True):
-    """An annotated set.
+    """An annotated set."""
 
-    Attributes:
-        source: the file or folder it was read from, for messages.
-        categories: name by id.
-        images: each file once.
-        has_ids: whether the ids are the set's own; VOC knows names only, its ids are made here.
-        invalid: annotations that were left out, and what is wrong with each.
-    """
-
-    source: str
-    categories: dict[int, str]
-    images: tuple[AnnotatedImage, ...]
-    has_ids: bool = True
-    invalid: tuple[str, ...] = ()
+    source: str  # the file or folder it was read from, for messages
+    categories: dict[int, str]  # name by id
+    images: tuple[AnnotatedImage, ...]  # each file once
+    has_ids: bool = True  # whether the ids are the set's own; VOC knows names only, its ids are made here
+    invalid: tuple[str, ...] = ()  # annotations that were left out, and what is wrong with each
 
     def used_categories(self, *, with_crowds: bool = True) -> set[int]:
         """Return the categories that have objects."""
@@ -118,19 +99,12 @@ class CocoAnnotation(Annotation, frozen=True, kw_only=True):
 
 
 class CocoResult(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of COCO results: what a detector found.
-
-    Attributes:
-        image_id: the image's.
-        category_id: the category's.
-        bbox: x, y, width, height in pixels of the image.
-        score: how sure the detector is; its order alone counts.
-    """
+    """An entry of COCO results: what a detector found."""
 
     image_id: Identity
     category_id: Number
-    bbox: tuple[Coordinate, Coordinate, Length, Length]
-    score: Coordinate
+    bbox: tuple[Coordinate, Coordinate, Length, Length]  # x, y, width, height in pixels of the image
+    score: Coordinate  # its order alone counts
 
 
 class _CocoImage(msgspec.Struct):
@@ -155,19 +129,14 @@ class _CocoDocument(msgspec.Struct):
 
 
 def read_annotations(path: Path, images: Path, *, skip_invalid: bool = False) -> GroundTruth:
-    """Read COCO's file, or VOC's folder with the images in ``images``; raise what ``read_coco`` and ``read_voc`` do."""
+    """Read COCO's file, or VOC's folder with the images in ``images``; a UsageError says what is wrong with them."""
     if path.is_dir():
         return read_voc(path, images, skip_invalid=skip_invalid)
     return read_coco(path, skip_invalid=skip_invalid)
 
 
 def read_coco(path: Path, *, skip_invalid: bool = False) -> GroundTruth:
-    """Read an annotation file; ``skip_invalid`` leaves out annotations that are invalid, and lists them.
-
-    Raises:
-        UsageError: it cannot be read, is no COCO instances file, contradicts itself, or has annotations that are
-            invalid and must not be.
-    """
+    """Read an annotation file; ``skip_invalid`` leaves out annotations that are invalid, and lists them."""
     with reading(path, _COCO):
         document = read_json(path, _CocoDocument)
         if not document.images:
@@ -260,9 +229,6 @@ def read_voc(folder: Path, images: Path, *, skip_invalid: bool = False) -> Groun
     """Read the XML files of VOC's ``Annotations``, with the images' suffixes from its ``JPEGImages``.
 
     ``skip_invalid`` leaves out objects that are invalid, and images whose file is, and lists them.
-
-    Raises:
-        UsageError: there are none, one is no VOC annotation, or has objects that are invalid and must not be.
     """
     files = sorted(path for path in folder.glob("*.xml") if not path.name.startswith("."))
     if not files:

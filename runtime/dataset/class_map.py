@@ -16,51 +16,34 @@ from typing import NamedTuple
 from frcnn.console import note, warn
 from frcnn.errors import UsageError, did_you_mean
 from frcnn.runtime.dataset.annotations import GroundTruth
-from frcnn.runtime.dataset.faults import names_shown
+from frcnn.runtime.dataset.faults import names_shown, tell_names
 from frcnn.runtime.dataset.files import name_key
 from frcnn.spec import ModelSpec
 
 
 class ClassMap(NamedTuple):
-    """Pairs of classes and categories.
+    """Pairs of classes and categories."""
 
-    Attributes:
-        categories: category id by class index.
-        left_out: categories with objects that are no class of the model; they are not evaluated.
-        unused: classes that are no category; their detections do not count.
-        respelt: classes that are spelt differently there, with the category's spelling.
-    """
-
-    categories: dict[int, int]
-    left_out: tuple[int, ...]
-    unused: tuple[int, ...]
-    respelt: tuple[str, ...]
+    categories: dict[int, int]  # category id by class index
+    left_out: tuple[int, ...]  # categories with objects that are no class of the model; not evaluated
+    unused: tuple[int, ...]  # classes that are no category; their detections do not count
+    respelt: tuple[str, ...]  # classes that are spelt differently there, with the category's spelling
 
     def tell(self, ground_truth: GroundTruth) -> None:
         """Print what is left out, and what is paired although it is spelt differently."""
         names = [ground_truth.categories[category] for category in self.left_out]
-        for show, which, what in (
-            (warn, names, "categories are no class of the model and are left out"),
-            (note, self.respelt, "classes are spelt differently there"),
-            (note, list(map(str, self.unused)), "classes of the model are no category; their detections do not count"),
-        ):
-            if which:
-                show(f"{len(which)} {what}: {names_shown(which)}")
+        tell_names(warn, names, "categories are no class of the model and are left out")
+        tell_names(note, self.respelt, "classes are spelt differently there")
+        unused = list(map(str, self.unused))
+        tell_names(note, unused, "classes of the model are no category; their detections do not count")
 
 
 def map_classes(
     model: ModelSpec, ground_truth: GroundTruth, pairs: Sequence[str] = (), *, allow_unmapped: bool = False
 ) -> ClassMap:
-    """Pair a model's classes with the categories.
+    """Pair classes and categories as :func:`pair_classes` does; refuse a set that a model cannot be measured on.
 
-    Args:
-        model: its description.
-        ground_truth: the annotated set.
-        pairs: ``MODEL=ANNOTATION`` each, names or numbers.
-        allow_unmapped: leave out the categories that are no class of the model.
-
-    Raises:
-        UsageError: as ``pair_classes``; categories are no class of the model; no object counts.
+    Categories that are no class of the model are refused, or left out with ``allow_unmapped``.
     """
     classes = pair_classes(model, ground_truth, pairs)
     if classes.left_out and not allow_unmapped:
@@ -72,11 +55,7 @@ def map_classes(
 
 
 def pair_classes(model: ModelSpec, ground_truth: GroundTruth, pairs: Sequence[str] = ()) -> ClassMap:
-    """Pair a model's classes with the categories, whether or not there is something to measure.
-
-    Raises:
-        UsageError: a pair is malformed or ambiguous; no category is a class of the model.
-    """
+    """Pair a model's classes with the categories; ``pairs`` are ``MODEL=ANNOTATION`` each, names or numbers."""
     labels = range(1, model.num_classes)
     names = {} if model.labels is None else {label: model.label_name(label) for label in labels}
     categories, used = ground_truth.categories, ground_truth.used_categories()

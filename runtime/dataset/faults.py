@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,12 @@ def names_shown(names: Sequence[str], maximum: int = _NAMES_SHOWN) -> str:
     """Return names for a message: all of a few, the first of many."""
     more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
     return ", ".join(names[:maximum]) + more
+
+
+def tell_names(tell: Callable[[str], None], names: Sequence[str], what: str) -> None:
+    """Say how many names are ``what``, and the first of them; nothing where there are none."""
+    if names:
+        tell(f"{len(names)} {what}: {names_shown(names)}")
 
 
 @contextmanager

@@ -46,11 +46,7 @@ def name_key(name: str) -> str:
 def find_images(
     ground_truth: GroundTruth, folder: Path, *, allow_missing: bool = False
 ) -> tuple[dict[Path, AnnotatedImage], Skipped]:
-    """Return the annotated images by file, and why others are not found; warn of files that have another name.
-
-    Raises:
-        UsageError: the folder does not exist, or has none of them; or some are missing and must not be.
-    """
+    """Return the annotated images by file, and why others are not found; warn of files that have another name."""
     if not folder.is_dir():
         raise UsageError(f"--images: {folder} is no folder", hint="give the folder that the file names are relative to")
     names = [image.file_name for image in ground_truth.images]
@@ -87,9 +83,6 @@ def match_sources(
     """Return the annotated image of each source, and the names of those that are not listed: all but image files.
 
     Where no whole path fits, the place in the folder that was given does; that is warned of.
-
-    Raises:
-        UsageError: none of them is listed; or some are not and must be.
     """
     by_name = {image.file_name: image for image in ground_truth.images}
     offered = {name: _parts(name) for name in by_name}

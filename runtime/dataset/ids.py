@@ -10,7 +10,7 @@ from frcnn.console import warn
 from frcnn.errors import UsageError
 from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth, read_coco
 from frcnn.runtime.dataset.class_map import pair_classes
-from frcnn.runtime.dataset.faults import names_shown
+from frcnn.runtime.dataset.faults import tell_names
 from frcnn.runtime.dataset.files import match_sources
 from frcnn.runtime.images.sources import Source
 from frcnn.spec import ModelSpec
@@ -18,17 +18,11 @@ from frcnn.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetIds:
-    """Ids of a data set.
+    """Ids of a data set."""
 
-    Attributes:
-        images: the annotated image of each file, by its name in this run.
-        categories: category id by class index; other classes have none.
-        names: the categories' names, by id.
-    """
-
-    images: Mapping[str, AnnotatedImage]
-    categories: Mapping[int, int]
-    names: Mapping[int, str]
+    images: Mapping[str, AnnotatedImage]  # by the name of the file in this run
+    categories: Mapping[int, int]  # category id by class index; other classes have none
+    names: Mapping[int, str]  # the categories', by id
 
 
 def read_listed(
@@ -41,8 +35,7 @@ def read_listed(
         )
     ground_truth = read_coco(path, skip_invalid=True)
     found, missing = match_sources(ground_truth, sources, allow_missing=allow_missing)
-    if missing:
-        warn(f"{len(missing)} inputs are not in the annotations and are left out: {names_shown(missing)}")
+    tell_names(warn, missing, "inputs are not in the annotations and are left out")
     return ground_truth, found
 
 
