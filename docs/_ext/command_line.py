@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -12,16 +11,14 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from frcnn.cli import VERBS
+from frcnn.cli import add_arguments
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
     """Return the parser of a verb, as ``frcnn.cli`` makes it."""
-    module = importlib.import_module(VERBS[verb].module)
-    parser = argparse.ArgumentParser(prog=f"frcnn {verb}", description=module.__doc__, add_help=False)
+    parser = argparse.ArgumentParser(prog=f"frcnn {verb}", add_help=False)
     parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=96)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    module.add_arguments(parser)
+    parser.description = add_arguments(parser, verb).__doc__
     return parser
 
 

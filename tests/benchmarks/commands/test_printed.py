@@ -24,7 +24,7 @@ from support import tiny_detector
 from support.terminal import Shown, laid_out
 
 from frcnn import console
-from frcnn.cli import VERBS, main
+from frcnn.cli import VERBS, add_arguments, main
 
 ROOT = Path(__file__).parents[3]
 ROOMS = ("src/frcnn", "runtime", "exporter", "plugins", "benchmarks")
@@ -108,6 +108,7 @@ def runs(folder: Path) -> dict[str, Run]:
 
 @pytest.mark.slow
 def test_every_verb_does_its_work(runs: dict[str, Run]) -> None:
+    assert {command.split()[0] for command, _ in COMMANDS.values()} | {"try", "completion"} == set(VERBS)
     for name, (_, code) in COMMANDS.items():
         assert runs[name].code == code, f"{name}: {runs[name].err}"
 
@@ -170,7 +171,7 @@ def test_the_last_line_is_a_command_that_can_be_run(name: str, runs, folder: Pat
     program, verb, *given = next_words(runs[name].err)
     assert program == "frcnn" and verb in VERBS
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-    importlib.import_module(VERBS[verb].module).add_arguments(parser)
+    add_arguments(parser, verb)
     parsed = vars(parser.parse_intermixed_args(given))
     output = parsed.pop("output", None)
     assert output is None or not Path(output).exists() or verb == "bench"
