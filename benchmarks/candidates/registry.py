@@ -47,13 +47,7 @@ _CLONE_NOTE: Final = "NNCF 3.4 fails on the file as OpenVINO reads it (nodes tha
 
 
 def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool) -> list[Candidate]:
-    """Return every candidate of a run.
-
-    Args:
-        artifacts: the model files that were given; of a kind that is missing one is built where it can run.
-        device: where eager runs, ``"cpu"`` or ``"cuda"``.
-        mixed_sizes: whether the images differ in size, so that candidates of one size take resized ones.
-    """
+    """Return every candidate of a run; of a kind of artifact that was not given one is built where it can run."""
     given: dict[str, dict[Path, AnyManifest | None]] = {kind: {} for kind in ("onnx", *TARGETS)}
     for path in artifacts:
         manifest = _manifest(path)

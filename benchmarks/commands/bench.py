@@ -125,11 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def parse_limit(text: str) -> float:
-    """Parse ``5%`` or ``0.05``.
-
-    Raises:
-        UsageError: it is no share from 0 to below 1.
-    """
+    """Parse ``5%`` or ``0.05``."""
     number, is_percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
         share = float(number) / (100 if is_percent else 1)

@@ -43,10 +43,6 @@ def profile_engine(
     """Run an artifact ``repeats`` times in each of the three ways.
 
     The device is active on this thread; the caller closes it and the engines, which are given by part.
-
-    Raises:
-        ArtifactError: memory is short, or an engine or CUDA refuse.
-        UsageError: no profile of the engines holds such a batch.
     """
     profile, size = EngineCanvases(artifact.manifest).batch_to_run(batch, inputs.canvas)
     if size > batch:

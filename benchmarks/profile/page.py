@@ -27,11 +27,7 @@ def show_profile(profile: Profile, *, top: int) -> None:
 
 
 def profile_page(profile: Profile, *, top: int) -> str:
-    """Return the page: stages, and the ``top`` slowest layers as a figure and a table.
-
-    Raises:
-        MissingDependencyError: Jinja2 or matplotlib is not installed.
-    """
+    """Return the page: stages, and the ``top`` slowest layers as a figure and a table."""
     keys = {s.name: Cell(s.name, key=str(n + 1), colour=n % 8) for n, s in enumerate(profile.stages)}
     layers = profile.layers[:top]
     stage_rows: list[TableRow] = [(keys[s.name], *(x or NONE for x in _stage_cells(s)[1:])) for s in profile.stages]

@@ -63,11 +63,7 @@ _STYLE: Final[dict[str, Any]] = {
 
 
 def check_renderer(*packages: str) -> None:
-    """Fail before a long run rather than after it; a page needs Jinja2, and matplotlib where it has figures.
-
-    Raises:
-        MissingDependencyError: one of the packages is not installed.
-    """
+    """Fail before a long run rather than after it; a page needs Jinja2, and matplotlib where it has figures."""
     for package in packages or ("jinja2", "matplotlib"):
         if find_spec(package) is None:
             raise MissingDependencyError(package, extra="report", why="writing a report")

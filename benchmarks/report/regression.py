@@ -24,9 +24,6 @@ def compare_runs(old: Results, new: Results, *, file: Path, limit: float) -> Com
     median lies outside the other's rounds, or when it no longer is ``ok``. Intervals of the median would be too
     narrow: a system has phases, which last longer than a round and differ from run to run. Ratios of fewer than 5
     rounds are not judged.
-
-    Raises:
-        UsageError: the earlier run is of another model or other images.
     """
     _require_same_task(old, new, file)
     noise = max(run.noise.noise or 0.0 for run in (old, new))

@@ -333,9 +333,6 @@ class Results(Record, frozen=True, kw_only=True):
         """Write the results; the file is there in full or not at all.
 
         Of a name that is not UTF-8, which msgspec refuses, it has ``?`` for the other bytes.
-
-        Raises:
-            OutputError: it cannot be written.
         """
         plain = json.dumps(msgspec.to_builtins(self), ensure_ascii=False).encode(errors="replace")
         text = msgspec.json.encode(json.loads(plain, parse_constant=lambda _: None))
@@ -343,11 +340,7 @@ class Results(Record, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read results, strictly.
-
-        Raises:
-            ArtifactError: the file cannot be read, or is no ``results.json`` of this schema version.
-        """
+        """Read results, strictly."""
         try:
             text = path.read_bytes()
         except OSError as error:

@@ -52,11 +52,7 @@ def markdown(document: Document) -> str:
 
 
 def markdown_environment(folder: Path) -> Environment:
-    """Return an environment for a folder of Markdown templates: what is not Markdown already is escaped.
-
-    Raises:
-        MissingDependencyError: Jinja2 is not installed.
-    """
+    """Return an environment for a folder of Markdown templates: what is not Markdown already is escaped."""
     environment = _environment(folder, escaped)
     from markupsafe import Markup
 

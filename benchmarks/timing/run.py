@@ -92,11 +92,7 @@ class BenchRun:
         self._roofline: Roofline | None = None
 
     def go(self) -> None:
-        """Do everything; an interrupt leaves what was done.
-
-        Raises:
-            FrcnnError: the checkpoint's model does not run at all.
-        """
+        """Do everything; an interrupt leaves what was done."""
         plan = self._plan
         self._note_gpu("before")
         self._count_objects(self._choose_images())

@@ -29,11 +29,12 @@ from frcnn.files import writable_file, writable_folder
 from frcnn.options import add_batch_size, add_map, add_number
 from frcnn.runtime.commands.run_options import add_run_options, batch_size, take_tuned
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
+from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.streaming.live import DEFAULT_RECONNECT_S
 from frcnn.runtime.tuned import load_options
+from frcnn.spec.engine import EngineManifest
 
 if TYPE_CHECKING:
-    from frcnn.runtime.dataset.annotations import AnnotatedImage
     from frcnn.runtime.images.sources import Source
     from frcnn.runtime.results.json_lines import ResultLines
     from frcnn.runtime.results.report import Report
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn detect``."""
     _check(arguments)
     from frcnn.runtime.commands.file_detection import FileDetection
-    from frcnn.runtime.dataset.ids import ids_of, read_listed
+    from frcnn.runtime.dataset.ids import read_ids
     from frcnn.runtime.detections import resolve_classes
     from frcnn.runtime.detector import Detector
     from frcnn.runtime.images.sources import sources_of
@@ -108,10 +109,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     sources, unusable = sources_of(arguments.inputs, recursive=arguments.recursive)
     _require_an_end(arguments, sources)
-    listed: dict[Source, AnnotatedImage] = {}
+    ids = None
     if arguments.annotations is not None:
-        ground_truth, listed = read_listed(arguments.annotations, sources, allow_missing=arguments.allow_missing)
-        sources = list(listed)
+        manifest = open_artifact(arguments.model).manifest
+        model = (manifest.source if isinstance(manifest, EngineManifest) else manifest).model
+        pairs, allow_missing = arguments.map, arguments.allow_missing
+        ids = read_ids(arguments.annotations, sources, model, pairs, allow_missing=allow_missing)
+        sources = [source for source in sources if source.name in ids.images]
     copies = _output_paths(arguments, sources)
     tuned = take_tuned(arguments)
     given: Any = {name: getattr(arguments, name) for name in ("provider", "precision", "threads")}
@@ -129,7 +133,6 @@ def run(arguments: argparse.Namespace) -> int:
         classes = None
         if arguments.classes is not None:
             classes = resolve_classes([name.strip() for name in arguments.classes.split(",")], detector.labels)
-        ids = ids_of(ground_truth, listed, detector.manifest.model, arguments.map) if listed else None
         if arguments.output is not None:  # before the work, so that it is not done in vain
             writable_folder(arguments.output)
         for path in _text_paths(arguments):

@@ -79,8 +79,8 @@ def _is_file(path: Path) -> bool:
 
 def match_sources(
     ground_truth: GroundTruth, sources: Sequence[Source], *, allow_missing: bool = False
-) -> tuple[dict[Source, AnnotatedImage], list[str]]:
-    """Return the annotated image of each source, and the names of those that are not listed: all but image files.
+) -> tuple[dict[str, AnnotatedImage], list[str]]:
+    """Return the annotated image of each source by its name, and the names that are not listed: all but image files.
 
     Where no whole path fits, the place in the folder that was given does; that is warned of.
     """
@@ -104,7 +104,7 @@ def match_sources(
     if renamed := [f"{name} is {pairs[name]}" for name in inside if name in pairs]:
         what = f"{len(renamed)} of {len(sources)} inputs are found in {ground_truth.source} by the last parts of names"
         warn_once(f"{what}: {names_shown(renamed, _FEW)}")
-    return {files[name]: by_name[image] for name, image in pairs.items()}, list(missing)
+    return {name: by_name[image] for name, image in pairs.items()}, list(missing)
 
 
 def _unique(

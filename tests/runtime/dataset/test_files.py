@@ -177,7 +177,7 @@ def listed(names: list[str], files: dict[str, str], **options: bool) -> tuple[di
         for file, place in files.items()
     ]
     found, missing = match_sources(ground_truth(*names), sources, **options)
-    return {source.name: image.file_name for source, image in found.items()}, missing
+    return {name: image.file_name for name, image in found.items()}, missing
 
 
 @pytest.mark.parametrize(
