@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from http.client import HTTPException, HTTPResponse
 from pathlib import PurePosixPath
 from time import monotonic
-from typing import Final
-from urllib import request
-from urllib.error import HTTPError
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from frcnn._version import __version__
 from frcnn.errors import ImageError
 from frcnn.runtime.images.decode import is_image
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 WEB_SCHEMES: Final = frozenset({"http", "https"})
 STREAM_SCHEMES: Final = frozenset({"rtsp", "rtsps"})
@@ -49,6 +49,8 @@ def fetch_image(address: str) -> bytes | None:
     Raises:
         ImageError: nothing is there, a web page is, it is too large, or it takes too long.
     """
+    from http.client import HTTPException
+
     until = monotonic() + _LONGEST_S
     try:
         with _answer(address) as answer:
@@ -77,6 +79,16 @@ def fetch_image(address: str) -> bytes | None:
 
 def _answer(address: str) -> HTTPResponse:
     """Ask for what is at an address, with the user and password that it has."""
+    from urllib import request
+
+    class Close401(request.BaseHandler):
+        """Closes the answer that asks for a password: those who give it leave it open."""
+
+        handler_order = 0
+
+        def http_error_401(self, _request: object, answer: HTTPResponse, *_: object) -> None:
+            answer.close()
+
     parts = urlsplit(address)
     place = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     passwords = request.HTTPPasswordMgrWithDefaultRealm()
@@ -93,6 +105,7 @@ def _answer(address: str) -> HTTPResponse:
         request.HTTPDefaultErrorHandler(),
         request.HTTPErrorProcessor(),
         request.HTTPRedirectHandler(),
+        Close401(),
         request.HTTPBasicAuthHandler(passwords),
         request.HTTPDigestAuthHandler(passwords),
     ):
@@ -102,6 +115,8 @@ def _answer(address: str) -> HTTPResponse:
 
 
 def _reason(error: Exception) -> str:
+    from urllib.error import HTTPError
+
     if isinstance(error, HTTPError):
         with error:
             return f"the server says {error.code} {error.reason}"

@@ -40,7 +40,9 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 _HEIC: Final = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftyphevc", b"ftypmif1", b"ftypmsf1")
 """How a file of it begins, behind 4 bytes; the last two are AVIF's, too."""
 _BEGINS: Final = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|....ftyp|II\*\0|MM\0\*|BM.{4}\0{4}|GIF8[79]a|P[1-6]\s+[#\d]", re.DOTALL
+    rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|....ftyp(?:avi[fs]|he[iv][cxms]|mif1|msf1)|II\*\0|MM\0\*|BM.{4}\0{4}|GIF8[79]a|"
+    rb"P[1-6]\s+[#\d]",
+    re.DOTALL,
 )
 """How the files of these formats begin, and HEIC; text does not, but for PPM's."""
 _ORIENTATION: Final = 0x0112

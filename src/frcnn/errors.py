@@ -34,7 +34,7 @@ _LONGEST_TEXT: Final = 2000
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")  # as libraries put into messages that are quoted
 _LOGIN: Final = re.compile(r"(?<=://)(?:[^/\s]*|[^/@\s:]*:(?!\d+/)\S*)@")  # the second where a password has a slash
 _SECRET: Final = re.compile(
-    r"(?i)([?&][^=&\s]*(?:user|usr|login|pass|pwd|token|key|auth|secret|sig|cred)[^=&\s]*=)[^&#\s]+"
+    r"(?i)([?&][^=&\s]*(?:user|usr|login|pass|pwd|token|key|auth|secret|sig|cred)[^=&\s]*=)(?!\*\*\*)[^&#\s]+"
 )
 
 

@@ -50,11 +50,15 @@ class Live:
         self.size = SIZE
         self._start = time.monotonic()
 
+    @property
+    def now(self) -> float:
+        """The number of the frame that is due."""
+        return (time.monotonic() - self._start) * self.rate
+
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """Yield number and JPEG file of each frame in its time."""
         self.connections += 1
-        first = int((time.monotonic() - self._start) * self.rate)
-        number = first
+        first = number = int(self.now)
         while self.ends_after is None or number - first < self.ends_after:
             time.sleep(max(0.0, self._start + number / self.rate - time.monotonic()))
             if not self.is_silent:
@@ -63,18 +67,20 @@ class Live:
 
 
 class HttpHandler(BaseHTTPRequestHandler):
-    """Answers with the server's ``pages``: path -> (status, headers, body), a body ``Live`` is streamed."""
+    """Answers with ``pages`` of the server: path -> (status, headers, body), or what makes that of a request's headers.
+
+    A body that is ``Live`` is streamed.
+    """
 
     def do_GET(self) -> None:
         """Answer."""
         pages: dict[str, Any] = self.server.pages  # type: ignore[attr-defined]
         self.server.asked.append((self.path, dict(self.headers)))  # type: ignore[attr-defined]
-        status, headers, body = pages.get(self.path, (404, {}, b""))
+        page = pages.get(self.path, (404, {}, b""))
+        status, headers, body = page(self.headers) if callable(page) else page
         if isinstance(body, Live):
             self._stream(body)
             return
-        if callable(body):
-            status, headers, body = body(self.headers)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

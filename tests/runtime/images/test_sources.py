@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.images.image import RGBImage
-from frcnn.runtime.images.sources import files_in_folder, files_of, is_video, output_names, refuse_overwriting
+from frcnn.runtime.images.sources import (
+    copies_of,
+    files_in_folder,
+    files_of,
+    is_video,
+    output_names,
+    refuse_overwriting,
+    sources_of,
+)
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -105,3 +118,189 @@ def test_videos_are_recognised_by_their_suffix() -> None:
     assert is_video(Path("a.MP4"))
     assert not is_video(Path("a.gif"))
     assert not is_video(Path("mp4"))
+
+
+def found(arguments: Sequence[object], **options: bool) -> tuple[list[tuple[str, str, str]], dict[str, str]]:
+    """Return (kind, name, place) of each source, and the message of each error."""
+    sources, errors = sources_of(map(str, arguments), **options)
+    return [(s.kind, s.name, str(s.place)) for s in sources], {name: error.message for name, error in errors.items()}
+
+
+def names(found: list[tuple[str, str, str]], folder: Path) -> list[str]:
+    return [os.path.relpath(name, folder) for _, name, _ in found]
+
+
+def test_a_pattern_is_the_files_that_it_matches_and_a_file_of_that_name_wins(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "a/1.jpg", "a/b/2.jpg", "a/.hidden/3.jpg", "a/.4.jpg", "a/notes.txt", "a/[1].jpg", "[z].jpg", "z.jpg"
+    )
+    assert names(found([tmp_path / "a/**/*.jpg"])[0], tmp_path) == ["a/1.jpg", "a/[1].jpg", "a/b/2.jpg"]
+    assert names(found([tmp_path / "a/.hidden/*"])[0], tmp_path) == ["a/.hidden/3.jpg"]
+    assert names(found([tmp_path / "[z].jpg"])[0], tmp_path) == ["[z].jpg"]
+    assert names(found([tmp_path / "a/[1].jpg", tmp_path / "?.jpg"])[0], tmp_path) == ["a/[1].jpg", "z.jpg"]
+    assert [place for _, _, place in found([tmp_path / "*/b/*.jpg"])[0]] == ["2.jpg"]
+
+
+def test_a_pattern_of_folders_stands_for_what_is_in_them(tmp_path: Path) -> None:
+    touch(tmp_path, "day-1/a.jpg", "day-2/a.jpg", "other/a.jpg")
+    assert names(found([tmp_path / "day-*"])[0], tmp_path) == ["day-1/a.jpg", "day-2/a.jpg"]
+
+
+def test_a_pattern_is_relative_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    monkeypatch.chdir(tmp_path / "b")
+    assert [name for _, name, _ in found(["*.jpg", "../a/*.jpg"])[0]] == ["2.jpg", "../a/1.jpg"]
+
+
+def test_a_pattern_without_a_match_is_an_error(tmp_path: Path) -> None:
+    sources, errors = found([tmp_path / "*.jpg", tmp_path / "a**" / "b"])
+    assert sources == []
+    assert errors[str(tmp_path / "*.jpg")] == f"{tmp_path / '*.jpg'}: no file has such a name"
+    assert len(errors) == 2
+
+
+def test_a_list_names_files_from_its_own_folder_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "set/images/a.jpg", "set/images/b.jpg", "else/where.jpg", "set/deeper/c.mp4")
+    absolute = tmp_path / "else" / "where.jpg"
+    lines = f"./images/a.jpg\r\n\r\n  images/b.jpg \nimages/gone.jpg\n{absolute}\ndeeper\nimages/*.jpg\n"
+    (tmp_path / "set" / "train.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    monkeypatch.chdir(tmp_path / "else")
+    sources, errors = found(["../set/train.txt"])
+    assert names(sources, tmp_path / "else") == [
+        "../set/images/a.jpg",
+        "../set/images/b.jpg",
+        "where.jpg",
+        "../set/deeper/c.mp4",
+    ]
+    assert errors == {"images/gone.jpg": "../set/images/gone.jpg: no such file or folder"}
+
+
+def test_what_a_list_cannot_hold_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "empty.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\x7fELF\0\0")
+    (tmp_path / "outer.txt").write_text("empty.txt\n-\n")
+    expected = "expected paths, one a line, or an image, got"
+    assert found([tmp_path / "empty.txt"])[1] == {
+        str(tmp_path / "empty.txt"): f"{tmp_path / 'empty.txt'}: {expected} nothing"
+    }
+    assert found([tmp_path / "binary.txt"])[1] == {
+        str(tmp_path / "binary.txt"): f"{tmp_path / 'binary.txt'}: {expected} other bytes"
+    }
+    sources, errors = found([tmp_path / "outer.txt"])  # a list in a list is a file like others: not read as one
+    assert names(sources, tmp_path) == ["empty.txt"]
+    assert list(errors) == ["-"]
+
+
+def test_an_image_that_is_called_txt_is_an_image(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.txt", "PNG")
+    assert found([tmp_path / "a.txt"])[0] == [("image", str(tmp_path / "a.txt"), "a.txt")]
+
+
+def with_input(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def encoded(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((40, 60, 3), 65, np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM"])
+def test_an_image_on_standard_input_is_told_from_paths(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of PPM is printable from end to end."""
+    with_input(monkeypatch, encoded(kind))
+    (source,), errors = sources_of(["-"])
+    assert (source.kind, source.name, source.at, errors) == ("encoded", "standard input", encoded(kind), {})
+
+
+def test_paths_on_standard_input_are_told_from_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ["BMW front.jpg", "P6.jpg", "II.jpg", "RIFF.png", "日本.jpg"]
+    touch(tmp_path, *lines)
+    (tmp_path / os.fsdecode(b"n\xe9.jpg")).touch()
+    with_input(monkeypatch, "\n".join(lines).encode() + b"\nn\xe9.jpg\n")
+    assert [name for _, name, _ in found(["-"])[0]] == [*lines, os.fsdecode(b"n\xe9.jpg")]
+    with_input(monkeypatch, b"")
+    assert found(["-"])[1] == {"-": "standard input: expected paths, one a line, or an image, got nothing"}
+
+
+def test_a_folder_is_searched_deeper_on_request_and_linked_folders_once(tmp_path: Path) -> None:
+    touch(tmp_path, "in/b.jpg", "in/a/b.jpg", "in/a/z/clip.mp4", "in/.git/c.jpg", "in/a/notes.md", "out/d.jpg")
+    (tmp_path / "in" / "a" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "z1").symlink_to(tmp_path / "out")
+    (tmp_path / "in" / "z2").symlink_to(tmp_path / "out")
+    sources, errors = found([tmp_path / "in"], recursive=True)
+    assert [(kind, place) for kind, _, place in sources] == [
+        ("image", "b.jpg"),
+        ("image", "a/b.jpg"),
+        ("video", "a/z/clip.mp4"),
+        ("image", "z1/d.jpg"),
+    ]
+    assert errors == {}
+
+
+def test_a_folder_in_it_that_cannot_be_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "in/a.jpg", "in/locked/b.jpg")
+    if os.geteuid() == 0:
+        pytest.skip("the root user reads everything")
+    (tmp_path / "in" / "locked").chmod(0)
+    assert len(found([tmp_path / "in"], recursive=True)[0]) == 1
+    assert f"{tmp_path / 'in' / 'locked'}: the folder cannot be read" in caplog.text
+
+
+def test_copies_keep_their_places_without_collisions(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a/p.jpg", "x/a/p.webp", "x/b/p.jpg", "y/a/p.png", "y/a/P.JPG")
+    sources, _ = sources_of([str(tmp_path / "x"), str(tmp_path / "y")], recursive=True)
+    copies = copies_of(sources, Path("out"))
+    assert {os.path.relpath(source.name, tmp_path): str(path) for source, path in copies.items()} == {
+        "x/a/p.jpg": "out/a/p.jpg",
+        "x/a/p.webp": "out/a/p.png",
+        "x/b/p.jpg": "out/b/p.jpg",
+        "y/a/P.JPG": "out/a/P-2.JPG",
+        "y/a/p.png": "out/a/p-2.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("argument", "kind", "name", "place"),
+    [
+        ("0", "live", "0", "camera-0"),
+        ("/dev/video12", "live", "/dev/video12", "camera-12"),
+        ("rtsp://me:secret@10.0.0.7:554/live?channel=1", "live", "rtsp://***@10.0.0.7:554/live?channel=1", "live"),
+        (
+            "https://host/a%20b/ph%C3%B6to%2F1.jpg?token=abc",
+            "web",
+            "https://host/a%20b/ph%C3%B6to%2F1.jpg?token=***",
+            "1.jpg",
+        ),
+        ("HTTP://host.example", "web", "HTTP://host.example", "host.example"),
+        ("http://host/..%2f..%2f.ssh", "web", "http://host/..%2f..%2f.ssh", "ssh"),
+    ],
+)
+def test_addresses_and_cameras_are_told_from_files(argument: str, kind: str, name: str, place: str) -> None:
+    assert found([argument]) == ([(kind, name, place)], {})
+
+
+def test_a_file_whose_name_is_a_number_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "0")
+    assert found(["0", "1"])[0] == [("image", "0", "0"), ("live", "1", "camera-1")]
+
+
+def test_the_copy_of_an_address_is_free_as_image_and_as_video() -> None:
+    sources, _ = sources_of(["http://a/live", "http://b/live", "rtsp://c/live", "http://d/live.jpg"])
+    assert [str(path) for path in copies_of(sources, Path("o")).values()] == [
+        "o/live.png",
+        "o/live-2.png",
+        "o/live-3.mp4",
+        "o/live-4.jpg",
+    ]
+
+
+def test_verbs_that_take_files_name_what_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_input(monkeypatch, encoded("PNG"))
+    files, errors = files_of(["rtsp://u:secret@host/live", "7", "-"])
+    assert files == []
+    assert list(errors) == ["rtsp://***@host/live", "7", "standard input"]
+    assert errors["rtsp://***@host/live"].message == "rtsp://***@host/live: expected a file, got an address"
