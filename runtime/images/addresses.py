@@ -118,7 +118,7 @@ def _reason(error: Exception) -> str:
     from urllib.error import HTTPError
 
     if isinstance(error, HTTPError):
-        with error:
-            return f"the server says {error.code} {error.reason}"
+        error.close()
+        return f"the server says {error.code} {error.reason}"
     cause = getattr(error, "reason", error)
     return str(getattr(cause, "strerror", None) or cause) or type(error).__name__
