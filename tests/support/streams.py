@@ -136,7 +136,7 @@ class RtspHandler(StreamRequestHandler):
                 with suppress(OSError):
                     for number, content in live.frames():
                         self.wfile.write(b"".join(packets(number, content, live)))
-                self.connection.shutdown(socket.SHUT_RDWR)
+                    self.connection.shutdown(socket.SHUT_RDWR)
                 return
 
     def _request(self) -> tuple[str, str, dict[str, str]] | None:
