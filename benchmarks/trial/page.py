@@ -206,7 +206,7 @@ def _cell(value: float | None, *, signed: bool) -> str:
 
 
 def _read(loaded: LoadedCheckpoint) -> list[Block]:
-    why = "Weights do not hold anchors, sizes or thresholds. Where training changed one of these, give it with --arg:"
+    why = "Weights do not hold anchors, sizes or thresholds; --arg gives those that training changed."
     blocks: list[Block] = []
     for title, lines in (("Read off the weights", loaded.facts), ("Assumed", loaded.assumptions)):
         if lines:
