@@ -1,4 +1,4 @@
-"""Nothing that frcnn does uses the internet but ``export --weights``, which is asked for it.
+"""Nothing that frcnn does uses the internet but ``export --weights`` and ``detect`` of an address, which are asked to.
 
 Every verb runs in a process that the kernel stops when any code in it, native code too, asks for an internet socket.
 The processes get a home of their own and no other variables: some software behaves better where it finds itself in CI.
@@ -140,8 +140,10 @@ def test_every_verb_works_without_the_internet(desk, without_internet):
         "import socket, threading; thread = threading.Thread(target=socket.socket); thread.start(); thread.join()",
         "import subprocess; sys.exit(subprocess.call([sys.executable, '-c', 'import socket; socket.socket()']))",
         "from frcnn.cli import main; main(['export', '--weights', 'fasterrcnn_resnet50_fpn=COCO_V1'])",
+        "from frcnn.runtime.images.addresses import fetch_image; fetch_image('http://127.0.0.1:9/a.jpg')",
+        "from frcnn.runtime import frames; next(frames('rtsp://127.0.0.1:9/live'))",
     ],
-    ids=["IPv4", "IPv6", "a name", "native code", "a thread", "a child", "export --weights"],
+    ids=["IPv4", "IPv6", "a name", "native code", "a thread", "a child", "export --weights", "an image", "a stream"],
 )
 def test_a_process_that_asks_for_the_internet_is_killed(code, without_internet):
     """So the test above can fail."""

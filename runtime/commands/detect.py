@@ -1,8 +1,12 @@
-"""Find objects in images, folders and videos.
+"""Find objects in images, folders, videos, streams and cameras.
 
-A folder stands for the images and videos directly in it, by name. Annotated copies go to -o, COCO results to
---json; without either, a table is printed. What cannot be read is named and skipped, and the exit code is 1 (2 where
-nothing could be read).
+An input is an image, a video or a folder, which stands for the images and videos directly in it, by name; a quoted
+pattern ('photos/**/*.jpg'); a list.txt of inputs, one a line; - for such a list or an image on standard input; the
+address of an image, a video or a stream (http, https, rtsp); or the number of a camera. What is there as a file is
+that file. Of a camera or stream the newest frame is used, until Ctrl-C or for --duration.
+
+Annotated copies go to -o, COCO results to --json; without either, a table is printed. What cannot be read is named and
+skipped, and the exit code is 1 (2 where nothing could be read).
 
 --jsonl writes one line an image or frame as soon as it is done. --json FILE appears when all is done; until then the
 same lines are in FILE.partial.jsonl. Ctrl-C and SIGTERM finish the current image and end with 130 and 143: a FILE

@@ -55,7 +55,7 @@ VERBS: Final[dict[str, Verb]] = {
     "build": Verb(
         "frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one artifact for a GPU", "make"
     ),
-    "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, folders and videos", "run"),
+    "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, videos, folders and streams", "run"),
     "tune": Verb(
         "frcnn.benchmarks.commands.tune", "find what runs a model fastest on this processor, and remember it", "run"
     ),
