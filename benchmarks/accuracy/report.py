@@ -102,16 +102,17 @@ class Evaluation:
         uncounted = f" (and {crowds} crowd or difficult, which do not count)" if crowds else ""
         images = f"{len(self.images)} images, {self.objects()} objects{uncounted}"
         show_table(f"accuracy by COCO's box measure: {images}", ("", *self.model.overall), rows)
-        columns = ("class", "objects", "AP", "AP50", "AP75", *(("AP of eager", "difference") if self.eager else ()))
+        columns = ("class", "AP", *(("difference", "AP of eager") if self.eager else ()), "AP50", "AP75", "objects")
         show_table("by class", columns, [self._row(category) for category in self.categories if self.objects(category)])
 
     def _row(self, category: int) -> tuple[str, ...]:
         model = self.model.per_class[category]
-        cells = (self.ground_truth.categories[category], str(self.objects(category)), *_cells(model)[:3])
-        if self.eager is None:
-            return cells
-        eager = self.eager.per_class[category]
-        return (*cells, _cells(eager)[0], _cells(difference(model, eager), sign="+")[0])
+        against: tuple[str, ...] = ()
+        if self.eager is not None:
+            eager = self.eager.per_class[category]
+            against = (_cells(difference(model, eager), sign="+")[0], _cells(eager)[0])
+        ap, *others = _cells(model)[:3]
+        return self.ground_truth.categories[category], ap, *against, *others, str(self.objects(category))
 
     def _scores_json(self, scores: Scores) -> dict[str, Any]:
         """Return measures, of classes by the category's name; by name and id where two have one name."""

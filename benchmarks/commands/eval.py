@@ -161,7 +161,8 @@ def run(arguments: argparse.Namespace) -> int:
     if evaluation.passed is False and arguments.output is None:
         next_step(*shlex.split(arguments.command)[1:], "-o", "differences")
     elif evaluation.passed is not False and not unusable:
-        next_step("tune" if arguments.model.suffix == ".onnx" else "profile", arguments.model, "--images", *images)
+        verb = "tune" if arguments.model.suffix == ".onnx" and tuned is None else "profile"
+        next_step(verb, arguments.model, "--images", *images)
     return _EXIT_SKIPPED_OR_WORSE if unusable or evaluation.passed is False else _EXIT_OK
 
 

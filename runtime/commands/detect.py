@@ -37,6 +37,7 @@ from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.streaming.live import DEFAULT_RECONNECT_S
 from frcnn.runtime.tuned import load_options
 from frcnn.spec.engine import EngineManifest
+from frcnn.spec.tuning import TUNED_SUFFIX
 
 if TYPE_CHECKING:
     from frcnn.runtime.images.sources import Source
@@ -275,7 +276,10 @@ def _summary(arguments: argparse.Namespace, report: Report, skipped: dict[str, I
     model, names = Path(arguments.model), arguments.inputs
     if arguments.output is arguments.json is arguments.jsonl is None:
         next_step("detect", model, *few(names), "-o", "annotated")
+    elif arguments.annotations is not None and _is_file(arguments.json):
+        next_step("eval", "--predictions", Path(arguments.json), "--annotations", Path(arguments.annotations))
     else:
         can = inputs <= 256 and not any(is_video(Path(name)) for name in names)
-        next_step("tune" if model.suffix == ".onnx" else "profile", model, "--images", *few(names if can else None))
+        verb = "tune" if model.suffix == ".onnx" and not Path(f"{model}{TUNED_SUFFIX}").exists() else "profile"
+        next_step(verb, model, "--images", *few(names if can else None))
     return 0

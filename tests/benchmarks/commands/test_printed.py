@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, int]] = {
     "unpack": ("unpack 'my model.frcnn' -o unpacked", 0),
     "detect": ("detect model.onnx images --score 0", 0),
     "detect to files": ("detect model.onnx images --json found.json --score 0", 0),
+    "detect for eval": ("detect model.onnx images --annotations instances.json --json results.json --score 0", 0),
     "compare": (f"compare my.pth model.onnx --arch {ARCH} --images images --threads 1", 0),
     "a model that disagrees": (f"compare other.pth model.onnx --arch {ARCH} --images images --threads 1", 1),
     "profile": ("profile model.onnx --images images --repeats 2 --threads 1", 0),
@@ -175,7 +176,7 @@ def test_the_last_line_is_a_command_that_can_be_run(name: str, runs, folder: Pat
     parsed = vars(parser.parse_intermixed_args(given))
     output = parsed.pop("output", None)
     assert output is None or not Path(output).exists() or verb == "bench"
-    named = [parsed[key] for key in ("checkpoint", "model", "annotations") if parsed.get(key)]
+    named = [parsed[key] for key in ("checkpoint", "model", "annotations", "predictions") if parsed.get(key)]
     for given in (parsed.get(key) for key in ("images", "inputs", "artifacts")):
         named += given if isinstance(given, list) else [given] if given else []
     unknown = [str(path) for path in named if not Path(path).exists()]
@@ -191,6 +192,7 @@ def test_the_last_line_is_a_command_that_can_be_run(name: str, runs, folder: Pat
         ("build", "detect 'my model.frcnn' IMAGES"),
         ("detect", "detect model.onnx images -o annotated"),
         ("detect to files", "tune model.onnx --images images"),
+        ("detect for eval", "eval --predictions results.json --annotations instances.json"),
         ("compare", "bench my.pth model.onnx"),
         ("a model that disagrees", "inspect model.onnx"),
         ("eval", "tune model.onnx --images images"),
