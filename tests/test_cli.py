@@ -283,6 +283,11 @@ def test_an_option_is_never_guessed_from_its_beginning(capsys: pytest.CaptureFix
     assert "--prec" in capsys.readouterr().err
 
 
+def test_the_command_ends_without_a_last_collection() -> None:
+    program = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0)); from frcnn.cli import main"
+    assert finish([sys.executable, "-c", f"{program}; main(['nothing'])"]).stdout == "True\n"
+
+
 def test_the_module_is_the_command() -> None:
     done = finish([sys.executable, "-m", "frcnn", "--version"])
     assert (done.returncode, done.stdout) == (0, f"frcnn {frcnn.__version__}\n")

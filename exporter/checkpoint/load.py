@@ -7,7 +7,7 @@ it read from the weights and what it assumed, line by line.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -91,7 +91,11 @@ def load_checkpoint(
 
 
 def load_pretrained(
-    text: str, *, args: Mapping[str, object] | None = None, labels: Sequence[str] | None = None
+    text: str,
+    *,
+    args: Mapping[str, object] | None = None,
+    labels: Sequence[str] | None = None,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> LoadedCheckpoint:
     """Load ``NAME=WEIGHTS`` that torchvision publishes, downloading them unless ``torch.hub`` has them already.
 
@@ -99,7 +103,9 @@ def load_pretrained(
     """
     name, weights = parse_weights(text)
     categories = weights.meta["categories"] if labels is None else labels
-    return read_checkpoint(download(name, weights), arch=name, args=args, labels=categories)
+    path = download(name, weights, progress)
+    progress(f"reading {path.name}")
+    return read_checkpoint(path, arch=name, args=args, labels=categories)
 
 
 def read_checkpoint(

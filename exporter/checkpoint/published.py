@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -68,7 +69,7 @@ def parse_weights(text: str) -> tuple[str, WeightsEnum]:
     return name, members[entry]
 
 
-def download(name: str, weights: WeightsEnum) -> Path:
+def download(name: str, weights: WeightsEnum, progress: Callable[[str], None] = lambda what: None) -> Path:
     """Return the file of weights in ``torch.hub``'s folder, downloaded if it is not there.
 
     Its whole SHA-256 is checked before it is read; a download with another one is deleted, and CheckpointError raised.
@@ -82,8 +83,9 @@ def download(name: str, weights: WeightsEnum) -> Path:
         _require_sha256(path, expected)
         return path
     try:
+        progress(f"downloading {path.name}, {weights.meta['_file_size']:.0f} MB")
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=expected, progress=False)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = "".join(filter(str.isprintable, str(getattr(error, "reason", None) or error)))  # the server's words
         raise CheckpointError(f"cannot download {url}: {reason}", hint=by_hand) from error

@@ -114,7 +114,7 @@ def load_from_options(
     if weights is not None:
         from frcnn.exporter.checkpoint.load import load_pretrained
 
-        return load_pretrained(weights, args=args, labels=labels)
+        return load_pretrained(weights, args=args, labels=labels, progress=step)
     from frcnn.exporter.checkpoint.load import read_checkpoint
 
     step(f"reading {arguments.checkpoint.name}")

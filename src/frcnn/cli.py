@@ -12,6 +12,8 @@ Exit codes: 0 all done; 1 disagreement, regression or some inputs skipped (named
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import logging
 import os
@@ -145,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler = _WarningHandler()
     LOGGER.addHandler(handler)
     keep_to_share()
+    atexit.register(gc.freeze)  # else Python looks through PyTorch's millions of objects once more, for seconds
     try:
         return _flushed(_exit_code(arguments))
     finally:

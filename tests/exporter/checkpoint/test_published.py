@@ -167,7 +167,9 @@ def test_a_download_is_stored_and_loaded_with_its_labels(hub, serve, monkeypatch
     digest = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(published._SHA256, FILE, digest)
     serve(OK + f"Content-Length: {len(content)}\r\n\r\n".encode() + content)
-    loaded = load_pretrained(f"{NAME}=COCO_V1", args={"min_size": 300})
+    steps: list[str] = []
+    loaded = load_pretrained(f"{NAME}=COCO_V1", args={"min_size": 300}, progress=steps.append)
+    assert steps == [f"downloading {FILE}, 74 MB", f"reading {FILE}"]
     assert [file.name for file in hub.iterdir()] == [FILE]
     assert loaded.sha256 == digest
     assert loaded.spec.labels == tuple(get_model_weights(NAME)["COCO_V1"].meta["categories"])
