@@ -22,6 +22,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.serialization import StorageType
 
+from frcnn.benchmarks.accuracy.predictions import read_predictions
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
 from frcnn.exporter.checkpoint.layout import find_weights
@@ -67,6 +68,7 @@ def readers() -> list[Reader]:
         Reader("ONNX outline and metadata", "model.onnx", [tiny_onnx(), tiny_onnx(metadata={})], _ONNX, _read_onnx, 12),
         Reader("label file", "labels.txt", labels, _TEXT, _read_labels, 4),
         Reader("COCO JSON", "coco.json", [_coco()], _JSON, _read_coco, 10),
+        Reader("COCO results", "results.json", [_coco_results()], _JSON, _read_results, 6),
         Reader("VOC XML", "voc/a.xml", [_voc()], _XML, _read_voc, 8),
         Reader("--arg values", "arg.txt", arguments, _LITERALS, _read_arg, 4),
         Reader("checkpoint, zip", "zip.pth", [_torch_saved(False)], [*_ZIP, *_PICKLE], _read_checkpoint, 10),
@@ -130,6 +132,21 @@ def _read_coco(path: Path) -> object:
         assert np.isfinite([*item.bbox, item.area]).all()
         assert min(item.bbox[2:]) >= 0
     return truth
+
+
+def _read_results(path: Path) -> object:
+    truth = read_coco(_written(path.parent / "instances.json", _coco()))
+    results = read_predictions(path, truth)
+    for item in results:
+        assert item["image_id"] in (1, 2) and item["category_id"] in truth.categories
+        assert np.isfinite([*item["bbox"], item["score"]]).all()
+        assert min(item["bbox"][2:]) >= 0
+    return results
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
 
 
 def _read_voc(path: Path) -> object:
@@ -283,6 +300,11 @@ def _coco() -> bytes:
             "categories": [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}],
         }
     ).encode()
+
+
+def _coco_results() -> bytes:
+    first = {"image_id": 1, "category_id": 7, "bbox": [0.5, 1, 2, 3.25], "score": 0.5}
+    return json.dumps([first, {"image_id": "b", "category_id": 9, "bbox": [0, 0, 9, 9], "score": 0.25}]).encode()
 
 
 def _voc() -> bytes:
