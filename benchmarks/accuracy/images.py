@@ -55,8 +55,7 @@ def collect(
     def images() -> Iterator[RGBImage]:
         for file, annotated in files.items():
             try:
-                image = RGBImage.open(file)
-                require_size(image, annotated)
+                image = open_annotated(file, annotated)
             except ImageError as error:
                 collected.skipped[annotated.file_name] = str(error)
                 continue
@@ -82,11 +81,13 @@ def collect(
     return collected
 
 
-def require_size(image: RGBImage, annotated: AnnotatedImage) -> None:
-    """Refuse an image of another size than annotated: its boxes would be compared with those of something else."""
-    if annotated.size not in (None, image.size):
+def open_annotated(file: Path, annotated: AnnotatedImage | None) -> RGBImage:
+    """Decode an image; refuse one of another size than annotated: its boxes would be compared with something else."""
+    image = RGBImage.open(file)
+    if annotated is not None and annotated.size not in (None, image.size):
         (height, width), (annotated_height, annotated_width) = image.size, annotated.size
         raise ImageError(
             f"{image.name} is {width}x{height} (width x height), "
             f"its annotations are for {annotated_width}x{annotated_height}"
         )
+    return image

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.accuracy.images import require_size
+from frcnn.benchmarks.accuracy.images import open_annotated
 from frcnn.benchmarks.accuracy.orientation import Reading, turn_upright
 from frcnn.console import track
 from frcnn.errors import ImageError, UsageError
@@ -129,9 +129,7 @@ def _usable(
         if len(found) >= maximum:
             break
         try:
-            image = RGBImage.open(file)
-            if file in annotated:
-                require_size(image, annotated[file])
+            image = open_annotated(file, annotated.get(file))
             place(image, manifest.model.transform, canvases)
         except ImageError as error:
             skipped[str(file)] = str(error)

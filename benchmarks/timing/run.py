@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -61,26 +61,21 @@ SUITES: Final[dict[Suite, Plan]] = {
 }
 
 
+@dataclass
 class BenchRun:
     """Runs stage after stage; the results so far can be read at any moment."""
 
-    def __init__(
-        self,
-        task: Task,
-        candidates: Sequence[Candidate],
-        images: Images,
-        plan: Plan,
-        *,
-        checkpoint: str | None,
-        command: str,
-        report: Report = lambda what, share: None,
-    ) -> None:
-        self._task = task
-        self._plan = plan
-        self._images = images
-        self._checkpoint = checkpoint
-        self._command = command
-        self._report = report
+    task: Task
+    candidates: InitVar[Sequence[Candidate]]
+    images: Images
+    plan: Plan
+    checkpoint: str | None
+    command: str
+    report: Report = lambda what, share: None
+
+    def __post_init__(self, candidates: Sequence[Candidate]) -> None:
+        """Begin: the time counts from here."""
+        task, plan = self.task, self.plan
         self._started = time.perf_counter()
         self._date, self._load_before = now(), load_average()
         self._gpu_states: list[GpuState] = []
@@ -93,18 +88,18 @@ class BenchRun:
 
     def go(self) -> None:
         """Do everything; an interrupt leaves what was done."""
-        plan = self._plan
+        plan = self.plan
         self._note_gpu("before")
         self._count_objects(self._choose_images())
-        self.session.load(lambda what, share: self._report(what, 0.35 * share))
+        self.session.load(lambda what, share: self.report(what, 0.35 * share))
         spent = time.perf_counter() - self._started
         later = plan.curves_s * 3 + 0.1 * plan.budget_s
         limits = Limits(budget_s=max(plan.min_measuring_s, plan.budget_s - spent - later))
-        self.session.measure(limits, lambda what, share: self._report(what, 0.35 + 0.5 * share))
+        self.session.measure(limits, lambda what, share: self.report(what, 0.35 + 0.5 * share))
         self._note_gpu("after the rounds")
         looks = {"stages": self._find_stages, "roofline": self._find_roofline, "curves": self._find_curves}
         for what, look in looks.items():
-            self._report(what, 0.87)
+            self.report(what, 0.87)
             try:
                 look()
             except Exception as error:  # a closer look that fails leaves the measures as they are
@@ -113,33 +108,33 @@ class BenchRun:
 
     def results(self, *, partial: str = "") -> Results:
         """Return what was measured so far; ``partial`` tells why the run ended early."""
-        task, rows = self._task, self.session.rows()
+        task, rows = self.task, self.session.rows()
         has_equal = any(item.candidate.images == "equal-sized" for item in self.session.loaded)
         return Results(
             schema_version=SCHEMA_VERSION,
             environment=read_environment(
-                command=self._command,
+                command=self.command,
                 threads=task.threads,
                 load_before=self._load_before,
                 date=self._date,
                 gpu=read_gpu(self._gpu_states),
             ),
             workload=Workload(
-                suite=self._plan.suite,
+                suite=self.plan.suite,
                 device=task.device,
-                budget_s=self._plan.budget_s,
-                checkpoint=self._checkpoint,
+                budget_s=self.plan.budget_s,
+                checkpoint=self.checkpoint,
                 checkpoint_sha256=task.sha256,
                 model=task.spec.architecture,
                 num_classes=task.spec.num_classes,
-                source=self._images.source,
+                source=self.images.source,
                 images=tuple(ImageInfo(name=Path(image.name).name, size=image.size) for image in task.images),
-                skipped=self._images.skipped,
+                skipped=self.images.skipped,
                 equal_size=task.equal_images[0].size if has_equal else None,
                 canvases=tuple(dict.fromkeys(padded_canvas(task.spec, image) for image in task.images)),
                 proposals=self._proposals,
                 detections=self._detections,
-                batches=self._plan.batches,
+                batches=self.plan.batches,
             ),
             rows=rows,
             curves=(*batch_curves(rows), *self._curves),
@@ -151,21 +146,21 @@ class BenchRun:
 
     def _choose_images(self) -> Sequence[RGBImage]:
         """Return the images that are checked: as many as eager finds its way through in a share of the budget."""
-        task = self._task
+        task = self.task
         eager_s = math.inf
         for image in task.images[:_MIN_CHECK_IMAGES]:
             started = time.perf_counter()
             self._truth(image, padded_canvas(task.spec, image))
             eager_s = min(eager_s, time.perf_counter() - started)
-        in_time = int(_CHECK_SHARE * self._plan.budget_s / eager_s)
-        count = min(self._plan.check_images, max(_MIN_CHECK_IMAGES, in_time))
+        in_time = int(_CHECK_SHARE * self.plan.budget_s / eager_s)
+        count = min(self.plan.check_images, max(_MIN_CHECK_IMAGES, in_time))
         self.session.check_images = count
         return task.images[:count]
 
     @torch.inference_mode()
     def _count_objects(self, chosen: Sequence[RGBImage]) -> None:
         """Count proposals and detections of the images that are checked."""
-        task = self._task
+        task = self.task
         match_export(task.model, task.spec)
         proposals = []
         for image in chosen:
@@ -183,8 +178,8 @@ class BenchRun:
             self._gpu_states.append(state)
 
     def _find_stages(self) -> None:
-        task = self._task
-        decoding = decode_ms(task.images[:8], self._images.files[:8])
+        task = self.task
+        decoding = decode_ms(task.images[:8], self.images.files[:8])
         for item in self.session.loaded:
             if isinstance(item.runner, EagerRunner) and item.candidate.id == EAGER_ID:
                 item.note(stages=shares({"decode": decoding, **eager_stages(item.runner, task.images[0])}))
@@ -195,9 +190,9 @@ class BenchRun:
         if (found := self._our_float32()) is None:
             return
         path, manifest = found
-        placed = prepare(self._task.images[0], manifest)
+        placed = prepare(self.task.images[0], manifest)
         feeds = {"images": placed.pixels[None], "image_sizes": np.array([placed.resized], np.int32)}
-        layers = work_of_layers(path, feeds, threads=self._task.threads)
+        layers = work_of_layers(path, feeds, threads=self.task.threads)
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         self._roofline = roofline_of(layers, placed.canvas, [measure_ceilings(device) for device in devices])
         for item, row in zip(self.session.loaded, self.session.rows(), strict=True):
@@ -206,7 +201,7 @@ class BenchRun:
                 item.note(of_roofline=floor / measure.p50_ms)
 
     def _find_curves(self) -> None:
-        plan, task = self._plan, self._task
+        plan, task = self.plan, self.task
         canvas = padded_canvas(task.spec, task.images[0])
         if (found := self._our_float32()) is not None and found[1].canvases is None:
             network = OnnxRuntimeBackend(found[0], threads=task.threads)

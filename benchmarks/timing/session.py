@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -64,32 +64,24 @@ class Loaded:
             self.runner = None
 
 
+@dataclass
 class Session:
     """Runs candidates side by side, eager fp32 first; how many images are checked may be changed until ``load``."""
 
-    def __init__(
-        self,
-        task: Task,
-        candidates: Sequence[Candidate],
-        truth: Truth,
-        *,
-        batches: Sequence[int],
-        clock: Clock = time.perf_counter,
-        sleep: Callable[[float], None] = time.sleep,
-        check_images: int = 16,
-    ) -> None:
-        self._task = task
-        self._truth = truth
-        self._batches = tuple(sorted(batches))
-        self._clock = clock
-        self._sleep = sleep
-        self.check_images = check_images
-        reason = "the run ended before it was loaded"
-        self.loaded = [
-            Loaded(c, Row(status="failed", reason=reason, **{name: getattr(c, name) for name in _SHARED}))
-            for c in candidates
-        ]
-        self.groups: list[Group] = []
+    task: Task
+    candidates: InitVar[Sequence[Candidate]]
+    truth: Truth
+    batches: Sequence[int]
+    clock: Clock = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
+    check_images: int = 16
+    groups: list[Group] = field(default_factory=list)
+
+    def __post_init__(self, candidates: Sequence[Candidate]) -> None:
+        """Give each candidate its row."""
+        self.batches = tuple(sorted(self.batches))
+        row = partial(Row, status="failed", reason="the run ended before it was loaded")
+        self.loaded = [Loaded(c, row(**{name: getattr(c, name) for name in _SHARED})) for c in candidates]
         self._null: str | None = None
 
     def load(self, report: Report = lambda what, share: None) -> None:
@@ -109,15 +101,15 @@ class Session:
         free = [i.candidate.id for i in running if i.candidate.images == "as given" and i.candidate.max_batch is None]
         self._null = next((key for key in free if key.startswith("onnxruntime-cpu")), next(iter(free), None))
         kinds = dict.fromkeys(item.candidate.images for item in running)
-        for kind, batch, scope in itertools.product(kinds, self._batches, _SCOPES):
+        for kind, batch, scope in itertools.product(kinds, self.batches, _SCOPES):
             of_kind = [item for item in running if item.candidate.images == kind]
             series = [made for item in of_kind for made in self._series(item, scope, batch)]
             series.sort(key=lambda s: s.null)  # apart from its twin, or it would always find everything warm
             if series:
                 weight = _WEIGHTS.get((scope, batch), 1.0)
-                required = (scope, batch) == ("images", self._batches[0])
+                required = (scope, batch) == ("images", self.batches[0])
                 self.groups.append(Group(scope=scope, batch=batch, series=series, weight=weight, required=required))
-        measure_groups(self.groups, limits, clock=self._clock, sleep=self._sleep, report=report)
+        measure_groups(self.groups, limits, clock=self.clock, sleep=self.sleep, report=report)
 
     def rows(self) -> tuple[Row, ...]:
         """Return the results of all candidates so far."""
@@ -130,9 +122,7 @@ class Session:
             pair = [series.rounds for series in group.alive if series.candidate == self._null and series.rounds]
             if len(pair) == 2:
                 nulls.append((group, ratio_between(*pair)))
-        first = next(
-            (null for group, null in nulls if (group.scope, group.batch) == ("images", self._batches[0])), None
-        )
+        first = next((null for group, null in nulls if (group.scope, group.batch) == ("images", self.batches[0])), None)
         noise = None if first is None else noise_of(first)
         return NoiseVerdict(
             row=self._null,
@@ -155,7 +145,7 @@ class Session:
             item.close()
 
     def _load(self, item: Loaded) -> None:
-        candidate, task = item.candidate, self._task
+        candidate, task = item.candidate, self.task
         arguments: list[Any] = [task]
         if candidate.prepare is not None:
             item.file = file = candidate.prepare(task)
@@ -166,9 +156,9 @@ class Session:
             item.note(artifact=artifact)
             arguments.append(file.path)
         growth = _memory_growth()
-        started = self._clock()
+        started = self.clock()
         item.runner = runner = candidate.open(*arguments)
-        load_s = self._clock() - started - (runner.build_s or 0.0)
+        load_s = self.clock() - started - (runner.build_s or 0.0)
         images = self._images_of(candidate)[: self.check_images]
         runner.detect(images[:1])
         host_bytes, gpu_bytes = growth()
@@ -177,17 +167,17 @@ class Session:
         if runner.precision is not None:
             item.note(precision=runner.precision)
         item.note(peak_host_bytes=host_bytes, peak_gpu_bytes=gpu_bytes)
-        batch = min(self._batches[-1], candidate.max_batch or self._batches[-1], len(images))
+        batch = min(self.batches[-1], candidate.max_batch or self.batches[-1], len(images))
         precision = runner.precision or candidate.precision
         held_to = candidate.limits if candidate.limits is not None and precision == "fp32" else precision
         correctness, differences = check(
-            self._truth, runner, images, task.spec, held_to, batch=batch, is_trained=task.is_trained
+            self.truth, runner, images, task.spec, held_to, batch=batch, is_trained=task.is_trained
         )
         reason = f"disagrees with eager fp32: {differences}" if differences else ""
         item.note(correctness=correctness, status="wrong" if differences else "ok", reason=reason)
 
     def _images_of(self, candidate: Candidate) -> Sequence[RGBImage]:
-        return self._task.images if candidate.images == "as given" else self._task.equal_images
+        return self.task.images if candidate.images == "as given" else self.task.equal_images
 
     def _series(self, item: Loaded, scope: Scope, batch: int) -> list[Series]:
         """Return the series of a candidate, and the second one of the null pair."""
@@ -208,7 +198,7 @@ class Session:
                 item.miss(scope, batch, reason_of(error))
                 return []
         on_gpu = scope == "network" and runner.network_clock == "cuda"
-        stopwatch = cuda_ms if on_gpu else partial(wall_ms, clock=self._clock)
+        stopwatch = cuda_ms if on_gpu else partial(wall_ms, clock=self.clock)
         return [
             Series(candidate=candidate.id, windows=len(windows), call=call, stopwatch=stopwatch, null=null)
             for null in ((False, True) if candidate.id == self._null else (False,))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from frcnn.benchmarks.accuracy.images import require_size
+from frcnn.benchmarks.accuracy.images import open_annotated
 from frcnn.benchmarks.candidates.artifacts import canvases_of
 from frcnn.benchmarks.parity.comparison import Parity, compare_detections, default_limits, total
 from frcnn.benchmarks.report.results import Measure
@@ -63,10 +63,7 @@ def read_images(
     skipped: dict[Path, str] = {}
     for file in files:
         try:
-            image = RGBImage.open(file)
-            if file in annotated:
-                require_size(image, annotated[file])
-            images.append(image)
+            images.append(open_annotated(file, annotated.get(file)))
         except ImageError as error:
             skipped[file] = str(error)
         if len(images) == MAX_IMAGES or sum(image.pixels.nbytes for image in images) > _MAX_PIXEL_BYTES:
