@@ -144,7 +144,8 @@ def run(arguments: argparse.Namespace) -> int:
             writable_file(path)
         with Stop() as stop, ExitStack() as stack:
             lines = [stack.enter_context(ResultLines(path)) for path in _line_paths(arguments)]
-            report = Report(detector.labels, lines=lines, ids=ids)
+            is_kept = arguments.json is not None or arguments.json_index is not None
+            report = Report(detector.labels, lines=lines, ids=ids, is_kept=is_kept)
             detection = FileDetection(
                 detector=detector,
                 report=report,
@@ -189,11 +190,11 @@ def _finished(
     inputs: int,
 ) -> int:
     """Write the results of a run that came to its end and return the exit code."""
-    if report.images and arguments.json is not None:
+    if report.image_count and arguments.json is not None:
         report.write_results(arguments.json)
     if _is_file(arguments.json):
         lines[0].discard()
-    if not report.images:
+    if not report.image_count:
         raise ImageError(
             f"none of the {len(skipped)} input(s) could be used: {', '.join(skipped)}", hint="the lines above say why"
         )
@@ -214,7 +215,7 @@ def _stopped(arguments: argparse.Namespace, report: Report, stop: Stop, *, input
         note(f"what was done is in {partial_path(arguments.json)}; {arguments.json} was not written")
     elif arguments.jsonl is None and arguments.output is None:
         report.show()
-    note(f"stopped by {stop.reason} after {len(report.images)} image(s) of {inputs} input(s)")
+    note(f"stopped by {stop.reason} after {report.image_count} image(s) of {inputs} input(s)")
     return stop.exit_code
 
 
@@ -262,7 +263,7 @@ def _summary(arguments: argparse.Namespace, report: Report, skipped: dict[str, I
     from frcnn.runtime.dataset.faults import names_shown, tell_names
 
     place = "" if arguments.output is None else f"; annotated copies in {arguments.output}"
-    note(f"{len(report.images)} image(s), {len(report.results)} object(s) scoring {arguments.score:g} or more{place}")
+    note(f"{report.image_count} image(s), {report.object_count} object(s) scoring {arguments.score:g} or more{place}")
     empty = report.without_objects
     if empty:
         note(f"nothing found in {len(empty)}: {names_shown(empty)}")

@@ -36,6 +36,7 @@ class Report:
         images: COCO ``images``: a dictionary per image or frame, with ``id``, ``height``, ``width``, ``file_name`` and
             what else is known of it: of a video ``frame`` (from 0) and ``time_s``, and the path of its ``copy``.
         results: COCO results: a dictionary per object, with ``file_name`` and so on in addition.
+            Both are empty unless ``is_kept``: a camera may run for weeks.
         other_sizes: the files that the data set has with another size.
     """
 
@@ -45,14 +46,26 @@ class Report:
         *,
         lines: Sequence[ResultLines] = (),
         ids: DatasetIds | None = None,
+        is_kept: bool = True,
     ) -> None:
         self._label_names = label_names
         self._lines = lines
         self._ids = ids
+        self._is_kept = is_kept
         self._files: dict[str, _File] = {}
         self.images: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
         self.other_sizes: list[str] = []
+
+    @property
+    def image_count(self) -> int:
+        """How many images and frames there are."""
+        return sum(file.images for file in self._files.values())
+
+    @property
+    def object_count(self) -> int:
+        """How many detections there are."""
+        return sum(file.classes.total() for file in self._files.values())
 
     @property
     def without_objects(self) -> list[str]:
@@ -71,8 +84,9 @@ class Report:
         place = {"file_name": file_name, **known}
         image = {"id": image_id, **place, "height": height, "width": width}
         results = [{**entry, **place} for entry in found.to_coco(image_id, categories)]
-        self.images.append(image)
-        self.results.extend(results)
+        if self._is_kept:
+            self.images.append(image)
+            self.results.extend(results)
         file = self._files.setdefault(file_name, _File(size=f"{width}x{height}"))
         file.images += 1
         file.classes.update(found.class_names)

@@ -18,6 +18,7 @@ from support.recordings import record, shown, uneven_times
 from support.streams import Live, http_server, jpeg, rtsp_server
 
 from frcnn.cli import main
+from frcnn.runtime.results.report import Report
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +133,29 @@ def test_a_stream_that_changes_its_size_has_a_copy_of_one(model_path: Path, live
     records = lines_of(lines)
     assert {record["width"] for record in records} == {96, 128}
     assert len(shown(out / "live.mp4")[0]) == len(records)
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--json", "--json-index"])
+def test_results_pile_up_only_where_they_are_written_at_the_end(
+    option: str,
+    model_path: Path,
+    image_file: ImageFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    """A camera may run for weeks."""
+    kept = []
+    add = Report.add
+
+    def noting(self: Report, *arguments: Any, **known: Any) -> None:
+        add(self, *arguments, **known)
+        kept.append((len(self.images), len(self.results)))
+
+    monkeypatch.setattr(Report, "add", noting)
+    assert detect(model_path, image_file("a.png", 250), option, tmp_path / "r", "--score", 0.3) == 0
+    assert kept == [(0, 0) if option == "--jsonl" else (1, 2)]
+    assert capsys.readouterr().err.startswith("1 image(s), 2 object(s) scoring 0.3 or more")
 
 
 def test_what_follows_a_stream_without_an_end_is_refused(
