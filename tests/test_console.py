@@ -90,6 +90,14 @@ def test_a_terminal_shows_no_more_steps_than_fit(screen: io.StringIO) -> None:
     assert visible == [f"step {number}" for number in range(24, 30)]
 
 
+def test_of_a_long_step_the_name_is_cut_and_not_the_time(screen: io.StringIO) -> None:
+    with steps() as step:
+        step(f"reading {'x' * 100}.pth")
+        step(f"loading {'y' * 100}", 0.5)
+    lines = [line for line in screen.getvalue().splitlines() if "50%" in line]
+    assert lines and all("\u2026" in line and line.rstrip().endswith("0:00:00") for line in lines)
+
+
 def test_what_is_printed_while_a_terminal_shows_steps_stands_above_them(screen: io.StringIO) -> None:
     with steps() as step:
         step("tracing")

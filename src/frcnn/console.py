@@ -23,7 +23,7 @@ from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from frcnn.errors import printable
@@ -226,11 +226,13 @@ class _ShareColumn(progress.ProgressColumn):
     """A bar for the steps of which a share is known."""
 
     def render(self, task: progress.Task) -> ProgressBar | str:
-        return ProgressBar(total=1.0, completed=task.completed, width=20) if task.fields["percent"] else ""
+        return ProgressBar(total=1.0, completed=task.completed, width=10) if task.fields["percent"] else ""
 
 
 def _progress(*columns: progress.ProgressColumn, has_spinner: bool = False) -> progress.Progress:
-    console, text = _console(stderr=True), progress.TextColumn("{task.description}", markup=False)
+    console = _console(stderr=True)
+    room = max(10, console.width - 27)  # of a long name the end is cut; bar, share and time stay
+    text = progress.TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=room))
     is_utf8 = console.encoding.startswith("utf")
     spinner = progress.SpinnerColumn("dots" if is_utf8 else "line", finished_text="\u2713" if is_utf8 else "+")
     columns = (*([spinner] if has_spinner else []), text, *columns, progress.TimeElapsedColumn())
