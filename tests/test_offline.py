@@ -104,6 +104,7 @@ def desk(tmp_path):
 
 def test_every_verb_works_without_the_internet(desk, without_internet):
     commands = [
+        ["try", "my.pth", *ARCH, "--images", "images", "--budget", "2", "-o", "tried"],
         ["export", "my.pth", *ARCH, "-o", "model.onnx"],
         ["detect", "model.onnx", "images", "clip.mp4", "-o", "annotated", "--json", "found.json"],
         ["detect", "model.onnx", "images", "--provider", "openvino", "--json", "openvino.json"],
