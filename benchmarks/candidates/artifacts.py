@@ -45,10 +45,7 @@ def engine_info(manifest: AnyManifest) -> EngineInfo | None:
     if not isinstance(manifest, EngineManifest):
         return None
     return EngineInfo(
-        target=manifest.target,
-        version=manifest.target_version,
-        form=manifest.form,
-        precision=manifest.precision,
+        target=manifest.target, version=manifest.target_version, form=manifest.form, precision=manifest.precision
     )
 
 

@@ -146,20 +146,18 @@ def _naive(
 
 def _naive_openvino(naive: Callable[..., Candidate]) -> list[Candidate]:
     """Return torchvision's own export in OpenVINO: as it comes, in float32, and quantised by NNCF."""
-    float32 = partial(NaiveOpenVinoRunner, hint="f32")
-    int8 = partial(NaiveOpenVinoRunner, is_int8=True)
+    int8 = {"precision": "int8", "prepare": nncf_of_naive}
     note = "; ".join((_NNCF_NOTE, _CLONE_NOTE, _DEFAULTS_NOTE))
     return [
         naive("naive-openvino", "OpenVINO, its defaults", "cpu", NaiveOpenVinoRunner, note=_DEFAULTS_NOTE),
-        naive("naive-openvino-fp32", "OpenVINO, fp32", "cpu", float32),
+        naive("naive-openvino-fp32", "OpenVINO, fp32", "cpu", partial(NaiveOpenVinoRunner, hint="f32")),
         naive(
             "naive-openvino-int8",
             "NNCF int8, OpenVINO",
             "cpu",
-            int8,
+            partial(NaiveOpenVinoRunner, is_int8=True),
             note=note,
-            precision="int8",
-            prepare=nncf_of_naive,
+            **int8,
         ),
     ]
 

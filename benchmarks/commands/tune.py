@@ -70,12 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     with steps(log=False) as show:
         show("reading", 0.0)
         tuning = tune(
-            models,
-            images.images,
-            providers=providers,
-            allowed=allowed,
-            budget_s=arguments.budget,
-            report=show,
+            models, images.images, providers=providers, allowed=allowed, budget_s=arguments.budget, report=show
         )
     if arguments.json is not None:
         write_json(tuning, arguments.json)

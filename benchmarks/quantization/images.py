@@ -93,9 +93,7 @@ def split(candidates: Candidates, manifest: Manifest, *, calibration: int, gate:
     taken = min(wanted, max(len(judged) // 2, len(judged) - gate))
     chosen = judged[taken : taken + gate]
     return Split(
-        calibration=(*others, *judged[:taken]),
-        gate={file: candidates.gate[file] for file in chosen},
-        skipped=skipped,
+        calibration=(*others, *judged[:taken]), gate={file: candidates.gate[file] for file in chosen}, skipped=skipped
     )
 
 
@@ -116,11 +114,7 @@ def _shuffled(files: Iterable[Path]) -> list[Path]:
 
 
 def _usable(
-    files: Sequence[Path],
-    annotated: Mapping[Path, AnnotatedImage],
-    manifest: Manifest,
-    maximum: int,
-    skipped: Skipped,
+    files: Sequence[Path], annotated: Mapping[Path, AnnotatedImage], manifest: Manifest, maximum: int, skipped: Skipped
 ) -> list[Path]:
     """Return the first files that decode and that a canvas holds; note the reasons for the others."""
     found: list[Path] = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from frcnn.benchmarks.report.results import Change, Comparison, Measure, Ratio, Results, Row, Verdict
+from frcnn.benchmarks.report.results import Change, Comparison, Ratio, Results, Row, Verdict
 from frcnn.errors import UsageError
 
 _MIN_ROUNDS: Final = 5
@@ -91,26 +91,11 @@ def _facts(run: Results) -> dict[str, object]:
     }
 
 
-def _change(
-    row: Row,
-    old: str,
-    new: str,
-    judged: tuple[Verdict, str],
-    measure: Measure | None = None,
-    change: float | None = None,
-) -> Change:
-    return Change(
-        row=row.id,
-        name=row.name,
-        scope=measure.scope if measure else None,
-        batch=measure.batch if measure else None,
-        what="x eager" if measure else "status",
-        old=old,
-        new=new,
-        change=change,
-        verdict=judged[0],
-        reason=judged[1],
-    )
+def _change(row: Row, old: str, new: str, judged: _Judged, **measured: Any) -> Change:
+    """Return a change of a row's status, or of what was measured."""
+    status = {"scope": None, "batch": None, "what": "status", "change": None}
+    verdict, reason = judged
+    return Change(row=row.id, name=row.name, old=old, new=new, verdict=verdict, reason=reason, **status | measured)
 
 
 def _ratios(old: Row, new: Row, limit: float, noise: float) -> Iterator[Change]:
@@ -119,7 +104,8 @@ def _ratios(old: Row, new: Row, limit: float, noise: float) -> Iterator[Change]:
         if before is not None and before.ratio is not None and now is not None:
             then = before.ratio
             judged = _judged(then, now, limit, noise)
-            yield _change(new, _text(then), _text(now), judged, measure, now.median / then.median - 1)
+            measured = {"scope": measure.scope, "batch": measure.batch, "what": "x eager"}
+            yield _change(new, _text(then), _text(now), judged, **measured, change=now.median / then.median - 1)
 
 
 def _judged(then: Ratio, now: Ratio, limit: float, noise: float) -> _Judged:
