@@ -253,7 +253,7 @@ def test_without_json_tables_are_printed(evaluate, capsys):
     [
         (["--limit", "0.1"], "--limit goes with --checkpoint only"),
         (["-o", "x"], "-o goes with --checkpoint only"),
-        (["--arch", "x"], "--arch goes with --checkpoint only"),
+        (["--arch", "fasterrcnn_resnet50_fpn"], "--arch goes with --checkpoint only"),
         (["--batch-size", "0"], "--batch-size: expected 1 or more, got 0"),
         (["--max-detections", "99"], "--max-detections: expected 100 or more, got 99"),
         (["--draw-score", "nan"], "--draw-score: expected a number from 0 to 1, got nan"),
