@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "for everything that is made (default: %(default)s)"
     group.add_argument("-o", "--output", metavar="FOLDER", type=Path, default=Path("frcnn-try"), help=text)
     text = "how long both detect, at most, but in one image at least; exporting comes on top (default: %(default)g)"
-    add_number(group, "--budget", minimum=1.0, maximum=86400.0, default=45.0, metavar="SECONDS", help=text)
+    add_number(group, "--budget", minimum=1.0, maximum=86400.0, default=60.0, metavar="SECONDS", help=text)
     text = "draw detections that score as much (default: %(default)g)"
     add_number(group, "--score", minimum=0.0, maximum=1.0, default=0.5, metavar="X", help=text)
     group.add_argument("--no-open", action="store_true", help="do not open the page in the browser")
