@@ -24,6 +24,7 @@ from frcnn.runtime.images.video import Video, check_frame_size, open_capture, op
 
 DEFAULT_RECONNECT_S: Final = 60.0
 _TIMEOUT_MS: Final = 10_000
+_TIMEOUTS: Final = ("CAP_PROP_OPEN_TIMEOUT_MSEC", "CAP_PROP_READ_TIMEOUT_MSEC")
 _POLL_S: Final = 0.1
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 10.0
@@ -220,12 +221,12 @@ def frames(
         >>> for frame in frames("rtsp://camera.local/live"):
         ...     print(frame.source, len(detector([frame], score=0.5)[0]))
     """
-    is_file = not isinstance(source, int) and scheme_of(os.fspath(source)) not in WEB_SCHEMES | STREAM_SCHEMES
     video: Live | Video
-    if is_file:
-        video = open_video(Path(source), max_pixels=max_pixels)  # type: ignore[arg-type]
+    if isinstance(source, int) or scheme_of(name := os.fspath(source)) in WEB_SCHEMES | STREAM_SCHEMES:
+        at = source if isinstance(source, int) else name
+        video = open_stream(at, reconnect_s=reconnect_s, max_pixels=max_pixels)
     else:
-        video = open_stream(source, reconnect_s=reconnect_s, max_pixels=max_pixels)  # type: ignore[arg-type]
+        video = open_video(Path(name), max_pixels=max_pixels)
     with closing(video.frames()) as images:
         yield from images
     video.require_whole()
@@ -234,12 +235,11 @@ def frames(
 def _connect(source: str | int, name: str, max_pixels: int) -> Any:
     """Return an opened capture, or None."""
     cv2 = import_opencv()
-    if isinstance(source, int):
-        capture = open_capture(source, cv2.CAP_ANY, {}, options=_STREAM)
-    else:
-        limits = {"CAP_PROP_OPEN_TIMEOUT_MSEC": _TIMEOUT_MS, "CAP_PROP_READ_TIMEOUT_MSEC": _TIMEOUT_MS}
-        # more threads decode a frame each, and so are late by as many
-        capture = open_capture(source, cv2.CAP_FFMPEG, {**limits, "CAP_PROP_N_THREADS": 1}, options=_STREAM)
+    backend, parameters = cv2.CAP_ANY, {}
+    if isinstance(source, str):
+        # more threads than one decode a frame each, and so are late by as many
+        backend, parameters = cv2.CAP_FFMPEG, {**dict.fromkeys(_TIMEOUTS, _TIMEOUT_MS), "CAP_PROP_N_THREADS": 1}
+    capture = open_capture(source, backend, parameters, options=_STREAM)
     if capture is not None:
         check_frame_size(capture, name, max_pixels)
     return capture
