@@ -120,7 +120,7 @@ def headline(account: Account) -> Headline:
     value = f"{ratio.median:.1f}x"
     if ratio.low <= 1 <= ratio.high:
         return Headline(value, f"About as fast as eager torchvision here ({value}), and {same}", notes, "warning")
-    is_good = ratio.low > 1 and not trial.is_partial
+    is_good = ratio.low > 1 and ratio.rounds > 2 and not trial.is_partial and account.best_score >= account.score
     return Headline(value, f"{value} eager torchvision's speed, and {same}", notes, "good" if is_good else "warning")
 
 

@@ -187,7 +187,7 @@ def test_what_takes_from_the_result_is_said_with_it(told: Account, value: str, s
     found = headline(told)
     assert found.value == value
     assert said in " ".join([found.text, *found.notes])
-    assert (found.tone == "good") is (value == "2.0x" and not told.trial.is_partial)
+    assert (found.tone == "good") is (value == "2.0x" and not told.trial.is_partial and told.best_score > 0.5)
 
 
 def test_a_disagreement_has_no_speed(detector):
