@@ -13,7 +13,11 @@ Both detect in the same images on the same canvas; detections are paired by over
   RoI max pooling        fp16 and bf16, above score 0.3: 95 % of the detections have a partner of their label, int8 92 %
                          (rounding a RoI to whole cells turns a last-bit difference into a whole cell)
 
+In fp32, detections that differ by the choice among equal scores only, which eager computes as well, count as tied.
 A detection without a partner counts only where its score is clear of the model's own cut-off by --margin.
+
+The checkpoint is read with --arch, --arg and --state-key of export, which MODEL holds, where they are not given. An
+--arch that names code must be given.
 
   frcnn compare my.pth model.onnx --images folder/
   frcnn compare my.pth model.frcnn --images folder/
@@ -28,7 +32,7 @@ from pathlib import Path
 import msgspec
 
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, model_manifest
-from frcnn.benchmarks.commands.reference import load_options, prepare_reference
+from frcnn.benchmarks.commands.reference import load_options, prepare_reference, with_options_of_export
 from frcnn.benchmarks.parity.comparison import ImageParity, Parity, compare_images, default_limits, total
 from frcnn.console import few, next_step, note, say, show_table, steps, track, warn, write_json
 from frcnn.errors import ImageError, UsageError
@@ -77,11 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare and print; return 1 on disagreement."""
+    manifest = open_artifact(arguments.model).manifest
     with steps() as step:
-        loaded = load_from_options(arguments, step)
+        loaded = load_from_options(with_options_of_export(arguments, arguments.model, manifest), step)
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 
-    manifest = open_artifact(arguments.model).manifest
     prepare_reference(loaded, manifest, arguments)
     tuned = take_tuned(arguments)
     precision = _precision(manifest, arguments) if tuned is None else tuned.precision
@@ -146,7 +150,8 @@ def _show(parity: Parity, *, is_json_printed: bool) -> None:
     show(f"limits: {parity.limits}")
     ratio = t.eager_ms / t.model_ms
     show(f"median time, roughly: eager {t.eager_ms:.0f} ms, model {t.model_ms:.0f} ms, {ratio:.1f}x (no benchmark)")
-    show(f"AGREE: {t.matched} pairs in {len(parity.images)} images" if parity.passed else f"DISAGREE: {t}")
+    tied = f" and {t.tied} tied detections" if t.tied else ""
+    show(f"AGREE: {t.matched} pairs{tied} in {len(parity.images)} images" if parity.passed else f"DISAGREE: {t}")
 
 
 def _row(result: ImageParity) -> dict[str, str]:
@@ -154,6 +159,7 @@ def _row(result: ImageParity) -> dict[str, str]:
     return {
         "image": Path(result.image).name,
         "missing": str(result.unmatched),
+        "tied": str(result.tied),
         "relabelled": str(result.label_mismatches),
         "moved": str(result.moved),
         "box px": f"{result.box_px:.5f}",

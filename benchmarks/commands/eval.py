@@ -34,7 +34,7 @@ from frcnn.benchmarks.accuracy.predictions import read_predictions
 from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS, import_coco_eval
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
-from frcnn.benchmarks.commands.reference import load_options, prepare_reference
+from frcnn.benchmarks.commands.reference import load_options, prepare_reference, with_options_of_export
 from frcnn.console import few, next_step, note, say, steps, warn, write_json
 from frcnn.errors import ImageError, UsageError
 from frcnn.exporter.commands.checkpoint_options import (
@@ -123,9 +123,10 @@ def run(arguments: argparse.Namespace) -> int:
     classes = map_classes(spec, ground_truth, arguments.map, allow_unmapped=arguments.allow_unmapped)
     files, missing = find_images(ground_truth, arguments.images, allow_missing=arguments.allow_missing)
     files, other_reading = turn_upright(files, arguments.exif)
-    with steps() as step:
-        loaded = None if arguments.checkpoint is None else load_from_options(arguments, step)
-    if loaded is not None:
+    loaded = None
+    if arguments.checkpoint is not None:
+        with steps() as step:
+            loaded = load_from_options(with_options_of_export(arguments, arguments.model, manifest), step)
         prepare_reference(loaded, manifest, arguments)
     tuned = take_tuned(arguments)
     options = load_options(arguments, manifest, tuned)

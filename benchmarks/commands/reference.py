@@ -1,18 +1,80 @@
-"""What ``compare`` and ``eval`` share: a model file beside its checkpoint, which eager torchvision runs."""
+"""What ``compare``, ``bench`` and ``eval`` share: a model file beside its checkpoint, which eager torchvision runs."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frcnn.benchmarks.candidates.artifacts import AnyManifest, device_for, model_difference
-from frcnn.errors import ArtifactError
+from frcnn.benchmarks.candidates.artifacts import AnyManifest, device_for, model_difference, model_manifest
+from frcnn.console import note
+from frcnn.errors import ArtifactError, UsageError
+from frcnn.exporter.checkpoint.builder_arguments import parse_args, short_name
+from frcnn.exporter.commands.checkpoint_options import given_options
+from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.tuned import Tuned
 from frcnn.runtime.tuned import load_options as setting_options
 from frcnn.spec.engine import EngineManifest
 
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+
+
+def with_options_of_export(arguments: argparse.Namespace, path: Path, manifest: AnyManifest) -> argparse.Namespace:
+    """Return arguments with the export's ``--arch``, ``--arg`` and ``--state-key`` where they are not given; say so.
+
+    Raises:
+        ArtifactError: an argument has another value than for the export.
+        UsageError: the export's architecture is code, which is not run because a file names it, and none is given.
+    """
+    kept = model_manifest(manifest).checkpoint_options
+    if kept is None or (None not in (arguments.arch, kept.arch) and short_name(arguments.arch) != kept.arch):
+        return arguments  # another function, with arguments of its own
+    given = parse_args(arguments.args)
+    taken: dict[str, Any] = {
+        "arch": None if arguments.arch else kept.arch,
+        "args": [item for item in kept.args if not parse_args([item]).keys() & given.keys()],
+        "state_key": None if arguments.state_key else kept.state_key,
+    }
+    for key, value in parse_args(kept.args).items():
+        if key in given and given[key] != value:
+            raise ArtifactError(
+                f"{path} is another model than the checkpoint: it was exported with --arg {key}={value!r}, "
+                f"got {given[key]!r}",
+                hint="leave it out: it is read from the file",
+            )
+    if ":" in (taken["arch"] or ""):
+        raise _not_run(arguments, path, taken["arch"])
+    if words := given_options(argparse.Namespace(**taken, labels=None, trust_pickle=False)):
+        note(f"{shlex.join(chain.from_iterable(words.values()))}: as {path} was exported")
+    taken["args"] += arguments.args
+    return argparse.Namespace(**vars(arguments) | {name: value for name, value in taken.items() if value})
+
+
+def with_options_of_exports(arguments: argparse.Namespace, paths: Sequence[Path]) -> argparse.Namespace:
+    """Do so with the first of several files that has any; one that cannot be read is passed over."""
+    for path in paths:
+        with suppress(ArtifactError):
+            manifest = open_artifact(path).manifest
+            if model_manifest(manifest).checkpoint_options is not None:
+                break
+    else:
+        return arguments
+    return with_options_of_export(arguments, path, manifest)
+
+
+def _not_run(arguments: argparse.Namespace, path: Path, arch: str) -> UsageError:
+    """Return the error with the command line to go on with; the code's file is sought here and by the checkpoint."""
+    file, folders = Path(arch.rpartition(":")[0]), (Path(), arguments.checkpoint.parent)
+    place = next((folder / arch for folder in folders if file.suffix == ".py" and (folder / file).is_file()), arch)
+    return UsageError(
+        f"{path} was exported with --arch {arch}: that is code, which is not run because a file names it",
+        hint=f"if you trust it: {arguments.command} --arch {shlex.quote(str(place))}",
+    )
 
 
 def prepare_reference(loaded: LoadedCheckpoint, manifest: AnyManifest, arguments: argparse.Namespace) -> None:

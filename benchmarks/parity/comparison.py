@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
@@ -12,13 +13,14 @@ import msgspec
 import numpy as np
 
 from frcnn.benchmarks.parity.matching import match
+from frcnn.benchmarks.parity.ties import equal_detections, find_ties
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import ModelSpec, PoolerKind, Precision
 
 if TYPE_CHECKING:
-    from frcnn.benchmarks.candidates.eager_detector import EagerDetector
+    from frcnn.benchmarks.candidates.eager_detector import Alternatives, EagerDetector
 
 Rule = Literal["exact", "overlap", "agreement"]
 
@@ -39,6 +41,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         margin: a detection without a partner counts where its score is more than this above the cut-off: the model's
             score threshold, or the lowest score of a full list.
         unmatched: largest share of the detections above the margin without a partner or with another label.
+        tied: largest share of detections that may be tied (``exact``); where more are, or no pair is left, the
+            rest shows too little.
     """
 
     rule: Rule
@@ -49,6 +53,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     moved: float = 0.0
     margin: float = 1e-3
     unmatched: float = 0.0
+    tied: float = 0.75
 
     def __str__(self) -> str:
         """Return the limits in words."""
@@ -57,7 +62,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             "overlap": f"above score {self.min_score:g} IoU at least {self.iou:g} for {1 - self.moved:.0%} of pairs",
             "agreement": f"{1 - self.unmatched:.0%} of detections above score {self.min_score:g} agree",
         }[self.rule]
-        return f"{bound}; missing or relabelled at most {self.unmatched:.1%}"
+        tied = f"; tied at most {self.tied:.0%}" if self.rule == "exact" else ""
+        return f"{bound}; missing or relabelled at most {self.unmatched:.1%}{tied}"
 
 
 class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +73,8 @@ class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
         image: file name, or ``"total"``.
         expected: eager's detections that count; ``found``: the artifact's.
         matched: pairs of one label; ``label_mismatches``: of different ones.
+        tied: detections of either side that differ by a choice among equal scores only; they are in no other count of
+            pairs and differences.
         unmatched: detections of either side without a partner, above the margin.
         moved: pairs below the limit's IoU.
         box_px: largest difference of a box coordinate among pairs, in pixels of the image; ``score``: of scores.
@@ -78,6 +86,7 @@ class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
     expected: int
     found: int
     matched: int
+    tied: int
     label_mismatches: int
     unmatched: int
     moved: int
@@ -91,7 +100,7 @@ class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
         """Return the differences in words."""
         return (
             f"boxes differ by up to {self.box_px:.4g} px, scores by {self.score:.2g}, lowest IoU {self.iou:.4f}, "
-            f"{self.moved} moved, {self.unmatched} missing, {self.label_mismatches} relabelled "
+            f"{self.moved} moved, {self.unmatched} missing, {self.label_mismatches} relabelled, {self.tied} tied "
             f"of {self.expected} + {self.found}"
         )
 
@@ -99,6 +108,8 @@ class ImageParity(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether this is within limits."""
         lost = self.unmatched + self.label_mismatches
         if lost > limits.unmatched * max(1, self.expected + self.found):
+            return False
+        if self.tied > limits.tied * (self.expected + self.found) or (self.tied and not self.matched):
             return False
         if limits.rule == "exact":
             return self.box_px <= limits.box_px and self.score <= limits.score
@@ -184,29 +195,49 @@ def compare_images(
         between = time.perf_counter()
         expected = eager.detect(image, canvas)
         end = time.perf_counter()
-        result = compare_detections(expected, found, eager.spec, limits, name=image.name)
+        alternatives = partial(eager.alternatives, image, canvas, noise=limits.score)
+        result = compare_detections(expected, found, eager.spec, limits, name=image.name, alternatives=alternatives)
         yield msgspec.structs.replace(result, eager_ms=(end - between) * 1e3, model_ms=(between - start) * 1e3)
 
 
 def compare_detections(
-    expected: Detections, found: Detections, spec: ModelSpec, limits: Limits, *, name: str
+    expected: Detections,
+    found: Detections,
+    spec: ModelSpec,
+    limits: Limits,
+    *,
+    name: str,
+    alternatives: Callable[[], Alternatives] | None = None,
 ) -> ImageParity:
-    """Compare the detections of eager (expected) and of the artifact (found) in an image."""
+    """Compare the detections of eager (expected) and of the artifact (found) in an image.
+
+    With the ``alternatives`` of eager, which are asked for where something differs, ties are told by the rule
+    ``exact``; without, a tie is a difference. Other rules allow for ties by a share that may have moved.
+    """
     heads, sides = spec.roi_heads, (expected, found)
     lowest = [float(side.scores.min()) for side in sides if len(side) >= heads.detections_per_img]  # of full lists
     cutoff = max(limits.min_score, heads.score_thresh, *lowest) + limits.margin
     matches = match(expected, found)
     e, f = matches.pairs.T
-    counts = np.maximum(expected.scores[e], found.scores[f]) >= limits.min_score
+    tied_e, tied_f = (np.zeros(len(side), np.bool_) for side in sides)
+    if limits.rule == "exact" and alternatives is not None:
+        near = {"box_px": limits.box_px, "score": limits.score}
+        if len(expected) != len(found) or not equal_detections(expected, found, **near).any(1).all():
+            tied_e, tied_f = find_ties(expected, found, alternatives(), heads, **near)
+    is_tied = tied_e[e] & tied_f[f]
+    tied_e[e], tied_f[f] = is_tied, is_tied
+    counts = (np.maximum(expected.scores[e], found.scores[f]) >= limits.min_score) & ~is_tied
     same = expected.labels[e] == found.labels[f]
     good = counts & same
     wrong = counts & ~same & (np.minimum(expected.scores[e], found.scores[f]) > cutoff)
-    alone = np.concatenate([expected.scores[matches.only_expected], found.scores[matches.only_found]])
+    alone_e, alone_f = matches.only_expected, matches.only_found
+    alone = np.concatenate([expected.scores[alone_e[~tied_e[alone_e]]], found.scores[alone_f[~tied_f[alone_f]]]])
     return ImageParity(
         image=name,
         expected=int((expected.scores >= limits.min_score).sum()),
         found=int((found.scores >= limits.min_score).sum()),
         matched=int(good.sum()),
+        tied=int(tied_e.sum() + tied_f.sum()),
         label_mismatches=int(wrong.sum()),
         unmatched=int((alone > cutoff).sum()),
         moved=int((matches.ious[good] < limits.iou).sum()),
@@ -218,7 +249,7 @@ def compare_detections(
 
 def total(images: list[ImageParity], limits: Limits) -> Parity:
     """Add the images up and judge the sum."""
-    counts = ("expected", "found", "matched", "label_mismatches", "unmatched", "moved")
+    counts = ("expected", "found", "matched", "tied", "label_mismatches", "unmatched", "moved")
     summary = ImageParity(
         image="total",
         **{name: sum(getattr(image, name) for image in images) for name in counts},

@@ -123,7 +123,18 @@ def _accuracy_blocks(results: Results) -> list[Block]:
         (
             cells[row.id]._replace(small=check.limits),
             Cell("within", "good") if check.passed else Cell("beyond", "bad"),
-            *map(str, (check.expected, check.found, check.matched, check.unmatched, check.relabelled, check.moved)),
+            *map(
+                str,
+                (
+                    check.expected,
+                    check.found,
+                    check.matched,
+                    check.tied,
+                    check.unmatched,
+                    check.relabelled,
+                    check.moved,
+                ),
+            ),
             percent(figures.agreement(check)),
             number(check.box_px),
             number(check.score),
@@ -131,7 +142,7 @@ def _accuracy_blocks(results: Results) -> list[Block]:
         )
         for row, check in checked
     ]
-    counts = ("eager's", "found", "pairs", "unmatched", "relabelled", "moved")
+    counts = ("eager's", "found", "pairs", "tied", "unmatched", "relabelled", "moved")
     columns = ("candidate", "limits", *counts, "agree", "box px", "score", "min IoU")
     caption = f"Detections against eager's, {_range([check.images for _, check in checked])} images"
     text = "Every row's detections are compared with eager's on the same images, in this run. frcnn eval measures mAP"

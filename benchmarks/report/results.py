@@ -141,6 +141,7 @@ class Correctness(Record, frozen=True, kw_only=True):
     box_px: float  # largest difference of a box coordinate, in pixels of the image
     score: float  # largest difference of scores
     iou: float  # smallest among pairs
+    tied: int = 0  # detections of either side that differ by a choice among equal scores only; no pairs
 
 
 class Ratio(Record, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from frcnn.benchmarks.candidates.candidate import Runner
 from frcnn.benchmarks.parity.comparison import compare_detections, default_limits, total
@@ -11,8 +12,20 @@ from frcnn.benchmarks.report.results import Correctness
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Precision, Size
 
+if TYPE_CHECKING:
+    from frcnn.benchmarks.candidates.eager_detector import Alternatives
+
 Truth = Callable[[RGBImage, Size], Detections]
 """Returns what eager fp32 on the CPU finds in an image on a canvas (height, width)."""
+
+
+class OtherTruths(Protocol):
+    """``EagerDetector.alternatives``."""
+
+    def __call__(self, image: RGBImage, canvas: Size, *, noise: float) -> Alternatives:
+        """Return what eager could have found as well."""
+        ...
+
 
 _RANDOM: Final = (
     "none: random weights leave so many boxes nearly equal that rounding to bf16 or int8 decides which are kept"
@@ -28,12 +41,14 @@ def check(
     *,
     batch: int,
     is_trained: bool = True,
+    alternatives: OtherTruths | None = None,
 ) -> tuple[Correctness, str]:
     """Compare a candidate with eager, image by image, and once more in one batch on one canvas.
 
     ``precision``, ``"tf32"`` among them, decides the limits; a ``batch`` of 1 leaves the batch out. With random weights
-    bf16 and int8 are compared, but held to no limits. Return the comparison, and the differences in words, which are
-    empty where it passed. Whatever the candidate raises is passed on.
+    bf16 and int8 are compared, but held to no limits; without ``alternatives`` ties are differences. Return the
+    comparison, and the differences in words, which are empty where it passed. Whatever the candidate raises is passed
+    on.
     """
     known: Precision = "fp16" if precision == "tf32" else cast("Precision", precision)  # both have 11 bits of mantissa
     limits = default_limits(known, spec.roi_heads.pooler.kind)
@@ -43,10 +58,18 @@ def check(
         same = [image for image, canvas in zip(images[:batch], canvases, strict=False) if canvas == canvases[0]]
         found += [(image, canvases[0], own) for image, own in zip(same, runner.detect(same), strict=True)]
     compared = [
-        compare_detections(truth(image, canvas), own, spec, limits, name=image.name) for image, canvas, own in found
+        compare_detections(
+            truth(image, canvas),
+            own,
+            spec,
+            limits,
+            name=image.name,
+            alternatives=None if alternatives is None else partial(alternatives, image, canvas, noise=limits.score),
+        )
+        for image, canvas, own in found
     ]
     parity = total(compared, limits)
-    same_names = ("expected", "found", "matched", "unmatched", "moved", "box_px", "score", "iou")
+    same_names = ("expected", "found", "matched", "tied", "unmatched", "moved", "box_px", "score", "iou")
     is_judged = is_trained or known not in ("bf16", "int8")
     passed = parity.passed or not is_judged
     correctness = Correctness(

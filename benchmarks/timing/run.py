@@ -79,8 +79,16 @@ class BenchRun:
         self._started = time.perf_counter()
         self._date, self._load_before = now(), load_average()
         self._gpu_states: list[GpuState] = []
-        self._truth = functools.cache(EagerDetector(task.model, task.spec).detect)  # images are told apart by identity
-        self.session = Session(task, candidates, self._truth, batches=plan.batches, check_images=plan.check_images)
+        eager = EagerDetector(task.model, task.spec)
+        self._truth = functools.cache(eager.detect)  # images are told apart by identity
+        self.session = Session(
+            task,
+            candidates,
+            self._truth,
+            batches=plan.batches,
+            check_images=plan.check_images,
+            alternatives=functools.cache(eager.alternatives),
+        )
         self._proposals: tuple[int, ...] = ()
         self._detections: tuple[int, ...] = ()
         self._curves: list[Curve] = []

@@ -17,7 +17,7 @@ import torch
 
 from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of
 from frcnn.benchmarks.report.results import Artifact, NoiseVerdict, NotToldApart, Ratio, Row, Scope
-from frcnn.benchmarks.timing.correctness import Truth, check
+from frcnn.benchmarks.timing.correctness import OtherTruths, Truth, check
 from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, cuda_ms, measure_groups, wall_ms
 from frcnn.benchmarks.timing.statistics import differ, measure_of, noise_of, ratio_between
 from frcnn.errors import MissingDependencyError
@@ -75,6 +75,7 @@ class Session:
     clock: Clock = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
     check_images: int = 16
+    alternatives: OtherTruths | None = None
     groups: list[Group] = field(default_factory=list)
 
     def __post_init__(self, candidates: Sequence[Candidate]) -> None:
@@ -171,7 +172,14 @@ class Session:
         precision = runner.precision or candidate.precision
         held_to = candidate.limits if candidate.limits is not None and precision == "fp32" else precision
         correctness, differences = check(
-            self.truth, runner, images, task.spec, held_to, batch=batch, is_trained=task.is_trained
+            self.truth,
+            runner,
+            images,
+            task.spec,
+            held_to,
+            batch=batch,
+            is_trained=task.is_trained,
+            alternatives=self.alternatives,
         )
         reason = f"disagrees with eager fp32: {differences}" if differences else ""
         item.note(correctness=correctness, status="wrong" if differences else "ok", reason=reason)

@@ -6,6 +6,7 @@ import ast
 import keyword
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from frcnn.errors import UsageError, did_you_mean
@@ -56,6 +57,12 @@ def _literal(text: str) -> object:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # {[]: 1} is the second
         return text
     return value
+
+
+def short_name(arch: str) -> str:
+    """Return ``arch`` without folders, for artifacts."""
+    where, _, name = arch.rpartition(":")
+    return f"{Path(where).name}:{name}" if where.endswith(".py") else arch
 
 
 def refuse_unknown(args: Mapping[str, object], accepted: Iterable[str], *, builder: str) -> None:

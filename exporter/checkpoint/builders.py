@@ -56,12 +56,6 @@ def resolve_builder(arch: str) -> Builder:
     return _calling_from(function, folder)
 
 
-def short_name(arch: str) -> str:
-    """Return ``arch`` without folders, for artifacts."""
-    where, _, name = arch.rpartition(":")
-    return f"{Path(where).name}:{name}" if where.endswith(".py") else arch
-
-
 def _import(arch: str, where: str, load: Callable[[], ModuleType], folder: Path) -> ModuleType:
     try:
         with importable(folder):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,25 +30,30 @@ from frcnn.exporter.checkpoint.architecture_match import (
 )
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, DEFAULT_NORM_EPS
 from frcnn.exporter.checkpoint.assumptions import NO_LABELS, assumptions_of, facts_of
-from frcnn.exporter.checkpoint.builders import build_model, one_line, resolve_builder, short_name
+from frcnn.exporter.checkpoint.builder_arguments import short_name
+from frcnn.exporter.checkpoint.builders import build_model, one_line, resolve_builder
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
 from frcnn.exporter.checkpoint.layout import FoundWeights, find_weights, other_model
 from frcnn.exporter.checkpoint.published import download, parse_weights, published_weights
 from frcnn.exporter.model.spec_from_model import read_model_spec
-from frcnn.spec import ModelSpec, full_labels
+from frcnn.spec import CheckpointOptions, ModelSpec, full_labels
 
 _PROFILER_COUNTERS: Final = ("total_ops", "total_params")  # thop leaves them in every module
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedCheckpoint:
-    """A float32 model in eval mode on the CPU, with lines about what was read from the weights and what was assumed."""
+    """A float32 model in eval mode on the CPU, with lines about what was read from the weights and what was assumed.
+
+    ``options`` are those that were given; None where there were none.
+    """
 
     model: FasterRCNN
     spec: ModelSpec
     facts: tuple[str, ...]
     assumptions: tuple[str, ...]
     sha256: str
+    options: CheckpointOptions | None = None
 
 
 def load_checkpoint(
@@ -119,6 +124,10 @@ def read_checkpoint(
 ) -> LoadedCheckpoint:
     """Load a detector and report what was read and what was assumed; see ``load_checkpoint``."""
     source, given = Path(path), dict(args or {})
+    options = None
+    if arch or given or state_key:
+        words = tuple(f"{key}={value!r}" for key, value in given.items())
+        options = CheckpointOptions(arch=arch and short_name(arch), args=words, state_key=state_key)
     if isinstance(labels, str):
         raise UsageError(f"labels: expected a sequence of names, got the text {labels!r}", hint="pass a list")
     builder = None if arch is None else resolve_builder(arch)
@@ -127,7 +136,7 @@ def read_checkpoint(
     if found.module is not None and arch is None:
         if given:
             raise UsageError("--arg goes with --arch: a pickled model has its own settings", hint="give --arch too")
-        return _from_module(found, source, labels, file.sha256)
+        return replace(_from_module(found, source, labels, file.sha256), options=options)
     given_state = found.state if found.module is None else found.module.state_dict()
     state = {name: tensor for name, tensor in given_state.items() if name.rpartition(".")[2] not in _PROFILER_COUNTERS}
     counters = len(given_state) - len(state)
@@ -156,7 +165,12 @@ def read_checkpoint(
     assumptions += assumptions_of(model, spec, given=given.keys(), known=arch in ARCHITECTURES)
     facts += [*facts_of(spec), *label_fact, *norm_facts, *(f"given: {k}={v!r}" for k, v in given.items())]
     return LoadedCheckpoint(
-        model=model, spec=spec, facts=tuple(facts), assumptions=(*found.notes, *assumptions), sha256=file.sha256
+        model=model,
+        spec=spec,
+        facts=tuple(facts),
+        assumptions=(*found.notes, *assumptions),
+        sha256=file.sha256,
+        options=options,
     )
 
 

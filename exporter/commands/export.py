@@ -72,8 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint is None:
         next_step("detect", output, "IMAGES", where=where)
     else:  # the file knows the architecture and its arguments
-        given = given_options(arguments)
-        how = [*given.get("--state-key", ()), *given.get("--trust-pickle", ())]
+        how = given_options(arguments).get("--trust-pickle", [])
+        if ":" in (arguments.arch or ""):  # code, which is not run because a file names it
+            how = ["--arch", arguments.arch, *how]
         next_step("compare", arguments.checkpoint, output, *how, "--images", "IMAGES", where=where)
     return 0
 
@@ -100,6 +101,7 @@ def export_loaded(
         architecture=loaded.spec.architecture,
         source_sha256=loaded.sha256,
         assumptions=loaded.assumptions,
+        checkpoint_options=loaded.options,
         progress=progress,
     )
 

@@ -22,7 +22,7 @@ from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.exporter.model.supported import require_supported
 from frcnn.files import replacing
-from frcnn.spec import PRECISIONS, SCHEMA_VERSION, Manifest, Precision, Size
+from frcnn.spec import PRECISIONS, SCHEMA_VERSION, CheckpointOptions, Manifest, Precision, Size
 
 
 def export_onnx(
@@ -36,6 +36,7 @@ def export_onnx(
     architecture: str | None = None,
     source_sha256: str | None = None,
     assumptions: Sequence[str] = (),
+    checkpoint_options: CheckpointOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Export a torchvision Faster R-CNN to ONNX.
@@ -62,6 +63,7 @@ def export_onnx(
         architecture: name for the manifest. Default: the name of the model's class.
         source_sha256: SHA-256 of the checkpoint, hexadecimal, for the manifest.
         assumptions: settings that the weights do not hold, for the manifest.
+        checkpoint_options: how the checkpoint was read, for the manifest.
         progress: is called with each step as it begins, such as ``"tracing the box head"``.
 
     Returns:
@@ -92,6 +94,7 @@ def export_onnx(
         versions=_versions(),
         source_sha256=source_sha256,
         assumptions=tuple(assumptions),
+        checkpoint_options=checkpoint_options,
     )
     with replacing(path) as temporary, _one_thread():
         module = DeployableFasterRCNN(detector, spec, precision)

@@ -20,6 +20,7 @@ from frcnn.spec import (
     BACKGROUND,
     PRECISIONS,
     SCHEMA_VERSION,
+    CheckpointOptions,
     Manifest,
     NonNegative,
     Positive,
@@ -89,6 +90,18 @@ def test_a_canvas_is_the_smallest_multiple_that_holds_an_image(height: int, widt
     for side, needed in zip(transform().canvas_size(height, width), (height, width), strict=True):
         assert side % 32 == 0
         assert 0 <= side - needed < 32
+
+
+def test_the_options_of_a_checkpoint_are_kept_where_there_are_any() -> None:
+    assert "checkpoint_options" not in manifest().to_json(), "as in files of earlier versions"
+    options = CheckpointOptions(arch="models.py:build", args=("min_size=640",), state_key="ema")
+    made = manifest(checkpoint_options=options)
+    assert Manifest.from_json(made.to_json(), source="model.onnx") == made
+    assert Manifest.from_json(manifest().to_json(), source="model.onnx").checkpoint_options is None
+    for hostile in ('"arch": "a\\u001b[2J"', '"trust_pickle": true', '"args": "min_size=640"'):
+        text = manifest().to_json()[:-1] + f', "checkpoint_options": {{{hostile}}}}}'
+        with pytest.raises(ArtifactError, match="damaged"):
+            Manifest.from_json(text, source="model.onnx")
 
 
 def test_without_canvases_any_multiple_will_do() -> None:

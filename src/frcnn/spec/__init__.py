@@ -26,6 +26,7 @@ __all__ = [
     "MANIFEST_KEY",
     "PRECISIONS",
     "SCHEMA_VERSION",
+    "CheckpointOptions",
     "Manifest",
     "ModelSpec",
     "NonNegative",
@@ -204,6 +205,20 @@ class Quantization(Record, frozen=True, kw_only=True):
     float_layers: tuple[PrintableText, ...]
 
 
+class CheckpointOptions(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """What the command line said of a checkpoint when it was exported.
+
+    Attributes:
+        arch: ``--arch``, the folder of a file left out. It may name code, which a reader must not run unasked.
+        args: each ``--arg``, ``KEY=VALUE``.
+        state_key: ``--state-key``.
+    """
+
+    arch: PrintableText | None = None
+    args: tuple[PrintableText, ...] = ()
+    state_key: PrintableText | None = None
+
+
 class Manifest(Record, frozen=True, kw_only=True, omit_defaults=True):
     """The manifest of a ``model.onnx``: its ``metadata_props["frcnn.manifest"]``.
 
@@ -217,6 +232,7 @@ class Manifest(Record, frozen=True, kw_only=True, omit_defaults=True):
         source_sha256: SHA-256 of the checkpoint file, where there was one.
         assumptions: what was not in the weights and was taken as a default, one line each.
         quantization: of an ``"int8"`` model; None otherwise.
+        checkpoint_options: those without which the checkpoint is another model; None where there were none.
     """
 
     schema_version: Positive
@@ -228,6 +244,7 @@ class Manifest(Record, frozen=True, kw_only=True, omit_defaults=True):
     source_sha256: PrintableText | None
     assumptions: tuple[PrintableText, ...]
     quantization: Quantization | None = None
+    checkpoint_options: CheckpointOptions | None = None
 
     def __post_init__(self) -> None:
         if (self.precision == "int8") != (self.quantization is not None):

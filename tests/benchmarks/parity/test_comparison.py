@@ -235,7 +235,7 @@ def test_eager_and_the_model_are_timed_apart_after_one_warm_up(spec, monkeypatch
 
     monkeypatch.setattr(comparison, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     eager, canvases = (
-        SimpleNamespace(spec=spec, detect=detect),
+        SimpleNamespace(spec=spec, detect=detect, alternatives=lambda *_, noise: pytest.fail("nothing differs")),
         SimpleNamespace(canvas_of=lambda size, name: (160, 224)),
     )
     images = [RGBImage(pixels=np.zeros((80, 112, 3), np.uint8), name=name) for name in "ab"]

@@ -14,7 +14,9 @@ from support import tiny_models
 
 import frcnn
 from frcnn.errors import UsageError
+from frcnn.exporter.checkpoint.builder_arguments import parse_args
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options, read_labels
+from frcnn.spec import CheckpointOptions
 
 ARCH = f"{tiny_models.__file__}:build"
 
@@ -80,6 +82,14 @@ def test_all_options_reach_the_loader(checkpoint, tmp_path):
     assert loaded.spec.transform.min_size == 50
     assert loaded.spec.roi_heads.nms_thresh == 0.4
     assert loaded.spec.labels == ("__background__", "cat", "dog", "owl")
+    kept = CheckpointOptions(arch="tiny_models.py:build", args=("min_size=50", "box_nms_thresh=0.4"))
+    assert loaded.options == kept, "without the folder, which names this machine"
+
+
+def test_what_is_kept_of_arguments_says_the_same_when_it_is_read(checkpoint):
+    words = ["rpn_aspect_ratios=((0.5, 1.0),)", "name=plain text", "flag=None"]
+    kept = CheckpointOptions(args=tuple(f"{key}={value!r}" for key, value in parse_args(words).items()))
+    assert parse_args(kept.args) == parse_args(words)
 
 
 def test_state_key_and_trust_pickle_reach_the_loader(monkeypatch):

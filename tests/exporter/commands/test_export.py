@@ -17,7 +17,7 @@ from support.engine_files import source_manifest
 from frcnn.cli import main
 from frcnn.exporter.graph import export as onnx_export
 from frcnn.exporter.model.spec_from_model import read_model_spec
-from frcnn.spec import Manifest
+from frcnn.spec import CheckpointOptions, Manifest
 
 ARCH = f"{tiny_models.__file__}:build"
 
@@ -49,6 +49,7 @@ def test_export_prints_what_was_read_assumed_and_made(checkpoint, exported, tmp_
     assert call["size"] == ((64, 96),)
     assert call["precision"] == "fp16" and call["inline"]
     assert call["architecture"] == "tiny_models.py:build"
+    assert call["checkpoint_options"] == CheckpointOptions(arch="tiny_models.py:build")
     assert len(call["source_sha256"]) == 64
     printed = capsys.readouterr().out
     assert printed.index("read off the weights:") < printed.index("assumed:") < printed.index("wrote ")
