@@ -130,8 +130,8 @@ PUBLIC = {
     "frcnn.plugins.tensorrt": "callback_error register",
     "frcnn.runtime": "Detection Detections Detector RGBImage annotate frames",
     "frcnn.spec": """
-        BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION Manifest ModelSpec NonNegative
-        PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record RoIHeadsSpec Size
+        BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION CheckpointOptions Manifest ModelSpec
+        NonNegative PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record RoIHeadsSpec Size
         TransformSpec full_labels read_versioned
     """,
     "frcnn.spec.engine": """

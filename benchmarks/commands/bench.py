@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from frcnn.benchmarks.commands.reference import with_options_of_exports
+from frcnn.benchmarks.commands.reference import with_options_of_export
 from frcnn.console import few, next_step, note, say, steps, warn
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     if find_spec("onnxruntime") is None:
         raise MissingDependencyError("onnxruntime", extra="cpu", why="frcnn bench")
     with steps() as step:
-        loaded = load_from_options(with_options_of_exports(arguments, arguments.artifacts), step)
+        loaded = load_from_options(with_options_of_export(arguments, arguments.artifacts), step)
         step("importing the benchmark")
         from frcnn.benchmarks.report.drawing import check_renderer
         from frcnn.benchmarks.report.regression import compare_runs, regressions

@@ -81,11 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare and print; return 1 on disagreement."""
-    manifest = open_artifact(arguments.model).manifest
     with steps() as step:
-        loaded = load_from_options(with_options_of_export(arguments, arguments.model, manifest), step)
+        loaded = load_from_options(with_options_of_export(arguments, [arguments.model]), step)
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 
+    manifest = open_artifact(arguments.model).manifest
     prepare_reference(loaded, manifest, arguments)
     tuned = take_tuned(arguments)
     precision = _precision(manifest, arguments) if tuned is None else tuned.precision

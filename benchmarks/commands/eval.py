@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = None
     if arguments.checkpoint is not None:
         with steps() as step:
-            loaded = load_from_options(with_options_of_export(arguments, arguments.model, manifest), step)
+            loaded = load_from_options(with_options_of_export(arguments, [arguments.model]), step)
         prepare_reference(loaded, manifest, arguments)
     tuned = take_tuned(arguments)
     options = load_options(arguments, manifest, tuned)

@@ -24,15 +24,22 @@ if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
 
-def with_options_of_export(arguments: argparse.Namespace, path: Path, manifest: AnyManifest) -> argparse.Namespace:
+def with_options_of_export(arguments: argparse.Namespace, paths: Sequence[Path]) -> argparse.Namespace:
     """Return arguments with the export's ``--arch``, ``--arg`` and ``--state-key`` where they are not given; say so.
+
+    The first of the model files that has any counts; one that cannot be read is passed over.
 
     Raises:
         ArtifactError: an argument has another value than for the export.
         UsageError: the export's architecture is code, which is not run because a file names it, and none is given.
     """
-    kept = model_manifest(manifest).checkpoint_options
-    if kept is None or (None not in (arguments.arch, kept.arch) and short_name(arguments.arch) != kept.arch):
+    for path in paths:
+        with suppress(ArtifactError):
+            if kept := model_manifest(open_artifact(path).manifest).checkpoint_options:
+                break
+    else:
+        return arguments
+    if None not in (arguments.arch, kept.arch) and short_name(arguments.arch) != kept.arch:
         return arguments  # another function, with arguments of its own
     given = parse_args(arguments.args)
     taken: dict[str, Any] = {
@@ -53,18 +60,6 @@ def with_options_of_export(arguments: argparse.Namespace, path: Path, manifest: 
         note(f"{shlex.join(chain.from_iterable(words.values()))}: as {path} was exported")
     taken["args"] += arguments.args
     return argparse.Namespace(**vars(arguments) | {name: value for name, value in taken.items() if value})
-
-
-def with_options_of_exports(arguments: argparse.Namespace, paths: Sequence[Path]) -> argparse.Namespace:
-    """Do so with the first of several files that has any; one that cannot be read is passed over."""
-    for path in paths:
-        with suppress(ArtifactError):
-            manifest = open_artifact(path).manifest
-            if model_manifest(manifest).checkpoint_options is not None:
-                break
-    else:
-        return arguments
-    return with_options_of_export(arguments, path, manifest)
 
 
 def _not_run(arguments: argparse.Namespace, path: Path, arch: str) -> UsageError:

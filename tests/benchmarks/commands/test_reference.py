@@ -11,14 +11,14 @@ import onnx
 import pytest
 from support.engine_files import source_manifest, write_engine_file
 
-from frcnn.benchmarks.commands.reference import with_options_of_export, with_options_of_exports
+from frcnn.benchmarks.commands.reference import with_options_of_export
 from frcnn.cli import main
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments
 from frcnn.spec import CheckpointOptions, Manifest
 
 FAMILY = "resnet18_fpn_max"
-MODEL = Path("model.onnx")
+MODEL = Path("model.frcnn")
 KNOWN = CheckpointOptions(
     arch="fasterrcnn_resnet50_fpn", args=("norm_eps=1e-05", "rpn_anchor_sizes=((8,), (16,))"), state_key="ema"
 )
@@ -29,14 +29,24 @@ def manifest(**options: Any) -> Manifest:
     return msgspec.structs.replace(source_manifest(), checkpoint_options=made)
 
 
-def parse(*words: str, command: str = "frcnn compare my.pth model.onnx") -> argparse.Namespace:
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def with_manifest(arguments: argparse.Namespace, **options: Any) -> argparse.Namespace:
+    write_engine_file(MODEL, source=manifest(**options))
+    return with_options_of_export(arguments, [MODEL])
+
+
+def parse(*words: str, command: str = "frcnn compare my.pth model.frcnn") -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_checkpoint_arguments(parser)
     return argparse.Namespace(**vars(parser.parse_args(["my.pth", *words])), command=command)
 
 
 def taken(*words: str, kept: CheckpointOptions = KNOWN) -> tuple[str | None, list[str], str | None]:
-    made = with_options_of_export(parse(*words), MODEL, manifest(**msgspec.structs.asdict(kept)))
+    made = with_manifest(parse(*words), **msgspec.structs.asdict(kept))
     return made.arch, made.args, made.state_key
 
 
@@ -45,7 +55,7 @@ def test_the_options_of_the_export_are_taken_and_told(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     told = "--arch fasterrcnn_resnet50_fpn --arg norm_eps=1e-05 --arg 'rpn_anchor_sizes=((8,), (16,))' --state-key ema"
-    assert " ".join(captured.err.split()) == f"{told}: as model.onnx was exported"
+    assert " ".join(captured.err.split()) == f"{told}: as model.frcnn was exported"
 
 
 def test_an_option_that_is_given_wins(capsys):
@@ -68,13 +78,13 @@ def test_another_value_contradicts_the_file():
 
 def test_a_file_without_options_changes_nothing(capsys):
     arguments = parse("--arg", "min_size=320")
-    assert with_options_of_export(arguments, MODEL, manifest()) is arguments
+    assert with_manifest(arguments) is arguments
     assert capsys.readouterr().err == ""
 
 
 def test_trust_is_never_taken_from_a_file():
     assert set(CheckpointOptions.__struct_fields__) == {"arch", "args", "state_key"}
-    assert not with_options_of_export(parse(), MODEL, manifest(state_key="ema")).trust_pickle
+    assert not with_manifest(parse(), state_key="ema").trust_pickle
 
 
 @pytest.mark.parametrize("arch", ["models.py:build", "mypkg.models:build", "os:system"])
@@ -83,16 +93,18 @@ def test_code_is_not_run_because_a_file_names_it(arch, tmp_path, monkeypatch):
     (tmp_path / "models.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(UsageError, match="is not run because a file names it") as error:
         taken(kept=CheckpointOptions(arch=arch, args=("command='rm'",)))
-    assert error.value.hint == f"if you trust it: frcnn compare my.pth model.onnx --arch {arch}"
+    assert error.value.hint == f"if you trust it: frcnn compare my.pth model.frcnn --arch {arch}"
 
 
 def test_the_line_to_go_on_with_finds_the_code_beside_the_checkpoint(tmp_path):
-    (tmp_path / "models.py").touch()
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "models.py").touch()
     arguments = parse()
-    arguments.checkpoint = tmp_path / "my.pth"
+    arguments.checkpoint = folder / "my.pth"
     with pytest.raises(UsageError) as error:
-        with_options_of_export(arguments, MODEL, manifest(arch="models.py:build"))
-    assert error.value.hint.endswith(f"--arch {tmp_path / 'models.py'}:build")
+        with_manifest(arguments, arch="models.py:build")
+    assert error.value.hint.endswith(f"--arch {folder / 'models.py'}:build")
 
 
 def test_code_that_is_given_takes_its_arguments_from_the_file(tmp_path):
@@ -107,9 +119,9 @@ def test_of_several_files_the_first_that_tells_counts(tmp_path):
     for name, options in (("plain", {}), ("first", {"state_key": "ema"}), ("second", {"state_key": "model"})):
         (tmp_path / name).mkdir()
         paths.append(write_engine_file(tmp_path / name / "model.frcnn", source=manifest(**options)))
-    assert with_options_of_exports(parse(), paths).state_key == "ema"
+    assert with_options_of_export(parse(), paths).state_key == "ema"
     arguments = parse()
-    assert with_options_of_exports(arguments, paths[:2]) is arguments
+    assert with_options_of_export(arguments, paths[:2]) is arguments
 
 
 @pytest.fixture
