@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import unprivileged
 
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.images.image import RGBImage
@@ -240,13 +242,22 @@ def test_a_folder_is_searched_deeper_on_request_and_linked_folders_once(tmp_path
     assert errors == {}
 
 
-def test_a_folder_in_it_that_cannot_be_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_in_it_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "in/a.jpg", "in/locked/b.jpg")
-    if os.geteuid() == 0:
-        pytest.skip("the root user reads everything")
-    (tmp_path / "in" / "locked").chmod(0)
-    assert len(found([tmp_path / "in"], recursive=True)[0]) == 1
-    assert f"{tmp_path / 'in' / 'locked'}: the folder cannot be read" in caplog.text
+    locked = tmp_path / "in" / "locked"
+    locked.chmod(0)
+    code = "import sys; from frcnn.runtime.images.sources import sources_of\n"
+    code += "print(len(sources_of(sys.argv[1:2], recursive=True)[0]), len(sources_of(sys.argv[2:])[1]))"
+    done = subprocess.run(
+        [sys.executable, unprivileged.__file__, "-c", code, str(tmp_path / "in"), str(locked)],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    locked.chmod(0o700)
+    assert (done.stdout, done.returncode) == ("1 1\n", 0), done.stderr
+    assert f"{locked}: the folder cannot be read: Permission denied" in done.stderr
 
 
 def test_copies_keep_their_places_without_collisions(tmp_path: Path) -> None:
