@@ -133,7 +133,7 @@ def test_the_metadata_says_what_is_needed(wheel, names):
     extras |= {"openvino", "pandas", "pycuda", "report", "rtx", "supervision", "tensorrt", "tensorrt-lean"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
     base = {line.split(";")[0] for line in metadata.get_all("Requires-Dist") or [] if "extra ==" not in line}
-    packages = {"msgspec", "numpy", "onnx", "opencv-python-headless", "pillow", "rich"}
+    packages = {"msgspec", "numpy", "onnx", "opencv-python-headless", "pillow", "rich", "shtab"}
     assert {
         next(name for name in sorted(packages, key=len, reverse=True) if line.startswith(name)) for line in base
     } == packages
