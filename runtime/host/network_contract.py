@@ -1,8 +1,8 @@
-"""What every network in host memory has in common: the check of its outputs, threads, and the errors of each."""
+"""What every network in host memory has in common: the check of its inputs and outputs, threads, and its errors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.processors import available_cpus
 from frcnn.runtime.backend import NetworkOutput
-from frcnn.spec.engine import OUTPUTS
+from frcnn.spec.engine import INPUTS, OUTPUTS
 
 REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
 
@@ -25,6 +25,22 @@ def checked_threads(threads: int | None) -> int:
     if threads is not None and threads < 1:
         raise UsageError(f"threads: expected 1 or more, got {threads}")
     return threads or available_cpus()
+
+
+def check_values(
+    path: Path, inputs: Mapping[str, str], outputs: Mapping[str, str], *, integer: str, floating: Sequence[str]
+) -> None:
+    """Refuse a model whose inputs and outputs, name to type, are not a detector's, with an ``ArtifactError``.
+
+    ``integer`` is the library's name of int32, ``floating`` are those of float32 and of what else images may be.
+    """
+    expected = dict(zip(OUTPUTS, (integer, floating[0], floating[0], integer), strict=True))
+    if set(inputs) != set(INPUTS) or outputs != expected:
+        raise ArtifactError(
+            f"{path}: expected inputs {INPUTS} and outputs {expected}, got {tuple(inputs)} and {outputs}", hint=REMAKE
+        )
+    if (kind := inputs["images"]) not in floating:
+        raise ArtifactError(f"{path}: expected images as one of {', '.join(floating)}, got {kind}", hint=REMAKE)
 
 
 def run_error(path: Path, library: str, images: tuple[int, ...], why: str) -> ArtifactError:

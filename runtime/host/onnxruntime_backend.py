@@ -14,12 +14,7 @@ from frcnn.errors import ArtifactError, MissingDependencyError
 from frcnn.files import native_path
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnxruntime
-from frcnn.runtime.host.network_contract import (
-    REMAKE,
-    checked_output,
-    checked_threads,
-    run_error,
-)
+from frcnn.runtime.host.network_contract import REMAKE, check_values, checked_output, checked_threads, run_error
 from frcnn.runtime.host.onnxruntime_providers import (
     PROVIDER_NAMES,
     OnnxRuntimeProvider,
@@ -30,10 +25,8 @@ from frcnn.runtime.images.preprocess import bfloat16_bits
 from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.runtime.onnxruntime_sessions import load_cuda_libraries, one_line, session_options
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
-from frcnn.spec.engine import INPUTS, OUTPUTS
+from frcnn.spec.engine import OUTPUTS
 
-_TYPES: Final = ("tensor(int32)", "tensor(float)", "tensor(float)", "tensor(int32)")
-_OUTPUT_TYPES: Final = dict(zip(OUTPUTS, _TYPES, strict=True))
 _IMAGE_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")
 _BFLOAT16: Final = 16  # onnx.TensorProto.BFLOAT16; the package onnx is not needed to run a model
 _UPGRADE: Final = "upgrade onnxruntime-gpu, which learnt bf16 bit by bit, or build an engine: frcnn build model.onnx"
@@ -59,7 +52,10 @@ class OnnxRuntimeBackend:
         self._path = path
         self._ort_value: Any = onnxruntime.OrtValue
         self._session: Any = _session(onnxruntime, path, provider, precision, threads)
-        self._image_type = _image_type(self._session, path)
+        inputs = {value.name: value.type for value in self._session.get_inputs()}
+        outputs = {value.name: value.type for value in self._session.get_outputs()}
+        check_values(path, inputs, outputs, integer="tensor(int32)", floating=_IMAGE_TYPES)
+        self._image_type = inputs["images"]
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
         """Detect; see ``Network.run``."""
@@ -67,10 +63,10 @@ class OnnxRuntimeBackend:
         if session is None:
             raise closed_error()
         try:
-            count, boxes, scores, labels = self._outputs(session, images, image_sizes)
+            outputs = self._outputs(session, images, image_sizes)
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
             raise run_error(self._path, "ONNX Runtime", images.shape, one_line(error)) from error
-        return checked_output(self._path, len(images), (count, boxes, scores, labels))
+        return checked_output(self._path, len(images), outputs)
 
     def close(self) -> None:
         """Release the session."""
@@ -125,18 +121,3 @@ def _session(
             hint=f"install the {libraries} libraries that this onnxruntime-gpu needs, or use device 'cpu'",
         )
     return session
-
-
-def _image_type(session: Any, path: Path) -> str:
-    """Return the type of ``images``, after checking that inputs and outputs are a detector's."""
-    inputs = {value.name: value for value in session.get_inputs()}
-    outputs = {value.name: value.type for value in session.get_outputs()}
-    if set(inputs) != set(INPUTS) or outputs != _OUTPUT_TYPES:
-        raise ArtifactError(
-            f"{path}: expected inputs {INPUTS} and outputs {_OUTPUT_TYPES}, got {tuple(inputs)} and {outputs}",
-            hint=REMAKE,
-        )
-    kind: str = inputs["images"].type
-    if kind not in _IMAGE_TYPES:
-        raise ArtifactError(f"{path}: expected images as one of {', '.join(_IMAGE_TYPES)}, got {kind}", hint=REMAKE)
-    return kind

@@ -6,13 +6,12 @@ bodies first. Nodes that a GPU's provider has no kernel for run on the CPU.
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
 from frcnn.errors import OutputError
-from frcnn.files import writable_folder
+from frcnn.files import file_sha256, writable_folder
 from frcnn.plugins.cuda.kernel_cache import default_cache, warn_not_kept
 from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS
 
@@ -35,7 +34,8 @@ def execution_providers(provider: OnnxRuntimeProvider, model: Path, *, cache: Pa
     """Return the ``providers`` of ``onnxruntime.InferenceSession``.
 
     TensorRT builds engines whenever a canvas or a batch is larger or smaller than any before, which takes long, and
-    keeps them in the cache where there is one.
+    keeps them in the cache where there is one, by the model's content: ONNX Runtime names an engine after the file and
+    the graph, so two checkpoints of one architecture would find each other's.
     """
     options: dict[str, Options] = {
         "CPUExecutionProvider": {},
@@ -43,7 +43,7 @@ def execution_providers(provider: OnnxRuntimeProvider, model: Path, *, cache: Pa
         "TensorrtExecutionProvider": _TENSORRT_OPTIONS,
     }
     if provider == "tensorrt" and cache is not None:
-        options["TensorrtExecutionProvider"] = _TENSORRT_OPTIONS | _kept_in(cache / _content_key(model))
+        options["TensorrtExecutionProvider"] = _TENSORRT_OPTIONS | _kept_in(cache / file_sha256(model)[:32])
     return [(name, dict(options[name])) for name in PROVIDER_NAMES[provider]]
 
 
@@ -67,13 +67,3 @@ def _kept_in(folder: Path) -> Options:
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(folder),
     }
-
-
-def _content_key(model: Path) -> str:
-    """Return a key of the model's content.
-
-    ONNX Runtime names an engine after the file and the graph, not the weights: two checkpoints of one architecture
-    would find each other's engines.
-    """
-    with model.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]

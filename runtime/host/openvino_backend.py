@@ -16,18 +16,12 @@ from numpy.typing import NDArray
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnx, import_openvino, openvino_core
-from frcnn.runtime.host.network_contract import (
-    REMAKE,
-    checked_output,
-    checked_threads,
-    run_error,
-)
+from frcnn.runtime.host.network_contract import REMAKE, check_values, checked_output, checked_threads, run_error
 from frcnn.runtime.host.providers import RunPrecision
 from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.spec.engine import INPUTS, OUTPUTS
 
 _HINTS: Final[dict[RunPrecision, str]] = {"fp32": "f32", "bf16": "bf16"}
-_OUTPUT_TYPES: Final = dict(zip(OUTPUTS, ("i32", "f32", "f32", "i32"), strict=True))
 _IMAGE_TYPES: Final = ("f32", "f16", "bf16")
 _WHERE: Final = re.compile(
     r"Exception from \S+:\d+:|Caught exception:|Check '.*?' failed at (\S+:\d+:|FrontEnd API failed with)"
@@ -131,18 +125,9 @@ def _read(path: Path) -> bytes:
 
 
 def _check_values(model: Any, path: Path) -> None:
-    """Require the inputs and outputs of a detector."""
     inputs = {value.get_any_name(): value.get_element_type().get_type_name() for value in model.inputs}
     outputs = {_name(value): value.get_element_type().get_type_name() for value in model.outputs}
-    if set(inputs) != set(INPUTS) or outputs != _OUTPUT_TYPES:
-        raise ArtifactError(
-            f"{path}: expected inputs {INPUTS} and outputs {_OUTPUT_TYPES}, got {tuple(inputs)} and {outputs}",
-            hint=REMAKE,
-        )
-    if inputs["images"] not in _IMAGE_TYPES:
-        raise ArtifactError(
-            f"{path}: expected images as one of {', '.join(_IMAGE_TYPES)}, got {inputs['images']}", hint=REMAKE
-        )
+    check_values(path, inputs, outputs, integer="i32", floating=_IMAGE_TYPES)
 
 
 def _keep_rois_exact(model: Any) -> None:
