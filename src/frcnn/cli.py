@@ -39,41 +39,36 @@ EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 2, 130, 141, 1
 
 
 class Verb(NamedTuple):
-    """The module of a verb, what it does, and the group that the overview shows it in."""
+    """The module of a verb, and what it does."""
 
     module: str
     summary: str
-    group: str = ""
 
 
 VERBS: Final[dict[str, Verb]] = {
-    "try": Verb(
-        "frcnn.benchmarks.commands.try_", "try a checkpoint, or a bundled one: export, compare, measure, look", "begin"
-    ),
-    "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx", "make"),
-    "quantize": Verb(
-        "frcnn.benchmarks.commands.quantize", "turn model.onnx into an int8 one whose accuracy holds", "make"
-    ),
-    "build": Verb(
-        "frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one artifact for a GPU", "make"
-    ),
-    "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, videos, folders and streams", "run"),
-    "tune": Verb(
-        "frcnn.benchmarks.commands.tune", "find what runs a model fastest on this processor, and remember it", "run"
-    ),
-    "compare": Verb(
-        "frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision", "prove"
-    ),
-    "bench": Verb(
-        "frcnn.benchmarks.commands.bench", "measure speed against eager torchvision: table, JSON and report", "prove"
-    ),
-    "eval": Verb("frcnn.benchmarks.commands.eval", "COCO mAP of a model, and its difference to torchvision", "prove"),
-    "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer", "prove"),
-    "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file", "look"),
-    "doctor": Verb("frcnn.runtime.commands.doctor", "show what this system can run and what is missing", "look"),
-    "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in an artifact as files of their own", "look"),
-    "completion": Verb("frcnn.completion", "let the Tab key complete frcnn in bash, zsh and fish", "look"),
+    "try": Verb("frcnn.benchmarks.commands.try_", "try a checkpoint, or a bundled one: export, compare, measure, look"),
+    "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx"),
+    "quantize": Verb("frcnn.benchmarks.commands.quantize", "turn model.onnx into an int8 one whose accuracy holds"),
+    "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one artifact for a GPU"),
+    "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, videos, folders and streams"),
+    "tune": Verb("frcnn.benchmarks.commands.tune", "find what runs a model fastest on this processor, and remember it"),
+    "compare": Verb("frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision"),
+    "bench": Verb("frcnn.benchmarks.commands.bench", "measure speed against eager torchvision: table, JSON and report"),
+    "eval": Verb("frcnn.benchmarks.commands.eval", "COCO mAP of a model, and its difference to torchvision"),
+    "profile": Verb("frcnn.benchmarks.commands.profile", "time per stage and per layer"),
+    "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
+    "doctor": Verb("frcnn.runtime.commands.doctor", "show what this system can run and what is missing"),
+    "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in an artifact as files of their own"),
+    "completion": Verb("frcnn.completion", "let the Tab key complete frcnn in bash, zsh and fish"),
 }
+_GROUPS: Final = {
+    "begin": ("try",),
+    "make": ("export", "quantize", "build"),
+    "run": ("detect", "tune"),
+    "prove": ("compare", "bench", "eval", "profile"),
+    "look": ("inspect", "doctor", "unpack", "completion"),
+}
+"""The verbs as the overview shows them."""
 ALIASES: Final = {"predict": "detect", "val": "eval"}
 """What people who come from ultralytics call a verb."""
 
@@ -112,12 +107,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _overview_parser() -> _Parser:
-    width, lines, last = max(map(len, VERBS)), list[str](), ""
+    width, lines = max(map(len, VERBS)), list[str]()
     called = {verb: f" (or: {alias})" for alias, verb in ALIASES.items()}
-    for name, verb in VERBS.items():
-        lines += [f"{verb.group}:"] if verb.group != last else []
-        lines.append(f"  {name:<{width}}  {verb.summary}{called.get(name, '')}")
-        last = verb.group
+    for group, names in _GROUPS.items():
+        lines.append(f"{group}:")
+        lines += [f"  {name:<{width}}  {VERBS[name].summary}{called.get(name, '')}" for name in names]
     text = "\n".join(lines)
     parser = _Parser(
         prog="frcnn",
