@@ -78,7 +78,7 @@ def test_json_on_standard_output_is_alone_there(profile, capsys):
     assert "decode" not in {stage.name for stage in found.stages}  # ours are in memory
     assert len(found.images) == 4
     assert found.source != "given"
-    assert printed.err.splitlines()[-1].endswith("chart.html")
+    assert printed.err.splitlines()[-2].endswith("chart.html")
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_exit_code_is_1(profile, images, capsys):
