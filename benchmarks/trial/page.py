@@ -113,7 +113,8 @@ def headline(account: Account) -> Headline:
     notes.append("A quick measurement; frcnn bench, below, makes one to quote.")
     if not trial.parity.passed:
         return Headline("", f"The detections DISAGREE: {both}.", notes, "bad")
-    same = f"the same boxes: {both.matched} of {both.expected} detections agree in {_images(account)}."
+    tied = f" ({both.tied} more are tied)" if both.tied else ""
+    same = f"the same boxes: {both.matched} of {both.expected} detections agree in {_images(account)}{tied}."
     if ratio is None or load > system.cores:
         why = "nothing was timed" if ratio is None else f"the system was too busy to time anything (load {load:.1f})"
         return Headline("", f"{same[0].upper()}{same[1:-1]}; {why}.", notes, "warning")
@@ -164,9 +165,9 @@ def _agreement(trial: Trial) -> list[Block]:
         text += f" place. Boxes differ by up to {number(both.box_px)} px, scores by {number(both.score)}."
     rows = []
     for one in (*parity.images, both):
-        counts = (one.expected, one.found, one.matched, one.unmatched, one.label_mismatches)
+        counts = (one.expected, one.found, one.matched, one.tied, one.unmatched, one.label_mismatches)
         rows.append((Path(one.image).name, *map(str, counts), number(one.box_px), number(one.score)))
-    columns = ("image", "eager", "model", "pairs", "missing", "relabelled", "box px", "score")
+    columns = ("image", "eager", "model", "pairs", "tied", "missing", "relabelled", "box px", "score")
     table = Table("Detections in each image, and the largest differences of pairs", columns, rows, folded=True)
     return [Paragraph(f"{text} The limits: {parity.limits}.", "plain" if parity.passed else "bad"), table]
 

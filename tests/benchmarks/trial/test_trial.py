@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.bench_results import made_up
-from support.tiny_detector import noise
+from support.tiny_detector import build, noise
 
+from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.parity.comparison import default_limits
 from frcnn.benchmarks.report.results import Measure, Ratio
 from frcnn.benchmarks.trial import trial as trial_module
@@ -54,7 +55,9 @@ def eager_like(detector: Detector, *, change: Any = lambda found: found, wait_s:
         found: Detections = change(detector([image])[0])
         return found
 
-    return SimpleNamespace(spec=detector.manifest.model, detect=detect)
+    eager: Any = EagerDetector(build(), detector.manifest.model)
+    eager.detect = detect
+    return eager
 
 
 def images(count: int) -> list[RGBImage]:
@@ -134,7 +137,7 @@ def account(
 ) -> Account:
     """What is told of one image with such detections; ``ratio`` is low, median and high."""
     found = detections(*scores)
-    same = SimpleNamespace(expected=len(scores), found=len(scores), matched=len(scores))
+    same = SimpleNamespace(expected=len(scores), found=len(scores), matched=len(scores), tied=fields.get("tied", 0))
     parity: Any = SimpleNamespace(passed=True, total=same, images=[], limits=default_limits("fp32", "align"))
     measure: Any = None
     if ratio is not None:
@@ -174,6 +177,7 @@ def test_the_speed_comes_first_and_the_same_boxes_with_it():
     ("told", "value", "said"),
     [
         (account(0.9, ratio=(0.9, 1.05, 1.3)), "1.1x", "About as fast as eager torchvision here"),
+        (account(0.9, 0.9, tied=2), "2.0x", "2 of 2 detections agree in 1 image (2 more are tied)."),
         (account(0.9, ratio=(0.4, 0.5, 0.6)), "0.5x", "0.5x eager torchvision's speed"),
         (account(0.9, load=7.0), "", "too busy to time anything (load 7.0)"),
         (account(0.9, load=1.5), "2.0x", "busy (load 1.5 on 2 processors): times are rough"),
