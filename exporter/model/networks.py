@@ -3,36 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-
-class FeatureOutputs(NamedTuple):
-    """Outputs of :class:`FeatureNetwork`, of the network's type.
-
-    Attributes:
-        objectness: L logits (N, A, Hᵢ, Wᵢ).
-        deltas: L times (N, 4 A, Hᵢ, Wᵢ), anchor by anchor as (dx, dy, dw, dh).
-        features: the maps (N, channels, Hᵢ, Wᵢ) that are pooled, finest first.
-    """
-
-    objectness: tuple[Tensor, ...]
-    deltas: tuple[Tensor, ...]
-    features: tuple[Tensor, ...]
-
-
-class BoxOutputs(NamedTuple):
-    """Outputs of :class:`BoxNetwork`, of the network's type.
-
-    Attributes:
-        class_logits: (N * R, C); class 0 is the background.
-        box_deltas: (N * R, 4 C), class by class as (dx, dy, dw, dh).
-    """
-
-    class_logits: Tensor
-    box_deltas: Tensor
 
 
 def luma(_backbone: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -48,14 +21,7 @@ def luma(_backbone: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 class FeatureNetwork(nn.Module):
-    """Backbone, FPN and RPN head.
-
-    Args:
-        backbone: from images to one map, or maps by name.
-        rpn_head: from all maps to objectness and deltas of each.
-        feature_names: the maps that are pooled.
-        dtype: of parameters, inputs and outputs.
-    """
+    """Backbone, FPN and RPN head; parameters, inputs and outputs are of one type, ``dtype``."""
 
     def __init__(
         self, backbone: nn.Module, rpn_head: nn.Module, feature_names: Sequence[str], dtype: torch.dtype
@@ -67,25 +33,22 @@ class FeatureNetwork(nn.Module):
         self.dtype = dtype
         self.to(dtype)
 
-    def forward(self, images: Tensor) -> FeatureOutputs:
-        """Compute the maps and the RPN head's predictions from ``images`` (N, 3, H, W)."""
+    def forward(self, images: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+        """Compute the RPN head's predictions and the maps that are pooled from ``images`` (N, 3, H, W).
+
+        Returns:
+            L logits of objectness (N, A, Hᵢ, Wᵢ), L times deltas (N, 4 A, Hᵢ, Wᵢ), anchor by anchor as
+            (dx, dy, dw, dh), and the maps ``feature_names`` (N, channels, Hᵢ, Wᵢ), finest first.
+        """
         maps = self.backbone(images)
         features: dict[str, Tensor] = {"0": maps} if isinstance(maps, Tensor) else maps
         objectness, deltas = self.rpn["head"](list(features.values()))
         pooled = [features[name] for name in self.feature_names]
-        return FeatureOutputs(
-            *(tuple(_cast(t, self.dtype) for t in tensors) for tensors in (objectness, deltas, pooled))
-        )
+        return tuple(tuple(_cast(t, self.dtype) for t in tensors) for tensors in (objectness, deltas, pooled))
 
 
 class BoxNetwork(nn.Module):
-    """Box head and box predictor.
-
-    Args:
-        box_head: from pooled maps (N * R, channels, height, width) to what the predictor takes.
-        box_predictor: from that to class logits and box deltas.
-        dtype: of parameters, inputs and outputs.
-    """
+    """Box head and box predictor; parameters, inputs and outputs are of one type, ``dtype``."""
 
     def __init__(self, box_head: nn.Module, box_predictor: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -93,10 +56,13 @@ class BoxNetwork(nn.Module):
         self.dtype = dtype
         self.to(dtype)
 
-    def forward(self, pooled: Tensor) -> BoxOutputs:
-        """Predict classes and boxes from ``pooled`` (N * R, channels, height, width)."""
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict class logits (N * R, C) and box deltas (N * R, 4 C) from ``pooled`` (N * R, channels, height, width).
+
+        Class 0 is the background; deltas are class by class, as (dx, dy, dw, dh).
+        """
         class_logits, box_deltas = self.roi_heads["box_predictor"](self.roi_heads["box_head"](pooled))
-        return BoxOutputs(_cast(class_logits, self.dtype), _cast(box_deltas, self.dtype))
+        return _cast(class_logits, self.dtype), _cast(box_deltas, self.dtype)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

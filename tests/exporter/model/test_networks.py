@@ -17,13 +17,13 @@ def test_outputs_are_maps_of_every_level_then_rows_of_every_roi(family, levels, 
     spec = read_model_spec(model)
     deployable = DeployableFasterRCNN(model, spec)
     with torch.no_grad():
-        outputs = deployable.features(torch.zeros(2, 3, 64, 96))
+        objectness, deltas, features = deployable.features(torch.zeros(2, 3, 64, 96))
         class_logits, box_deltas = deployable.boxes(torch.zeros(5, *deployable.pooled_shape))
     anchors = spec.rpn.anchors_per_location
-    assert [tensor.shape[:2] for tensor in outputs.objectness] == [(2, count) for count in anchors]
-    assert [tensor.shape[:2] for tensor in outputs.deltas] == [(2, 4 * count) for count in anchors]
-    assert (len(outputs.objectness), len(outputs.features)) == (levels, pooled)
-    assert {tuple(tensor.shape[:2]) for tensor in outputs.features} == {(2, deployable.pooled_shape[0])}
+    assert [tensor.shape[:2] for tensor in objectness] == [(2, count) for count in anchors]
+    assert [tensor.shape[:2] for tensor in deltas] == [(2, 4 * count) for count in anchors]
+    assert (len(objectness), len(features)) == (levels, pooled)
+    assert {tuple(tensor.shape[:2]) for tensor in features} == {(2, deployable.pooled_shape[0])}
     assert (class_logits.shape, box_deltas.shape) == ((5, spec.num_classes), (5, 4 * spec.num_classes))
 
 
