@@ -9,12 +9,11 @@ K = 100.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, get_args
+from typing import Final, Unpack, get_args
 
 from frcnn.plugins.box_detections.spec import SPEC
-from frcnn.plugins.boxes.kernel import check_box_attributes
+from frcnn.plugins.boxes.kernel import BoxOptions, box_constants
 from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, check_choice
 from frcnn.plugins.operator import Tensor
 
@@ -34,49 +33,20 @@ _PLACE_BITS: Final = 22
 
 
 def kernels(
-    *,
-    element: Element = "float32",
-    box_weights: Sequence[float],
-    max_log_scale: float,
-    score_threshold: float,
-    iou_threshold: float,
-    min_size: float,
-    max_detections: int,
+    *, element: Element = "float32", max_detections: int, **options: Unpack[BoxOptions]
 ) -> tuple[Kernel, Kernel, Kernel]:
-    """Return the three kernels; the attributes are those of the spec.
-
-    Raises KernelError for weights that are not 4 numbers other than 0, an ``iou_threshold`` outside 0 to 1, a
-    ``score_threshold`` over 1, a ``min_size`` below 0, a ``max_detections`` outside 1 to :data:`MAX_DETECTIONS`, and
-    anything that is not a number of float32.
-    """
+    """Return the three kernels for the operator's attributes; raise KernelError for values that none has."""
     check_choice("element", element, get_args(Element))
-    check_box_attributes(
-        box_weights=box_weights,
-        max_log_scale=max_log_scale,
-        iou_threshold=iou_threshold,
-        score_threshold=score_threshold,
-        min_size=min_size,
-        max_detections=(max_detections, MAX_DETECTIONS),
-    )
-
     constants: dict[str, Constant] = {
         "ELEMENT": ELEMENT_NUMBERS[element],
-        "BOX_WEIGHTS": tuple(map(float, box_weights)),
-        "MAX_LOG_SCALE": float(max_log_scale),
-        "SCORE_THRESHOLD": float(score_threshold),
-        "IOU_THRESHOLD": float(iou_threshold),
-        "MIN_SIZE": float(min_size),
+        **box_constants(options, max_detections=(max_detections, MAX_DETECTIONS)),
         "MAX_DETECTIONS": max_detections,
     }
     rois, image_sizes, class_logits, box_deltas = (
-        Tensor(
-            name=tensor.name, element=element if tensor.element == "features" else tensor.element, shape=tensor.shape
-        )
-        for tensor in SPEC.inputs
+        replace(tensor, element=element) if tensor.element == "features" else tensor for tensor in SPEC.inputs
     )
     statistics = Tensor(name="statistics", element="float32", shape=("N*R", "2"))
     candidates = Tensor(name="candidates", element="int32", shape=("N", "C - 1", "ceil_div(R, 32)"))
-    length = f"min({max_detections}, R)"
     limits = {"R": (0, MAX_ROIS), "C": (2, 2**_PLACE_BITS // max_detections + 1)}
     return (
         Kernel(
@@ -98,12 +68,7 @@ def kernels(
             constants={**constants, "THREADS": _SUPPRESS_THREADS, "MAX_ROIS": MAX_ROIS},
             inputs=(rois, image_sizes, class_logits, box_deltas, statistics, candidates),
             integers=("R", "C"),
-            outputs=(
-                Tensor(name="kept_counts", element="int32", shape=("N", "C - 1")),
-                Tensor(name="kept_scores", element="float32", shape=("N", "C - 1", length)),
-                Tensor(name="kept_rois", element="int32", shape=("N", "C - 1", length)),
-                Tensor(name="kept_boxes", element="float32", shape=("N", "C - 1", length, "4")),
-            ),
+            outputs=_kept("C - 1", f"min({max_detections}, R)"),
             grid=("C - 1", "N", "1"),
             block=(_SUPPRESS_THREADS, 1, 1),
             limits=limits,
@@ -120,12 +85,7 @@ def kernels(
                 "ROI_BITS": _ROI_BITS,
                 "PLACE_BITS": _PLACE_BITS,
             },
-            inputs=(
-                Tensor(name="kept_counts", element="int32", shape=("N", "G")),
-                Tensor(name="kept_scores", element="float32", shape=("N", "G", "L")),
-                Tensor(name="kept_rois", element="int32", shape=("N", "G", "L")),
-                Tensor(name="kept_boxes", element="float32", shape=("N", "G", "L", "4")),
-            ),
+            inputs=_kept("G", "L"),
             integers=("G", "L"),
             outputs=tuple(
                 replace(tensor, shape=tuple(str(max_detections) if size == "K" else size for size in tensor.shape))
@@ -134,4 +94,14 @@ def kernels(
             grid=("N", "1", "1"),
             block=(_SELECT_THREADS, 1, 1),
         ),
+    )
+
+
+def _kept(lists: str, length: str) -> tuple[Tensor, ...]:
+    """Return the tensors of the lists that the second launch writes and the third reads."""
+    return (
+        Tensor(name="kept_counts", element="int32", shape=("N", lists)),
+        Tensor(name="kept_scores", element="float32", shape=("N", lists, length)),
+        Tensor(name="kept_rois", element="int32", shape=("N", lists, length)),
+        Tensor(name="kept_boxes", element="float32", shape=("N", lists, length, "4")),
     )

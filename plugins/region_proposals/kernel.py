@@ -13,10 +13,10 @@ absent), ``overlaps``, and the kept boxes, scores and counts. K is ``pre_nms_top
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Final, Unpack, get_args
 
 from frcnn.errors import KernelError
-from frcnn.plugins.boxes.kernel import LARGEST, check_box_attributes
+from frcnn.plugins.boxes.kernel import LARGEST, BoxOptions, box_constants
 from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, check_choice
 from frcnn.plugins.operator import ElementType, Tensor
 
@@ -40,26 +40,17 @@ def kernels(
     *,
     element: Element = "float32",
     anchors: Sequence[float],
-    box_weights: Sequence[float],
-    max_log_scale: float,
     pre_nms_top_n: int,
     post_nms_top_n: int,
-    iou_threshold: float,
-    score_threshold: float,
-    min_size: float,
+    **options: Unpack[BoxOptions],
 ) -> tuple[Kernel, ...]:
     """Return the five kernels for logits and deltas of a type; raise KernelError for values that none has."""
     check_choice("element", element, get_args(Element))
     per_cell = _anchors_per_cell(anchors)
-    check_box_attributes(
-        box_weights=box_weights,
-        max_log_scale=max_log_scale,
-        iou_threshold=iou_threshold,
-        score_threshold=score_threshold,
-        min_size=min_size,
-        pre_nms_top_n=(pre_nms_top_n, MAX_CANDIDATES),
-        post_nms_top_n=(post_nms_top_n, _MAX_PROPOSALS),
+    of_boxes = box_constants(
+        options, pre_nms_top_n=(pre_nms_top_n, MAX_CANDIDATES), post_nms_top_n=(post_nms_top_n, _MAX_PROPOSALS)
     )
+    iou_threshold = of_boxes.pop("IOU_THRESHOLD")
 
     levels, top = len(per_cell), int(pre_nms_top_n)
     count = min(int(post_nms_top_n), levels * top)
@@ -76,10 +67,7 @@ def kernels(
     decoded: dict[str, Constant] = {
         "SORTED": max(64, 1 << (top - 1).bit_length()),
         "ANCHORS": tuple(float(value) for i, value in enumerate(anchors) if i % 5),
-        "BOX_WEIGHTS": tuple(map(float, box_weights)),
-        "MAX_LOG_SCALE": float(max_log_scale),
-        "SCORE_THRESHOLD": float(score_threshold),
-        "MIN_SIZE": float(min_size),
+        **of_boxes,
     }
 
     def tensor(name: str, *shape: object, kind: ElementType = "float32") -> Tensor:
@@ -104,11 +92,7 @@ def kernels(
             entry=f"region_proposals_{stage}",
             plugin=f"RegionProposals{stage.capitalize()}{levels if of_levels else ''}",
             source=f"region_proposals/{stage}.cu",
-            constants={
-                **constants,
-                "ELEMENT": ELEMENT_NUMBERS[element if of_levels else "float32"],
-                "THREADS": threads,
-            },
+            constants=constants | {"ELEMENT": ELEMENT_NUMBERS[element if of_levels else "float32"], "THREADS": threads},
             inputs=inputs,
             integers=integers,
             outputs=outputs,
@@ -145,7 +129,7 @@ def kernels(
         ),
         kernel(
             "overlaps",
-            candidates | {"IOU_THRESHOLD": float(iou_threshold)},
+            candidates | {"IOU_THRESHOLD": iou_threshold},
             32 * _PAIRS_PER_BLOCK,
             (str(pair_blocks), f"N*{levels}"),
             (boxes,),
