@@ -111,7 +111,7 @@ def test_export_of_bad_input_is_one_line_and_leaves_nothing(argv, expected, chec
 
 def test_an_unknown_precision_is_refused(checkpoint, exported, capsys):
     assert main(["export", str(checkpoint), "--arch", ARCH, "--precision", "int8"]) == 2
-    assert "invalid choice: 'int8'" in capsys.readouterr().err and not exported
+    assert "--precision: expected one of fp32, fp16, bf16, got int8" in capsys.readouterr().err and not exported
 
 
 def test_debug_shows_the_traceback(tmp_path, capsys):
