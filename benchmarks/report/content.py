@@ -123,18 +123,8 @@ def _accuracy_blocks(results: Results) -> list[Block]:
         (
             cells[row.id]._replace(small=check.limits),
             Cell("within", "good") if check.passed else Cell("beyond", "bad"),
-            *map(
-                str,
-                (
-                    check.expected,
-                    check.found,
-                    check.matched,
-                    check.tied,
-                    check.unmatched,
-                    check.relabelled,
-                    check.moved,
-                ),
-            ),
+            *map(str, (check.expected, check.found, check.matched, check.tied)),
+            *map(str, (check.unmatched, check.relabelled, check.moved)),
             percent(figures.agreement(check)),
             number(check.box_px),
             number(check.score),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from frcnn.benchmarks.candidates.candidate import Runner
 from frcnn.benchmarks.parity.comparison import compare_detections, default_limits, total
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
 
 Truth = Callable[[RGBImage, Size], Detections]
 """Returns what eager fp32 on the CPU finds in an image on a canvas (height, width)."""
-
-
-class OtherTruths(Protocol):
-    """``EagerDetector.alternatives``."""
-
-    def __call__(self, image: RGBImage, canvas: Size, *, noise: float) -> Alternatives:
-        """Return what eager could have found as well."""
-        ...
-
 
 _RANDOM: Final = (
     "none: random weights leave so many boxes nearly equal that rounding to bf16 or int8 decides which are kept"
@@ -41,7 +32,7 @@ def check(
     *,
     batch: int,
     is_trained: bool = True,
-    alternatives: OtherTruths | None = None,
+    alternatives: Callable[..., Alternatives] | None = None,
 ) -> tuple[Correctness, str]:
     """Compare a candidate with eager, image by image, and once more in one batch on one canvas.
 

@@ -16,8 +16,9 @@ import msgspec
 import torch
 
 from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of
+from frcnn.benchmarks.candidates.eager_detector import Alternatives
 from frcnn.benchmarks.report.results import Artifact, NoiseVerdict, NotToldApart, Ratio, Row, Scope
-from frcnn.benchmarks.timing.correctness import OtherTruths, Truth, check
+from frcnn.benchmarks.timing.correctness import Truth, check
 from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, cuda_ms, measure_groups, wall_ms
 from frcnn.benchmarks.timing.statistics import differ, measure_of, noise_of, ratio_between
 from frcnn.errors import MissingDependencyError
@@ -75,7 +76,7 @@ class Session:
     clock: Clock = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
     check_images: int = 16
-    alternatives: OtherTruths | None = None
+    alternatives: Callable[..., Alternatives] | None = None
     groups: list[Group] = field(default_factory=list)
 
     def __post_init__(self, candidates: Sequence[Candidate]) -> None:
