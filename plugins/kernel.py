@@ -51,33 +51,21 @@ class Launch:
 class Kernel:
     """A CUDA kernel with its constants fixed.
 
-    Attributes:
-        entry: the name of the ``extern "C"`` function.
-        plugin: the name of its TensorRT plugin.
-        source: file under :data:`KERNEL_FOLDER`.
-        constants: macros that the source is compiled with; floats are rounded to float32.
-        inputs: pointers that it reads, with their shapes in letters.
-        integers: expressions over the letters, passed as int32 between inputs and outputs.
-        outputs: pointers that it writes, with their shapes as expressions over the letters.
-        grid: blocks in x, y, z as expressions over the letters.
-        block: threads in x, y, z.
-        layouts: tensor name -> layout, for the tensors that are not planar.
-        limits: letter -> its minimum and its maximum.
-        multiple_of: letter -> a number that it must be a multiple of.
+    The inputs' shapes are in letters; those of the outputs, the integers and the grid are expressions over these.
     """
 
-    entry: str
-    plugin: str
-    source: str
-    constants: Mapping[str, Constant]
-    inputs: tuple[Tensor, ...]
-    integers: tuple[str, ...]
-    outputs: tuple[Tensor, ...]
-    grid: tuple[str, str, str]
-    block: tuple[int, int, int]
-    layouts: Mapping[str, Layout] = field(default_factory=dict)
-    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    multiple_of: Mapping[str, int] = field(default_factory=dict)
+    entry: str  # name of the extern "C" function
+    plugin: str  # name of its TensorRT plugin
+    source: str  # file under KERNEL_FOLDER
+    constants: Mapping[str, Constant]  # macros; floats are rounded to float32
+    inputs: tuple[Tensor, ...]  # pointers that it reads
+    integers: tuple[str, ...]  # passed as int32 between inputs and outputs
+    outputs: tuple[Tensor, ...]  # pointers that it writes
+    grid: tuple[str, str, str]  # blocks in x, y, z
+    block: tuple[int, int, int]  # threads in x, y, z
+    layouts: Mapping[str, Layout] = field(default_factory=dict)  # of the tensors that are not planar, by name
+    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # letter -> minimum, maximum
+    multiple_of: Mapping[str, int] = field(default_factory=dict)  # letter -> what it must be a multiple of
 
     def macros(self) -> dict[str, str]:
         """Return the constants as the text of C++ macros."""

@@ -44,23 +44,15 @@ _WITH_ROI_HEADS = ("a Mask R-CNN", "a Keypoint R-CNN", "a Detectron2 model")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundWeights:
-    """The weights in a checkpoint.
+    """The weights in a checkpoint."""
 
-    Attributes:
-        state: name -> tensor, with the names of a ``FasterRCNN``; empty if ``module``, a whole pickled model, is set.
-        entry: its place, like ``model_state_dict`` or ``state_dict/ema.``; empty for a bare state_dict.
-        ignored: number of tensors in the same dictionary that are not the detector's.
-        notes: choices among several, one line each.
-        name: name of the architecture in the checkpoint.
-    """
-
-    state: Mapping[str, Tensor]
-    module: nn.Module | None
-    entry: str
-    ignored: int
-    notes: tuple[str, ...]
+    state: Mapping[str, Tensor]  # by the names of a FasterRCNN; empty where there is a module
+    module: nn.Module | None  # a whole pickled model
+    entry: str  # its place, like model_state_dict or state_dict/ema.; empty for a bare state_dict
+    ignored: int  # tensors in the same dictionary that are not the detector's
+    notes: tuple[str, ...]  # choices among several, one line each
     labels: tuple[str, ...] | None
-    name: str | None
+    name: str | None  # of the architecture, in the checkpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,24 +25,12 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSettings:
-    """Settings of the builder, apart from shapes.
-
-    Attributes:
-        compute_capabilities: of the GPUs that the engines are for, like ``"8.9"``. Default: TensorRT-RTX's default
-            GPUs, or for TensorRT the GPU in the system.
-        optimization_level: TensorRT's builder optimization level, 0 to 5. Default: TensorRT's default.
-        timing_cache: file for TensorRT's timing cache, read and updated. Default: no file.
-        replace_timing_cache: whether a timing cache that cannot be used is replaced, with a warning, not refused.
-        version_compatible: whether the lean runtime of the same TensorRT, which is not put into them, runs the
-            engines, too.
-        aux_streams: most streams that an engine may use beside the caller's. Default: TensorRT's choice.
-        workspace_mib: most device memory that a layer may use as scratch, in MiB. Default: all of the GPU's.
-    """
+    """Settings of the builder, apart from shapes: options of :func:`~frcnn.exporter.build_engine`."""
 
     compute_capabilities: tuple[str, ...] = ()
     optimization_level: int | None = None
     timing_cache: Path | None = None
-    replace_timing_cache: bool = False
+    replace_timing_cache: bool = False  # one that cannot be used, with a warning; it is refused otherwise
     version_compatible: bool = False
     aux_streams: int | None = None
     workspace_mib: int | None = None

@@ -46,16 +46,13 @@ _MAX_NAMED: Final = 3
 class Layer:
     """A layer of an engine that has floating-point tensors.
 
-    Attributes:
-        node: the node of ``model.onnx`` that it comes from, or its own name if there is none.
-        kind: TensorRT's layer type, or ONNX's operator.
-        computed_in: element types of its floating-point tensors, outputs first, without repeats; ``int8`` alone for a
-            convolution or matrix product that reads int8.
+    It is computed in the element types of these, outputs first, without repeats; a convolution or matrix product that
+    reads int8 in ``int8`` alone.
     """
 
     step: int
-    node: str
-    kind: str
+    node: str  # of model.onnx that it comes from, or its own name if there is none
+    kind: str  # TensorRT's layer type, or ONNX's operator
     computed_in: tuple[str, ...]
 
     @property
@@ -66,17 +63,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The proof that all heavy layers compute in a precision, with all layers that have floating-point tensors.
-
-    Attributes:
-        heavy: number of heavy layers; ``lower``: of those that compute in ``precision``, fewer in int8 only.
-        rest: the precision of the others.
-    """
+    """The proof that all heavy layers compute in a precision, with all layers that have floating-point tensors."""
 
     precision: Precision
-    heavy: int
-    lower: int
-    rest: Precision
+    heavy: int  # number of heavy layers
+    lower: int  # number of those that compute in the precision: fewer in int8 only
+    rest: Precision  # of the others
     layers: tuple[Layer, ...]
 
     @property

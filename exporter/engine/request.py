@@ -66,18 +66,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What a build uses of this system.
+    """What a build uses of this system."""
 
-    Attributes:
-        trt: the TensorRT module; None for ONNX Runtime, whose engines are ONNX files.
-        compute_capabilities: of the GPUs that the engines are for; none for the target's default.
-        architectures: of the kernels.
-        form: of the artifact.
-    """
-
-    trt: ModuleType | None
-    compute_capabilities: tuple[str, ...]
-    architectures: tuple[str, ...]
+    trt: ModuleType | None  # TensorRT; None for ONNX Runtime, whose engines are ONNX files
+    compute_capabilities: tuple[str, ...]  # of the GPUs that the engines are for; none: the target's default
+    architectures: tuple[str, ...]  # of the kernels
     form: Form
 
     @property

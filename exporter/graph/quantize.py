@@ -43,15 +43,13 @@ _GROUP_DEPTH: Final = 3  # of module paths: backbone/body/layer1
 class Recipe:
     """How to quantise.
 
-    Attributes:
-        symmetric: int8 activations with zero point 0 and Q/DQ nodes at the inputs of heavy layers only, as TensorRT
-            fuses them. Otherwise uint8 activations, which processors with VNNI multiply fastest, and Q/DQ nodes at
-            outputs too, without which ONNX Runtime does not use its int8 kernels.
-        float_layers: names of heavy nodes that stay in float32.
+    Symmetric: int8 activations with zero point 0 and Q/DQ nodes at the inputs of heavy layers only, as TensorRT fuses
+    them. Otherwise uint8 activations, which processors with VNNI multiply fastest, and Q/DQ nodes at outputs too,
+    without which ONNX Runtime does not use its int8 kernels.
     """
 
     symmetric: bool = False
-    float_layers: frozenset[str] = frozenset()
+    float_layers: frozenset[str] = frozenset()  # names of heavy nodes that stay in float32
 
 
 def layer_groups(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
@@ -179,9 +177,7 @@ def _between(graph: onnx.GraphProto, heavy: set[str]) -> set[str]:
     """Return the names of the nodes that read nothing but the outputs of int8 convolutions and of one another."""
     values, names = set[str](), set[str]()
     for node in graph.node:
-        inputs = (
-            node.input if node.op_type == "Add" else node.input[:1]
-        )  # the others are bounds of Clip, sizes of Resize
+        inputs = node.input if node.op_type == "Add" else node.input[:1]  # not bounds of Clip, sizes of Resize
         if node.op_type in _IN_INT8_BETWEEN and values.issuperset(inputs):
             names.add(node.name)
         elif node.op_type != "Conv" or node.name not in heavy:

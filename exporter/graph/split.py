@@ -17,21 +17,12 @@ _POOLING = ("MultiscaleRoIAlign", "MultiscaleRoIPool")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Networks:
-    """The parts of a detector in execution order.
+    """The parts of a detector in execution order: models of standard operators, and nodes of frcnn's."""
 
-    Attributes:
-        features: a model of standard operators, from ``images`` to ``objectness_{i}``, ``deltas_{i}`` and
-            ``features_{i}``.
-        proposals: the node RegionProposals.
-        pooling: the node MultiscaleRoIAlign or MultiscaleRoIPool.
-        boxes: a model of standard operators, from ``pooled`` to ``class_logits`` and ``box_deltas``.
-        detections: the node BoxDetections.
-    """
-
-    features: onnx.ModelProto
+    features: onnx.ModelProto  # images to objectness_{i}, deltas_{i} and features_{i}
     proposals: onnx.NodeProto
     pooling: onnx.NodeProto
-    boxes: onnx.ModelProto
+    boxes: onnx.ModelProto  # pooled to class_logits and box_deltas
     detections: onnx.NodeProto
 
 

@@ -22,16 +22,8 @@ _DTYPES: Final[dict[Precision, torch.dtype]] = {"fp32": torch.float32, "fp16": t
 class DeployableFasterRCNN(nn.Module):
     """A Faster R-CNN as two networks and three operators, all inputs and outputs tensors of fixed shape.
 
-    Args:
-        model: the torchvision model, which is copied; its weights are shared.
-        spec: its description.
-        precision: of the networks; proposals, softmax, scores and IoU are always float32.
-
-    Attributes:
-        features: from images to the inputs of proposals and pooling.
-        boxes: from pooled maps to the inputs of detections.
-        pooled_shape: (channels, height, width) of a pooled map.
-        stages: the operators.
+    The torchvision model is copied; its weights are shared. ``precision`` is that of the networks; proposals, softmax,
+    scores and IoU are always float32.
     """
 
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec, precision: Precision = "fp32") -> None:
@@ -47,6 +39,7 @@ class DeployableFasterRCNN(nn.Module):
             model.backbone.register_forward_pre_hook(luma)
         self.features = FeatureNetwork(model.backbone, model.rpn.head, pooler.feature_names, self.dtype)
         self.boxes = BoxNetwork(heads.box_head, heads.box_predictor, self.dtype)
+        # (channels, height, width) of a pooled map
         self.pooled_shape = (int(model.backbone.out_channels), *pooler.output_size)
         self.stages = read_stages(model, pooler)
         self.eval()

@@ -12,19 +12,12 @@ from frcnn.plugins.boxes.reference import clip, decode, is_larger, keep_best
 
 
 class PaddedDetections(NamedTuple):
-    """Detections; rows from ``num_detections`` on are 0.
+    """Detections; rows from ``num_detections`` on are 0."""
 
-    Attributes:
-        num_detections: (N) int32.
-        boxes: (N, K, 4) float32, as (x1, y1, x2, y2) in canvas pixels.
-        scores: (N, K) float32, in descending order.
-        labels: (N, K) int32, class indices from 1.
-    """
-
-    num_detections: Tensor
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
+    num_detections: Tensor  # (N) int32
+    boxes: Tensor  # (N, K, 4) float32, as (x1, y1, x2, y2) in canvas pixels
+    scores: Tensor  # (N, K) float32, in descending order
+    labels: Tensor  # (N, K) int32, class indices from 1
 
 
 def box_detections(
