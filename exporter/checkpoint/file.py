@@ -83,13 +83,9 @@ class CheckpointFile:
 def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> CheckpointFile:
     """Read a file written by ``torch.save`` or safetensors to the CPU.
 
-    Args:
-        path: the file.
-        trust_pickle: also unpickle classes, which **runs code from the file**. Without it no code in it is run.
-
-    Raises:
-        CheckpointError: the file is missing, empty, truncated, of another kind, or needs ``trust_pickle``.
-        MissingDependencyError: the file is a safetensors file, and the package safetensors is not installed.
+    ``trust_pickle`` also unpickles classes, which **runs code from the file**; without it no code in it is run. Raises
+    CheckpointError for a file that is missing, empty, truncated, of another kind, or needs ``trust_pickle``, and
+    MissingDependencyError without the package safetensors for a file of it.
     """
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, expected a checkpoint file", hint="name the file inside it")

@@ -84,13 +84,8 @@ def build_serialized(
     """Build an engine with the shapes of each profile, and return it serialized.
 
     Ctrl-C and SIGTERM stop TensorRT at its next step and take effect after it has returned. ``report`` is called with
-    the finished share of the work, 0 to 1, from threads of TensorRT.
-
-    Raises:
-        ExportError: TensorRT fails; the message includes its reason.
-        OutputError: the timing cache cannot be written.
-        UsageError: the timing cache cannot be used.
-        KernelError: a custom plugin fails.
+    the finished share of the work, 0 to 1, from threads of TensorRT. Raises ExportError with TensorRT's reason,
+    KernelError where a plugin fails, and what :func:`attach_timing_cache` does.
     """
     config = _make_config(network, settings)
     file, cache = settings.timing_cache, None

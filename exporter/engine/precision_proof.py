@@ -137,11 +137,7 @@ def layers_of_model(model: onnx.ModelProto, step: int) -> tuple[Layer, ...]:
 def prove(layers: Sequence[Layer], precision: Precision, *, int8: Collection[str] = (), rest: str = "float32") -> Proof:
     """Check that heavy layers compute in a precision and all others in that or float32; raise ExportError if not.
 
-    Args:
-        layers: of all engines.
-        precision: of the ``model.onnx``.
-        int8: of an int8 ``model.onnx``, the nodes that read int8.
-        rest: the element type that its other heavy layers compute in.
+    Of an int8 ``model.onnx`` these are the layers in ``int8``; ``rest`` is the element type of its other heavy layers.
     """
     requested = ELEMENT_OF_PRECISION[precision]
     heavy = [layer for layer in layers if layer.is_heavy]

@@ -82,9 +82,8 @@ class Prepared:
 def prepare(request: Request) -> Prepared:
     """Check what a build needs on this system, before any step that takes long.
 
-    Raises:
-        MissingDependencyError: TensorRT or the CUDA compiler is not installed.
-        UsageError: there is no GPU that TensorRT builds on, or an option names what this system cannot build for.
+    Raises MissingDependencyError without TensorRT or the CUDA compiler, and UsageError without a GPU that TensorRT
+    builds on, or for an option that names what this system cannot build for.
     """
     capabilities, form = request.settings.compute_capabilities, request.form
     trt: Any = None

@@ -38,9 +38,7 @@ ProfileTraces = tuple[Trace, Trace, Trace]
 def trace(steps: Steps, batch: int, canvas: Size) -> Trace:
     """Compute the shapes of a batch through all steps.
 
-    Raises:
-        ExportError: a network does not take the shapes, or makes some that depend on data.
-        KernelError: an operator's kernels do not take the shapes.
+    Raises ExportError for shapes that a network does not take or that depend on data, KernelError where kernels do not.
     """
     shapes: dict[str, Shape] = {"images": (batch, 3, *canvas), "image_sizes": (batch, 2)}
     scratch: dict[str, int] = {}

@@ -51,9 +51,7 @@ class Steps:
 def make_steps(networks: Networks, target: Target) -> Steps:
     """Return the steps of a detection for a target.
 
-    Raises:
-        ExportError: an operator reads a tensor of another type than it takes.
-        KernelError: there is no kernel for the attributes of RoI pooling.
+    Raises ExportError if an operator reads another type than it takes, and KernelError if RoI pooling has no kernel.
     """
     features, boxes = networks.features, networks.boxes
     proposals, pooling, detections = map(_operator_step, (networks.proposals, networks.pooling, networks.detections))

@@ -21,11 +21,8 @@ def timing_cache_beside(artifact: Path) -> Path:
 def attach_timing_cache(network: Network, config: Any, path: Path, *, replace: bool) -> Any:
     """Give a builder's configuration the timing cache of a file, or an empty one, and return it.
 
-    ``replace``: a file that this TensorRT on this GPU cannot use is warned of and taken for an empty one.
-
-    Raises:
-        OutputError: the file cannot be written, which is found before the build.
-        UsageError: the file cannot be read, or is no timing cache that can be used.
+    ``replace``: a file that this TensorRT on this GPU cannot use is warned of and taken for an empty one; UsageError is
+    raised otherwise, and for one that cannot be read. OutputError tells before the build that it cannot be written.
     """
     try:
         stored = writable_file(path).read_bytes()

@@ -54,10 +54,8 @@ def add_bfloat16_fallback(model: onnx.ModelProto) -> onnx.ModelProto:
 def float16_rest(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return an int8 model whose float32 layers and values are float16; operators keep what they take in float32.
 
-    Scales are rounded to float16, too: by 0.4 % at most in the demo. ``model`` is not changed.
-
-    Raises:
-        ExportError: a weight is too large for float16.
+    Scales are rounded to float16, too: by 0.4 % at most in the demo. ``model`` is not changed. Raises ExportError for a
+    weight that is too large for float16.
     """
     half = onnx.ModelProto()
     half.CopyFrom(model)

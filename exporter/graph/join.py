@@ -23,14 +23,7 @@ def join_networks(features: onnx.ModelProto, boxes: onnx.ModelProto, stages: Sta
     """Return the whole detector, from ``images`` and ``image_sizes`` to detections; both networks are used up.
 
     Nodes are named after their modules. The values at the joints keep the names of the networks' inputs and outputs.
-
-    Args:
-        features: ``images`` to L maps of objectness, L of deltas and those that are pooled.
-        boxes: pooled RoIs to class logits and box deltas.
-        stages: the operators.
-
-    Raises:
-        ExportError: a network holds operators that are not ONNX's own.
+    Raises ExportError for networks with operators that are not ONNX's own.
     """
     _name_nodes(features, boxes)
     _make_initializers_unique(features, boxes)

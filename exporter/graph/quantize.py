@@ -74,16 +74,8 @@ def calibrate(model: onnx.ModelProto, batches: Iterable[Batch], *, threads: int)
 
     A range is the mean over the batches of their smallest and largest values: a mean is not as wide as the one batch
     with an outlier makes it. Only these two numbers of an activation are kept of a batch, so that memory is that of an
-    inference, however many there are.
-
-    Args:
-        model: float32, with the operators of the domain ``frcnn``; is not changed.
-        batches: inputs by name, as the model takes them; at least one.
-        threads: of the processor.
-
-    Raises:
-        MissingDependencyError: ONNX Runtime is not installed.
-        UsageError: there are no batches.
+    inference, however many there are. ``model`` is float32 and not changed; batches are its inputs by name. Raises
+    UsageError if there are none, and MissingDependencyError without ONNX Runtime.
     """
     quantization = _onnxruntime()
     remaining = iter(batches)
@@ -102,14 +94,7 @@ def calibrate(model: onnx.ModelProto, batches: Iterable[Batch], *, threads: int)
 def quantize(model: onnx.ModelProto, ranges: Ranges, recipe: Recipe) -> onnx.ModelProto:
     """Return a model with Q/DQ nodes; metadata and functions are those of the float model, which is not changed.
 
-    Args:
-        model: as it was calibrated.
-        ranges: of ``calibrate``.
-        recipe: how.
-
-    Raises:
-        ExportError: the result is not valid ONNX.
-        MissingDependencyError: ONNX Runtime is not installed.
+    Raises ExportError if the result is not valid ONNX, and MissingDependencyError without ONNX Runtime.
     """
     quantization = _onnxruntime()
     heavy = {name for names in layer_groups(model).values() for name in names} - recipe.float_layers

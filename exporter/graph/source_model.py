@@ -76,9 +76,7 @@ def read_source_model(path: Path) -> SourceModel:
 def in_precision(source: SourceModel, precision: Precision | None, path: Path) -> SourceModel:
     """Return a source model whose engine has a precision: of an int8 model, whose layers that are not int8 have it.
 
-    Raises:
-        ExportError: a weight of an int8 model is too large for float16.
-        UsageError: the file is typed in another precision.
+    Raises UsageError for a file of another precision, and ExportError for a weight that is too large for float16.
     """
     typed = source.manifest.precision
     if typed == "int8" and precision == "fp16":

@@ -30,11 +30,8 @@ def split(model: onnx.ModelProto) -> Networks:
     """Split a model, which is not changed; weights are copied.
 
     Of an int8 model the operators read the values between the networks as they are before they are rounded to int8,
-    which the file has them read after it: kernels take floats, and what is not rounded is the more exact.
-
-    Raises:
-        ExportError: the graph is not two networks joined by the operators, such as that of an older file, or the
-            operators are inlined.
+    which the file has them read after it: kernels take floats, and what is not rounded is the more exact. Raises
+    ExportError if the graph is not two networks joined by the operators, such as that of an older file.
     """
     graph = model.graph
     ours = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node if node.domain == DOMAIN]

@@ -27,11 +27,8 @@ def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
 
     The functions of the operators are dropped. Plugin nodes, and the values between the plugins of one operator, are
     named after its node: ``roi_heads/BoxDetections/order``. Lowering a lowered model changes nothing. Of an int8 model
-    the plugins read values as they are before they are rounded to int8, as the operators between engines do.
-
-    Raises:
-        ExportError: a node's operator is unknown, or its kernels have other inputs or outputs.
-        KernelError: an operator has no kernels with the attributes of a node.
+    the plugins read values as they are before they are rounded to int8, as the operators between engines do. Raises
+    ExportError for a node that is no operator, and KernelError for one whose attributes no kernel has.
     """
     nodes: list[onnx.NodeProto] = []
     unrounded = quantized_values(model.graph)
@@ -43,14 +40,10 @@ def lower_to_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
 
     lowered = onnx.ModelProto()
     lowered.CopyFrom(model)
-    for name, items in (
-        ("functions", [function for function in model.functions if function.domain != DOMAIN]),
-        ("opset_import", opsets),
-    ):
-        lowered.ClearField(name)
-        getattr(lowered, name).extend(items)
-    lowered.graph.ClearField("node")
-    lowered.graph.node.extend(nodes)
+    functions = [function for function in model.functions if function.domain != DOMAIN]
+    for field, items in ((lowered.functions, functions), (lowered.opset_import, opsets), (lowered.graph.node, nodes)):
+        del field[:]
+        field.extend(items)
     return lowered
 
 

@@ -54,22 +54,13 @@ def trace_networks(
     canvases: Sequence[Size] | None,
     progress: Callable[[str], None] = lambda what: None,
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Trace the features network and the boxes network.
+    """Trace the features network and the boxes network; raise ExportError where PyTorch's exporter fails.
 
-    Args:
-        module: both networks.
-        spec: of the model.
-        precision: of the networks.
-        canvases: one (height, width) is fixed in the graph; several, or None, make height and width dynamic.
-        progress: is called with what begins.
+    One canvas (height, width) is fixed in the graph; several, or None, make height and width dynamic.
 
     Returns:
         The features network, ``images`` to ``objectness_{i}``, ``deltas_{i}`` and ``features_{i}``, and the boxes
         network, ``pooled`` to ``class_logits`` and ``box_deltas``. Their first dimensions are dynamic.
-
-    Raises:
-        ExportError: PyTorch's exporter fails.
-        MissingDependencyError: a package that the export needs is not installed.
     """
     step, opset = spec.transform.size_divisible, OPSETS[precision]
     is_static = canvases is not None and len(canvases) == 1

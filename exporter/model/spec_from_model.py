@@ -40,16 +40,10 @@ def _checked() -> Iterator[None]:
 def read_model_spec(
     model: torch.nn.Module, *, architecture: str | None = None, labels: Sequence[str] | None = None
 ) -> ModelSpec:
-    """Describe a model.
+    """Describe a torchvision ``FasterRCNN`` in eval mode, under the name of its class by default.
 
-    Args:
-        model: a torchvision ``FasterRCNN`` in eval mode.
-        architecture: name for the description. Default: the name of the model's class.
-        labels: class names, either ``num_classes`` with the background at index 0, or ``num_classes - 1``.
-
-    Raises:
-        UnsupportedModelError: a part of the model cannot be exported; the message names it.
-        UsageError: the labels do not match the number of classes.
+    Labels are ``num_classes`` with the background at index 0, or ``num_classes - 1``. Raises UsageError for another
+    number, and UnsupportedModelError, which names the part, for a model that cannot be exported.
     """
     detector = require_supported(model)
     rpn, heads = detector.rpn, detector.roi_heads

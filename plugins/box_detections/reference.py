@@ -21,10 +21,10 @@ class PaddedDetections(NamedTuple):
 
 
 def box_detections(
-    rois: Tensor,
-    image_sizes: Tensor,
-    class_logits: Tensor,
-    box_deltas: Tensor,
+    rois: Tensor,  # (N, R, 4) float32, as (x1, y1, x2, y2) in canvas pixels; one with x2 < x1 is absent
+    image_sizes: Tensor,  # (N, 2) int32, (height, width) of each resized image
+    class_logits: Tensor,  # (N * R, C), float32, float16 or bfloat16; class 0 is the background
+    box_deltas: Tensor,  # (N * R, 4 C) of that type, class by class as (dx, dy, dw, dh)
     *,
     box_weights: Sequence[float],
     max_log_scale: float,
@@ -33,20 +33,7 @@ def box_detections(
     min_size: float,
     max_detections: int,
 ) -> PaddedDetections:
-    """Select detections, as ``RoIHeads.postprocess_detections`` of torchvision does.
-
-    Args:
-        rois: (N, R, 4) float32, as (x1, y1, x2, y2) in canvas pixels; one with x2 < x1 is absent.
-        image_sizes: (N, 2) int32, (height, width) of each resized image.
-        class_logits: (N * R, C), float32, float16 or bfloat16; class 0 is the background.
-        box_deltas: (N * R, 4 C) of that type, class by class as (dx, dy, dw, dh).
-        box_weights: divisors of the deltas.
-        max_log_scale: upper limit of dw and dh.
-        score_threshold: a candidate's score is greater.
-        iou_threshold: overlap above which a box is suppressed.
-        min_size: least side of a candidate in pixels.
-        max_detections: K.
-    """
+    """Select detections, as ``RoIHeads.postprocess_detections`` of torchvision does; attributes as in the spec."""
     (images, per_image), classes = rois.shape[:2], class_logits.shape[-1]
     # without the background, class 0: (N, R, C - 1, ...)
     scores = class_logits.float().softmax(-1).reshape(images, per_image, classes)[..., 1:]

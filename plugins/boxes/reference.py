@@ -10,16 +10,10 @@ from torchvision.ops import nms
 
 
 def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float], max_log_scale: float) -> Tensor:
-    """Decode predicted deltas to boxes, like ``BoxCoder.decode_single``.
+    """Decode predicted deltas to boxes, like ``BoxCoder.decode_single``: all (..., 4) float32.
 
-    Args:
-        deltas: (..., 4) float32, as (dx, dy, dw, dh).
-        anchors: (..., 4) float32, as (x1, y1, x2, y2); broadcast with ``deltas``.
-        weights: divisors of the four deltas.
-        max_log_scale: upper limit of dw and dh (``bbox_xform_clip``).
-
-    Returns:
-        (..., 4) float32, as (x1, y1, x2, y2).
+    Deltas are (dx, dy, dw, dh), divided by ``weights``; anchors, which broadcast with them, and boxes (x1, y1, x2, y2).
+    ``max_log_scale`` is the upper limit of dw and dh (``bbox_xform_clip``).
     """
     top_left, bottom_right = anchors.split(2, dim=-1)
     sizes = bottom_right - top_left
@@ -32,11 +26,9 @@ def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float], max_log_sc
 
 
 def clip(boxes: Tensor, image_sizes: Tensor) -> Tensor:
-    """Clip boxes to their own image, like ``clip_boxes_to_image``.
+    """Clip boxes (N, ..., 4) float32, as (x1, y1, x2, y2), to their own image, like ``clip_boxes_to_image``.
 
-    Args:
-        boxes: (N, ..., 4) float32, as (x1, y1, x2, y2).
-        image_sizes: (N, 2), (height, width) of each resized image.
+    ``image_sizes`` (N, 2) are (height, width) of each resized image.
     """
     widths_heights = image_sizes.to(boxes.dtype).flip(1)
     limits = torch.cat([widths_heights, widths_heights], dim=1).reshape(-1, *[1] * (boxes.dim() - 2), 4)

@@ -91,16 +91,10 @@ class ArrayView:
 
 
 def view_of(array: Any, what: str) -> ArrayView:
-    """Return a view of an array that has ``__cuda_array_interface__`` or else DLPack.
+    """Return a view of an array, ``what`` in messages, that has ``__cuda_array_interface__`` or else DLPack.
 
-    Args:
-        array: PyCUDA's GPUArray, a CuPy or Numba array, a torch tensor, or any other of either protocol. Void elements
-            of 2 bytes are bfloat16, as in ``ml_dtypes`` and PyTorch.
-        what: its name in messages.
-
-    Raises:
-        KernelError: it has neither protocol, or cannot be exported.
-        MissingDependencyError: it has DLPack only and ``cuda-core`` is not installed, or is older than 1.0.
+    Void elements of 2 bytes are bfloat16, as in ``ml_dtypes`` and PyTorch. Raises KernelError for an array that has
+    neither protocol or cannot be exported, and MissingDependencyError for DLPack without ``cuda-core`` 1.0 or later.
     """
     try:
         interface = getattr(array, "__cuda_array_interface__", None)
@@ -127,14 +121,9 @@ def check_apart(views: Sequence[ArrayView], written: int) -> None:
 
 
 def stream_handle(stream: Any) -> int:
-    """Return a stream's CUstream as an int.
+    """Return the CUstream of a stream of cuda.core, PyTorch, CuPy or PyCUDA, or given as an int, as an int.
 
-    Args:
-        stream: a CUstream as an int (0 is the legacy default stream), or a stream of cuda.core, PyTorch, CuPy or
-            PyCUDA.
-
-    Raises:
-        KernelError: it is none of these; None does not mean the default stream.
+    0 is the legacy default stream; None does not mean it, and raises KernelError as everything else does.
     """
     if isinstance(stream, int) and not isinstance(stream, bool):
         return stream

@@ -38,16 +38,10 @@ def supported_architectures() -> tuple[str, ...]:
 
 
 def compile_kernel(kernel: Kernel, architecture: str, *, cache: KernelCache | None = None) -> bytes:
-    """Return a kernel's code, compiled or from the cache: a cubin (ELF), or PTX text that ends in a 0 byte.
+    """Return a kernel's code, compiled or from the cache, by default the user's.
 
-    Args:
-        kernel: what to compile.
-        architecture: ``sm_NN`` for a cubin, ``compute_NN`` for PTX.
-        cache: None: :func:`~frcnn.plugins.cuda.kernel_cache.default_cache`.
-
-    Raises:
-        KernelError: NVRTC does not know the architecture or reports an error; its log is a note of the exception.
-        MissingDependencyError: there is no NVRTC.
+    ``sm_NN`` gives a cubin (ELF), ``compute_NN`` PTX text that ends in a 0 byte. Raises KernelError, with the log as a
+    note, where NVRTC reports an error or does not know the architecture, and MissingDependencyError without NVRTC.
     """
     store = default_cache() if cache is None else cache
     key = _key(kernel, architecture, compiler_version())

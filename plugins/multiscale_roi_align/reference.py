@@ -11,8 +11,8 @@ from frcnn.plugins.roi_pooling.levels import pool_by_level
 
 
 def multiscale_roi_align(
-    rois: Tensor,
-    features: Sequence[Tensor],
+    rois: Tensor,  # (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels; absent ones as in the spec
+    features: Sequence[Tensor],  # L maps (N, C, Hᵢ, Wᵢ), float32, float16 or bfloat16, finest first
     *,
     output_height: int,
     output_width: int,
@@ -21,18 +21,7 @@ def multiscale_roi_align(
     sampling_ratio: int,
     aligned: int,
 ) -> Tensor:
-    """Pool with RoIAlign, each RoI from its level.
-
-    Args:
-        rois: (N, R, 4) float32, x1, y1, x2, y2 in canvas pixels; one with x2 < x1, y2 < y1 or an area that is not
-            finite is absent.
-        features: L maps (N, C, Hᵢ, Wᵢ), float32, float16 or bfloat16, finest first.
-        output_height: rows of the pooled grid.
-        output_width: columns of the pooled grid.
-        spatial_scales: map size / canvas size, one per level.
-        level_thresholds: where levels 1, 2, … begin, see :mod:`frcnn.plugins.roi_pooling.level_boundaries`.
-        sampling_ratio: samples per bin side; 0 is adaptive.
-        aligned: 1 shifts RoIs by half a cell.
+    """Pool with RoIAlign, each RoI from its level; attributes as in the spec.
 
     Returns:
         (N*R, C, output_height, output_width) in the features' type; 0 for absent RoIs.

@@ -18,10 +18,6 @@ def function(*, levels: int, anchors_per_cell: Sequence[int]) -> onnx.FunctionPr
     Only the candidates of each level are decoded. One ``NonMaxSuppression`` takes the candidates of all levels, and a
     level as a class. Their scores there fall by one from candidate to candidate, so that equal sigmoids keep their
     order. Boxes may be (x1, y1, x2, y2): IoU is the same with the axes swapped.
-
-    Args:
-        levels: L.
-        anchors_per_cell: A of each level.
     """
 
     def of_all(name: str) -> str:

@@ -14,10 +14,10 @@ ABSENT_ROI = (0.0, 0.0, -1.0, -1.0)
 
 
 def region_proposals(
-    image_sizes: Tensor,
-    images: Tensor,
-    objectness: Sequence[Tensor],
-    deltas: Sequence[Tensor],
+    image_sizes: Tensor,  # (N, 2) int32, (height, width) of each resized image
+    images: Tensor,  # (N, 3, H, W) of any type; only the canvas is read off it
+    objectness: Sequence[Tensor],  # L logits (N, A, Hᵢ, Wᵢ), float32, float16 or bfloat16
+    deltas: Sequence[Tensor],  # L times (N, 4 A, Hᵢ, Wᵢ) of that type, anchor by anchor as (dx, dy, dw, dh)
     *,
     anchors: Sequence[float],
     box_weights: Sequence[float],
@@ -28,21 +28,7 @@ def region_proposals(
     score_threshold: float,
     min_size: float,
 ) -> Tensor:
-    """Select proposals, as ``RegionProposalNetwork.filter_proposals`` of torchvision does.
-
-    Args:
-        image_sizes: (N, 2) int32, (height, width) of each resized image.
-        images: (N, 3, H, W) of any type; only the canvas is read off it.
-        objectness: L logits (N, A, Hᵢ, Wᵢ), float32, float16 or bfloat16.
-        deltas: L times (N, 4 A, Hᵢ, Wᵢ) of that type, anchor by anchor as (dx, dy, dw, dh).
-        anchors: rows of level, x1, y1, x2, y2: the anchors of a cell at the origin.
-        box_weights: divisors of the deltas.
-        max_log_scale: upper limit of dw and dh.
-        pre_nms_top_n: most candidates of a level.
-        post_nms_top_n: most proposals of an image.
-        iou_threshold: overlap above which a box is suppressed.
-        score_threshold: least score of a candidate.
-        min_size: least side of a candidate in pixels.
+    """Select proposals, as ``RegionProposalNetwork.filter_proposals`` of torchvision does; attributes as in the spec.
 
     Returns:
         (N, R, 4) float32, as (x1, y1, x2, y2) in canvas pixels, best first, padded with ``ABSENT_ROI``.

@@ -35,14 +35,12 @@ _LAYOUTS: Final[tuple[tuple[Layout, Layout], ...]] = (
 class Plugin:
     """A kernel of an operator as a plugin; its name has no namespace.
 
-    ``example`` is the kernel for some attributes: the names of plugin and tensors are the same for all. ``features`` is
-    the index of the first input that has the type of the features; the code of a kernel without one is the same for all
-    types.
+    The code of a kernel without inputs of the features' type is the same for all types.
     """
 
     operator: str
-    example: Kernel
-    features: int | None
+    example: Kernel  # for some attributes: the names of plugin and tensors are the same for all
+    features: int | None  # index of the first input that has the type of the features
 
     @property
     def name(self) -> str:
@@ -67,15 +65,10 @@ class Plugin:
     def kernels(
         self, attributes: Mapping[str, Any], *, element: Element = "float32", channels: int | None = None
     ) -> tuple[Kernel, ...]:
-        """Return the kernel in every layout that TensorRT may choose, planar first.
+        """Return the kernel in every layout that TensorRT may choose, planar first, for a type of the features.
 
-        Args:
-            attributes: the operator's.
-            element: type of the features.
-            channels: of the feature maps, where they are known; only then can they lie channels-last.
-
-        Raises:
-            KernelError: no kernel of this plugin has these attributes.
+        Maps can lie channels-last only where their ``channels`` are known. Raises KernelError for attributes that no
+        kernel of this plugin has.
         """
         given = {**attributes, "element": element}
         if self.operator not in POOLING:
