@@ -25,6 +25,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 
+from frcnn.exporter.checkpoint.builder_arguments import TORCHVISION_NAMES
 from frcnn.exporter.model.pooling import MultiScaleRoIPool
 
 Builder: TypeAlias = Callable[..., FasterRCNN]
@@ -183,10 +184,7 @@ def _set_norms(model: FasterRCNN, norm: Norm, eps: float | None) -> None:
 ARCHITECTURES: Final[dict[str, Builder]] = {
     builder.__name__: builder
     for builder in (
-        _from_torchvision("fasterrcnn_resnet50_fpn"),
-        _from_torchvision("fasterrcnn_resnet50_fpn_v2"),
-        _from_torchvision("fasterrcnn_mobilenet_v3_large_fpn"),
-        _from_torchvision("fasterrcnn_mobilenet_v3_large_320_fpn"),
+        *map(_from_torchvision, TORCHVISION_NAMES),
         *(_resnet_fpn(depth) for depth in (18, 34, 101, 152)),
         _named("fasterrcnn_vgg16", _bare_vgg16),
         *(_resnet_c4(depth) for depth in (50, 101)),

@@ -12,11 +12,18 @@ from typing import Any, Final
 from frcnn.errors import UsageError, did_you_mean
 from frcnn.options import KnownName
 
+TORCHVISION_NAMES: Final = (
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+)
+"""Architectures that torchvision has builders of, and publishes weights for."""
+
 ARCHITECTURE: Final = KnownName(
     "--arch: unknown architecture",
     (
-        *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"),
-        *("fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"),
+        *TORCHVISION_NAMES,
         *(f"fasterrcnn_resnet{depth}_fpn" for depth in (18, 34, 101, 152)),
         *("fasterrcnn_vgg16", "fasterrcnn_resnet50_c4", "fasterrcnn_resnet101_c4"),
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import urllib.error
 from collections.abc import Callable
@@ -13,16 +12,10 @@ import torch
 from torchvision.models import WeightsEnum, get_model_weights
 
 from frcnn.errors import CheckpointError, UsageError, did_you_mean
+from frcnn.exporter.checkpoint.builder_arguments import TORCHVISION_NAMES
+from frcnn.files import file_sha256
 
 _EXAMPLE: Final = "for instance --weights fasterrcnn_resnet50_fpn_v2=COCO_V1"
-
-TORCHVISION_NAMES: Final = (
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_resnet50_fpn_v2",
-    "fasterrcnn_mobilenet_v3_large_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-)
-"""Architectures for which torchvision publishes weights."""
 
 # torchvision publishes the first eight digits only, in the names of the files. They detect damage, but a file with the
 # same eight digits can be made in hours. Several independent projects recorded the whole hashes of the same files.
@@ -96,8 +89,7 @@ def download(name: str, weights: WeightsEnum, progress: Callable[[str], None] = 
 
 def _require_sha256(path: Path, expected: str) -> None:
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}", hint="check the file's permissions") from error
     if found != expected:

@@ -22,10 +22,9 @@ from frcnn.errors import CheckpointError, UsageError
 from frcnn.exporter import MultiScaleRoIPool
 from frcnn.exporter.checkpoint.architecture_match import choose_norm, infer_architecture
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, Builder
-from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, parse_args
+from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, TORCHVISION_NAMES, parse_args
 from frcnn.exporter.checkpoint.builders import accepted_arguments, build_model, resolve_builder
 from frcnn.exporter.checkpoint.load import _norms, read_checkpoint
-from frcnn.exporter.checkpoint.published import TORCHVISION_NAMES
 
 TINY = Path(__file__).parents[2] / "support" / "tiny_models.py"
 TWINS = {"fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"}

@@ -20,9 +20,10 @@ from torchvision.models import get_model_weights
 from frcnn.errors import CheckpointError, UsageError
 from frcnn.exporter.checkpoint import load, published
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES
+from frcnn.exporter.checkpoint.builder_arguments import TORCHVISION_NAMES
 from frcnn.exporter.checkpoint.builders import build_model
 from frcnn.exporter.checkpoint.load import load_pretrained
-from frcnn.exporter.checkpoint.published import TORCHVISION_NAMES, parse_weights, published_sha256, published_weights
+from frcnn.exporter.checkpoint.published import parse_weights, published_sha256, published_weights
 
 NAME = "fasterrcnn_mobilenet_v3_large_320_fpn"
 FILE = "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth"
