@@ -151,7 +151,11 @@ def test_the_command_that_verify_prints_is_accepted_by_compare(checkpoint, expor
             "-o model.plan.frcnn",
         ),
         (["--precision", "bf16"], "is typed in fp32, which its engine keeps; got bf16", "CHECKPOINT --precision bf16"),
-        (["--arch", "x"], "error: --arch goes with a checkpoint, got the ONNX model", "give the checkpoint"),
+        (
+            ["--arch", "models.py:build"],
+            "error: --arch goes with a checkpoint, got the ONNX model",
+            "give the checkpoint",
+        ),
         (["--labels", "x"], "error: --labels goes with a checkpoint", "give the checkpoint"),
         (["--verify", "x"], "error: --verify compares with a checkpoint, got none", "from the checkpoint"),
         (["--size", "100x100"], "error: --size: expected multiples of 32, got 100x100", "128x128"),

@@ -105,7 +105,8 @@ def test_weights_reach_the_downloader(monkeypatch):
         "frcnn.exporter.checkpoint.load.load_pretrained", lambda text, **options: seen.append((text, options))
     )
     load_from_options(parse("--weights", "a=B", "--arg", "min_size=3"))
-    assert seen == [("a=B", {"args": {"min_size": 3}, "labels": None})]
+    ((text, options),) = seen
+    assert (text, options["args"], options["labels"]) == ("a=B", {"min_size": 3}, None)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_weights_reach_the_downloader(monkeypatch):
     [
         ((), "got neither"),
         (("my.pth", "--weights", "a=B"), "got both"),
-        (("--weights", "a=B", "--arch", "x"), "--arch does not go with --weights"),
+        (("--weights", "a=B", "--arch", "models.py:build"), "--arch does not go with --weights"),
         (("--weights", "a=B", "--state-key", "x"), "--state-key does not go with --weights"),
         (("my.pth", "--arg", "min_size"), "expected KEY=VALUE"),
         (("my.pth", "--labels", "none.txt"), "cannot read none.txt"),
