@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -103,13 +103,6 @@ def non_finite(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-class NormChoice(NamedTuple):
-    """Kind and epsilon of the batch norms of a backbone."""
-
-    norm: Norm
-    eps: float
-
-
 def infer_architecture(
     state: Mapping[str, Tensor],
     *,
@@ -170,8 +163,8 @@ def _no_fit(
     )
 
 
-def choose_norm(arch: str, state: Mapping[str, Tensor]) -> NormChoice | None:
-    """Return the batch norms with which weights of a known architecture were trained; None if it has none.
+def choose_norm(arch: str, state: Mapping[str, Tensor]) -> tuple[Norm, float] | None:
+    """Return kind and epsilon of the backbone's batch norms in training, for a known architecture; None without any.
 
     The weights of ``BatchNorm2d`` include a counter of batches, those of ``FrozenBatchNorm2d`` do not. A variance of
     exactly zero excludes an epsilon of 0.0, which would divide by zero.
@@ -181,8 +174,8 @@ def choose_norm(arch: str, state: Mapping[str, Tensor]) -> NormChoice | None:
     if not variances:
         return None
     if arch in _NEVER_FROZEN or any(name.endswith(".num_batches_tracked") for name in backbone):
-        return NormChoice("batch", DEFAULT_NORM_EPS)
+        return "batch", DEFAULT_NORM_EPS
     eps = FROZEN_NORM_EPS.get(arch, DEFAULT_NORM_EPS)
     if any(not bool(variance.all()) for variance in variances):
         eps = DEFAULT_NORM_EPS
-    return NormChoice("frozen", eps)
+    return "frozen", eps

@@ -226,15 +226,15 @@ def _norms(
     choice = choose_norm(arch, state) if arch in ARCHITECTURES else None
     if choice is None:
         return {}, [], []
-    norms: dict[str, Any] = {"norm": choice.norm, "norm_eps": choice.eps}
-    arguments = {key: value for key, value in norms.items() if key not in given}
+    norm, eps = choice
+    arguments = {key: value for key, value in (("norm", norm), ("norm_eps", eps)) if key not in given}
     if "norm_eps" in given:
         return arguments, [], []
-    layer = "FrozenBatchNorm2d" if given.get("norm", choice.norm) == "frozen" else "BatchNorm2d"
-    line = f"batch norms: {layer} with eps {choice.eps:g}"
+    layer = "FrozenBatchNorm2d" if given.get("norm", norm) == "frozen" else "BatchNorm2d"
+    line = f"batch norms: {layer} with eps {eps:g}"
     if published:
         return arguments, [f"{line}, as torchvision has it for this file"], []
-    if choice.eps == DEFAULT_NORM_EPS:
+    if eps == DEFAULT_NORM_EPS:
         return arguments, [], [f"{line}; as {arch} has it (--arg norm_eps)"]
     origin = "as after fine-tuning from torchvision's COCO weights (from ImageNet weights alone: --arg norm_eps=1e-5)"
     return arguments, [], [f"{line}, {origin}"]
