@@ -7,6 +7,7 @@ float32, which :func:`level_thresholds` finds. Counting the thresholds a RoI rea
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 import numpy as np
@@ -20,20 +21,10 @@ def level_thresholds(level_of_side: Callable[[float], int], *, coarsest_level: i
 
     ``level_of_side`` is torchvision's rule: sqrt(area) in canvas pixels, a float32 > 0, to a level index from 0.
     """
-    return tuple(_first_side(level_of_side, level) for level in range(1, max(1, coarsest_level) + 1))
-
-
-def _first_side(level_of_side: Callable[[float], int], level: int) -> float:
-    if level_of_side(NEVER) < level:
-        return NEVER
-    low, high = 1, 0x7F7FFFFF  # bits of positive float32 values are ordered as the values are; high is NEVER
-    while high - low > 1:
-        middle = (low + high) // 2
-        if level_of_side(_float32(middle)) >= level:
-            high = middle
-        else:
-            low = middle
-    return _float32(high)
+    sides = range(1, 0x7F7FFFFF)  # bits of positive float32 values are ordered as the values are; the end is NEVER
+    levels = range(1, max(1, coarsest_level) + 1)
+    firsts = (bisect_left(sides, level, key=lambda bits: level_of_side(_float32(bits))) for level in levels)
+    return tuple(_float32(sides.start + first) for first in firsts)
 
 
 def _float32(bits: int) -> float:
