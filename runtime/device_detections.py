@@ -187,30 +187,6 @@ class DeviceDetections:
     label_names: tuple[str, ...] | None = field(default=None, repr=False)
     _index: int = field(repr=False)
 
-    @classmethod
-    def of(
-        cls,
-        output: DeviceOutput,
-        index: int,
-        *,
-        to_image: NDArray[np.float32],
-        image_size: Size,
-        source: str | None,
-        label_names: tuple[str, ...] | None,
-    ) -> DeviceDetections:
-        """Return one image's part of a batch."""
-        return cls(
-            num_detections=output.row("num_detections", index),
-            boxes=output.row("boxes", index),
-            scores=output.row("scores", index),
-            labels=output.row("labels", index),
-            to_image=to_image,
-            image_size=image_size,
-            source=source,
-            label_names=label_names,
-            _index=index,
-        )
-
     def to_host(self) -> Detections:
         """Wait for the network and return the detections in host memory, boxes in pixels of the original image.
 

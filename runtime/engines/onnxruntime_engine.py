@@ -18,13 +18,7 @@ from frcnn.errors import ArtifactError
 from frcnn.files.external_data import external_tensor
 from frcnn.runtime.gpu.device import Device, LayerReport, Shape
 from frcnn.runtime.gpu.program import ELEMENT_DTYPES
-from frcnn.runtime.onnxruntime_sessions import (
-    CUDA_OPTIONS,
-    FATAL_ONLY,
-    load_cuda_libraries,
-    one_line,
-    session_options,
-)
+from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS, FATAL_ONLY, load_cuda_libraries, one_line, session_options
 from frcnn.spec import Precision
 from frcnn.spec.engine import ONNX_ELEMENTS, EngineTensor
 
@@ -57,6 +51,8 @@ from it again, and freeing it while a graph is captured ends the process.
 class OnnxRuntimeContext:
     """A network bound to shapes; see :class:`~frcnn.runtime.gpu.device.EngineContext`."""
 
+    workspace_bytes = 0  # ONNX Runtime's own arena holds what lies between layers
+
     def __init__(self, engine: OnnxRuntimeEngine) -> None:
         self._engine = engine
         self._session: _Session | None = None
@@ -71,11 +67,6 @@ class OnnxRuntimeContext:
         self._shapes = {**input_shapes, **outputs}
         self._binding = session.raw.io_binding()
         return outputs
-
-    @property
-    def workspace_bytes(self) -> int:
-        """0: ONNX Runtime's own arena holds what lies between layers."""
-        return 0
 
     def enqueue(self, pointers: Mapping[str, int], workspace: int, stream: int) -> None:
         """Put the network's work on the bound stream."""
@@ -110,7 +101,7 @@ class OnnxRuntimeContext:
         for name, pointer in pointers.items():
             bind = self._binding.bind_output if name in session.outputs else self._binding.bind_input
             element = _ONNX_NUMBERS[session.elements[name]]
-            bind(name, session.device_type, session.device_id, element, self._shapes[name], pointer)
+            bind(name, self._engine.provider, self._engine.device_id, element, self._shapes[name], pointer)
         self._pointers = dict(pointers)
 
 
@@ -194,10 +185,8 @@ class _Session:
     def __init__(self, engine: OnnxRuntimeEngine, data: bytes, stream: int) -> None:
         self.stream = stream
         self.users = 0
-        self.device_type: Provider = engine.provider
-        self.device_id = engine.device_id
-        self._name = engine.name
-        self._onnxruntime = onnxruntime = engine.onnxruntime
+        self._engine = engine
+        onnxruntime = engine.onnxruntime
         wanted = _PROVIDERS[engine.provider]
         options = session_options(onnxruntime, threads=1)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -211,12 +200,12 @@ class _Session:
             raise self._refusal(f"cannot load it: {one_line(error)}") from error
         if wanted not in self.raw.get_providers():
             raise ArtifactError(
-                f"{self._name}: ONNX Runtime's {wanted} did not start",
+                f"{engine.name}: ONNX Runtime's {wanted} did not start",
                 hint="install the CUDA and cuDNN libraries that this onnxruntime-gpu needs: "
                 "pip install 'onnxruntime-gpu[cuda,cudnn]'",
             )
         self.elements = {value.name: value.type for value in (*self.raw.get_inputs(), *self.raw.get_outputs())}
-        self._check_tensors(engine.tensors)
+        self._check_tensors()
         self.outputs = tuple(value.name for value in self.raw.get_outputs())
         self._fixed_rows = {value.name: isinstance(value.shape[0], int) for value in self.raw.get_inputs()}
         assigned = [
@@ -252,10 +241,10 @@ class _Session:
         for name, shape in input_shapes.items():
             element = self.elements[name]
             zeros = np.zeros((rows[name], *shape[1:]), ELEMENT_DTYPES[element])
-            value = self._onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(zeros, _ONNX_NUMBERS[element])
+            value = self._engine.onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(zeros, _ONNX_NUMBERS[element])
             binding.bind_ortvalue_input(name, value)
         for name in self.outputs:
-            binding.bind_output(name, self.device_type, self.device_id)
+            binding.bind_output(name, self._engine.provider, self._engine.device_id)
         self.run(binding)
         found = dict(zip(self.outputs, (tuple(value.shape()) for value in binding.get_outputs()), strict=True))
         return {name: (shape[0] * times, *shape[1:]) for name, shape in found.items()}
@@ -264,14 +253,14 @@ class _Session:
         """Free its memory."""
         self.raw = None
 
-    def _check_tensors(self, tensors: Mapping[str, EngineTensor]) -> None:
+    def _check_tensors(self) -> None:
         """Compare inputs and outputs with a manifest, and keep their element types by name."""
         for name, kind in self.elements.items():
-            found, tensor = _ELEMENTS.get(kind, kind), tensors.get(name)
+            found, tensor = _ELEMENTS.get(kind, kind), self._engine.tensors.get(name)
             if tensor is None or found != tensor.element or tensor.layout == "channels_last":
                 listed = "none" if tensor is None else f"{tensor.element}, {tensor.layout}"
                 raise ArtifactError(
-                    f"{self._name}: the network has a tensor {name!r} of {found}, the manifest lists {listed}",
+                    f"{self._engine.name}: the network has a tensor {name!r} of {found}, the manifest lists {listed}",
                     hint=_REBUILD,
                 )
             self.elements[name] = found
@@ -288,9 +277,8 @@ class _Session:
             raise self._refusal(f"has no CUDA kernel for {', '.join(elsewhere[:3])}{more}")
 
     def _refusal(self, what: str) -> ArtifactError:
-        version = self._onnxruntime.__version__
         return ArtifactError(
-            f"{self._name}: ONNX Runtime {version} {what}",
+            f"{self._engine.name}: ONNX Runtime {self._engine.onnxruntime.__version__} {what}",
             hint="upgrade onnxruntime-gpu, or build with --precision fp32 or another --target",
         )
 

@@ -30,7 +30,7 @@ class TensorRTContext:
         self._engine = engine
         self._context = context
         self._log = engine.log
-        self._workspace_bytes = 0
+        self.workspace_bytes = 0
         self._pointers: dict[str, int] = {}
         self._workspace = -1
         self._is_new_shape = False
@@ -42,27 +42,22 @@ class TensorRTContext:
         context, wanted = self._context, f"{dict(input_shapes)} in profile {profile}"
         self._log.clear()
         if not context.set_optimization_profile_async(profile, stream):
-            raise self._refusal(f"TensorRT has no profile {profile}")
+            raise _failure(f"TensorRT has no profile {profile}", self._log)
         for name, shape in input_shapes.items():
             if not context.set_input_shape(name, tuple(shape)):
-                raise self._refusal(f"TensorRT does not take {wanted}")
+                raise _failure(f"TensorRT does not take {wanted}", self._log)
         try:
             missing = context.infer_shapes()
         except RuntimeError as error:
-            raise self._refusal(f"TensorRT does not take {wanted} ({error})") from error
+            raise _failure(f"TensorRT does not take {wanted} ({error})", self._log) from error
         if missing:
-            raise self._refusal(f"the engine also needs {', '.join(missing)}, got {wanted}")
+            raise _failure(f"the engine also needs {', '.join(missing)}, got {wanted}", self._log)
         outputs = {name: tuple(context.get_tensor_shape(name)) for name in self._engine.outputs}
-        self._workspace_bytes = int(context.update_device_memory_size_for_shapes())
+        self.workspace_bytes = int(context.update_device_memory_size_for_shapes())
         self._workspace = -1
         self._pointers.clear()
         self._is_new_shape = True
         return outputs
-
-    @property
-    def workspace_bytes(self) -> int:
-        """Device memory that the engine needs while it runs with the bound shapes."""
-        return self._workspace_bytes
 
     def enqueue(self, pointers: Mapping[str, int], workspace: int, stream: int) -> None:
         """Put the engine's work on a stream."""
@@ -71,13 +66,13 @@ class TensorRTContext:
         for name, pointer in pointers.items():
             if self._pointers.get(name) != pointer:
                 if not context.set_tensor_address(name, pointer):
-                    raise self._refusal(f"TensorRT does not take the address of {name}")
+                    raise _failure(f"TensorRT does not take the address of {name}", self._log)
                 self._pointers[name] = pointer
         if self._workspace != workspace:
-            context.set_device_memory(workspace, self._workspace_bytes)
+            context.set_device_memory(workspace, self.workspace_bytes)
             self._workspace = workspace
         if not context.execute_async_v3(stream):
-            raise self._refusal("TensorRT cannot run the engine")
+            raise _failure("TensorRT cannot run the engine", self._log)
         if self._is_new_shape:
             self._is_new_shape = False
             self._engine.has_new_kernels = True
@@ -103,9 +98,6 @@ class TensorRTContext:
         if self._context is not None:
             self._engine.device.activate()
             self._context = self._profiler = None
-
-    def _refusal(self, what: str) -> ArtifactError:
-        return _failure(what, self._log)
 
 
 def _failure(what: str, log: FailureLog, *, hint: str = "") -> ArtifactError:

@@ -31,7 +31,7 @@ from frcnn.runtime.images.image import (
     is_tensor,
 )
 from frcnn.runtime.images.preprocess import Placed, Prepared, factors_to_image, place, with_pixels
-from frcnn.spec.engine import EngineManifest
+from frcnn.spec.engine import OUTPUTS, EngineManifest
 
 DEFAULT_WORKERS: Final = 2
 """Batches that may be on the GPU at once. Two overlap one's copies with the other's work; each further one costs an
@@ -103,13 +103,13 @@ class EngineBackend:
         output = self._submit(batch, stream, on_device=True).output
         assert output is not None
         return [
-            DeviceDetections.of(
-                output,
-                index,
+            DeviceDetections(
+                **{name: output.row(name, index) for name in OUTPUTS},
                 to_image=factors_to_image(item),
                 image_size=item.image.size,
                 source=item.image.source,
                 label_names=self._manifest.source.model.labels,
+                _index=index,
             )
             for index, item in enumerate(batch)
         ]

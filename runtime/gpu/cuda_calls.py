@@ -16,26 +16,12 @@ _DEAD: Final = (
     "every later CUDA call of this process fails like this: start a new one; "
     "compute-sanitizer python ... says which access it was"
 )
-_STICKY: Final = frozenset(
-    f"CUDA_ERROR_{name}"
-    for name in (
-        "ILLEGAL_ADDRESS",
-        "LAUNCH_FAILED",
-        "LAUNCH_TIMEOUT",
-        "ILLEGAL_INSTRUCTION",
-        "MISALIGNED_ADDRESS",
-        "INVALID_ADDRESS_SPACE",
-        "INVALID_PC",
-        "HARDWARE_STACK_ERROR",
-        "ASSERT",
-        "ECC_UNCORRECTABLE",
-        "NVLINK_UNCORRECTABLE",
-        "CONTAINED",
-        "TENSOR_MEMORY_LEAK",
-        "EXTERNAL_DEVICE",
-        "MPS_CLIENT_TERMINATED",
-    )
-)
+_STICKY_NAMES: Final = """
+    ILLEGAL_ADDRESS LAUNCH_FAILED LAUNCH_TIMEOUT ILLEGAL_INSTRUCTION MISALIGNED_ADDRESS INVALID_ADDRESS_SPACE INVALID_PC
+    HARDWARE_STACK_ERROR ASSERT ECC_UNCORRECTABLE NVLINK_UNCORRECTABLE CONTAINED TENSOR_MEMORY_LEAK EXTERNAL_DEVICE
+    MPS_CLIENT_TERMINATED
+"""
+_STICKY: Final = frozenset(f"CUDA_ERROR_{name}" for name in _STICKY_NAMES.split())
 """After one of these the context is dead and only a new process helps."""
 
 _GONE: Final = _STICKY | {

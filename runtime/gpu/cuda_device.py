@@ -115,11 +115,14 @@ class CudaDevice:
         self.driver = cuda_driver()
         self._idle_events: list[Any] = []
         self._is_open = True
-        self._context, self._retained = self._choose_context()
+        self._context, self.is_primary_context = self._choose_context()
         self.activate()
 
     def _choose_context(self) -> tuple[Any, bool]:
-        """Return the context to work in, and whether we hold a reference to it."""
+        """Return the context to work in, and whether it is the device's primary one, to which we hold a reference then.
+
+        The CUDA runtime API works in the primary context only.
+        """
         current = call_cuda("cuCtxGetCurrent")
         if int(current) and int(call_cuda("cuCtxGetDevice")) == int(self._handle):
             _flags, is_active = call_cuda("cuDevicePrimaryCtxGetState", self._handle)
@@ -131,11 +134,6 @@ class CudaDevice:
             call_cuda("cuDevicePrimaryCtxRelease", self._handle)
             return current, False
         return call_cuda("cuDevicePrimaryCtxRetain", self._handle), True
-
-    @property
-    def is_primary_context(self) -> bool:
-        """Whether the context is the device's primary one, the only one that the CUDA runtime API works in."""
-        return self._retained
 
     def activate(self) -> None:
         """Make its context current on the calling thread, unless it is."""
@@ -248,7 +246,7 @@ class CudaDevice:
         self._is_open = False
         while self._idle_events:
             release_cuda("cuEventDestroy", self._idle_events.pop())
-        if not self._retained:
+        if not self.is_primary_context:
             return
         release_cuda("cuDevicePrimaryCtxRelease", self._handle)
         _flags, is_active = call_cuda("cuDevicePrimaryCtxGetState", self._handle)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +64,8 @@ class Worker:
             self._fill_table(pipeline, batch)
         else:
             _fill_images(pipeline.images, batch)
-        for row in range(key.batch):  # rows beyond the images repeat the first
-            pipeline.sizes[row] = batch[row if row < len(batch) else 0].resized
+        pipeline.sizes[: len(batch)] = [item.resized for item in batch]
+        pipeline.sizes[len(batch) :] = batch[0].resized  # rows beyond the images repeat the first
         return pipeline
 
     def close(self) -> None:
@@ -155,20 +154,17 @@ class Worker:
 
 def _fill_images(images: NDArray[np.generic], batch: Sequence[Placed]) -> None:
     """Write images that the CPU prepared in the type of the network's input."""
-    for row in range(len(images)):
-        item = batch[row if row < len(batch) else 0]
+    for row, item in enumerate(batch):
         assert isinstance(item, Prepared)
         images[row] = bfloat16_bits(item.pixels) if images.dtype == np.uint16 else item.pixels
+    images[len(batch) :] = images[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """An image's bytes in memory order, and where its pixels are among them.
+class Staged(NamedTuple):
+    """An image's array with its axes in memory order, all forwards, grey ones with one channel.
 
-    Attributes:
-        pixels: the image's array with its axes in memory order, all forwards, grey ones with one channel.
-        offset: byte of the red channel of the first pixel, in a copy without gaps.
-        strides: bytes from a row, a column and a channel to the next, in that copy.
+    In a copy of it without gaps the first pixel's red channel is the byte ``offset``; ``strides`` are the bytes from a
+    row, a column and a channel to the next.
     """
 
     pixels: NDArray[np.uint8]
