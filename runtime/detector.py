@@ -15,7 +15,7 @@ from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.forks import fork_safe_lock
 from frcnn.runtime.host.providers import Provider, RunPrecision
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
-from frcnn.runtime.images.image import ChannelOrder, RGBImage, checked_channel_order, image_list
+from frcnn.runtime.images.image import ChannelOrder, RGBImage, checked_channel_order
 from frcnn.runtime.images.preprocess import Placed
 from frcnn.runtime.loading import load_backend
 from frcnn.runtime.origin import Origin
@@ -26,6 +26,7 @@ from frcnn.runtime.streaming.stream import (
     Streams,
     Submit,
     detect_in_batches,
+    image_list,
     on_one_canvas,
     place_each,
     with_images,
@@ -230,7 +231,7 @@ class Detector:
         elif isinstance(images, list | tuple) and len(images) == 1:
             placed = list(placed)
         if device_output:
-            return self._run(placed, lambda batch: self._submit_to_device(batch, handle), size)
+            return self._run(placed, lambda batch: Done(self._backend.submit_to_device(batch, stream=handle)), size)
         return self._run(placed, lambda batch: self._submit(batch, keep, handle), size)
 
     def stream(
@@ -369,9 +370,6 @@ class Detector:
 
     def _submit(self, batch: list[Placed], keep: DetectionFilter, stream: int | None) -> Pending[list[Detections]]:
         return PendingDetections(self._backend.submit(batch, stream=stream), batch, keep, self.labels)
-
-    def _submit_to_device(self, batch: list[Placed], stream: int | None) -> Pending[list[DeviceDetections]]:
-        return Done(self._backend.submit_to_device(batch, stream=stream))
 
 
 def _checked_max_pixels(max_pixels: int) -> int:

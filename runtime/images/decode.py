@@ -18,7 +18,7 @@ import re
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,35 +185,25 @@ def _damaged(name: str, error: Exception) -> ImageError:
 
 def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     try:
-        return _converted(image, name)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            return _deep_grey(np.asarray(image), name)
+        if image.mode == "P":  # through RGBA: Pillow warns about transparent entries otherwise
+            image = image.convert("RGBA")
+        return np.array(image.convert("RGB"), dtype=np.uint8)
     except ImageError:
         raise
     except Exception as error:  # Pillow may raise anything on a damaged or hostile file
         raise _damaged(name, error) from error
 
 
-def _converted(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16"):
-        return _grey16(np.asarray(image).astype(np.uint32))
-    if image.mode in ("I", "F"):
-        return _deep_grey(np.asarray(image), name)
-    if image.mode == "P":  # through RGBA: Pillow warns about transparent entries otherwise
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"), dtype=np.uint8)
-
-
-def _deep_grey(values: NDArray[np.int32] | NDArray[np.float32], name: str) -> NDArray[np.uint8]:
-    """Accept what Pillow gives for 16-bit PGM and old PNG files: 32-bit integers up to 65535."""
-    if values.dtype.kind != "i" or values.min() < 0 or values.max() > 65535:
+def _deep_grey(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Accept integers up to 65535: 16 bits, or 32 as Pillow gives for PGM and old PNG files."""
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise ImageError(
             f"{name}: expected 8 or 16 bits a channel, got {values.dtype} values from {values.min()} to {values.max()}",
             hint="convert it to 8 bits; how to scale such values is not for frcnn to guess",
         )
-    return _grey16(values.astype(np.uint32))
-
-
-def _grey16(values: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+    grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO, UnsupportedOperation
@@ -182,42 +180,6 @@ def checked_channel_order(order: ChannelOrder) -> ChannelOrder:
     if order not in get_args(ChannelOrder):
         raise UsageError(f"channel_order: expected 'rgb' or 'bgr', got {order!r}", hint="OpenCV's arrays are 'bgr'")
     return order
-
-
-def image_list(images: Iterable[object]) -> Iterable[object]:
-    """Return the images."""
-    if isinstance(images, list | tuple):
-        return images
-    encoded = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | io.IOBase)
-    if (
-        encoded
-        or isinstance(images, Image.Image | np.ndarray | RGBImage | DeviceImage)
-        or is_tensor(images)
-        or is_device_array(images)
-        or not isinstance(images, Iterable)
-    ):
-        raise UsageError(
-            f"images: expected a list (or another iterable) of images, got one {type(images).__qualname__}",
-            hint="put a single image in a list: detector([image])[0]",
-        )
-    return images
-
-
-def image_name(image: object, index: int) -> str:
-    """Return an image's name in messages: its path, or its position."""
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"images[{index}]"
-
-
-def noting_position(images: Iterable[object]) -> Iterator[object]:
-    """Yield the images; add the position to an exception of the iterable itself."""
-    count = 0
-    try:
-        for image in images:
-            yield image
-            count += 1
-    except Exception as error:
-        error.add_note(f"raised by the iterable of images, at images[{count}]")
-        raise
 
 
 def _refused(name: str, got: str, hint: str = "") -> ImageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,11 +76,11 @@ def onto_canvas(placed: Placed, canvas: Size) -> Placed:
     if canvas == placed.canvas:
         return placed
     if not isinstance(placed, Prepared):
-        return Placed(image=placed.image, resized=placed.resized, canvas=canvas)
+        return replace(placed, canvas=canvas)
     height, width = placed.resized
     pixels = np.zeros((3, *canvas), np.float32)
     pixels[:, :height, :width] = placed.pixels[:, :height, :width]
-    return Prepared(image=placed.image, resized=placed.resized, canvas=canvas, pixels=pixels)
+    return replace(placed, canvas=canvas, pixels=pixels)
 
 
 def factors_to_image(placed: Placed) -> NDArray[np.float32]:

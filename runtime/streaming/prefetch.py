@@ -100,10 +100,33 @@ class Ahead(Generic[T]):
             self._thread.join(patience_s)
 
     def _run(self, items: Iterable[T]) -> None:
+        iterator: Iterator[T] | None = None
+        end = _End(None)
         try:
-            _produce(items, self._ready, self._stop)
+            iterator = iter(items)
+            for item in iterator:
+                if not self._put(item):
+                    break
+        except BaseException as error:  # the consumer must see every exception
+            end = _End(error)
         finally:
+            close = getattr(iterator, "close", None)
+            if callable(close):
+                with suppress(BaseException):  # the consumer waits for the end in any case
+                    close()
+            self._put(end)
+            del end  # see entries
             _running.discard(self)
+
+    def _put(self, item: T | _End) -> bool:
+        """Put an item into the queue; give up and return False when asked to stop."""
+        while not self._stop.is_set():
+            try:
+                self._ready.put(item, timeout=_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
 
 
 _running: set[Ahead[Any]] = set()
@@ -117,33 +140,3 @@ def _halt_all() -> None:
         ahead._stop.set()
     for ahead in waiting:
         ahead._halt(_EXIT_SECONDS)
-
-
-def _produce(items: Iterable[T], ready: queue.Queue[T | _End], stop: threading.Event) -> None:
-    iterator: Iterator[T] | None = None
-    end = _End(None)
-    try:
-        iterator = iter(items)
-        for item in iterator:
-            if not _put(ready, item, stop):
-                break
-    except BaseException as error:  # the consumer must see every exception
-        end = _End(error)
-    finally:
-        close = getattr(iterator, "close", None)
-        if callable(close):
-            with suppress(BaseException):  # the consumer waits for the end in any case
-                close()
-        _put(ready, end, stop)
-        del end  # see Ahead.entries
-
-
-def _put(ready: queue.Queue[T | _End], item: T | _End, stop: threading.Event) -> bool:
-    """Put an item into the queue; give up and return False when asked to stop."""
-    while not stop.is_set():
-        try:
-            ready.put(item, timeout=_POLL_SECONDS)
-        except queue.Full:
-            continue
-        return True
-    return False

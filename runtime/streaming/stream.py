@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TypeVar
 
+import numpy as np
+from PIL import Image
+
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.backend import Backend, Pending, closed_error
 from frcnn.runtime.images.canvases import Canvases
-from frcnn.runtime.images.image import ChannelOrder, DeviceImage, RGBImage, image_name, noting_position
+from frcnn.runtime.images.image import ChannelOrder, DeviceImage, RGBImage, is_device_array, is_tensor
 from frcnn.runtime.images.preprocess import Placed, common_canvas, onto_canvas
 from frcnn.runtime.streaming.batches import results_in_order
 from frcnn.runtime.streaming.prefetch import Ahead, NotReady
@@ -22,6 +27,25 @@ OnError = Callable[[int, ImageError], None]
 Submit = Callable[[list[Placed]], Pending[list[Result]]]
 
 
+def image_list(images: Iterable[object]) -> Iterable[object]:
+    """Return the images; refuse a single one."""
+    if isinstance(images, list | tuple):
+        return images
+    encoded = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | io.IOBase)
+    if (
+        encoded
+        or isinstance(images, Image.Image | np.ndarray | RGBImage | DeviceImage)
+        or is_tensor(images)
+        or is_device_array(images)
+        or not isinstance(images, Iterable)
+    ):
+        raise UsageError(
+            f"images: expected a list (or another iterable) of images, got one {type(images).__qualname__}",
+            hint="put a single image in a list: detector([image])[0]",
+        )
+    return images
+
+
 def place_each(
     backend: Backend, images: Iterable[object], limit: int, order: ChannelOrder, ahead: bool, on_error: OnError | None
 ) -> Iterator[Placed]:
@@ -29,7 +53,7 @@ def place_each(
 
     ``on_error`` takes the unusable images, which are skipped; without it their errors are raised.
     """
-    for index, image in enumerate(noting_position(images)):
+    for index, image in enumerate(_noting_position(images)):
         try:
             item = backend.place(image, name=f"images[{index}]", max_pixels=limit, ahead=ahead, order=order)
         except ImageError as error:
@@ -37,10 +61,23 @@ def place_each(
                 raise
             on_error(index, error)
         except Exception as error:
-            error.add_note(f"while preparing {image_name(image, index)}")
+            name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"images[{index}]"
+            error.add_note(f"while preparing {name}")
             raise
         else:
             yield item
+
+
+def _noting_position(images: Iterable[object]) -> Iterator[object]:
+    """Yield the images; add the position to an exception of the iterable itself."""
+    count = 0
+    try:
+        for image in images:
+            yield image
+            count += 1
+    except Exception as error:
+        error.add_note(f"raised by the iterable of images, at images[{count}]")
+        raise
 
 
 def on_one_canvas(placed: Sequence[Placed], canvases: Canvases) -> Iterator[Placed]:
