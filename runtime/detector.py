@@ -17,8 +17,7 @@ from frcnn.runtime.host.providers import Provider, RunPrecision
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import ChannelOrder, RGBImage, checked_channel_order
 from frcnn.runtime.images.preprocess import Placed
-from frcnn.runtime.loading import load_backend
-from frcnn.runtime.origin import Origin
+from frcnn.runtime.loading import Origin, load_backend
 from frcnn.runtime.results.outputs import DetectionFilter, PendingDetections
 from frcnn.runtime.streaming.batches import naming_images
 from frcnn.runtime.streaming.stream import (

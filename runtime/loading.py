@@ -1,22 +1,25 @@
-"""Load a model file: choose and open the backend that executes it."""
+"""Load a model file: choose and open the backend that executes it, and again in another process."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import ModuleType
+from typing import Any, Final
 
 from frcnn.errors import ArtifactError, FrcnnError, UsageError, printable
+from frcnn.files import file_sha256
 from frcnn.log import LOGGER
 from frcnn.runtime.backend import Backend, Device, Network
 from frcnn.runtime.dependencies import TensorRTLibrary, import_onnxruntime_gpu
 from frcnn.runtime.engines.compatibility import check_gpu, check_runs_here
 from frcnn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from frcnn.runtime.engines.runtime_cache import default_runtime_cache
 from frcnn.runtime.engines.tensorrt_choice import choose_tensorrt
-from frcnn.runtime.engines.tensorrt_engine import load_engine
+from frcnn.runtime.engines.tensorrt_engine import default_runtime_cache, load_engine
 from frcnn.runtime.gpu.backend import DEFAULT_WORKERS, EngineBackend
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version
 from frcnn.runtime.gpu.cuda_device import CudaDevice
@@ -30,6 +33,8 @@ from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.runtime.tuned import Tuned, load_options, read_tuned, tuned_path
 from frcnn.spec import Manifest
 from frcnn.spec.engine import EngineStep
+
+_HINT: Final = "a detector that was pickled or forked is loaded anew: its file must lie unchanged at the same path"
 
 
 def load_backend(
@@ -184,3 +189,54 @@ def _refuse(*, why: str, **options: object) -> None:
     for name, value in options.items():
         if value is not None:
             raise UsageError(f"{name}: {why}, got {value!r}", hint=f"leave {name} out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a detector was loaded from.
+
+    Attributes:
+        path: Absolute path of the file.
+        options: Those of ``Detector.load``, without ``max_pixels``.
+        state: What tells on this system whether the file was changed since.
+        sha256: The file's, which another system can check; empty until it is needed.
+    """
+
+    path: Path
+    options: dict[str, Any]
+    state: tuple[int, ...]
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], options: dict[str, Any]) -> Origin:
+        """Return the origin of a detector that is to be loaded now."""
+        whole = Path(path).absolute()
+        return cls(path=whole, options=options, state=_state(whole))
+
+    def load(self) -> tuple[Backend, Manifest]:
+        """Load the file again; errors as ``Detector.load``, or an ``ArtifactError`` where it is another one now."""
+        self._check()
+        return load_backend(self.path, **self.options)
+
+    def hashed(self) -> Origin:
+        """Return the origin with the hash of the file; an ``ArtifactError`` where it is another one by then."""
+        if self.sha256:
+            return self
+        self._check()
+        return replace(self, sha256=file_sha256(self.path))
+
+    def _check(self) -> None:
+        try:
+            same = file_sha256(self.path) == self.sha256 if self.sha256 else _state(self.path) == self.state
+        except OSError as error:
+            raise ArtifactError(f"{self.path}: cannot be read: {error.strerror or error}", hint=_HINT) from error
+        if not same:
+            raise ArtifactError(f"{self.path}: not the file any more that the detector was loaded from", hint=_HINT)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:  # loading says what is wrong with it
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns

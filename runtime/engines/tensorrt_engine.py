@@ -2,25 +2,31 @@
 
 A context gets all its memory from the caller and is captured into the caller's CUDA graph; TensorRT allocates nothing
 while it runs. A serialized engine is code: the caller has checked its origin.
+
+TensorRT-RTX compiles kernels just in time, and they are kept: only the first load on a system compiles them. An entry
+holds those of one engine on one kind of GPU and is replaced as a whole. Of several processes the last to write wins.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from frcnn.errors import ArtifactError
-from frcnn.plugins.cuda.kernel_cache import KernelCache
+from frcnn.plugins.cuda.kernel_cache import KernelCache, default_cache
 from frcnn.plugins.tensorrt.library import never_free
 from frcnn.runtime.dependencies import TensorRTLibrary, import_tensorrt
 from frcnn.runtime.engines.compatibility import check_validity
-from frcnn.runtime.engines.runtime_cache import cache_key
 from frcnn.runtime.engines.tensorrt_log import FailureLog, failure_log
 from frcnn.runtime.engines.tensorrt_tensors import check_profiles, check_step, check_tensors
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version, is_capturing
 from frcnn.runtime.gpu.device import Device, LayerReport, Shape
 from frcnn.spec.engine import EngineManifest, EngineStep
+
+_CACHE_SCHEMA: Final = "frcnn runtime cache 1"  # changes when the key or the entry means something else
+_CACHE_MAX_BYTES: Final = 1 << 30
 
 
 class TensorRTContext:
@@ -246,3 +252,18 @@ def load_engine(
                 check_step(trt, raw, step)
         check_profiles(raw, manifest.profiles, manifest.tensors)
     return engine
+
+
+def default_runtime_cache() -> KernelCache:
+    """Return the cache for TensorRT-RTX's kernels, beside that of ours; see ``default_cache``."""
+    kernels = default_cache().folder
+    return KernelCache(None if kernels is None else kernels.parent / "tensorrt-rtx", _CACHE_MAX_BYTES)
+
+
+def cache_key(
+    engine: bytes, *, gpu: str, compute_capability: str, driver_cuda_version: str, tensorrt_version: str
+) -> bytes:
+    """Return the key of an engine's kernels; TensorRT checks the driver itself, more closely."""
+    digest = hashlib.sha256(engine).hexdigest()
+    parts = (_CACHE_SCHEMA, gpu, compute_capability, driver_cuda_version, tensorrt_version, digest)
+    return hashlib.sha256("\0".join(parts).encode()).digest()

@@ -6,8 +6,9 @@ it. Only the pixels are outside: their sizes differ, and the table holds their a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +20,6 @@ from frcnn.plugins.operator_plan import OperatorPlan, aligned
 from frcnn.plugins.preprocess import IMAGE_COLUMNS
 from frcnn.runtime.device_detections import Field
 from frcnn.runtime.gpu.device import Device, EngineContext, Graph, LayerReport, PinnedMemory, Shape
-from frcnn.runtime.gpu.memory_plan import Block, lay_out
 from frcnn.runtime.gpu.program import ELEMENT_DTYPES, Program
 from frcnn.spec import Size
 from frcnn.spec.engine import OUTPUTS, EngineStep, OperatorStep
@@ -244,3 +244,32 @@ class Pipeline:
 
 def _view(memory: NDArray[np.uint8], place: Field) -> NDArray[Any]:
     return np.ndarray(place.shape, place.dtype, buffer=memory, offset=place.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Memory that is needed from step ``first`` to step ``last``, both included."""
+
+    name: str
+    size_bytes: int
+    first: int
+    last: int
+
+
+def lay_out(blocks: Iterable[Block]) -> tuple[dict[str, int], int]:
+    """Place blocks so that those needed at the same step do not overlap; return their offsets and the total bytes.
+
+    The largest is placed first, each at the lowest offset that is free while it is needed ("greedy by size",
+    arXiv:2001.03288). A convolutional network comes within a few percent of its largest step.
+    """
+    placed: list[tuple[int, int, Block]] = []
+    for block in sorted(blocks, key=lambda block: (-block.size_bytes, block.first, block.name)):
+        size, offset = aligned(block.size_bytes), 0
+        for start, end, other in sorted(placed, key=lambda entry: entry[0]):
+            if other.last < block.first or block.last < other.first or end <= offset:
+                continue
+            if offset + size <= start:
+                break
+            offset = end
+        placed.append((offset, offset + size, block))
+    return {block.name: start for start, _, block in placed}, max((end for _, end, _ in placed), default=0)

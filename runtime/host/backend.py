@@ -1,14 +1,17 @@
-"""A backend that prepares images on the CPU and runs a network in host memory."""
+"""A backend that prepares images on the CPU and runs a network in host memory, and what all such networks check."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from frcnn.errors import UsageError
+from frcnn.errors import ArtifactError, UsageError
+from frcnn.processors import available_cpus
 from frcnn.runtime.backend import Done, Network, NetworkOutput
 from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.forks import forked_error, keep_in_forks
@@ -16,7 +19,9 @@ from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
 from frcnn.runtime.images.image import ChannelOrder, as_image
 from frcnn.runtime.images.preprocess import Placed, Prepared, prepare
 from frcnn.spec import Manifest
+from frcnn.spec.engine import INPUTS, OUTPUTS
 
+REMAKE: Final = "export the model again: frcnn export CHECKPOINT -o model.onnx"
 _ENGINES_ONLY: Final = "build an engine: frcnn build model.onnx -o model.frcnn"
 
 
@@ -54,3 +59,53 @@ class HostBackend:
         """Release the network; in a forked process nothing happens."""
         if os.getpid() == self._process:
             self._network.close()
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return the number of threads: by default all processors that this process may use.
+
+    Raises:
+        UsageError: less than 1.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads: expected 1 or more, got {threads}")
+    return threads or available_cpus()
+
+
+def check_values(
+    path: Path, inputs: Mapping[str, str], outputs: Mapping[str, str], *, integer: str, floating: Sequence[str]
+) -> None:
+    """Refuse a model whose inputs and outputs, name to type, are not a detector's, with an ``ArtifactError``.
+
+    ``integer`` is the library's name of int32, ``floating`` are those of float32 and of what else images may be.
+    """
+    expected = dict(zip(OUTPUTS, (integer, floating[0], floating[0], integer), strict=True))
+    if set(inputs) != set(INPUTS) or outputs != expected:
+        raise ArtifactError(
+            f"{path}: expected inputs {INPUTS} and outputs {expected}, got {tuple(inputs)} and {outputs}", hint=REMAKE
+        )
+    if (kind := inputs["images"]) not in floating:
+        raise ArtifactError(f"{path}: expected images as one of {', '.join(floating)}, got {kind}", hint=REMAKE)
+
+
+def run_error(path: Path, library: str, images: tuple[int, ...], why: str) -> ArtifactError:
+    """Return the error of a network that failed on images ``(N, 3, H, W)``."""
+    batch, _, height, width = images
+    return ArtifactError(
+        f"{path}: {library} failed on {batch} image(s) on a {height}x{width} canvas: {why}",
+        hint="give fewer images at a time or smaller ones where memory ran out; otherwise report it",
+    )
+
+
+def checked_output(path: Path, batch: int, outputs: Sequence[NDArray[Any]]) -> NetworkOutput:
+    """Return outputs, in the order of ``OUTPUTS``, as the network's; the types are checked when a model is loaded.
+
+    Raises:
+        ArtifactError: their shapes are not a detector's, whatever the file declares.
+    """
+    rows = outputs[1].shape[1:2]
+    got = [output.shape for output in outputs]
+    if len(rows) != 1 or got != [(batch,), (batch, *rows, 4), (batch, *rows), (batch, *rows)]:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in zip(OUTPUTS, got, strict=True))
+        raise ArtifactError(f"{path}: expected the outputs of a detector, got {shapes}", hint=REMAKE)
+    return NetworkOutput(**dict(zip(OUTPUTS, outputs, strict=True)))

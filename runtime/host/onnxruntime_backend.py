@@ -1,31 +1,45 @@
-"""Execute ``model.onnx`` with ONNX Runtime, on the CPU or an NVIDIA GPU."""
+"""Execute ``model.onnx`` with ONNX Runtime, on the CPU or an NVIDIA GPU.
+
+Every provider sees the operators of the domain ``frcnn`` as standard operators: ONNX Runtime inlines their function
+bodies first. Nodes that a GPU's provider has no kernel for run on the CPU.
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.errors import ArtifactError, MissingDependencyError
-from frcnn.files import native_path
+from frcnn.errors import ArtifactError, MissingDependencyError, OutputError
+from frcnn.files import file_sha256, native_path, writable_folder
+from frcnn.plugins.cuda.kernel_cache import default_cache, warn_not_kept
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnxruntime
-from frcnn.runtime.host.network_contract import REMAKE, check_values, checked_output, checked_threads, run_error
-from frcnn.runtime.host.onnxruntime_providers import (
-    PROVIDER_NAMES,
-    OnnxRuntimeProvider,
-    default_folder,
-    execution_providers,
-)
+from frcnn.runtime.host.backend import REMAKE, check_values, checked_output, checked_threads, run_error
 from frcnn.runtime.images.preprocess import bfloat16_bits
 from frcnn.runtime.model_files.onnx_outline import read_outline
-from frcnn.runtime.onnxruntime_sessions import load_cuda_libraries, one_line, session_options
+from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS, load_cuda_libraries, one_line, session_options
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 from frcnn.spec.engine import OUTPUTS
+
+OnnxRuntimeProvider = Literal["cpu", "cuda", "tensorrt"]
+
+Options = dict[str, str]
+
+PROVIDER_NAMES: Final[dict[OnnxRuntimeProvider, tuple[str, ...]]] = {  # all must be there, the preferred first
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    # CUDA runs what TensorRT does not take (NonMaxSuppression, RoiAlign, NonZero)
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+
+# The file sets the precision of each layer; a flag would let TensorRT lower that of the float32 layers.
+_TENSORRT_OPTIONS: Final[Options] = {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
 
 _IMAGE_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")
 _BFLOAT16: Final = 16  # onnx.TensorProto.BFLOAT16; the package onnx is not needed to run a model
@@ -121,3 +135,42 @@ def _session(
             hint=f"install the {libraries} libraries that this onnxruntime-gpu needs, or use device 'cpu'",
         )
     return session
+
+
+def execution_providers(provider: OnnxRuntimeProvider, model: Path, *, cache: Path | None) -> list[tuple[str, Options]]:
+    """Return the ``providers`` of ``onnxruntime.InferenceSession``.
+
+    TensorRT builds engines whenever a canvas or a batch is larger or smaller than any before, which takes long, and
+    keeps them in the cache where there is one, by the model's content: ONNX Runtime names an engine after the file and
+    the graph, so two checkpoints of one architecture would find each other's.
+    """
+    options: dict[str, Options] = {
+        "CPUExecutionProvider": {},
+        "CUDAExecutionProvider": dict(CUDA_OPTIONS),
+        "TensorrtExecutionProvider": _TENSORRT_OPTIONS,
+    }
+    if provider == "tensorrt" and cache is not None:
+        options["TensorrtExecutionProvider"] = _TENSORRT_OPTIONS | _kept_in(cache / file_sha256(model)[:32])
+    return [(name, dict(options[name])) for name in PROVIDER_NAMES[provider]]
+
+
+def default_folder() -> Path | None:
+    """Return the folder for ONNX Runtime's TensorRT engines in the user's cache, or None; see ``default_cache``."""
+    kernels = default_cache().folder
+    return None if kernels is None else kernels.parent / "onnxruntime-tensorrt"
+
+
+def _kept_in(folder: Path) -> Options:
+    try:
+        writable_folder(folder)
+        with suppress(OSError):
+            folder.chmod(0o700)  # an engine is code: nobody else may put one here
+    except OutputError as error:
+        warn_not_kept(folder, error.message)
+        return {}
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+    }

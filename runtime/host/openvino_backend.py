@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnx, import_openvino, openvino_core
-from frcnn.runtime.host.network_contract import REMAKE, check_values, checked_output, checked_threads, run_error
+from frcnn.runtime.host.backend import REMAKE, check_values, checked_output, checked_threads, run_error
 from frcnn.runtime.host.providers import RunPrecision
 from frcnn.runtime.model_files.onnx_outline import read_outline
 from frcnn.spec.engine import INPUTS, OUTPUTS

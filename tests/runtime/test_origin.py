@@ -1,4 +1,4 @@
-"""frcnn.runtime.origin: a detector travels to other processes as its file's path and hash, and its options."""
+"""frcnn.runtime.loading.Origin: a detector travels to other processes as its file's path and hash, and its options."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import torch
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from frcnn.plugins.cuda.kernel_cache import default_cache
-from frcnn.runtime.engines.runtime_cache import default_runtime_cache
+from frcnn.runtime.engines.tensorrt_engine import default_runtime_cache
 from support.own_folders import VARIABLES
 
 

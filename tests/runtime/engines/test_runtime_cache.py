@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from frcnn.runtime.engines.runtime_cache import cache_key, default_runtime_cache
+from frcnn.runtime.engines.tensorrt_engine import cache_key, default_runtime_cache
 
 
 def key(engine: bytes = b"engine", **changed: str) -> bytes:

@@ -1,4 +1,4 @@
-"""frcnn.runtime.gpu.memory_plan: nothing overlaps while it is needed, and what can share memory does."""
+"""frcnn.runtime.gpu.pipeline: nothing overlaps while it is needed, and what can share memory does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frcnn.plugins.operator_plan import ALIGNMENT_BYTES, aligned
-from frcnn.runtime.gpu.memory_plan import Block, lay_out
+from frcnn.runtime.gpu.pipeline import Block, lay_out
 
 BLOCKS = st.lists(
     st.tuples(st.integers(0, 5000), st.integers(0, 12), st.integers(0, 6)).map(

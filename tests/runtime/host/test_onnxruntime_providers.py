@@ -14,9 +14,9 @@ import onnxruntime
 import pytest
 
 from frcnn.errors import ArtifactError, MissingDependencyError
-from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
-from frcnn.runtime.host.onnxruntime_providers import (
+from frcnn.runtime.host.onnxruntime_backend import (
     PROVIDER_NAMES,
+    OnnxRuntimeBackend,
     default_folder,
     execution_providers,
 )

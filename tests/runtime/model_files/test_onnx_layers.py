@@ -6,7 +6,7 @@ import onnx
 import onnx.parser
 import pytest
 
-from frcnn.runtime.model_files.onnx_layers import count_precisions, layer_precisions
+from frcnn.runtime.model_files.artifact import count_precisions, layer_precisions
 
 
 def precisions(body: str, head: str = "float[N,4,8,8] x, float[4,4,1,1] w") -> list[str]:
