@@ -66,14 +66,11 @@ class Network(Protocol):
     """Executes one network on arrays in host memory; several threads may call it at once."""
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
-        """Detect.
+        """Detect; an ``ArtifactError`` if the network failed.
 
         Args:
             images: ``(N, 3, H, W)`` float32, normalised, padded with zeros at the right and bottom.
             image_sizes: ``(N, 2)`` int32, (height, width) of each resized image inside the canvas.
-
-        Raises:
-            ArtifactError: the network failed.
         """
 
     def close(self) -> None:
@@ -94,14 +91,10 @@ class Backend(Protocol):
     on_gpu: bool
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool, order: ChannelOrder = "rgb") -> Placed:
-        """Decode an image and choose its canvas.
+        """Decode an image, called ``name`` in messages, and choose its canvas.
 
-        Args:
-            image: see ``Detector``.
-            name: its name in messages.
-            max_pixels: limit for files and PIL images.
-            ahead: whether the caller may write over an array before the image is submitted.
-            order: of the channels of arrays and tensors.
+        ``max_pixels`` and ``order``, of channels, are those of ``Detector.load``; ``ahead`` tells whether the caller
+        may write over an array before the image is submitted.
 
         Raises:
             ImageError: the image cannot be used.

@@ -69,14 +69,7 @@ def load_backend(
 def load_onnx(
     artifact: OnnxArtifact, *, provider: RunProvider, precision: RunPrecision | None, threads: int | None
 ) -> tuple[Backend, Manifest]:
-    """Return the backend of a ``model.onnx`` on one provider, and its manifest; errors as ``Detector.load``.
-
-    Args:
-        artifact: the file.
-        provider: what runs it.
-        precision: what OpenVINO computes float layers in; None: float32.
-        threads: CPU threads; None: all that this process may use.
-    """
+    """Return the backend of a ``model.onnx`` on one provider, and its manifest; see ``Detector.load``."""
     network: Network
     if provider == "openvino":
         network = OpenVinoBackend(artifact.path, precision=precision or "fp32", threads=threads)
@@ -131,13 +124,13 @@ def open_engines(
     engines: dict[str, Engine] = {}
     try:
         check_gpu(artifact, gpu.compute_capability)  # before a package is imported that would not serve it
-        load: Callable[[EngineArtifact, str, CudaDevice], Engine]
+        load: Callable[[str], Engine]
         if manifest.target == "onnxruntime":
             package = import_onnxruntime_gpu()
-            load = partial(_onnxruntime_engine, package)
+            load = partial(_onnxruntime_engine, artifact, package, gpu)
         else:
             library, package = choose_tensorrt(artifact)
-            load = partial(_tensorrt_engine, library)
+            load = partial(_tensorrt_engine, artifact, library, gpu)
         check_runs_here(
             artifact,
             target_version=package.__version__,
@@ -146,7 +139,7 @@ def open_engines(
             free_bytes=gpu.free_bytes(),
         )
         for part in dict.fromkeys(step.part for step in manifest.steps if isinstance(step, EngineStep)):
-            engines[part] = load(artifact, part, gpu)
+            engines[part] = load(part)
     except BaseException:
         with suppress(FrcnnError), ExitStack() as stack:
             stack.callback(gpu.close)
@@ -156,7 +149,7 @@ def open_engines(
     return gpu, engines
 
 
-def _tensorrt_engine(library: TensorRTLibrary, artifact: EngineArtifact, part: str, gpu: CudaDevice) -> Engine:
+def _tensorrt_engine(artifact: EngineArtifact, library: TensorRTLibrary, gpu: CudaDevice, part: str) -> Engine:
     return load_engine(
         artifact.read_part(part),
         target=library,
@@ -167,7 +160,7 @@ def _tensorrt_engine(library: TensorRTLibrary, artifact: EngineArtifact, part: s
     )
 
 
-def _onnxruntime_engine(onnxruntime: ModuleType, artifact: EngineArtifact, part: str, gpu: CudaDevice) -> Engine:
+def _onnxruntime_engine(artifact: EngineArtifact, onnxruntime: ModuleType, gpu: CudaDevice, part: str) -> Engine:
     if not gpu.is_primary_context:
         raise ArtifactError(
             "ONNX Runtime works in the GPU's primary context only, and another one is current on this thread",

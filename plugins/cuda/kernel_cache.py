@@ -59,16 +59,16 @@ def warn_not_kept(folder: Path, reason: object, *, hint: str = "FRCNN_CACHE_DIR 
     warn_once(f"nothing is kept in the cache {folder}: {reason}; {hint}")
 
 
-def default_cache() -> KernelCache:
-    """Return the user's cache: ``kernels`` in ``$FRCNN_CACHE_DIR``, ``$XDG_CACHE_HOME/frcnn`` or ``~/.cache/frcnn``.
+def default_cache(name: str = "kernels", max_bytes: int = 256 * 2**20) -> KernelCache:
+    """Return the user's cache: ``name`` in ``$FRCNN_CACHE_DIR``, ``$XDG_CACHE_HOME/frcnn`` or ``~/.cache/frcnn``.
 
     Without a home folder nothing is kept.
     """
     if chosen := os.environ.get("FRCNN_CACHE_DIR"):
-        return KernelCache(Path(chosen) / "kernels")
+        return KernelCache(Path(chosen) / name, max_bytes)
     if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return KernelCache(Path(xdg) / "frcnn" / "kernels")
+        return KernelCache(Path(xdg) / "frcnn" / name, max_bytes)
     try:
-        return KernelCache(Path.home() / ".cache" / "frcnn" / "kernels")
+        return KernelCache(Path.home() / ".cache" / "frcnn" / name, max_bytes)
     except RuntimeError:
         return KernelCache(None)

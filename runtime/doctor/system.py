@@ -80,7 +80,7 @@ def look_around() -> list[Check]:
     gpu, listed = _nvidia_gpu()
     return [
         _system(),
-        _python(),
+        Check("python", "everything", "ok", platform.python_version(), essential=True),
         *map(_package, _BASE),
         _onnxruntime(),
         _openvino(),
@@ -104,10 +104,6 @@ def _system() -> Check:
     name = f"{platform.system()} {platform.release()} {platform.machine()}"
     detail = f"{name}, {available_cpus()} of {os.cpu_count()} CPUs"
     return Check("system", "everything", "ok", detail)
-
-
-def _python() -> Check:
-    return Check("python", "everything", "ok", platform.python_version(), essential=True)
 
 
 def _package(package: _Package) -> Check:

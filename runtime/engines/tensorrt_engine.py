@@ -26,7 +26,6 @@ from frcnn.runtime.gpu.device import Device, LayerReport, Shape
 from frcnn.spec.engine import EngineManifest, EngineStep
 
 _CACHE_SCHEMA: Final = "frcnn runtime cache 1"  # changes when the key or the entry means something else
-_CACHE_MAX_BYTES: Final = 1 << 30
 
 
 class TensorRTContext:
@@ -256,8 +255,7 @@ def load_engine(
 
 def default_runtime_cache() -> KernelCache:
     """Return the cache for TensorRT-RTX's kernels, beside that of ours; see ``default_cache``."""
-    kernels = default_cache().folder
-    return KernelCache(None if kernels is None else kernels.parent / "tensorrt-rtx", _CACHE_MAX_BYTES)
+    return default_cache("tensorrt-rtx", max_bytes=1 << 30)
 
 
 def cache_key(

@@ -90,9 +90,30 @@ class EngineBackend:
             return with_pixels(placed, transform)
         return placed
 
-    def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> RunningBatch:
-        """Begin to detect; see ``Backend.submit``."""
-        return self._submit(batch, stream)
+    def submit(self, batch: Sequence[Placed], *, stream: int | None = None, on_device: bool = False) -> RunningBatch:
+        """Begin to detect; see ``Backend.submit``. With ``on_device`` the batch has an ``output``."""
+        self._check()
+        canvas = batch[0].canvas
+        profile, size = self._engine_canvases.batch_to_run(len(batch), canvas)
+        key = PipelineKey(size, canvas, not isinstance(batch[0], Prepared))
+        worker = self._pool.acquire(key)
+        try:
+            self._device.activate()  # nobody closes it while the worker is ours
+        except BaseException:
+            self._pool.give_back(worker)
+            raise
+        running: RunningBatch | None = None
+        try:
+            pipeline = worker.enqueue(key, profile, batch, _streams_of(batch, stream))
+            running = RunningBatch(self._device, self._pool, worker, pipeline, batch)
+            if on_device:
+                running.output = self._device_output(running, worker, pipeline, stream or 0)
+            self._pool.submitted(running)
+        except BaseException:
+            if running is None or not self._pool.is_in_flight(running):
+                self._recover(worker)
+            raise
+        return running
 
     def submit_to_device(self, batch: Sequence[Placed], *, stream: int | None = None) -> list[DeviceDetections]:
         """Detect and leave the detections in device memory; see ``Backend.submit_to_device``.
@@ -100,7 +121,7 @@ class EngineBackend:
         Their memory is allocated here, and the caller's stream (the legacy default stream if there is none) waits for
         the work.
         """
-        output = self._submit(batch, stream, on_device=True).output
+        output = self.submit(batch, stream=stream, on_device=True).output
         assert output is not None
         return [
             DeviceDetections(
@@ -132,30 +153,6 @@ class EngineBackend:
                 for engine in self._engines.values():
                     stack.callback(engine.close)
                 stack.callback(self._pool.close)
-
-    def _submit(self, batch: Sequence[Placed], stream: int | None, *, on_device: bool = False) -> RunningBatch:
-        self._check()
-        canvas = batch[0].canvas
-        profile, size = self._engine_canvases.batch_to_run(len(batch), canvas)
-        key = PipelineKey(size, canvas, not isinstance(batch[0], Prepared))
-        worker = self._pool.acquire(key)
-        try:
-            self._device.activate()  # nobody closes it while the worker is ours
-        except BaseException:
-            self._pool.give_back(worker)
-            raise
-        running: RunningBatch | None = None
-        try:
-            pipeline = worker.enqueue(key, profile, batch, _streams_of(batch, stream))
-            running = RunningBatch(self._device, self._pool, worker, pipeline, batch)
-            if on_device:
-                running.output = self._device_output(running, worker, pipeline, stream or 0)
-            self._pool.submitted(running)
-        except BaseException:
-            if running is None or not self._pool.is_in_flight(running):
-                self._recover(worker)
-            raise
-        return running
 
     def _device_output(self, running: RunningBatch, worker: Worker, pipeline: Pipeline, stream: int) -> DeviceOutput:
         """Copy the outputs to memory of their own, before the worker writes over them."""

@@ -62,11 +62,7 @@ class HostBackend:
 
 
 def checked_threads(threads: int | None) -> int:
-    """Return the number of threads: by default all processors that this process may use.
-
-    Raises:
-        UsageError: less than 1.
-    """
+    """Return the number of threads: by default all processors that this process may use."""
     if threads is not None and threads < 1:
         raise UsageError(f"threads: expected 1 or more, got {threads}")
     return threads or available_cpus()
@@ -98,10 +94,9 @@ def run_error(path: Path, library: str, images: tuple[int, ...], why: str) -> Ar
 
 
 def checked_output(path: Path, batch: int, outputs: Sequence[NDArray[Any]]) -> NetworkOutput:
-    """Return outputs, in the order of ``OUTPUTS``, as the network's; the types are checked when a model is loaded.
+    """Return outputs, in the order of ``OUTPUTS``, as the network's; refuse shapes that are not a detector's.
 
-    Raises:
-        ArtifactError: their shapes are not a detector's, whatever the file declares.
+    Their types are checked when a model is loaded, their shapes are not known before, whatever the file declares.
     """
     rows = outputs[1].shape[1:2]
     got = [output.shape for output in outputs]

@@ -156,8 +156,7 @@ def execution_providers(provider: OnnxRuntimeProvider, model: Path, *, cache: Pa
 
 def default_folder() -> Path | None:
     """Return the folder for ONNX Runtime's TensorRT engines in the user's cache, or None; see ``default_cache``."""
-    kernels = default_cache().folder
-    return None if kernels is None else kernels.parent / "onnxruntime-tensorrt"
+    return default_cache("onnxruntime-tensorrt").folder
 
 
 def _kept_in(folder: Path) -> Options:

@@ -30,11 +30,7 @@ _DEFAULTS: Final[dict[Device, RunProvider]] = {"cpu": "cpu", "cuda": "cuda"}
 
 
 def chosen_provider(device: Device | None, provider: Provider | None) -> Provider:
-    """Return the provider to run with: the caller's choice, or the device's own; without either the CPU's.
-
-    Raises:
-        UsageError: there is no such device or provider, or they do not go together.
-    """
+    """Return the provider to run with: the caller's choice, or the device's own; without either the CPU's."""
     if device is not None and device not in _DEFAULTS:
         hint = did_you_mean(device, _DEFAULTS)
         raise UsageError(f"device: expected one of {', '.join(_DEFAULTS)}, got {device!r}", hint=hint)
@@ -52,11 +48,7 @@ def chosen_provider(device: Device | None, provider: Provider | None) -> Provide
 
 
 def check_precision(provider: Provider, precision: RunPrecision | None) -> None:
-    """Refuse a precision that is unknown, or given to a provider that takes it from the file.
-
-    Raises:
-        UsageError: see above.
-    """
+    """Refuse a precision that is unknown, or given to a provider that takes it from the file."""
     if precision is None:
         return
     if precision not in RUN_PRECISIONS:

@@ -66,8 +66,6 @@ class EngineCanvases(Canvases):
         self._manifest = manifest
         self._transform = manifest.source.model.transform
         self._canvases: dict[Size, Size] = {}
-        self._max: dict[Size, int] = {}
-        self._runs: dict[tuple[int, Size], tuple[int, int]] = {}
 
     def canvas_of(self, resized: Size, *, name: str) -> Size:
         """Return the smallest canvas that holds a resized image; see :class:`Canvases`.
@@ -88,14 +86,8 @@ class EngineCanvases(Canvases):
 
     def max_at_once(self, canvas: Size, batch_size: int) -> int:
         """Return how many images of a canvas may run at once, at most ``batch_size``."""
-        maximum = self._max.get(canvas)
-        if maximum is None:
-            maximum = self._max[canvas] = max(
-                profile.batch.max
-                for profile in self._manifest.profiles
-                if canvas[0] in profile.height and canvas[1] in profile.width
-            )
-        return min(batch_size, maximum)
+        taking = [p for p in self._manifest.profiles if canvas[0] in p.height and canvas[1] in p.width]
+        return min(batch_size, max(profile.batch.max for profile in taking))
 
     def check_batch_size(self, batch_size: int) -> None:
         """Refuse a batch size beyond that of every profile."""
@@ -107,19 +99,10 @@ class EngineCanvases(Canvases):
             )
 
     def batch_to_run(self, count: int, canvas: Size) -> tuple[int, int]:
-        """Return the profile for a number of images and the batch to run, which may have to be padded.
-
-        Args:
-            count: images, no more than :meth:`max_at_once`.
-            canvas: of the images.
-        """
-        known = self._runs.get((count, canvas))
-        if known is not None:
-            return known
+        """Return the profile for ``count`` images, and the batch to run, which may have to be padded."""
         for batch in range(count, self.max_at_once(canvas, sys.maxsize) + 1):
             profile = self._manifest.profile_for(batch, canvas)
             if profile is not None:
-                self._runs[count, canvas] = profile, batch
                 return profile, batch
         raise UsageError(
             f"no profile of the engine holds {count} images on a {_by(canvas)} canvas: {self._profiles()}",

@@ -61,7 +61,6 @@ _LARGEST: Final = (1 << 63) - 1
 Positive = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
 NonNegative = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
 PrintableText = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]  # without control characters
-Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Mean = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
 Deviation = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
 T = TypeVar("T", bound="Record")
@@ -256,11 +255,7 @@ class Manifest(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str) -> Manifest:
-        """Read a manifest's JSON strictly; ``source`` names the file in messages.
-
-        Raises:
-            ArtifactError: the text is no manifest of a schema version this frcnn reads.
-        """
+        """Read a manifest's JSON strictly; ``source`` names the file in messages. See :func:`read_versioned`."""
         return read_versioned(text, cls, SCHEMA_VERSION, source=source, remake="export the model again")
 
     def canvas_for(self, resized: Size) -> Size | None:

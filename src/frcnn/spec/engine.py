@@ -289,14 +289,9 @@ class EngineManifest(Record, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, text: bytes, *, source: str) -> EngineManifest:
-        """Read a manifest's JSON strictly; ``source`` names the file in messages.
-
-        Raises:
-            ArtifactError: the text is no manifest of a schema version this frcnn reads.
-        """
-        return read_versioned(
-            text, cls, ENGINE_SCHEMA_VERSION, source=source, remake="build the artifact again: frcnn build model.onnx"
-        )
+        """Read a manifest's JSON strictly; ``source`` names the file in messages. See :func:`read_versioned`."""
+        remake = "build the artifact again: frcnn build model.onnx"
+        return read_versioned(text, cls, ENGINE_SCHEMA_VERSION, source=source, remake=remake)
 
     def build_command(
         self,

@@ -16,8 +16,6 @@ import msgspec
 from frcnn.spec import PRECISIONS, Precision, Record
 from frcnn.spec.engine import Form, Target
 
-FORM_NAMES: Final[Mapping[Form, str]] = {"plan": "one plan", "split": "two engines"}
-
 TARGET_NAMES: Final[Mapping[Target, str]] = {
     "tensorrt": "TensorRT",
     "tensorrt-rtx": "TensorRT-RTX",
@@ -67,7 +65,7 @@ def read_runs() -> tuple[GpuRun, ...]:
 def engine_name(target: Target, form: Form, version: str = "") -> str:
     """Return an engine's name; TensorRT's has its form, the others come as two engines only."""
     name = f"{TARGET_NAMES[target]} {version}".rstrip()
-    return f"{name}, {FORM_NAMES[form]}" if target == "tensorrt" else name
+    return f"{name}, {'one plan' if form == 'plan' else 'two engines'}" if target == "tensorrt" else name
 
 
 def generation_of(compute_capability: str) -> str | None:

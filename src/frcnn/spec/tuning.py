@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from frcnn.spec import Positive, Precision, PrintableText, Record, read_versioned
+from frcnn.spec.engine import Sha256
 
 TUNING_SCHEMA_VERSION: Final = 1
 TUNED_SUFFIX: Final = ".tuned.json"
@@ -39,7 +40,6 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Threads = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 Batch = Annotated[int, msgspec.Meta(ge=1, le=64)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Text = Annotated[PrintableText, msgspec.Meta(max_length=1000)]
 FileName = Annotated[str, msgspec.Meta(pattern=r"\A(?!\.{1,2}\Z)[^/\\\x00-\x1f\x7f-\x9f]{1,255}\Z")]
 """A name in the folder of the tuned file: without separators, and not the folder itself or the one above."""
@@ -171,11 +171,7 @@ class Tuning(Record, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str) -> Tuning:
-        """Read a tuned file's JSON strictly; ``source`` names the file in messages.
-
-        Raises:
-            ArtifactError: the text is no tuning of a schema version this frcnn reads.
-        """
+        """Read a tuned file's JSON strictly; ``source`` names the file in messages. See :func:`read_versioned`."""
         remake = "run frcnn tune again, or remove the file"
         return read_versioned(text, cls, TUNING_SCHEMA_VERSION, source=source, remake=remake, what="tuning")
 
