@@ -13,8 +13,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import onnx
@@ -86,7 +88,7 @@ def calibrate(model: onnx.ModelProto, batches: Iterable[Batch], *, threads: int)
         path = Path(folder) / "model.onnx"
         onnx.save_model(model, path)
         calibrator = _calibrator(quantization, path, Path(folder) / "augmented.onnx", threads)
-        calibrator.collect_data(_Reader(chain((first,), remaining)))
+        calibrator.collect_data(SimpleNamespace(get_next=partial(next, map(dict, chain((first,), remaining)), None)))
         ranges: Ranges = calibrator.compute_data()
         return ranges
 
@@ -140,18 +142,6 @@ def quantize(model: onnx.ModelProto, ranges: Ranges, recipe: Recipe) -> onnx.Mod
     except onnx.checker.ValidationError as error:
         raise ExportError(f"the quantised graph is not valid ONNX: {error}") from error
     return quantized
-
-
-class _Reader:
-    """Batches as ONNX Runtime's calibrators fetch them."""
-
-    def __init__(self, batches: Iterator[Batch]) -> None:
-        self._batches = batches
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        """Return the next batch, or None after the last."""
-        batch = next(self._batches, None)
-        return None if batch is None else dict(batch)
 
 
 def _is_heavy(node: onnx.NodeProto) -> bool:
