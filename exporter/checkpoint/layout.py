@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -44,24 +44,15 @@ _WITH_ROI_HEADS = ("a Mask R-CNN", "a Keypoint R-CNN", "a Detectron2 model")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundWeights:
-    """The weights in a checkpoint."""
+    """The weights in a checkpoint; the last three are those of the checkpoint as a whole."""
 
-    state: Mapping[str, Tensor]  # by the names of a FasterRCNN; empty where there is a module
-    module: nn.Module | None  # a whole pickled model
-    entry: str  # its place, like model_state_dict or state_dict/ema.; empty for a bare state_dict
-    ignored: int  # tensors in the same dictionary that are not the detector's
-    notes: tuple[str, ...]  # choices among several, one line each
-    labels: tuple[str, ...] | None
-    name: str | None  # of the architecture, in the checkpoint
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    entry: str
-    state: dict[str, Tensor]
-    ignored: int
-    module: nn.Module | None = None
-    averaged: bool = False
+    entry: str  # their place, like model_state_dict or state_dict/ema.; empty for a bare state_dict
+    state: Mapping[str, Tensor] = field(default_factory=dict)  # by the names of a FasterRCNN
+    module: nn.Module | None = None  # a whole pickled model, in place of a state
+    ignored: int = 0  # tensors in the same dictionary that are not the detector's
+    notes: tuple[str, ...] = ()  # choices among several, one line each
+    labels: tuple[str, ...] | None = None
+    name: str | None = None  # of the architecture
 
 
 def find_weights(content: object, *, source: str, state_key: str | None = None) -> FoundWeights:
@@ -81,7 +72,7 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
             hint = did_you_mean(state_key, (c.entry for c in candidates), f"it has {listed}")
             raise CheckpointError(f"{source} has no weights under {state_key!r}", hint=hint)
     else:
-        averaged = [c for c in candidates if c.averaged]
+        averaged = [c for c in candidates if _is_averaged(c.entry)]
         chosen = averaged if len(candidates) > 1 and len(averaged) == 1 else candidates
         if chosen != candidates:
             notes = (f"weights: {chosen[0].entry!r}, the running average, out of {listed} (--state-key takes another)",)
@@ -93,15 +84,7 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
     if labels is None and any(not isinstance(names, (int, type(None))) for names in _stored(content, _LABEL_ENTRIES)):
         notes += ("labels: not read from the checkpoint: neither a list of names, nor names by number from 0 or 1",)
     _require_plain(one.state, source)
-    return FoundWeights(
-        state=one.state,
-        module=one.module,
-        entry=one.entry,
-        ignored=one.ignored,
-        notes=notes,
-        labels=labels,
-        name=_name(content),
-    )
+    return replace(one, notes=notes, labels=labels, name=_name(content))
 
 
 def _require_plain(state: Mapping[str, Tensor], source: str) -> None:
@@ -118,10 +101,10 @@ def _require_plain(state: Mapping[str, Tensor], source: str) -> None:
             )
 
 
-def _walk(value: object, entry: str, depth: int, seen: set[tuple[int, int]]) -> Iterator[_Candidate]:
+def _walk(value: object, entry: str, depth: int, seen: set[tuple[int, int]]) -> Iterator[FoundWeights]:
     if isinstance(value, nn.Module):
         detectors = (m for m in value.modules() if isinstance(m, GeneralizedRCNN))
-        yield from (_Candidate(entry, {}, 0, module, _is_averaged(entry)) for module in detectors)
+        yield from (FoundWeights(entry=entry, module=module) for module in detectors)
         return
     if not isinstance(value, Mapping) or (id(value), depth) in seen:  # a pickle may contain a mapping many times
         return
@@ -132,8 +115,8 @@ def _walk(value: object, entry: str, depth: int, seen: set[tuple[int, int]]) -> 
         state = {k[len(prefix) :]: v for k, v in cleaned.items() if k.startswith(prefix)}
         if prefix == "" and len(prefixes) > 1:  # the empty prefix matches the others' keys too
             state = {k: v for k, v in state.items() if not any(p and k.startswith(p) for p in prefixes)}
-        name = "/".join(filter(None, (entry, prefix)))
-        yield _Candidate(name, state, len(tensors) - len(state), None, _is_averaged(name))
+        place = "/".join(filter(None, (entry, prefix)))
+        yield FoundWeights(entry=place, state=state, ignored=len(tensors) - len(state))
     if depth and not prefixes:
         seen.add((id(value), depth))
         for key, child in value.items():
