@@ -278,16 +278,9 @@ def checked_score(score: float) -> float:
 
 
 def resolve_classes(classes: ClassFilter, label_names: Sequence[str] | None) -> frozenset[int]:
-    """Return the class indices of class names or indices.
+    """Return the indices of classes, given by name or index, in a model's ``label_names``, if it has some.
 
     A name selects every class that has it; digits that are not a class name are an index.
-
-    Args:
-        classes: names or indices.
-        label_names: the model's names, index 0 the background, or None.
-
-    Raises:
-        UsageError: the model has no such name or index, or ``classes`` is a single string.
     """
     if isinstance(classes, str):
         raise UsageError(f"classes: expected a list of names or indices, got the text {classes!r}")

@@ -186,13 +186,10 @@ def _refuse(*, why: str, **options: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a detector was loaded from.
+    """What a detector was loaded from: the absolute path of a file, and options of :func:`load_backend`.
 
-    Attributes:
-        path: Absolute path of the file.
-        options: Those of ``Detector.load``, without ``max_pixels``.
-        state: What tells on this system whether the file was changed since.
-        sha256: The file's, which another system can check; empty until it is needed.
+    ``state`` tells on this system whether the file was changed since; ``sha256``, which is empty until it is needed,
+    does so on another one.
     """
 
     path: Path

@@ -1,21 +1,39 @@
-"""What ``frcnn tune`` found for a model, read from the file beside it and checked against this machine."""
+"""What ``frcnn tune`` found for a model, read from the file beside it, and this machine, which it must be made on."""
 
 from __future__ import annotations
 
 import os
+import platform
 import stat
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
-from frcnn.errors import ArtifactError
+from frcnn._version import __version__
+from frcnn.errors import ArtifactError, printable
 from frcnn.files import file_sha256
-from frcnn.runtime.machine import read_machine, read_versions
+from frcnn.packages import installed_version
+from frcnn.processors import available_cpus
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.spec import LONGEST_MANIFEST_BYTES, Precision
-from frcnn.spec.tuning import TUNED_SUFFIX, Arithmetic, HostProvider, Setting, TunedModel, Tuning
+from frcnn.spec.tuning import TUNED_SUFFIX, Arithmetic, HostProvider, Machine, Setting, TunedModel, Tuning
 
 _REMAKE: Final = "run frcnn tune again, or remove the file"
+
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+_FEATURES_TEXT: Final = """
+    avx2 fma avx512f avx512_vnni avx_vnni avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 amx_fp16 avx10_2
+    asimd asimdhp asimddp bf16 i8mm sve sve2 sme
+"""
+_X86: Final = ("vendor_id", "cpu family", "model", "stepping")
+_ARM: Final = ("CPU implementer", "CPU variant", "CPU part", "CPU revision")
+
+PACKAGES: Final[Mapping[HostProvider, str]] = {"cpu": "onnxruntime", "openvino": "openvino"}
+"""The package of each provider, which is also its module."""
+
+_DISTRIBUTIONS: Final = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime"), "openvino": ("openvino",)}
 
 
 class LoadOptions(TypedDict):
@@ -63,8 +81,7 @@ def load_options(setting: Setting) -> LoadOptions:
 def read_tuned(artifact: OnnxArtifact) -> Tuned | Void | None:
     """Return what a model is to be run with here, or None where it has no tuned file.
 
-    Raises:
-        ArtifactError: the file is no tuning, or names as the int8 model what is none of this model.
+    It is an ``ArtifactError`` if the file is no tuning, or names as the int8 model what is none of this model.
     """
     path = tuned_path(artifact.path)
     tuning = read_tuning(path)
@@ -115,3 +132,30 @@ def _void_int8(path: Path, file: Path, model: TunedModel) -> str:
         return "" if file_sha256(file) == model.sha256 else f"{file.name} has changed"
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read: {error.strerror or error}", hint=_REMAKE) from error
+
+
+def read_machine() -> Machine:
+    """Return the processor, by what the system tells of its first one, and how many this process may use."""
+    told: dict[str, str] = {}
+    with suppress(OSError):
+        first = _CPU_INFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        for line in first.splitlines():
+            name, _, value = line.partition(":")
+            told[name.strip()] = printable(value.strip())
+    features = set(told.get("flags", told.get("Features", "")).split())
+    return Machine(
+        processor=told.get("model name") or platform.processor() or platform.machine(),
+        signature=" ".join(f"{name} {told[name]}" for name in (*_X86, *_ARM) if name in told),
+        features=tuple(sorted(features & {*_FEATURES_TEXT.split()})),
+        processors=available_cpus(),
+    )
+
+
+def read_versions() -> dict[str, str]:
+    """Return the versions of frcnn and of the packages that run a model in host memory, without importing them."""
+    versions = {"frcnn": __version__}
+    for package, distributions in _DISTRIBUTIONS.items():
+        for name in distributions:
+            if found := installed_version(name):
+                versions[package] = found
+    return versions

@@ -29,7 +29,7 @@ from frcnn.console import few, next_step, note, say, steps, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.options import add_images, add_json, add_number
 from frcnn.processors import available_cpus
-from frcnn.runtime.machine import PACKAGES
+from frcnn.runtime.tuned import PACKAGES
 from frcnn.spec.tuning import ALLOWED, Allowed
 
 _BUSY: Final = 0.5

@@ -16,8 +16,7 @@ from frcnn.console import warn
 from frcnn.errors import ImageSizeError
 from frcnn.files import write_text
 from frcnn.runtime import Detector, RGBImage
-from frcnn.runtime.machine import PACKAGES, read_machine, read_versions
-from frcnn.runtime.tuned import load_options, tuned_path
+from frcnn.runtime.tuned import PACKAGES, load_options, read_machine, read_versions, tuned_path
 from frcnn.spec import Manifest, Size
 from frcnn.spec.tuning import TUNING_SCHEMA_VERSION, Allowed, HostProvider, Setting, Tuning
 

@@ -17,9 +17,8 @@ from frcnn.errors import ArtifactError, UsageError
 from frcnn.runtime import Detector
 from frcnn.runtime.host.onnxruntime_backend import OnnxRuntimeBackend
 from frcnn.runtime.host.openvino_backend import OpenVinoBackend
-from frcnn.runtime.machine import read_machine, read_versions
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
-from frcnn.runtime.tuned import Tuned, Void, read_tuned
+from frcnn.runtime.tuned import Tuned, Void, read_machine, read_tuned, read_versions
 from frcnn.spec.tuning import Setting
 
 ONE_THREAD = msgspec.structs.replace(SETTING, threads=1)

@@ -10,7 +10,7 @@ import msgspec
 import onnx
 
 from frcnn.files import file_sha256
-from frcnn.runtime.machine import read_machine, read_versions
+from frcnn.runtime.tuned import read_machine, read_versions
 from frcnn.spec import MANIFEST_KEY, Manifest, Quantization
 from frcnn.spec.tuning import Allowed, Machine, Setting, Trial, TunedModel, Tuning
 
