@@ -16,9 +16,8 @@ from frcnn.files import file_sha256
 from frcnn.log import LOGGER
 from frcnn.runtime.backend import Backend, Device, Network
 from frcnn.runtime.dependencies import TensorRTLibrary, import_onnxruntime_gpu
-from frcnn.runtime.engines.compatibility import check_gpu, check_runs_here
+from frcnn.runtime.engines.compatibility import check_gpu, check_runs_here, choose_tensorrt
 from frcnn.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from frcnn.runtime.engines.tensorrt_choice import choose_tensorrt
 from frcnn.runtime.engines.tensorrt_engine import default_runtime_cache, load_engine
 from frcnn.runtime.gpu.backend import DEFAULT_WORKERS, EngineBackend
 from frcnn.runtime.gpu.cuda_calls import driver_cuda_version

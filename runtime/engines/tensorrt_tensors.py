@@ -7,21 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from frcnn.errors import ArtifactError
+from frcnn.files.archive import REBUILD
 from frcnn.spec.engine import INPUTS, TENSORRT_ELEMENTS, EngineStep, EngineTensor, Profile
 
 _CHANNELS_LAST: Final[Mapping[str, int]] = {"HWC": 1, "HWC8": 8, "HWC16": 16}
 """Layouts that are (N, H, W, C) without gaps if C is a multiple of this."""
-
-_REBUILD: Final = "build the artifact again: frcnn build model.onnx"
 
 
 def check_tensors(trt: Any, engine: Any, tensors: Mapping[str, EngineTensor]) -> None:
     """Compare names, element types, layouts and channels of an ``ICudaEngine``'s inputs and outputs."""
     for name in _names(engine):
         if name not in tensors:
-            raise ArtifactError(f"the engine has a tensor {name!r}, which the manifest does not list", hint=_REBUILD)
+            raise ArtifactError(f"the engine has a tensor {name!r}, which the manifest does not list", hint=REBUILD)
         if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
-            raise ArtifactError(f"the engine wants {name!r} in host memory, expected device memory", hint=_REBUILD)
+            raise ArtifactError(f"the engine wants {name!r} in host memory, expected device memory", hint=REBUILD)
         found = engine.get_tensor_dtype(name).name
         element = TENSORRT_ELEMENTS.get(found, found)
         listed, shape = tensors[name], tuple(engine.get_tensor_shape(name))
@@ -31,12 +30,12 @@ def check_tensors(trt: Any, engine: Any, tensors: Mapping[str, EngineTensor]) ->
             if (element, layout) != (listed.element, wanted):
                 raise ArtifactError(
                     f"the engine's {name!r} is {element} {layout}, the manifest says {listed.element} {listed.layout}",
-                    hint=_REBUILD,
+                    hint=REBUILD,
                 )
         channels = listed.operator_shape(shape)[1] if len(shape) == 4 else -1
         if listed.channels and 0 < channels != listed.channels:
             raise ArtifactError(
-                f"the engine's {name!r} has {channels} channels, the manifest says {listed.channels}", hint=_REBUILD
+                f"the engine's {name!r} has {channels} channels, the manifest says {listed.channels}", hint=REBUILD
             )
 
 
@@ -49,7 +48,7 @@ def check_step(trt: Any, engine: Any, step: EngineStep) -> None:
         found = [name for name in _names(engine) if engine.get_tensor_mode(name) == mode]
         if set(found) != set(listed):
             raise ArtifactError(
-                f"{step.part} has the {what} {', '.join(found)}, the manifest says {', '.join(listed)}", hint=_REBUILD
+                f"{step.part} has the {what} {', '.join(found)}, the manifest says {', '.join(listed)}", hint=REBUILD
             )
 
 
@@ -57,7 +56,7 @@ def check_profiles(engine: Any, profiles: Sequence[Profile], tensors: Mapping[st
     """Refuse an engine that has other profiles than the manifest, or that takes other shapes of ``images`` in one."""
     count = engine.num_optimization_profiles
     if count != len(profiles):
-        raise ArtifactError(f"the engine has {count} profiles, the manifest says {len(profiles)}", hint=_REBUILD)
+        raise ArtifactError(f"the engine has {count} profiles, the manifest says {len(profiles)}", hint=REBUILD)
     if INPUTS[0] not in _names(engine):
         return
     images = tensors[INPUTS[0]]
@@ -73,7 +72,7 @@ def check_profiles(engine: Any, profiles: Sequence[Profile], tensors: Mapping[st
                 raise ArtifactError(
                     f"profile {index} of the engine takes {what} of {low} to {high}, the manifest says {listed.min} to "
                     f"{listed.max}",
-                    hint=_REBUILD,
+                    hint=REBUILD,
                 )
 
 

@@ -66,6 +66,7 @@ class EngineCanvases(Canvases):
         self._manifest = manifest
         self._transform = manifest.source.model.transform
         self._canvases: dict[Size, Size] = {}
+        self._runs: dict[tuple[int, Size], tuple[int, int]] = {}
 
     def canvas_of(self, resized: Size, *, name: str) -> Size:
         """Return the smallest canvas that holds a resized image; see :class:`Canvases`.
@@ -100,9 +101,12 @@ class EngineCanvases(Canvases):
 
     def batch_to_run(self, count: int, canvas: Size) -> tuple[int, int]:
         """Return the profile for ``count`` images, and the batch to run, which may have to be padded."""
+        if known := self._runs.get((count, canvas)):
+            return known
         for batch in range(count, self.max_at_once(canvas, sys.maxsize) + 1):
             profile = self._manifest.profile_for(batch, canvas)
             if profile is not None:
+                self._runs[count, canvas] = profile, batch
                 return profile, batch
         raise UsageError(
             f"no profile of the engine holds {count} images on a {_by(canvas)} canvas: {self._profiles()}",

@@ -212,8 +212,11 @@ class VideoWriter:
         if self._writer is not None:
             self._writer.release()
 
-    def require_whole(self) -> None:
-        """Check a finished file; OpenCV reports no failed write, such as on a full disk."""
+    def check_and_time(self) -> None:
+        """Check a finished file, for OpenCV reports no failed write, such as on a full disk; show its frames in time.
+
+        One rate is left as it is where it does that. The last frame lasts a mean step.
+        """
         if self._writer is None:
             return
         cv2 = self._cv2
@@ -226,11 +229,6 @@ class VideoWriter:
                 f"cannot write the video to {self._path.parent}: {there} of {len(self._times_s)} frames arrived",
                 hint="make room on the disk, or choose another folder with -o",
             )
-
-    def set_times(self) -> None:
-        """Show the frames of a finished file at their times, unless one rate does that; the last lasts a mean step."""
-        if not self._times_s:
-            return
         first, last, steps = self._times_s[0], self._times_s[-1], len(self._times_s) - 1
         times = [*self._times_s, last + ((last - first) / steps if steps else 1 / self._fps)]
         if any(abs(time - first - index / self._fps) > _UNEVEN / self._fps for index, time in enumerate(times)):
@@ -245,8 +243,7 @@ def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
         yield writer
     finally:
         writer.close()
-    writer.require_whole()
-    writer.set_times()
+    writer.check_and_time()
 
 
 def _promised_bytes(file: BinaryIO) -> int:

@@ -31,14 +31,8 @@ def image_list(images: Iterable[object]) -> Iterable[object]:
     """Return the images; refuse a single one."""
     if isinstance(images, list | tuple):
         return images
-    encoded = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | io.IOBase)
-    if (
-        encoded
-        or isinstance(images, Image.Image | np.ndarray | RGBImage | DeviceImage)
-        or is_tensor(images)
-        or is_device_array(images)
-        or not isinstance(images, Iterable)
-    ):
+    one = (str, os.PathLike, bytes, bytearray, memoryview, io.IOBase, Image.Image, np.ndarray, RGBImage, DeviceImage)
+    if isinstance(images, one) or is_tensor(images) or is_device_array(images) or not isinstance(images, Iterable):
         raise UsageError(
             f"images: expected a list (or another iterable) of images, got one {type(images).__qualname__}",
             hint="put a single image in a list: detector([image])[0]",

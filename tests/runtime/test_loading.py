@@ -15,7 +15,7 @@ from support.tiny_artifact import TinyArtifact
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.files.archive import write_archive
 from frcnn.runtime import Detector, loading
-from frcnn.runtime.engines import tensorrt_choice
+from frcnn.runtime.engines import compatibility
 from frcnn.runtime.model_files.engine_artifact import open_engine_artifact
 from frcnn.spec import Manifest
 
@@ -40,7 +40,7 @@ def system(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> System:
     made = System(device)
     monkeypatch.setattr(loading, "CudaDevice", lambda: device)
     monkeypatch.setattr(loading, "driver_cuda_version", lambda: made.driver)
-    monkeypatch.setattr(tensorrt_choice, "import_tensorrt", lambda _library: SimpleNamespace(__version__=made.version))
+    monkeypatch.setattr(compatibility, "import_tensorrt", lambda _library: SimpleNamespace(__version__=made.version))
     monkeypatch.setattr(loading, "load_engine", made.load_engine)
     return made
 
@@ -89,7 +89,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_refused_before_it_is_imported
 ) -> None:
     system.device = FakeDevice(architecture=architecture)
     monkeypatch.setattr(loading, "CudaDevice", lambda: system.device)
-    monkeypatch.setattr(tensorrt_choice, "import_tensorrt", lambda _library: pytest.fail("TensorRT-RTX was asked for"))
+    monkeypatch.setattr(compatibility, "import_tensorrt", lambda _library: pytest.fail("TensorRT-RTX was asked for"))
     with pytest.raises(ArtifactError) as raised:
         Detector.load(write_engine_file(tmp_path / "model.frcnn"))
     assert raised.value.message.endswith(f" and later, not {system.device.compute_capability}")

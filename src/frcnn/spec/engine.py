@@ -316,18 +316,13 @@ class EngineManifest(Record, frozen=True, kw_only=True):
         precision: str = self.precision
         if precision == "int8":  # the option is for the rest then
             precision = "fp16" if self.tensors[INPUTS[0]].element == "float16" else "fp32"
+        form = " --form split" if self.form == "split" and self.target == "tensorrt" else ""  # where it is no default
         return (
             f"frcnn build {source} -o {shlex.quote(name)} --target {self.target} "
             f"--precision {precision} --batch {batch or whole} --size {','.join(sizes)}"
             + (f" --compute-capability {','.join(gpus)}" if gpus and self.target == "tensorrt-rtx" else "")
-            + self._form_options()
+            + (" --version-compatible" if self.version_compatible else form)
         )
-
-    def _form_options(self) -> str:
-        """Return the options for a form that ``frcnn build --target tensorrt`` may not have by default."""
-        if self.version_compatible:
-            return " --version-compatible"
-        return " --form split" if self.form == "split" and self.target == "tensorrt" else ""
 
     def code_for(self, architecture: str) -> tuple[str, ...]:
         """Return the ``architectures`` whose code runs on a GPU of one, ``sm_NN``: its own, then PTX, newest first."""

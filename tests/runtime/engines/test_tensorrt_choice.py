@@ -18,9 +18,8 @@ from support.engine_files import write_engine_file
 from support.processes import run_python
 
 from frcnn.errors import ArtifactError, MissingDependencyError
-from frcnn.runtime.engines import tensorrt_choice
-from frcnn.runtime.engines.compatibility import check_runs_here
-from frcnn.runtime.engines.tensorrt_choice import choose_tensorrt
+from frcnn.runtime.engines import compatibility
+from frcnn.runtime.engines.compatibility import check_runs_here, choose_tensorrt
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact, open_engine_artifact
 
 BUILT, OTHER = "11.2.1.2", "11.4.0.106"
@@ -47,7 +46,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise MissingDependencyError(library, extra=library, why="running an artifact")
             return SimpleNamespace(__version__=version)
 
-        monkeypatch.setattr(tensorrt_choice, "import_tensorrt", load)
+        monkeypatch.setattr(compatibility, "import_tensorrt", load)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in versions else None)
 
     return given
