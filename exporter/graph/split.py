@@ -10,9 +10,8 @@ import onnx
 from frcnn.errors import ExportError
 from frcnn.exporter.graph.nodes import is_standard, quantized_values, read_values
 from frcnn.plugins import DOMAIN
+from frcnn.plugins.operator_kernels import POOLING
 from frcnn.spec.engine import INPUTS, OUTPUTS
-
-_POOLING = ("MultiscaleRoIAlign", "MultiscaleRoIPool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,7 +41,7 @@ def split(model: onnx.ModelProto) -> Networks:
             "they are inlined",
             hint="an engine is built from a model.onnx that was exported without --inline",
         )
-    if names not in [["RegionProposals", pooling, "BoxDetections"] for pooling in _POOLING]:
+    if names not in [["RegionProposals", pooling, "BoxDetections"] for pooling in POOLING]:
         raise _other(f"expected RegionProposals, a RoI pooling operator and BoxDetections, got {', '.join(names)}")
     unrounded = quantized_values(graph)
     for node in ours:
