@@ -98,11 +98,9 @@ class Detections:
             object.__setattr__(self, name, array)
 
     def __len__(self) -> int:
-        """Return the number of objects."""
         return len(self.scores)
 
     def __iter__(self) -> Iterator[Detection]:
-        """Give each object."""
         return map(self._object, range(len(self)))
 
     @overload

@@ -303,11 +303,9 @@ class Detector:
             self._backend.close()
 
     def __enter__(self) -> Self:
-        """Return the detector; it is closed at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the detector."""
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -119,14 +119,15 @@ class Pipeline:
         if self._graph is not None:
             self._graph.launch(stream)
         else:
-            self._enqueue(stream)
+            self.launch_in_steps(stream)
             self._is_warm = True  # only now: a failed launch has not warmed up the steps after it
 
-    def launch_in_steps(self, stream: int, after: Callable[[Launched], None]) -> None:
+    def launch_in_steps(self, stream: int, after: Callable[[Launched], object] | None = None) -> None:
         """Enqueue everything plainly, whether there is a graph or not; ``after`` takes each step that was enqueued."""
         for launched, launch in self._launches:
             launch(stream)
-            after(launched)
+            if after is not None:
+                after(launched)
 
     def report_layers(self, report: LayerReport) -> None:
         """Report every layer of every engine from now on; see :meth:`EngineContext.report_layers`."""
@@ -182,11 +183,8 @@ class Pipeline:
         for number, step in enumerate(self._program.manifest.steps, 2):
             first |= dict.fromkeys(step.outputs, number)
             last |= dict.fromkeys((*step.inputs, *step.outputs), number)
-            needed = (
-                next(contexts).workspace_bytes
-                if isinstance(step, EngineStep)
-                else self._plans[number - 2].scratch_bytes
-            )
+            is_engine = isinstance(step, EngineStep)
+            needed = next(contexts).workspace_bytes if is_engine else self._plans[number - 2].scratch_bytes
             workspaces.append(Block(f"workspace {number - 2}", needed, number, number))
         self.fields, self.output_bytes = self._fields()
         blocks = [
@@ -226,10 +224,6 @@ class Pipeline:
         self.sizes = _view(memory, sizes)
         self.table = self.images = _view(memory, pixels)
 
-    def _enqueue(self, stream: int) -> None:
-        for _, launch in self._launches:
-            launch(stream)
-
     def _capture(self, stream: int, warn: Warn) -> None:
         """Capture the graph, once; if that is impossible, the launches stay plain."""
         self._may_capture = False
@@ -237,7 +231,7 @@ class Pipeline:
             warn("an engine cannot be captured in a CUDA graph; its layers are launched one by one, which is slower")
             return
         try:
-            self._graph = self._device.capture(stream, lambda: self._enqueue(stream))
+            self._graph = self._device.capture(stream, lambda: self.launch_in_steps(stream))
         except (ArtifactError, KernelError) as error:
             warn(f"capturing a CUDA graph failed; layers are launched one by one, which is slower: {error.message}")
 

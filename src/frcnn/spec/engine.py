@@ -160,13 +160,9 @@ class EngineStep(Record, frozen=True, kw_only=True, tag="engine", tag_field="kin
 
 
 class OperatorStep(Record, frozen=True, kw_only=True, tag="operator", tag_field="kind"):
-    """Launch the kernels of an operator of the domain ``frcnn``.
+    """Launch the kernels of an operator of the domain ``frcnn``, one of ``frcnn.plugins.OPERATORS``.
 
-    Attributes:
-        node: the node's name in ``model.onnx``.
-        operator: a name of ``frcnn.plugins.OPERATORS``.
-        inputs: tensors it reads, in the operator's order.
-        outputs: tensors it writes, likewise.
+    ``node`` is the node's name in ``model.onnx``; ``inputs`` and ``outputs`` are tensors in the operator's order.
     """
 
     node: TensorName
