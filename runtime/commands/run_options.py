@@ -6,9 +6,10 @@ import argparse
 
 from frcnn.console import note
 from frcnn.options import Group, add_number
-from frcnn.runtime.host.providers import PROVIDERS, RUN_PRECISIONS
+from frcnn.runtime.host.providers import PROVIDERS
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.runtime.tuned import Tuned, read_tuned
+from frcnn.spec.tuning import ARITHMETIC
 
 _HOW_TO_RUN = ("device", "precision", "threads")
 
@@ -22,7 +23,7 @@ def add_run_options(group: Group, *, device: str, threads: str) -> None:
     )
     group.add_argument("--provider", choices=PROVIDERS, help=text)
     text = "what --provider openvino computes float layers in (default: fp32)"
-    group.add_argument("--precision", choices=RUN_PRECISIONS, help=text)
+    group.add_argument("--precision", choices=ARITHMETIC, help=text)
     add_number(group, "--threads", minimum=1, metavar="N", help=threads)
 
 

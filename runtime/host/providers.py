@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from frcnn.errors import UsageError, did_you_mean
 from frcnn.runtime.backend import Device
+from frcnn.spec.tuning import ARITHMETIC, Arithmetic
 
 RunProvider = Literal["cpu", "cuda", "tensorrt", "openvino"]
 """ONNX Runtime's ``cpu``, ``cuda`` and ``tensorrt``, or OpenVINO on the CPU."""
@@ -13,11 +14,8 @@ RunProvider = Literal["cpu", "cuda", "tensorrt", "openvino"]
 Provider = RunProvider | Literal["tuned"]
 """A provider, or ``tuned``: the one that ``frcnn tune`` chose for the file on this system."""
 
-RunPrecision = Literal["fp32", "bf16"]
+RunPrecision = Arithmetic
 """What OpenVINO computes float layers in."""
-
-PROVIDERS: Final[tuple[Provider, ...]] = ("cpu", "cuda", "tensorrt", "openvino", "tuned")
-RUN_PRECISIONS: Final[tuple[RunPrecision, ...]] = ("fp32", "bf16")
 
 _DEVICES: Final[dict[Provider, Device]] = {
     "cpu": "cpu",
@@ -26,6 +24,7 @@ _DEVICES: Final[dict[Provider, Device]] = {
     "openvino": "cpu",
     "tuned": "cpu",
 }
+PROVIDERS: Final = tuple(_DEVICES)
 _DEFAULTS: Final[dict[Device, RunProvider]] = {"cpu": "cpu", "cuda": "cuda"}
 
 
@@ -51,8 +50,8 @@ def check_precision(provider: Provider, precision: RunPrecision | None) -> None:
     """Refuse a precision that is unknown, or given to a provider that takes it from the file."""
     if precision is None:
         return
-    if precision not in RUN_PRECISIONS:
-        raise UsageError(f"precision: expected one of {', '.join(RUN_PRECISIONS)}, got {precision!r}")
+    if precision not in ARITHMETIC:
+        raise UsageError(f"precision: expected one of {', '.join(ARITHMETIC)}, got {precision!r}")
     if provider != "openvino":
         raise UsageError(
             f"precision: provider {provider!r} computes in the precision of the file, got {precision!r}",
