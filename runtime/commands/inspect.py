@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from frcnn.console import next_step, say, show_table, write_json
 from frcnn.errors import UsageError, printable
+from frcnn.runtime.model_files.artifact import count_precisions
 from frcnn.spec import Manifest, Quantization, Size
 from frcnn.spec.engine import MANIFEST_PART, EngineManifest, EngineStep, OperatorStep, PrecisionRecord
 from frcnn.spec.supported_gpus import gpus_text
 
 if TYPE_CHECKING:
-    from frcnn.runtime.model_files.artifact import Network, OnnxArtifact, count_precisions
+    from frcnn.runtime.model_files.artifact import Network, OnnxArtifact
     from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 
 _KERNEL: Final = re.compile(r"(?P<kernel>kernels/.+)\.(?:sm|compute)_[^.]+\.(?:cubin|ptx)")
