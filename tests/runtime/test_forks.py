@@ -85,13 +85,13 @@ print(codes, bits() == expected)
 
 def test_threads_of_a_forked_process_load_one_model(model_path: Path, provider: RunProvider) -> None:
     code = """
-from frcnn.runtime import origin
-real, loads = origin.load_backend, []
+from frcnn.runtime import loading
+real, loads = loading.load_backend, []
 def load(*path, **options):
     loads.append(path)
     time.sleep(0.3)
     return real(*path, **options)
-origin.load_backend = load
+loading.load_backend = load
 if fork():
     found = []
     workers = [threading.Thread(target=lambda: found.append(bits())) for _ in range(4)]
