@@ -1,0 +1,39 @@
+#!/bin/sh
+# Record every verb on the bundled detector in a terminal of 80 columns, as docs/casts/VERB.cast and, of what stands
+# there at the end, docs/images/terminal/VERB.svg. Run from the root, on a quiet system. asciinema (PyPI) and svg-term
+# (npm's svg-term-cli) are tools of the maintainer; FRCNN, ASCIINEMA and SVG_TERM name other ones than those on PATH.
+set -eu
+casts=$PWD/docs/casts pictures=$PWD/docs/images/terminal
+asciinema=${ASCIINEMA:-asciinema} svg_term=${SVG_TERM:-svg-term}
+mkdir -p "$casts" "$pictures" out/casts
+[ -z "${FRCNN:-}" ] || PATH=$(dirname "$FRCNN"):$PATH
+cd out/casts
+rm -rf ./*
+export LANG=C.UTF-8 TERM=xterm-256color PS1='$ '
+
+record() { # NAME ROWS COMMAND
+    script -qec "stty cols 80 rows $2; $asciinema rec -q --overwrite --cols 80 --rows $2 --env= \
+        -c 'echo \"\$ $3\"; $3; true' '$casts/$1.cast'" /dev/null </dev/null
+    $svg_term --in "$casts/$1.cast" --out "$pictures/$1.svg" --window --no-cursor --at 10000000 --height "$2"
+}
+
+only=${1:-}
+cast() { if [ -z "$only" ] || [ "$only" = "$1" ]; then record "$@"; fi; }
+
+frcnn try -o first >/dev/null 2>&1 # what the other verbs work on
+frcnn export first/digits.pth -o model.onnx >/dev/null 2>&1
+cast frcnn 30 'frcnn'
+cast try 24 'frcnn try'
+cast export 30 'frcnn export first/digits.pth -o model.onnx'
+cast inspect 40 'frcnn inspect model.onnx'
+cast detect 24 'frcnn detect model.onnx first/images'
+cast compare 30 'frcnn compare first/digits.pth model.onnx --images first/images'
+cast eval 30 'frcnn eval model.onnx --annotations first/instances.json --images first/images --checkpoint first/digits.pth'
+cast bench 60 'frcnn bench first/digits.pth model.onnx --images first/images --batch 1 --budget 60'
+cast tune 24 'frcnn tune model.onnx --images first/images'
+cast quantize 24 'frcnn quantize model.onnx --images first/images'
+cast profile 50 'frcnn profile model.onnx --images first/images'
+cast build 24 'frcnn build model.onnx --target tensorrt-rtx --batch 1:1:8 --size 320x448'
+cast unpack 24 'frcnn unpack model.frcnn -o engines'
+cast doctor 30 'frcnn doctor'
+cast mistyped 6 'frcnn detekt model.onnx photo.jpg'
