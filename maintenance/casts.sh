@@ -20,19 +20,20 @@ record() { # NAME ROWS COMMAND
 only=${1:-}
 cast() { if [ -z "$only" ] || [ "$only" = "$1" ]; then record "$@"; fi; }
 
-frcnn try -o first >/dev/null 2>&1 # what the other verbs work on
-frcnn export first/digits.pth -o model.onnx >/dev/null 2>&1
+frcnn try >/dev/null 2>&1 # what the other verbs work on
+mv frcnn-try/bundle bundle
+frcnn export bundle/digits.pth --arch frcnn.benchmarks.trial.digits:build -o model.onnx >/dev/null 2>&1
 cast frcnn 30 'frcnn'
 cast try 24 'frcnn try'
-cast export 30 'frcnn export first/digits.pth -o model.onnx'
+cast export 30 'frcnn export bundle/digits.pth --arch frcnn.benchmarks.trial.digits:build -o model.onnx'
 cast inspect 40 'frcnn inspect model.onnx'
-cast detect 24 'frcnn detect model.onnx first/images'
-cast compare 30 'frcnn compare first/digits.pth model.onnx --images first/images'
-cast eval 30 'frcnn eval model.onnx --annotations first/instances.json --images first/images --checkpoint first/digits.pth'
-cast bench 60 'frcnn bench first/digits.pth model.onnx --images first/images --batch 1 --budget 60'
-cast tune 24 'frcnn tune model.onnx --images first/images'
-cast quantize 24 'frcnn quantize model.onnx --images first/images'
-cast profile 50 'frcnn profile model.onnx --images first/images'
+cast detect 24 'frcnn detect model.onnx bundle/images'
+cast compare 30 'frcnn compare bundle/digits.pth model.onnx --arch frcnn.benchmarks.trial.digits:build --images bundle/images'
+cast eval 30 'frcnn eval model.onnx --annotations bundle/instances.json --images bundle/images --checkpoint bundle/digits.pth --arch frcnn.benchmarks.trial.digits:build'
+cast bench 60 'frcnn bench bundle/digits.pth model.onnx --arch frcnn.benchmarks.trial.digits:build --images bundle/images --batch 1 --budget 60'
+cast tune 24 'frcnn tune model.onnx --images bundle/images'
+cast quantize 24 'frcnn quantize model.onnx --images bundle/images'
+cast profile 50 'frcnn profile model.onnx --images bundle/images'
 cast build 24 'frcnn build model.onnx --target tensorrt-rtx --batch 1:1:8 --size 320x448'
 cast unpack 24 'frcnn unpack model.frcnn -o engines'
 cast doctor 30 'frcnn doctor'
