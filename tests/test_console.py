@@ -219,6 +219,22 @@ def test_text_is_folded_between_words(terminal) -> None:
     assert max(map(cell_len, lines)) <= 60 and "'frcnn[gpu]'" in "\n".join(lines)
 
 
+def test_a_terminal_folds_lines_between_words_but_not_what_is_copied(capsys, monkeypatch) -> None:
+    line, whole = "  anchors: " + "sizes of boxes " * 6, "word " * 20 + "end"
+    say(line)
+    assert capsys.readouterr().out == f"{line}\n", "a file has lines as they are"
+    monkeypatch.setattr(console, "_console", lambda *, stderr: Console(width=40, force_terminal=True))
+    say(line)
+    note(whole)
+    out, err = (text.splitlines() for text in capsys.readouterr())
+    assert " ".join(map(str.strip, out)) == line.strip() and " ".join(map(str.strip, err)) == whole
+    assert len(out) > 2 and max(map(len, out + err)) <= 40
+    assert all(part.startswith("    ") for part in out[1:])
+    say(whole, exact=True)
+    next_step("detect", *whole.split())
+    assert capsys.readouterr() == (f"{whole}\n", f"next: frcnn detect {whole}\n")
+
+
 def test_next_step_quotes_and_follows_what_is_printed(capsys) -> None:
     say("a result")
     next_step("detect", Path("-odd name.onnx"), *few(["no such file"]), where=", on its GPU")

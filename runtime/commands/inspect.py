@@ -164,7 +164,7 @@ def _show_engine(artifact: EngineArtifact, *, layers: bool, hashes: bool) -> Non
     if hashes:
         say(f"SHA-256 of the parts, as sha256sum -c takes them in the folder of frcnn unpack ({MANIFEST_PART} apart)")
         for name, part in manifest.parts.items():
-            say(f"{part.sha256}  {name}")
+            say(f"{part.sha256}  {name}", exact=True)
     for assumption in manifest.source.assumptions:
         say(f"assumed: {assumption}")
     say(f"SHA-256 of the file: {artifact.archive.sha256()}")

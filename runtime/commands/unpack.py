@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     show_table("unpacked", ("file", "bytes"), rows)
     say(f"written to {folder}")
     if artifact.manifest.target == "tensorrt" and artifact.manifest.form == "plan":
-        say("\n".join(_trtexec_lines(artifact.manifest, folder)))
+        say("\n".join(_trtexec_lines(artifact.manifest, folder)), exact=True)
         say(f"for trtexec, Triton and DeepStream of this TensorRT, on this kind of GPU. {loaded_by(read_runs())}")
     next_step("inspect", Path(arguments.model), "--hashes")
     return 0

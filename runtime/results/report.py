@@ -122,5 +122,5 @@ def _write(path: str, content: Any) -> None:
         write_text(path, text + "\n")
         return
     with standard_output():
-        say(text)
+        say(text, exact=True)
         sys.stdout.flush()

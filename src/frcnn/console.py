@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -44,15 +45,33 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """Print a result, one line or several, to standard output."""
+def say(text: str, *, exact: bool = False) -> None:
+    """Print a result, one line or several, to standard output; a terminal folds it between words unless ``exact``."""
     with standard_output():
-        print(_shown(text))
+        print(_shown(text) if exact else _folded(_shown(text), stderr=False))
 
 
-def note(text: str) -> None:
-    """Print a line about the work to standard error."""
-    print(printable(text), file=sys.stderr)
+def note(text: str, *, exact: bool = False) -> None:
+    """Print a line about the work to standard error; a terminal folds it likewise."""
+    text = printable(text)
+    print(text if exact else _folded(text, stderr=True), file=sys.stderr)
+
+
+def _folded(text: str, *, stderr: bool) -> str:
+    """Return text whose lines fit a terminal, broken between words; as it is for what is none."""
+    console = _console(stderr=stderr)
+    if not console.is_terminal:
+        return text
+    return "\n".join(
+        textwrap.fill(
+            line,
+            console.width,
+            subsequent_indent=" " * (2 + len(line) - len(line.lstrip())),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
 
 
 def warn(text: str) -> None:
@@ -65,7 +84,7 @@ def write_json(document: object, target: str = "-") -> None:
     # not msgspec's own encoder: it refuses file names that are not UTF-8
     text = json.dumps(json.loads(json.dumps(msgspec.to_builtins(document)), parse_constant=lambda _: None), indent=2)
     if target == "-":
-        say(text)
+        say(text, exact=True)
     else:
         write_text(target, f"{text}\n")
 
@@ -149,7 +168,7 @@ def next_step(*words: str | Path, where: str = "") -> None:
     with standard_output():
         sys.stdout.flush()
     texts = (f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words)
-    note(f"next{where}: {shlex.join(['frcnn', *texts])}")
+    note(f"next{where}: {shlex.join(['frcnn', *texts])}", exact=True)
 
 
 def few(paths: Iterable[str | Path] | None) -> list[Path | str]:
