@@ -193,6 +193,15 @@ def test_help_and_version_are_no_errors(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == f"frcnn {frcnn.__version__}\n"
 
 
+@pytest.mark.parametrize("verb", [[], *([name] for name in VERBS)], ids=str)
+def test_help_fits_80_columns(
+    verb: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*verb, "--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
 def test_an_unknown_verb_lists_all_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
     out, err = capsys.readouterr()

@@ -7,7 +7,9 @@ however quick it is. The report's folder gets results.json, report.md and report
 
   frcnn bench my.pth model.onnx model.frcnn --images folder/ -o report/
   frcnn bench my.pth --suite full --device cuda
-  frcnn bench my.pth --against old/results.json --limit 5%    exits with 1 where one became slower beyond the noise
+  frcnn bench my.pth --against old/results.json --limit 5%
+
+--against exits with 1 where a candidate became slower beyond the noise.
 """
 
 from __future__ import annotations

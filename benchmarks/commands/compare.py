@@ -3,15 +3,18 @@
 Both detect in the same images on the same canvas; detections are paired by overlap. The exit code is 0 when they agree,
 1 when they do not or when an image was skipped. Without limits on the command line these hold for trained weights:
 
-  fp32                   boxes within 0.01 px, scores within 1e-4, the same labels, nothing missing
-  fp16                   above score 0.3: IoU at least 0.99 for 98 % of the detections (where two boxes of one object
-                         score nearly the same, rounding decides which NMS keeps), the same labels, nothing missing
-  bf16                   above score 0.3: IoU at least 0.97 for 92 % of the detections, 1 % missing or relabelled
-                         (bf16 has 8 bits of mantissa, fp16 has 11)
-  int8                   above score 0.3: IoU at least 0.9 for 85 % of the detections, 1 % missing or relabelled
-                         ('frcnn eval' tells what that costs)
-  RoI max pooling        fp16 and bf16, above score 0.3: 95 % of the detections have a partner of their label, int8 92 %
-                         (rounding a RoI to whole cells turns a last-bit difference into a whole cell)
+  fp32  boxes within 0.01 px, scores within 1e-4, the same labels, nothing
+        missing
+  fp16  above score 0.3: IoU at least 0.99 for 98 % of the detections (where
+        two boxes of one object score nearly the same, rounding decides which
+        NMS keeps), the same labels, nothing missing
+  bf16  above score 0.3: IoU at least 0.97 for 92 % of the detections, 1 %
+        missing or relabelled (8 bits of mantissa, fp16 has 11)
+  int8  above score 0.3: IoU at least 0.9 for 85 % of the detections, 1 %
+        missing or relabelled (frcnn eval tells what that costs)
+
+With RoI max pooling, where rounding a RoI to whole cells turns a last-bit difference into a whole cell, 95 % of the
+detections above score 0.3 have a partner of their label in fp16 and bf16, 92 % in int8.
 
 In fp32, detections that differ by the choice among equal scores only, which eager computes as well, count as tied.
 A detection without a partner counts only where its score is clear of the model's own cut-off by --margin.

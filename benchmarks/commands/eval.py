@@ -13,7 +13,7 @@ The exit code is 1 where an image could not be used (it is named, and its annota
 eager's by more than --limit. Ctrl-C ends the measurement early and reports what was measured, marked as partial.
 
   frcnn eval model.onnx --annotations instances.json --images folder/
-  frcnn eval model.frcnn --annotations instances.json --images folder/ --checkpoint my.pth --limit 0.001 -o differences/
+  frcnn eval m.onnx --annotations a.json --images folder/ --checkpoint my.pth
   frcnn eval --predictions results.json --annotations instances.json
 """
 

@@ -9,7 +9,7 @@ Annotations are COCO's instances.json, or a folder of Pascal VOC's XML files. Im
 on first; no image serves both purposes.
 
   frcnn quantize model.onnx --images folder/ -o model-int8.onnx
-  frcnn quantize model.onnx --images folder/ --annotations instances.json -o model-int8.onnx --json report.json
+  frcnn quantize model.onnx --images folder/ --annotations a.json -o int8.onnx
   frcnn quantize model.onnx --images folder/ --for tensorrt -o model-int8.onnx
 """
 

@@ -5,7 +5,7 @@ artifact is for. Without --size it takes what the file takes or, where that is a
 own resizing makes of images.
 
   frcnn build model.onnx -o model.frcnn --batch 1:1:8 --size 800x1344,1344x800
-  frcnn build my.pth -o model.frcnn --precision fp16 --size 320x320:800x1088:1344x1344
+  frcnn build my.pth --precision fp16 --size 320x320:800x1088:1344x1344
   frcnn build model-int8.onnx -o model.frcnn --precision fp16
   frcnn build model.onnx -o model.frcnn --target onnxruntime
   frcnn build model.onnx -o model.frcnn --target tensorrt --optimization-level 5

@@ -4,7 +4,7 @@ The architecture and the number of classes are read off the weights. What weight
 thresholds) is taken from the architecture and printed; --arg changes it.
 
   frcnn export my.pth --labels labels.txt -o model.onnx
-  frcnn export my.pth --arch fasterrcnn_resnet50_fpn --arg min_size=640 -o model.onnx
+  frcnn export my.pth --arch fasterrcnn_resnet50_fpn --arg min_size=640
   frcnn export my.pth --arch mypkg.models:build -o model.onnx
   frcnn export --weights fasterrcnn_resnet50_fpn_v2=COCO_V1 -o model.onnx
   frcnn export my.pth --inline -o model-inline.onnx

@@ -17,9 +17,11 @@ import gc
 import importlib
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -81,6 +83,17 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Fits paragraphs to the terminal; indented lines, examples and lists, stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = [
+            part if re.search(r"^ ", part, re.MULTILINE) else textwrap.fill(part, width, break_on_hyphens=False)
+            for part in text.split("\n\n")
+        ]
+        return super()._fill_text("\n\n".join(paragraphs), width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in our two lines and where the options are listed, in place of all of the usage."""
 
@@ -118,7 +131,7 @@ def _overview_parser() -> _Parser:
         usage="frcnn VERB ...",
         description="Make a trained torchvision Faster R-CNN fast and deployable.",
         epilog=f"{text}\n\n'frcnn VERB --help' explains a verb.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"frcnn {__version__}")
     return parser
@@ -211,7 +224,7 @@ def _run(arguments: list[str]) -> int:
     if name not in VERBS:
         overview.refuse(f"there is no verb {name!r}", did_you_mean(name, VERBS, f"there are {', '.join(VERBS)}"))
     parser = _Parser(prog=f"frcnn {name}", allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = _HelpFormatter
     verb = add_arguments(parser, name)
     from frcnn import console
 
