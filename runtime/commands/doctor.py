@@ -37,5 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
         missing = ", ".join(item.name for item in findings if item.essential and item.status != "ok")
         say("detection works here" if works else f"detection does not work here: {missing}")
     if works:
-        next_step("try")
+        has_torch = any(item.name == "torch" and item.status == "ok" for item in findings)
+        next_step(*(["try"] if has_torch else ["detect", "MODEL", "IMAGES"]))
     return 0 if works else _EXIT_CANNOT_DETECT

@@ -64,6 +64,15 @@ def test_without_onnxruntime_detection_does_not_work(monkeypatch: pytest.MonkeyP
     assert "detection does not work here: onnxruntime" in out
 
 
+def test_what_is_next_runs_without_torch_too(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().err == "next: frcnn try\n"
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().err == "next: frcnn detect MODEL IMAGES\n"
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_broken_library_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> ModuleType:
