@@ -166,7 +166,7 @@ def test_names_of_images_steer_no_terminal(work, capfd):
     assert code == 1
     assert "b\\x1b[2J" in err and "\nAGREE" not in err
     code, out, err = run(work, capfd, "detect", "model.onnx", "images", "[/bold]")
-    assert code == 1 and "a\\x1b[2J" in out and "[/bold]: no such file" in err
+    assert code == 1 and "a\\x1b[2J" in out and "[/bold]: no file has such a name" in err
 
 
 def test_a_file_name_that_is_not_utf8_is_shown_as_escapes(work, capfd):
