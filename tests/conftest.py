@@ -9,6 +9,7 @@ import frcnn  # noqa: F401 -- before ONNX Runtime, which tells its maker what it
 # isort: split
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -39,6 +40,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_report_header() -> str:
     """Say what a run's log cannot tell otherwise."""
     return describe_tensorrt()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Undo what a verb that ran in this process set: with more threads half precision sums otherwise."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

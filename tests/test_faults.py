@@ -214,7 +214,8 @@ def test_without_home_cache_or_temporary_folder_an_artifact_is_built_with_one_wa
         text=True,
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.splitlines() == [NOT_KEPT.format("/proc/nowhere/frcnn/kernels", "No such file or directory")]
+    lines = [line for line in ended.stderr.splitlines() if not line.endswith(" s)") and not line.startswith("next")]
+    assert lines == [NOT_KEPT.format("/proc/nowhere/frcnn/kernels", "No such file or directory")]
     open_artifact(tmp_path / "m.frcnn").check_parts()
     assert [path.name for path in tmp_path.iterdir()] == ["m.frcnn"]
 

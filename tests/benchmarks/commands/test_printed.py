@@ -188,7 +188,7 @@ def test_the_last_line_is_a_command_that_can_be_run(name: str, runs, folder: Pat
 @pytest.mark.parametrize(
     ("name", "start"),
     [
-        ("export", "compare my.pth model.onnx --images IMAGES"),
+        ("export", f"compare my.pth model.onnx --arch {ARCH} --images IMAGES"),
         ("build", "detect 'my model.frcnn' IMAGES"),
         ("detect", "detect model.onnx images -o annotated"),
         ("detect to files", "tune model.onnx --images images"),
