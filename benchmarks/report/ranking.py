@@ -92,7 +92,10 @@ def _result(results: Results) -> Headline:
     title += "" if best.precision in title else f", {best.precision}"
     reading = f"its fastest correct row reads {ratio_text(ratio)}, {_interval(ratio)}: {title}"
     if results.noise.too_noisy:
-        text = f"Too noisy to tell frcnn from eager: {reading}. Do not quote it; run again on a quiet system."
+        is_faster = ratio.low > 1 + (results.noise.noise or 0.0)
+        text = "frcnn is faster than eager, by how much the system was too noisy to say"
+        text = f"{text if is_faster else 'Too noisy to tell frcnn from eager'}: {reading}."
+        text += " Do not quote it; run again on a quiet system."
         return Headline("", text, notes, "warning")
     if ratio.low <= 1 <= ratio.high or (reference is not None and not _told_apart(results, best, reference)):
         return Headline("", f"frcnn cannot be told apart from eager: {reading}.", notes, "warning")
