@@ -90,8 +90,15 @@ def test_the_font_of_copies_is_chosen(model_path: Path, image_file: ImageFile, c
     ],
 )
 def test_a_font_that_is_of_no_use_is_refused_before_the_work(
-    model_path: Path, image_file: ImageFile, options: list[str], message: str, capsys: Captured
+    model_path: Path,
+    image_file: ImageFile,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert detect(model_path, image_file("a.png"), *options) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
     assert not Path("out").exists()
