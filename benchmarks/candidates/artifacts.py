@@ -28,7 +28,7 @@ def onnx_manifest(path: Path) -> Manifest:
 
 def model_difference(spec: ModelSpec, manifest: AnyManifest) -> str:
     """Return the first thing in which an artifact is of another model than the description; empty where none is."""
-    theirs = model_manifest(manifest).model
+    theirs = manifest.model
     for what, expected, got in (
         ("number of classes", spec.num_classes, theirs.num_classes),
         ("preprocessing", spec.transform, theirs.transform),

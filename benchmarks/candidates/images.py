@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,6 +39,17 @@ def chosen_images(paths: Sequence[Path] | None) -> Images:
     images = default_images() if paths is None else given_images(paths)
     for item in images.skipped:
         warn(f"skipped {item.name}: {item.reason}")
+    return images
+
+
+def image_files(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the image files of ``--images``, videos left out; raise where one cannot be used, or there is none."""
+    files, unusable = files_of(map(str, paths))
+    for error in unusable.values():
+        raise error
+    images = [file for file in files if not is_video(file)]
+    if not images:
+        raise UsageError("--images: expected images, got videos only", hint="give a folder of images")
     return images
 
 

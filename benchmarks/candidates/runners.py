@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, engine_info, model_manifest
+from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, engine_info
 from frcnn.benchmarks.candidates.candidate import CannotRunError, Runner, Task
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.runtime import Detections, Detector, RGBImage
@@ -28,7 +28,7 @@ class DetectorRunner(Runner):
     """A model file with our runtime around it, and what that runs in host memory; None for an engine."""
 
     def __init__(self, detector: Detector, manifest: AnyManifest, network: Network | None = None) -> None:
-        super().__init__(model_manifest(manifest).model)
+        super().__init__(manifest.model)
         self.network_clock = "cuda" if network is None else "wall"
         self.engine = engine_info(manifest)
         self._detector = detector

@@ -34,11 +34,12 @@ from pathlib import Path
 
 import msgspec
 
-from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of, model_manifest
+from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of
+from frcnn.benchmarks.candidates.images import image_files
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference, with_options_of_export
 from frcnn.benchmarks.parity.comparison import ImageParity, Parity, compare_images, default_limits, total
 from frcnn.console import few, next_step, note, say, show_table, steps, track, warn, write_json
-from frcnn.errors import ImageError, UsageError
+from frcnn.errors import ImageError
 from frcnn.exporter.commands.checkpoint_options import (
     add_checkpoint_arguments,
     given_options,
@@ -48,7 +49,6 @@ from frcnn.exporter.commands.checkpoint_options import (
 from frcnn.options import add_images, add_json, add_number
 from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.commands.run_options import add_run_options, take_tuned
-from frcnn.runtime.images.sources import files_of, is_video
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Precision
 
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     precision = _precision(manifest, arguments) if tuned is None else tuned.precision
     given = {name: getattr(arguments, name) for name in (option.replace("-", "_") for option in _LIMITS)}
     limits = msgspec.structs.replace(
-        default_limits(precision, model_manifest(manifest).model.roi_heads.pooler.kind),
+        default_limits(precision, manifest.model.roi_heads.pooler.kind),
         **{name: value for name, value in given.items() if value is not None},
     )
     file = arguments.model if tuned is None else tuned.artifact.path
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json != "-":
             print_checkpoint(loaded)
         canvases, eager = canvases_of(manifest), EagerDetector(loaded.model, loaded.spec)
-        files = _files(arguments.images)
+        files = image_files(arguments.images)
         results: list[ImageParity] = []
         for file in track(files, total=len(files), what="comparing"):
             try:
@@ -131,16 +131,6 @@ def _precision(manifest: AnyManifest, arguments: argparse.Namespace) -> Precisio
     """Return the lowest precision that a layer is computed in: the file's, or that of ``--precision``."""
     lowered = arguments.precision == "bf16" and manifest.precision != "int8"
     return "bf16" if lowered else manifest.precision
-
-
-def _files(paths: list[Path]) -> list[Path]:
-    files, unusable = files_of(map(str, paths))
-    for error in unusable.values():
-        raise error
-    images = [file for file in files if not is_video(file)]
-    if not images:
-        raise UsageError("--images: expected images, got videos only", hint="give a folder of images")
-    return images
 
 
 def _show(parity: Parity, *, is_json_printed: bool) -> None:

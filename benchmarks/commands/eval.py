@@ -33,7 +33,7 @@ from frcnn.benchmarks.accuracy.orientation import turn_upright, warn_of_reading
 from frcnn.benchmarks.accuracy.predictions import read_predictions
 from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS, import_coco_eval
-from frcnn.benchmarks.candidates.artifacts import AnyManifest, model_manifest
+from frcnn.benchmarks.candidates.artifacts import AnyManifest
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference, with_options_of_export
 from frcnn.console import few, next_step, note, say, steps, warn, write_json
 from frcnn.errors import ImageError, UsageError
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.predictions is not None:
         return _score_predictions(arguments)
     manifest = open_artifact(arguments.model).manifest
-    spec = model_manifest(manifest).model
+    spec = manifest.model
     with steps() as step:
         step(f"reading {arguments.annotations.name}")
         ground_truth = read_annotations(arguments.annotations, arguments.images, skip_invalid=arguments.skip_invalid)
@@ -184,7 +184,7 @@ def _score_predictions(arguments: argparse.Namespace) -> int:
 
 def _about(manifest: AnyManifest, arguments: argparse.Namespace, tuned: Tuned | None) -> dict[str, Any]:
     """Return the description of the model that was measured."""
-    spec = model_manifest(manifest).model
+    spec = manifest.model
     file = arguments.model if tuned is None else tuned.artifact.path
     return {
         "path": str(file),

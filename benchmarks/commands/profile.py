@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from frcnn.benchmarks.candidates.artifacts import canvases_of, first_canvas, model_manifest
+from frcnn.benchmarks.candidates.artifacts import canvases_of, first_canvas
 from frcnn.benchmarks.candidates.images import chosen_images
 from frcnn.benchmarks.profile.engine_profile import profile_engine
 from frcnn.benchmarks.profile.inputs import Inputs, choose_inputs
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         check_engine_options(arguments.model, threads=arguments.threads, **where)
     images = chosen_images(arguments.images)
-    model = model_manifest(manifest).model
+    model = manifest.model
     inputs = choose_inputs(images, model.transform, canvases_of(manifest), canvas=size, first=first_canvas(manifest))
     if inputs.left_out:
         note(f"{len(inputs.left_out)} image(s) left out, which do not go on the canvas {size_text(inputs.canvas)}")

@@ -31,6 +31,7 @@ from frcnn.benchmarks.accuracy.images import Collected, DetectedImage
 from frcnn.benchmarks.accuracy.orientation import turn_upright
 from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
+from frcnn.benchmarks.candidates.images import image_files
 from frcnn.benchmarks.report.write import html
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment
 from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
@@ -46,7 +47,6 @@ from frcnn.runtime import Detector
 from frcnn.runtime.dataset.annotations import AnnotatedImage, GroundTruth, read_annotations
 from frcnn.runtime.dataset.class_map import ClassMap, map_classes
 from frcnn.runtime.dataset.files import find_images
-from frcnn.runtime.images.sources import files_of, is_video
 from frcnn.runtime.results.report import Report
 from frcnn.spec import ModelSpec
 
@@ -129,13 +129,7 @@ def _files(
 ) -> tuple[dict[Path, AnnotatedImage | None], _Annotations | None]:
     """Return the files to choose from, in the order in which they are taken, and the annotations if there are some."""
     if arguments.annotations is None:
-        found, unusable = files_of(map(str, arguments.images))
-        for error in unusable.values():
-            raise error
-        images = [file for file in found if not is_video(file)]
-        if not images:
-            raise UsageError("--images: expected images, got videos only", hint="give a folder of images")
-        return dict.fromkeys(spread(images)), None
+        return dict.fromkeys(spread(image_files(arguments.images))), None
     step(f"reading {arguments.annotations.name}")
     (folder,) = arguments.images
     ground_truth = read_annotations(arguments.annotations, folder, skip_invalid=arguments.skip_invalid)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-from PIL import Image
 
 from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.report.document import Bar, Bars, Block, Document, Gallery, Headline, Paragraph, Picture, Table
 from frcnn.benchmarks.report.formatting import NONE, number, ratio_text
 from frcnn.benchmarks.report.results import Environment
 from frcnn.benchmarks.trial.trial import Seen, Trial
-from frcnn.files import replacing
 from frcnn.runtime import Detections
 from frcnn.runtime.images.sources import output_names
+from frcnn.runtime.results.display import jpeg_base64, write_image
 from frcnn.runtime.results.draw import annotate
 
 if TYPE_CHECKING:
@@ -73,16 +69,12 @@ def draw_pictures(account: Account, folder: Path) -> list[Picture]:
     pictures: list[Picture] = []
     for seen in account.trial.seen:
         shown = _shown(seen, account)
-        drawn = Image.fromarray(annotate(seen.image.uint8(), shown))
+        drawn = annotate(seen.image.uint8(), shown)
         path = folder / names[Path(seen.image.name)]
-        with replacing(path) as temporary:
-            drawn.save(temporary, format="PNG" if path.suffix == ".png" else "JPEG", quality=90)
+        write_image(path, drawn)
         if len(pictures) < _PICTURES:
-            drawn.thumbnail((_PICTURE_PX, _PICTURE_PX))
-            buffer = io.BytesIO()
-            drawn.save(buffer, format="JPEG", quality=82)
-            jpeg = base64.b64encode(buffer.getvalue()).decode()
-            pictures.append(Picture(jpeg, f"{path.name}: {len(shown)} found", drawn.size))
+            jpeg, size = jpeg_base64(drawn, longest_side_px=_PICTURE_PX, quality=82)
+            pictures.append(Picture(jpeg, f"{path.name}: {len(shown)} found", size))
     return pictures
 
 

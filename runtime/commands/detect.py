@@ -36,7 +36,6 @@ from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.streaming.live import DEFAULT_RECONNECT_S
 from frcnn.runtime.tuned import load_options
-from frcnn.spec.engine import EngineManifest
 from frcnn.spec.tuning import TUNED_SUFFIX
 
 if TYPE_CHECKING:
@@ -116,8 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     _require_an_end(arguments, sources)
     ids = None
     if arguments.annotations is not None:
-        manifest = open_artifact(arguments.model).manifest
-        model = (manifest.source if isinstance(manifest, EngineManifest) else manifest).model
+        model = open_artifact(arguments.model).manifest.model
         pairs, allow_missing = arguments.map, arguments.allow_missing
         ids = read_ids(arguments.annotations, sources, model, pairs, allow_missing=allow_missing)
         sources = [source for source in sources if source.name in ids.images]

@@ -68,6 +68,15 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
         Image.fromarray(pixels).save(temporary, format=file_format, **_OPTIONS)
 
 
+def jpeg_base64(pixels: NDArray[np.uint8], *, longest_side_px: int, quality: int) -> tuple[str, tuple[int, int]]:
+    """Return an image ``(H, W, 3)`` uint8 RGB, scaled down where a side is longer, as a JPEG, and its width, height."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((longest_side_px, longest_side_px))
+    buffer = BytesIO()
+    image.save(buffer, format="JPEG", quality=quality)
+    return base64.b64encode(buffer.getvalue()).decode(), image.size
+
+
 def as_html(detections: Detections) -> str:
     """Return the objects as a table, under their image where its file is there, as HTML for a notebook."""
     height, width = detections.image_size
@@ -76,7 +85,8 @@ def as_html(detections: Detections) -> str:
         title += f" of {detections.source}"
     picture = ""
     with suppress(Exception):  # a display shows what there is
-        picture = f'<img src="data:image/jpeg;base64,{_preview(detections)}" alt="{escape(title)}">'
+        jpeg, _ = jpeg_base64(draw_on(detections), longest_side_px=_LONGEST_SIDE_PX, quality=90)
+        picture = f'<img src="data:image/jpeg;base64,{jpeg}" alt="{escape(title)}">'
     rows = [
         (number, one.class_name, f"{one.score:.3f}", *(f"{side:.1f}" for side in one.box))
         for number, one in enumerate(detections[:_MAX_ROWS])
@@ -89,12 +99,3 @@ def as_html(detections: Detections) -> str:
 
 def _cells(tag: str, texts: tuple[object, ...]) -> str:
     return "".join(f"<{tag}>{escape(str(text))}</{tag}>" for text in texts)
-
-
-def _preview(detections: Detections) -> str:
-    """Return the drawn image of the detections' file, scaled down, as a JPEG in base64."""
-    drawn = Image.fromarray(draw_on(detections))
-    drawn.thumbnail((_LONGEST_SIDE_PX, _LONGEST_SIDE_PX))
-    buffer = BytesIO()
-    drawn.save(buffer, format="JPEG", quality=90)
-    return base64.b64encode(buffer.getvalue()).decode()

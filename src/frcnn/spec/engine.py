@@ -14,7 +14,17 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from frcnn.spec import Manifest, NonNegative, Positive, Precision, PrintableText, Record, Size, read_versioned
+from frcnn.spec import (
+    Manifest,
+    ModelSpec,
+    NonNegative,
+    Positive,
+    Precision,
+    PrintableText,
+    Record,
+    Size,
+    read_versioned,
+)
 
 __all__ = [
     "ENGINE_SCHEMA_VERSION",
@@ -273,6 +283,11 @@ class EngineManifest(Record, frozen=True, kw_only=True):
             known |= set(step.outputs)
         if not set(OUTPUTS) <= known:
             raise ValueError(f"steps: expected the outputs {', '.join(OUTPUTS)}")
+
+    @property
+    def model(self) -> ModelSpec:
+        """The detector, as in the manifest of a ``model.onnx``."""
+        return self.source.model
 
     @property
     def form(self) -> Form:
