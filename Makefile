@@ -15,7 +15,7 @@ BENCH_CPU := demo mobilenet-v3-320 mobilenet-v3-fpn resnet50-fpn
 # For whatever imports ONNX Runtime before frcnn, see src/frcnn/__init__.py.
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help demo check test test-full test-gpu soak soak-full train-demo bench-cpu bench-gpu performance docs lock audit clean
+.PHONY: help demo check test test-full test-gpu test-integrations soak soak-full train-demo bench-cpu bench-gpu performance docs lock audit clean
 
 help:
 	@echo "make demo        frcnn try: the bundled checkpoint against eager, and one page in $(OUT)"
@@ -23,6 +23,7 @@ help:
 	@echo "make test        lint, types and all tests"
 	@echo "make test-full   full-size runs of every model family (about an hour on 2 cores)"
 	@echo "make test-gpu    everything that needs an NVIDIA GPU, which must be there"
+	@echo "make test-integrations  Ray, Triton, the web service and C++, each for real (needs cmake and a C++ compiler)"
 	@echo "make soak        a sample of every attack: hostile files, kills, load (at most 30 minutes)"
 	@echo "make soak-full   the attacks in full (hours), written to benchmarks/results/soak.json"
 	@echo "make train-demo  train the demo's checkpoint anew"
@@ -55,19 +56,22 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -p support.selection -m "not full and not gpu and not soak and not slow" $(PARALLEL) --durations 5
+	$(BIN)/pytest -p support.selection -m "not full and not gpu and not soak and not integration and not slow" $(PARALLEL) --durations 5
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not full and not gpu and not soak" $(PARALLEL)
+	$(BIN)/pytest -m "not full and not gpu and not soak and not integration" $(PARALLEL)
 
 test-full: $(INSTALLED)
 	$(BIN)/pytest -m full -s
 
 test-gpu: $(INSTALLED)
 	FRCNN_REQUIRE_GPU=1 $(BIN)/pytest -c tests/gpu/pytest.ini --rootdir=. tests/gpu
+
+test-integrations: $(INSTALLED)
+	$(BIN)/pytest -m integration tests/integrations
 
 soak: $(INSTALLED)
 	$(BIN)/pytest -m soak tests/soak
