@@ -107,6 +107,16 @@ def import_pandas() -> ModuleType:
     return import_package("pandas", package="pandas", extra="pandas", why="Detections.to_dataframe()")
 
 
+def import_pyarrow(module: str = "pyarrow") -> ModuleType:
+    """Return the module ``pyarrow``, or one inside it."""
+    return import_package(module, package="pyarrow", extra="ray", why="reading and writing Parquet")
+
+
+def import_ray(module: str = "ray") -> ModuleType:
+    """Return the module ``ray``, or one inside it."""
+    return import_package(module, package="ray", extra="ray", why="detecting on a Ray cluster")
+
+
 def import_supervision() -> ModuleType:
     """Return the module ``supervision``."""
     return import_package("supervision", package="supervision", extra="supervision", why="Detections.to_supervision()")

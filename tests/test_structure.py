@@ -64,6 +64,7 @@ ROOM_MAY_IMPORT = {
         "results": {"dataset", "images"},
         "streaming": {"images"},
         "doctor": set(),
+        "ray": {"dataset", "images", "model_files", "results"},
     },
     "benchmarks": {
         "report": set(),
@@ -102,7 +103,9 @@ HEAVY = [
     "openvino",
     "pandas",
     "pillow_heif",
+    "pyarrow",
     "pycuda",
+    "ray",
     "safetensors",
     "sklearn",
     "skimage",
@@ -129,6 +132,7 @@ PUBLIC = {
     "frcnn.plugins": "DOMAIN OPERATORS VERSION OperatorSpec",
     "frcnn.plugins.tensorrt": "callback_error register",
     "frcnn.runtime": "Detection Detections Detector RGBImage annotate frames",
+    "frcnn.runtime.ray": "DetectedDataset RayDetector detect_dataset read_detections write_coco",
     "frcnn.spec": """
         BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION CheckpointOptions Manifest ModelSpec
         NonNegative PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record RoIHeadsSpec Size
