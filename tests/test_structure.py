@@ -65,6 +65,7 @@ ROOM_MAY_IMPORT = {
         "streaming": {"images"},
         "doctor": set(),
         "ray": {"dataset", "images", "model_files", "results"},
+        "triton": {"host", "images", "model_files"},
     },
     "benchmarks": {
         "report": set(),

@@ -17,7 +17,7 @@ from frcnn.runtime.device_detections import DeviceDetections
 from frcnn.runtime.forks import forked_error, keep_in_forks
 from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
 from frcnn.runtime.images.image import ChannelOrder, as_image
-from frcnn.runtime.images.preprocess import Placed, Prepared, prepare
+from frcnn.runtime.images.preprocess import Placed, Prepared, place, with_pixels
 from frcnn.spec import Manifest
 from frcnn.spec.engine import INPUTS, OUTPUTS
 
@@ -30,16 +30,19 @@ class HostBackend:
 
     batches_in_flight = 1
 
-    def __init__(self, network: Network, manifest: Manifest, *, on_gpu: bool = False) -> None:
+    def __init__(
+        self, network: Network, manifest: Manifest, *, on_gpu: bool = False, canvases: Canvases | None = None
+    ) -> None:
         self.on_gpu = on_gpu
-        self.canvases: Canvases = OnnxCanvases(manifest)
+        self.canvases: Canvases = canvases or OnnxCanvases(manifest)
         self._network = network
-        self._manifest = manifest
+        self._transform = manifest.model.transform
         self._process = keep_in_forks(self)
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool, order: ChannelOrder = "rgb") -> Prepared:
         """Decode, resize, normalise and pad; see ``Backend.place``. The caller's array is not kept."""
-        return prepare(as_image(image, name=name, max_pixels=max_pixels, channel_order=order), self._manifest)
+        decoded = as_image(image, name=name, max_pixels=max_pixels, channel_order=order)
+        return with_pixels(place(decoded, self._transform, self.canvases), self._transform)
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
         """Detect, at once; see ``Backend.submit``."""

@@ -61,11 +61,12 @@ VERBS: Final[dict[str, Verb]] = {
     "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
     "doctor": Verb("frcnn.runtime.commands.doctor", "show what this system can run and what is missing"),
     "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in an artifact as files of their own"),
+    "triton": Verb("frcnn.runtime.commands.triton", "write a model repository for NVIDIA's Triton Inference Server"),
     "completion": Verb("frcnn.completion", "let the Tab key complete frcnn in bash, zsh and fish"),
 }
 _GROUPS: Final = {
     "begin": ("try",),
-    "make": ("export", "quantize", "build"),
+    "make": ("export", "quantize", "build", "triton"),
     "run": ("detect", "tune"),
     "prove": ("compare", "bench", "eval", "profile"),
     "look": ("inspect", "doctor", "unpack", "completion"),
