@@ -1,5 +1,6 @@
 #include "image.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <opencv2/core/utils/logger.hpp>
@@ -36,8 +37,16 @@ cv::Mat decode(const std::string& path) {
 }
 
 // As the Python runtime: 16-bit grey is rounded, of 16-bit colour the high byte counts.
-std::uint8_t to_8_bits(std::uint16_t value, bool is_grey) {
-    return static_cast<std::uint8_t>(is_grey ? (value * 255U + 32767U) / 65535U : value >> 8U);
+cv::Mat to_8_bits(const cv::Mat& deep) {
+    cv::Mat pixels(deep.rows, deep.cols, CV_8UC(deep.channels()));
+    const bool is_grey = deep.channels() == 1;
+    for (int y = 0; y < deep.rows; ++y) {
+        const auto* from = deep.ptr<std::uint16_t>(y);
+        std::transform(from, from + deep.cols * deep.channels(), pixels.ptr<std::uint8_t>(y), [is_grey](std::uint32_t value) {
+            return static_cast<std::uint8_t>(is_grey ? (value * 255 + 32767) / 65535 : value >> 8);
+        });
+    }
+    return pixels;
 }
 
 }  // namespace
@@ -49,23 +58,25 @@ Image read_image(const std::string& path) {
     if (!std::filesystem::exists(path, ignored)) {
         throw ImageError(path + ": no such file", "check the path");
     }
-    const cv::Mat pixels = decode(path);
+    cv::Mat pixels = decode(path);
     if (pixels.empty()) {
         throw ImageError(path + ": not an image that OpenCV reads", "JPEG, PNG, WebP, TIFF, BMP and PPM are read");
     }
-    if (pixels.depth() != CV_8U && pixels.depth() != CV_16U) {
+    if (pixels.depth() == CV_16U) {
+        pixels = to_8_bits(pixels);
+    }
+    if (pixels.depth() != CV_8U) {
         throw ImageError(path + ": expected 8 or 16 bits a channel, got other values", "convert it to 8 bits");
     }
-    const bool is_grey = pixels.channels() == 1;
-    Image image{{pixels.rows, pixels.cols}, {}};
-    image.rgb.reserve(static_cast<std::size_t>(image.size.area()) * 3);
+    const int red = pixels.channels() == 1 ? 0 : 2;  // grey three times, or OpenCV's order BGR turned round
+    Image image{{pixels.rows, pixels.cols}, std::vector<std::uint8_t>(3 * pixels.total())};
+    std::uint8_t* out = image.rgb.data();
     for (int y = 0; y < pixels.rows; ++y) {
-        for (int x = 0; x < pixels.cols; ++x) {
-            for (int channel = 2; channel >= 0; --channel) {  // OpenCV's order is BGR
-                const int i = is_grey ? x : 3 * x + channel;
-                image.rgb.push_back(pixels.depth() == CV_8U ? pixels.ptr<std::uint8_t>(y)[i]
-                                                            : to_8_bits(pixels.ptr<std::uint16_t>(y)[i], is_grey));
-            }
+        const auto* pixel = pixels.ptr<std::uint8_t>(y);
+        for (int x = 0; x < pixels.cols; ++x, pixel += pixels.channels(), out += 3) {
+            out[0] = pixel[red];
+            out[1] = pixel[red / 2];
+            out[2] = pixel[0];
         }
     }
     return image;
