@@ -115,7 +115,7 @@ std::unique_ptr<Detector> load(const Arguments& arguments) {
 
 int main(int argc, char** argv) {
 #ifndef _WIN32
-    setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // ONNX Runtime 1.29 and later report what they run, unless told
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // no telemetry, as in the Python runtime
 #endif
     return frcnn::run_program(argc, argv, "model.onnx", frcnn::load);
 }
