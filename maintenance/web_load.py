@@ -99,12 +99,13 @@ class Service:
                 return b"".join(iter(lambda: connection.recv(1 << 16), b""))
             return b""
 
-    def leave(self, *parts: bytes, pause: float = 0) -> None:
-        """Send bytes and close the connection without waiting for the answer."""
+    def leave(self, *parts: bytes, pause: float = 0) -> tuple[int, bytes]:
+        """Send bytes and close the connection without waiting for the answer, whose status counts as 0."""
         with closing(socket.create_connection(("127.0.0.1", self.port), PATIENCE_SECONDS)) as connection:
             for part in parts:
                 connection.sendall(part)
                 time.sleep(pause)
+        return 0, b""
 
     def held(self) -> dict[str, int]:
         """Return the resident bytes, open files and threads of the process."""
@@ -167,9 +168,6 @@ def hostile(photo: bytes, service: Service) -> dict[str, tuple[int, Callable[[],
         answer, _, body = service.say(*parts, pause=pause).partition(b"\r\n\r\n")
         return int(answer.split()[1]), body
 
-    def leave(*parts: bytes, pause: float = 0) -> Callable[[], tuple[int, bytes]]:
-        return lambda: (service.leave(*parts, pause=pause), (0, b""))[1]
-
     body, kind = form(photo)
     large, close = bytes(MAX_MIB * 2**20 + 100_000), b"Connection: close\r\n\r\n"
     slow = [photo[index : index + 1000] for index in range(0, len(photo), 1000)]
@@ -192,9 +190,9 @@ def hostile(photo: bytes, service: Service) -> dict[str, tuple[int, Callable[[],
         "wrong method": (405, ask("/detect")),
         "no HTTP": (400, lambda: say(b"\x16\x03\x01 nonsense\r\n\r\n")),
         "slow upload": (200, lambda: say(slow_head, *slow, pause=1 / len(slow))),
-        "closed in the middle": (0, leave(head(len(photo)), photo[:1000])),
-        "closed before the answer": (0, leave(head(len(photo)), photo)),
-        "closed while it works": (0, leave(head(len(photo)), photo, pause=0.05)),
+        "closed in the middle": (0, lambda: service.leave(head(len(photo)), photo[:1000])),
+        "closed before the answer": (0, lambda: service.leave(head(len(photo)), photo)),
+        "closed while it works": (0, lambda: service.leave(head(len(photo)), photo, pause=0.05)),
     }
 
 

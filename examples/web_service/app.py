@@ -103,24 +103,22 @@ class Workers:
         try:
             pairs = list(self._detector.stream_images(images, batch_size=self._batch, on_error=errors.__setitem__))
         except Exception as error:
-            for job in jobs:
-                job.future.set_exception(error)
+            if len(jobs) == 1:
+                return jobs[0].future.set_exception(error)
+            for job in jobs:  # one image may be the cause, or the batch may be too large for the memory
+                self._run([job])
             return
         found = iter(pairs)
         for index, job in enumerate(jobs):
             try:
-                if index in errors:
-                    raise refusal_of(errors[index], f"images[{index}]: ")
+                if error := errors.get(index):
+                    message = error.message.removeprefix(f"images[{index}]: ")
+                    if isinstance(error, ImageSizeError):
+                        raise RefusedError(413, message, hint="send a smaller image")
+                    raise RefusedError(422, message, hint=error.hint)
                 job.future.set_result(job.answer(*next(found)))
             except Exception as error:
                 job.future.set_exception(error)
-
-
-def refusal_of(error: ImageError, prefix: str) -> RefusedError:
-    """Return what a client is told of an image that cannot be used."""
-    is_size = isinstance(error, ImageSizeError)
-    hint = "send a smaller image" if is_size else error.hint
-    return RefusedError(413 if is_size else 422, error.message.removeprefix(prefix), hint=hint)
 
 
 class Service:

@@ -233,6 +233,26 @@ def test_images_that_wait_share_a_batch_and_a_bad_one_fails_alone(app, tiny_mode
     assert (refused.status, refused.message) == (422, "not an image in a format that Pillow reads")
 
 
+def test_a_batch_that_fails_is_tried_image_by_image(app, tiny_model, expected, monkeypatch):
+    """As where the memory suffices for one image and not for two."""
+    images = [jpeg(15), jpeg(16)]
+    with Detector.load(tiny_model, threads=1) as detector:
+        stream = detector.stream_images
+
+        def scarce(images: Sequence[Any], **options: Any) -> Any:
+            if len(images) > 1 or images == [jpeg(16)]:
+                raise MemoryError("scarce")
+            return stream(images, **options)
+
+        monkeypatch.setattr(detector, "stream_images", scarce)
+        jobs = [app.Job(image, lambda _image, found: found.to_json()) for image in images]
+        workers = app.Workers(detector, batch=2, count=1)
+        workers.close()
+        workers._run(jobs)
+    assert jobs[0].future.result() == expected(images[0]).to_json()
+    assert isinstance(jobs[1].future.exception(), MemoryError)
+
+
 def test_concurrent_clients_get_the_answers_to_their_own_images(tiny_model, expected):
     images = [jpeg(seed) if seed % 8 else b"no image" for seed in range(1, 65)]
     with Service(tiny_model, "--batch", "4", "--threads", "1") as service, ThreadPoolExecutor(32) as pool:
@@ -315,7 +335,7 @@ def test_the_page_works_by_keyboard_and_says_what_is_wrong(service, page, tmp_pa
     page.wait("document.querySelector('#status').classList.contains('bad')")
     assert page.run("document.querySelector('#status').textContent").startswith("not an image in a format that Pillow")
     page.choose("#file", tmp_path / "photo.jpg")
-    page.wait("document.querySelector('#status').textContent.includes('in photo.jpg')")
+    page.wait("document.querySelector('#status').textContent.includes('in photo.jpg, ')")
     assert not page.run("document.querySelector('#status').classList.contains('bad')")
     page.press("Tab", 9)
     assert page.run("document.activeElement.id") == "score"
