@@ -82,8 +82,8 @@ def detect_dataset(
         gpus: GPUs for each worker, which may be a fraction of one.
         part_size: Images whose rows are in one file. A worker that dies loses a part at most.
         retries: How often a part is tried again whose worker died.
-        address: Of the cluster, as ``ray.init`` takes it. Default: the one that this process is connected to,
-            ``RAY_ADDRESS``, one that runs on this machine, or a new one on this machine, without telemetry.
+        address: Of the cluster, as ``ray.init`` takes it; ``"auto"`` is one that runs on this machine. Default: the one
+            that this process is connected to, ``RAY_ADDRESS``, or a new one for this job on this machine.
         options: Of :class:`RayDetector`: ``batch_size``, ``provider``, ``precision`` and more.
 
     Raises:
@@ -275,21 +275,22 @@ def _rows(target: Storage) -> dict[str, str | None]:
 
 def _connect(address: str | None) -> ModuleType:
     """Return the module ``ray``, connected to a cluster."""
+    known = address or os.environ.get("RAY_ADDRESS") or "local"
+    if known == "local":  # no telemetry, and nothing that listens beyond this machine; both count before the import
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray = import_ray()
     if ray.is_initialized():
         return ray
-    known = address or os.environ.get("RAY_ADDRESS", "")
-    hint = "start one with ray start --head, or leave the address out"
-    if match := re.fullmatch(r"([^:/]+):(\d+)", known):  # Ray itself tries for two minutes, and ends the process
-        try:
-            socket.create_connection((match[1], int(match[2])), _CONNECT_SECONDS).close()
-        except OSError as error:
-            raise UsageError(f"no Ray cluster at {known}: {error.strerror or error}", hint=hint) from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    hint = "is it running, and does RAY_AUTH_MODE say token if it wants one? without an address there is a new one here"
     try:
-        ray.init(address=address, include_dashboard=False if not known or known == "local" else None)
+        if match := re.fullmatch(r"([^:/]+):(\d+)", known):  # Ray itself tries for two minutes, and ends the process
+            socket.create_connection((match[1], int(match[2])), _CONNECT_SECONDS).close()
+        ray.init(address=known, **({"include_dashboard": False} if known == "local" else {}))
     except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"no Ray cluster at {known or 'this machine'}: {error}", hint=hint) from error
+        raise UsageError(
+            f"no Ray cluster at {known}: {getattr(error, 'strerror', None) or error}", hint=hint
+        ) from error
     return ray
 
 
