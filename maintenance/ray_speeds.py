@@ -32,6 +32,7 @@ from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
 from frcnn.exporter import export_onnx, load_checkpoint
 from frcnn.files import write_text
 from frcnn.packages import installed_version
+from frcnn.runtime.dependencies import import_ray
 from frcnn.runtime.images.decode import decode_file
 from frcnn.runtime.ray import detect_dataset, read_detections
 
@@ -101,13 +102,13 @@ def ours(model: Path, images: Path, workers: int) -> dict[str, float]:
 
 def ray_example(images: Path, workers: int) -> dict[str, float]:
     """Run Ray's example: read and turn into tensors in tasks, detect in actors, four images at a time."""
-    import ray
+    data = import_ray("ray.data")
 
     with _peak() as peak:
         start = time.perf_counter()
         blocks = len(list(images.iterdir())) // _PART
-        found = ray.data.read_images(str(images), mode="RGB", override_num_blocks=blocks).map(to_tensor)
-        pool = ray.data.ActorPoolStrategy(size=workers)
+        found = data.read_images(str(images), mode="RGB", override_num_blocks=blocks).map(to_tensor)
+        pool = data.ActorPoolStrategy(size=workers)
         times, objects = [], 0
         for batch in found.map_batches(EagerModel, batch_size=4, compute=pool, num_cpus=1).iter_batches(
             batch_size=None
@@ -172,11 +173,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     given = parser.parse_args()
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    import ray
-
+    ray = import_ray()
     before, date = load_average(), now()
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)  # two more for the example's reading
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    import_ray("ray.data").DataContext.get_current().enable_progress_bars = False
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, images, twice = folder / "model.onnx", folder / "images", folder / "twice"
