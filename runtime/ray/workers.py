@@ -48,7 +48,7 @@ class PartDetector:
             self._failed = error
 
     def __call__(self, batch: Any) -> Any:
-        """Take parts, ``file`` and ``images``; return their errors, pickled: raised, they would reach Ray's log only."""
+        """Take parts, ``file`` and ``images``; return errors, pickled: raised, they would reach Ray's log only."""
         pa = import_pyarrow()
         return pa.table({"error": pa.array(map(self._error_of, batch.to_pylist()), pa.binary())})
 
