@@ -39,7 +39,7 @@ from frcnn.runtime import Detector
 ROOT: Final = Path(__file__).resolve().parents[1]
 APP: Final = ROOT / "examples" / "web_service" / "app.py"
 MAX_MIB: Final = 2
-TIMEOUT_SECONDS: Final = 20
+TIMEOUT_SECONDS: Final = 60
 PATIENCE_SECONDS: Final = 120
 """After which an answer is lost."""
 JPEG: Final = {"Content-Type": "image/jpeg"}

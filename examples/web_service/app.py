@@ -366,7 +366,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"serving {options.model} on http://{host}:{port}", flush=True)
                 serve(Service(detector, workers, options), listener)
     except FrcnnError as error:
-        print(f"error: {error.message}", f"hint: {error.hint}" * bool(error.hint), sep="\n", file=sys.stderr)
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
         return 2
     return 0
 
