@@ -1,6 +1,7 @@
 #include "preprocess.h"
 
 #include <algorithm>
+#include <array>
 #include <opencv2/core.hpp>
 
 namespace frcnn {
@@ -26,32 +27,88 @@ struct Axis {
     }
 };
 
+// Resizes a row of interleaved pixels, parts its channels and normalises it.
+class Columns {
+  public:
+    Columns(std::int64_t source, std::int64_t target, const Model& model) : axis_(source, target) {
+        for (std::size_t channel = 0; channel < 3; ++channel) {
+            scale_[channel] = static_cast<float>(1 / (255 * model.std[channel]));
+            bias_[channel] = static_cast<float>(-model.mean[channel] / model.std[channel]);
+        }
+    }
+
+    // `next_channel`: elements from a channel of `out` to the next.
+    void resize(const std::vector<float>& row, float* out, std::size_t next_channel) const {
+        for (std::size_t channel = 0; channel < 3; ++channel) {
+            for (std::size_t x = 0; x < axis_.weight.size(); ++x) {
+                const float left = row[3 * axis_.before[x] + channel];
+                const float right = row[3 * axis_.after[x] + channel];
+                const float value = left + (right - left) * axis_.weight[x];
+                out[channel * next_channel + x] = value * scale_[channel] + bias_[channel];
+            }
+        }
+    }
+
+  private:
+    Axis axis_;
+    std::array<float, 3> scale_{};
+    std::array<float, 3> bias_{};
+};
+
+// One image and where it goes; rows and columns are taken in the order that the Python runtime takes them in.
+struct Resizing {
+    const Image& image;
+    const Axis& rows;
+    const Columns& columns;
+    std::size_t width;       // of the resized image
+    std::size_t next_row;    // elements from a row of the canvas to the next
+    std::size_t next_plane;  // elements from a channel of the canvas to the next
+    float* out;
+
+    [[nodiscard]] std::size_t elements() const { return 3 * static_cast<std::size_t>(image.size.width); }
+
+    void rows_first() const {
+        std::vector<float> row(elements());
+        for (std::size_t y = 0; y < rows.weight.size(); ++y) {
+            const std::uint8_t* above = &image.rgb[rows.before[y] * elements()];
+            const std::uint8_t* below = &image.rgb[rows.after[y] * elements()];
+            for (std::size_t i = 0; i < row.size(); ++i) {
+                row[i] = static_cast<float>(above[i]) + static_cast<float>(below[i] - above[i]) * rows.weight[y];
+            }
+            columns.resize(row, out + y * next_row, next_plane);
+        }
+    }
+
+    void columns_first() const {
+        const auto height = static_cast<std::size_t>(image.size.height);
+        std::vector<float> resized(height * 3 * width);
+        for (std::size_t y = 0; y < height; ++y) {
+            const std::uint8_t* row = &image.rgb[y * elements()];
+            columns.resize({row, row + elements()}, &resized[y * 3 * width], width);
+        }
+        for (std::size_t y = 0; y < rows.weight.size(); ++y) {
+            for (std::size_t channel = 0; channel < 3; ++channel) {
+                const float* above = &resized[(rows.before[y] * 3 + channel) * width];
+                const float* below = &resized[(rows.after[y] * 3 + channel) * width];
+                float* to = out + channel * next_plane + y * next_row;
+                for (std::size_t x = 0; x < width; ++x) {
+                    to[x] = above[x] + (below[x] - above[x]) * rows.weight[y];
+                }
+            }
+        }
+    }
+};
+
 }  // namespace
 
 Prepared prepare(const Image& image, const Model& model, Size canvas) {
     Prepared prepared{model.resized(image.size), canvas, std::vector<float>(static_cast<std::size_t>(3 * canvas.area()))};
     const Axis rows(image.size.height, prepared.resized.height);
-    const Axis columns(image.size.width, prepared.resized.width);
-    const auto elements = static_cast<std::size_t>(3 * image.size.width);
-    const auto canvas_width = static_cast<std::size_t>(canvas.width);
-    std::vector<float> row(elements);
-    for (std::size_t y = 0; y < rows.weight.size(); ++y) {
-        const std::uint8_t* above = &image.rgb[rows.before[y] * elements];
-        const std::uint8_t* below = &image.rgb[rows.after[y] * elements];
-        for (std::size_t i = 0; i < elements; ++i) {
-            row[i] = static_cast<float>(above[i]) + static_cast<float>(below[i] - above[i]) * rows.weight[y];
-        }
-        for (std::size_t channel = 0; channel < 3; ++channel) {
-            const auto scale = static_cast<float>(1 / (255 * model.std[channel]));
-            const auto bias = static_cast<float>(-model.mean[channel] / model.std[channel]);
-            float* out = &prepared.pixels[(channel * static_cast<std::size_t>(canvas.height) + y) * canvas_width];
-            for (std::size_t x = 0; x < columns.weight.size(); ++x) {
-                const float left = row[3 * columns.before[x] + channel];
-                const float right = row[3 * columns.after[x] + channel];
-                out[x] = (left + (right - left) * columns.weight[x]) * scale + bias;
-            }
-        }
-    }
+    const Columns columns(image.size.width, prepared.resized.width, model);
+    const auto plane = static_cast<std::size_t>(canvas.area());
+    const Resizing resizing{image, rows, columns, static_cast<std::size_t>(prepared.resized.width),
+                            static_cast<std::size_t>(canvas.width), plane, prepared.pixels.data()};
+    image.size.height < prepared.resized.height ? resizing.columns_first() : resizing.rows_first();
     return prepared;
 }
 

@@ -19,6 +19,7 @@ from PIL import Image
 from support.engine_files import engine_manifest, engine_parts, listed_parts, static_profile
 from support.exports import Exports
 from support.made_once import made_once
+from support.quantized import quantized
 
 from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
 from frcnn.cli import main
@@ -165,7 +166,7 @@ def found_by(program: Path, model: Path, images: Iterable[Path]) -> list[Found]:
     return found
 
 
-def compare(program: Path, model: Path, images: Iterable[Path], *, score_bound: float = 1e-4) -> int:
+def compare(program: Path, model: Path, images: Iterable[Path]) -> int:
     """Assert that program and Python runtime find the same; return how many detections that are."""
     paths, total = list(images), 0
     with Detector.load(model) as detector:
@@ -180,7 +181,7 @@ def compare(program: Path, model: Path, images: Iterable[Path], *, score_bound: 
                     i
                     for i in left
                     if expected.labels[i] == label
-                    and abs(expected.scores[i] - score) <= score_bound
+                    and abs(expected.scores[i] - score) <= 1e-4
                     and np.abs(expected.boxes[i] - box).max() <= 0.05
                 ]
                 assert near, f"{path}: {label} {score} {box}"
@@ -262,7 +263,11 @@ def test_a_model_with_one_canvas_gives_the_same_boxes_or_refuses_the_image(
 
 
 def test_a_float16_model_gives_the_same_boxes(program: Path, exports: Exports) -> None:
-    assert compare(program, exports("resnet50_fpn", "fp16").path, PHOTOGRAPHS, score_bound=1e-3) > 0
+    assert compare(program, exports("resnet50_fpn", "fp16").path, PHOTOGRAPHS) > 0
+
+
+def test_an_int8_model_gives_the_same_boxes(program: Path, demo: Path) -> None:
+    assert compare(program, quantized(demo, symmetric=False), PHOTOGRAPHS) > 50
 
 
 def test_weights_may_lie_outside_the_model(program: Path, demo: Path, tmp_path: Path) -> None:
