@@ -16,8 +16,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from frcnn.exporter.engine.builder import attach_timing_cache, write_timing_cache
 from frcnn.exporter.engine.network import Messages, parse_model
-from frcnn.exporter.engine.timing_cache import attach_timing_cache, write_timing_cache
 from frcnn.files import replacing
 
 INPUT: Final = "image"

@@ -13,9 +13,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from frcnn.benchmarks.candidates.candidate import EAGER_EQUAL_ID, EAGER_ID, Candidate, CannotRunError, Runner, Task
+from frcnn.benchmarks.candidates.candidate import (
+    EAGER_EQUAL_ID,
+    EAGER_ID,
+    LEFT_OUT,
+    Candidate,
+    CannotRunError,
+    Runner,
+    Task,
+    time_limit,
+)
 from frcnn.benchmarks.candidates.eager_detector import match_export, run_network, to_detections, to_tensor
-from frcnn.benchmarks.candidates.time_limit import LEFT_OUT, time_limit
 from frcnn.runtime import Detections, RGBImage
 
 _COMPILE_NOTE: Final = (

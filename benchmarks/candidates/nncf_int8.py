@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frcnn.benchmarks.candidates.artifacts import onnx_manifest
-from frcnn.benchmarks.candidates.candidate import CannotRunError, File, Task
+from frcnn.benchmarks.candidates.candidate import LEFT_OUT, CannotRunError, File, Task, time_limit
 from frcnn.benchmarks.candidates.eager_detector import to_tensor
 from frcnn.benchmarks.candidates.model_files import naive_onnx
 from frcnn.benchmarks.candidates.runners import openvino_settings
-from frcnn.benchmarks.candidates.time_limit import LEFT_OUT, time_limit
 from frcnn.files import file_sha256
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.runtime.dependencies import import_openvino, openvino_core

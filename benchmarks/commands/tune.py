@@ -24,12 +24,14 @@ from typing import Final
 
 from frcnn.benchmarks.candidates.images import chosen_images
 from frcnn.benchmarks.timing.environment import load_average
-from frcnn.benchmarks.tuning.models import default_int8_path, how_to_quantise, open_models
+from frcnn.benchmarks.tuning.report import show_tuning
+from frcnn.benchmarks.tuning.tune import default_int8_path, how_to_quantise, open_models, tune
 from frcnn.console import few, next_step, note, say, steps, warn, write_json
 from frcnn.errors import MissingDependencyError, UsageError
+from frcnn.files import write_text
 from frcnn.options import add_images, add_json, add_number
 from frcnn.processors import available_cpus
-from frcnn.runtime.tuned import PACKAGES
+from frcnn.runtime.tuned import PACKAGES, tuned_path
 from frcnn.spec.tuning import ALLOWED, Allowed
 
 _BUSY: Final = 0.5
@@ -56,10 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--int8 goes with --allow int8 only", hint="add --allow int8, or leave it out")
     if find_spec("onnxruntime") is None:
         raise MissingDependencyError("onnxruntime", extra="cpu", why="frcnn tune")
-    from frcnn.benchmarks.tuning.report import show_tuning
-    from frcnn.benchmarks.tuning.tune import tune, write_tuning
-
-    models = open_models(arguments.model, _int8_path(arguments, allowed))
+    model, int8 = open_models(arguments.model, _int8_path(arguments, allowed))
     images = chosen_images(arguments.images)
     providers = [name for name, package in PACKAGES.items() if find_spec(package) is not None]
     if "openvino" not in providers:
@@ -69,14 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         warn(f"this system is busy (load {load:.1f} on {available_cpus()} processors): tune again when it is idle")
     with steps(log=False) as show:
         show("reading", 0.0)
-        tuning = tune(
-            models, images.images, providers=providers, allowed=allowed, budget_s=arguments.budget, report=show
-        )
+        options = {"providers": providers, "allowed": allowed, "budget_s": arguments.budget}
+        tuning = tune(model, int8, images.images, **options, report=show)
     if arguments.json is not None:
         write_json(tuning, arguments.json)
     is_json_printed = arguments.json == "-"
     show_tuning(tuning, model=arguments.model, to_stderr=is_json_printed)
-    path = write_tuning(tuning, arguments.model)
+    path = tuned_path(arguments.model)
+    write_text(path, tuning.to_json())
     (note if is_json_printed else say)(f"wrote {path}: detect, eval and compare use it on this machine")
     next_step("detect", arguments.model, *few(arguments.images))
     return 0

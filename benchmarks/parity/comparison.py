@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from frcnn.benchmarks.parity.matching import match
-from frcnn.benchmarks.parity.ties import equal_detections, find_ties
+from frcnn.benchmarks.parity.matching import equal_detections, find_ties, match
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.image import RGBImage

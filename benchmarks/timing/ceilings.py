@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from frcnn.benchmarks.profile.onnx_layers import COARSE
+from frcnn.benchmarks.profile.onnx_profile import COARSE
 from frcnn.benchmarks.profile.profile import LayerRun
 from frcnn.benchmarks.report.results import Ceilings, Roofline, StageName, Work
 from frcnn.benchmarks.timing.measure import cuda_ms, wall_ms

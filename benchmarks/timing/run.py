@@ -18,7 +18,7 @@ from frcnn.benchmarks.candidates.candidate import EAGER_ID, Candidate, Task, pad
 from frcnn.benchmarks.candidates.eager import EagerRunner
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector, match_export, to_tensor
 from frcnn.benchmarks.candidates.images import Images
-from frcnn.benchmarks.profile.onnx_layers import work_of_layers
+from frcnn.benchmarks.profile.onnx_profile import work_of_layers
 from frcnn.benchmarks.report.results import SCHEMA_VERSION, Curve, GpuState, ImageInfo, Results, Roofline, Workload
 from frcnn.benchmarks.timing.ceilings import measure_ceilings, roofline_of
 from frcnn.benchmarks.timing.curves import batch_curves, size_curves, variant_curves

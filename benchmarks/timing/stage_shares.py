@@ -17,8 +17,7 @@ from PIL import Image
 from frcnn.benchmarks.candidates.artifacts import canvases_of
 from frcnn.benchmarks.candidates.eager import EagerRunner
 from frcnn.benchmarks.profile.inputs import Inputs
-from frcnn.benchmarks.profile.onnx_layers import COARSE
-from frcnn.benchmarks.profile.onnx_profile import profile_onnx
+from frcnn.benchmarks.profile.onnx_profile import COARSE, profile_onnx
 from frcnn.benchmarks.profile.profile import stage_times
 from frcnn.benchmarks.report.results import StageName, StageShare
 from frcnn.benchmarks.timing.measure import wall_ms

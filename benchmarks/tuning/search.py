@@ -22,8 +22,7 @@ from frcnn.benchmarks.parity.comparison import Limits as Agreement
 from frcnn.benchmarks.parity.comparison import compare_detections
 from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, measure_groups, wall_ms
 from frcnn.benchmarks.timing.statistics import ratio_between
-from frcnn.benchmarks.tuning.settings import choose, nearest, with_batches, with_fewer_threads
-from frcnn.benchmarks.tuning.trials import Attempt
+from frcnn.benchmarks.tuning.trials import Attempt, choose, nearest, with_batches, with_fewer_threads
 from frcnn.runtime import Detections, Detector, RGBImage
 from frcnn.spec import ModelSpec, Size
 from frcnn.spec.tuning import Setting

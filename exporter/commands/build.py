@@ -113,9 +113,8 @@ def run(arguments: argparse.Namespace) -> int | list[str]:
 def _request(arguments: argparse.Namespace, output: Path) -> tuple[Request, str]:
     """Return the options of the build, and the reason for the target if it was left to the command."""
     from frcnn.exporter.engine.build_gpu import choose_target
-    from frcnn.exporter.engine.builder import BuildSettings
+    from frcnn.exporter.engine.builder import BuildSettings, timing_cache_beside
     from frcnn.exporter.engine.request import Request
-    from frcnn.exporter.engine.timing_cache import timing_cache_beside
 
     architectures, capabilities = arguments.kernel_arch, _items(arguments.compute_capability or "")
     target, reason = choose_target(capabilities) if arguments.target == "auto" else (arguments.target, "")

@@ -1,4 +1,4 @@
-"""Build an engine with TensorRT or TensorRT-RTX: profiles, flags, progress, interruption, errors."""
+"""Build an engine with TensorRT or TensorRT-RTX: profiles, flags, timing cache, progress, interruption, errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any, Final
 from frcnn.errors import UsageError
 from frcnn.exporter.engine.network import Network
 from frcnn.exporter.engine.shapes import ProfileShapes
-from frcnn.exporter.engine.timing_cache import attach_timing_cache, write_timing_cache
+from frcnn.files import replacing, writable_file
+from frcnn.log import warn_once
 from frcnn.packages import import_package
 from frcnn.plugins.tensorrt.library import load_tensorrt, refuse_mixed_releases
 from frcnn.spec.engine import Target
@@ -230,3 +231,43 @@ def _held_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
         if caught:
             signal.raise_signal(caught[0])
+
+
+def timing_cache_beside(artifact: Path) -> Path:
+    """Return the file that the command keeps the timing cache of an artifact's builds in.
+
+    It has the times of kernels, so that a second build does not measure them again.
+    """
+    return artifact.with_suffix(".timing")
+
+
+def attach_timing_cache(network: Network, config: Any, path: Path, *, replace: bool) -> Any:
+    """Give a builder's configuration the timing cache of a file, or an empty one, and return it.
+
+    ``replace``: a file that this TensorRT on this GPU cannot use is warned of and taken for an empty one; UsageError is
+    raised otherwise, and for one that cannot be read. OutputError tells before the build that it cannot be written.
+    """
+    try:
+        stored = writable_file(path).read_bytes()
+    except FileNotFoundError:
+        stored = b""
+    except OSError as error:
+        raise UsageError(f"--timing-cache: cannot read {path}: {error.strerror}", hint="name another file") from error
+    cache = config.create_timing_cache(stored)
+    is_lost = cache is None or network.messages.is_cache_lost
+    if not is_lost and config.set_timing_cache(cache, False):  # False too where it is another GPU's
+        return cache
+    problem = f"{path} is no timing cache of this TensorRT on this GPU"
+    if not replace:
+        raise UsageError(f"--timing-cache: {problem}", hint="name a file that does not exist yet, or delete this one")
+    warn_once(f"{problem}; a new one takes its place")
+    cache = config.create_timing_cache(b"")
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise network.messages.failure("TensorRT makes no timing cache")
+    return cache
+
+
+def write_timing_cache(cache: Any, path: Path) -> None:
+    """Write a timing cache after a build: the whole file, or nothing of it."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(memoryview(cache.serialize()))

@@ -22,13 +22,12 @@ from support.images import LANDSCAPE, photographs
 from support.no_internet import SYSTEMS
 
 from frcnn.benchmarks.candidates import eager as eager_module
-from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of
+from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of, time_limit
 from frcnn.benchmarks.candidates.eager import EagerRunner
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.candidates.model_files import built_engine, given_file, naive_onnx
 from frcnn.benchmarks.candidates.registry import all_candidates
-from frcnn.benchmarks.candidates.time_limit import time_limit
-from frcnn.benchmarks.profile.onnx_layers import work_of_layers
+from frcnn.benchmarks.profile.onnx_profile import work_of_layers
 from frcnn.benchmarks.profile.profile import LayerRun
 from frcnn.benchmarks.report.results import Ceilings
 from frcnn.benchmarks.timing.ceilings import floor_ms, measure_ceilings, roofline_of

@@ -7,7 +7,7 @@ import onnx
 import onnx.parser
 import pytest
 
-from frcnn.benchmarks.profile.onnx_layers import layers_of_events, profiled_session
+from frcnn.benchmarks.profile.onnx_profile import layers_of_events, profiled_session
 from frcnn.errors import ArtifactError
 
 MODEL = """

@@ -13,7 +13,7 @@ from support.fake_rows import FakeClock
 
 from frcnn.benchmarks.parity.comparison import default_limits
 from frcnn.benchmarks.tuning.search import Search, order_of
-from frcnn.benchmarks.tuning.settings import base_settings
+from frcnn.benchmarks.tuning.trials import base_settings
 from frcnn.errors import ArtifactError
 from frcnn.runtime import Detections, RGBImage
 from frcnn.spec.tuning import Setting

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from frcnn.errors import ExportError, OutputError, UsageError
+from frcnn.exporter.engine.builder import attach_timing_cache, timing_cache_beside, write_timing_cache
 from frcnn.exporter.engine.network import Messages
-from frcnn.exporter.engine.timing_cache import attach_timing_cache, timing_cache_beside, write_timing_cache
 
 OWN, OTHERS = b"of this GPU", b"of another GPU"
 
