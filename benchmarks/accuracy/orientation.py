@@ -48,10 +48,8 @@ def turn_upright(
     """
     tracked = track(files.items(), total=len(files), what="reading EXIF orientations")
     turned = {file: item for file, image in tracked if (item := _turned(file, image)) is not None}
-    by_boxes, by_size = (
-        _most(item.by_boxes for item in turned.values()),
-        _most(item.by_size for item in turned.values()),
-    )
+    by_boxes = _most(item.by_boxes for item in turned.values())
+    by_size = _most(item.by_size for item in turned.values())
     chosen = {file: exif or item.by_boxes or by_boxes or by_size or "upright" for file, item in turned.items()}
     if turned and exif is None:
         counts = Counter(chosen.values())
@@ -116,6 +114,5 @@ def _only(readings: Iterable[Reading]) -> Reading | None:
 
 
 def _most(readings: Iterable[Reading | None]) -> Reading | None:
-    """Return the reading of most images."""
     shown = Counter(reading for reading in readings if reading is not None)
     return next((reading for reading, _ in shown.most_common(1)), None)

@@ -26,6 +26,9 @@ EAGER_EQUAL_ID = "eager-fp32-equal"
 
 NetworkClock = Literal["wall", "cuda"]
 
+Report = Callable[[str, float], None]
+"""Called with the work going on and the share of all that is done."""
+
 LEFT_OUT: Final = "left out by --compile-limit 0"
 _AGAIN_S: Final = 1.0
 """Python drops an exception that comes in a destructor or a callback: torch.compile once went on for 40 s."""

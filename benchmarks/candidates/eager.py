@@ -21,6 +21,7 @@ from frcnn.benchmarks.candidates.candidate import (
     CannotRunError,
     Runner,
     Task,
+    reason_of,
     time_limit,
 )
 from frcnn.benchmarks.candidates.eager_detector import match_export, run_network, to_detections, to_tensor
@@ -134,7 +135,6 @@ def _open_compiled(task: Task) -> Runner:
         torch.compiler.reset()
         if isinstance(error, CannotRunError):
             raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise CannotRunError(f"torch.compile does not work here: {reason}") from error
+        raise CannotRunError(f"torch.compile does not work here: {reason_of(error)}") from error
     runner.build_s = time.monotonic() - started
     return runner

@@ -33,6 +33,10 @@ from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Manifest
 from frcnn.spec.engine import TARGETS, EngineManifest, Target
 
+_NO_TENSORRT: Final = "no artifact for TensorRT was given: frcnn build model.onnx --target tensorrt, on its GPU"
+_NO_INT8: Final = (
+    "no int8 model was given: frcnn quantize model.onnx --images folder/ -o model-int8.onnx, then give both here"
+)
 _NAIVE_NOTE: Final = (
     "traced for one image of one size, by torch.onnx.export as torchvision documents it; its resizing moves boxes by "
     "hundredths of a pixel, so that its fp32 is held to the limits of fp16"
@@ -69,7 +73,7 @@ def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool)
         *(_rivals_and_gaps(files) if device == "cpu" else ()),
         *(_engine_candidate("onnxruntime", file) for file in _files(given["onnxruntime"])),
         *(_engine_candidate("tensorrt-rtx", file) for file in _files(given["tensorrt-rtx"], built_engine)),
-        *(_engine_candidate("tensorrt", file) for file in _files(given["tensorrt"], _none_given)),
+        *(_engine_candidate("tensorrt", file) for file in _files(given["tensorrt"], _absent(_NO_TENSORRT))),
         naive(
             "naive-tensorrt",
             "TensorRT",
@@ -107,14 +111,11 @@ def _files(given: dict[Path, AnyManifest | None], build: Callable[[Task], File] 
     ]
 
 
-def _none_given(task: Task) -> File:
-    raise CannotRunError("no artifact for TensorRT was given: frcnn build model.onnx --target tensorrt, on its GPU")
+def _absent(reason: str) -> Callable[[Task], File]:
+    def refuse(_task: Task) -> File:
+        raise CannotRunError(reason)
 
-
-def _no_int8_given(task: Task) -> File:
-    raise CannotRunError(
-        "no int8 model was given: frcnn quantize model.onnx --images folder/ -o model-int8.onnx, then give both here"
-    )
+    return refuse
 
 
 def _naive(
@@ -181,7 +182,7 @@ def _rivals_and_gaps(files: Sequence[_ModelFile]) -> list[Candidate]:
     """Return what stands beside an int8 model of ours: NNCF's of the same graph, and how to make one if none is."""
     found = []
     if all(file.precision != "int8" for file in files):
-        missing = _ModelFile(_no_int8_given, "int8")
+        missing = _ModelFile(_absent(_NO_INT8), "int8")
         found.append(_ours(missing, "openvino-int8", "OpenVINO, int8", "openvino", "cpu", _open_openvino))
     source = next((file.prepare for file in files if file.precision == "fp32"), built_onnx)
     file = _ModelFile(nncf_of_ours(source), "int8")

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
     from frcnn.benchmarks.timing.run import BenchRun, Plan
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
     from frcnn.runtime.backend import Device
-
-_EXIT_OK: Final = 0
-_EXIT_REGRESSION: Final = 1
-_EXIT_INTERRUPTED: Final = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, write the report; return 1 on a regression, 130 where it was interrupted."""
+    """Measure, print, write the report; return 1 on a regression."""
     limit = parse_limit(arguments.limit)
     if find_spec("onnxruntime") is None:
         raise MissingDependencyError("onnxruntime", extra="cpu", why="frcnn bench")
@@ -119,12 +115,12 @@ def run(arguments: argparse.Namespace) -> int:
     show_results(results)
     say(f"wrote {', '.join(str(folder / name) for name in ('report.html', 'report.md', 'results.json'))}")
     if partial:
-        return _EXIT_INTERRUPTED
+        raise KeyboardInterrupt
     model = next((path for path in arguments.artifacts if path.suffix == ".onnx"), folder / "model.onnx")
     is_slower = results.comparison is not None and bool(regressions(results.comparison))
     verb = "build" if results.environment.gpu else "profile" if is_slower else "tune"
     next_step(verb, model, *(() if verb == "build" else ("--images", *few(arguments.images))))
-    return _EXIT_REGRESSION if is_slower else _EXIT_OK
+    return 1 if is_slower else 0
 
 
 def parse_limit(text: str) -> float:

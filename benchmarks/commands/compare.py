@@ -52,8 +52,6 @@ from frcnn.runtime.commands.run_options import add_run_options, take_tuned
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.spec import Precision
 
-_EXIT_OK = 0
-_EXIT_DISAGREEMENT = 1
 _LIMITS = {
     "box-px": "largest difference of a box coordinate in pixels (fp32)",
     "score": "largest difference of scores (fp32)",
@@ -116,15 +114,14 @@ def run(arguments: argparse.Namespace) -> int:
     if not results:
         raise ImageError(f"none of the {len(files)} images could be used", hint="see the warnings above")
     parity = total(results, limits)
-    if arguments.json is not None:
-        write_json(parity, arguments.json)
+    write_json(parity, arguments.json)
     _show(parity, is_json_printed=arguments.json == "-")
     if not parity.passed:
         next_step("inspect", arguments.model)  # where it was made with other sizes or thresholds, it is there
     elif len(results) == len(files):
         options = chain.from_iterable(given_options(arguments).values())
         next_step("bench", arguments.checkpoint, arguments.model, *options, "--images", *few(arguments.images))
-    return _EXIT_OK if parity.passed and len(results) == len(files) else _EXIT_DISAGREEMENT
+    return 0 if parity.passed and len(results) == len(files) else 1
 
 
 def _precision(manifest: AnyManifest, arguments: argparse.Namespace) -> Precision:
@@ -148,7 +145,6 @@ def _show(parity: Parity, *, is_json_printed: bool) -> None:
 
 
 def _row(result: ImageParity) -> dict[str, str]:
-    """Return cells by column."""
     return {
         "image": Path(result.image).name,
         "missing": str(result.unmatched),

@@ -30,10 +30,10 @@ import msgspec
 from frcnn.benchmarks.accuracy.drawing import Difference, drawing_paths, find_differences, write_pairs
 from frcnn.benchmarks.accuracy.images import Eager, collect
 from frcnn.benchmarks.accuracy.orientation import turn_upright, warn_of_reading
-from frcnn.benchmarks.accuracy.predictions import read_predictions
 from frcnn.benchmarks.accuracy.report import Evaluation
-from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS, import_coco_eval
+from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS, import_coco_eval, read_predictions
 from frcnn.benchmarks.candidates.artifacts import AnyManifest
+from frcnn.benchmarks.candidates.candidate import padded_canvas
 from frcnn.benchmarks.commands.reference import load_options, prepare_reference, with_options_of_export
 from frcnn.console import few, next_step, note, say, steps, warn, write_json
 from frcnn.errors import ImageError, UsageError
@@ -59,8 +59,6 @@ from frcnn.spec.engine import EngineManifest
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
-_EXIT_OK: Final = 0
-_EXIT_SKIPPED_OR_WORSE: Final = 1
 _INVALID: Final = "annotations are invalid and are left out"
 _OF_A_MODEL: Final = (
     *("model", "images", "map", "allow_unmapped", "allow_missing", "exif", "checkpoint"),
@@ -164,11 +162,10 @@ def run(arguments: argparse.Namespace) -> int:
     elif evaluation.passed is not False and not unusable:
         verb = "tune" if arguments.model.suffix == ".onnx" and tuned is None else "profile"
         next_step(verb, arguments.model, "--images", *images)
-    return _EXIT_SKIPPED_OR_WORSE if unusable or evaluation.passed is False else _EXIT_OK
+    return 1 if unusable or evaluation.passed is False else 0
 
 
 def _score_predictions(arguments: argparse.Namespace) -> int:
-    """Score COCO results, and print."""
     if arguments.annotations.is_dir():
         raise UsageError("--predictions: VOC's annotations have no ids", hint="give COCO's instances.json")
     ground_truth = read_annotations(arguments.annotations, Path(), skip_invalid=arguments.skip_invalid)
@@ -179,11 +176,10 @@ def _score_predictions(arguments: argparse.Namespace) -> int:
     )
     about = {"path": str(arguments.predictions), "kind": "predictions", "sha256": file_sha256(arguments.predictions)}
     _report(evaluation, about, arguments, of=len(ground_truth.images))
-    return _EXIT_OK
+    return 0
 
 
 def _about(manifest: AnyManifest, arguments: argparse.Namespace, tuned: Tuned | None) -> dict[str, Any]:
-    """Return the description of the model that was measured."""
     spec = manifest.model
     file = arguments.model if tuned is None else tuned.artifact.path
     return {
@@ -262,5 +258,5 @@ def _eager(loaded: LoadedCheckpoint, *, on_gpu: bool) -> Eager:
     if on_gpu and torch.cuda.is_available():
         torch.backends.cudnn.allow_tf32 = False  # eager is the reference: float32 is float32
         loaded.model.to("cuda")
-    eager, transform = EagerDetector(loaded.model, loaded.spec), loaded.spec.transform
-    return lambda image: eager.detect(image, transform.canvas_size(*transform.resized_size(*image.size)))
+    eager = EagerDetector(loaded.model, loaded.spec)
+    return lambda image: eager.detect(image, padded_canvas(loaded.spec, image))

@@ -39,8 +39,6 @@ from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.runtime.model_files.engine_artifact import EngineArtifact
 from frcnn.spec import Size
 
-_EXIT_OK: Final = 0
-_EXIT_SKIPPED: Final = 1
 _MAX_BATCH: Final = 1024
 
 
@@ -115,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         layers=tuple(layer_times(measured.runs, total_ms=total_ms)),
     )
     _report(profile, arguments)
-    return _EXIT_SKIPPED if images.skipped else _EXIT_OK
+    return 1 if images.skipped else 0
 
 
 def _check(arguments: argparse.Namespace) -> Size | None:
@@ -150,8 +148,7 @@ def _measured(
 
 
 def _report(profile: Profile, arguments: argparse.Namespace) -> None:
-    if arguments.json is not None:
-        write_json(profile, arguments.json)
+    write_json(profile, arguments.json)
     write_text(arguments.chart, profile_page(profile, top=arguments.top))
     if arguments.json != "-":
         show_profile(profile, top=arguments.top)

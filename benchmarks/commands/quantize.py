@@ -17,16 +17,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from frcnn.console import few, next_step, note, say, warn, write_json
 from frcnn.files import writable_file
 from frcnn.options import add_annotation_options, add_images, add_json, add_number, refuse_annotation_options
-
-_EXIT_OK: Final = 0
-_EXIT_WORSE: Final = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
         warn(f"skipped {reason}")
     environment = msgspec.structs.replace(report.environment, command=arguments.command)
     report = msgspec.structs.replace(report, environment=environment)
-    if arguments.json is not None:
-        write_json(report, arguments.json)
+    write_json(report, arguments.json)
     if arguments.json != "-":
         show(report)
     tell = note if arguments.json == "-" else say
     tell(f"wrote {report.output}" if report.passed else f"{report.output} was not written")
     if report.passed:
         next_step("detect", arguments.output, *few(arguments.images))
-    return _EXIT_OK if report.passed else _EXIT_WORSE
+    return 0 if report.passed else 1

@@ -33,7 +33,7 @@ from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.accuracy.scoring import COCO_DETECTIONS
 from frcnn.benchmarks.candidates.images import image_files
 from frcnn.benchmarks.report.write import html
-from frcnn.benchmarks.timing.environment import load_average, now, read_environment
+from frcnn.benchmarks.timing.environment import load_average, read_environment
 from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
 from frcnn.benchmarks.trial.page import Account, Step, document_of, draw_pictures, headline, results_of
 from frcnn.benchmarks.trial.trial import MAX_IMAGES, Trial, read_images, run_trial, spread
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 _Annotations = tuple[GroundTruth, ClassMap]
 
-_EXIT_AGREE: Final = 0
-_EXIT_DISAGREE: Final = 1
 _PACKAGES: Final = ("torch", "torchvision", "onnxscript", "onnxruntime", "faster_coco_eval", "jinja2")
 
 
@@ -110,9 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
             loaded=loaded,
             trial=trial,
             evaluation=evaluation,
-            environment=read_environment(
-                command=arguments.command, threads=threads, load_before=load_before, date=now(), gpu=None
-            ),
+            environment=read_environment(command=arguments.command, threads=threads, load_before=load_before),
             images=len(files),
             score=arguments.score,
             steps=next_steps(arguments, is_bundled=is_bundled, agrees=trial.parity.passed),
@@ -121,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     _conclude(account, output / "index.html", opens=not arguments.no_open)
     if trial.is_partial:
         raise KeyboardInterrupt
-    return _EXIT_AGREE if trial.parity.passed else _EXIT_DISAGREE
+    return 0 if trial.parity.passed else 1
 
 
 def _files(
@@ -149,7 +145,6 @@ def _tried(
     annotations: _Annotations | None,
     step: Steps,
 ) -> tuple[Trial, Evaluation | None]:
-    """Detect with both, and score."""
     from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 
     step("reading images")

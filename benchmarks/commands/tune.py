@@ -20,10 +20,9 @@ from __future__ import annotations
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 from frcnn.benchmarks.candidates.images import chosen_images
-from frcnn.benchmarks.timing.environment import load_average
+from frcnn.benchmarks.timing.environment import is_busy, load_average
 from frcnn.benchmarks.tuning.report import show_tuning
 from frcnn.benchmarks.tuning.tune import default_int8_path, how_to_quantise, open_models, tune
 from frcnn.console import few, next_step, note, say, steps, warn, write_json
@@ -33,9 +32,6 @@ from frcnn.options import add_images, add_json, add_number
 from frcnn.processors import available_cpus
 from frcnn.runtime.tuned import PACKAGES, tuned_path
 from frcnn.spec.tuning import ALLOWED, Allowed
-
-_BUSY: Final = 0.5
-"""Processes that are ready to run, for each processor; an idle system has next to none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,14 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
     if "openvino" not in providers:
         note("OpenVINO is not installed, so it is not tried: pip install 'frcnn[openvino]'")
     load = load_average()
-    if load is not None and load > _BUSY * available_cpus():
+    if load is not None and is_busy(load, available_cpus()):
         warn(f"this system is busy (load {load:.1f} on {available_cpus()} processors): tune again when it is idle")
     with steps(log=False) as show:
         show("reading", 0.0)
         options = {"providers": providers, "allowed": allowed, "budget_s": arguments.budget}
         tuning = tune(model, int8, images.images, **options, report=show)
-    if arguments.json is not None:
-        write_json(tuning, arguments.json)
+    write_json(tuning, arguments.json)
     is_json_printed = arguments.json == "-"
     show_tuning(tuning, model=arguments.model, to_stderr=is_json_printed)
     path = tuned_path(arguments.model)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from frcnn.benchmarks.parity.matching import equal_detections, find_ties, match
+from frcnn.benchmarks.parity.matching import equal_detections, find_ties, match, score_noise
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.image import RGBImage
@@ -125,48 +125,17 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def default_limits(precision: Precision, pooler: PoolerKind) -> Limits:
-    """Return the limits of a trained model.
-
-    Those of bf16 (8 bits of mantissa, fp16 has 11) were measured on the demo's checkpoint: the deployable module in
-    PyTorch, bf16 against float32, three sets of 12 scenes (``scenes.py --count 12``, seeds 7, 8 and 9), 319 pairs above
-    score 0.3. With RoIAlign 2.8 % of the pairs have an IoU below 0.97 (4.5 % in the worst set, fp16 0.3 %), 99 % of the
-    scores are within 0.06, nothing is missing or relabelled. Decoding boxes in bf16 by mistake makes it 58 % in the box
-    head, 31 % in the RPN; rounding only the decoded boxes 33 % (27 % in the best set). With max pooling instead of
-    RoIAlign 0.6 % of the detections have no partner.
-
-    Those of int8 are from the same scenes: the demo's ``model.onnx`` quantised by ONNX Runtime 1.32 (Q/DQ, 30 other
-    scenes), run by ONNX Runtime and, with the same figures, by OpenVINO. Moved: IoU below 0.9; AP: on 150 scenes (seed
-    55), against 65.9 in float32.
-
-    ============================================================  ===========================  =========  ====
-    int8 model                                                    moved                        missing    AP
-    ============================================================  ===========================  =========  ====
-    recipe of ``frcnn quantize``                                  7 %, worst set 8 %           0          -0.0
-    the same for TensorRT, symmetric activations                  7 %, worst set 8 %           0          -0.1
-    the same with a rest of float16                               8 %, worst set 11 %          0
-    one scale for all channels of a layer's weights               15 %, worst set 20 %         0          -0.6
-    quantised before each activation function, too                19 %, worst set 22 %         0.3 %      -1.1
-    wrong: scale of one layer's weights doubled, in the backbone  28 %                         1.2 %      -1.8
-    the same in FPN, RPN or box head                              59, 62, 82 %                 0.5 to 6 %
-    wrong: all scales of activations doubled                      34 %                         0.5 %      -1.3
-    wrong: all activations clipped at half their range            47 %                         2.4 %
-    ============================================================  ===========================  =========  ====
-
-    With max pooling instead of RoIAlign 2.4 % of the detections have no partner, with symmetric activations 3.0 %.
-    """
+    """Return the limits of a trained model; ``docs/explanation/exactness.md`` has what they were measured on."""
     if precision == "fp32":
         return Limits(rule="exact")
-    if precision == "fp16":
-        if pooler == "align":
-            return Limits(rule="overlap", min_score=0.3, margin=0.02, moved=0.02)
-        return Limits(rule="agreement", min_score=0.3, margin=0.05, unmatched=0.05)
-    if precision == "int8":
-        if pooler == "align":
-            return Limits(rule="overlap", min_score=0.3, iou=0.9, moved=0.15, margin=0.15, unmatched=0.01)
-        return Limits(rule="agreement", min_score=0.3, margin=0.15, unmatched=0.08)
     if pooler == "align":
-        return Limits(rule="overlap", min_score=0.3, iou=0.97, moved=0.08, margin=0.1, unmatched=0.01)
-    return Limits(rule="agreement", min_score=0.3, margin=0.1, unmatched=0.05)
+        return {
+            "fp16": Limits(rule="overlap", min_score=0.3, margin=0.02, moved=0.02),
+            "bf16": Limits(rule="overlap", min_score=0.3, iou=0.97, moved=0.08, margin=0.1, unmatched=0.01),
+            "int8": Limits(rule="overlap", min_score=0.3, iou=0.9, moved=0.15, margin=0.15, unmatched=0.01),
+        }[precision]
+    margin, unmatched = {"fp16": (0.05, 0.05), "bf16": (0.1, 0.05), "int8": (0.15, 0.08)}[precision]
+    return Limits(rule="agreement", min_score=0.3, margin=margin, unmatched=unmatched)
 
 
 def compare_images(
@@ -194,7 +163,7 @@ def compare_images(
         between = time.perf_counter()
         expected = eager.detect(image, canvas)
         end = time.perf_counter()
-        alternatives = partial(eager.alternatives, image, canvas, noise=limits.score)
+        alternatives = partial(eager.alternatives, image, canvas)
         result = compare_detections(expected, found, eager.spec, limits, name=image.name, alternatives=alternatives)
         yield msgspec.structs.replace(result, eager_ms=(end - between) * 1e3, model_ms=(between - start) * 1e3)
 
@@ -206,11 +175,11 @@ def compare_detections(
     limits: Limits,
     *,
     name: str,
-    alternatives: Callable[[], Alternatives] | None = None,
+    alternatives: Callable[..., Alternatives] | None = None,
 ) -> ImageParity:
     """Compare the detections of eager (expected) and of the artifact (found) in an image.
 
-    With the ``alternatives`` of eager, which are asked for where something differs, ties are told by the rule
+    With the ``alternatives`` of eager by noise, which are asked for where something differs, ties are told by the rule
     ``exact``; without, a tie is a difference. Other rules allow for ties by a share that may have moved.
     """
     heads, sides = spec.roi_heads, (expected, found)
@@ -222,7 +191,8 @@ def compare_detections(
     if limits.rule == "exact" and alternatives is not None:
         near = {"box_px": limits.box_px, "score": limits.score}
         if len(expected) != len(found) or not equal_detections(expected, found, **near).any(1).all():
-            tied_e, tied_f = find_ties(expected, found, alternatives(), heads, **near)
+            others = alternatives(noise=partial(score_noise, noise=limits.score))
+            tied_e, tied_f = find_ties(expected, found, others, heads, **near)
     is_tied = tied_e[e] & tied_f[f]
     tied_e[e], tied_f[f] = is_tied, is_tied
     counts = (np.maximum(expected.scores[e], found.scores[f]) >= limits.min_score) & ~is_tied

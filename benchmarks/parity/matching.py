@@ -7,19 +7,21 @@ torchvision computes itself, in the same place and of the same score, and drops 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.benchmarks.candidates.score_noise import score_noise
 from frcnn.runtime import Detections
 from frcnn.spec import RoIHeadsSpec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from frcnn.benchmarks.candidates.eager_detector import Alternatives
 
 Floats = NDArray[np.float32]
+Scores = TypeVar("Scores", "Tensor", Floats)
 
 _SAME_OBJECT_IOU = 0.5
 
@@ -67,6 +69,11 @@ def box_iou(a: Floats, b: Floats) -> Floats:
 
 
 Mask = NDArray[np.bool_]
+
+
+def score_noise(scores: Scores, noise: float) -> Scores:
+    """Return how far rounding moves scores: by ``noise`` at 0.5, and less towards 0 and 1, where logits move as far."""
+    return 4 * noise * scores * (1 - scores) + 1e-7
 
 
 def equal_detections(a: Detections, b: Detections, *, box_px: float, score: float) -> Mask:

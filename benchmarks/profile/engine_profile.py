@@ -14,8 +14,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
 
+from frcnn.benchmarks.candidates.candidate import Report
 from frcnn.benchmarks.profile.inputs import Inputs
-from frcnn.benchmarks.profile.profile import LayerRun, Measured, Report, StageName, stages_in_order
+from frcnn.benchmarks.profile.profile import LayerRun, Measured, StageName, stages_in_order
 from frcnn.runtime.gpu.device import Device, Engine, Event
 from frcnn.runtime.gpu.pipeline import Launched, Pipeline, PipelineKey
 from frcnn.runtime.gpu.program import load_program
@@ -166,7 +167,6 @@ class _Runner:
         self.events[index].record(self.worker.stream)
 
     def _between_ms(self, index: int) -> float:
-        """Return the time between an event and the next."""
         return self.events[index + 1].ms_since(self.events[index])
 
     def _upload(self, run: int) -> Pipeline:

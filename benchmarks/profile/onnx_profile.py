@@ -20,8 +20,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from frcnn.benchmarks.candidates.candidate import Report
 from frcnn.benchmarks.profile.inputs import Inputs
-from frcnn.benchmarks.profile.profile import LayerRun, Measured, Report, StageName, stages_in_order
+from frcnn.benchmarks.profile.profile import LayerRun, Measured, StageName, stages_in_order
 from frcnn.benchmarks.report.results import StageName as CoarseStage
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.files import native_path, temporary_folder

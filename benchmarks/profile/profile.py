@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final, Literal, get_args
@@ -26,8 +26,6 @@ StageName = Literal["decode", "preprocess", "copies", "between layers"] | Networ
 STAGES: Final[tuple[StageName, ...]] = ("decode", "copies", "preprocess", *get_args(NetworkStage), "between layers")
 """In the order that data flows. ``copies`` are those between host and GPU; ``between layers`` is the network's time
 beyond the sum of its layers."""
-Report = Callable[[str, float], None]
-"""Called with the work going on and the share of all that is done."""
 
 _PATTERNS: Final[Mapping[NetworkStage, str]] = {
     "RoI pooling": r"roi_heads[/.]Multiscale|RoiAlign|MaxRoiPool|MultiscaleRoI",

@@ -125,7 +125,6 @@ def _macs(network: onnx.ModelProto, inputs: Mapping[str, Shape]) -> dict[str, in
 
 
 def _macs_of_an_element(node: onnx.NodeProto, weight: Shape) -> int:
-    """Return the MACs behind one element of a layer's output."""
     if node.op_type == "Conv":  # (out channels, in channels of a group, kernel height, kernel width)
         return math.prod(weight[1:])
     is_transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)

@@ -20,7 +20,7 @@ from frcnn.benchmarks.quantization.images import MIN_GATE_IMAGES, Split, calibra
 from frcnn.benchmarks.quantization.models import QuantizedModels, layer_macs, read_float_model
 from frcnn.benchmarks.quantization.report import GroupReport, Measured, QuantizationReport, Target
 from frcnn.benchmarks.quantization.search import Found, search
-from frcnn.benchmarks.timing.environment import load_average, now, read_environment
+from frcnn.benchmarks.timing.environment import load_average, read_environment
 from frcnn.console import track
 from frcnn.errors import UsageError
 from frcnn.exporter.graph.inline import inline_operators
@@ -144,8 +144,6 @@ def quantize_onnx(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """Options, checked."""
-
     model: Path
     output: Path
     target: Target
@@ -252,9 +250,7 @@ def _quantize(
         quantization=run.manifest.quantization,
         seconds=seconds | {"all": time.monotonic() - started},
         peak_memory_bytes=_peak_memory_bytes(),
-        environment=read_environment(
-            command="", threads=request.threads or available_cpus(), load_before=load_before, date=now(), gpu=None
-        ),
+        environment=read_environment(command="", threads=request.threads or available_cpus(), load_before=load_before),
     )
 
 

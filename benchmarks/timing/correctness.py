@@ -55,7 +55,7 @@ def check(
             spec,
             limits,
             name=image.name,
-            alternatives=None if alternatives is None else partial(alternatives, image, canvas, noise=limits.score),
+            alternatives=None if alternatives is None else partial(alternatives, image, canvas),
         )
         for image, canvas, own in found
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 import time
@@ -16,6 +15,7 @@ from typing import Final
 from frcnn._version import __version__
 from frcnn.benchmarks.report.results import Environment, Gpu, GpuState
 from frcnn.packages import installed_version
+from frcnn.runtime.tuned import read_machine
 
 _PACKAGES_TEXT: Final = """
     torch torchvision onnx onnxruntime onnxruntime-gpu openvino nncf tensorrt tensorrt-rtx-cu13 triton
@@ -31,19 +31,18 @@ _THROTTLE: Final = {
 
 
 def read_environment(
-    *, command: str, threads: int, load_before: float | None, date: str, gpu: Gpu | None
+    *, command: str, threads: int, load_before: float | None, date: str | None = None, gpu: Gpu | None = None
 ) -> Environment:
-    """Return the system, and how the run was started."""
+    """Return the system, and how the run was started; ``date`` is of its beginning, by default now."""
     cores = os.cpu_count() or 1
     no_turbo, boost = _text(_CPUS / "intel_pstate/no_turbo"), _text(_CPUS / "cpufreq/boost")
-    cpu = re.search(r"^model name\s*:\s*(.+)", _text(Path("/proc/cpuinfo")) or "", re.MULTILINE)
     memory_bytes = None
     with suppress(ValueError, OSError, AttributeError):
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     packages = {name: found for name in _PACKAGES_TEXT.split() if (found := installed_version(name))}
     return Environment(
         system=platform.machine(),
-        cpu=cpu[1].strip() if cpu else platform.processor() or platform.machine(),
+        cpu=read_machine().processor,
         cores=cores,
         affinity=tuple(sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(cores))),
         threads=threads,
@@ -57,7 +56,7 @@ def read_environment(
         frcnn=__version__,
         python=platform.python_version(),
         os=platform.platform(),
-        date=date,
+        date=date or now(),
         command=command,
     )
 
@@ -65,6 +64,11 @@ def read_environment(
 def now() -> str:
     """Return the time as ISO 8601 with the offset to UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def is_busy(load: float | None, processors: int) -> bool:
+    """Return whether more processes are ready to run than half the processors; an idle system has next to none."""
+    return (load or 0.0) > processors / 2
 
 
 def load_average() -> float | None:

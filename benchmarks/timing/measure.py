@@ -17,11 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from frcnn.benchmarks.candidates.candidate import reason_of
-from frcnn.benchmarks.profile.profile import Report
+from frcnn.benchmarks.candidates.candidate import Report, reason_of
 from frcnn.benchmarks.report.results import Scope
-
-__all__ = ["Clock", "Group", "Limits", "Report", "Series", "Stopwatch", "cuda_ms", "measure_groups", "wall_ms"]
 
 Clock = Callable[[], float]
 """Seconds since some moment."""

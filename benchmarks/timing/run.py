@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from frcnn.benchmarks.candidates.artifacts import onnx_manifest
-from frcnn.benchmarks.candidates.candidate import EAGER_ID, Candidate, Task, padded_canvas, reason_of
+from frcnn.benchmarks.candidates.candidate import EAGER_ID, Candidate, Report, Task, padded_canvas, reason_of
 from frcnn.benchmarks.candidates.eager import EagerRunner
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector, match_export, to_tensor
 from frcnn.benchmarks.candidates.images import Images
@@ -23,7 +23,7 @@ from frcnn.benchmarks.report.results import SCHEMA_VERSION, Curve, GpuState, Ima
 from frcnn.benchmarks.timing.ceilings import measure_ceilings, roofline_of
 from frcnn.benchmarks.timing.curves import batch_curves, size_curves, variant_curves
 from frcnn.benchmarks.timing.environment import gpu_state, load_average, now, read_environment, read_gpu
-from frcnn.benchmarks.timing.measure import Limits, Report
+from frcnn.benchmarks.timing.measure import Limits
 from frcnn.benchmarks.timing.session import Loaded, Session
 from frcnn.benchmarks.timing.stage_shares import decode_ms, eager_stages, onnx_stages, shares
 from frcnn.console import warn

@@ -15,11 +15,11 @@ from typing import Any, Final
 import msgspec
 import torch
 
-from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Runner, Task, reason_of
+from frcnn.benchmarks.candidates.candidate import Candidate, CannotRunError, File, Report, Runner, Task, reason_of
 from frcnn.benchmarks.candidates.eager_detector import Alternatives
 from frcnn.benchmarks.report.results import Artifact, NoiseVerdict, NotToldApart, Ratio, Row, Scope
 from frcnn.benchmarks.timing.correctness import Truth, check
-from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, cuda_ms, measure_groups, wall_ms
+from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Series, cuda_ms, measure_groups, wall_ms
 from frcnn.benchmarks.timing.statistics import differ, measure_of, noise_of, ratio_between
 from frcnn.errors import MissingDependencyError
 from frcnn.files import file_sha256

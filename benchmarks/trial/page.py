@@ -11,6 +11,7 @@ from frcnn.benchmarks.accuracy.report import Evaluation
 from frcnn.benchmarks.report.document import Bar, Bars, Block, Document, Gallery, Headline, Paragraph, Picture, Table
 from frcnn.benchmarks.report.formatting import NONE, number, ratio_text
 from frcnn.benchmarks.report.results import Environment
+from frcnn.benchmarks.timing.environment import is_busy
 from frcnn.benchmarks.trial.trial import Seen, Trial
 from frcnn.runtime import Detections
 from frcnn.runtime.images.sources import output_names
@@ -24,8 +25,6 @@ _PICTURES: Final = 8
 _PICTURE_PX: Final = 720
 _FEW: Final = 5
 """Detections of an image that are drawn where none in any image reaches the score."""
-_BUSY: Final = 0.5
-"""Processes that are ready to run, for each processor; an idle system has next to none."""
 _MEASURES: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 
@@ -100,7 +99,7 @@ def headline(account: Account) -> Headline:
             f"No detection scores {account.score:g} or more, the best has {account.best_score:.2f}: so it is with"
             " weights that are not trained, and with images that have none of the classes."
         )
-    if _BUSY * system.cores < load <= system.cores:
+    if is_busy(load, system.cores) and load <= system.cores:
         notes.append(f"This system was busy (load {load:.1f} on {system.cores} processors): times are rough.")
     notes.append("A quick measurement; frcnn bench, below, makes one to quote.")
     if not trial.parity.passed:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from frcnn.benchmarks.accuracy.images import open_annotated
 from frcnn.benchmarks.candidates.artifacts import canvases_of
+from frcnn.benchmarks.candidates.candidate import Report
 from frcnn.benchmarks.parity.comparison import Parity, compare_detections, default_limits, total
 from frcnn.benchmarks.report.results import Measure
-from frcnn.benchmarks.timing.measure import Group, Limits, Report, Series, measure_groups
+from frcnn.benchmarks.timing.measure import Group, Limits, Series, measure_groups
 from frcnn.benchmarks.timing.statistics import measure_of
 from frcnn.errors import ArtifactError, ImageError
 from frcnn.runtime import Detections, Detector, RGBImage
@@ -123,7 +124,7 @@ def run_trial(
     held_to = default_limits(detector.manifest.precision, spec.roi_heads.pooler.kind)
     results = []
     for image, eager_found, own in seen:
-        others = partial(eager.alternatives, image, canvas_of(image), noise=held_to.score)
+        others = partial(eager.alternatives, image, canvas_of(image))
         results.append(compare_detections(eager_found, own, spec, held_to, name=image.name, alternatives=others))
     parity = total(results, held_to)
     first, second = series

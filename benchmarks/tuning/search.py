@@ -17,10 +17,10 @@ from functools import partial
 from statistics import median
 from typing import Final
 
-from frcnn.benchmarks.candidates.candidate import reason_of
+from frcnn.benchmarks.candidates.candidate import Report, reason_of
 from frcnn.benchmarks.parity.comparison import Limits as Agreement
 from frcnn.benchmarks.parity.comparison import compare_detections
-from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Report, Series, measure_groups, wall_ms
+from frcnn.benchmarks.timing.measure import Clock, Group, Limits, Series, measure_groups, wall_ms
 from frcnn.benchmarks.timing.statistics import ratio_between
 from frcnn.benchmarks.tuning.trials import Attempt, choose, nearest, with_batches, with_fewer_threads
 from frcnn.runtime import Detections, Detector, RGBImage

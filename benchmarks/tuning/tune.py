@@ -6,15 +6,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from frcnn.benchmarks.candidates.artifacts import canvases_of, model_difference
+from frcnn.benchmarks.candidates.candidate import Report
 from frcnn.benchmarks.parity.comparison import default_limits
 from frcnn.benchmarks.timing.environment import now
-from frcnn.benchmarks.timing.measure import Report
 from frcnn.benchmarks.tuning.search import Search, order_of
 from frcnn.benchmarks.tuning.trials import base_settings
 from frcnn.console import warn
 from frcnn.errors import ArtifactError, ImageSizeError, UsageError, printable
 from frcnn.files import file_sha256
 from frcnn.runtime import Detector, RGBImage
+from frcnn.runtime.images.preprocess import place
 from frcnn.runtime.model_files.artifact import OnnxArtifact, open_artifact
 from frcnn.runtime.tuned import PACKAGES, load_options, read_machine, read_versions
 from frcnn.spec import Manifest, Size
@@ -128,14 +129,11 @@ def _usable(images: Sequence[RGBImage], manifest: Manifest) -> tuple[list[RGBIma
     usable: list[RGBImage] = []
     canvases: list[Size] = []
     for image in images:
-        resized = manifest.model.transform.resized_size(*image.size)
         try:
-            canvas = canvases_of(manifest).canvas_of(resized, name=image.name)
+            canvases.append(place(image, manifest.model.transform, canvases_of(manifest)).canvas)
+            usable.append(image)
         except ImageSizeError as error:
             warn(f"skipped {error}")
-        else:
-            usable.append(image)
-            canvases.append(canvas)
     if not usable:
         raise ImageSizeError("not one image fits a canvas of the model", hint="give others with --images")
     order, batched = order_of(canvases)

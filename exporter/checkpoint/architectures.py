@@ -46,8 +46,6 @@ _Ratios: TypeAlias = Sequence[float] | Sequence[Sequence[float]]
 
 
 def _from_torchvision(name: str) -> Builder:
-    """Wrap one of torchvision's own builders."""
-
     def bare(num_classes: int, **kwargs: Any) -> FasterRCNN:
         return getattr(detection, name)(weights=None, weights_backbone=None, num_classes=num_classes, **kwargs)
 

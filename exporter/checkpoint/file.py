@@ -12,20 +12,20 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 import torch
 
-from frcnn.errors import CheckpointError, MissingDependencyError
+from frcnn.errors import CheckpointError
 from frcnn.exporter.checkpoint.builders import importable, one_line
 from frcnn.exporter.checkpoint.layout import other_model
 from frcnn.files import missing_file
 from frcnn.files.archive import BoundedFile
+from frcnn.packages import import_package
 
 _MAX_DIRECTORY_BYTES: Final = 16 << 20  # of a zip; that of a large model is below 1 MB
 _EXPECTED: Final = "expected a PyTorch checkpoint (.pth, .pt, .ckpt) or .safetensors"
@@ -72,16 +72,10 @@ _FOREIGN: Final[tuple[tuple[bytes, str, str], ...]] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointFile:
-    """Content of a checkpoint file, of safetensors as ``{"model": tensors, "labels": [...]}``, and its SHA-256."""
+def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> tuple[object, str]:
+    """Read a file written by ``torch.save`` or safetensors to the CPU; return its content and its SHA-256.
 
-    content: object
-    sha256: str
-
-
-def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> CheckpointFile:
-    """Read a file written by ``torch.save`` or safetensors to the CPU.
+    The content of safetensors is ``{"model": tensors, "labels": [...]}``.
 
     ``trust_pickle`` also unpickles classes, which **runs code from the file**; without it no code in it is run. Raises
     CheckpointError for a file that is missing, empty, truncated, of another kind, or needs ``trust_pickle``, and
@@ -98,7 +92,7 @@ def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> Checkpoin
     if size == 0:
         raise CheckpointError(f"{path} is empty, {_EXPECTED}", hint="copy or save it again")
     if path.suffix == ".safetensors" or _is_safetensors(head, size):
-        return CheckpointFile(content=_read_safetensors(path), sha256=digest)
+        return _read_safetensors(path), digest
     for magic, what, hint in _FOREIGN:
         if head.startswith(magic):
             raise CheckpointError(f"{path} {what}", hint=hint)
@@ -108,7 +102,7 @@ def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> Checkpoin
         _require_torch_zip(path, size)
     elif head.startswith(pickle.PROTO) and _LEGACY_MAGIC not in head[:32]:
         raise _foreign(path) or CheckpointError(f"{path} is a pickle that torch.save did not write", hint=_SAVE)
-    return CheckpointFile(content=_read_pickle(path, trust_pickle=trust_pickle), sha256=digest)
+    return _read_pickle(path, trust_pickle=trust_pickle), digest
 
 
 def _scan(path: Path) -> tuple[bytes, str, int]:
@@ -124,15 +118,12 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 
 def _read_safetensors(path: Path) -> dict[str, object]:
+    library: Any = import_package("safetensors", package="safetensors", extra="export", why=f"reading {path.name}")
     try:
-        from safetensors import SafetensorError, safe_open
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("safetensors", extra="export", why=f"reading {path.name}") from error
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with library.safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             content: dict[str, object] = {"model": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118  # not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
+    except (library.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged or no safetensors file: {one_line(error)}", hint="copy or save it again"
         ) from error
@@ -171,7 +162,8 @@ def _require_torch_zip(path: Path, size: int) -> None:
 
 def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
     try:
-        with warnings.catch_warnings(), _readable(trust_pickle):
+        readable = importable(Path.cwd()) if trust_pickle else torch.serialization.safe_globals(list(_HARMLESS))
+        with warnings.catch_warnings(), readable:
             warnings.simplefilter("ignore")  # torch's advice on loading, on which users cannot act
             content: object = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
             return content
@@ -189,16 +181,6 @@ def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
         raise CheckpointError(
             f"{path} is damaged, cut short or no checkpoint: {one_line(error)}", hint=f"copy it again; {_EXPECTED}"
         ) from error
-
-
-@contextmanager
-def _readable(trust_pickle: bool) -> Iterator[None]:
-    if trust_pickle:
-        with importable(Path.cwd()):
-            yield
-    else:
-        with torch.serialization.safe_globals(list(_HARMLESS)):
-            yield
 
 
 def _foreign(path: Path) -> CheckpointError | None:

@@ -131,17 +131,17 @@ def read_checkpoint(
     if isinstance(labels, str):
         raise UsageError(f"labels: expected a sequence of names, got the text {labels!r}", hint="pass a list")
     builder = None if arch is None else resolve_builder(arch)
-    file = read_checkpoint_file(source, trust_pickle=trust_pickle)
-    found = find_weights(file.content, source=str(source), state_key=state_key)
+    content, sha256 = read_checkpoint_file(source, trust_pickle=trust_pickle)
+    found = find_weights(content, source=str(source), state_key=state_key)
     if found.module is not None and arch is None:
         if given:
             raise UsageError("--arg goes with --arch: a pickled model has its own settings", hint="give --arch too")
-        return replace(_from_module(found, source, labels, file.sha256), options=options)
+        return replace(_from_module(found, source, labels, sha256), options=options)
     given_state = found.state if found.module is None else found.module.state_dict()
     state = {name: tensor for name, tensor in given_state.items() if name.rpartition(".")[2] not in _PROFILER_COUNTERS}
     counters = len(given_state) - len(state)
     num_classes = _check_classes(state, source, arch, given)
-    published = published_weights(file.sha256)
+    published = published_weights(sha256)
     facts = [_where(found, state)]
     if counters:
         facts.append(f"left out: {counters} counters of a profiler ({', '.join(_PROFILER_COUNTERS)})")
@@ -169,13 +169,12 @@ def read_checkpoint(
         spec=spec,
         facts=tuple(facts),
         assumptions=(*found.notes, *assumptions),
-        sha256=file.sha256,
+        sha256=sha256,
         options=options,
     )
 
 
 def _from_module(found: FoundWeights, source: Path, labels: Sequence[str] | None, sha256: str) -> LoadedCheckpoint:
-    """Use a whole pickled model with its own settings."""
     if not isinstance(found.module, FasterRCNN):
         raise CheckpointError(
             f"{source} holds a pickled {type(found.module).__qualname__}, expected a torchvision FasterRCNN"
@@ -275,7 +274,6 @@ def _require_finite(model: FasterRCNN, source: Path) -> None:
 def _with_labels(
     spec: ModelSpec, given: Sequence[str] | None, kept: Sequence[str] | None, source: Path
 ) -> tuple[ModelSpec, list[str]]:
-    """Return the description with the labels of the user, or else of the checkpoint."""
     if given is not None:
         labels = full_labels(given, spec.num_classes)
         return msgspec.structs.replace(spec, labels=labels), [f"labels: {len(labels) - 1} names given"]

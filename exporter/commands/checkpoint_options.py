@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from frcnn.console import say
-from frcnn.errors import MissingDependencyError, UsageError
+from frcnn.errors import UsageError
 from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, parse_args
 from frcnn.files import decode_text
 from frcnn.options import Group
+from frcnn.packages import import_package
 
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
@@ -106,11 +107,8 @@ def load_from_options(
                 f"{option} does not go with --weights, which names the architecture", hint="leave one of them out"
             )
     step("importing PyTorch")
-    try:
-        import torch  # noqa: F401  # asked for first, for a message of our own
-        import torchvision  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(str(error.name), extra="export", why="reading a checkpoint") from error
+    for package in ("torch", "torchvision"):
+        import_package(package, package=package, extra="export", why="reading a checkpoint")
     if weights is not None:
         from frcnn.exporter.checkpoint.load import load_pretrained
 

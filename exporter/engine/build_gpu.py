@@ -96,7 +96,6 @@ def _refuse_old_driver() -> None:
 
 
 def _why_none() -> str:
-    """Return why no GPU is found here."""
     try:
         status, _ = ask_driver("cuInit", 0)
     except KernelError:

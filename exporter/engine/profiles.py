@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from frcnn.errors import UsageError
+from frcnn.options import parse_size
 from frcnn.spec import Manifest, Size, TransformSpec
 from frcnn.spec.engine import Profile, Range
 
@@ -83,13 +84,7 @@ def _static(canvas: Size, batch: Range) -> Profile:
 
 
 def _parse_profile(text: str, batch: Range) -> Profile:
-    sizes = []
-    for part in text.split(":"):
-        match = re.fullmatch(r"\s*([0-9]{1,6})[xX×]([0-9]{1,6})\s*", part)  # noqa: RUF001  # people paste it
-        size = (int(match[1]), int(match[2])) if match else (0, 0)
-        if 0 in size:
-            raise UsageError(f"--size: expected HEIGHTxWIDTH in pixels, got {part!r}", hint=_SIZE_HELP)
-        sizes.append(size)
+    sizes = [parse_size(part, hint=_SIZE_HELP) for part in text.split(":")]
     if len(sizes) not in (1, 3):
         raise UsageError(f"--size: expected one size or MIN:OPT:MAX, got {len(sizes)} in {text!r}", hint=_SIZE_HELP)
     heights, widths = zip(*(sizes * 3 if len(sizes) == 1 else sizes), strict=True)
@@ -108,7 +103,6 @@ def _range(what: str, numbers: Sequence[int], text: str, hint: str) -> Range:
 
 
 def _check(profile: Profile, source: Manifest) -> None:
-    """Refuse sizes that the model does not support."""
     step = source.model.transform.size_divisible
     sides = [(r.min, r.opt, r.max) for r in (profile.height, profile.width)]
     if any(side % step for side in (*sides[0], *sides[1])):

@@ -123,7 +123,6 @@ def _state_types(graph: onnx.GraphProto, stages: Stages) -> None:
 
 
 def _add_functions(model: onnx.ModelProto, stages: Stages, anchors: Sequence[int], maps: int) -> None:
-    """Add the operators' bodies and the version of their domain."""
     pooling: Any = stages.pooling.attributes
     grid = (pooling["output_height"], pooling["output_width"])
     if stages.pooling.spec is multiscale_roi_align.SPEC:

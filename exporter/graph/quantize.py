@@ -22,8 +22,9 @@ from typing import Any, Final
 import onnx
 from numpy.typing import NDArray
 
-from frcnn.errors import ExportError, MissingDependencyError, UsageError
+from frcnn.errors import ExportError, UsageError
 from frcnn.exporter.graph.nodes import is_standard
+from frcnn.packages import import_package
 from frcnn.plugins import DOMAIN
 
 Batch = Mapping[str, NDArray[Any]]
@@ -183,10 +184,7 @@ def _share_identities(graph: onnx.GraphProto) -> None:
 
 def _onnxruntime() -> Any:
     """Return ONNX Runtime's quantiser."""
-    try:
-        return importlib.import_module("onnxruntime.quantization")
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", extra="cpu", why="quantising a model") from error
+    return import_package("onnxruntime.quantization", package="onnxruntime", extra="cpu", why="quantising a model")
 
 
 def _calibrator(quantization: Any, model: Path, augmented: Path, threads: int) -> Any:

@@ -37,8 +37,6 @@ def fold_batchnorm(model: GeneralizedRCNN, spec: ModelSpec) -> int:
 
 
 class _CountUses(TorchDispatchMode):
-    """Count the operations that read each tensor."""
-
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses: Counter[int] = Counter()

@@ -122,7 +122,6 @@ class LoadedOperator:
         ]
 
     def _output_views(self, out: Any) -> list[ArrayView]:
-        """Return views of the outputs, with as many dimensions as the operator's."""
         arrays = list(out) if isinstance(out, list | tuple) else [out]
         names = [f"{self.name}: {'out' if len(self.outputs) == 1 else tensor.name}" for tensor in self.outputs]
         if len(arrays) != len(self.outputs):

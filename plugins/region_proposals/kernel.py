@@ -155,7 +155,6 @@ def kernels(
 
 
 def _anchors_per_cell(anchors: Sequence[float]) -> list[int]:
-    """Return the number of anchors of each level."""
     rows, rest = divmod(len(anchors), 5)
     if rest or not 1 <= rows <= _MAX_ANCHORS:
         raise KernelError(

@@ -79,8 +79,10 @@ def warn(text: str) -> None:
     note(f"warning: {text}")
 
 
-def write_json(document: object, target: str = "-") -> None:
-    """Write what msgspec encodes as indented JSON in ASCII, NaN as null, to a file or (``-``) standard output."""
+def write_json(document: object, target: str | None = "-") -> None:
+    """Write what msgspec encodes as indented JSON in ASCII, NaN as null, to a file, (``-``) standard output or None."""
+    if target is None:
+        return
     # not msgspec's own encoder: it refuses file names that are not UTF-8
     text = json.dumps(json.loads(json.dumps(msgspec.to_builtins(document)), parse_constant=lambda _: None), indent=2)
     if target == "-":

@@ -102,13 +102,17 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
     """Parse ``800x1344,1344x800``: (height, width) pairs."""
     sizes: list[Size] = []
     for item in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,6})[xX×]([0-9]{1,6})\s*", item)  # noqa: RUF001  # people paste it
-        size = (int(match[1]), int(match[2])) if match else (0, 0)
-        if 0 in size:
-            raise UsageError(
-                f"--size: expected HEIGHTxWIDTH in pixels, got {item!r}", hint="for instance --size 800x1344,1344x800"
-            )
+        size = parse_size(item, hint="for instance --size 800x1344,1344x800")
         if size in sizes:
             raise UsageError(f"--size: {size[0]}x{size[1]} is given twice", hint="keep one of the two")
         sizes.append(size)
     return tuple(sizes)
+
+
+def parse_size(text: str, *, hint: str) -> Size:
+    """Parse ``800x1344``: (height, width)."""
+    match = re.fullmatch(r"\s*([0-9]{1,6})[xX×]([0-9]{1,6})\s*", text)  # noqa: RUF001  # people paste it
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if 0 in size:
+        raise UsageError(f"--size: expected HEIGHTxWIDTH in pixels, got {text!r}", hint=hint)
+    return size

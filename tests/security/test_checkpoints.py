@@ -29,7 +29,7 @@ def saved(content, **options):
 def read(tmp_path, data, name="my.pth"):
     path = tmp_path / name
     path.write_bytes(data)
-    content = read_checkpoint_file(path).content
+    content = read_checkpoint_file(path)[0]
     return find_weights(content, source=name)
 
 
@@ -50,7 +50,7 @@ def test_no_pickle_runs_anything(tmp_path, way, packed, monkeypatch):
     path = tmp_path / "my.pth"
     path.write_bytes(in_torch_zip(data) if packed else data)
     with misdeeds(tmp_path / "nowhere") as seen, pytest.raises(CheckpointError) as raised:
-        find_weights(read_checkpoint_file(path).content, source="my.pth")
+        find_weights(read_checkpoint_file(path)[0], source="my.pth")
     assert seen == []
     assert sorted(tmp_path.iterdir()) == [path]
     assert raised.value.message.isprintable()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from frcnn.benchmarks.accuracy.predictions import read_predictions
+from frcnn.benchmarks.accuracy.scoring import read_predictions
 from frcnn.errors import UsageError
 from frcnn.runtime.dataset.annotations import AnnotatedImage, Annotation, GroundTruth
 

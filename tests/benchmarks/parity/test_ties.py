@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -43,7 +44,7 @@ def spec(exports) -> ModelSpec:
 def compared(spec) -> Callable[..., ImageParity]:
     def compare(expected, found, *, own=(), last=(), tied=(), known: bool = True) -> ImageParity:
         given = Alternatives(make(*own), make(*last), make(*tied))
-        alternatives = (lambda: given) if known else None
+        alternatives = (lambda noise: given) if known else None
         return compare_detections(make(*expected), make(*found), spec, EXACT, name="image", alternatives=alternatives)
 
     return compare
@@ -158,7 +159,7 @@ def run(eager: EagerDetector, other: EagerDetector) -> ImageParity:
         eager.spec,
         EXACT,
         name=image.name,
-        alternatives=lambda: eager.alternatives(image, canvas, noise=EXACT.score),
+        alternatives=partial(eager.alternatives, image, canvas),
     )
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.serialization import StorageType
 
-from frcnn.benchmarks.accuracy.predictions import read_predictions
+from frcnn.benchmarks.accuracy.scoring import read_predictions
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
 from frcnn.exporter.checkpoint.layout import find_weights
@@ -183,7 +183,7 @@ _NAMED: Final = ("torch", "frcnn", "_codecs")
 
 
 def _read_checkpoint(path: Path) -> object:
-    content = read_checkpoint_file(path).content
+    content = read_checkpoint_file(path)[0]
     _require_harmless(content, 50)
     return find_weights(content, source=path.name)
 
