@@ -54,12 +54,11 @@ def channels_last_head(boxes: onnx.ModelProto) -> onnx.ModelProto | None:
             return None
         weights[name] = _permuted(matrix, sizes[1:], node)
 
-    changed = onnx.ModelProto(ir_version=boxes.ir_version, opset_import=boxes.opset_import)
-    changed.producer_name, changed.producer_version = boxes.producer_name, boxes.producer_version
-    changed.graph.name = graph.name
-    for values in ("node", "input", "output", "value_info"):
-        getattr(changed.graph, values).extend(getattr(graph, values))
-    changed.graph.initializer.extend(weights.get(tensor.name, tensor) for tensor in graph.initializer)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(boxes)
+    for tensor in changed.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(weights[tensor.name])
     _permute_dims(changed.graph.input[0])
     return changed
 

@@ -1,17 +1,7 @@
-// Prefix sums of a warp, and the order of a few keys.
+// The order of a few keys.
 #pragma once
-#include "boxes/boxes.cuh"
-
-constexpr unsigned kAllLanes = 0xffffffffu;
-
-__device__ __forceinline__ int inclusive_sum(int value, int lane) {
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-        const int before = __shfl_up_sync(kAllLanes, value, step);
-        if (lane >= step) value += before;
-    }
-    return value;
-}
+#include "boxes/keys.cuh"
+#include "boxes/votes.cuh"
 
 // The number of keys below a key. For a few keys this takes less time than the steps of a sort, which wait for each other.
 __device__ __forceinline__ int rank_of(Key key, const Key* keys, int count) {

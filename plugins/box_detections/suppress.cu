@@ -8,6 +8,9 @@
 // exponential, 10 keys, 7 barriers. With 1,000 candidates and 100 kept each: reads 3 MB; 55 steps of the sort, about 16
 // rounds of three barriers, at most 9 million comparisons of 25 operations.
 #include "box_detections/ranks.cuh"
+#include "boxes/decode.cuh"
+#include "boxes/overlap.cuh"
+#include "cuda/element.cuh"
 
 constexpr int kWarps = THREADS / 32;
 constexpr int kColumns = 32 / kWarps;  // of a tile, that a warp compares with its rows
@@ -24,17 +27,6 @@ __device__ __forceinline__ void load4(const Element* __restrict__ from, float (&
     values[1] = to_float(raw.y);
     values[2] = to_float(raw.z);
     values[3] = to_float(raw.w);
-}
-
-// Decides 32 boxes in rank order; `word` are the boxes before this lane's that overlap it. Votes until nothing changes: after
-// n of them the first n boxes are right, and the only choice that stays is the greedy one.
-__device__ __forceinline__ unsigned decide(bool alive, unsigned word) {
-    unsigned kept = __ballot_sync(kAllLanes, alive), last;
-    do {
-        last = kept;
-        kept = __ballot_sync(kAllLanes, alive && !(word & last));
-    } while (kept != last);
-    return kept;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)

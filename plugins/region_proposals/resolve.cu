@@ -7,22 +7,12 @@
 //
 // R50-FPN, 1000 of each of 5 levels, one image: 0.35 MB read, 0.1 MB written, by 5 blocks. Dependent: a load, 16 turns
 // of two decisions (3 to 5 votes each) and a barrier, a store.
+#include "boxes/votes.cuh"
 #include "region_proposals/overlaps.cuh"
 
 constexpr int kWarps = THREADS / 32;
 constexpr int kTilesOfWarp = TILES_OF_WARP;
 constexpr int kAhead = kTilesOfWarp == 2 ? 4 : 2;
-
-// Decides 32 boxes in order; `word` is this lane's row against its own tile. Votes until nothing changes: after n of
-// them the first n boxes are right, and the only choice that stays is the greedy one.
-__device__ __forceinline__ unsigned decide(bool alive, unsigned word) {
-    unsigned kept = __ballot_sync(0xffffffffu, alive), before;
-    do {
-        before = kept;
-        kept = __ballot_sync(0xffffffffu, alive && !(word & before));
-    } while (kept != before);
-    return kept;
-}
 
 // The words of a lane's rows against the tiles of the warp whose turn it is, 0 where there is none.
 struct Words {

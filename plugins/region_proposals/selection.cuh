@@ -6,6 +6,7 @@
 // room for.
 #pragma once
 #include "boxes/keys.cuh"
+#include "boxes/votes.cuh"
 
 // The lowest bits of a key that tell nothing: what half floats and bfloat16 do not have.
 constexpr int kUnusedBits = ELEMENT == 0 ? 0 : ELEMENT == 1 ? 13 : 16;
@@ -82,12 +83,7 @@ __device__ __forceinline__ Threshold find_threshold(const Keys& keys, unsigned l
 // `counter` is 0 before.
 __device__ __forceinline__ int place_for(int own, int* counter) {
     const int lane = threadIdx.x % 32;
-    int until = own;  // of this lane and those before it
-#pragma unroll
-    for (int lanes = 1; lanes < 32; lanes *= 2) {
-        const int before = __shfl_up_sync(0xffffffffu, until, lanes);
-        if (lane >= lanes) until += before;
-    }
+    const int until = inclusive_sum(own, lane);  // of this lane and those before it
     int first = 0;
     if (lane == 31) first = atomicAdd(counter, until);
     return __shfl_sync(0xffffffffu, first, 31) + until - own;

@@ -21,15 +21,11 @@ constexpr int kBins = OUTPUT_HEIGHT * OUTPUT_WIDTH;
 constexpr int kWidth = CHANNELS_LAST ? kPerVector : 1;  // channels a thread pools at once
 
 // kWidth neighbouring channels of a cell as they lie in memory.
-template <bool LAST>
-struct VectorOf {
-    using type = Element;
-};
-template <>
-struct VectorOf<true> {
-    using type = uint4;
-};
-using Vector = VectorOf<CHANNELS_LAST>::type;
+#if CHANNELS_LAST
+using Vector = uint4;
+#else
+using Vector = Element;
+#endif
 
 __device__ __forceinline__ void widen(const Vector& vector, float (&values)[kWidth]) {
     load(reinterpret_cast<const Element*>(&vector), values);
