@@ -46,8 +46,7 @@ class Messages:
             return plugin
         found = explain(self.lines.errors, self.lines.warnings)
         error = ExportError(
-            f"{what}: {found.reason}",
-            hint=found.hint or "--debug shows all messages of TensorRT after the traceback",
+            f"{what}: {found.reason}", hint=found.hint or "--debug shows all messages of TensorRT after the traceback"
         )
         for line in (*self.lines.warnings, *self.lines.errors):
             error.add_note(plain(line))

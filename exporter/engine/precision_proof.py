@@ -81,11 +81,7 @@ class Proof:
         """Return a record for every layer."""
         return tuple(
             PrecisionRecord(
-                step=layer.step,
-                layer=layer.node,
-                type=layer.kind,
-                element=layer.computed_in[0],
-                heavy=layer.is_heavy,
+                step=layer.step, layer=layer.node, type=layer.kind, element=layer.computed_in[0], heavy=layer.is_heavy
             )
             for layer in self.layers
         )

@@ -209,10 +209,7 @@ def _calibrator(quantization: Any, model: Path, augmented: Path, threads: int) -
             )
 
     calibrator = Calibrator(
-        model,
-        [*HEAVY_OPERATORS, *_IN_INT8_BETWEEN],
-        augmented_model_path=str(augmented),
-        moving_average=True,
+        model, [*HEAVY_OPERATORS, *_IN_INT8_BETWEEN], augmented_model_path=str(augmented), moving_average=True
     )
     calibrator.augment_graph()
     calibrator.create_inference_session()

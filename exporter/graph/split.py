@@ -92,6 +92,5 @@ def _network(model: onnx.ModelProto, name: str, inputs: Sequence[str], outputs: 
 
 def _other(reason: str) -> ExportError:
     return ExportError(
-        f"the graph is not that of a detector: {reason}",
-        hint="export the checkpoint again with this version of frcnn",
+        f"the graph is not that of a detector: {reason}", hint="export the checkpoint again with this version of frcnn"
     )

@@ -11,13 +11,7 @@ import torch
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from frcnn.plugins import (
-    OperatorSpec,
-    box_detections,
-    multiscale_roi_align,
-    multiscale_roi_pool,
-    region_proposals,
-)
+from frcnn.plugins import OperatorSpec, box_detections, multiscale_roi_align, multiscale_roi_pool, region_proposals
 from frcnn.plugins.box_detections.reference import box_detections as reference_detections
 from frcnn.plugins.multiscale_roi_align.reference import multiscale_roi_align as reference_roi_align
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool as reference_roi_pool
