@@ -42,6 +42,7 @@ _NAIVE_NOTE: Final = (
     "hundredths of a pixel, so that its fp32 is held to the limits of fp16"
 )
 _ENGINE_NOTE: Final = "network: images already in device memory, the kernel that resizes and normalises them included"
+_FALLBACK_NOTE: Final = "what TensorRT does not take runs in CUDA and on the CPU"
 _COPIES_NOTE: Final = "times include the copies to and from the GPU"
 _DEFAULTS_NOTE: Final = "OpenVINO decides what float layers are computed in: bf16 where the processor has it"
 _NNCF_NOTE: Final = (
@@ -58,29 +59,20 @@ def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool)
         target = manifest.target if isinstance(manifest, EngineManifest) else "tensorrt-rtx"
         given[target if path.suffix == ".frcnn" else "onnx"][path] = manifest
     cuda = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    in_onnxruntime = partial(NaiveOnnxRuntimeRunner, providers=cuda[1:] if device == "cpu" else cuda)
+    in_tensorrt = partial(NaiveOnnxRuntimeRunner, providers=["TensorrtExecutionProvider", *cuda])
     naive = partial(_naive, mixed_sizes=mixed_sizes)
     files = _files(given["onnx"], built_onnx)
     return [
         *eager_candidates(device, mixed_sizes=mixed_sizes),
-        naive(
-            "naive-onnxruntime",
-            "ONNX Runtime",
-            device,
-            partial(NaiveOnnxRuntimeRunner, providers=cuda[1:] if device == "cpu" else cuda),
-        ),
+        naive("naive-onnxruntime", "ONNX Runtime", device, in_onnxruntime),
         *(_naive_openvino(naive) if device == "cpu" else ()),
         *(made for file in files for made in _onnx_candidates(file)),
         *(_rivals_and_gaps(files) if device == "cpu" else ()),
         *(_engine_candidate("onnxruntime", file) for file in _files(given["onnxruntime"])),
         *(_engine_candidate("tensorrt-rtx", file) for file in _files(given["tensorrt-rtx"], built_engine)),
         *(_engine_candidate("tensorrt", file) for file in _files(given["tensorrt"], _absent(_NO_TENSORRT))),
-        naive(
-            "naive-tensorrt",
-            "TensorRT",
-            "cuda",
-            partial(NaiveOnnxRuntimeRunner, providers=["TensorrtExecutionProvider", *cuda]),
-            note="what TensorRT does not take runs in CUDA and on the CPU",
-        ),
+        naive("naive-tensorrt", "TensorRT", "cuda", in_tensorrt, note=_FALLBACK_NOTE),
     ]
 
 
@@ -147,19 +139,12 @@ def _naive(
 
 def _naive_openvino(naive: Callable[..., Candidate]) -> list[Candidate]:
     """Return torchvision's own export in OpenVINO: as it comes, in float32, and quantised by NNCF."""
-    int8 = {"precision": "int8", "prepare": nncf_of_naive}
-    note = "; ".join((_NNCF_NOTE, _CLONE_NOTE, _DEFAULTS_NOTE))
+    int8 = partial(naive, precision="int8", prepare=nncf_of_naive)
+    note, in_int8 = "; ".join((_NNCF_NOTE, _CLONE_NOTE, _DEFAULTS_NOTE)), partial(NaiveOpenVinoRunner, is_int8=True)
     return [
         naive("naive-openvino", "OpenVINO, its defaults", "cpu", NaiveOpenVinoRunner, note=_DEFAULTS_NOTE),
         naive("naive-openvino-fp32", "OpenVINO, fp32", "cpu", partial(NaiveOpenVinoRunner, hint="f32")),
-        naive(
-            "naive-openvino-int8",
-            "NNCF int8, OpenVINO",
-            "cpu",
-            partial(NaiveOpenVinoRunner, is_int8=True),
-            note=note,
-            **int8,
-        ),
+        int8("naive-openvino-int8", "NNCF int8, OpenVINO", "cpu", in_int8, note=note),
     ]
 
 

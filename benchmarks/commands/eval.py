@@ -86,14 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         threads="processor threads of eager and of model.onnx (default: all)",
     )
     add_batch_size(group)
-    add_number(
-        group,
-        "--max-detections",
-        minimum=COCO_DETECTIONS,
-        default=COCO_DETECTIONS,
-        metavar="N",
-        help="detections of a class in an image that count, the best (default and minimum: COCO's 100)",
-    )
+    text = "detections of a class in an image that count, the best (default and minimum: COCO's 100)"
+    least = COCO_DETECTIONS
+    add_number(group, "--max-detections", minimum=least, default=least, metavar="N", help=text)
     text = "exit with 1 where AP falls by more than X below eager's"
     add_number(group, "--limit", minimum=0.0, maximum=1.0, metavar="X", help=text)
     group = parser.add_argument_group("results")

@@ -15,11 +15,10 @@ from typing import Final
 import onnx
 
 from frcnn.benchmarks.accuracy.orientation import READINGS, Reading
-from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate, Gate, Proof, detect
+from frcnn.benchmarks.quantization.gate import AccuracyGate, AgreementGate, Found, Gate, Proof, detect, search
 from frcnn.benchmarks.quantization.images import MIN_GATE_IMAGES, Split, calibration_inputs, find_candidates, split
 from frcnn.benchmarks.quantization.models import QuantizedModels, layer_macs, read_float_model
 from frcnn.benchmarks.quantization.report import GroupReport, Measured, QuantizationReport, Target
-from frcnn.benchmarks.quantization.search import Found, search
 from frcnn.benchmarks.timing.environment import load_average, read_environment
 from frcnn.console import track
 from frcnn.errors import UsageError

@@ -7,8 +7,8 @@ from typing import Final, Literal
 import msgspec
 
 from frcnn.benchmarks.accuracy.scoring import Measures
-from frcnn.benchmarks.quantization.gate import Proof
-from frcnn.benchmarks.quantization.search import Attempt
+from frcnn.benchmarks.quantization.gate import Attempt, Proof
+from frcnn.benchmarks.report.formatting import bytes_text
 from frcnn.benchmarks.report.results import Environment
 from frcnn.console import say, show_table
 from frcnn.spec import Quantization
@@ -26,8 +26,6 @@ _SHOWN: Final = {
     "moved": "moved",
 }
 _COUNTS: Final = ("detections",)
-_MB: Final = 1e6
-_GB: Final = 1e9
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +102,7 @@ def show(report: QuantizationReport) -> None:
         if name in _SHOWN
     ]
     before, after = report.float32, report.int8
-    rows.append(("file", f"{before.bytes / _MB:.1f} MB", f"{after.bytes / _MB:.1f} MB"))
+    rows.append(("file", bytes_text(before.bytes), bytes_text(after.bytes)))
     rows.append(("an image, roughly", f"{before.ms_per_image:.0f} ms", f"{after.ms_per_image:.0f} ms"))
     objects = "" if report.objects is None else f" with {report.objects} objects"
     calibrated = len(report.calibration_images)
@@ -116,7 +114,7 @@ def show(report: QuantizationReport) -> None:
         layers = "1 layer" if len(group.layers) == 1 else f"{len(group.layers)} layers"
         say(f"float32: {group.name}, {layers}, {group.macs:.1%} of the MACs")
     say(f"int8: {1 - report.float_macs:.1%} of the MACs")
-    memory = "" if report.peak_memory_bytes is None else f", at most {report.peak_memory_bytes / _GB:.1f} GB of memory"
+    memory = "" if report.peak_memory_bytes is None else f", at most {bytes_text(report.peak_memory_bytes)} of memory"
     say(f"took {report.seconds['all']:.0f} s{memory}")
     say(f"{'HOLDS' if report.passed else 'DOES NOT HOLD'}: {report.attempts[-1].verdict.text}")
     if report.proof == "agreement":

@@ -59,12 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=PRECISIONS, help=text)
     text = "GPUs that frcnn's own kernels are compiled for; by default those of the engines. PTX is always added"
     group.add_argument("--kernel-arch", metavar="sm_NN[,sm_NN...]", help=text)
-    group.add_argument(
-        "--compute-capability",
-        metavar="N.N[,N.N...]",
-        help=f"GPUs that the engines are for; by default {gpus_text(())}, with --target tensorrt the one that is here, "
-        "with --target onnxruntime all. TensorRT-RTX serves 7.5, too, but neither 9.0 nor 10.x",
-    )
+    text = f"GPUs that the engines are for; by default {gpus_text(())}, with --target tensorrt the one that is here, "
+    text += "with --target onnxruntime all. TensorRT-RTX serves 7.5, too, but neither 9.0 nor 10.x"
+    group.add_argument("--compute-capability", metavar="N.N[,N.N...]", help=text)
     text = "images to run 'frcnn compare' on, against the checkpoint, where there is a GPU"
     group.add_argument("--verify", metavar="PATH", nargs="+", type=Path, help=text)
     _add_tensorrt_arguments(parser)
@@ -72,10 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("artifact of --target tensorrt")
-    text = (
-        "one plan with the operators inside, or two engines with the operators between them; by default a plan where "
-    )
-    group.add_argument("--form", choices=("plan", "split"), help=f"{text}TensorRT can, from 10.13 on")
+    text = "one plan with the operators inside, or two engines with the operators between them; by default a plan "
+    group.add_argument("--form", choices=("plan", "split"), help=f"{text}where TensorRT can, from 10.13 on")
     text = "two engines that the lean runtime of the same TensorRT runs, too"
     group.add_argument("--version-compatible", action="store_true", help=text)
     text = "how long TensorRT searches"
@@ -85,9 +80,9 @@ def _add_tensorrt_arguments(parser: argparse.ArgumentParser) -> None:
     text = "most GPU memory that a layer uses as scratch; by default all"
     group.add_argument("--workspace", metavar="MIB", type=int, help=text)
     text = (
-        "where TensorRT keeps what it measured, for the next build; by default beside the artifact, like model.timing, "
+        "where TensorRT keeps what it measured, for the next build; by default beside the artifact, like model.timing"
     )
-    group.add_argument("--timing-cache", metavar="FILE|none", help=f"{text}and replaced where it cannot be used")
+    group.add_argument("--timing-cache", metavar="FILE|none", help=f"{text}, and replaced where it cannot be used")
 
 
 def run(arguments: argparse.Namespace) -> int | list[str]:

@@ -45,13 +45,9 @@ def add_checkpoint_arguments(
     if weights:
         text = "torchvision's own weights instead of a checkpoint: fasterrcnn_resnet50_fpn_v2=COCO_V1"
         group.add_argument("--weights", metavar="NAME=WEIGHTS", help=text)
-    group.add_argument(
-        "--arch",
-        metavar="NAME",
-        type=ARCHITECTURE,
-        help="the architecture: a known name, mypkg.models:build or models.py:build, any function that returns a"
-        " FasterRCNN; by default the one that the weights fit",
-    )
+    text = "the architecture: a known name, mypkg.models:build or models.py:build, any function that returns a "
+    text += "FasterRCNN; by default the one that the weights fit"
+    group.add_argument("--arch", metavar="NAME", type=ARCHITECTURE, help=text)
     text = "an argument for that function, what the weights do not hold: min_size=640; repeat for more"
     group.add_argument("--arg", metavar="KEY=VALUE", dest="args", action="append", default=[], help=text)
     text = "class names, one a line, with or without the background first; by default those in the checkpoint"

@@ -44,13 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_argument(group, "the ONNX file", _SUFFIX)
     text = "fixed canvases, height x width in pixels, like 800x1344,1344x800; by default any size"
     group.add_argument("--size", metavar="HxW[,HxW...]", help=text)
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="of the heavy layers; box decoding, scores and overlaps are float32 always; bf16 runs with TensorRT and "
-        "CUDA only (default: %(default)s)",
-    )
+    text = "of the heavy layers; box decoding, scores and overlaps are float32 always; bf16 runs with TensorRT and "
+    text += "CUDA only (default: %(default)s)"
+    group.add_argument("--precision", choices=PRECISIONS, default="fp32", help=text)
     text = "write standard operators only, for readers that know no functions in a model, such as OpenVINO's"
     group.add_argument("--inline", action="store_true", help=text)
 

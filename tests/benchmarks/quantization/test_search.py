@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from frcnn.benchmarks.accuracy.scoring import Measures
-from frcnn.benchmarks.quantization.gate import Proof, Verdict
-from frcnn.benchmarks.quantization.search import search
+from frcnn.benchmarks.quantization.gate import Proof, Verdict, search
 
 COSTS = {"stem": 0.5, "body": 0.1, "fpn": 0.0, "rpn": 0.2, "head": 0.5}
 SHARES = {"stem": 0.1, "body": 0.5, "fpn": 0.2, "rpn": 0.1, "head": 0.05}
