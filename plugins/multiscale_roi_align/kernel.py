@@ -19,12 +19,4 @@ def kernels(*, sampling_ratio: int, aligned: int, **options: Unpack[PoolingOptio
     if aligned not in (0, 1):
         raise KernelError(f"aligned must be 0 or 1, got {aligned}")
     constants = {"SAMPLING_RATIO": sampling_ratio, "ALIGNED": aligned}
-    return (
-        pooling_kernel(
-            SPEC,
-            entry="multiscale_roi_align",
-            options=options,
-            extra_constants=constants,
-            sampling_ratio=sampling_ratio,
-        ),
-    )
+    return (pooling_kernel(SPEC, entry="multiscale_roi_align", options=options, more=constants),)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NotRequired, TypedDict, get_args
 
 from frcnn.errors import KernelError
-from frcnn.plugins.kernel import ELEMENT_BYTES, ELEMENT_NUMBERS, Constant, Element, Kernel, Layout, check_choice
+from frcnn.plugins.kernel import ELEMENT_BYTES, ELEMENT_NUMBERS, Element, Kernel, Layout, check_choice
 from frcnn.plugins.operator import OperatorSpec, Tensor
 
 MAX_LEVELS: Final = 8
@@ -40,18 +41,13 @@ class PoolingOptions(TypedDict):
 
 
 def pooling_kernel(
-    spec: OperatorSpec,
-    *,
-    entry: str,
-    options: PoolingOptions,
-    extra_constants: Mapping[str, Constant] | None = None,
-    sampling_ratio: int = 0,
+    spec: OperatorSpec, *, entry: str, options: PoolingOptions, more: Mapping[str, int] = MappingProxyType({})
 ) -> Kernel:
-    """Return a RoI pooling kernel; its source is ``<entry>/kernel.cu``.
+    """Return a RoI pooling kernel; its source is ``<entry>/kernel.cu``, and ``more`` are constants of its own.
 
     A block pools one RoI for CHANNELS_PER_BLOCK channels. Channels-last maps are read and channels-last output is
     written 16 bytes a lane; planar output of channels-last maps is staged in shared memory, so that whole lines of it
-    are written too. A fixed number of samples per bin side, ``sampling_ratio``, is located once a block, in shared
+    are written too. A fixed number of samples per bin side, ``SAMPLING_RATIO``, is located once a block, in shared
     memory as well. Raises KernelError if no kernel has these values, or they need more than the 48 KiB of shared memory
     of a block.
     """
@@ -70,7 +66,7 @@ def pooling_kernel(
     channels = options.get("channels")
     _check_channels(channels, vector)
     staged = (layout, output_layout) == ("channels_last", "planar")
-    stage_bytes = _stage_bytes(output_height, output_width, sampling_ratio, staged=staged)
+    stage_bytes = _stage_bytes(output_height, output_width, more.get("SAMPLING_RATIO", 0), staged=staged)
     per_block = _channels_per_block(bins, vector, stage_bytes, channels)
     most_warps = _MAX_STAGED_WARPS if staged else _MAX_WARPS
     threads = 32 * (_warps(bins, per_block // vector, most_warps) if vector > 1 else most_warps)
@@ -99,7 +95,7 @@ def pooling_kernel(
             "CHANNELS": channels or 0,
             "CHANNELS_PER_BLOCK": per_block,
             "THREADS": threads,
-            **(extra_constants or {}),
+            **more,
         },
         inputs=(rois, *maps),
         integers=("R", letter, *(f"H_{i}" for i in range(levels)), *(f"W_{i}" for i in range(levels))),
