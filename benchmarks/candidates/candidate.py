@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from frcnn.benchmarks.report.results import EngineInfo
 from frcnn.errors import FrcnnError
@@ -18,6 +21,7 @@ from frcnn.runtime import Detections, RGBImage
 from frcnn.spec import ModelSpec, Precision, Size
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 EAGER_ID = "eager-fp32"
@@ -25,6 +29,8 @@ EAGER_EQUAL_ID = "eager-fp32-equal"
 """The reference on equal-sized images, where the images given differ in size."""
 
 NetworkClock = Literal["wall", "cuda"]
+
+Scores = TypeVar("Scores", "Tensor", NDArray[np.float32])
 
 Report = Callable[[str, float], None]
 """Called with the work going on and the share of all that is done."""
@@ -119,6 +125,11 @@ class Candidate:
     prepare: Callable[[Task], File] | None = None  # makes or finds its file; None where it runs the model itself
     max_batch: int | None = None  # the most images that one call takes; None for no limit
     limits: Precision | None = None  # precision whose limits its float32 is held to; None for its own
+
+
+def score_noise(scores: Scores, noise: float) -> Scores:
+    """Return how far rounding moves scores: by ``noise`` at 0.5, and less towards 0 and 1, where logits move as far."""
+    return 4 * noise * scores * (1 - scores) + 1e-7
 
 
 def padded_canvas(spec: ModelSpec, image: RGBImage) -> Size:

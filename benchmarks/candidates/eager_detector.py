@@ -6,7 +6,7 @@ import copy
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,15 +17,13 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.ops import box_iou
 from torchvision.ops.poolers import initLevelMapper
 
+from frcnn.benchmarks.candidates.candidate import score_noise
 from frcnn.errors import ImageError
 from frcnn.exporter.model.networks import luma
 from frcnn.exporter.model.spec_from_model import image_channels
 from frcnn.runtime import Detections
 from frcnn.runtime.images.image import RGBImage
 from frcnn.spec import ModelSpec, Size
-
-Noise = Callable[[Tensor], Tensor]
-"""Returns how far rounding moves scores."""
 
 
 class Alternatives(NamedTuple):
@@ -57,8 +55,8 @@ class EagerDetector:
         return self._finish(run_network(self.model, padded, [size]), size, image)
 
     @torch.inference_mode()
-    def alternatives(self, image: RGBImage, canvas: Size, *, noise: Noise) -> Alternatives:
-        """Return all boxes among which rounding could choose others than ``detect`` does, by the noise of scores."""
+    def alternatives(self, image: RGBImage, canvas: Size, *, noise: float) -> Alternatives:
+        """Return all boxes among which rounding could choose others than ``detect`` does, by :func:`score_noise`."""
         padded, size = self._prepare(image, canvas)
         features = feature_maps(self.model, padded)
         proposals = _tied_proposals(self.model.rpn, ImageList(padded, [size]), features, noise=noise)
@@ -102,7 +100,7 @@ def feature_maps(model: GeneralizedRCNN, images: Tensor) -> OrderedDict[str, Ten
 
 
 def _tied_proposals(
-    rpn: RegionProposalNetwork, images: ImageList, features: OrderedDict[str, Tensor], *, noise: Noise
+    rpn: RegionProposalNetwork, images: ImageList, features: OrderedDict[str, Tensor], *, noise: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the proposals (R, 4) of an image, those at the end of a full list, and what lost against a proposal.
 
@@ -119,7 +117,7 @@ def _tied_proposals(
     (kept,), (scores,) = rpn.filter_proposals(boxes, flat, images.image_sizes, counts)
     (every,), (every_score,) = without_nms.filter_proposals(boxes, flat, images.image_sizes, counts)
     overlaps = box_iou(every, kept) > rpn.nms_thresh
-    enough = scores - noise(scores)
+    enough = scores - score_noise(scores, noise)
     is_tied = overlaps.any(1) & ~(overlaps & (every_score[:, None] < enough)).any(1)
     is_last = torch.zeros_like(scores, dtype=torch.bool)
     if len(kept) == rpn.post_nms_top_n():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from frcnn.benchmarks.parity.matching import equal_detections, find_ties, match, score_noise
+from frcnn.benchmarks.parity.matching import find_ties, match
 from frcnn.runtime import Detections, Detector
 from frcnn.runtime.images.canvases import Canvases
 from frcnn.runtime.images.image import RGBImage
@@ -189,10 +189,7 @@ def compare_detections(
     e, f = matches.pairs.T
     tied_e, tied_f = (np.zeros(len(side), np.bool_) for side in sides)
     if limits.rule == "exact" and alternatives is not None:
-        near = {"box_px": limits.box_px, "score": limits.score}
-        if len(expected) != len(found) or not equal_detections(expected, found, **near).any(1).all():
-            others = alternatives(noise=partial(score_noise, noise=limits.score))
-            tied_e, tied_f = find_ties(expected, found, others, heads, **near)
+        tied_e, tied_f = find_ties(expected, found, alternatives, heads, limits)
     is_tied = tied_e[e] & tied_f[f]
     tied_e[e], tied_f[f] = is_tied, is_tied
     counts = (np.maximum(expected.scores[e], found.scores[f]) >= limits.min_score) & ~is_tied

@@ -7,21 +7,21 @@ torchvision computes itself, in the same place and of the same score, and drops 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frcnn.benchmarks.candidates.candidate import score_noise
 from frcnn.runtime import Detections
 from frcnn.spec import RoIHeadsSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from frcnn.benchmarks.candidates.eager_detector import Alternatives
+    from frcnn.benchmarks.parity.comparison import Limits
 
 Floats = NDArray[np.float32]
-Scores = TypeVar("Scores", "Tensor", Floats)
 
 _SAME_OBJECT_IOU = 0.5
 
@@ -71,45 +71,39 @@ def box_iou(a: Floats, b: Floats) -> Floats:
 Mask = NDArray[np.bool_]
 
 
-def score_noise(scores: Scores, noise: float) -> Scores:
-    """Return how far rounding moves scores: by ``noise`` at 0.5, and less towards 0 and 1, where logits move as far."""
-    return 4 * noise * scores * (1 - scores) + 1e-7
-
-
-def equal_detections(a: Detections, b: Detections, *, box_px: float, score: float) -> Mask:
+def equal_detections(a: Detections, b: Detections, limits: Limits) -> Mask:
     """Return which detections are the same, within limits: (A, B)."""
-    is_near = np.abs(a.boxes[:, None] - b.boxes[None]).max(-1, initial=0.0) <= box_px
-    return np.asarray(is_near & _have_one_label(a, b) & (np.abs(a.scores[:, None] - b.scores[None]) <= score))
+    is_near = np.abs(a.boxes[:, None] - b.boxes[None]).max(-1, initial=0.0) <= limits.box_px
+    have_near_scores = np.abs(a.scores[:, None] - b.scores[None]) <= limits.score
+    return np.asarray(is_near & _have_one_label(a, b) & have_near_scores)
 
 
 def find_ties(
-    expected: Detections,
-    found: Detections,
-    alternatives: Alternatives,
-    heads: RoIHeadsSpec,
-    *,
-    box_px: float,
-    score: float,
+    expected: Detections, found: Detections, ask: Callable[..., Alternatives], heads: RoIHeadsSpec, limits: Limits
 ) -> tuple[Mask, Mask]:
     """Return which of the expected and of the found detections differ by a choice among equal scores only.
 
+    Where something differs torchvision is asked, for a ``noise`` of scores, what it computes besides its detections.
     A found detection is tied if torchvision computes it and drops it for an expected one of the same score, within
     noise, that it overlaps and that was not found; or at the end of a full list; or because its RPN drops the
     proposal likewise. An expected one is tied if a tied one overlaps it and scores as much, within noise, or if it
     or its proposal is at the end of a full list. What a tied detection suppresses in its turn is tied, too.
     """
-    near = {"box_px": box_px, "score": score}
-    same = equal_detections(expected, found, **near)
+    same = equal_detections(expected, found, limits)
+    if len(expected) == len(found) and same.any(1).all():
+        return np.zeros(len(expected), np.bool_), np.zeros(len(found), np.bool_)
+    alternatives = ask(noise=limits.score)
     both = (box_iou(found.boxes, found.boxes) > heads.nms_thresh + 1e-3) & _have_one_label(found, found)
     lost, new = np.asarray(~same.any(1)), np.asarray(~same.any(0) & (both.sum(1) <= 1))  # NMS leaves one of two
-    is_own, is_other = (equal_detections(found, side, **near).any(1) for side in (alternatives.own, alternatives.tied))
+    is_own, is_other = (equal_detections(found, side, limits).any(1) for side in (alternatives.own, alternatives.tied))
     overlaps = (box_iou(expected.boxes, found.boxes) > heads.nms_thresh) & _have_one_label(expected, found)
     rivals = overlaps & lost[:, None] & new
     ahead = expected.scores[:, None] - found.scores  # (E, F)
-    noise = score_noise(expected.scores[:, None], score)
-    at_the_end = _at_the_end(found, expected, heads, score)
-    is_last = equal_detections(expected, alternatives.last, **near).any(1)
-    tied_expected, tied_found = lost & (is_last | _at_the_end(expected, found, heads, score)), np.zeros_like(new)
+    noise = score_noise(expected.scores[:, None], limits.score)
+    at_the_end = _at_the_end(found, expected, heads, limits.score)
+    is_last = equal_detections(expected, alternatives.last, limits).any(1)
+    tied_expected = lost & (is_last | _at_the_end(expected, found, heads, limits.score))
+    tied_found = np.zeros_like(new)
     before = -1
     while (count := int(tied_found.sum() + tied_expected.sum())) > before:
         before, gone = count, tied_expected[:, None]
