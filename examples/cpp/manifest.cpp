@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <tuple>
 
@@ -17,19 +18,28 @@ using Json = nlohmann::json;
 constexpr int onnx_schema_version = 1;
 constexpr int engine_schema_version = 4;
 
-Size read_size(const Json& json) { return {json.at(0).get<std::int64_t>(), json.at(1).get<std::int64_t>()}; }
+// A length in pixels, a step or a batch: bounded, so that products fit.
+std::int64_t positive(const Json& json) {
+    const auto value = json.get<std::int64_t>();
+    if (value < 1 || value > std::numeric_limits<std::int32_t>::max()) {
+        throw std::out_of_range("expected a positive number, got " + std::to_string(value));
+    }
+    return value;
+}
 
-Range read_range(const Json& json) { return {json.at("min").get<std::int64_t>(), json.at("max").get<std::int64_t>()}; }
+Size read_size(const Json& json) { return {positive(json.at(0)), positive(json.at(1))}; }
+
+Range read_range(const Json& json) { return {positive(json.at("min")), positive(json.at("max"))}; }
 
 Model read_model(const Json& json) {
     const Json& transform = json.at("transform");
     Model model;
-    transform.at("min_size").get_to(model.min_size);
-    transform.at("max_size").get_to(model.max_size);
+    model.min_size = static_cast<double>(positive(transform.at("min_size")));
+    model.max_size = static_cast<double>(positive(transform.at("max_size")));
     if (!transform.at("fixed_size").is_null()) {
         model.fixed_size = read_size(transform.at("fixed_size"));
     }
-    transform.at("size_divisible").get_to(model.size_divisible);
+    model.size_divisible = positive(transform.at("size_divisible"));
     transform.at("image_mean").get_to(model.mean);
     transform.at("image_std").get_to(model.std);
     if (!json.at("labels").is_null()) {
@@ -48,13 +58,15 @@ void check_version(const Json& json, int expected, const std::string& source, co
     }
 }
 
-// Parse and read; what is missing or has the wrong type is an error of ours.
+// Parse and read; what is missing or has another type or range is an error of ours.
 template <typename Manifest>
 Manifest read(const std::string& text, const std::string& source, const std::string& remake,
               const std::function<Manifest(const Json&)>& read_json) {
     try {
         return read_json(Json::parse(text));
-    } catch (const Json::exception& error) {
+    } catch (const Error&) {
+        throw;
+    } catch (const std::exception& error) {
         throw Error(source + ": the manifest is damaged: " + error.what(), remake);
     }
 }

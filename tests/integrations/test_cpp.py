@@ -301,8 +301,12 @@ def test_a_model_of_others_and_a_damaged_manifest_are_refused(program: Path, dem
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "other", values[:1], values[1:])
     other = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    whole = Detector.load(demo).manifest.to_json()
+    assert whole.count('"size_divisible":32') == whole.count('"min_size":320') == 1
     changes: dict[str, tuple[str | None, str]] = {
         "other": (None, "without the manifest of frcnn"),
+        "zero": (whole.replace('"size_divisible":32', '"size_divisible":0'), "expected a positive number, got 0"),
+        "huge": (whole.replace('"min_size":320', '"min_size":9e30'), "the manifest is damaged"),
         "list": ("[1, 2]", "the manifest is damaged"),
         "cut": ('{"schema_version": 1, "model": {"tra', "the manifest is damaged"),
         "later": ('{"schema_version": 9}', "schema version 9, expected 1"),
