@@ -52,6 +52,7 @@ VERBS: Final[dict[str, Verb]] = {
     "export": Verb("frcnn.exporter.commands.export", "turn a checkpoint into model.onnx"),
     "quantize": Verb("frcnn.benchmarks.commands.quantize", "turn model.onnx into an int8 one whose accuracy holds"),
     "build": Verb("frcnn.exporter.commands.build", "turn model.onnx or a checkpoint into one artifact for a GPU"),
+    "triton": Verb("frcnn.runtime.commands.triton", "write a model repository for NVIDIA's Triton"),
     "detect": Verb("frcnn.runtime.commands.detect", "find objects in images, videos, folders and streams"),
     "tune": Verb("frcnn.benchmarks.commands.tune", "find what runs a model fastest on this processor, and remember it"),
     "compare": Verb("frcnn.benchmarks.commands.compare", "check a model against its checkpoint run by torchvision"),
@@ -61,7 +62,6 @@ VERBS: Final[dict[str, Verb]] = {
     "inspect": Verb("frcnn.runtime.commands.inspect", "show what is in a model file"),
     "doctor": Verb("frcnn.runtime.commands.doctor", "show what this system can run and what is missing"),
     "unpack": Verb("frcnn.runtime.commands.unpack", "write the engines in an artifact as files of their own"),
-    "triton": Verb("frcnn.runtime.commands.triton", "write a model repository for NVIDIA's Triton Inference Server"),
     "completion": Verb("frcnn.completion", "let the Tab key complete frcnn in bash, zsh and fish"),
 }
 _GROUPS: Final = {

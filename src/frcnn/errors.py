@@ -53,7 +53,7 @@ def without_credentials(text: str) -> str:
 def did_you_mean(wanted: object, known: Iterable[object], otherwise: str = "") -> str:
     """Return a hint that names what of ``known`` is spelt most like ``wanted``; ``otherwise`` where nothing is."""
     names = {str(name).casefold(): str(name) for name in known}
-    close = difflib.get_close_matches(str(wanted).casefold(), names, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(str(wanted).casefold(), names, n=1, cutoff=0.75)  # train is not triton
     return f"did you mean {names[close[0]]}?" if close else otherwise
 
 
