@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -19,9 +20,10 @@ _CONNECT_SECONDS: Final = 5
 def connect(address: str | None) -> ModuleType:
     """Return the module ``ray``, connected to a cluster."""
     known = address or os.environ.get("RAY_ADDRESS") or "local"
-    if known == "local":  # no telemetry, and nothing that listens beyond this machine; both count before the import
+    if known == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if "ray" not in sys.modules:  # it is read by the import: listen on 127.0.0.1 only
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray = import_ray()
     if ray.is_initialized():
         return ray

@@ -100,11 +100,13 @@ def detect_dataset(
     source, target = Storage.of(images), Storage.of(output)
     names = image_files(source) if column is None else images_in_parquet(source, column)
     digest = hashlib.sha256(content).hexdigest()
-    done = _continued(target, Job(model_sha256=digest, score=score, classes=wanted, manifest=manifest))
+    job = Job(model_sha256=digest, score=score, classes=wanted, manifest=manifest)
+    done = _continued(target, job)
     before = sum(name in done for name in names)
     parts = list(_parts(names, done, part_size))
     if parts:
         ray = connect(address)
+        target.write(JOB_FILE, msgspec.json.encode(job))
         tries = ray.remote(num_cpus=0)(Tries).remote()
         what = {"model": ray.put(content), "score": score, "classes": wanted, **options}
         found = (
@@ -153,7 +155,6 @@ def _continued(target: Storage, job: Job) -> dict[str, str | None]:
         return _rows(target)
     if names := target.list([".parquet"], may_be_missing=True):
         raise UsageError(f"{target.name} has other files, such as {names[0]}", hint="detect into another folder")
-    target.write(JOB_FILE, msgspec.json.encode(job))
     return {}
 
 

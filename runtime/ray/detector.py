@@ -101,7 +101,7 @@ class RayDetector:
 
     def detect(self, images: Sequence[Any], place: Storage | None = None) -> list[Detections | str]:
         """Return the detections of each image, or why there are none; names of images may begin at a place."""
-        start = place or Storage.of(Path())
+        start = place or Storage.of(Path("images"))  # beside which relative paths are
         positions: list[int] = []  # in `images`, of what the detector was given
         failed: dict[int, str] = {}
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,9 +25,13 @@ from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
 from frcnn.cli import main
 from frcnn.errors import ArtifactError, FrcnnError, ImageError, OutputError, UsageError
 from frcnn.exporter import export_onnx, load_checkpoint
+from frcnn.files import file_sha256
 from frcnn.runtime import Detections, Detector
+from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.ray import detect_dataset, read_detections, write_coco
 from frcnn.runtime.ray.dataset import _parts
+from frcnn.runtime.ray.rows import JOB_FILE, Job
+from frcnn.spec import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "ray_data" / "detect.py"
@@ -303,6 +308,11 @@ def test_an_output_of_another_model_or_of_others_is_not_added_to(model: Path, ti
     images = tmp_path / "images"
     fill(images, 2)
     assert "no Ray cluster at 127.0.0.1:9: " in raised(UsageError, model, images, tmp_path / "a", address="127.0.0.1:9")
+    assert not list((tmp_path / "a").iterdir())
+    manifest = open_artifact(model).manifest
+    assert isinstance(manifest, Manifest)
+    job = Job(model_sha256=file_sha256(model), score=0.0, classes=None, manifest=manifest)
+    (tmp_path / "a" / JOB_FILE).write_bytes(msgspec.json.encode(job))
     assert "detections with model_sha256" in raised(UsageError, tiny_model, images, tmp_path / "a")
     assert "with score 0.0, now it is 0.5" in raised(UsageError, model, images, tmp_path / "a", score=0.5)
     (tmp_path / "b").mkdir()
