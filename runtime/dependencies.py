@@ -108,8 +108,8 @@ def import_pandas() -> ModuleType:
 
 
 def import_pyarrow(module: str = "pyarrow") -> ModuleType:
-    """Return the module ``pyarrow``, or one inside it."""
-    return import_package(module, package="pyarrow", extra="ray", why="reading and writing Parquet")
+    """Return the module ``pyarrow``, or one inside it; it comes with ``ray[data]``."""
+    return import_package(module, package="ray", extra="ray", why="reading and writing Parquet")
 
 
 def import_ray(module: str = "ray") -> ModuleType:
