@@ -3,8 +3,8 @@
 python -m maintenance.ray_speeds -o benchmarks/results/ray-cpu.json
 
 Each round runs every candidate once, on copies of the demo's photographs: 1 worker on so many, 2 workers on twice as
-many (weak scaling). A worker has one processor. ``images_per_s`` is that of the images between the first and the last
-that were done, so without the start of workers; ``job_s`` is the whole, on a cluster that runs already.
+many (weak scaling). A worker has one processor. ``images_per_s`` is of the images after the first ones, so without the
+start of workers; ``job_s`` is the whole, on a cluster that runs already.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class EagerModel:
 
         with torch.inference_mode():
             found = self._model([torch.as_tensor(image) for image in batch["tensor"]])
-        return {"objects": [int((one["scores"] >= _SCORE).sum()) for one in found]}
+        objects = [int((one["scores"] >= _SCORE).sum()) for one in found]
+        return {"objects": objects, "done": [time.time()] * len(objects)}
 
 
 def to_tensor(row: dict[str, Any]) -> dict[str, Any]:
@@ -95,9 +96,9 @@ def ours(model: Path, images: Path, workers: int) -> dict[str, float]:
         start = time.perf_counter()
         detect_dataset(model, images, folder, workers=workers, part_size=_PART, score=_SCORE)
         seconds = time.perf_counter() - start
-        times = [file.stat().st_mtime for file in Path(folder).glob("part-*.parquet")]
+        times = [file.stat().st_mtime for file in Path(folder).glob("part-*.parquet") for _ in range(_PART)]
         objects = sum(len(found) for _, found in read_detections(folder) if not isinstance(found, str))
-    return {"images_per_s": _rate(times), "job_s": seconds, "objects": objects, **peak}
+    return {"images_per_s": _rate(times, workers), "job_s": seconds, "objects": objects, **peak}
 
 
 def ray_example(images: Path, workers: int) -> dict[str, float]:
@@ -113,15 +114,16 @@ def ray_example(images: Path, workers: int) -> dict[str, float]:
         for batch in found.map_batches(EagerModel, batch_size=4, compute=pool, num_cpus=1).iter_batches(
             batch_size=None
         ):
-            times.extend([time.time()] * (len(batch["objects"]) // _PART))
+            times.extend(batch["done"].tolist())
             objects += int(batch["objects"].sum())
         seconds = time.perf_counter() - start
-    return {"images_per_s": _rate(times), "job_s": seconds, "objects": objects, **peak}
+    return {"images_per_s": _rate(times, workers), "job_s": seconds, "objects": objects, **peak}
 
 
-def _rate(times: list[float]) -> float:
-    """Return images a second after the first part."""
-    return (len(times) - 1) * _PART / (max(times) - min(times))
+def _rate(times: list[float], workers: int) -> float:
+    """Return images a second after each worker's first part or batch, from the time at which each image was done."""
+    start = sorted(set(times))[workers - 1]
+    return sum(at > start for at in times) / (max(times) - start)
 
 
 @contextmanager
