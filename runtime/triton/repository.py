@@ -53,11 +53,6 @@ def write_repository(
         backend: by default that of the file, or ``"python"`` where Triton has none for it.
         device: by default the CPU for a ``model.onnx``, the GPU for an artifact.
         batch: the most images at a time. Default: 8, of an artifact what it is built for.
-
-    Raises:
-        ArtifactError: The file is no model of frcnn's, or is damaged.
-        OutputError: The folder is not empty, or cannot be written.
-        UsageError: An option makes no sense, or does not apply to the file.
     """
     artifact = open_artifact(model)
     name = _checked_name(Path(model).stem if name is None else name)
