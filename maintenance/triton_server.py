@@ -73,7 +73,7 @@ def _free_port() -> int:
 def run_client(packages: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run Python with tritonclient and the example's client, whose protobuf may be another than this environment's."""
     paths = (packages / "client", ROOT / "examples" / "triton")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
