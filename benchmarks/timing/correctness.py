@@ -10,7 +10,7 @@ from frcnn.benchmarks.candidates.candidate import Runner
 from frcnn.benchmarks.parity.comparison import compare_detections, default_limits, total
 from frcnn.benchmarks.report.results import Correctness
 from frcnn.runtime import Detections, RGBImage
-from frcnn.spec import Precision, Size
+from frcnn.spec import ModelSpec, Precision, Size
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.candidates.eager_detector import Alternatives
@@ -27,6 +27,7 @@ def check(
     truth: Truth,
     runner: Runner,
     images: Sequence[RGBImage],
+    spec: ModelSpec,
     precision: str,
     *,
     batch: int,
@@ -41,7 +42,7 @@ def check(
     on.
     """
     known: Precision = "fp16" if precision == "tf32" else cast("Precision", precision)  # both have 11 bits of mantissa
-    spec, limits = runner.spec, default_limits(known, runner.spec.roi_heads.pooler.kind)
+    limits = default_limits(known, spec.roi_heads.pooler.kind)
     canvases = [runner.canvas_of(image) for image in images]
     found = [(image, canvas, runner.detect([image])[0]) for image, canvas in zip(images, canvases, strict=True)]
     if batch > 1:

@@ -173,7 +173,7 @@ class Session:
         precision = runner.precision or candidate.precision
         held_to = candidate.limits if candidate.limits is not None and precision == "fp32" else precision
         given: dict[str, Any] = {"is_trained": task.is_trained, "alternatives": self.alternatives}
-        correctness, differences = check(self.truth, runner, images, held_to, batch=batch, **given)
+        correctness, differences = check(self.truth, runner, images, task.spec, held_to, batch=batch, **given)
         reason = f"disagrees with eager fp32: {differences}" if differences else ""
         item.note(correctness=correctness, status="wrong" if differences else "ok", reason=reason)
 

@@ -107,7 +107,7 @@ def test_candidates_detect_as_eager(key, candidates, task) -> None:
     runner = opened(candidate, task)
     truth = EagerDetector(task.model, task.spec).detect
     assert {runner.canvas_of(image) for image in task.images} == {CANVAS}
-    found, _ = check(truth, runner, task.images, "fp16", batch=2)  # random weights: overlap, not pixels
+    found, _ = check(truth, runner, task.images, task.spec, "fp16", batch=2)  # random weights: overlap, not pixels
     assert found.passed and found.expected > 10
     assert found.images == len(task.images) + 2
     assert runner.network(task.images[:2])() is not None
@@ -120,7 +120,7 @@ def test_torchvisions_own_export_detects_as_eager_in_the_image_it_was_traced_wit
     runner = opened(candidate, align)
     truth = EagerDetector(align.model, align.spec).detect
     traced_with = align.images[:1]
-    found, _ = check(truth, runner, traced_with, "fp16", batch=1)
+    found, _ = check(truth, runner, traced_with, align.spec, "fp16", batch=1)
     assert found.passed and found.expected > 10
     with pytest.raises(CannotRunError, match="resizing"):
         runner.network(traced_with)
@@ -144,7 +144,7 @@ def test_torchvisions_own_export_detects_in_openvino_as_it_comes_and_quantised(t
     ):
         runner = opened(candidates[key], task)
         assert runner.precision in precisions
-        found, _ = check(truth, runner, images, "fp16" if runner.precision == "fp32" else "int8", batch=1)
+        found, _ = check(truth, runner, images, spec, "fp16" if runner.precision == "fp32" else "int8", batch=1)
         assert found.passed and found.expected > 10, (key, found)
         runner.close()
     assert capfd.readouterr() == ("", "")
