@@ -370,7 +370,7 @@ def test_canvas_and_profile_of_a_plan_are_those_of_the_python_runtime(built: Pat
         return Range(min=low, opt=high, max=high)
 
     dynamic = Profile(batch=between(1, 1), height=between(250, 1100), width=between(320, 1344))
-    profiles = (dynamic, static_profile(800, 1088), static_profile(1344, 800))
+    profiles = (dynamic, static_profile(800, 1088), static_profile(1088, 800))
     manifest = engine_manifest(listed_parts(engine_parts(target="tensorrt")), target="tensorrt", profiles=profiles)
     (tmp_path / "manifest.json").write_bytes(manifest.to_json())
     (tmp_path / "canvases.cpp").write_text(CANVASES)
