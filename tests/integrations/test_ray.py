@@ -342,13 +342,21 @@ server.stop()
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The query of an address on a local S3 with the bucket ``photos``."""
-    pytest.importorskip("moto.server", reason="needs the package moto[server]")
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(site)]
+    if (done := subprocess.run([*pip, "moto[server]>=5.2,<6"], capture_output=True, text=True)).returncode:
+        pytest.skip(f"needs the package moto[server]: {done.stderr.strip()[-300:]}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     with subprocess.Popen(
-        [sys.executable, "-c", S3], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", S3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(site)},
     ) as server:
         assert server.stdin is not None and server.stdout is not None
         try:
