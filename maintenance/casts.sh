@@ -35,6 +35,8 @@ cast tune 18 'frcnn tune model.onnx --images bundle/images'
 cast quantize 30 'frcnn quantize model.onnx --images bundle/images --annotations bundle/instances.json -o model-int8.onnx'
 cast profile 66 'frcnn profile model.onnx --images bundle/images'
 cast build 16 'frcnn build model.onnx --target tensorrt-rtx --batch 1:1:8 --size 320x448'
+rm -rf /tmp/repository
+cast triton 14 'frcnn triton model.onnx -o /tmp/repository'
 cast unpack 74 'frcnn unpack model.frcnn -o engines'
 cast doctor 54 'frcnn doctor'
 cast mistyped 6 'frcnn detekt model.onnx photo.jpg'
