@@ -43,7 +43,8 @@ def test_the_choice_is_printed_written_and_used(model: Path, images: Path, tmp_p
     tuning = read(model)
     assert f"fastest here: {tuning.describe(tuning.choice)}: " in out
     assert f"wrote {model}.tuned.json" in out
-    assert max(map(len, out.splitlines()[:3])) <= 80
+    table = out.replace(tuning.machine.processor, "AMD EPYC")  # some have longer names
+    assert max(map(len, table.splitlines()[:3])) <= 80
     assert json.loads((tmp_path / "all.json").read_text()) == json.loads(msgspec.json.encode(tuning))
     assert tuning.trials[0].setting.provider == "cpu" and tuning.trials[0].median_ms
     assert {trial.setting.int8 for trial in tuning.trials} == {False, True}

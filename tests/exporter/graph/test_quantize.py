@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from support.processor import saturates
 
 from frcnn.errors import UsageError
 from frcnn.exporter.graph.quantize import Ranges, Recipe, calibrate, layer_groups, quantize
@@ -173,7 +174,8 @@ def test_an_identity_is_read_in_int8_by_the_sum_behind_a_convolution() -> None:
     (expected,) = run(block, inputs[0])
     for quantized in (cpu, quantize(block, ranges, Recipe(symmetric=True))):
         (got,) = run(quantized, inputs[0])
-        assert 0 < np.abs(got - expected).mean() < 0.03 * np.abs(expected).mean()
+        allowed = 0.3 if quantized is cpu and saturates() else 0.03
+        assert 0 < np.abs(got - expected).mean() < allowed * np.abs(expected).mean()
 
 
 def run(model: onnx.ModelProto, inputs: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:

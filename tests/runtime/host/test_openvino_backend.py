@@ -13,20 +13,16 @@ import numpy as np
 import pytest
 from support.concurrent_calls import mixed_images
 from support.processes import run_python
+from support.processor import has_bfloat16
 
 from frcnn.errors import UsageError
 from frcnn.runtime import Detector
-from frcnn.runtime.dependencies import import_openvino, openvino_core
+from frcnn.runtime.dependencies import import_openvino
 from frcnn.runtime.host.openvino_backend import OpenVinoBackend
 from frcnn.spec import Manifest
 
 SIZES = np.array([[32, 64]], np.int32)
 IMAGES = np.full((1, 3, 32, 64), 0.7231, np.float32)
-
-
-def has_bfloat16() -> bool:
-    with openvino_core() as core:
-        return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def test_float32_is_float32_unless_bf16_is_asked_for(tiny_model: Path) -> None:
