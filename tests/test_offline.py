@@ -115,6 +115,7 @@ def test_every_verb_works_without_the_internet(desk, without_internet):
         ["build", "model.onnx", "-o", "model.frcnn", "--size", "32x64", "--kernel-arch", "sm_89"],
         ["inspect", "model.onnx"],
         ["inspect", "model.frcnn"],
+        ["triton", "model.onnx", "-o", "repository"],
         ["unpack", "model.frcnn", "-o", "parts"],
         ["doctor"],
         ["completion", "bash"],

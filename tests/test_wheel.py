@@ -130,7 +130,7 @@ def test_the_metadata_says_what_is_needed(wheel, names):
     assert metadata["License-Expression"] == "Apache-2.0"
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     extras = {"bench", "cpu", "cuda", "dev", "docs", "eval", "export", "gpu", "heif", "onnxruntime"}
-    extras |= {"openvino", "pandas", "pycuda", "report", "rtx", "supervision", "tensorrt", "tensorrt-lean"}
+    extras |= {"openvino", "pandas", "pycuda", "ray", "report", "rtx", "supervision", "tensorrt", "tensorrt-lean"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
     base = {line.split(";")[0] for line in metadata.get_all("Requires-Dist") or [] if "extra ==" not in line}
     packages = {"msgspec", "numpy", "onnx", "opencv-python-headless", "pillow", "rich", "shtab"}

@@ -106,7 +106,6 @@ def detect_dataset(
     parts = list(_parts(names, done, part_size))
     if parts:
         ray = connect(address)
-        target.prepare()
         target.write(JOB_FILE, msgspec.json.encode(job))
         tries = ray.remote(num_cpus=0)(Tries).remote()
         what = {"model": ray.put(content), "score": score, "classes": wanted, **options}
@@ -146,6 +145,7 @@ def _parts(names: Sequence[str], done: Mapping[str, str | None], size: int) -> I
 
 def _continued(target: Storage, job: Job) -> dict[str, str | None]:
     """Return the images that have rows already, with their errors; refuse an output of another model or options."""
+    target.prepare()
     if target.at(f"{target.name}/{JOB_FILE}").exists():
         former = read_job(target)
         for name in ("model_sha256", "score", "classes"):

