@@ -155,8 +155,9 @@ def test_every_table_of_the_product_is_among_them(runs) -> None:
     sources = [importlib.util.find_spec(module).origin for module in callers()]  # type: ignore[union-attr]
     calls = sum(Path(source).read_text().count("show_table(") for source in sources)
     kinds = {tuple(table.columns) for run in runs.values() for table in run.tables}
-    # three need more: an earlier run's results, a gate that does not hold, a model without functions
-    assert len(kinds) >= calls - 3, kinds
+    # three need more: an earlier run's results, a gate that does not hold, a model without functions; triton and unpack
+    # have the same columns
+    assert len(kinds) >= calls - 4, kinds
 
 
 def next_words(err: str) -> list[str]:
@@ -168,7 +169,7 @@ def next_words(err: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "triton"])  # which goes on with tritonserver
 def test_the_last_line_is_a_command_that_can_be_run(name: str, runs, folder: Path) -> None:
     program, verb, *given = next_words(runs[name].err)
     assert program == "frcnn" and verb in VERBS
