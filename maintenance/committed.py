@@ -32,7 +32,9 @@ __all__ = [
     "Named",
     "Noise",
     "ProviderAccuracy",
+    "RaySpeeds",
     "Soak",
+    "WebLoad",
     "read_committed",
 ]
 
@@ -263,6 +265,27 @@ class Soak(msgspec.Struct, frozen=True, kw_only=True):
     attacks: dict[str, dict[str, Any]]
 
 
+class RaySpeeds(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``maintenance.ray_speeds`` writes: figures of each candidate, each with its median and range."""
+
+    environment: System
+    images_per_worker: int
+    candidates: dict[str, dict[str, dict[str, float]]]
+
+
+class WebLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``maintenance.web_load`` writes."""
+
+    environment: System
+    clients: int
+    seconds: int
+    sent: int
+    answered: int
+    wrong: tuple[str, ...]
+    images_a_second: float
+    latency_ms: dict[str, float]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named(Generic[T]):
     """A report and the name of its file."""
@@ -284,6 +307,8 @@ class Committed:
     full_size: tuple[Named[FullSize], ...]
     resources: tuple[Named[KernelResources], ...]
     soaks: tuple[Named[Soak], ...]
+    ray: tuple[Named[RaySpeeds], ...]
+    web: tuple[Named[WebLoad], ...]
 
 
 def read_committed(folder: Path) -> Committed:
@@ -307,6 +332,8 @@ def read_committed(folder: Path) -> Committed:
         full_size=of(FullSize),
         resources=of(KernelResources),
         soaks=of(Soak),
+        ray=of(RaySpeeds),
+        web=of(WebLoad),
     )
 
 
@@ -340,6 +367,10 @@ def _kind(report: Report) -> type[Any] | None:
         return FullSize
     if "attacks" in report:
         return Soak
+    if "images_per_worker" in report:
+        return RaySpeeds
+    if "latency_ms" in report:
+        return WebLoad
     if {"system", "parts"} <= report.keys():
         return GpuSession
     if "models" in report:
