@@ -196,6 +196,7 @@ def test_the_demo_keeps_its_accuracy(tmp_path):
         calibration_images=60,
     )
     assert report.passed and report.drop <= 0.3
-    assert report.float_macs < (0.5 if saturates() else 0.1)
+    floats, share = (0.5, 0.6) if saturates() else (0.1, 0.4)  # more layers have to go back there
+    assert report.float_macs < floats
     assert (len(report.calibration_images), len(report.gate_images)) == (60, 100)
-    assert report.int8.bytes < 0.4 * report.float32.bytes
+    assert report.int8.bytes < share * report.float32.bytes
