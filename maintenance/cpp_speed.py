@@ -18,12 +18,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment
 from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
 from frcnn.cli import main as frcnn
-from frcnn.files import write_text
+from frcnn.console import write_json
 from frcnn.processors import available_cpus
 from frcnn.runtime import Detector
 
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     rows = [{"way": name, **_spread(times[1:])} for name, times in found.items()]  # the first round warms up
     document = {"environment": environment, "rounds": options.rounds, "images": options.images, "rows": rows}
-    write_text(options.output, msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")
+    write_json(document, str(options.output))
     for row in rows:
         print(row)
     return 0

@@ -17,12 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from frcnn.benchmarks.timing.environment import load_average, now, read_environment
 from frcnn.benchmarks.trial import ARCHITECTURE, BUNDLE, CHECKPOINT
 from frcnn.cli import main as frcnn
-from frcnn.files import write_text
+from frcnn.console import write_json
 from frcnn.processors import available_cpus
 from frcnn.runtime import Detector
 from maintenance.triton_server import install_packages, run_client, serving
@@ -93,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command="python -m maintenance.triton_speeds", threads=available_cpus(), load_before=load, date=now(), gpu=None
     )
     document = {"environment": environment, "rounds": options.rounds, "requests": options.requests, "rows": rows}
-    write_text(options.output, msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n")
+    write_json(document, str(options.output))
     for row in rows:
         print(row)
     return 0

@@ -121,7 +121,7 @@ def _backend(artifact: Artifact, wanted: TritonBackend | None) -> TritonBackend:
             own = "onnxruntime"
     else:
         what = f"an artifact for {artifact.manifest.target}, {artifact.manifest.form}"
-        if what == "an artifact for tensorrt, plan":
+        if (artifact.manifest.target, artifact.manifest.form) == ("tensorrt", "plan"):
             own = "tensorrt"
     if wanted not in (None, own, "python"):
         hint = f"leave --backend out, or give {' or '.join(dict.fromkeys((own, 'python')))}"
