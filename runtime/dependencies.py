@@ -17,6 +17,7 @@ from frcnn.errors import MissingDependencyError
 from frcnn.packages import import_package
 from frcnn.plugins.tensorrt.library import refuse_mixed_releases
 from frcnn.processors import available_cpus
+from frcnn.runtime.forks import uninterrupted_by_forks
 from frcnn.spec.engine import Target
 
 TensorRTLibrary = Target | Literal["tensorrt-lean"]
@@ -89,15 +90,17 @@ def openvino_core() -> Iterator[Any]:
 
     On Linux a Core that is used has its thread handle signals on a stack that goes with the Core. Of two Cores that go,
     the older first, the newer puts back the stack of the older: the next Ctrl-C is a segmentation fault (2026.4). Nor
-    is one Core for all models safe: after a run that failed the next model can crash.
+    is one Core for all models safe: after a run that failed the next model can crash. Forks wait for the block.
     """
     if sys.platform != "linux":
-        yield import_openvino().Core()
+        with uninterrupted_by_forks():
+            yield import_openvino().Core()
         return
     libc, stack = ctypes.CDLL(None), ctypes.create_string_buffer(_STACK_T)
     libc.sigaltstack(None, stack)
     try:
-        yield import_openvino().Core()
+        with uninterrupted_by_forks():
+            yield import_openvino().Core()
     finally:
         libc.sigaltstack(stack, None)
 

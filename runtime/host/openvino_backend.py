@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import NetworkOutput, closed_error
 from frcnn.runtime.dependencies import import_onnx, import_openvino, openvino_core
+from frcnn.runtime.forks import uninterrupted_by_forks
 from frcnn.runtime.host.backend import REMAKE, check_values, checked_output, checked_threads, run_error
 from frcnn.runtime.host.providers import RunPrecision
 from frcnn.runtime.model_files.onnx_outline import read_outline
@@ -88,10 +89,11 @@ class OpenVinoBackend:
         Not by ``infer``: on one thread it returns as if nothing were wrong when memory runs out, and the outputs are
         those of the call before (2026.4).
         """
-        try:
-            self._request.start_async(feeds, share_inputs=True)
-        finally:
-            self._request.wait()
+        with uninterrupted_by_forks():
+            try:
+                self._request.start_async(feeds, share_inputs=True)
+            finally:
+                self._request.wait()
 
 
 def _require_bfloat16(core: Any) -> None:
