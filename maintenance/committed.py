@@ -34,6 +34,7 @@ __all__ = [
     "ProviderAccuracy",
     "RaySpeeds",
     "Soak",
+    "Ways",
     "WebLoad",
     "read_committed",
 ]
@@ -278,12 +279,29 @@ class WebLoad(msgspec.Struct, frozen=True, kw_only=True):
 
     environment: System
     clients: int
-    seconds: int
+    seconds: float
     sent: int
     answered: int
     wrong: tuple[str, ...]
     images_a_second: float
     latency_ms: dict[str, float]
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to detect, from a number of clients at once."""
+
+    way: str
+    median_ms: float
+    clients: int = 1
+    images_per_s: float | None = None
+
+
+class Ways(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``maintenance.cpp_speed`` and ``maintenance.triton_speeds`` write."""
+
+    environment: System
+    rounds: int
+    rows: tuple[Way, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,6 +327,7 @@ class Committed:
     soaks: tuple[Named[Soak], ...]
     ray: tuple[Named[RaySpeeds], ...]
     web: tuple[Named[WebLoad], ...]
+    ways: tuple[Named[Ways], ...]
 
 
 def read_committed(folder: Path) -> Committed:
@@ -334,6 +353,7 @@ def read_committed(folder: Path) -> Committed:
         soaks=of(Soak),
         ray=of(RaySpeeds),
         web=of(WebLoad),
+        ways=of(Ways),
     )
 
 
@@ -371,6 +391,8 @@ def _kind(report: Report) -> type[Any] | None:
         return RaySpeeds
     if "latency_ms" in report:
         return WebLoad
+    if "rounds" in report:
+        return Ways
     if {"system", "parts"} <= report.keys():
         return GpuSession
     if "models" in report:
