@@ -34,6 +34,7 @@ __all__ = [
     "ProviderAccuracy",
     "RaySpeeds",
     "Soak",
+    "Way",
     "Ways",
     "WebLoad",
     "read_committed",

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from frcnn.errors import ArtifactError, FrcnnError, UsageError, printable
+from frcnn.errors import ArtifactError, FrcnnError, UsageError, one_line, printable
 from frcnn.files import file_sha256
 from frcnn.log import LOGGER
 from frcnn.runtime.backend import Backend, Device, Network
@@ -218,7 +218,7 @@ class Origin:
         try:
             same = file_sha256(self.path) == self.sha256 if self.sha256 else _state(self.path) == self.state
         except OSError as error:
-            raise ArtifactError(f"{self.path}: cannot be read: {error.strerror or error}", hint=_HINT) from error
+            raise ArtifactError(f"{self.path}: cannot be read: {one_line(error)}", hint=_HINT) from error
         if not same:
             raise ArtifactError(f"{self.path}: not the file any more that the detector was loaded from", hint=_HINT)
 

@@ -38,8 +38,3 @@ def load_cuda_libraries(onnxruntime: ModuleType) -> None:
     if preload is not None:
         with contextlib.redirect_stdout(io.StringIO()):
             preload(directory="")
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of an error of ONNX Runtime's on one line."""
-    return " ".join(str(error).split())[:300]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from frcnn._version import __version__
-from frcnn.errors import ArtifactError, printable
+from frcnn.errors import ArtifactError, one_line, printable
 from frcnn.files import file_sha256
 from frcnn.packages import installed_version
 from frcnn.processors import available_cpus
@@ -113,7 +113,7 @@ def read_tuning(path: Path) -> Tuning | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint=_REMAKE) from error
+        raise ArtifactError(f"{path}: cannot be read: {one_line(error)}", hint=_REMAKE) from error
     return Tuning.from_json(text, source=os.fspath(path))
 
 
@@ -131,7 +131,7 @@ def _void_int8(path: Path, file: Path, model: TunedModel) -> str:
     try:
         return "" if file_sha256(file) == model.sha256 else f"{file.name} has changed"
     except OSError as error:
-        raise ArtifactError(f"{file}: cannot be read: {error.strerror or error}", hint=_REMAKE) from error
+        raise ArtifactError(f"{file}: cannot be read: {one_line(error)}", hint=_REMAKE) from error
 
 
 def read_machine() -> Machine:

@@ -15,7 +15,7 @@ import pytest
 
 import frcnn
 from frcnn.cli import VERBS, Verb, main
-from frcnn.errors import did_you_mean
+from frcnn.errors import did_you_mean, one_line
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = dict(os.environ, PYTHONPATH=str(ROOT / "src"), PYTHONUNBUFFERED="1", PYTHONWARNINGS="error")
@@ -268,6 +268,19 @@ def test_a_usage_error_is_one_line_a_hint_and_where_to_read_on(
 )
 def test_what_is_spelt_most_alike_is_proposed(wanted: object, known: list[object], hint: str) -> None:
     assert did_you_mean(wanted, known, f"known: {', '.join(map(str, known))}") == hint
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.onnx"), "No such file or directory"),
+        (OSError("Error reading bytes\n  from the bucket"), "Error reading bytes from the bucket"),
+        (RuntimeError(" "), "RuntimeError"),
+        (ValueError("x" * 1000), "x" * 300),
+    ],
+)
+def test_what_a_library_says_is_quoted_on_one_short_line(error: Exception, text: str) -> None:
+    assert one_line(error) == text
 
 
 @pytest.mark.parametrize(("alias", "verb"), [("predict", "detect"), ("val", "eval")])

@@ -122,7 +122,7 @@ PUBLIC = {
     "frcnn.cli": "VERBS main",
     "frcnn.errors": """
         ArtifactError CheckpointError ExportError FrcnnError ImageError ImageSizeError KernelError
-        MissingDependencyError OutputError UnsupportedModelError UsageError did_you_mean printable
+        MissingDependencyError OutputError UnsupportedModelError UsageError did_you_mean one_line printable
         without_credentials
     """,
     "frcnn.exporter": "MultiScaleRoIPool build_engine export_onnx load_checkpoint",

@@ -24,7 +24,7 @@ from frcnn.benchmarks.candidates.candidate import Report
 from frcnn.benchmarks.profile.inputs import Inputs
 from frcnn.benchmarks.profile.profile import LayerRun, Measured, StageName, stages_in_order
 from frcnn.benchmarks.report.results import StageName as CoarseStage
-from frcnn.errors import ArtifactError, UsageError
+from frcnn.errors import ArtifactError, UsageError, one_line
 from frcnn.files import native_path, temporary_folder
 from frcnn.runtime.backend import Device
 from frcnn.runtime.dependencies import import_onnxruntime
@@ -33,7 +33,7 @@ from frcnn.runtime.host.providers import Provider, RunPrecision, check_precision
 from frcnn.runtime.images.image import RGBImage
 from frcnn.runtime.images.preprocess import boxes_in_image, with_pixels
 from frcnn.runtime.model_files.artifact import OnnxArtifact
-from frcnn.runtime.onnxruntime_sessions import one_line, session_options
+from frcnn.runtime.onnxruntime_sessions import session_options
 
 Feeds = Mapping[str, NDArray[Any]]
 Event = Mapping[str, Any]

@@ -12,7 +12,7 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from frcnn.errors import ArtifactError
+from frcnn.errors import ArtifactError, one_line
 from frcnn.files import write_text
 from frcnn.spec import Precision, Record, Size, read_versioned
 from frcnn.spec.engine import Form, Target
@@ -346,6 +346,6 @@ class Results(Record, frozen=True, kw_only=True):
             text = path.read_bytes()
         except OSError as error:
             raise ArtifactError(
-                f"cannot read {path}: {error.strerror}", hint="give a results.json of frcnn bench"
+                f"cannot read {path}: {one_line(error)}", hint="give a results.json of frcnn bench"
             ) from error
         return read_versioned(text, cls, SCHEMA_VERSION, source=str(path), remake="run frcnn bench again")

@@ -18,7 +18,7 @@ import torch
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from frcnn.errors import CheckpointError, FrcnnError, UsageError, did_you_mean
+from frcnn.errors import CheckpointError, FrcnnError, UsageError, did_you_mean, one_line
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, Builder
 from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, check_values, refuse_unknown
 from frcnn.exporter.model.supported import inner_detector
@@ -66,7 +66,7 @@ def _import(arch: str, where: str, load: Callable[[], ModuleType], folder: Path)
         raise CheckpointError(f"--arch {arch}: {where} needs the module {error.name!r}", hint="install it") from error
     except (Exception, SystemExit) as error:
         raise CheckpointError(
-            f"--arch {arch}: importing {where} failed: {one_line(error)}", hint="--debug shows the traceback"
+            f"--arch {arch}: importing {where} failed: {type_and_text(error)}", hint="--debug shows the traceback"
         ) from error
 
 
@@ -149,7 +149,8 @@ def build_model(
         unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unexpected and unexpected[1] in keywords:
             raise UsageError(
-                f"{arch} takes no argument {unexpected[1]!r}: {one_line(error)}", hint="--debug shows the traceback"
+                f"{arch} takes no argument {unexpected[1]!r}: {type_and_text(error)}",
+                hint="--debug shows the traceback",
             ) from error
         raise _failed(arch, error) from error
     except (Exception, SystemExit) as error:
@@ -182,10 +183,10 @@ def _strict_transform() -> Iterator[None]:
 
 
 def _failed(arch: str, error: BaseException) -> CheckpointError:
-    return CheckpointError(f"{arch} failed: {one_line(error)}", hint="check --arg; --debug shows the traceback")
+    return CheckpointError(f"{arch} failed: {type_and_text(error)}", hint="check --arg; --debug shows the traceback")
 
 
-def one_line(error: BaseException) -> str:
+def type_and_text(error: BaseException) -> str:
     """Return the type and the text of an error, short enough for a message."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    name, text = type(error).__name__, one_line(error)
+    return name if text == name else f"{name}: {text}"

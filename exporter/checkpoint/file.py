@@ -20,8 +20,8 @@ from typing import IO, Any, Final
 import numpy as np
 import torch
 
-from frcnn.errors import CheckpointError
-from frcnn.exporter.checkpoint.builders import importable, one_line
+from frcnn.errors import CheckpointError, one_line
+from frcnn.exporter.checkpoint.builders import importable, type_and_text
 from frcnn.exporter.checkpoint.layout import other_model
 from frcnn.files import missing_file
 from frcnn.files.archive import BoundedFile
@@ -88,7 +88,7 @@ def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> tuple[obj
     except FileNotFoundError as error:
         raise missing_file(path, CheckpointError) from error
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}", hint="check the file's permissions") from error
+        raise CheckpointError(f"cannot read {path}: {one_line(error)}", hint="check the file's permissions") from error
     if size == 0:
         raise CheckpointError(f"{path} is empty, {_EXPECTED}", hint="copy or save it again")
     if path.suffix == ".safetensors" or _is_safetensors(head, size):
@@ -125,7 +125,7 @@ def _read_safetensors(path: Path) -> dict[str, object]:
             content: dict[str, object] = {"model": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118  # not a mapping
     except (library.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no safetensors file: {one_line(error)}", hint="copy or save it again"
+            f"{path} is damaged or no safetensors file: {type_and_text(error)}", hint="copy or save it again"
         ) from error
     for key, text in metadata.items():  # safetensors keeps text only; lists are stored as JSON
         try:
@@ -169,7 +169,7 @@ def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
             return content
     except (ModuleNotFoundError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} holds classes that cannot be imported here: {one_line(error)}",
+            f"{path} holds classes that cannot be imported here: {type_and_text(error)}",
             hint="run from the folder the model was trained in, or save model.state_dict() where it was trained",
         ) from error
     except pickle.UnpicklingError as error:
@@ -179,7 +179,7 @@ def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
         raise CheckpointError(f"{path} is no checkpoint, or damaged; {_EXPECTED}") from error
     except Exception as error:  # unpickling a damaged or hostile file raises many types
         raise CheckpointError(
-            f"{path} is damaged, cut short or no checkpoint: {one_line(error)}", hint=f"copy it again; {_EXPECTED}"
+            f"{path} is damaged, cut short or no checkpoint: {type_and_text(error)}", hint=f"copy it again; {_EXPECTED}"
         ) from error
 
 

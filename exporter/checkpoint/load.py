@@ -31,7 +31,7 @@ from frcnn.exporter.checkpoint.architecture_match import (
 from frcnn.exporter.checkpoint.architectures import ARCHITECTURES, DEFAULT_NORM_EPS
 from frcnn.exporter.checkpoint.assumptions import NO_LABELS, assumptions_of, facts_of
 from frcnn.exporter.checkpoint.builder_arguments import short_name
-from frcnn.exporter.checkpoint.builders import build_model, one_line, resolve_builder
+from frcnn.exporter.checkpoint.builders import build_model, resolve_builder, type_and_text
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
 from frcnn.exporter.checkpoint.layout import FoundWeights, find_weights, other_model
 from frcnn.exporter.checkpoint.published import download, parse_weights, published_weights
@@ -255,7 +255,7 @@ def _load(model: FasterRCNN, state: Mapping[str, Tensor], *, source: Path, arch:
     try:  # a model's own loading hooks may accept other names
         model.load_state_dict(renamed, strict=misfit.count > 0)
     except Exception as error:
-        raise _does_not_fit(source, arch, misfit.describe() or one_line(error)) from error
+        raise _does_not_fit(source, arch, misfit.describe() or type_and_text(error)) from error
     _require_finite(model, source)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torchvision.models import WeightsEnum, get_model_weights
 
-from frcnn.errors import CheckpointError, UsageError, did_you_mean
+from frcnn.errors import CheckpointError, UsageError, did_you_mean, one_line
 from frcnn.exporter.checkpoint.builder_arguments import TORCHVISION_NAMES
 from frcnn.files import file_sha256
 
@@ -91,7 +91,7 @@ def _require_sha256(path: Path, expected: str) -> None:
     try:
         found = file_sha256(path)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}", hint="check the file's permissions") from error
+        raise CheckpointError(f"cannot read {path}: {one_line(error)}", hint="check the file's permissions") from error
     if found != expected:
         raise CheckpointError(
             f"{path} is not the file that torchvision publishes: its SHA-256 is {found}, expected {expected}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from frcnn.console import say
-from frcnn.errors import UsageError
+from frcnn.errors import UsageError, one_line
 from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, parse_args
 from frcnn.files import decode_text
 from frcnn.options import Group
@@ -138,7 +138,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
             raise UsageError(f"--labels: {path} is too large for class names", hint=_ONE_A_LINE)
         text = decode_text(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"--labels: cannot read {path}: {error.strerror}", hint="check the path") from error
+        raise UsageError(f"--labels: cannot read {path}: {one_line(error)}", hint="check the path") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"--labels: {path} is no UTF-8 text", hint=_ONE_A_LINE) from error
     names = [line.strip() for line in text.rstrip().split("\n")]

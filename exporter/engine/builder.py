@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, Final
 
-from frcnn.errors import UsageError
+from frcnn.errors import UsageError, one_line
 from frcnn.exporter.engine.network import Network
 from frcnn.exporter.engine.shapes import ProfileShapes
 from frcnn.files import replacing, writable_file
@@ -252,7 +252,7 @@ def attach_timing_cache(network: Network, config: Any, path: Path, *, replace: b
     except FileNotFoundError:
         stored = b""
     except OSError as error:
-        raise UsageError(f"--timing-cache: cannot read {path}: {error.strerror}", hint="name another file") from error
+        raise UsageError(f"--timing-cache: cannot read {path}: {one_line(error)}", hint="name another file") from error
     cache = config.create_timing_cache(stored)
     is_lost = cache is None or network.messages.is_cache_lost
     if not is_lost and config.set_timing_cache(cache, False):  # False too where it is another GPU's

@@ -15,7 +15,7 @@ import onnx
 import onnx.reference
 from numpy.typing import NDArray
 
-from frcnn.errors import ExportError
+from frcnn.errors import ExportError, one_line
 from frcnn.exporter.graph.nodes import is_standard
 from frcnn.spec.engine import ONNX_ELEMENTS, TensorElement
 
@@ -85,8 +85,7 @@ def _infer(model: onnx.ModelProto) -> onnx.GraphProto:
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
-        reason = " ".join(str(error).split())
-        raise ExportError(f"ONNX cannot infer the shapes in the graph: {reason}") from error
+        raise ExportError(f"ONNX cannot infer the shapes in the graph: {one_line(error)}") from error
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, Shape]:

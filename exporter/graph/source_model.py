@@ -9,7 +9,7 @@ from typing import Final
 
 import onnx
 
-from frcnn.errors import ArtifactError, UsageError
+from frcnn.errors import ArtifactError, UsageError, one_line
 from frcnn.exporter.graph.half_precision import float16_rest
 from frcnn.files import missing_file
 from frcnn.files.archive import is_archive
@@ -39,7 +39,7 @@ def is_onnx(path: Path) -> bool:
     except IsADirectoryError as error:
         raise ArtifactError(f"{path}: expected a model.onnx or a checkpoint, got a folder") from error
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint="check the file") from error
+        raise ArtifactError(f"{path}: cannot be read: {one_line(error)}", hint="check the file") from error
     if is_archive(path):
         raise ArtifactError(
             f"{path}: expected a model.onnx or a checkpoint, got an engine artifact",
@@ -54,7 +54,7 @@ def read_source_model(path: Path) -> SourceModel:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint="check the path") from error
+        raise ArtifactError(f"{path}: cannot be read: {one_line(error)}", hint="check the path") from error
     try:
         model = onnx.load_model_from_string(data)
         external = external_tensor(data)

@@ -12,7 +12,7 @@ from functools import cache as memoised
 from pathlib import Path
 from typing import Any, Final
 
-from frcnn.errors import KernelError
+from frcnn.errors import KernelError, one_line
 from frcnn.plugins.cuda.dependencies import import_nvrtc
 from frcnn.plugins.cuda.kernel_cache import KernelCache, default_cache
 from frcnn.plugins.kernel import KERNEL_FOLDER, Kernel
@@ -97,7 +97,9 @@ def _source_of(kernel: Kernel) -> tuple[Path, bytes]:
     try:
         return path, path.read_bytes()
     except OSError as error:
-        raise KernelError(f"{kernel.entry}: {path} cannot be read: {error.strerror}", hint="reinstall frcnn") from error
+        raise KernelError(
+            f"{kernel.entry}: {path} cannot be read: {one_line(error)}", hint="reinstall frcnn"
+        ) from error
 
 
 @memoised

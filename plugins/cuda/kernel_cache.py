@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from frcnn.errors import MissingDependencyError
+from frcnn.errors import MissingDependencyError, one_line
 from frcnn.log import warn_once
 from frcnn.plugins.cuda.dependencies import import_core_utility
 
@@ -45,7 +45,7 @@ class KernelCache:
             except MissingDependencyError as error:
                 warn_not_kept(self.folder, error.message, hint=error.hint)
             except OSError as error:
-                warn_not_kept(self.folder, error.strerror or error)
+                warn_not_kept(self.folder, one_line(error))
             except Exception as error:
                 warn_not_kept(self.folder, f"{type(error).__name__}: {error}")
 

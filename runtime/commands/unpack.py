@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frcnn.console import next_step, say, show_table
-from frcnn.errors import OutputError, UsageError
+from frcnn.errors import OutputError, UsageError, one_line
 from frcnn.files import replacing, writable_folder
 from frcnn.spec.engine import MANIFEST_PART, EngineManifest, EngineStep
 from frcnn.spec.gpu_runs import loaded_by, read_runs
@@ -64,7 +64,9 @@ def _check_folder(folder: Path, *, force: bool) -> None:
     try:
         first = next(folder.iterdir(), None) if folder.is_dir() else None
     except OSError as error:
-        raise OutputError(f"cannot look into {folder}: {error.strerror}", hint="choose a new folder with -o") from error
+        raise OutputError(
+            f"cannot look into {folder}: {one_line(error)}", hint="choose a new folder with -o"
+        ) from error
     if first is not None and not force:
         raise OutputError(
             f"cannot unpack into {folder}: it is not empty, there is {first.name}",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from frcnn.errors import UsageError
+from frcnn.errors import UsageError, one_line
 from frcnn.files import missing_file
 
 _NAMES_SHOWN: Final = 10
@@ -36,7 +36,7 @@ def reading(path: Path, expected: str, *, option: str = "--annotations") -> Iter
     except FileNotFoundError as error:
         raise missing_file(path, UsageError) from error
     except OSError as error:
-        raise UsageError(f"{option}: cannot read {path}: {error.strerror}", hint="check the path") from error
+        raise UsageError(f"{option}: cannot read {path}: {one_line(error)}", hint="check the path") from error
     except Exception as error:  # files are others': too deep a nesting, an unknown encoding, too large a number
         raise UsageError(f"{option}: {path}: {' '.join(str(error).split())}", hint=expected) from error
 

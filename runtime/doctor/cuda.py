@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal
 
-from frcnn.errors import MissingDependencyError
+from frcnn.errors import MissingDependencyError, one_line
 from frcnn.plugins.cuda.compiler import compiler_version, supported_architectures
 from frcnn.plugins.cuda.dependencies import import_driver
 from frcnn.plugins.cuda.driver import ask_driver, compute_capability
@@ -28,7 +28,6 @@ _TARGETS: Final[Mapping[str, Target]] = {
 }
 """By the name of its check."""
 
-_MAX_CHARACTERS: Final = 200
 _INSTALL: Final = "pip install 'frcnn[cuda]'"
 _DRIVER_FIX: Final = "NVIDIA's driver, r580 or later for CUDA 13 (nvidia.com/drivers), and a GPU that it sees"
 
@@ -128,11 +127,6 @@ def runs_here(gpus: Sequence[str]) -> list[Check]:
     """Return which artifacts have run on GPUs of the generations here; nothing where there is none."""
     details = dict.fromkeys(runs_on_generation(read_runs(), gpu) for gpu in gpus)
     return [Check(name="GPU runs", status="ok", purpose="artifacts", detail=detail) for detail in details]
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of an error on one short line."""
-    return " ".join(str(error).split())[:_MAX_CHARACTERS] or type(error).__name__
 
 
 def _gpus() -> Sequence[tuple[str, str]]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+from frcnn.errors import one_line
 from frcnn.packages import installed_version, is_installed
 from frcnn.processors import available_cpus
 from frcnn.runtime.dependencies import openvino_core
@@ -20,7 +21,6 @@ from frcnn.runtime.doctor.cuda import (
     Status,
     find_cuda_driver,
     find_kernel_compiler,
-    one_line,
     runs_here,
     with_abilities,
 )

@@ -14,11 +14,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from frcnn.errors import ArtifactError
+from frcnn.errors import ArtifactError, one_line
 from frcnn.files.external_data import external_tensor
 from frcnn.runtime.gpu.device import Device, LayerReport, Shape
 from frcnn.runtime.gpu.program import ELEMENT_DTYPES
-from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS, FATAL_ONLY, load_cuda_libraries, one_line, session_options
+from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS, FATAL_ONLY, load_cuda_libraries, session_options
 from frcnn.spec import Precision
 from frcnn.spec.engine import ONNX_ELEMENTS, EngineTensor
 

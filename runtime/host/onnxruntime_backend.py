@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from frcnn.errors import ArtifactError, MissingDependencyError, OutputError
+from frcnn.errors import ArtifactError, MissingDependencyError, OutputError, one_line
 from frcnn.files import file_sha256, native_path, writable_folder
 from frcnn.plugins.cuda.kernel_cache import default_cache, warn_not_kept
 from frcnn.runtime.backend import NetworkOutput, closed_error
@@ -23,7 +23,7 @@ from frcnn.runtime.dependencies import import_onnxruntime
 from frcnn.runtime.host.backend import REMAKE, check_values, checked_output, checked_threads, run_error
 from frcnn.runtime.images.preprocess import bfloat16_bits
 from frcnn.runtime.model_files.onnx_outline import read_outline
-from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS, load_cuda_libraries, one_line, session_options
+from frcnn.runtime.onnxruntime_sessions import CUDA_OPTIONS, load_cuda_libraries, session_options
 from frcnn.spec import MANIFEST_KEY, Manifest, Precision
 from frcnn.spec.engine import OUTPUTS
 

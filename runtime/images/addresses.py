@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from frcnn._version import __version__
-from frcnn.errors import ImageError
+from frcnn.errors import ImageError, one_line
 from frcnn.runtime.images.decode import is_image
 
 if TYPE_CHECKING:
@@ -121,4 +121,4 @@ def _reason(error: Exception) -> str:
         error.close()
         return f"the server says {error.code} {error.reason}"
     cause = getattr(error, "reason", error)
-    return str(getattr(cause, "strerror", None) or cause) or type(error).__name__
+    return one_line(cause) if isinstance(cause, Exception) else str(cause)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from frcnn.errors import ImageError, ImageSizeError, MissingDependencyError, printable
+from frcnn.errors import ImageError, ImageSizeError, MissingDependencyError, one_line, printable
 from frcnn.files import missing_file
 from frcnn.log import LOGGER
 from frcnn.runtime.dependencies import import_pillow_heif
@@ -179,8 +179,9 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
-    reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
-    return ImageError(f"{name}: the image cannot be decoded: {reason}", hint="the file is damaged or incomplete")
+    return ImageError(
+        f"{name}: the image cannot be decoded: {one_line(error)}", hint="the file is damaged or incomplete"
+    )
 
 
 def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:

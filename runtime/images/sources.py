@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
-from frcnn.errors import ImageError, UsageError, printable, without_credentials
+from frcnn.errors import ImageError, UsageError, one_line, printable, without_credentials
 from frcnn.files import decode_text, missing_file
 from frcnn.log import LOGGER, warn_once
 from frcnn.runtime.images.addresses import STREAM_SCHEMES, WEB_SCHEMES, file_name, scheme_of
@@ -65,7 +65,7 @@ def files_in_folder(folder: Path, *, recursive: bool = False) -> list[Path]:
     try:
         found = list(_tree(folder)) if recursive else sorted(folder.iterdir())
     except OSError as error:
-        raise ImageError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
+        raise ImageError(f"{error.filename}: the folder cannot be read: {one_line(error)}") from error
     kinds = {path: _left_out(path) for path in found}
     files = [path for path, kind in kinds.items() if kind is None]
     counts = Counter(kind for kind in kinds.values() if kind)
@@ -96,7 +96,7 @@ def _tree(folder: Path) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == folder:
             raise error
-        LOGGER.warning("frcnn: %s: the folder cannot be read: %s", printable(str(error.filename)), error.strerror)
+        LOGGER.warning("frcnn: %s: the folder cannot be read: %s", printable(str(error.filename)), one_line(error))
 
     for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         folders[:] = [f for f in sorted(folders) if not f.startswith(".") and is_new(Path(place, f))]
@@ -151,7 +151,7 @@ class _Found:
         except ImageError as error:
             self.errors[without_credentials(argument)] = error
         except OSError as error:
-            self.errors[argument] = ImageError(f"{argument}: cannot be read: {error.strerror}")
+            self.errors[argument] = ImageError(f"{argument}: cannot be read: {one_line(error)}")
 
     def _add(self, argument: str, folder: Path | None) -> None:
         path, is_line = (folder or Path()) / argument, folder is not None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from frcnn.errors import ArtifactError
+from frcnn.errors import ArtifactError, one_line
 from frcnn.files import missing_file
 from frcnn.files.external_data import Field, FieldError, external_tensor, fields
 
@@ -63,7 +63,7 @@ def read_outline(path: str | os.PathLike[str]) -> Outline:
     except FileNotFoundError as error:
         raise missing_file(path, ArtifactError, hint=make_one) from error
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ArtifactError(f"{path}: cannot be read: {one_line(error)}") from error
 
 
 def _outline(file: BinaryIO, size: int) -> Outline:

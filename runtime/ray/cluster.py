@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Final
 
-from frcnn.errors import FrcnnError, UsageError
+from frcnn.errors import FrcnnError, UsageError, one_line
 from frcnn.runtime.dependencies import import_ray
 
 _CONNECT_SECONDS: Final = 5
@@ -33,9 +33,7 @@ def connect(address: str | None) -> ModuleType:
             socket.create_connection((match[1], int(match[2])), _CONNECT_SECONDS).close()
         ray.init(address=known, **({"include_dashboard": False} if known == "local" else {}))
     except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"no Ray cluster at {known}: {getattr(error, 'strerror', None) or error}", hint=hint
-        ) from error
+        raise UsageError(f"no Ray cluster at {known}: {one_line(error)}", hint=hint) from error
     return ray
 
 

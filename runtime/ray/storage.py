@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from frcnn.errors import ImageError, OutputError, UsageError
+from frcnn.errors import ImageError, OutputError, UsageError, one_line
 from frcnn.files import missing_file, replacing, writable_folder
 from frcnn.runtime.dependencies import import_pyarrow
 from frcnn.runtime.images.sources import IMAGE_SUFFIXES
@@ -143,4 +143,4 @@ def read_ahead(read: Callable[[str], T], names: Iterable[str]) -> Iterator[Futur
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).split(". Detail:")[0]
+    return one_line(error).split(". Detail:")[0]

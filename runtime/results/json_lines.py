@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self, TextIO
 
-from frcnn.errors import OutputError
+from frcnn.errors import OutputError, one_line
 from frcnn.files import writable_file
 
 STANDARD_OUTPUT: Final = "-"
@@ -80,4 +80,6 @@ def _fresh(path: Path) -> TextIO:
 
 
 def _unwritable(path: Path | None, error: OSError) -> OutputError:
-    return OutputError(f"cannot write {path or 'standard output'}: {error.strerror}", hint="choose another output path")
+    return OutputError(
+        f"cannot write {path or 'standard output'}: {one_line(error)}", hint="choose another output path"
+    )

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from frcnn.errors import ImageError, printable, without_credentials
+from frcnn.errors import ImageError, one_line, printable, without_credentials
 from frcnn.log import LOGGER
 from frcnn.runtime.dependencies import import_opencv
 from frcnn.runtime.images.addresses import STREAM_SCHEMES, WEB_SCHEMES, scheme_of
@@ -256,8 +256,9 @@ def _unavailable(source: str | int, name: str) -> ImageError:
         address = (parts.hostname or "", parts.port or _PORTS[parts.scheme.lower()])
         socket.create_connection(address, timeout=_TIMEOUT_MS / 1000).close()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        return ImageError(f"{name}: cannot be reached: {reason}", hint="is the address right, and the camera on?")
+        return ImageError(
+            f"{name}: cannot be reached: {one_line(error)}", hint="is the address right, and the camera on?"
+        )
     return ImageError(
         f"{name}: something is there, but no stream that OpenCV can play", hint="are the path and the password right?"
     )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
-from frcnn.errors import OutputError, UsageError
+from frcnn.errors import OutputError, UsageError, one_line
 from frcnn.files import writable_folder
 from frcnn.runtime.backend import Device
 from frcnn.runtime.model_files.artifact import Artifact, OnnxArtifact, open_artifact
@@ -166,4 +166,4 @@ def _new_folder(path: Path) -> Iterator[Path]:
                 path.rmdir()
             root.rename(path)
     except OSError as error:
-        raise OutputError(f"cannot write the repository {path}: {error.strerror or error}", hint=hint) from error
+        raise OutputError(f"cannot write the repository {path}: {one_line(error)}", hint=hint) from error

@@ -26,11 +26,13 @@ __all__ = [
     "UnsupportedModelError",
     "UsageError",
     "did_you_mean",
+    "one_line",
     "printable",
     "without_credentials",
 ]
 
 _LONGEST_TEXT: Final = 2000
+_LONGEST_QUOTE: Final = 300
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")  # as libraries put into messages that are quoted
 _LOGIN: Final = re.compile(r"(?<=://)(?:[^/\s]*|[^/@\s:]*:(?!\d+/)\S*)@")  # the second where a password has a slash
 _SECRET: Final = re.compile(
@@ -48,6 +50,12 @@ def printable(text: str) -> str:
 def without_credentials(text: str) -> str:
     """Return text in which addresses have neither user nor password, nor what looks like one among their parameters."""
     return _SECRET.sub(r"\1***", _LOGIN.sub("***@", text)) if "://" in text else text
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception of a library says, on one short line; its class where it says nothing."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return text[:_LONGEST_QUOTE] or type(error).__name__
 
 
 def did_you_mean(wanted: object, known: Iterable[object], otherwise: str = "") -> str:

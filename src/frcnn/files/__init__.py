@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from frcnn.errors import FrcnnError, OutputError
+from frcnn.errors import FrcnnError, OutputError, one_line
 
 __all__ = [
     "decode_text",
@@ -81,7 +81,7 @@ def _reporting(
     except passing:
         raise
     except OSError as error:
-        raise OutputError(f"cannot {what}: {error.strerror or error}", hint=hint) from error
+        raise OutputError(f"cannot {what}: {one_line(error)}", hint=hint) from error
 
 
 def _temporary_file(target: Path) -> tuple[int | None, Path]:

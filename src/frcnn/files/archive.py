@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from frcnn.errors import ArtifactError
+from frcnn.errors import ArtifactError, one_line
 from frcnn.files import file_sha256, missing_file, replacing
 from frcnn.spec import LONGEST_MANIFEST_BYTES
 from frcnn.spec.engine import MANIFEST_PART, PART_NAME, Part
@@ -165,7 +165,7 @@ def _reported(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise missing_file(path, ArtifactError) from error
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}", hint="check the path") from error
+        raise ArtifactError(f"{path}: cannot be read: {one_line(error)}", hint="check the path") from error
 
 
 def _describe(content: Content) -> Part:
@@ -236,8 +236,7 @@ def _read_directory(file: io.BufferedReader) -> dict[str, _Entry]:
         with zipfile.ZipFile(file) as archive:
             infos, end = archive.infolist(), archive.start_dir
     except (zipfile.BadZipFile, ValueError, OSError, OverflowError, NotImplementedError, struct.error) as error:
-        reason = " ".join(str(error).split())
-        raise _DamagedError(f"no readable zip directory at its end, it may be truncated ({reason})") from error
+        raise _DamagedError(f"no readable zip directory at its end, it may be truncated ({one_line(error)})") from error
     infos.sort(key=lambda info: info.header_offset)
     if not infos or infos[0].orig_filename != MANIFEST_PART or infos[0].header_offset != 0:
         raise _DamagedError(f"it does not begin with {MANIFEST_PART}")
