@@ -18,6 +18,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from frcnn.errors import UnsupportedModelError
 from frcnn.exporter.model.pooling import MultiScaleRoIPool
+from frcnn.exporter.model.restated import RestatedRoIPooler, RestatedTransform
 from frcnn.exporter.model.supported import require_supported
 from frcnn.plugins.roi_pooling.level_boundaries import NEVER, level_thresholds
 from frcnn.spec import ModelSpec, PoolerSpec, RoIHeadsSpec, RPNSpec, Size, TransformSpec, full_labels
@@ -153,6 +154,17 @@ def _read_pooler(model: GeneralizedRCNN, shapes: Mapping[str, tuple[int, ...]], 
             f"backbone: expected maps of {wanted} channels, its out_channels, to pool from, got {found}",
             hint="maps that are pooled have the same channels",
         )
+    height, width = pooler.output_size
+    if isinstance(pooler, RestatedRoIPooler):
+        return PoolerSpec(
+            kind=pooler.kind,
+            feature_names=tuple(maps),
+            spatial_scales=pooler.spatial_scales,
+            level_thresholds=pooler.level_thresholds,
+            output_size=(int(height), int(width)),
+            sampling_ratio=int(pooler.sampling_ratio),
+            aligned=pooler.aligned,
+        )
     scales = tuple(2.0 ** round(math.log2(shape[-2] / side)) for shape in maps.values())
     if len(maps) == 1:
         thresholds: tuple[float, ...] = (NEVER,)
@@ -168,7 +180,6 @@ def _read_pooler(model: GeneralizedRCNN, shapes: Mapping[str, tuple[int, ...]], 
         # maps of equal stride share a level: MobileNetV3-FPN always pools the first of its two maps of stride 32
         thresholds = level_thresholds(level_of_side, coarsest_level=coarsest - finest)
         thresholds = (*thresholds, *[NEVER] * (len(maps) - 1 - len(thresholds)))[: len(maps) - 1]
-    height, width = pooler.output_size
     return PoolerSpec(
         kind="max" if isinstance(pooler, MultiScaleRoIPool) else "align",
         feature_names=tuple(maps),
@@ -206,6 +217,8 @@ def _num_classes(model: GeneralizedRCNN) -> int:
 
 def _read_transform(model: GeneralizedRCNN) -> TransformSpec:
     transform, fixed = model.transform, model.transform.fixed_size
+    if isinstance(transform, RestatedTransform):
+        return transform.spec
     return TransformSpec(
         min_size=int(transform.min_size[-1]),
         max_size=int(transform.max_size),

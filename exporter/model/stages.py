@@ -98,7 +98,7 @@ def _pooling(pooler: PoolerSpec) -> Stage:
     }
     if pooler.kind == "max":
         return _stage(multiscale_roi_pool.SPEC, reference_roi_pool, **attributes)
-    attributes |= {"sampling_ratio": pooler.sampling_ratio, "aligned": 0}
+    attributes |= {"sampling_ratio": pooler.sampling_ratio, "aligned": int(pooler.aligned)}
     return _stage(multiscale_roi_align.SPEC, reference_roi_align, **attributes)
 
 

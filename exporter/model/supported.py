@@ -15,6 +15,12 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from frcnn.errors import UnsupportedModelError
 from frcnn.exporter.model.pooling import MultiScaleRoIPool
+from frcnn.exporter.model.restated import (
+    RestatedAnchorGenerator,
+    RestatedRoIHeads,
+    RestatedRoIPooler,
+    RestatedTransform,
+)
 
 # The methods of torchvision that the deployable module reimplements. A subclass that overrides one of these computes
 # something else; backbone, RPN head, box head and box predictor are used as they are and may be of any class.
@@ -26,6 +32,9 @@ _REIMPLEMENTED: dict[type, tuple[str, ...]] = {
     RoIHeads: ("forward", "postprocess_detections"),
     BoxCoder: ("decode", "decode_single"),
 }
+
+# What these change is reimplemented, too.
+_RESTATED = (RestatedTransform, RestatedAnchorGenerator, RestatedRoIHeads)
 
 
 def require_supported(model: torch.nn.Module) -> GeneralizedRCNN:
@@ -70,8 +79,9 @@ def _require_unchanged(part: str, value: Any, base: type) -> None:
             f"{part}: expected torchvision's {base.__name__}, got {type(value).__name__}",
             hint="use torchvision's own class; a custom backbone, RPN head, box head or predictor is fine",
         )
+    known = type(value) if type(value) in _RESTATED else base
     for method in _REIMPLEMENTED[base]:
-        if getattr(type(value), method) is not getattr(base, method) or method in vars(value):
+        if getattr(type(value), method) is not getattr(known, method) or method in vars(value):
             raise UnsupportedModelError(
                 f"{part}: {type(value).__name__} changes {base.__name__}.{method}(), which is reimplemented here",
                 hint="use torchvision's own method; a custom backbone, RPN head, box head or predictor is fine",
@@ -79,7 +89,7 @@ def _require_unchanged(part: str, value: Any, base: type) -> None:
 
 
 def _require_pooler(pooler: Any) -> None:
-    if type(pooler) not in (MultiScaleRoIAlign, MultiScaleRoIPool):
+    if type(pooler) not in (MultiScaleRoIAlign, MultiScaleRoIPool, RestatedRoIPooler):
         raise UnsupportedModelError(
             f"roi_heads.box_roi_pool: no deployable form of {type(pooler).__module__}.{type(pooler).__name__}",
             hint="use torchvision.ops.MultiScaleRoIAlign or frcnn.exporter.MultiScaleRoIPool",

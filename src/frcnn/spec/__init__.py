@@ -31,6 +31,7 @@ __all__ = [
     "ModelSpec",
     "NonNegative",
     "PoolerKind",
+    "ResizeRule",
     "PoolerSpec",
     "Positive",
     "Precision",
@@ -56,6 +57,7 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
 """Those that a checkpoint is exported in; ``"int8"`` is a float32 model that was quantised."""
 PoolerKind = Literal["align", "max"]
+ResizeRule = Literal["torchvision", "detectron2", "mmdetection"]
 
 _LARGEST: Final = (1 << 63) - 1
 Positive = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
@@ -70,7 +72,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Frozen, keyword-only and strict: an unknown or missing field is an error when decoding."""
 
 
-class TransformSpec(Record, frozen=True, kw_only=True):
+class TransformSpec(Record, frozen=True, kw_only=True, omit_defaults=True):
     """Preprocessing, as in ``torchvision.models.detection.transform.GeneralizedRCNNTransform``.
 
     Attributes:
@@ -80,6 +82,9 @@ class TransformSpec(Record, frozen=True, kw_only=True):
         size_divisible: a canvas is a multiple of this many pixels in both directions.
         image_mean: per-channel mean (R, G, B) of images in [0, 1].
         image_std: per-channel standard deviation, likewise.
+        resize: whose rule sizes and pixels follow. ``"torchvision"`` interpolates float32 numbers between four pixels;
+            ``"detectron2"`` resizes 8-bit pixels as Pillow's ``BILINEAR`` does, which averages where it shrinks;
+            ``"mmdetection"`` as OpenCV's ``INTER_LINEAR`` does.
     """
 
     min_size: Positive
@@ -88,17 +93,28 @@ class TransformSpec(Record, frozen=True, kw_only=True):
     size_divisible: Positive
     image_mean: tuple[Mean, Mean, Mean]
     image_std: tuple[Deviation, Deviation, Deviation]
+    resize: ResizeRule = "torchvision"
 
     def resized_size(self, height: int, width: int) -> Size:
         """Return the (height, width) an image is resized to before padding.
 
         As torchvision's ``_resize_image_and_masks`` outside scripting: ``floor(side * scale)`` with a Python float.
-        Extreme shapes, whose shorter side becomes 0 and where torchvision fails, keep 1 pixel.
+        Detectron2's ``ResizeShortestEdge`` and MMCV's ``rescale_size`` round to the nearest, and differ in the order of
+        their products. Extreme shapes, whose shorter side becomes 0 and where all three fail, keep 1 pixel.
         """
         if self.fixed_size is not None:
             return self.fixed_size
         short, long = min(height, width), max(height, width)
+        if self.resize == "detectron2":
+            scale = self.min_size / short
+            sides = [self.min_size if side == short else side * scale for side in (height, width)]
+            if max(sides) > self.max_size:
+                shrink = self.max_size / max(sides)
+                sides = [side * shrink for side in sides]
+            return max(1, int(sides[0] + 0.5)), max(1, int(sides[1] + 0.5))
         scale = min(self.min_size / short, self.max_size / long)
+        if self.resize == "mmdetection":
+            return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
         return max(1, math.floor(float(height) * scale)), max(1, math.floor(float(width) * scale))
 
     def canvas_size(self, height: int, width: int) -> Size:
@@ -127,7 +143,7 @@ class RPNSpec(Record, frozen=True, kw_only=True):
     score_thresh: float
 
 
-class PoolerSpec(Record, frozen=True, kw_only=True):
+class PoolerSpec(Record, frozen=True, kw_only=True, omit_defaults=True):
     """RoI pooling.
 
     Attributes:
@@ -138,6 +154,7 @@ class PoolerSpec(Record, frozen=True, kw_only=True):
             index is the number of thresholds that are <= sqrt(area of the RoI in canvas pixels).
         output_size: (height, width) of the pooled grid.
         sampling_ratio: samples per bin side for ``"align"``; 0 means adaptive.
+        aligned: whether the samples of ``"align"`` are moved by half a pixel, as Detectron2 and MMDetection have them.
     """
 
     kind: PoolerKind
@@ -146,6 +163,7 @@ class PoolerSpec(Record, frozen=True, kw_only=True):
     level_thresholds: tuple[float, ...]
     output_size: tuple[Positive, Positive]
     sampling_ratio: NonNegative
+    aligned: bool = False
 
 
 class RoIHeadsSpec(Record, frozen=True, kw_only=True):

@@ -1,0 +1,273 @@
+"""The networks of another trainer's detector; depth, widths, groups and norms are read off the weights' shapes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from frcnn.errors import CheckpointError
+from frcnn.exporter.checkpoint.architectures import ResNetStageHead
+from frcnn.exporter.checkpoint.trainers.settings import Settings
+
+_BODY: Final = "backbone.body"
+_FPN: Final = "backbone.fpn"
+_HEAD: Final = "roi_heads.box_head"
+
+
+class Shapes:
+    """The weights by name, from which modules of the same shapes are built; they are loaded afterwards."""
+
+    def __init__(self, state: Mapping[str, Tensor], settings: Settings) -> None:
+        self._state = state
+        self.settings = settings
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._state
+
+    def count(self, prefix: str) -> int:
+        """Return how many numbered children a module has: of ``layer1``, its blocks."""
+        numbers = {name[len(prefix) + 1 :].partition(".")[0] for name in self._state if name.startswith(f"{prefix}.")}
+        return sum(number.isdecimal() for number in numbers)
+
+    def has(self, prefix: str) -> bool:
+        """Return whether a module has weights."""
+        return any(name.startswith(f"{prefix}.") for name in self._state)
+
+    def of(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor; raise CheckpointError where it is missing."""
+        if name not in self._state:
+            raise CheckpointError(f"the weights lack {name}", hint="save the whole detector")
+        return tuple(self._state[name].shape)
+
+    def convolution(self, name: str, in_channels: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+        """Return a convolution that keeps the size but for its stride."""
+        out, per_group, height, width = self.of(f"{name}.weight")
+        return nn.Conv2d(
+            in_channels,
+            out,
+            (height, width),
+            stride=stride,
+            padding=(dilation * (height // 2), dilation * (width // 2)),
+            dilation=dilation,
+            groups=in_channels // per_group,
+            bias=f"{name}.bias" in self,
+        )
+
+    def norm(self, name: str) -> nn.Module:
+        """Return a batch norm, which is frozen, or a group norm where there are no running statistics."""
+        (channels,) = self.of(f"{name}.weight")
+        if f"{name}.running_mean" in self:
+            frozen: nn.Module = FrozenBatchNorm2d(channels, eps=1e-5)
+            return frozen
+        return nn.GroupNorm(self.settings.norm_groups, channels)
+
+    def linear(self, name: str) -> nn.Linear:
+        """Return a fully connected layer."""
+        out, given = self.of(f"{name}.weight")
+        return nn.Linear(given, out)
+
+
+class Block(nn.Module):
+    """A residual block: two or three convolutions with norms, and a shortcut."""
+
+    def __init__(self, shapes: Shapes, name: str, in_channels: int, *, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.depth = 3 if f"{name}.conv3.weight" in shapes else 2
+        strided = 2 if self.depth == 3 and not shapes.settings.stride_in_1x1 else 1
+        channels = in_channels
+        for i in range(1, self.depth + 1):
+            is_spatial = shapes.of(f"{name}.conv{i}.weight")[-1] > 1
+            dilated = dilation if is_spatial and (self.depth == 3 or i == 1) else 1
+            convolution = shapes.convolution(
+                f"{name}.conv{i}", channels, stride=stride if i == strided else 1, dilation=dilated
+            )
+            channels = convolution.out_channels
+            self.add_module(f"conv{i}", convolution)
+            self.add_module(f"bn{i}", shapes.norm(f"{name}.bn{i}"))
+        self.downsample: nn.Sequential | None = None
+        if shapes.has(f"{name}.downsample"):
+            shortcut = shapes.convolution(f"{name}.downsample.0", in_channels, stride=stride)
+            self.downsample = nn.Sequential(shortcut, shapes.norm(f"{name}.downsample.1"))
+        self.out_channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute (N, channels, H / stride, W / stride) of (N, C, H, W)."""
+        y = x
+        for i in range(1, self.depth + 1):
+            y = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(y))
+            if i < self.depth:
+                y = F.relu(y)
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def stage(shapes: Shapes, name: str, in_channels: int, *, stride: int, dilation: int) -> tuple[nn.Sequential, int]:
+    """Return the blocks of a stage, of which the first halves the map, and their channels."""
+    blocks: list[Block] = []
+    for i in range(shapes.count(name)):
+        channels = blocks[-1].out_channels if blocks else in_channels
+        blocks.append(Block(shapes, f"{name}.{i}", channels, stride=stride if i == 0 else 1, dilation=dilation))
+    if not blocks:
+        raise CheckpointError(f"the weights lack {name}", hint="save the whole detector")
+    return nn.Sequential(*blocks), blocks[-1].out_channels
+
+
+class ResNetBody(nn.Module):
+    """A ResNet, ResNeXt or the like (arXiv:1512.03385, arXiv:1611.05431) that returns the maps of some stages."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        settings = shapes.settings
+        self.conv1 = shapes.convolution(f"{_BODY}.conv1", 3, stride=2)
+        self.bn1 = shapes.norm(f"{_BODY}.bn1")
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.out_stages = settings.out_stages
+        self.num_stages = max(settings.out_stages) + 1
+        channels = self.conv1.out_channels
+        self.channels: list[int] = []  # of the maps that are returned
+        for i in range(self.num_stages):
+            blocks, channels = stage(
+                shapes,
+                f"{_BODY}.layer{i + 1}",
+                channels,
+                stride=settings.strides[i],
+                dilation=settings.dilations[i],
+            )
+            self.add_module(f"layer{i + 1}", blocks)
+            if i in self.out_stages:
+                self.channels.append(channels)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute the maps of the stages, finest first, of images (N, 3, H, W)."""
+        x = self.maxpool(F.relu(self.bn1(self.conv1(images))))
+        maps = []
+        for i in range(self.num_stages):
+            x = self.get_submodule(f"layer{i + 1}")(x)
+            if i in self.out_stages:
+                maps.append(x)
+        return maps
+
+
+class Backbone(nn.Module):
+    """A body and its feature pyramid (arXiv:1612.03144), if it has one."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        super().__init__()
+        self.body = ResNetBody(shapes)
+        self.fpn: nn.Module | None = None
+        self.out_channels = self.body.channels[-1]
+        if shapes.has(_FPN):
+            self.fpn = _pyramid(shapes, self.body.channels)
+            self.out_channels = shapes.of(f"{_FPN}.layer_blocks.0.0.weight")[0]
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Compute feature maps by name, "0" the finest, of images (N, 3, H, W)."""
+        maps = OrderedDict((str(i), one) for i, one in enumerate(self.body(images)))
+        return maps if self.fpn is None else self.fpn(maps)
+
+
+def _pyramid(shapes: Shapes, channels: Sequence[int]) -> nn.Module:
+    levels = len(shapes.settings.anchors)
+    if levels not in (len(channels), len(channels) + 1):
+        raise CheckpointError(
+            f"{levels} levels of anchors do not fit a pyramid of {len(channels)} maps",
+            hint="give the configuration that the model was trained with (--config)",
+        )
+    out = shapes.of(f"{_FPN}.layer_blocks.0.0.weight")[0]
+    extra = LastLevelMaxPool() if levels > len(channels) else None
+    pyramid: nn.Module = FeaturePyramidNetwork(list(channels), out, extra)
+    if shapes.has(f"{_FPN}.inner_blocks.0.1"):  # torchvision's takes one kind of norm for all widths
+        for kind, widths in (("inner_blocks", channels), ("layer_blocks", [out] * len(channels))):
+            blocks = [
+                nn.Sequential(shapes.convolution(f"{_FPN}.{kind}.{i}.0", width), shapes.norm(f"{_FPN}.{kind}.{i}.1"))
+                for i, width in enumerate(widths)
+            ]
+            setattr(pyramid, kind, nn.ModuleList(blocks))
+    return pyramid
+
+
+class BoxHead(nn.Module):
+    """Convolutions with norms, then fully connected layers, each with a ReLU."""
+
+    def __init__(self, shapes: Shapes, in_channels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList()
+        for i in range(shapes.count(f"{_HEAD}.convs")):
+            convolution = shapes.convolution(f"{_HEAD}.convs.{i}.0", in_channels)
+            in_channels = convolution.out_channels
+            norm = [shapes.norm(f"{_HEAD}.convs.{i}.1")] if shapes.has(f"{_HEAD}.convs.{i}.1") else []
+            self.convs.append(nn.Sequential(convolution, *norm))
+        self.fcs = nn.ModuleList(shapes.linear(f"{_HEAD}.fcs.{i}") for i in range(shapes.count(f"{_HEAD}.fcs")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute features (K, D) of pooled RoIs (K, C, side, side)."""
+        for convolution in self.convs:
+            x = F.relu(convolution(x))
+        x = x.flatten(1)
+        for layer in self.fcs:
+            x = F.relu(layer(x))
+        return x
+
+
+def box_head(shapes: Shapes, in_channels: int) -> nn.Module:
+    """Return the box head; where it is the last stage of a ResNet (C4), that."""
+    if not shapes.has(f"{_HEAD}.layer4"):
+        return BoxHead(shapes, in_channels)
+    settings = shapes.settings
+    last = len(settings.strides) - 1
+    layer4, _ = stage(
+        shapes, f"{_HEAD}.layer4", in_channels, stride=settings.strides[last], dilation=settings.dilations[last]
+    )
+    return ResNetStageHead(layer4)
+
+
+class LimitedRPNHead(RPNHead):  # type: ignore[misc]  # torchvision is untyped
+    """torchvision's RPN head of any width between its layers, with a lower limit of dw and dh."""
+
+    def __init__(self, shapes: Shapes, in_channels: int) -> None:
+        anchors = shapes.of("rpn.head.cls_logits.weight")[0]
+        super().__init__(in_channels, anchors)
+        for i in range(shapes.count("rpn.head.conv")):
+            self.conv[i][0] = shapes.convolution(f"rpn.head.conv.{i}.0", in_channels)
+            in_channels = self.conv[i][0].out_channels
+        self.cls_logits = shapes.convolution("rpn.head.cls_logits", in_channels)
+        self.bbox_pred = shapes.convolution("rpn.head.bbox_pred", in_channels)
+        least = _least(shapes.settings.min_log_scale, (1.0,) * 4, anchors)
+        self.register_buffer("least", None if least is None else least[:, None, None], persistent=False)
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Compute logits (N, A, H, W) and deltas (N, 4 A, H, W) of each map."""
+        logits, deltas = super().forward(x)
+        return logits, deltas if self.least is None else [torch.maximum(level, self.least) for level in deltas]
+
+
+class LimitedPredictor(FastRCNNPredictor):  # type: ignore[misc]
+    """torchvision's box predictor with a lower limit of dw and dh."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        classes, given = shapes.of("roi_heads.box_predictor.cls_score.weight")
+        super().__init__(given, classes)
+        settings = shapes.settings
+        self.register_buffer("least", _least(settings.min_log_scale, settings.box_weights, classes), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute class logits (K, C) and deltas (K, 4 C)."""
+        logits, deltas = super().forward(x)
+        return logits, deltas if self.least is None else torch.maximum(deltas, self.least)
+
+
+def _least(min_log_scale: float | None, weights: Sequence[float], count: int) -> Tensor | None:
+    """Return the least deltas (4 count) before they are divided by the weights; float16 holds them all."""
+    if min_log_scale is None:
+        return None
+    unlimited = -60_000.0
+    one = torch.tensor([unlimited, unlimited, min_log_scale * weights[2], min_log_scale * weights[3]])
+    return one.repeat(count)
