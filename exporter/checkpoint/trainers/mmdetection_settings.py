@@ -80,6 +80,10 @@ def read_settings(config: Mapping[str, Any], model: Part, architecture: str) -> 
         raise refuse("model.roi_head.bbox_head", "with_avg_pool")
     anchors, anchor_strides = _anchors(rpn_head.part("anchor_generator"))
     is_rgb, mean, std, divisor = _pixels(config, model)
+    if divisor % 16 and any(neck.kind == "BFP" for neck in read_necks(model)):
+        raise UnsupportedModelError(
+            f"model.neck: BFP on canvases that are multiples of {divisor}", hint="multiples of 16 are supported"
+        )
     box_head.part("loss_cls")
     coder = box_head.part("bbox_coder")
     weights = tuple(1 / value for value in coder.numbers("target_stds", (0.1, 0.1, 0.2, 0.2), length=4))

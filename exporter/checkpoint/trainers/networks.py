@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -11,69 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from frcnn.errors import CheckpointError
 from frcnn.exporter.checkpoint.architectures import ResNetStageHead
-from frcnn.exporter.checkpoint.trainers.settings import Settings
+from frcnn.exporter.checkpoint.trainers.necks import BalancedPyramid, PathAggregationNetwork
+from frcnn.exporter.checkpoint.trainers.shapes import Shapes
 
 _BODY: Final = "backbone.body"
 _FPN: Final = "backbone.fpn"
 _HEAD: Final = "roi_heads.box_head"
-
-
-class Shapes:
-    """The weights by name, from which modules of the same shapes are built; they are loaded afterwards."""
-
-    def __init__(self, state: Mapping[str, Tensor], settings: Settings) -> None:
-        self._state = state
-        self.settings = settings
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._state
-
-    def count(self, prefix: str) -> int:
-        """Return how many numbered children a module has: of ``layer1``, its blocks."""
-        numbers = {name[len(prefix) + 1 :].partition(".")[0] for name in self._state if name.startswith(f"{prefix}.")}
-        return sum(number.isdecimal() for number in numbers)
-
-    def has(self, prefix: str) -> bool:
-        """Return whether a module has weights."""
-        return any(name.startswith(f"{prefix}.") for name in self._state)
-
-    def of(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor; raise CheckpointError where it is missing."""
-        if name not in self._state:
-            raise CheckpointError(f"the weights lack {name}", hint="save the whole detector")
-        return tuple(self._state[name].shape)
-
-    def convolution(self, name: str, in_channels: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-        """Return a convolution that keeps the size but for its stride."""
-        out, per_group, height, width = self.of(f"{name}.weight")
-        return nn.Conv2d(
-            in_channels,
-            out,
-            (height, width),
-            stride=stride,
-            padding=(dilation * (height // 2), dilation * (width // 2)),
-            dilation=dilation,
-            groups=in_channels // per_group,
-            bias=f"{name}.bias" in self,
-        )
-
-    def norm(self, name: str) -> nn.Module:
-        """Return a batch norm, which is frozen, or a group norm where there are no running statistics."""
-        (channels,) = self.of(f"{name}.weight")
-        if f"{name}.running_mean" in self:
-            frozen: nn.Module = FrozenBatchNorm2d(channels, eps=1e-5)
-            return frozen
-        return nn.GroupNorm(self.settings.norm_groups, channels)
-
-    def linear(self, name: str) -> nn.Linear:
-        """Return a fully connected layer."""
-        out, given = self.of(f"{name}.weight")
-        return nn.Linear(given, out)
 
 
 class Block(nn.Module):
@@ -93,10 +40,7 @@ class Block(nn.Module):
             channels = convolution.out_channels
             self.add_module(f"conv{i}", convolution)
             self.add_module(f"bn{i}", shapes.norm(f"{name}.bn{i}"))
-        self.downsample: nn.Sequential | None = None
-        if shapes.has(f"{name}.downsample"):
-            shortcut = shapes.convolution(f"{name}.downsample.0", in_channels, stride=stride)
-            self.downsample = nn.Sequential(shortcut, shapes.norm(f"{name}.downsample.1"))
+        self.downsample = shortcut(shapes, name, in_channels, stride=stride)
         self.out_channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,29 +53,102 @@ class Block(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
+class SplitBlock(nn.Module):
+    """A block of Res2Net (arXiv:1904.01169): each part of the map but the last is convolved with the one before it."""
+
+    def __init__(
+        self, shapes: Shapes, name: str, in_channels: int, *, stride: int, dilation: int, is_first: bool
+    ) -> None:
+        super().__init__()
+        self.conv1 = shapes.convolution(f"{name}.conv1", in_channels)
+        self.bn1 = shapes.norm(f"{name}.bn1")
+        count, width = shapes.count(f"{name}.convs"), shapes.of(f"{name}.convs.0.weight")[0]
+        self.convs = nn.ModuleList(
+            shapes.convolution(f"{name}.convs.{i}", width, stride=stride, dilation=dilation) for i in range(count)
+        )
+        self.bns = nn.ModuleList(shapes.norm(f"{name}.bns.{i}") for i in range(count))
+        self.conv3 = shapes.convolution(f"{name}.conv3", self.conv1.out_channels)
+        self.bn3 = shapes.norm(f"{name}.bn3")
+        self.downsample = shortcut(shapes, name, in_channels, stride=stride)
+        self.pool = nn.AvgPool2d(3, stride=stride, padding=1) if stride > 1 else nn.Identity()
+        self.is_first = is_first  # of its stage, whose parts are not summed
+        self.out_channels = self.conv3.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute (N, channels, H / stride, W / stride) of (N, C, H, W)."""
+        *parts, last = F.relu(self.bn1(self.conv1(x))).chunk(len(self.convs) + 1, dim=1)
+        done: list[Tensor] = []
+        for part, convolution, norm in zip(parts, self.convs, self.bns, strict=True):
+            summed = part if self.is_first or not done else done[-1] + part
+            done.append(F.relu(norm(convolution(summed))))
+        y = self.bn3(self.conv3(torch.cat([*done, self.pool(last)], dim=1)))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def shortcut(shapes: Shapes, name: str, in_channels: int, *, stride: int) -> nn.Sequential | None:
+    """Return what a block adds its input by, None where as it is.
+
+    Where the convolution is the second, the mean of each square comes first, of what there is of it at the edges.
+    """
+    if not shapes.has(f"{name}.downsample"):
+        return None
+    if len(shapes.of(f"{name}.downsample.1.weight")) == 1:
+        convolution = shapes.convolution(f"{name}.downsample.0", in_channels, stride=stride)
+        return nn.Sequential(convolution, shapes.norm(f"{name}.downsample.1"))
+    mean = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+    convolution = shapes.convolution(f"{name}.downsample.1", in_channels)
+    return nn.Sequential(mean, convolution, shapes.norm(f"{name}.downsample.2"))
+
+
 def stage(shapes: Shapes, name: str, in_channels: int, *, stride: int, dilation: int) -> tuple[nn.Sequential, int]:
     """Return the blocks of a stage, of which the first halves the map, and their channels."""
-    blocks: list[Block] = []
+    blocks: list[Block | SplitBlock] = []
     for i in range(shapes.count(name)):
-        channels = blocks[-1].out_channels if blocks else in_channels
-        blocks.append(Block(shapes, f"{name}.{i}", channels, stride=stride if i == 0 else 1, dilation=dilation))
+        channels, step, path = (
+            blocks[-1].out_channels if blocks else in_channels,
+            stride if i == 0 else 1,
+            f"{name}.{i}",
+        )
+        if shapes.has(f"{path}.convs"):
+            blocks.append(SplitBlock(shapes, path, channels, stride=step, dilation=dilation, is_first=i == 0))
+        else:
+            blocks.append(Block(shapes, path, channels, stride=step, dilation=dilation))
     if not blocks:
         raise CheckpointError(f"the weights lack {name}", hint="save the whole detector")
     return nn.Sequential(*blocks), blocks[-1].out_channels
 
 
+def deep_stem(shapes: Shapes) -> tuple[nn.Sequential, int]:
+    """Return three 3x3 convolutions in place of one of 7x7 (ResNet-D, arXiv:1812.01187), and their channels."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for i in (0, 3, 6):
+        convolution = shapes.convolution(f"{_BODY}.stem.{i}", channels, stride=2 if i == 0 else 1)
+        channels = convolution.out_channels
+        layers += [convolution, shapes.norm(f"{_BODY}.stem.{i + 1}"), nn.ReLU()]
+    return nn.Sequential(*layers), channels
+
+
 class ResNetBody(nn.Module):
-    """A ResNet, ResNeXt or the like (arXiv:1512.03385, arXiv:1611.05431) that returns the maps of some stages."""
+    """A ResNet, ResNeXt, RegNet, Res2Net or the like, that returns the maps of some stages.
+
+    arXiv:1512.03385, arXiv:1611.05431, arXiv:2003.13678 and arXiv:1904.01169.
+    """
 
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
         settings = shapes.settings
-        self.conv1 = shapes.convolution(f"{_BODY}.conv1", 3, stride=2)
-        self.bn1 = shapes.norm(f"{_BODY}.bn1")
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.stem: nn.Sequential | None = None
+        if shapes.has(f"{_BODY}.stem"):
+            self.stem, channels = deep_stem(shapes)
+        else:
+            self.conv1 = shapes.convolution(f"{_BODY}.conv1", 3, stride=2)
+            self.bn1 = shapes.norm(f"{_BODY}.bn1")
+            channels = self.conv1.out_channels
+        is_regnet = self.stem is None and self.conv1.kernel_size == (3, 3)  # its first stage halves the map
+        self.maxpool = nn.Identity() if is_regnet else nn.MaxPool2d(3, stride=2, padding=1)
         self.out_stages = settings.out_stages
         self.num_stages = max(settings.out_stages) + 1
-        channels = self.conv1.out_channels
         self.channels: list[int] = []  # of the maps that are returned
         for i in range(self.num_stages):
             blocks, channels = stage(
@@ -147,7 +164,8 @@ class ResNetBody(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the maps of the stages, finest first, of images (N, 3, H, W)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(images))))
+        x = F.relu(self.bn1(self.conv1(images))) if self.stem is None else self.stem(images)
+        x = self.maxpool(x)
         maps = []
         for i in range(self.num_stages):
             x = self.get_submodule(f"layer{i + 1}")(x)
@@ -182,8 +200,14 @@ def _pyramid(shapes: Shapes, channels: Sequence[int]) -> nn.Module:
             hint="give the configuration that the model was trained with (--config)",
         )
     out = shapes.of(f"{_FPN}.layer_blocks.0.0.weight")[0]
-    extra = LastLevelMaxPool() if levels > len(channels) else None
-    pyramid: nn.Module = FeaturePyramidNetwork(list(channels), out, extra)
+    has_extra = levels > len(channels)
+    pyramid: nn.Module
+    if shapes.has(f"{_FPN}.pafpn_convs"):
+        pyramid = PathAggregationNetwork(shapes, _FPN, list(channels), out, has_extra=has_extra)
+    elif shapes.has(f"{_FPN}.refine"):
+        pyramid = BalancedPyramid(shapes, _FPN, list(channels), out, has_extra=has_extra)
+    else:
+        pyramid = FeaturePyramidNetwork(list(channels), out, LastLevelMaxPool() if has_extra else None)
     if shapes.has(f"{_FPN}.inner_blocks.0.1"):  # torchvision's takes one kind of norm for all widths
         for kind, widths in (("inner_blocks", channels), ("layer_blocks", [out] * len(channels))):
             blocks = [
