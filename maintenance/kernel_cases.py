@@ -45,6 +45,7 @@ _ABSENT: Final = (0.0, 0.0, -1.0, -1.0)
 _MAX_LOG_SCALE: Final = 4.135166556742356
 _SAME_PX: Final = 0.01
 _PROPOSALS: Final[dict[str, Any]] = {
+    "strides": (0.0,),
     "box_weights": (1.0, 1.0, 1.0, 1.0),
     "max_log_scale": _MAX_LOG_SCALE,
     "pre_nms_top_n": PROPOSALS,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     import onnx
@@ -31,11 +32,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribute:
-    """A node attribute; all are required."""
+    """A node attribute; required, unless files older than it have nodes without it: these mean its default."""
 
     name: str
     kind: AttributeKind
     meaning: str
+    default: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,11 @@ class OperatorSpec:
             {self.name} <{attributes}> ({inputs}) => ({outputs}) {{ {body} }}
             """
         )
+
+    def with_defaults(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the attributes of a node with those that it may lack."""
+        defaults = {attribute.name: attribute.default for attribute in self.attributes}
+        return {name: value for name, value in defaults.items() if value is not None} | dict(attributes)
 
     def levels_of(self, num_inputs: int) -> int:
         """Return the number of feature levels of a node with so many inputs; 0 where there is none with as many."""

@@ -33,6 +33,7 @@ def kernels_for(operator: str, attributes: Mapping[str, Any]) -> tuple[Kernel, .
     and values that no kernel has.
     """
     check_choice("operator", operator, sorted(_KERNELS))
+    attributes = OPERATORS[operator].with_defaults(attributes)
     required = [attribute.name for attribute in OPERATORS[operator].attributes]
     known = [*required, "element", *(("layout", "output_layout", "channels") if operator in POOLING else ())]
     missing = [name for name in required if name not in attributes]

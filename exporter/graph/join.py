@@ -129,7 +129,8 @@ def _add_functions(model: onnx.ModelProto, stages: Stages, anchors: Sequence[int
         pooling_body = multiscale_roi_align.function(levels=maps, aligned=bool(pooling["aligned"]))
     else:
         pooling_body = multiscale_roi_pool.function(levels=maps, output_size=grid)
-    proposals_body = region_proposals.function(levels=len(anchors), anchors_per_cell=anchors)
+    strides: Any = stages.proposals.attributes["strides"]
+    proposals_body = region_proposals.function(levels=len(anchors), anchors_per_cell=anchors, strides=strides)
     (opset,) = (entry.version for entry in model.opset_import if entry.domain == "")
     for body in (proposals_body, pooling_body, box_detections.function()):
         for entry in body.opset_import:

@@ -54,7 +54,9 @@ def _plugin_nodes(node: onnx.NodeProto, unrounded: Mapping[str, str]) -> list[on
             f"{node.name} is {DOMAIN}.{node.op_type}; operators that have plugins are {', '.join(OPERATORS)}",
             hint="export the model again with this version of frcnn",
         )
-    spec, attributes = OPERATORS[node.op_type], {a.name: a for a in node.attribute}
+    spec = OPERATORS[node.op_type]
+    attributes = {name: onnx.helper.make_attribute(name, value) for name, value in spec.with_defaults({}).items()}
+    attributes |= {attribute.name: attribute for attribute in node.attribute}
     kernels = kernels_for(node.op_type, {n: onnx.helper.get_attribute_value(a) for n, a in attributes.items()})
     wiring = wiring_of(node.op_type, kernels)
     inputs, outputs = [t.name for t in wiring.inputs], [t.name for t in spec.outputs]

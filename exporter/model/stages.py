@@ -50,13 +50,14 @@ class Stages:
 
 def read_stages(model: GeneralizedRCNN, pooler: PoolerSpec) -> Stages:
     """Read the stages of a torchvision model off its RPN and RoI heads."""
-    rpn, heads = model.rpn, model.roi_heads
-    cell_anchors = [anchors.detach().float().tolist() for anchors in rpn.anchor_generator.cell_anchors]
+    rpn, heads, generator = model.rpn, model.roi_heads, model.rpn.anchor_generator
+    cell_anchors = [anchors.detach().float().tolist() for anchors in generator.cell_anchors]
     return Stages(
         proposals=_stage(
             region_proposals.SPEC,
             reference_proposals,
             anchors=[value for level, rows in enumerate(cell_anchors) for row in rows for value in (level, *row)],
+            strides=[float(stride) for stride in getattr(generator, "level_strides", (0,) * len(cell_anchors))],
             **_coder(rpn.box_coder),
             pre_nms_top_n=int(rpn.pre_nms_top_n()),
             post_nms_top_n=int(rpn.post_nms_top_n()),
@@ -71,7 +72,7 @@ def read_stages(model: GeneralizedRCNN, pooler: PoolerSpec) -> Stages:
             **_coder(heads.box_coder),
             score_threshold=float(heads.score_thresh),
             iou_threshold=float32_floor(heads.nms_thresh),
-            min_size=_MIN_BOX_SIZE_PX,
+            min_size=float(getattr(heads, "min_box_size", _MIN_BOX_SIZE_PX)),
             max_detections=int(heads.detections_per_img),
         ),
     )

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from frcnn.plugins.boxes.function import DECODE, LIMITS
-from frcnn.plugins.region_proposals.spec import SPEC
+from frcnn.plugins.region_proposals.spec import SPEC, strides_of_levels
 
 if TYPE_CHECKING:
     import onnx
 
 
-def function(*, levels: int, anchors_per_cell: Sequence[int]) -> onnx.FunctionProto:
+def function(*, levels: int, anchors_per_cell: Sequence[int], strides: Sequence[float] = (0.0,)) -> onnx.FunctionProto:
     """Return the body for a number of feature levels, since an ONNX function has a fixed number of inputs.
+
+    The anchors of a cell and the strides are written into it.
 
     Only the candidates of each level are decoded. One ``NonMaxSuppression`` takes the candidates of all levels, and a
     level as a class. Their scores there fall by one from candidate to candidate, so that equal sigmoids keep their
@@ -23,7 +25,8 @@ def function(*, levels: int, anchors_per_cell: Sequence[int]) -> onnx.FunctionPr
     def of_all(name: str) -> str:
         return ", ".join(f"{name}_{level}" for level in range(levels))
 
-    steps = "".join(_candidates(level, count) for level, count in enumerate(anchors_per_cell))
+    forms = zip(anchors_per_cell, strides_of_levels(strides, levels), strict=True)
+    steps = "".join(_candidates(level, count, stride) for level, (count, stride) in enumerate(forms))
     return SPEC.function(
         f"""
         {_PREPARE}
@@ -121,12 +124,14 @@ _SELECT: Final = """
 """
 
 
-def _candidates(i: int, per_cell: int) -> str:
+def _candidates(i: int, per_cell: int, stride: int) -> str:
     """Return the text that computes the candidates of level i, k of them, in their order.
 
     ``best_logits_{i}`` (N, k), ``anchors_{i}`` (N, k, 4) and ``chosen_{i}`` deltas (N, k, 4), all float32, and
     ``level_of_{i}`` (k).
     """
+    fixed = f"Constant <value_ints: ints = [{stride}]> ()"
+    steps = (fixed, fixed) if stride else (f"Div (canvas_width, width_{i})", f"Div (canvas_height, height_{i})")
     return f"""
     map_{i} = Cast <to = 1> (objectness_{i})
     cells_first_{i} = Transpose <perm = [0, 2, 3, 1]> (map_{i})
@@ -150,8 +155,8 @@ def _candidates(i: int, per_cell: int) -> str:
     first_of_row_{i} = Mul (row_{i}, width_{i})
     column_{i} = Sub (cell_{i}, first_of_row_{i})
 
-    stride_x_{i} = Div (canvas_width, width_{i})
-    stride_y_{i} = Div (canvas_height, height_{i})
+    stride_x_{i} = {steps[0]}
+    stride_y_{i} = {steps[1]}
     x_{i} = Mul (column_{i}, stride_x_{i})
     y_{i} = Mul (row_{i}, stride_y_{i})
     corners_{i} = Concat <axis = 2> (x_{i}, y_{i}, x_{i}, y_{i})

@@ -19,6 +19,7 @@ from frcnn.errors import KernelError
 from frcnn.plugins.boxes.kernel import LARGEST, BoxOptions, box_constants
 from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, check_choice
 from frcnn.plugins.operator import ElementType, Tensor
+from frcnn.plugins.region_proposals.spec import strides_of_levels
 
 MAX_CANDIDATES: Final = 4096
 """Most candidates of a level: a block sorts them in shared memory."""
@@ -29,6 +30,7 @@ CHUNK: Final = 16_384
 """Logits of a block of the first launch."""
 
 _MAX_ANCHORS: Final = 1024
+_MAX_STRIDE: Final = 1024
 _MAX_PROPOSALS: Final = 2**31 - 1
 _SELECT_THREADS: Final = 512
 _RANK_THREADS: Final = 512
@@ -40,6 +42,7 @@ def kernels(
     *,
     element: Element = "float32",
     anchors: Sequence[float],
+    strides: Sequence[float],
     pre_nms_top_n: int,
     post_nms_top_n: int,
     **options: Unpack[BoxOptions],
@@ -53,6 +56,10 @@ def kernels(
     iou_threshold = of_boxes.pop("IOU_THRESHOLD")
 
     levels, top = len(per_cell), int(pre_nms_top_n)
+    if len(strides) not in (1, levels) or any(value not in range(_MAX_STRIDE + 1) for value in strides):
+        raise KernelError(
+            f"strides must be whole numbers from 0 to {_MAX_STRIDE}, 1 or {levels} of them, got {tuple(strides)}"
+        )
     count = min(int(post_nms_top_n), levels * top)
     tiles = -(-top // 32)
     tiles_of_warp = 2 if tiles <= 64 else 4  # of 32 warps at most
@@ -66,6 +73,7 @@ def kernels(
     }
     decoded: dict[str, Constant] = {
         "SORTED": max(64, 1 << (top - 1).bit_length()),
+        "ANCHOR_STRIDES": strides_of_levels(strides, levels),
         "ANCHORS": tuple(float(value) for i, value in enumerate(anchors) if i % 5),
         **of_boxes,
     }

@@ -56,9 +56,9 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
 
     const Element* const all_deltas[] = {EACH_LEVEL(DELTAS_OF)};
     const int heights[] = {EACH_LEVEL(HEIGHT_OF)}, widths[] = {EACH_LEVEL(WIDTH_OF)};
-    constexpr int kAnchors[] = {ANCHORS_PER_CELL};
+    constexpr int kAnchors[] = {ANCHORS_PER_CELL}, kStrides[] = {ANCHOR_STRIDES};
     const Element* deltas = all_deltas[0];
-    int height = heights[0], width = widths[0], anchors = kAnchors[0], first_anchor = 0;
+    int height = heights[0], width = widths[0], anchors = kAnchors[0], stride = kStrides[0], first_anchor = 0;
     int first_chunk = 0, chunks = 0, passed = 0, anchors_passed = 0;
 #pragma unroll
     for (int level = 0; level < LEVELS; ++level) {
@@ -68,6 +68,7 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
             height = heights[level];
             width = widths[level];
             anchors = kAnchors[level];
+            stride = kStrides[level];
             first_anchor = anchors_passed;
             first_chunk = passed;
             chunks = level_chunks;
@@ -120,7 +121,7 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
     const size_t cells = size_t(height) * width;
     deltas += size_t(blockIdx.y) * 4 * anchors * cells;
     const float image_height = float(image_sizes[2 * blockIdx.y]), image_width = float(image_sizes[2 * blockIdx.y + 1]);
-    const int step_y = canvas_height / height, step_x = canvas_width / width;
+    const int step_y = stride ? stride : canvas_height / height, step_x = stride ? stride : canvas_width / width;
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
         const int i = turn * THREADS + threadIdx.x;

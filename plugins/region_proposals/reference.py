@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from frcnn.plugins.boxes.reference import clip, decode, is_larger, keep_best
+from frcnn.plugins.region_proposals.spec import strides_of_levels
 
 ABSENT_ROI = (0.0, 0.0, -1.0, -1.0)
 """Padding of the proposals: x2 < x1."""
@@ -20,6 +21,7 @@ def region_proposals(
     deltas: Sequence[Tensor],  # L times (N, 4 A, Hᵢ, Wᵢ) of that type, anchor by anchor as (dx, dy, dw, dh)
     *,
     anchors: Sequence[float],
+    strides: Sequence[float],
     box_weights: Sequence[float],
     max_log_scale: float,
     pre_nms_top_n: int,
@@ -36,10 +38,13 @@ def region_proposals(
     rows = torch.tensor(anchors, dtype=torch.float32, device=images.device).reshape(-1, 5)
     canvas = (images.shape[2], images.shape[3])
     boxes, scores, candidates = [], [], []
-    for level, (level_objectness, level_deltas) in enumerate(zip(objectness, deltas, strict=True)):
+    of_levels = zip(objectness, deltas, strides_of_levels(strides, len(objectness)), strict=True)
+    for level, (level_objectness, level_deltas, stride) in enumerate(of_levels):
         cell_anchors = rows[rows[:, 0] == level, 1:]
+        height, width = level_objectness.shape[-2:]
+        steps = (stride or canvas[0] // height, stride or canvas[1] // width)
         logits, level_boxes = _candidates(
-            level_objectness, level_deltas, cell_anchors, canvas, box_weights, max_log_scale, pre_nms_top_n
+            level_objectness, level_deltas, cell_anchors, steps, box_weights, max_log_scale, pre_nms_top_n
         )
         boxes.append(clip(level_boxes, image_sizes))
         scores.append(logits.sigmoid())
@@ -64,20 +69,20 @@ def _candidates(
     objectness: Tensor,
     deltas: Tensor,
     cell_anchors: Tensor,
-    canvas: tuple[int, int],
+    steps: tuple[int, int],  # pixels between rows, between columns
     box_weights: Sequence[float],
     max_log_scale: float,
     top_n: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the logits (N, k), -inf where absent, and the boxes (N, k, 4) of the best candidates of a level."""
-    per_cell, (height, width) = len(cell_anchors), objectness.shape[-2:]
+    per_cell, width = len(cell_anchors), objectness.shape[-1]
     logits = objectness.permute(0, 2, 3, 1).flatten(1).float()
     logits = torch.where(logits.isnan(), -torch.inf, logits)
     best_logits, index = (sorted_[:, :top_n] for sorted_ in logits.sort(dim=1, descending=True, stable=True))
 
     cell, anchor = index // per_cell, index % per_cell
     row, column = cell // width, cell % width
-    shift = torch.stack([column * (canvas[1] // width), row * (canvas[0] // height)], dim=-1).float()
+    shift = torch.stack([column * steps[1], row * steps[0]], dim=-1).float()
     boxes_at = torch.cat([shift, shift], dim=-1) + cell_anchors[anchor]
     all_deltas = deltas.unflatten(1, (per_cell, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3).float()
     chosen = all_deltas.gather(1, index[..., None].expand(-1, -1, 4))

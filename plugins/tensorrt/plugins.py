@@ -106,7 +106,7 @@ def plugins() -> tuple[Plugin, ...]:
 def _example(attribute: Attribute, levels: int) -> int | float | tuple[float, ...]:
     """Return a value of an attribute that the kernels take."""
     match attribute.name:
-        case "spatial_scales":
+        case "spatial_scales" | "strides":
             return (1.0,) * levels
         case "level_thresholds":
             return (1.0,) * max(1, levels - 1)

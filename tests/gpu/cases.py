@@ -49,6 +49,7 @@ def buffers(operator: LoadedOperator, *arrays: Tensor) -> tuple[list[Tensor], Te
 
 
 PROPOSALS = {
+    "strides": (0.0,),
     "box_weights": (1.0, 1.0, 1.0, 1.0),
     "max_log_scale": 4.135166645050049,
     "iou_threshold": 0.699999988079071,

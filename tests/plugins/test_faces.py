@@ -43,13 +43,14 @@ REFERENCES: dict[str, Callable[..., Any]] = {
 }
 ALL = [(name, levels) for name in BODIES for levels in ((1,) if name == "BoxDetections" else (1, 2, 4, 5))]
 PLURALS = {"feature": "features"}  # of variadic inputs whose name is not a plural
-# Written into the body, because the standard operator takes it as text or a list.
-WRITTEN_INTO_BODY = {"MultiscaleRoIAlign": {"aligned"}}
+# Written into the body: what the standard operator takes as text or a list, and what needs no node where it is 0.
+WRITTEN_INTO_BODY = {"RegionProposals": {"strides"}, "MultiscaleRoIAlign": {"aligned"}}
 
 
 def attributes_for(spec: OperatorSpec, levels: int) -> dict[str, Any]:
     values = pooling_attributes(levels, (7, 5), sampling_ratio=2, aligned=0) | {
         "anchors": anchors_of([3] * levels),
+        "strides": [0.0] * levels,
         "box_weights": [10.0, 10.0, 5.0, 5.0],
         "max_log_scale": 4.0,
         "pre_nms_top_n": 100,

@@ -42,6 +42,7 @@ class Form:
     """Attributes that kernels are compiled for. Few forms serve all tests, as a compilation takes a second."""
 
     per_cell: tuple[int, ...] = (3, 2)
+    strides: tuple[float, ...] = (0.0,)
     top: int = 48
     proposals: int = 64
     element: str = "float32"
@@ -58,6 +59,7 @@ class Form:
                 rows += [level, -width, -height, width, height]
         return {
             "anchors": rows,
+            "strides": self.strides,
             "box_weights": (1.0, 1.0, 1.0, 1.0),
             "max_log_scale": math.log(1000 / 16),
             "pre_nms_top_n": self.top,
@@ -134,7 +136,7 @@ def test_the_operator_has_the_inputs_and_outputs_of_its_spec():
 SIZES = ((12, 16), (6, 8), (3, 4), (2, 2), (1, 2), (1, 1))
 FORMS = [
     (Form(element="float16"), SIZES[:2]),
-    (Form(element="bfloat16"), SIZES[:2]),
+    (Form(element="bfloat16", strides=(7.0, 0.0)), SIZES[:2]),
     (Form(per_cell=(3,), top=1000, proposals=1000), [(24, 32)]),
     (Form(per_cell=(3,) * 6, top=100, proposals=1000, element="float16"), SIZES),
     (Form(per_cell=(1, 2, 3, 4), top=130, proposals=40, element="bfloat16"), SIZES[:4]),

@@ -44,11 +44,13 @@ class Proposals:
     box_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     element: torch.dtype = FLOAT32
     anchors: tuple[float, ...] | None = None
+    strides: tuple[float, ...] = (0.0,)
 
     @property
     def attributes(self) -> dict[str, Any]:
         return {
             "anchors": self.anchors or anchors_of(self.per_cell),
+            "strides": self.strides,
             "box_weights": self.box_weights,
             "max_log_scale": self.max_log_scale,
             "pre_nms_top_n": self.pre,
@@ -86,14 +88,14 @@ def session(form: Proposals | Boxes) -> Any:
             box_detections.SPEC, box_detections.function(), features=features, attributes=form.attributes
         )
     levels = len(form.per_cell)
-    body = region_proposals.function(levels=levels, anchors_per_cell=form.per_cell)
+    body = region_proposals.function(levels=levels, anchors_per_cell=form.per_cell, strides=form.strides)
     return operator_session(region_proposals.SPEC, body, levels=levels, features=features, attributes=form.attributes)
 
 
 PROPOSALS = [
     Proposals(per_cell=(3,), pre=20, post=10),
-    Proposals(per_cell=(1, 4), pre=1000, post=3000),  # more than there are candidates
-    Proposals(per_cell=(3, 3, 3), pre=7, post=30, iou=0.9),  # R is 21
+    Proposals(per_cell=(1, 4), pre=1000, post=3000, strides=(7.0,)),  # more than there are candidates
+    Proposals(per_cell=(3, 3, 3), pre=7, post=30, iou=0.9, strides=(9.0, 0.0, 31.0)),  # R is 21
     Proposals(per_cell=(2, 1, 3, 1), pre=40, post=50, score=0.3, element=FLOAT16),
     Proposals(per_cell=(3,) * 5, pre=50, post=100, iou=0.3, min_size=6.0, element=BFLOAT16),
     Proposals(per_cell=(1, 2, 3, 3, 2, 1), pre=30, post=60, box_weights=(2.0, 4.0, 1.0, 1.0)),

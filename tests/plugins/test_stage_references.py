@@ -112,6 +112,7 @@ def assert_proposals_are_torchvisions(
         objectness,
         deltas,
         anchors=[value for row in rows for value in row],
+        strides=[0.0],
         box_weights=model.box_coder.weights,
         max_log_scale=model.box_coder.bbox_xform_clip,
         pre_nms_top_n=model.pre_nms_top_n(),

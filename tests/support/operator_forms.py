@@ -22,6 +22,7 @@ def attributes_of(operator: str, levels: int, *, anchors_per_cell: int = 3) -> d
         "sampling_ratio": 2,
         "aligned": 1,
         "anchors": [float(number) for row in _anchors(levels, anchors_per_cell) for number in row],
+        "strides": [8.0 * level for level in range(levels)],
         "box_weights": [10.0, 10.0, 5.0, 5.0],
         "max_log_scale": 4.135,
         "pre_nms_top_n": 1000,

@@ -85,6 +85,17 @@ def test_an_operator_becomes_a_plugin_node_for_each_kernel_with_scratch_tensors_
         assert [name for name in attributes(node) if name in given] == list(attributes_of(operator, levels))
 
 
+def test_a_node_older_than_an_attribute_means_its_default():
+    model, older = model_of("RegionProposals", 3), model_of("RegionProposals", 3)
+    (strides,) = (attribute for attribute in model.graph.node[0].attribute if attribute.name == "strides")
+    older.graph.node[0].attribute.remove(strides)
+    del strides.floats[:]
+    strides.floats.append(0.0)
+    lowered = lower_to_plugins(older)
+    assert lowered == lower_to_plugins(model)
+    assert {"strides"} < attributes(lowered.graph.node[1]).keys()
+
+
 def test_functions_and_domain_of_the_operators_are_dropped_and_the_model_is_valid():
     model = model_of("MultiscaleRoIAlign", 2, multiscale_roi_align.function(levels=2, aligned=False))
     text = model.SerializeToString()

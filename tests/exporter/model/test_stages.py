@@ -64,6 +64,7 @@ def test_thresholds_weights_and_counts_are_those_of_the_model():
     stages = read_stages(model, read_model_spec(model).roi_heads.pooler)
     shown = {name: value for name, value in stages.proposals.attributes.items() if name != "anchors"}
     assert shown == {
+        "strides": (0.0,) * 5,
         "box_weights": (1.0, 1.0, 1.0, 1.0),
         "max_log_scale": float(np.log(np.float32(1000 / 16))),
         "pre_nms_top_n": 77,
@@ -80,6 +81,12 @@ def test_thresholds_weights_and_counts_are_those_of_the_model():
         "min_size": float(np.float32(0.01)),
         "max_detections": 20,
     }
+    model.rpn.anchor_generator.level_strides = (4, 8, 16, 32, 64)
+    model.roi_heads.min_box_size, model.rpn.score_thresh = 1e-30, -1.0
+    restated = read_stages(model, read_model_spec(model).roi_heads.pooler)
+    assert restated.proposals.attributes["strides"] == (4.0, 8.0, 16.0, 32.0, 64.0)
+    assert restated.proposals.attributes["score_threshold"] == -1
+    assert restated.detections.attributes["min_size"] == float(np.float32(1e-30))
     assert stages.pooling.attributes == {
         "output_height": 5,
         "output_width": 6,

@@ -43,6 +43,7 @@ DETECTIONS: dict[str, Any] = {
 }
 PROPOSALS: dict[str, Any] = {
     "anchors": anchors_of((3, 1)),
+    "strides": (0.0,),
     "box_weights": (1.0, 1.0, 1.0, 1.0),
     "max_log_scale": 4.135166645050049,
     "pre_nms_top_n": 60,
