@@ -16,10 +16,11 @@ import warnings
 from frcnn.runtime.detections import Detection, Detections
 from frcnn.runtime.detector import Detector
 from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.slices import Slicing
 from frcnn.runtime.results.draw import annotate
 from frcnn.runtime.streaming.live import frames
 
-__all__ = ["Detection", "Detections", "Detector", "RGBImage", "annotate", "frames"]
+__all__ = ["Detection", "Detections", "Detector", "RGBImage", "Slicing", "annotate", "frames"]
 
 
 def __getattr__(name: str) -> type[RGBImage]:

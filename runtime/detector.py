@@ -17,7 +17,9 @@ from frcnn.runtime.host.providers import Provider, RunPrecision
 from frcnn.runtime.images.decode import DEFAULT_MAX_PIXELS
 from frcnn.runtime.images.image import ChannelOrder, RGBImage, checked_channel_order
 from frcnn.runtime.images.preprocess import Placed
+from frcnn.runtime.images.slices import MergeBy, Slicing
 from frcnn.runtime.loading import Origin, load_backend
+from frcnn.runtime.results.merge import merged
 from frcnn.runtime.results.outputs import DetectionFilter, PendingDetections
 from frcnn.runtime.streaming.batches import naming_images
 from frcnn.runtime.streaming.stream import (
@@ -233,6 +235,54 @@ class Detector:
             return self._run(placed, lambda batch: Done(self._backend.submit_to_device(batch, stream=handle)), size)
         return self._run(placed, lambda batch: self._submit(batch, keep, handle), size)
 
+    def sliced(
+        self,
+        images: Iterable[object],
+        *,
+        size: int = 640,
+        overlap: float = 0.2,
+        whole: bool = True,
+        merge: MergeBy = "nms",
+        iou: float = 0.5,
+        score: float = 0.0,
+        classes: ClassFilter | None = None,
+        batch_size: int = 1,
+        channel_order: ChannelOrder | None = None,
+    ) -> list[Detections]:
+        """Detect small objects in large images: in overlapping slices of each, and merge what is found.
+
+        Slices are views of the decoded image; only those of a few batches are prepared at a time. An image that fits in
+        one slice has the detections that :meth:`__call__` finds.
+
+        Args:
+            images: The images, in host memory.
+            size: See :class:`Slicing`, as of the next four.
+            overlap: The share of a slice that it has in common with the next.
+            whole: Whether the whole image is detected in, too.
+            merge: ``"nms"`` or ``"weighted"``.
+            iou: The overlap beyond which boxes of one class are merged.
+            score: Minimum score in a slice.
+            classes: Class names or indices to keep; None keeps all.
+            batch_size: Maximum slices that the network takes at a time.
+            channel_order: See :meth:`__call__`.
+
+        Returns:
+            A ``Detections`` per image, in order.
+
+        Raises:
+            ArtifactError: The network failed.
+            ImageError: An image cannot be used, or would have too many slices; the message names it.
+            UsageError: An option makes no sense, an image is in device memory, or ``images`` is a single image.
+
+        Example:
+            >>> (found,) = detector.sliced(["city.tif"], size=640, overlap=0.2, score=0.5, batch_size=8)
+        """
+        slicing = Slicing(size=size, overlap=overlap, whole=whole, merge=merge, iou=iou)
+        count, keep = self._checked_batch_size(batch_size), self._filter(score, classes)
+        placed = self._placed(images, channel_order, ahead=False, slicing=slicing)
+        pairs = detect_in_batches(self._backend, placed, lambda batch: self._submit(batch, keep, None), count)
+        return list(without_images(merged(with_images(pairs), slicing)))
+
     def stream(
         self,
         images: Iterable[object],
@@ -242,6 +292,7 @@ class Detector:
         classes: ClassFilter | None = None,
         channel_order: ChannelOrder | None = None,
         on_error: OnError | None = None,
+        slicing: Slicing | None = None,
     ) -> Generator[Detections]:
         """Detect objects in images as they come, reading ahead in a thread while the network works.
 
@@ -258,6 +309,7 @@ class Detector:
             channel_order: See :meth:`__call__`.
             on_error: Called in the thread with the position and the error of an image that cannot be used, which is
                 then skipped. None raises the error.
+            slicing: Detect in slices of each image, see :meth:`sliced`; a batch is of slices then.
 
         Yields:
             A ``Detections`` per image, in order.
@@ -271,7 +323,8 @@ class Detector:
             >>> for detections in detector.stream(sorted(Path("frames").glob("*.jpg")), batch_size=8):
             ...     print(detections.source, len(detections))
         """
-        return without_images(self._stream(images, batch_size, score, classes, channel_order, on_error))
+        pairs = self._stream(images, batch_size, score, classes, channel_order, on_error, slicing)
+        return without_images(pairs if slicing is None else merged(with_images(pairs), slicing))
 
     def stream_images(
         self,
@@ -282,6 +335,7 @@ class Detector:
         classes: ClassFilter | None = None,
         channel_order: ChannelOrder | None = None,
         on_error: OnError | None = None,
+        slicing: Slicing | None = None,
     ) -> Generator[tuple[RGBImage, Detections]]:
         """Detect as :meth:`stream` does, and yield each image, decoded, upright and in RGB, with its detections.
 
@@ -290,7 +344,8 @@ class Detector:
             ImageError: Likewise.
             UsageError: Likewise; or an image is in device memory, which is not copied back.
         """
-        return with_images(self._stream(images, batch_size, score, classes, channel_order, on_error))
+        pairs = with_images(self._stream(images, batch_size, score, classes, channel_order, on_error, slicing))
+        return pairs if slicing is None else merged(pairs, slicing)
 
     def close(self) -> None:
         """Stop all streams and release the network; the detector cannot be used afterwards.
@@ -337,9 +392,10 @@ class Detector:
         classes: ClassFilter | None,
         channel_order: ChannelOrder | None,
         on_error: OnError | None,
+        slicing: Slicing | None,
     ) -> Generator[tuple[Placed, Detections]]:
         size, keep = self._checked_batch_size(batch_size), self._filter(score, classes)
-        placed = self._placed(images, channel_order, ahead=True, on_error=on_error)
+        placed = self._placed(images, channel_order, ahead=True, on_error=on_error, slicing=slicing)
         return self._streams.stream(placed, lambda batch: self._submit(batch, keep, None), size)
 
     def _run(self, placed: Iterable[Placed], submit: Submit[Result], batch_size: int) -> list[Result]:
@@ -350,10 +406,16 @@ class Detector:
             return [found for _, found in pairs]
 
     def _placed(
-        self, images: Iterable[object], order: ChannelOrder | None, *, ahead: bool, on_error: OnError | None = None
+        self,
+        images: Iterable[object],
+        order: ChannelOrder | None,
+        *,
+        ahead: bool,
+        on_error: OnError | None = None,
+        slicing: Slicing | None = None,
     ) -> Iterator[Placed]:
         order = self._channel_order if order is None else checked_channel_order(order)
-        return place_each(self._backend, image_list(images), self._max_pixels, order, ahead, on_error)
+        return place_each(self._backend, image_list(images), self._max_pixels, order, ahead, on_error, slicing)
 
     def _filter(self, score: float, classes: ClassFilter | None) -> DetectionFilter:
         labels = None if classes is None else resolve_classes(classes, self.labels)

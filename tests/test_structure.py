@@ -132,7 +132,7 @@ PUBLIC = {
     """,
     "frcnn.plugins": "DOMAIN OPERATORS VERSION OperatorSpec",
     "frcnn.plugins.tensorrt": "callback_error register",
-    "frcnn.runtime": "Detection Detections Detector RGBImage annotate frames",
+    "frcnn.runtime": "Detection Detections Detector RGBImage Slicing annotate frames",
     "frcnn.runtime.ray": "DetectedDataset RayDetector detect_dataset read_detections write_coco",
     "frcnn.spec": """
         BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION CheckpointOptions Manifest ModelSpec

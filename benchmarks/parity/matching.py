@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from frcnn.benchmarks.candidates.candidate import score_noise
 from frcnn.runtime import Detections
+from frcnn.runtime.results.merge import box_iou
 from frcnn.spec import RoIHeadsSpec
 
 if TYPE_CHECKING:
@@ -56,16 +57,6 @@ def match(expected: Detections, found: Detections) -> Matches:
     e, f = pairs.T
     alone = np.setdiff1d(np.arange(len(expected)), e), np.setdiff1d(np.arange(len(found)), f)
     return Matches(pairs, ious[e, f], *alone)
-
-
-def box_iou(a: Floats, b: Floats) -> Floats:
-    """Return the IoU of every box of (A, 4) with every one of (B, 4), x1, y1, x2, y2: (A, B) float32."""
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.clip(bottom_right - top_left, 0, None).prod(-1)
-    areas_a, areas_b = ((boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (a, b))
-    union = areas_a[:, None] + areas_b[None] - overlap
-    return np.asarray(np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0), np.float32)
 
 
 Mask = NDArray[np.bool_]

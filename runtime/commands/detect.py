@@ -5,6 +5,9 @@ pattern ('photos/**/*.jpg'); a list.txt of inputs, one a line; - for such a list
 address of an image, a video or a stream (http, https, rtsp); or the number of a camera. What is there as a file is
 that file. Of a camera or stream the newest frame is used, until Ctrl-C or for --duration.
 
+--slice 640 finds small objects in large images: each is cut into overlapping slices of so many pixels, and what is
+found in them and in the whole image is merged.
+
 Annotated copies go to -o, COCO results to --json; without either, a table is printed. What cannot be read is named and
 skipped, and the exit code is 1 (2 where nothing could be read).
 
@@ -39,6 +42,7 @@ from frcnn.runtime.tuned import load_options
 from frcnn.spec.tuning import TUNED_SUFFIX
 
 if TYPE_CHECKING:
+    from frcnn.runtime.images.slices import Slicing
     from frcnn.runtime.images.sources import Source
     from frcnn.runtime.results.json_lines import ResultLines
     from frcnn.runtime.results.report import Report
@@ -68,6 +72,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "lowest score to keep (default: %(default)s; 0 keeps all)"
     add_number(kept, "--score", minimum=0.0, maximum=1.0, default=0.5, metavar="X", help=text)
     kept.add_argument("--classes", metavar="A,B", help="only these classes: names or indices")
+
+    large = parser.add_argument_group("large images")
+    large.add_argument("--slice", type=int, metavar="PIXELS", help="cut images into slices of this side: 640")
+    text = "share of a slice that the next one has, too (default: 0.2)"
+    large.add_argument("--overlap", type=float, metavar="X", help=text)
+    text = "of objects found twice keep the best (default), or their mean, weighted by the scores"
+    large.add_argument("--merge", choices=("nms", "weighted"), help=text)
+    text = "IoU beyond which two boxes of a class are one object (default: 0.5)"
+    large.add_argument("--merge-iou", type=float, metavar="X", help=text)
+    large.add_argument("--no-whole", action="store_true", help="detect in the slices only, not in the whole image, too")
 
     results = parser.add_argument_group("what is written")
     results.add_argument("-o", "--output", metavar="FOLDER", help="write annotated copies here")
@@ -102,6 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run ``frcnn detect``."""
     _check(arguments)
+    slicing = _slicing(arguments)
     from frcnn.runtime.commands.file_detection import FileDetection
     from frcnn.runtime.dataset.ids import read_ids
     from frcnn.runtime.detections import resolve_classes
@@ -151,6 +166,7 @@ def run(arguments: argparse.Namespace) -> int:
                 stop=stop,
                 max_pixels=arguments.max_pixels,
                 options={"score": arguments.score, "classes": classes, "batch_size": batch_size(arguments, tuned)},
+                slicing=slicing,
                 reconnect_s=arguments.reconnect,
                 duration_s=arguments.duration,
                 font=arguments.font,
@@ -169,6 +185,22 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--map and --allow-missing go with --annotations only", hint="give it, or leave them out")
     if arguments.annotations is not None and not (arguments.json or arguments.jsonl or arguments.json_index):
         raise UsageError("--annotations goes with --json, --jsonl or --json-index", hint="give --json results.json")
+
+
+def _slicing(arguments: argparse.Namespace) -> Slicing | None:
+    """Return how images are cut; None where they are not."""
+    from frcnn.runtime.images.slices import Slicing
+
+    names = {"overlap": arguments.overlap, "merge": arguments.merge, "iou": arguments.merge_iou}
+    given: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
+    if arguments.slice is not None:
+        return Slicing(size=arguments.slice, whole=not arguments.no_whole, **given)
+    if given or arguments.no_whole:
+        raise UsageError(
+            "--overlap, --merge, --merge-iou and --no-whole go with --slice only",
+            hint="give --slice 640, or leave them out",
+        )
+    return None
 
 
 def _line_paths(arguments: argparse.Namespace) -> list[str | Path]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
@@ -16,10 +17,11 @@ from frcnn.console import note, track
 from frcnn.errors import ImageError
 from frcnn.files import replacing
 from frcnn.runtime.detections import Detections
-from frcnn.runtime.detector import Detector
+from frcnn.runtime.detector import Detector, OnError
 from frcnn.runtime.images.addresses import fetch_image
 from frcnn.runtime.images.decode import decode_file
 from frcnn.runtime.images.image import RGBImage
+from frcnn.runtime.images.slices import Slicing
 from frcnn.runtime.images.sources import Source
 from frcnn.runtime.images.video import Video, open_video, writing_video
 from frcnn.runtime.results.display import write_image
@@ -38,6 +40,7 @@ class FileDetection:
             of an image is .mp4.
         max_pixels: videos with larger frames are skipped.
         options: of ``Detector.stream_images``.
+        slicing: likewise.
         reconnect_s: how long a live source that was lost is waited for.
         font: the file of a font for names in the copies.
         duration_s: how long a live source is watched; None: until asked to stop.
@@ -50,6 +53,7 @@ class FileDetection:
     stop: Stop
     max_pixels: int
     options: Mapping[str, Any]
+    slicing: Slicing | None = None
     reconnect_s: float = DEFAULT_RECONNECT_S
     duration_s: float | None = None
     font: str | None = None
@@ -92,9 +96,7 @@ class FileDetection:
         position = {source.name: index for index, source in enumerate(sources)}
         first_id = self._next_id
         self._next_id += len(sources)
-        pairs = self.detector.stream_images(
-            images, on_error=lambda index, error: self.skip(sources[index].name, error), **self.options
-        )
+        pairs = self._pairs(images, on_error=lambda index, error: self.skip(sources[index].name, error))
         with closing(pairs):
             for image, found in track(pairs, total=len(sources), what="detecting"):
                 index = position[image.name]
@@ -110,10 +112,7 @@ class FileDetection:
         copy = self.copies.get(source)
         copy = None if copy is None else copy.with_suffix(".mp4")
         is_live = isinstance(video, Live)
-        if isinstance(video, Live):
-            pairs = self._newest(video)
-        else:
-            pairs = self.detector.stream_images(video.frames(), **self.options)
+        pairs = self._newest(video) if isinstance(video, Live) else self._pairs(video.frames())
         shown = track(pairs, total=video.frame_count, what=source.name)
         with closing(pairs), closing(_copied(copy, shown, video, self.font)) as copied:
             for found, frame, time_s in copied:
@@ -127,16 +126,25 @@ class FileDetection:
         if not self.stop.is_asked:
             video.require_whole()
 
+    def _pairs(
+        self, images: Iterable[object], on_error: OnError | None = None
+    ) -> Generator[tuple[RGBImage, Detections]]:
+        return self.detector.stream_images(images, on_error=on_error, slicing=self.slicing, **self.options)
+
     def _newest(self, live: Live) -> Generator[tuple[RGBImage, Detections]]:
         """Detect in the newest frame of a live source each time: one that waited for a batch would be late.
 
         It ends by itself when asked to, so that its copy is whole.
         """
-        options = {name: value for name, value in self.options.items() if name != "batch_size"}
+        if self.slicing is None:
+            options = {name: value for name, value in self.options.items() if name != "batch_size"}
+            detect = partial(self.detector, **options)
+        else:
+            detect = partial(self.detector.sliced, **asdict(self.slicing), **self.options)
         end_s = math.inf if self.duration_s is None else monotonic() + self.duration_s
         with closing(live.frames(lambda: self.stop.is_asked or monotonic() >= end_s)) as images:
             for image in images:
-                yield image, self.detector([image], **options)[0]
+                yield image, detect([image])[0]
 
 
 def _copied(

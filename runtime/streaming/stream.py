@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
@@ -14,8 +15,9 @@ from PIL import Image
 from frcnn.errors import ImageError, UsageError
 from frcnn.runtime.backend import Backend, Pending, closed_error
 from frcnn.runtime.images.canvases import Canvases
-from frcnn.runtime.images.image import ChannelOrder, DeviceImage, RGBImage, is_device_array, is_tensor
+from frcnn.runtime.images.image import ChannelOrder, DeviceImage, RGBImage, as_image, is_device_array, is_tensor
 from frcnn.runtime.images.preprocess import Placed, common_canvas, onto_canvas
+from frcnn.runtime.images.slices import Slicing, refuse_device_memory, slices_of
 from frcnn.runtime.streaming.batches import results_in_order
 from frcnn.runtime.streaming.prefetch import Ahead, NotReady
 
@@ -41,25 +43,47 @@ def image_list(images: Iterable[object]) -> Iterable[object]:
 
 
 def place_each(
-    backend: Backend, images: Iterable[object], limit: int, order: ChannelOrder, ahead: bool, on_error: OnError | None
+    backend: Backend,
+    images: Iterable[object],
+    limit: int,
+    order: ChannelOrder,
+    ahead: bool,
+    on_error: OnError | None,
+    slicing: Slicing | None = None,
 ) -> Iterator[Placed]:
-    """Place images on canvases one after the other; an exception names its image.
+    """Place images, or their slices, on canvases one after the other; an exception names its image.
 
     ``on_error`` takes the unusable images, which are skipped; without it their errors are raised.
     """
     for index, image in enumerate(_noting_position(images)):
+        name = f"images[{index}]"
         try:
-            item = backend.place(image, name=f"images[{index}]", max_pixels=limit, ahead=ahead, order=order)
+            if slicing is None:
+                items: Iterable[Placed] = [backend.place(image, name=name, max_pixels=limit, ahead=ahead, order=order)]
+            else:
+                items = _place_slices(backend, image, name, limit, order, ahead, slicing)
         except ImageError as error:
             if on_error is None:
                 raise
             on_error(index, error)
         except Exception as error:
-            name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"images[{index}]"
+            name = os.fspath(image) if isinstance(image, str | os.PathLike) else name
             error.add_note(f"while preparing {name}")
             raise
         else:
-            yield item
+            yield from items
+
+
+def _place_slices(
+    backend: Backend, image: object, name: str, limit: int, order: ChannelOrder, ahead: bool, slicing: Slicing
+) -> Iterable[Placed]:
+    """Decode and cut an image; place two slices now, one of each size, so that one that cannot be used fails here."""
+    refuse_device_memory(image, name)
+    if ahead and backend.on_gpu and isinstance(image, np.ndarray):  # as its backend does: the slices are views
+        image = image.copy(order="K")
+    decoded = as_image(image, name=name, max_pixels=limit, channel_order=order)
+    placed = (backend.place(one, name=one.name, max_pixels=limit, ahead=ahead) for one in slices_of(decoded, slicing))
+    return chain(list(islice(placed, 2)), placed)
 
 
 def _noting_position(images: Iterable[object]) -> Iterator[object]:
@@ -123,7 +147,7 @@ class Streams:
             ahead.end(closed_error())
 
 
-def without_images(pairs: Generator[tuple[Placed, Result]]) -> Generator[Result]:
+def without_images(pairs: Generator[tuple[object, Result]]) -> Generator[Result]:
     """Yield the results alone."""
     with closing(pairs):
         for _, found in pairs:

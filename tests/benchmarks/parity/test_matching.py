@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from frcnn.benchmarks.parity.matching import box_iou, match
+from frcnn.benchmarks.parity.matching import match
 from frcnn.runtime import Detections
+from frcnn.runtime.results.merge import box_iou
 
 
 def make(boxes, labels=None, scores=None) -> Detections:
@@ -95,9 +96,3 @@ def test_nothing_matches_nothing():
     matches = match(make([]), make([[0, 0, 1, 1]]))
     assert matches.pairs.shape == (0, 2) and matches.ious.shape == (0,)
     assert (matches.only_expected.tolist(), matches.only_found.tolist()) == ([], [0])
-
-
-def test_box_iou_of_overlapping_disjoint_and_empty_boxes():
-    a = np.array([[0, 0, 2, 2], [1, 1, 1, 1]], np.float32)
-    b = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6], [1, 1, 1, 1]], np.float32)
-    assert box_iou(a, b) == pytest.approx(np.array([[1, 1 / 3, 0, 0], [0, 0, 0, 0]]))

@@ -22,10 +22,10 @@ from support.families import FAMILIES
 from support.images import LANDSCAPE, SHAPES, network_input
 from torch import Tensor
 
-from frcnn.benchmarks.parity.matching import box_iou
 from frcnn.exporter.model import DeployableFasterRCNN
 from frcnn.runtime import Detections
 from frcnn.runtime.host.openvino_backend import OpenVinoBackend
+from frcnn.runtime.results.merge import box_iou
 from frcnn.spec import ModelSpec, Size
 
 Run = Callable[[Tensor, list[Size]], list[Any]]
