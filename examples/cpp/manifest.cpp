@@ -33,6 +33,11 @@ Range read_range(const Json& json) { return {positive(json.at("min")), positive(
 
 Model read_model(const Json& json) {
     const Json& transform = json.at("transform");
+    if (transform.contains("resize")) {
+        throw Error("the model resizes images as " + transform.at("resize").get<std::string>() +
+                        " does, which this program does not",
+                    "see docs/reference/preprocessing.md for its rule");
+    }
     Model model;
     model.min_size = static_cast<double>(positive(transform.at("min_size")));
     model.max_size = static_cast<double>(positive(transform.at("max_size")));

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -63,7 +62,7 @@ class RestatedTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torc
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Resize and normalise an image (3, H, W) of [0, 1], which is rounded to 8 bits."""
-        pixels = (image * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        pixels = (image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         size = self.spec.resized_size(*pixels.shape[:2])
         resized = torch.from_numpy(_resized(pixels, size, self.spec.resize)).to(image.device)
         return super().normalize(resized.permute(2, 0, 1).to(image.dtype) / 255), target
@@ -75,6 +74,8 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, int], rule: str) -> NDA
     height, width = size
     if rule == "detectron2":
         return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    import cv2  # only here: the export of torchvision's models needs no OpenCV
+
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 

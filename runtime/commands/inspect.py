@@ -252,11 +252,12 @@ def _model_facts(manifest: Manifest) -> list[tuple[str, str]]:
     sizes = f"short side {transform.min_size}, long side at most {transform.max_size}"
     if transform.fixed_size is not None:
         sizes = f"resized to {_by(transform.fixed_size)}"
+    rule = "" if transform.resize == "torchvision" else f", resized as {transform.resize} does"
     names = ", ".join(model.labels[1:]) if model.labels is not None else "without names"
     return [
         ("architecture", model.architecture),
         ("classes", f"{model.num_classes - 1}: {names}"),
-        ("images", f"{sizes} (pixels)"),
+        ("images", f"{sizes} (pixels){rule}"),
         ("normalisation", f"mean {_value(transform.image_mean)}, std {_value(transform.image_std)}"),
         (
             "proposals",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
 from frcnn.runtime.images.image import DeviceImage, RGBImage
-from frcnn.runtime.images.resize import resize_affine
+from frcnn.runtime.images.resize import resize_affine, resize_bytes
 from frcnn.spec import Manifest, Size, TransformSpec
 
 
@@ -44,18 +44,22 @@ def place(image: RGBImage | DeviceImage, transform: TransformSpec, canvases: Can
 def with_pixels(placed: Placed, transform: TransformSpec) -> Prepared:
     """Resize, normalise and pad an image in host memory, on the CPU.
 
-    Torchvision normalises first; both steps are linear, so the order matters in the rounding only.
+    Torchvision normalises first; both steps are linear, so the order matters in the rounding only. Detectron2 and
+    MMDetection resize 8-bit pixels, to which a floating image is rounded.
     """
     image = placed.image
     assert isinstance(image, RGBImage)
+    source = image.pixels
+    if transform.resize != "torchvision":
+        source = resize_bytes(image.uint8(), placed.resized, transform.resize)
     pixels = np.empty((3, *placed.canvas), np.float32)
     height, width = placed.resized
     pixels[:, height:] = 0
     pixels[:, :height, width:] = 0
     mean, std = np.asarray(transform.image_mean), np.asarray(transform.image_std)
-    scale = (1 / ((255 if image.pixels.dtype == np.uint8 else 1) * std)).astype(np.float32)
+    scale = (1 / ((255 if source.dtype == np.uint8 else 1) * std)).astype(np.float32)
     bias = (-mean / std).astype(np.float32)
-    resize_affine(image.pixels, pixels[:, :height, :width], scale=scale, bias=bias)
+    resize_affine(source, pixels[:, :height, :width], scale=scale, bias=bias)
     return Prepared(image=image, resized=placed.resized, canvas=placed.canvas, pixels=pixels)
 
 

@@ -1,4 +1,4 @@
-"""Bilinear resizing by PyTorch's rule, in NumPy.
+"""Bilinear resizing by PyTorch's rule, in NumPy, and of 8-bit pixels by the rules of Detectron2 and MMDetection.
 
 ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`` without antialiasing, which is what
 torchvision's detectors resize with. OpenCV and Pillow place their samples by other rules, which moves boxes by more
@@ -18,6 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from frcnn.runtime.dependencies import import_opencv
+from frcnn.spec import ResizeRule, Size
 
 Float32Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8] | Float32Array
@@ -145,3 +149,21 @@ def _vertical_then_horizontal(rows: Pixels, out: Float32Array, columns: _Columns
         _blend(above[:count], below[:count], vertical.weight[start:stop, None])
         columns.interpolate(above[:count], result[:count], spare[:count])
         out[:, start:stop] = result[:count].reshape(count, channels, out_width).transpose(1, 0, 2)
+
+
+def resize_bytes(pixels: NDArray[np.uint8], size: Size, rule: ResizeRule) -> NDArray[np.uint8]:
+    """Return ``(h, w, 3)`` uint8 pixels resized to (height, width) pixels, as Detectron2 or MMDetection resizes them.
+
+    Detectron2's ``ResizeTransform`` uses Pillow's ``BILINEAR``, which averages where it shrinks; MMCV's ``imresize``
+    OpenCV's ``INTER_LINEAR``. Neither touches an image that has the size.
+    """
+    if pixels.shape[:2] == size:
+        return pixels
+    height, width = size
+    if rule == "detectron2":
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    cv2 = import_opencv()
+    resized: NDArray[np.uint8] = cv2.resize(
+        np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_LINEAR
+    )
+    return resized

@@ -22,7 +22,7 @@ from support.simt import require_compiler
 
 from frcnn.runtime import Detector
 from frcnn.runtime.host.providers import RunProvider
-from frcnn.spec import MANIFEST_KEY, Manifest, Precision, Size, TransformSpec
+from frcnn.spec import MANIFEST_KEY, Manifest, Precision, ResizeRule, Size, TransformSpec
 
 LABELS = ("__background__", "cat", "dog", "teddy bear")
 
@@ -64,6 +64,7 @@ def make_manifest(
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
     std: tuple[float, float, float] = (1.0, 1.0, 1.0),
     precision: Precision = "fp32",
+    resize: ResizeRule = "torchvision",
 ) -> Manifest:
     """Return a manifest; by default images are not normalised, so that a grey level survives to the output."""
     base = source_manifest(precision=precision, canvases=canvases)
@@ -80,6 +81,7 @@ def make_manifest(
             size_divisible=32,
             image_mean=mean,
             image_std=std,
+            resize=resize,
         ),
         rpn=replace(base.model.rpn, num_levels=1, anchors_per_location=(3,), pre_nms_top_n=10, post_nms_top_n=10),
         roi_heads=replace(heads, pooler=pooler, detections_per_img=3),

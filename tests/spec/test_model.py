@@ -26,6 +26,7 @@ from frcnn.spec import (
     Positive,
     Precision,
     Record,
+    ResizeRule,
     Size,
     TransformSpec,
     full_labels,
@@ -83,6 +84,33 @@ def test_a_side_never_vanishes(size: Size) -> None:
     with pytest.raises(RuntimeError, match="greater than 0"):
         torchvision_size(spec, *size, device="cpu")
     assert sorted(spec.resized_size(*size)) == [1, 1333]
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "expected"),
+    [  # of the trainers' own functions, for 800 and 1333; torchvision has (800, 1199) for the first
+        ("detectron2", (427, 640), (800, 1199)),
+        ("detectron2", (426, 640), (800, 1202)),
+        ("detectron2", (375, 1242), (402, 1333)),
+        ("detectron2", (161, 161), (800, 800)),
+        ("detectron2", (20_000, 1), (1333, 1)),
+        ("mmdetection", (426, 640), (800, 1202)),
+        ("mmdetection", (1242, 375), (1333, 402)),
+        ("mmdetection", (161, 161), (800, 800)),
+        ("mmdetection", (1, 20_000), (1, 1333)),
+    ],
+)
+def test_other_trainers_round_to_the_nearest(rule: ResizeRule, size: Size, expected: Size) -> None:
+    assert msgspec.structs.replace(transform(), resize=rule).resized_size(*size) == expected
+
+
+def test_a_model_of_torchvision_does_not_mention_other_rules() -> None:
+    text = manifest().to_json()
+    assert "resize" not in text and "aligned" not in text
+    other = msgspec.structs.replace(
+        manifest().model, transform=msgspec.structs.replace(transform(), resize="detectron2")
+    )
+    assert '"resize":"detectron2"' in manifest(model=other).to_json()
 
 
 @given(height=st.integers(1, 4000), width=st.integers(1, 4000))

@@ -18,7 +18,7 @@ from support.tiny_artifact import TinyArtifact, profile
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.runtime.gpu.backend import EngineBackend
-from frcnn.runtime.images.preprocess import Placed
+from frcnn.runtime.images.preprocess import Placed, Prepared
 from frcnn.spec import Manifest
 
 ManifestOf = Callable[..., Manifest]
@@ -414,3 +414,19 @@ class TestDeviceOutput:
         kept.to_host()
         del kept
         assert device.left_open() == {}
+
+
+@pytest.mark.parametrize("rule", ["detectron2", "mmdetection"])
+def test_images_of_other_trainers_models_are_resized_on_the_cpu(
+    rule: str, device: FakeDevice, manifest_of: ManifestOf
+) -> None:
+    backend = TinyArtifact(manifest_of(resize=rule)).backend(device)
+    try:
+        (item,) = placed(backend, noise(200, 90))
+        assert isinstance(item, Prepared)
+        assert len(backend.submit([item]).result().num_detections) == 1
+        pixels = device.array(noise(200, 90))
+        with pytest.raises(UsageError, match=f"resizes images as {rule} does, which is not done on the GPU"):
+            placed(backend, pixels)
+    finally:
+        backend.close()

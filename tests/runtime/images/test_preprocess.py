@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 from frcnn.errors import ImageSizeError
 from frcnn.runtime.images.canvases import OnnxCanvases
 from frcnn.runtime.images.image import RGBImage, as_image
 from frcnn.runtime.images.preprocess import boxes_in_image, common_canvas, onto_canvas, prepare
-from frcnn.spec import Manifest
+from frcnn.spec import Manifest, ResizeRule
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ManifestOf = Callable[..., Manifest]
@@ -47,6 +49,31 @@ def largest_difference(pixels: np.ndarray, manifest: Manifest) -> float:
 def test_equals_torchvision(size: tuple[int, int], manifest_of: ManifestOf) -> None:
     manifest = manifest_of(min_size=320, max_size=640, mean=MEAN, std=STD)
     assert largest_difference(noise(*size), manifest) <= 1e-4
+
+
+def pillow(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def opencv(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    resized: np.ndarray = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bgr", "floats"])
+@pytest.mark.parametrize("size", [(480, 640), (50, 75), (1000, 333), (64, 70)])
+@pytest.mark.parametrize(("rule", "resized_by"), [("detectron2", pillow), ("mmdetection", opencv)])
+def test_equals_the_other_trainers(
+    rule: ResizeRule, resized_by: Callable[..., np.ndarray], size: tuple[int, int], kind: str, manifest_of: ManifestOf
+) -> None:
+    manifest = manifest_of(min_size=64, max_size=100, mean=MEAN, std=STD, resize=rule)
+    pixels = noise(*size)
+    given = {"bytes": pixels, "bgr": pixels[:, :, ::-1].copy(), "floats": np.float32(pixels.transpose(2, 0, 1)) / 255}
+    prepared = prepare(as_image(given[kind], name="it", channel_order="bgr" if kind == "bgr" else "rgb"), manifest)
+    height, width = prepared.resized
+    expected = (resized_by(pixels, height, width) / np.float64(255) - MEAN) / STD
+    np.testing.assert_allclose(prepared.pixels[:, :height, :width], expected.transpose(2, 0, 1), rtol=0, atol=2e-6)
+    assert not prepared.pixels[:, height:].any() and not prepared.pixels[:, :, width:].any()
 
 
 def test_equals_torchvision_at_its_default_sizes(manifest_of: ManifestOf) -> None:
