@@ -80,8 +80,8 @@ class EngineBackend:
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool, order: ChannelOrder = "rgb") -> Placed:
         """Decode an image and choose its canvas; see ``Backend.place``.
 
-        The GPU resizes uint8 images by torchvision's rule; floating ones and those of other trainers' models are prepared
-        here, on the CPU.
+        The GPU resizes uint8 images by torchvision's rule; floating ones and those of other trainers' models are made
+        ready here, on the CPU.
         """
         self._check()
         transform = self._manifest.source.model.transform
