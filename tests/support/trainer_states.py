@@ -38,27 +38,35 @@ def settings(**changes: Any) -> Settings:
     return Settings(**(defaults | changes))
 
 
-class _Weights(dict[str, Tensor]):
+class Weights(dict[str, Tensor]):
+    """Random weights by name, of a fixed seed."""
+
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(0)
 
     def conv(self, name: str, out: int, given: int, side: int, *, bias: bool = False, gain: float = 1.0) -> None:
+        """Add those of a convolution."""
         spread = gain * math.sqrt(2 / (given * side * side))
         self[f"{name}.weight"] = torch.randn(out, given, side, side, generator=self.generator) * spread
         if bias:
             self[f"{name}.bias"] = torch.randn(out, generator=self.generator) * 0.1
 
     def linear(self, name: str, out: int, given: int, *, gain: float = 1.0) -> None:
+        """Add those of a fully connected layer."""
         self[f"{name}.weight"] = torch.randn(out, given, generator=self.generator) * gain * math.sqrt(2 / given)
         self[f"{name}.bias"] = torch.randn(out, generator=self.generator) * 0.1
 
-    def norm(self, name: str, channels: int) -> None:
+    def norm(self, name: str, channels: int, *, has_statistics: bool = True) -> None:
+        """Add those of a batch norm, or of a group norm."""
         self[f"{name}.weight"] = torch.rand(channels, generator=self.generator) + 0.5
         self[f"{name}.bias"] = torch.randn(channels, generator=self.generator) * 0.1
+        if not has_statistics:
+            return
         self[f"{name}.running_mean"] = torch.randn(channels, generator=self.generator) * 0.1
         self[f"{name}.running_var"] = torch.rand(channels, generator=self.generator) + 0.5
 
     def stage(self, name: str, given: int, width: int, out: int, groups: int = 1) -> None:
+        """Add those of a stage of one block."""
         sides = (1, 3, 1)
         for i, (a, b) in enumerate(((given, width), (width, width), (width, out)), 1):
             self.conv(f"{name}.0.conv{i}", b, a // (groups if i == 2 else 1), sides[i - 1])
@@ -69,7 +77,7 @@ class _Weights(dict[str, Tensor]):
 
 def state(*, classes: int = 3, pyramid: bool = True, agnostic: bool = False, groups: int = 1) -> dict[str, Tensor]:
     """Return weights with a pyramid, or of a C4 detector."""
-    weights, widths = _Weights(), (8, 16, 24, 32)
+    weights, widths = Weights(), (8, 16, 24, 32)
     weights.conv("backbone.body.conv1", 8, 3, 7)
     weights.norm("backbone.body.bn1", 8)
     given = 8
