@@ -17,37 +17,24 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
-import numpy as np
 import torch
 
 from frcnn.errors import CheckpointError, one_line
 from frcnn.exporter.checkpoint.builders import importable, type_and_text
 from frcnn.exporter.checkpoint.layout import other_model
+from frcnn.exporter.checkpoint.plain_pickle import STAND_INS, RefusedNameError, read_plain_pickle
 from frcnn.files import missing_file
 from frcnn.files.archive import BoundedFile
 from frcnn.packages import import_package
 
 _MAX_DIRECTORY_BYTES: Final = 16 << 20  # of a zip; that of a large model is below 1 MB
-_EXPECTED: Final = "expected a PyTorch checkpoint (.pth, .pt, .ckpt) or .safetensors"
+_EXPECTED: Final = "expected a PyTorch checkpoint (.pth, .pt, .ckpt), .safetensors or Detectron2's .pkl"
 
-_NUMPY_SCALAR: Final[Any] = np.float64(0).__reduce__()[0]
-
-
-def _number(dtype: np.dtype[Any], data: object = None) -> Any:
-    """Unpickle a NumPy number and nothing else; scalars of other types may have any size."""
-    if dtype.kind not in "biufc" or not isinstance(data, (bytes, str)):
-        raise pickle.UnpicklingError(f"a NumPy scalar of the type {dtype!r}")
-    return _NUMPY_SCALAR(dtype, data)
-
-
-# Objects that training scripts save beside the weights, like argparse options (torchvision's references) and metrics as
-# NumPy numbers. Unpickling them runs no code.
+# Objects that training scripts save beside the weights, like argparse options (torchvision's references), metrics as
+# NumPy numbers and MMEngine's histories. Unpickling them runs no code.
 _HARMLESS: Final[tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...]] = (
     argparse.Namespace,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
-    (_number, "numpy._core.multiarray.scalar"),
-    (_number, "numpy.core.multiarray.scalar"),
+    *((stand_in, name) for name, stand_in in STAND_INS.items()),
     (codecs.encode, "_codecs.encode"),
     type(Path()),
     (type(Path()), f"pathlib._local.{type(Path()).__name__}"),
@@ -101,7 +88,7 @@ def read_checkpoint_file(path: Path, *, trust_pickle: bool = False) -> tuple[obj
     if head.startswith(b"PK"):
         _require_torch_zip(path, size)
     elif head.startswith(pickle.PROTO) and _LEGACY_MAGIC not in head[:32]:
-        raise _foreign(path) or CheckpointError(f"{path} is a pickle that torch.save did not write", hint=_SAVE)
+        return _read_arrays(path), digest
     return _read_pickle(path, trust_pickle=trust_pickle), digest
 
 
@@ -180,6 +167,20 @@ def _read_pickle(path: Path, *, trust_pickle: bool) -> object:
     except Exception as error:  # unpickling a damaged or hostile file raises many types
         raise CheckpointError(
             f"{path} is damaged, cut short or no checkpoint: {type_and_text(error)}", hint=f"copy it again; {_EXPECTED}"
+        ) from error
+
+
+def _read_arrays(path: Path) -> object:
+    """Read a pickle that ``torch.save`` did not write; ``--trust-pickle`` is for those that it did."""
+    try:
+        return read_plain_pickle(path)
+    except RefusedNameError as error:
+        raise _foreign(path) or CheckpointError(
+            f"{path} holds {error}, which is no array of numbers; it was not run", hint=_SAVE
+        ) from error
+    except Exception as error:  # unpickling a damaged or hostile file raises many types
+        raise CheckpointError(
+            f"{path} is damaged, or a pickle that torch.save did not write: {type_and_text(error)}", hint=_SAVE
         ) from error
 
 
