@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 
 def with_options_of_export(arguments: argparse.Namespace, paths: Sequence[Path]) -> argparse.Namespace:
-    """Return arguments with the export's ``--arch``, ``--arg`` and ``--state-key`` where they are not given; say so.
+    """Return arguments with the export's options of the checkpoint where they are not given; say so.
 
     The first of the model files that has any counts; one that cannot be read is passed over.
 
     Raises:
         ArtifactError: an argument has another value than for the export.
-        UsageError: the export's architecture is code, which is not run because a file names it, and none is given.
+        UsageError: the export's architecture is code, which is not run because a file names it, and none is given; or
+            its configuration is not found.
     """
     for path in paths:
         with suppress(ArtifactError):
@@ -46,6 +47,9 @@ def with_options_of_export(arguments: argparse.Namespace, paths: Sequence[Path])
         "arch": None if arguments.arch else kept.arch,
         "args": [item for item in kept.args if not parse_args([item]).keys() & given.keys()],
         "state_key": None if arguments.state_key else kept.state_key,
+        "trainer": None if arguments.trainer else kept.trainer,
+        "config": _found_config(arguments, path, kept.config),
+        "boxes_only": kept.boxes_only and not arguments.boxes_only,
     }
     for key, value in parse_args(kept.args).items():
         if key in given and given[key] != value:
@@ -60,6 +64,19 @@ def with_options_of_export(arguments: argparse.Namespace, paths: Sequence[Path])
         note(f"{shlex.join(chain.from_iterable(words.values()))}: as {path} was exported")
     taken["args"] += arguments.args
     return argparse.Namespace(**vars(arguments) | {name: value for name, value in taken.items() if value})
+
+
+def _found_config(arguments: argparse.Namespace, path: Path, name: str | None) -> Path | None:
+    """Return the configuration of the export, which is sought here and by the checkpoint; None if one is given."""
+    if name is None or arguments.config is not None:
+        return None
+    for folder in (Path(), arguments.checkpoint.parent):
+        if (folder / Path(name).name).is_file():
+            return folder / Path(name).name
+    raise UsageError(
+        f"{path} was exported with --config {name}, which is neither here nor beside the checkpoint",
+        hint=f"say where it is: {arguments.command} --config {shlex.quote(name)}",
+    )
 
 
 def _not_run(arguments: argparse.Namespace, path: Path, arch: str) -> UsageError:

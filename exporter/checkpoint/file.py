@@ -199,13 +199,13 @@ def _foreign(path: Path) -> CheckpointError | None:
             texts = (argument for _, argument, _ in pickletools.genops(stream) if isinstance(argument, str))
             names.update(text for text in texts if len(text) < _LONGEST_NAME)
     other = other_model(names)
-    return other and CheckpointError(f"{path} holds {other[0]}, expected a torchvision Faster R-CNN", hint=other[1])
+    return other and CheckpointError(f"{path} holds {other[0]}, expected a Faster R-CNN", hint=other[1])
 
 
 def _untrusted(path: Path, refused: str) -> CheckpointError:
     if refused.startswith("ultralytics."):
         return CheckpointError(
-            f"{path} is a YOLO model of ultralytics ({refused}), expected a torchvision Faster R-CNN",
+            f"{path} is a YOLO model of ultralytics ({refused}), expected a Faster R-CNN",
             hint="export it with ultralytics itself",
         )
     return CheckpointError(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from frcnn.errors import CheckpointError, did_you_mean
-from frcnn.spec import BACKGROUND
+from frcnn.spec import BACKGROUND, ResizeRule
 
-_MARK: Final = "roi_heads."  # in the keys of every torchvision Faster R-CNN
+Trainer: TypeAlias = ResizeRule
+
+_MARK: Final = re.compile(r"(?:^|\.)(?=roi_heads?\.)")  # in every Faster R-CNN: MMDetection's has one roi_head
 _COMPILED: Final = "_orig_mod."  # torch.compile inserts it at any place
 _DEPTH: Final = 3
 _MAX_REPEATED_BYTES: Final = 64 << 20
@@ -22,24 +24,36 @@ _SAVE: Final = "save torch.save(model.state_dict(), 'my.pth')"
 _LABEL_ENTRIES: Final = ("labels", "CLASSES", "classes", "class_names", "class_to_idx", "idx_to_class")
 _NAME_ENTRIES: Final = ("arch", "architecture", "model_name")
 
-_ONLY = "frcnn exports torchvision's Faster R-CNN only"
+_ONLY = "frcnn exports Faster R-CNN only: torchvision's, Detectron2's and MMDetection's"
+_BOXES = "--boxes-only (boxes_only=True) exports its boxes alone"
 
 # (pattern of a key, what the model is, what to do); the first match counts
 _FAMILIES: Final[tuple[tuple[str, str, str], ...]] = (
-    (r"(^|\.)roi_heads\.mask_(head|predictor)\.", "a Mask R-CNN", f"{_ONLY}; masks have no deployable form here"),
-    (r"(^|\.)roi_heads\.keypoint_", "a Keypoint R-CNN", f"{_ONLY}; keypoints have no deployable form here"),
+    (r"(^|\.)roi_heads\.box_head\.0\.|(^|\.)roi_head\.bbox_head\.0\.", "a Cascade R-CNN, a chain of box heads", _ONLY),
+    (r"(^|\.)roi_heads?\.mask_", "a Mask R-CNN", f"{_BOXES}; masks have no deployable form here"),
+    (r"(^|\.)roi_heads?\.keypoint_", "a Keypoint R-CNN", f"{_BOXES}; keypoints have no deployable form here"),
     (r"(^|\.)head\.regression_head\.bbox_ctrness\.", "a torchvision FCOS", _ONLY),
     (r"(^|\.)head\.classification_head\.module_list\.", "a torchvision SSD", _ONLY),
     (r"(^|\.)head\.classification_head\.", "a torchvision RetinaNet", _ONLY),
-    (r"(^|\.)proposal_generator\.|(^|\.)backbone\.bottom_up\.", "a Detectron2 model", f"{_ONLY}, not Detectron2's"),
-    (r"(^|\.)roi_head\.bbox_head\.|(^|\.)rpn_head\.rpn_conv\.", "an MMDetection model", f"{_ONLY}, not MMDetection's"),
+    (r"(^|\.)head\.cls_subnet\.", "a RetinaNet of Detectron2", _ONLY),
+    (r"(^|\.)proposal_generator\.|(^|\.)backbone\.bottom_up\.", "a Detectron2 model without RoI heads", _ONLY),
+    (r"(^|\.)(bbox|rpn)_head\.", "an MMDetection model without RoI heads", _ONLY),
     (r"(^|\.)transformer\.encoder\..*|(^|\.)class_embed\.", "a DETR-like model", _ONLY),
     (r"(^|\.)\d+\.(conv|cv\d)\.|(^|\.)dfl\.conv\.|(^|\.)module_list\.\d+\.", "a YOLO model", _ONLY),
     (r"^(module\.|model\.)?(fc|classifier|heads?)\.(\d+\.)?weight$", "an image classifier", "train a detector with it"),
     (r"(^|\.)(layer1|features|stages|blocks)\.\d+\.", "a backbone without a detector", "save the whole detector"),
 )
 
-_WITH_ROI_HEADS = ("a Mask R-CNN", "a Keypoint R-CNN", "a Detectron2 model")
+_WITH_ROI_HEADS = ("a Cascade R-CNN, a chain of box heads", "a Mask R-CNN", "a Keypoint R-CNN")
+
+_TRAINERS: Final[tuple[tuple[Trainer, re.Pattern[str]], ...]] = (
+    ("detectron2", re.compile(r"proposal_generator\.|backbone\.bottom_up\.")),
+    ("mmdetection", re.compile(r"rpn_head\.|roi_head\.")),
+    ("torchvision", re.compile(r"rpn\.")),
+)
+
+# heads that use the boxes and do not change them
+_OTHER_HEADS: Final = re.compile(r"roi_heads?\.(mask|keypoint)_|sem_seg_head\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +67,7 @@ class FoundWeights:
     notes: tuple[str, ...] = ()  # choices among several, one line each
     labels: tuple[str, ...] | None = None
     name: str | None = None  # of the architecture
+    config: str | None = None  # the text of the trainer's configuration
 
 
 def find_weights(content: object, *, source: str, state_key: str | None = None) -> FoundWeights:
@@ -84,7 +99,21 @@ def find_weights(content: object, *, source: str, state_key: str | None = None) 
     if labels is None and any(not isinstance(names, (int, type(None))) for names in _stored(content, _LABEL_ENTRIES)):
         notes += ("labels: not read from the checkpoint: neither a list of names, nor names by number from 0 or 1",)
     _require_plain(one.state, source)
-    return replace(one, notes=notes, labels=labels, name=_name(content))
+    return replace(one, notes=notes, labels=labels, name=_name(content), config=_config(content))
+
+
+def trainer_of(names: Iterable[str]) -> Trainer | None:
+    """Return whose names the weights have; None if nobody's that is known."""
+    listed = list(names)
+    return next((trainer for trainer, mark in _TRAINERS if any(map(mark.match, listed))), None)
+
+
+def boxes_alone(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Return the weights without those of heads beside the box head, and what was left out, for people."""
+    heads = {name: match[1] or "semantic" for name in state if (match := _OTHER_HEADS.match(name))}
+    kinds = " and ".join(sorted(set(heads.values())))
+    kept = {name: tensor for name, tensor in state.items() if name not in heads}
+    return kept, f"{len(heads)} weights of the {kinds} head" if heads else ""
 
 
 def _require_plain(state: Mapping[str, Tensor], source: str) -> None:
@@ -110,7 +139,8 @@ def _walk(value: object, entry: str, depth: int, seen: set[tuple[int, int]]) -> 
         return
     tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
     cleaned = {k.replace(_COMPILED, ""): v for k, v in tensors.items()}
-    prefixes = dict.fromkeys(k[: k.index(_MARK)] for k in cleaned if k.startswith(_MARK) or f".{_MARK}" in k)
+    marks = (_MARK.search(k) for k in cleaned)
+    prefixes = dict.fromkeys(mark.string[: mark.end()] for mark in marks if mark is not None)
     for prefix in prefixes:
         state = {k[len(prefix) :]: v for k, v in cleaned.items() if k.startswith(prefix)}
         if prefix == "" and len(prefixes) > 1:  # the empty prefix matches the others' keys too
@@ -139,7 +169,7 @@ def _nothing_found(content: object, source: str) -> CheckpointError:
         shown = ", ".join(repr(name) for name in list(tensors)[:3])
         unknown = f"{len(tensors)} tensors ({shown}, ...)", "save model.state_dict() of a torchvision FasterRCNN"
         what, hint = other_model(tensors) or unknown
-        return CheckpointError(f"{source} holds {what}, expected a torchvision Faster R-CNN", hint=hint)
+        return CheckpointError(f"{source} holds {what}, expected a Faster R-CNN", hint=hint)
     if isinstance(content, nn.Module):
         found = f"a {type(content).__module__}.{type(content).__qualname__}"
     elif isinstance(content, Mapping):
@@ -161,9 +191,11 @@ def _largest_mapping_of_tensors(value: object, depth: int, seen: set[tuple[int, 
 
 
 def _stored(content: object, entries: tuple[str, ...]) -> Iterator[Any]:
-    """Yield what a checkpoint, or its entry ``data`` or ``hyper_parameters`` (Lightning), has under some keys."""
+    """Yield what a checkpoint, or an entry of Lightning's or of MMEngine's, has under some keys."""
     if isinstance(content, Mapping):
-        for container in (content, content.get("data"), content.get("hyper_parameters")):
+        meta = content.get("meta")
+        dataset = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+        for container in (content, content.get("data"), content.get("hyper_parameters"), meta, dataset):
             if isinstance(container, Mapping):
                 yield from (container[entry] for entry in entries if entry in container)
 
@@ -193,9 +225,16 @@ def _name(content: object) -> str | None:
     return next((name for name in _stored(content, _NAME_ENTRIES) if isinstance(name, str) and name), None)
 
 
+def _config(content: object) -> str | None:
+    """Return the text of MMDetection's configuration, which version 3 calls ``cfg``."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    texts = [meta.get(key) for key in ("cfg", "config")] if isinstance(meta, Mapping) else []
+    return next((text for text in texts if isinstance(text, str) and text), None)
+
+
 def other_model(keys: Collection[str]) -> tuple[str, str] | None:
     """Return what a state_dict is, by its keys, and what to do; None if it may be of a Faster R-CNN, or is unknown."""
-    has_roi_heads = any(_MARK in key for key in keys)
+    has_roi_heads = any(_MARK.search(key) for key in keys)
     for pattern, what, hint in _FAMILIES:
         if (what in _WITH_ROI_HEADS or not has_roi_heads) and any(re.search(pattern, key) for key in keys):
             return what, hint

@@ -33,11 +33,13 @@ from frcnn.exporter.checkpoint.assumptions import NO_LABELS, assumptions_of, fac
 from frcnn.exporter.checkpoint.builder_arguments import short_name
 from frcnn.exporter.checkpoint.builders import build_model, resolve_builder, type_and_text
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
-from frcnn.exporter.checkpoint.layout import FoundWeights, find_weights, other_model
+from frcnn.exporter.checkpoint.foreign import NAMES, read_foreign
+from frcnn.exporter.checkpoint.layout import FoundWeights, Trainer, boxes_alone, find_weights, other_model, trainer_of
 from frcnn.exporter.checkpoint.published import download, parse_weights, published_weights
 from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.spec import CheckpointOptions, ModelSpec, full_labels
 
+_NO_ARCH: Final = "leave --arch out: the weights tell it"
 _PROFILER_COUNTERS: Final = ("total_ops", "total_params")  # thop leaves them in every module
 
 
@@ -64,14 +66,19 @@ def load_checkpoint(
     labels: Sequence[str] | None = None,
     trust_pickle: bool = False,
     state_key: str | None = None,
+    trainer: Trainer | None = None,
+    config: str | os.PathLike[str] | None = None,
+    boxes_only: bool = False,
 ) -> tuple[FasterRCNN, ModelSpec]:
-    """Load a trained torchvision Faster R-CNN from a checkpoint file.
+    """Load a trained Faster R-CNN of torchvision, Detectron2 or MMDetection from a checkpoint file.
 
-    The architecture and the number of classes are read from the names and shapes of the weights. No code in the file
-    is run unless ``trust_pickle`` is set.
+    The trainer, the architecture and the number of classes are read from the names and shapes of the weights. No code
+    in the file is run unless ``trust_pickle`` is set. A detector of another trainer becomes a torchvision model of that
+    trainer's arithmetic.
 
     Args:
-        path: a file written by ``torch.save`` (a state_dict, bare or inside a dictionary) or a ``.safetensors`` file.
+        path: a file written by ``torch.save`` (a state_dict, bare or inside a dictionary), a ``.safetensors`` file, or
+            a ``.pkl`` of arrays as Detectron2's zoo has them.
         arch: a known architecture name, ``"pkg.module:function"`` or ``"file.py:function"``. Default: the only
             architecture that has the names and shapes of the weights.
         args: keyword arguments for the function that builds the model, such as ``{"min_size": 640}``. Default: the
@@ -81,6 +88,10 @@ def load_checkpoint(
         trust_pickle: also read pickled objects, which **runs code from the file**. Set it only for files from people
             you trust with your system. A whole pickled model is used with its own settings.
         state_key: name of the entry that holds the weights, for files with several.
+        trainer: whose weights they are, where their names do not tell.
+        config: the configuration that Detectron2 (``.yaml``) or MMDetection (``.py``) trained with; it is not run.
+            Default: the one in MMDetection's checkpoint, else that of the trainer's own models.
+        boxes_only: leave out mask and keypoint heads, with which a model is refused otherwise.
 
     Returns:
         The model in eval mode, float32, on the CPU, and its description.
@@ -91,7 +102,17 @@ def load_checkpoint(
         UnsupportedModelError: a part of the model cannot be exported.
         MissingDependencyError: the file is a safetensors file, and the package safetensors is not installed.
     """
-    loaded = read_checkpoint(path, arch=arch, args=args, labels=labels, trust_pickle=trust_pickle, state_key=state_key)
+    loaded = read_checkpoint(
+        path,
+        arch=arch,
+        args=args,
+        labels=labels,
+        trust_pickle=trust_pickle,
+        state_key=state_key,
+        trainer=trainer,
+        config=config,
+        boxes_only=boxes_only,
+    )
     return loaded.model, loaded.spec
 
 
@@ -121,13 +142,21 @@ def read_checkpoint(
     labels: Sequence[str] | None = None,
     trust_pickle: bool = False,
     state_key: str | None = None,
+    trainer: Trainer | None = None,
+    config: str | os.PathLike[str] | None = None,
+    boxes_only: bool = False,
 ) -> LoadedCheckpoint:
     """Load a detector and report what was read and what was assumed; see ``load_checkpoint``."""
     source, given = Path(path), dict(args or {})
-    options = None
-    if arch or given or state_key:
-        words = tuple(f"{key}={value!r}" for key, value in given.items())
-        options = CheckpointOptions(arch=arch and short_name(arch), args=words, state_key=state_key)
+    options = CheckpointOptions(
+        arch=arch and short_name(arch),
+        args=tuple(f"{key}={value!r}" for key, value in given.items()),
+        state_key=state_key,
+        trainer=trainer,
+        config=None if config is None else Path(config).name,
+        boxes_only=boxes_only,
+    )
+    kept = options if options != CheckpointOptions() else None
     if isinstance(labels, str):
         raise UsageError(f"labels: expected a sequence of names, got the text {labels!r}", hint="pass a list")
     builder = None if arch is None else resolve_builder(arch)
@@ -136,15 +165,40 @@ def read_checkpoint(
     if found.module is not None and arch is None:
         if given:
             raise UsageError("--arg goes with --arch: a pickled model has its own settings", hint="give --arch too")
-        return replace(_from_module(found, source, labels, sha256), options=options)
+        return replace(_from_module(found, source, labels, sha256, boxes_only=boxes_only), options=kept)
     given_state = found.state if found.module is None else found.module.state_dict()
     state = {name: tensor for name, tensor in given_state.items() if name.rpartition(".")[2] not in _PROFILER_COUNTERS}
     counters = len(given_state) - len(state)
-    num_classes = _check_classes(state, source, arch, given)
-    published = published_weights(sha256)
     facts = [_where(found, state)]
     if counters:
         facts.append(f"left out: {counters} counters of a profiler ({', '.join(_PROFILER_COUNTERS)})")
+    if boxes_only:
+        state, left_out = boxes_alone(state)
+        facts.append(f"left out: {_require_left_out(left_out, source)}")
+    whose = _trainer(state, trainer, source)
+    if whose != "torchvision":
+        if arch is not None:
+            raise UsageError(f"--arch goes with torchvision's models, {source} is {NAMES[whose]}'s", hint=_NO_ARCH)
+        loaded = read_foreign(
+            whose, state, source=source, config=None if config is None else Path(config), found=found, args=given
+        )
+        _require_finite(loaded.model, source)
+        spec, label_fact = _with_labels(loaded.spec, labels, found.labels or loaded.labels, source)
+        return LoadedCheckpoint(
+            model=loaded.model,
+            spec=spec,
+            facts=(*facts, *loaded.facts, *label_fact, *(f"given: {k}={v!r}" for k, v in given.items())),
+            assumptions=(*found.notes, *loaded.assumptions, *(() if spec.labels else (NO_LABELS,))),
+            sha256=sha256,
+            options=kept,
+        )
+    if config is not None:
+        raise UsageError(
+            f"--config goes with checkpoints of Detectron2 and MMDetection, {source} is torchvision's",
+            hint="leave it out; --arg sets what the weights do not hold",
+        )
+    num_classes = _check_classes(state, source, arch, given)
+    published = published_weights(sha256)
     if arch is None or builder is None:
         arch, why = infer_architecture(
             state,
@@ -170,16 +224,41 @@ def read_checkpoint(
         facts=tuple(facts),
         assumptions=(*found.notes, *assumptions),
         sha256=sha256,
-        options=options,
+        options=kept,
     )
 
 
-def _from_module(found: FoundWeights, source: Path, labels: Sequence[str] | None, sha256: str) -> LoadedCheckpoint:
+def _trainer(state: Mapping[str, Tensor], given: Trainer | None, source: Path) -> Trainer:
+    """Return whose weights they are, by their names; by ``--from`` where those do not tell."""
+    told = trainer_of(state)
+    if given is not None and told not in (None, given):
+        raise UsageError(
+            f"--from {given}, but the names of the weights in {source} are {NAMES[told]}'s", hint="leave --from out"
+        )
+    return told or given or "torchvision"
+
+
+def _require_left_out(left_out: str, source: Path) -> str:
+    if not left_out:
+        raise UsageError(f"--boxes-only: {source} has no head but that of its boxes", hint="leave it out")
+    return left_out
+
+
+def _from_module(
+    found: FoundWeights, source: Path, labels: Sequence[str] | None, sha256: str, *, boxes_only: bool
+) -> LoadedCheckpoint:
     if not isinstance(found.module, FasterRCNN):
         raise CheckpointError(
             f"{source} holds a pickled {type(found.module).__qualname__}, expected a torchvision FasterRCNN"
         )
     model = found.module.to("cpu", torch.float32).eval()
+    facts = []
+    if boxes_only:
+        _, left_out = boxes_alone(model.state_dict())
+        facts.append(f"left out: {_require_left_out(left_out, source)}")
+        for part in ("roi_pool", "head", "predictor"):
+            setattr(model.roi_heads, f"mask_{part}", None)
+            setattr(model.roi_heads, f"keypoint_{part}", None)
     _require_finite(model, source)
     name = type(model).__name__
     spec = read_model_spec(model, architecture=name)
@@ -187,7 +266,7 @@ def _from_module(found: FoundWeights, source: Path, labels: Sequence[str] | None
     return LoadedCheckpoint(
         model=model,
         spec=spec,
-        facts=(f"weights: a whole pickled {name}, with its own anchors, sizes and thresholds", *label_fact),
+        facts=(f"weights: a whole pickled {name}, with its own anchors, sizes and thresholds", *facts, *label_fact),
         assumptions=(*found.notes, *(() if spec.labels else (NO_LABELS,))),
         sha256=sha256,
     )
@@ -206,7 +285,7 @@ def _check_classes(
 ) -> int | None:
     """Return the number of classes in the weights; refuse other models, and another number from the user."""
     if (arch is None or arch in ARCHITECTURES) and (other := other_model(state)):
-        raise CheckpointError(f"{source} holds {other[0]}, expected a torchvision Faster R-CNN", hint=other[1])
+        raise CheckpointError(f"{source} holds {other[0]}, expected a Faster R-CNN", hint=other[1])
     num_classes = read_num_classes(state)
     wanted = given.get("num_classes", num_classes)
     if num_classes is not None and wanted != num_classes:

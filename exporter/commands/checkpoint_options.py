@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from frcnn.console import say
 from frcnn.errors import UsageError, one_line
@@ -13,10 +13,12 @@ from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, parse_args
 from frcnn.files import decode_text
 from frcnn.options import Group
 from frcnn.packages import import_package
+from frcnn.spec import ResizeRule
 
 if TYPE_CHECKING:
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
+_TRAINERS: Final = get_args(ResizeRule)
 _ONE_A_LINE: Final = "write one class name a line, in the order of the class indices, as UTF-8 text"
 _LARGEST_LABEL_FILE_BYTES: Final = 1 << 22
 
@@ -40,7 +42,7 @@ def add_checkpoint_arguments(
         metavar=metavar,
         type=Path,
         nargs="?" if weights and not as_option else None,
-        help="trained weights: .pth, .pt, .ckpt or .safetensors" + or_else,
+        help="trained weights: .pth, .pt, .ckpt, .safetensors or Detectron2's .pkl" + or_else,
     )
     if weights:
         text = "torchvision's own weights instead of a checkpoint: fasterrcnn_resnet50_fpn_v2=COCO_V1"
@@ -50,6 +52,13 @@ def add_checkpoint_arguments(
     group.add_argument("--arch", metavar="NAME", type=ARCHITECTURE, help=text)
     text = "an argument for that function, what the weights do not hold: min_size=640; repeat for more"
     group.add_argument("--arg", metavar="KEY=VALUE", dest="args", action="append", default=[], help=text)
+    text = "whose the weights are, where their names do not tell"
+    group.add_argument("--from", dest="trainer", choices=_TRAINERS, help=text)
+    text = "the configuration that Detectron2 (.yaml) or MMDetection (.py) trained with, which is read and not run; by "
+    text += "default the one in the checkpoint, else that of the trainer's own models"
+    group.add_argument("--config", metavar="FILE", type=Path, help=text)
+    text = "leave out mask and keypoint heads, with which a model is refused otherwise"
+    group.add_argument("--boxes-only", action="store_true", help=text)
     text = "class names, one a line, with or without the background first; by default those in the checkpoint"
     group.add_argument("--labels", metavar="FILE", type=Path, help=text)
     text = "the entry that holds the weights, where a checkpoint has several"
@@ -78,13 +87,15 @@ def output_path(arguments: argparse.Namespace, suffix: str) -> Path:
 def given_options(arguments: argparse.Namespace) -> dict[str, list[str]]:
     """Return each option that goes with a checkpoint and is given, with the words that give it."""
     options = {"--weights": getattr(arguments, "weights", None), "--arch": arguments.arch, "--arg": arguments.args}
+    options |= {"--from": arguments.trainer, "--config": arguments.config}
     options |= {"--labels": arguments.labels, "--state-key": arguments.state_key}
     words = {
         flag: [word for item in (value if isinstance(value, list) else [value]) for word in (flag, str(item))]
         for flag, value in options.items()
         if value not in (None, [])
     }
-    return words | ({"--trust-pickle": ["--trust-pickle"]} if arguments.trust_pickle else {})
+    flags = {"--boxes-only": arguments.boxes_only, "--trust-pickle": arguments.trust_pickle}
+    return words | {flag: [flag] for flag, given in flags.items() if given}
 
 
 def load_from_options(
@@ -97,7 +108,7 @@ def load_from_options(
         raise UsageError(f"expected a checkpoint or --weights NAME=WEIGHTS, got {got}", hint="give one of the two")
     args = parse_args(arguments.args)
     labels = None if arguments.labels is None else read_labels(arguments.labels)
-    for option in ("--arch", "--state-key"):
+    for option in ("--arch", "--state-key", "--from", "--config", "--boxes-only"):
         if weights is not None and option in given_options(arguments):
             raise UsageError(
                 f"{option} does not go with --weights, which names the architecture", hint="leave one of them out"
@@ -119,6 +130,9 @@ def load_from_options(
         labels=labels,
         trust_pickle=arguments.trust_pickle,
         state_key=arguments.state_key,
+        trainer=arguments.trainer,
+        config=arguments.config,
+        boxes_only=arguments.boxes_only,
     )
 
 

@@ -1,11 +1,12 @@
-"""Turn a trained torchvision Faster R-CNN into one ONNX file that runs anywhere.
+"""Turn a trained Faster R-CNN of torchvision, Detectron2 or MMDetection into one ONNX file that runs anywhere.
 
-The architecture and the number of classes are read off the weights. What weights do not hold (anchors, sizes,
-thresholds) is taken from the architecture and printed; --arg changes it.
+The trainer, the architecture and the number of classes are read off the weights. What weights do not hold (anchors,
+sizes, thresholds) is taken from the architecture and printed; --arg changes it.
 
   frcnn export my.pth --labels labels.txt -o model.onnx
   frcnn export my.pth --arch fasterrcnn_resnet50_fpn --arg min_size=640
   frcnn export my.pth --arch mypkg.models:build -o model.onnx
+  frcnn export model_final.pkl --config config.yaml
   frcnn export --weights fasterrcnn_resnet50_fpn_v2=COCO_V1 -o model.onnx
   frcnn export my.pth --inline -o model-inline.onnx
 """
@@ -68,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint is None:
         next_step("detect", output, "IMAGES", where=where)
     else:  # the file knows the architecture and its arguments
-        how = given_options(arguments).get("--trust-pickle", [])
+        given = given_options(arguments)
+        how = [*given.get("--config", []), *given.get("--trust-pickle", [])]
         if ":" in (arguments.arch or ""):  # code, which is not run because a file names it
             how = ["--arch", arguments.arch, *how]
         next_step("compare", arguments.checkpoint, output, *how, "--images", "IMAGES", where=where)

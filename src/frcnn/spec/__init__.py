@@ -229,11 +229,17 @@ class CheckpointOptions(Record, frozen=True, kw_only=True, omit_defaults=True):
         arch: ``--arch``, the folder of a file left out. It may name code, which a reader must not run unasked.
         args: each ``--arg``, ``KEY=VALUE``.
         state_key: ``--state-key``.
+        trainer: ``--from``.
+        config: ``--config``, the folder left out.
+        boxes_only: ``--boxes-only``.
     """
 
     arch: PrintableText | None = None
     args: tuple[PrintableText, ...] = ()
     state_key: PrintableText | None = None
+    trainer: ResizeRule | None = None
+    config: PrintableText | None = None
+    boxes_only: bool = False
 
 
 class Manifest(Record, frozen=True, kw_only=True, omit_defaults=True):

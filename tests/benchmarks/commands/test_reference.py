@@ -83,7 +83,8 @@ def test_a_file_without_options_changes_nothing(capsys):
 
 
 def test_trust_is_never_taken_from_a_file():
-    assert set(CheckpointOptions.__struct_fields__) == {"arch", "args", "state_key"}
+    fields = {"arch", "args", "state_key", "trainer", "config", "boxes_only"}
+    assert set(CheckpointOptions.__struct_fields__) == fields
     assert not with_manifest(parse(), state_key="ema").trust_pickle
 
 

@@ -92,11 +92,15 @@ def test_what_is_kept_of_arguments_says_the_same_when_it_is_read(checkpoint):
     assert parse_args(kept.args) == parse_args(words)
 
 
-def test_state_key_and_trust_pickle_reach_the_loader(monkeypatch):
+def test_options_without_a_value_of_their_own_reach_the_loader(monkeypatch):
     seen: dict[str, Any] = {}
     monkeypatch.setattr("frcnn.exporter.checkpoint.load.read_checkpoint", lambda path, **options: seen.update(options))
-    load_from_options(parse("my.pth", "--trust-pickle", "--state-key", "ema", weights=False))
-    assert seen == {"arch": None, "args": {}, "labels": None, "trust_pickle": True, "state_key": "ema"}
+    words = ("--trust-pickle", "--state-key", "ema", "--from", "detectron2", "--config", "c.yaml", "--boxes-only")
+    load_from_options(parse("my.pth", *words, weights=False))
+    assert seen == {
+        **{"arch": None, "args": {}, "labels": None, "trust_pickle": True, "state_key": "ema"},
+        **{"trainer": "detectron2", "config": Path("c.yaml"), "boxes_only": True},
+    }
 
 
 def test_weights_reach_the_downloader(monkeypatch):
