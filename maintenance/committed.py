@@ -21,6 +21,7 @@ from maintenance.noise import Noise
 
 __all__ = [
     "AccuracyRow",
+    "Agreement",
     "Committed",
     "EngineArtifact",
     "EngineSpeeds",
@@ -34,9 +35,11 @@ __all__ = [
     "ProviderAccuracy",
     "RaySpeeds",
     "Soak",
+    "TrainerZoos",
     "Way",
     "Ways",
     "WebLoad",
+    "ZooRow",
     "read_committed",
 ]
 
@@ -305,6 +308,57 @@ class Ways(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[Way, ...]
 
 
+class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+    """Boxes of ours against those of the trainer's own model, all images together, as ``frcnn compare`` counts them."""
+
+    pairs: int
+    tied: int
+    unmatched: int
+    relabelled: int
+    box_px: float
+    score: float
+    agrees: bool
+
+
+class ZooRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A configuration of a trainer's zoo.
+
+    Attributes:
+        trainer: whose zoo.
+        configuration: its path there.
+        outcome: ``"same network"`` as another one, whose row has the figures.
+        reason: what ``frcnn export`` said, what the first difference is, or why it was not tried.
+        same_as: the configuration with the same network.
+        images: photographs that both detected in.
+        short_side: that images were resized to where it is not the configuration's own.
+        detections: of the trainer's own model.
+        runtime: ours in ONNX Runtime.
+        restatement: our restatement in eager PyTorch.
+    """
+
+    trainer: Literal["detectron2", "mmdetection"]
+    configuration: str
+    outcome: Literal["agrees", "differs", "refused", "same network", "not tried"]
+    reason: str = ""
+    same_as: str = ""
+    images: int = 0
+    short_side: int | None = None
+    detections: int = 0
+    runtime: Agreement | None = None
+    restatement: Agreement | None = None
+
+
+class TrainerZoos(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``maintenance.trainers`` writes."""
+
+    environment: System
+    trainers: dict[str, str]  # trainer -> version
+    weights: str
+    limit_px: float
+    limit_score: float
+    configurations: tuple[ZooRow, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named(Generic[T]):
     """A report and the name of its file."""
@@ -329,6 +383,7 @@ class Committed:
     ray: tuple[Named[RaySpeeds], ...]
     web: tuple[Named[WebLoad], ...]
     ways: tuple[Named[Ways], ...]
+    zoos: tuple[Named[TrainerZoos], ...]
 
 
 def read_committed(folder: Path) -> Committed:
@@ -355,6 +410,7 @@ def read_committed(folder: Path) -> Committed:
         ray=of(RaySpeeds),
         web=of(WebLoad),
         ways=of(Ways),
+        zoos=of(TrainerZoos),
     )
 
 
@@ -384,6 +440,8 @@ def _kind(report: Report) -> type[Any] | None:
         return Results
     if {"AP", "AP50", "per_class"} <= report.keys():
         return Evaluation
+    if "configurations" in report:
+        return TrainerZoos
     if "families" in report:
         return FullSize
     if "attacks" in report:

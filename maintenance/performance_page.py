@@ -1,6 +1,6 @@
 """Render the documents' figures from what is committed under benchmarks/results.
 
-These are docs/performance.md, docs/reference/gpu-support.md, the README's table of speed, the figures in
+These are docs/performance.md, docs/reference/gpu-support.md and zoo.md, the README's table of speed, the figures in
 docs/reliability.md, and what has run on a GPU wherever that is said; each is a template beside this module.
 src/frcnn/spec/gpu_runs.json has what has run for frcnn itself.
 ``python -m maintenance.performance_page`` (or ``make performance``) writes them; with ``--check`` it writes
@@ -25,7 +25,7 @@ from frcnn.console import note
 from frcnn.errors import FrcnnError, UsageError
 from frcnn.files import write_text
 from frcnn.spec.gpu_runs import GENERATIONS, engine_name, loaded_by, summary
-from maintenance.committed import Committed, KernelForm, read_committed
+from maintenance.committed import Committed, KernelForm, ZooRow, read_committed
 from maintenance.cpu_speeds import accuracy_lines, cpu_speeds
 from maintenance.gpu_support import ENGINES, OURS, cell, data_text, pipelines, runs_of
 
@@ -51,6 +51,7 @@ def _render(template: str, committed: Committed, **values: object) -> str:
         ratio_of,
         rows_table,
         summary,
+        zoo_outcome,
     )
     environment.globals |= {function.__name__: function for function in functions}
     text = environment.get_template(f"{template}.md.j2").render(
@@ -65,6 +66,14 @@ def _render(template: str, committed: Committed, **values: object) -> str:
         **values,
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def zoo_outcome(row: ZooRow, rows: Sequence[ZooRow]) -> str:
+    """Return how a configuration came out: as the one whose network it has, where it was not run itself."""
+    if not row.same_as:
+        return row.outcome
+    own = (row.trainer, row.same_as)
+    return next((other.outcome for other in rows if (other.trainer, other.configuration) == own), "not tried")
 
 
 def _kernel_forms(rows: Iterable[KernelForm]) -> dict[str, list[KernelForm]]:
@@ -127,6 +136,7 @@ def pages(root: Path) -> dict[Path, str]:
     wanted = {
         docs / "performance.md": page(committed),
         docs / "reference" / "gpu-support.md": _render("gpu_support", committed) + "\n",
+        docs / "reference" / "zoo.md": _render("zoo", committed) + "\n",
         root / "src" / "frcnn" / "spec" / "gpu_runs.json": data_text(runs_of(committed)),
         readme: with_figures(readme.read_text("utf-8"), readme_table(committed), name="README.md"),
         reliability: with_figures(

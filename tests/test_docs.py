@@ -36,7 +36,8 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 DEMO = ROOT / "examples" / "train_demo"
 README = ROOT / "README.md"
-GENERATED = {DOCS / "performance.md", DOCS / "reliability.md", DOCS / "reference" / "gpu-support.md"}
+REFERENCE = DOCS / "reference"
+GENERATED = {DOCS / "performance.md", DOCS / "reliability.md", REFERENCE / "gpu-support.md", REFERENCE / "zoo.md"}
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(set(DOCS.rglob("*.md")) - GENERATED)]
 LINKED = [
     *PAGES,

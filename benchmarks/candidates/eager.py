@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -25,6 +26,7 @@ from frcnn.benchmarks.candidates.candidate import (
     time_limit,
 )
 from frcnn.benchmarks.candidates.eager_detector import match_export, run_network, to_detections, to_tensor
+from frcnn.benchmarks.candidates.trainer_models import OwnRunner, eager_title, own_model, title_of
 from frcnn.runtime import Detections, RGBImage
 
 _COMPILE_NOTE: Final = (
@@ -82,8 +84,9 @@ def _to_channels_last(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[T
     return (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
 
 
-def eager_candidates(device: str, *, mixed_sizes: bool) -> list[Candidate]:
+def eager_candidates(device: str, *, mixed_sizes: bool, trainer: str = "torchvision") -> list[Candidate]:
     """Return the candidates that run torchvision's model; with mixed sizes a reference on equal-sized images."""
+    eager = eager_title(trainer)
     tf32 = "convolutions in TF32, as PyTorch does by default" if device == "cuda" else ""
 
     def candidate(key: str, form: str, open_model: Callable[[Task], Runner], **fields: Any) -> Candidate:
@@ -95,19 +98,34 @@ def eager_candidates(device: str, *, mixed_sizes: bool) -> list[Candidate]:
     amp_last = partial(_open_amp, channels_last=True)
     compiled_note = "; ".join(filter(None, (_COMPILE_NOTE, tf32)))
     candidates = [
-        candidate(EAGER_ID, "eager torchvision, fp32", EagerRunner, note=tf32),
-        candidate("eager-channels-last", "eager torchvision, fp32, channels-last", last),
-        candidate("eager-amp-fp16", "eager torchvision, AMP fp16", _open_amp, **half),
-        candidate("eager-amp-channels-last", "eager torchvision, AMP fp16, channels-last", amp_last, **half),
+        candidate(EAGER_ID, f"{eager}, fp32", EagerRunner, note=tf32),
+        candidate("eager-channels-last", f"{eager}, fp32, channels-last", last),
+        candidate("eager-amp-fp16", f"{eager}, AMP fp16", _open_amp, **half),
+        candidate("eager-amp-channels-last", f"{eager}, AMP fp16, channels-last", amp_last, **half),
         candidate("torch-compile", "torch.compile", _open_compiled, note=compiled_note),
     ]
     if mixed_sizes:
         note = "the reference of the candidates that take only one image size"
         fields = {"images": "equal-sized", "reference": EAGER_EQUAL_ID, "note": note}
-        candidates.append(
-            candidate(EAGER_EQUAL_ID, "eager torchvision, fp32, equal-sized images", EagerRunner, **fields)
-        )
+        candidates.append(candidate(EAGER_EQUAL_ID, f"{eager}, fp32, equal-sized images", EagerRunner, **fields))
     return candidates
+
+
+def own_candidate(device: str, trainer: str, checkpoint: Path, config: Path | None) -> Candidate:
+    """Return the candidate that runs the model of the checkpoint's trainer itself, as its users call it."""
+
+    def open_own(task: Task) -> Runner:
+        return OwnRunner(task, own_model(trainer, checkpoint, config, device=task.device))
+
+    return Candidate(
+        id="eager-own",
+        name=f"eager: {title_of(trainer)}'s own model",
+        backend="torch",
+        device=device,
+        precision="tf32" if device == "cuda" else "fp32",
+        open=open_own,
+        max_batch=1,
+    )
 
 
 def _open_amp(task: Task, *, channels_last: bool = False) -> Runner:

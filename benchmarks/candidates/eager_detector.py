@@ -18,6 +18,7 @@ from torchvision.ops import box_iou
 from torchvision.ops.poolers import initLevelMapper
 
 from frcnn.benchmarks.candidates.candidate import score_noise
+from frcnn.benchmarks.candidates.trainer_models import TrainerModel
 from frcnn.errors import ImageError
 from frcnn.exporter.model.networks import luma
 from frcnn.exporter.model.spec_from_model import image_channels
@@ -41,16 +42,22 @@ class Alternatives(NamedTuple):
 
 
 class EagerDetector:
-    """Runs a torchvision model in eval mode, its own transform included, one image at a time."""
+    """Runs a torchvision model in eval mode, its own transform included, one image at a time.
 
-    def __init__(self, model: GeneralizedRCNN, spec: ModelSpec) -> None:
+    Where ``own`` is the model of another trainer itself, that detects, on its own canvas, and ``model`` restates it.
+    """
+
+    def __init__(self, model: GeneralizedRCNN, spec: ModelSpec, own: TrainerModel | None = None) -> None:
         self.model = model
         self.spec = spec
+        self.own = own
         match_export(model, spec)
 
     @torch.inference_mode()
     def detect(self, image: RGBImage, canvas: Size) -> Detections:
         """Detect in an image padded onto a canvas (height, width), as the artifact under comparison pads it."""
+        if self.own is not None:
+            return self.own.detect(image, self.spec.labels)
         padded, size = self._prepare(image, canvas)
         return self._finish(run_network(self.model, padded, [size]), size, image)
 

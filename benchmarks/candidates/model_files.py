@@ -70,6 +70,8 @@ def naive_onnx(task: Task) -> File:
 
     from frcnn.benchmarks.candidates.eager_detector import to_tensor
 
+    if task.spec.transform.resize != "torchvision":
+        raise CannotRunError("torchvision exports its own models; this one resizes as another trainer does")
     image = task.equal_images[0]
     size = f"{image.size[0]}x{image.size[1]}"
     # options change the description, and the weights' hash does not show them

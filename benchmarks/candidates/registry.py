@@ -51,7 +51,9 @@ _NNCF_NOTE: Final = (
 _CLONE_NOTE: Final = "NNCF 3.4 fails on the file as OpenVINO reads it (nodes that lead nowhere) and works on a clone()"
 
 
-def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool) -> list[Candidate]:
+def all_candidates(
+    artifacts: Sequence[Path], device: str, *, mixed_sizes: bool, trainer: str = "torchvision"
+) -> list[Candidate]:
     """Return every candidate of a run; of a kind of artifact that was not given one is built where it can run."""
     given: dict[str, dict[Path, AnyManifest | None]] = {kind: {} for kind in ("onnx", *TARGETS)}
     for path in artifacts:
@@ -64,7 +66,7 @@ def all_candidates(artifacts: Sequence[Path], device: str, *, mixed_sizes: bool)
     naive = partial(_naive, mixed_sizes=mixed_sizes)
     files = _files(given["onnx"], built_onnx)
     return [
-        *eager_candidates(device, mixed_sizes=mixed_sizes),
+        *eager_candidates(device, mixed_sizes=mixed_sizes, trainer=trainer),
         naive("naive-onnxruntime", "ONNX Runtime", device, in_onnxruntime),
         *(_naive_openvino(naive) if device == "cpu" else ()),
         *(made for file in files for made in _onnx_candidates(file)),

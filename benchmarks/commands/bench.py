@@ -178,6 +178,7 @@ def _prepared(
     import torch
 
     from frcnn.benchmarks.candidates.candidate import Task
+    from frcnn.benchmarks.candidates.eager import own_candidate
     from frcnn.benchmarks.candidates.images import made_equal
     from frcnn.benchmarks.candidates.registry import all_candidates
     from frcnn.benchmarks.timing.run import BenchRun
@@ -209,7 +210,10 @@ def _prepared(
         log=note if not sys.stderr.isatty() else lambda what: None,
     )
     mixed_sizes = any(a is not b for a, b in zip(equal, images.images, strict=True))
-    candidates = all_candidates(arguments.artifacts, task.device, mixed_sizes=mixed_sizes)
+    trainer = loaded.spec.transform.resize
+    candidates = all_candidates(arguments.artifacts, task.device, mixed_sizes=mixed_sizes, trainer=trainer)
+    if trainer != "torchvision":
+        candidates.insert(1, own_candidate(task.device, trainer, arguments.checkpoint, arguments.config))
     name, command = arguments.checkpoint.name, arguments.command
     return BenchRun(task, candidates, images, plan, checkpoint=name, command=command, report=report)
 

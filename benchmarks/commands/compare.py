@@ -20,7 +20,8 @@ In fp32, detections that differ by the choice among equal scores only, which eag
 A detection without a partner counts only where its score is clear of the model's own cut-off by --margin.
 
 The checkpoint is read with --arch, --arg and --state-key of export, which MODEL holds, where they are not given. An
---arch that names code must be given.
+--arch that names code must be given. A checkpoint of Detectron2 or MMDetection is compared with the trainer's own model
+where that is installed, else with a restatement of it in eager PyTorch; the table says which.
 
   frcnn compare my.pth model.onnx --images folder/
   frcnn compare my.pth model.frcnn --images folder/
@@ -36,7 +37,12 @@ import msgspec
 
 from frcnn.benchmarks.candidates.artifacts import AnyManifest, canvases_of
 from frcnn.benchmarks.candidates.images import image_files
-from frcnn.benchmarks.commands.reference import load_options, prepare_reference, with_options_of_export
+from frcnn.benchmarks.commands.reference import (
+    load_options,
+    own_reference,
+    prepare_reference,
+    with_options_of_export,
+)
 from frcnn.benchmarks.parity.comparison import ImageParity, Parity, compare_images, default_limits, total
 from frcnn.console import few, next_step, note, say, show_table, steps, track, warn, write_json
 from frcnn.errors import ImageError
@@ -88,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     manifest = open_artifact(arguments.model).manifest
     prepare_reference(loaded, manifest, arguments)
+    own, title = own_reference(arguments, loaded, manifest)
     tuned = take_tuned(arguments)
     precision = _precision(manifest, arguments) if tuned is None else tuned.precision
     given = {name: getattr(arguments, name) for name in (option.replace("-", "_") for option in _LIMITS)}
@@ -102,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     with loading as detector:
         if arguments.json != "-":
             print_checkpoint(loaded)
-        canvases, eager = canvases_of(manifest), EagerDetector(loaded.model, loaded.spec)
+        canvases, eager = canvases_of(manifest), EagerDetector(loaded.model, loaded.spec, own)
         files = image_files(arguments.images)
         results: list[ImageParity] = []
         for file in track(files, total=len(files), what="comparing"):
@@ -115,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ImageError(f"none of the {len(files)} images could be used", hint="see the warnings above")
     parity = total(results, limits)
     write_json(parity, arguments.json)
-    _show(parity, is_json_printed=arguments.json == "-")
+    _show(parity, title, is_json_printed=arguments.json == "-")
     if not parity.passed:
         next_step("inspect", arguments.model)  # where it was made with other sizes or thresholds, it is there
     elif len(results) == len(files):
@@ -130,12 +137,12 @@ def _precision(manifest: AnyManifest, arguments: argparse.Namespace) -> Precisio
     return "bf16" if lowered else manifest.precision
 
 
-def _show(parity: Parity, *, is_json_printed: bool) -> None:
+def _show(parity: Parity, reference: str, *, is_json_printed: bool) -> None:
     """Print the table of images, the limits, the times and the verdict; without the table to standard error."""
     show = note if is_json_printed else say
     if not is_json_printed:
         rows = [_row(result) for result in (*parity.images, parity.total)]
-        show_table("model against eager torchvision", list(rows[-1]), [list(row.values()) for row in rows])
+        show_table(f"model against {reference}", list(rows[-1]), [list(row.values()) for row in rows])
     t = parity.total
     show(f"limits: {parity.limits}")
     ratio = t.eager_ms / t.model_ms

@@ -21,6 +21,7 @@ from frcnn.runtime.tuned import load_options as setting_options
 from frcnn.spec.engine import EngineManifest
 
 if TYPE_CHECKING:
+    from frcnn.benchmarks.candidates.trainer_models import TrainerModel
     from frcnn.exporter.checkpoint.load import LoadedCheckpoint
 
 
@@ -104,6 +105,28 @@ def prepare_reference(loaded: LoadedCheckpoint, manifest: AnyManifest, arguments
             f"{arguments.model} is another model than the checkpoint: {difference}",
             hint=f"give {arguments.command.split()[1]} the same --arch and --arg as export",
         )
+
+
+def own_reference(
+    arguments: argparse.Namespace, loaded: LoadedCheckpoint, manifest: AnyManifest
+) -> tuple[TrainerModel | None, str]:
+    """Return the model of another trainer itself, where it can be had, and what the reference is called."""
+    from frcnn.benchmarks.candidates.candidate import CannotRunError
+    from frcnn.benchmarks.candidates.trainer_models import eager_title, own_model
+
+    trainer = loaded.spec.transform.resize
+    title = eager_title(trainer)
+    if trainer == "torchvision":
+        return None, title
+    try:
+        if model_manifest(manifest).canvases is not None or isinstance(manifest, EngineManifest):
+            raise CannotRunError("it pads images as it likes, and this file has canvases")
+        if arguments.args:
+            raise CannotRunError("it knows no --arg")
+        own = own_model(trainer, arguments.checkpoint, arguments.config)
+    except CannotRunError as error:
+        return None, f"{title} ({error})"
+    return own, f"eager: {own.title}'s own model"
 
 
 def load_options(arguments: argparse.Namespace, manifest: AnyManifest, tuned: Tuned | None) -> dict[str, Any]:

@@ -184,7 +184,8 @@ class RestatedRoIHeads(RoIHeads):  # type: ignore[misc]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Decode, clip, threshold and suppress the boxes of each image, as torchvision's method does."""
         counts = [len(rois) for rois in proposals]
-        boxes_of_all = self.box_coder.decode(box_regression, proposals).split(counts)
+        decoded = self.box_coder.decode(box_regression, proposals)
+        boxes_of_all = decoded.reshape(-1, class_logits.shape[1], 4).split(counts)  # flat where there are no proposals
         scores_of_all = class_logits.softmax(-1).split(counts)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for boxes, scores, shape in zip(boxes_of_all, scores_of_all, image_shapes, strict=True):
