@@ -195,8 +195,11 @@ def _lines(settings: Settings) -> tuple[str, ...]:
 def _architecture(model: Part) -> str:
     """Return a name for people, such as ``"R50-FPN"``."""
     backbone = model.part("backbone")
-    depth = backbone.data.get("depth", backbone.data.get("arch", ""))
-    names = {"ResNet": f"R{depth}", "ResNetV1d": f"R{depth}-D", "Res2Net": f"Res2Net-{depth}", "RegNet": f"{depth}"}
+    depth, arch = backbone.data.get("depth"), backbone.data.get("arch")
+    arch = arch.removeprefix("regnet").upper().replace("_", "-") if isinstance(arch, str) else ""
+    names = {"ResNet": f"R{depth}", "ResNetV1d": f"R{depth}-D", "Res2Net": f"Res2Net-{depth}"} | {
+        "RegNet": f"RegNet{arch}"
+    }
     body = names.get(backbone.kind, f"X{depth}-{backbone.count('groups', 1)}x{backbone.count('base_width', 4)}d")
     necks = [neck.kind for neck in read_necks(model)]
     if model.part("roi_head").part("shared_head").data:
