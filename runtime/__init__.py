@@ -7,7 +7,7 @@ Data flows through the rooms in this order:
 - ``streaming`` reads ahead, batches images that share a canvas, and keeps their order
 - ``host`` runs networks in host memory (ONNX Runtime); ``gpu`` runs the whole detector on a GPU, with ``engines`` of
   TensorRT or TensorRT-RTX
-- ``results`` scales boxes back to the original images, draws them and writes JSON
+- ``results`` scales boxes back to the original images, draws them and writes JSON; ``formats`` are those of other tools
 - ``doctor`` checks what this system can run; ``commands`` are the verbs of ``frcnn``
 """
 

@@ -61,6 +61,7 @@ ROOM_MAY_IMPORT = {
         "host": {"model_files", "images"},
         "gpu": {"images"},
         "engines": {"gpu", "model_files"},
+        "formats": {"dataset"},
         "results": {"dataset", "images"},
         "streaming": {"images"},
         "doctor": set(),
@@ -133,6 +134,10 @@ PUBLIC = {
     "frcnn.plugins": "DOMAIN OPERATORS VERSION OperatorSpec",
     "frcnn.plugins.tensorrt": "callback_error register",
     "frcnn.runtime": "Detection Detections Detector RGBImage Slicing annotate frames",
+    "frcnn.runtime.formats": """
+        FORMATS from_coco from_cvat from_fiftyone from_label_studio from_yolo to_cvat to_fiftyone to_label_studio
+        to_yolo write
+    """,
     "frcnn.runtime.ray": "DetectedDataset RayDetector detect_dataset read_detections write_coco",
     "frcnn.spec": """
         BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION CheckpointOptions Manifest ModelSpec
