@@ -253,6 +253,39 @@ class Detections:
             data={"class_name": np.array(self.class_names, dtype=str)},
         )
 
+    @classmethod
+    def from_supervision(
+        cls,
+        detections: Any,
+        *,
+        image_size: Size,
+        source: str | None = None,
+        label_names: tuple[str, ...] | None = None,
+    ) -> Detections:
+        """Return boxes, scores (1 where there are none) and classes of ``supervision.Detections``.
+
+        Args:
+            detections: With class ids from 1, as :meth:`to_supervision` gives them.
+            image_size: ``(height, width)`` of the image in pixels.
+            source: The path of the image.
+            label_names: The model's names, index 0 the background.
+
+        Raises:
+            UsageError: There are no class ids, or some that are no class.
+        """
+        labels, scores = detections.class_id, detections.confidence
+        if labels is None and len(detections):
+            raise UsageError("supervision: the detections have no class_id", hint="set it, from 1")
+        labels = np.zeros(0) if labels is None else labels
+        most = np.inf if label_names is None else len(label_names) - 1
+        if ((labels < 1) | (labels > most)).any():
+            got = f"{labels.min()} to {labels.max()}"
+            hint = "where they are counted from 0: detections.class_id += 1"
+            raise UsageError(f"supervision: expected class ids of 1 to {most}, got {got}", hint=hint)
+        scores = np.ones(len(labels), np.float32) if scores is None else scores
+        names = {"image_size": image_size, "source": source, "label_names": label_names}
+        return cls(boxes=detections.xyxy, scores=scores, labels=labels, **names)[np.argsort(-scores, kind="stable")]
+
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         from frcnn.runtime.results.display import as_html

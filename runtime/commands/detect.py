@@ -21,6 +21,10 @@ category_id is the model's label. --annotations instances.json puts the data set
 frcnn eval --predictions, pycocotools and others score the results (give --score 0, which keeps all). Images without
 objects have no entry there: --json-index lists all images and the categories, and is what pycocotools calls a ground
 truth without annotations.
+
+--export writes what a labelling tool imports, of images alone: label-studio=tasks.json, fiftyone=samples.json,
+cvat=annotations.xml, or a new folder of text files, yolo=folder (yolo-scores=folder with the scores). Repeat it for
+several. It names images as they were given.
 """
 
 from __future__ import annotations
@@ -89,6 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     results.add_argument("--json", metavar="FILE", help="write COCO results with file names here; - is standard output")
     results.add_argument("--jsonl", metavar="FILE", help="write a line of JSON as each image is done; - likewise")
     results.add_argument("--json-index", metavar="FILE", help="write the COCO list of images and categories here")
+    text = "write what a labelling tool or YOLO reads: FORMAT is cvat, fiftyone, label-studio, yolo or yolo-scores"
+    results.add_argument("--export", metavar="FORMAT=PATH", action="append", default=[], help=text)
 
     ids = parser.add_argument_group("ids of a data set")
     text = "COCO's instances.json: results have its image ids and category ids; boxes do not matter"
@@ -128,6 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     sources, unusable = sources_of(arguments.inputs, recursive=arguments.recursive)
     _require_an_end(arguments, sources)
+    _check_exports(arguments, sources)
     ids = None
     if arguments.annotations is not None:
         model = open_artifact(arguments.model).manifest.model
@@ -158,7 +165,8 @@ def run(arguments: argparse.Namespace) -> int:
         with Stop() as stop, ExitStack() as stack:
             lines = [stack.enter_context(ResultLines(path)) for path in _line_paths(arguments)]
             is_kept = arguments.json is not None or arguments.json_index is not None
-            report = Report(detector.labels, lines=lines, ids=ids, is_kept=is_kept)
+            kept = {"is_kept": is_kept, "keeps_detections": bool(arguments.export)}
+            report = Report(detector.labels, lines=lines, ids=ids, **kept)
             detection = FileDetection(
                 detector=detector,
                 report=report,
@@ -203,6 +211,24 @@ def _slicing(arguments: argparse.Namespace) -> Slicing | None:
     return None
 
 
+def _check_exports(arguments: argparse.Namespace, sources: list[Source]) -> None:
+    """Refuse before the work what --export could not write."""
+    from frcnn.runtime.formats.writing import check_target
+
+    moving = [source.name for source in sources if source.kind in ("video", "live")]
+    if arguments.export and moving:
+        raise UsageError(f"--export is for images, and {moving[0]} is none", hint="give --json or --jsonl")
+    for (kind, path), pair in zip(_exports(arguments), arguments.export, strict=True):
+        if not path:
+            raise UsageError(f"--export: expected FORMAT=PATH, got {pair!r}", hint="like --export cvat=annotations.xml")
+        check_target(kind, path)
+
+
+def _exports(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return each format of --export and where it goes."""
+    return [(kind, path) for kind, _, path in (pair.partition("=") for pair in arguments.export)]
+
+
 def _line_paths(arguments: argparse.Namespace) -> list[str | Path]:
     """Return where results go line by line: first in place of --json FILE, then to --jsonl."""
     from frcnn.runtime.results.json_lines import partial_path
@@ -230,7 +256,12 @@ def _finished(
         )
     if arguments.json_index is not None:
         report.write_index(arguments.json_index)
-    if arguments.json is None and arguments.jsonl is None and arguments.output is None:
+    if arguments.export:
+        from frcnn.runtime.formats import write
+
+        for kind, path in _exports(arguments):
+            write(kind, path, report.detections)
+    elif arguments.json is None and arguments.jsonl is None and arguments.output is None:
         report.show()
     return _summary(arguments, report, skipped, inputs=inputs)
 
@@ -245,12 +276,15 @@ def _stopped(arguments: argparse.Namespace, report: Report, stop: Stop, *, input
         note(f"what was done is in {partial_path(arguments.json)}; {arguments.json} was not written")
     elif arguments.jsonl is None and arguments.output is None:
         report.show()
+    for _, path in _exports(arguments):
+        note(f"{path} was not written")
     note(f"stopped by {stop.reason} after {report.image_count} image(s) of {inputs} input(s)")
     return stop.exit_code
 
 
 def _text_paths(arguments: argparse.Namespace) -> list[Path]:
-    names = (arguments.json, *_line_paths(arguments), arguments.json_index)
+    exports = [path for kind, path in _exports(arguments) if not kind.startswith("yolo")]
+    names = (arguments.json, *_line_paths(arguments), arguments.json_index, *exports)
     return [Path(name) for name in names if _is_file(name)]
 
 
@@ -276,7 +310,8 @@ def _output_paths(arguments: argparse.Namespace, sources: list[Source]) -> dict[
         raise UsageError("--font is for annotated copies, and none are written", hint="add -o FOLDER")
     if arguments.font is not None:
         checked_font(arguments.font)
-    named = [name for name in (arguments.json, arguments.jsonl, arguments.json_index) if name is not None]
+    exports = [path for _, path in _exports(arguments)]
+    named = [name for name in (arguments.json, arguments.jsonl, arguments.json_index, *exports) if name is not None]
     for name in named:
         if named.count(name) > 1:
             raise UsageError(f"two results were to be written to {name}", hint="give each a file of its own")
@@ -305,7 +340,7 @@ def _summary(arguments: argparse.Namespace, report: Report, skipped: dict[str, I
     from frcnn.runtime.images.sources import is_video
 
     model, names = Path(arguments.model), arguments.inputs
-    if arguments.output is arguments.json is arguments.jsonl is None:
+    if arguments.output is arguments.json is arguments.jsonl is None and not arguments.export:
         next_step("detect", model, *few(names), "-o", "annotated")
     elif arguments.annotations is not None and _is_file(arguments.json):
         next_step("eval", "--predictions", Path(arguments.json), "--annotations", Path(arguments.annotations))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from frcnn.console import say, show_table
+from frcnn.errors import ImageError
 from frcnn.files import standard_output, write_text
 from frcnn.runtime.dataset.ids import DatasetIds
 from frcnn.runtime.detections import Detections
@@ -37,6 +38,7 @@ class Report:
             what else is known of it: of a video ``frame`` (from 0) and ``time_s``, and the path of its ``copy``.
         results: COCO results: a dictionary per object, with ``file_name`` and so on in addition.
             Both are empty unless ``is_kept``: a camera may run for weeks.
+        detections: what was added, if ``keeps_detections``.
         other_sizes: the files that the data set has with another size.
     """
 
@@ -47,15 +49,18 @@ class Report:
         lines: Sequence[ResultLines] = (),
         ids: DatasetIds | None = None,
         is_kept: bool = True,
+        keeps_detections: bool = False,
     ) -> None:
         self._label_names = label_names
         self._lines = lines
         self._ids = ids
         self._is_kept = is_kept
+        self._keeps_detections = keeps_detections
         self._files: dict[str, _File] = {}
         self.images: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
         self.other_sizes: list[str] = []
+        self.detections: list[Detections] = []
 
     @property
     def image_count(self) -> int:
@@ -73,7 +78,9 @@ class Report:
         return [name for name, file in self._files.items() if not file.classes]
 
     def add(self, image_id: int | str, file_name: str, found: Detections, **known: object) -> None:
-        """Add an image or frame, and what else is known of it."""
+        """Add an image or frame, and what else is known of it; refuse a frame if detections are kept, as of images."""
+        if self._keeps_detections and "frame" in known:
+            raise ImageError(f"{file_name} is a video, and --export is for images", hint="give --json or --jsonl")
         height, width = found.image_size
         categories = None
         if self._ids is not None:
@@ -87,6 +94,8 @@ class Report:
         if self._is_kept:
             self.images.append(image)
             self.results.extend(results)
+        if self._keeps_detections:
+            self.detections.append(found)
         file = self._files.setdefault(file_name, _File(size=f"{width}x{height}"))
         file.images += 1
         file.classes.update(found.class_names)
