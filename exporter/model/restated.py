@@ -73,7 +73,8 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, int], rule: str) -> NDA
         return pixels
     height, width = size
     if rule == "detectron2":
-        return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+        rows = Image.fromarray(pixels).resize((width, pixels.shape[0]), Image.Resampling.BILINEAR)
+        return np.array(rows.resize((width, height), Image.Resampling.BILINEAR))  # the order of Pillow before 13
     import cv2  # only here: the export of torchvision's models needs no OpenCV
 
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from support.byte_resizes import by_opencv, by_pillow
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
 from frcnn.errors import ImageSizeError
@@ -51,18 +50,9 @@ def test_equals_torchvision(size: tuple[int, int], manifest_of: ManifestOf) -> N
     assert largest_difference(noise(*size), manifest) <= 1e-4
 
 
-def pillow(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def opencv(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    resized: np.ndarray = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
-    return resized
-
-
 @pytest.mark.parametrize("kind", ["bytes", "bgr", "floats"])
 @pytest.mark.parametrize("size", [(480, 640), (50, 75), (1000, 333), (64, 70)])
-@pytest.mark.parametrize(("rule", "resized_by"), [("detectron2", pillow), ("mmdetection", opencv)])
+@pytest.mark.parametrize(("rule", "resized_by"), [("detectron2", by_pillow), ("mmdetection", by_opencv)])
 def test_equals_the_other_trainers(
     rule: ResizeRule, resized_by: Callable[..., np.ndarray], size: tuple[int, int], kind: str, manifest_of: ManifestOf
 ) -> None:

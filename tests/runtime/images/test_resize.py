@@ -1,14 +1,17 @@
-"""frcnn.runtime.images.resize against torch.nn.functional.interpolate."""
+"""frcnn.runtime.images.resize against torch.nn.functional.interpolate, Pillow and OpenCV."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from support.byte_resizes import by_opencv, by_pillow, random_bytes
 
-from frcnn.runtime.images.resize import Axis, resize_affine
+from frcnn.runtime.images.resize import Axis, resize_affine, resize_bytes
 
 ONE = np.ones(3, np.float32)
 ZERO = np.zeros(3, np.float32)
@@ -111,3 +114,36 @@ def test_axis_stays_inside_the_source(source: int, target: int) -> None:
     assert (axis.after - axis.before <= 1).all()
     assert axis.weight.min() >= 0
     assert axis.weight.max() <= 1
+
+
+sides = st.integers(1, 90)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sides, sides, sides, sides, st.booleans())
+def test_bytes_are_resized_to_the_bit(height: int, width: int, out_height: int, out_width: int, half: bool) -> None:
+    size = (out_height, out_width)
+    pixels = random_bytes(*((2 * out_height, 2 * out_width) if half else (height, width)))
+    bgr = pixels[:, :, ::-1].copy()[:, :, ::-1]
+    by_cv2 = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_LINEAR)
+    for source in (pixels, bgr):
+        np.testing.assert_array_equal(resize_bytes(source, size, "detectron2"), by_pillow(pixels, *size))
+        np.testing.assert_array_equal(resize_bytes(source, size, "mmdetection"), by_cv2)
+    np.testing.assert_array_equal(by_opencv(pixels, *size), by_cv2)
+
+
+@pytest.mark.parametrize(("size", "target"), [((427, 640), (160, 240)), ((64, 96), (160, 240)), ((50, 50), (70, 70))])
+def test_rows_come_first_as_in_every_pillow_for_images_that_are_not_tall(
+    size: tuple[int, int], target: tuple[int, int]
+) -> None:
+    pixels = random_bytes(*size)
+    expected = np.asarray(Image.fromarray(pixels).resize(target[::-1], Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(resize_bytes(pixels, target, "detectron2"), expected)
+
+
+def test_an_image_of_its_own_size_is_only_scaled() -> None:
+    pixels = random_bytes(31, 17)
+    for source in (pixels, pixels[:, :, ::-1]):
+        out = np.empty((3, 31, 17), np.float32)
+        resize_affine(source, out, scale=np.float32([2, 3, 4]), bias=np.float32([5, 6, 7]))
+        np.testing.assert_array_equal(out, source.transpose(2, 0, 1) * [[[2]], [[3]], [[4]]] + [[[5]], [[6]], [[7]]])
