@@ -36,7 +36,7 @@ def every_kernel() -> dict[str, Kernel]:
 
 def _operators() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield (operator, label, attributes and options)."""
-    for levels, per_cell, top_n in ((5, 3, 1000), (1, 15, 2000), (6, 9, 4096)):
+    for levels, per_cell, top_n in ((5, 3, 1000), (1, 15, 2000), (6, 9, 4096), (1, 15, 6144)):
         anchors = [float(number) for i in range(levels) for _ in range(per_cell) for number in (i, -16, -8, 16, 8)]
         counts = {"pre_nms_top_n": top_n, "post_nms_top_n": 1000}
         thresholds = {"iou_threshold": 0.7, "score_threshold": 0.0}

@@ -21,8 +21,8 @@ from frcnn.plugins.kernel import ELEMENT_NUMBERS, Constant, Element, Kernel, che
 from frcnn.plugins.operator import ElementType, Tensor
 from frcnn.plugins.region_proposals.spec import strides_of_levels
 
-MAX_CANDIDATES: Final = 4096
-"""Most candidates of a level: a block sorts them in shared memory."""
+MAX_CANDIDATES: Final = 6144
+"""Most candidates of a level: the 32 warps of a block decide six tiles of 32 each, whose words fill their registers."""
 
 MAX_LEVELS: Final = 8
 
@@ -62,7 +62,7 @@ def kernels(
         )
     count = min(int(post_nms_top_n), levels * top)
     tiles = -(-top // 32)
-    tiles_of_warp = 2 if tiles <= 64 else 4  # of 32 warps at most
+    tiles_of_warp = next(most for most in (2, 4, 6) if tiles <= 32 * most)  # of 32 warps at most
     slots = min(CHUNK, top + top // 8 + 8)  # a little room, so that a search may end early
     candidates: dict[str, Constant] = {"CANDIDATES": top}
     chosen: dict[str, Constant] = candidates | {

@@ -11,6 +11,7 @@
 
 constexpr int kOwn = 32;                                       // keys that a thread holds
 constexpr int kTurns = (CANDIDATES + THREADS - 1) / THREADS;  // candidates of a thread
+constexpr bool kInShared = SORTED <= 4096;                     // whether a block has room for the sorted keys
 #define DELTAS_POINTER(i) const Element* __restrict__ deltas_##i
 #define HEIGHT(i) int height_##i
 #define WIDTH(i) int width_##i
@@ -51,7 +52,7 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
                       float* __restrict__ scores) {
     __shared__ unsigned sums[2][kWarps];
     __shared__ int counter;
-    __shared__ Key sorted[SORTED];
+    __shared__ Key in_shared[kInShared ? SORTED : 1];
     __shared__ float lowest[kTurns * kWarps];
 
     const Element* const all_deltas[] = {EACH_LEVEL(DELTAS_OF)};
@@ -88,6 +89,10 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
         keys.own[i] = at < keys.size ? keys.logits[at] : 0u;
     }
     if (threadIdx.x == 0) counter = 0;
+    const size_t level = size_t(blockIdx.y) * LEVELS + blockIdx.x;
+    boxes += level * CANDIDATES;
+    // Otherwise they lie where the boxes will, which take twice as much for more than half of SORTED candidates.
+    Key* const sorted = kInShared ? in_shared : reinterpret_cast<Key*>(boxes);
 
     BlockSum sum{sums, 0};
     const Threshold threshold = find_threshold(keys, CANDIDATES, SORTED, 32 - __clz(anchors * height * width), sum);
@@ -104,11 +109,14 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
 
     // Scores must not rise along the order of logits, as they might where exp rounds: the merge searches in them.
     float own_scores[kTurns];
+    int indices_of[kTurns];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
         const int i = turn * THREADS + threadIdx.x;
-        const unsigned key = i < CANDIDATES ? ~static_cast<unsigned>(sorted[i] >> 32) : 0u;
+        const Key own_key = i < CANDIDATES ? sorted[i] : ~Key(0);
+        const unsigned key = ~static_cast<unsigned>(own_key >> 32);
+        indices_of[turn] = static_cast<int>(own_key & 0xffffffffu);
         float score = key != 0u ? 1.f / (1.f + expf(-logit_of(key))) : -1.f;
 #pragma unroll
         for (int lanes = 1; lanes < 32; lanes *= 2) score = fminf(score, __shfl_up_sync(0xffffffffu, score, lanes));
@@ -117,7 +125,6 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
     }
     __syncthreads();
 
-    const size_t level = size_t(blockIdx.y) * LEVELS + blockIdx.x;
     const size_t cells = size_t(height) * width;
     deltas += size_t(blockIdx.y) * 4 * anchors * cells;
     const float image_height = float(image_sizes[2 * blockIdx.y]), image_width = float(image_sizes[2 * blockIdx.y + 1]);
@@ -131,7 +138,7 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
         float4 box = make_float4(0.f, 0.f, 0.f, 0.f);  // overlaps nothing
         bool present = score >= fmaxf(SCORE_THRESHOLD, 0.f);
         if (present) {
-            const int index = static_cast<int>(sorted[i] & 0xffffffffu), cell = index / anchors;
+            const int index = indices_of[turn], cell = index / anchors;
             const int anchor = index - cell * anchors, y = cell / width, x = cell - y * width;
             const float shift_x = float(x * step_x), shift_y = float(y * step_y);
             const float* const corners = kAnchorCorners + 4 * (first_anchor + anchor);
@@ -144,7 +151,7 @@ region_proposals_rank(const int* __restrict__ image_sizes, const Element* __rest
             present = clip(decoded, image_height, image_width);
             if (present) box = decoded;
         }
-        boxes[level * CANDIDATES + i] = box;
+        boxes[i] = box;
         scores[level * CANDIDATES + i] = present ? score : -1.f;
     }
 }

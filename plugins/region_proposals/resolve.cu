@@ -12,7 +12,7 @@
 
 constexpr int kWarps = THREADS / 32;
 constexpr int kTilesOfWarp = TILES_OF_WARP;
-constexpr int kAhead = kTilesOfWarp == 2 ? 4 : 2;
+constexpr int kAhead = kTilesOfWarp == 2 ? 4 : kTilesOfWarp == 4 ? 2 : 1;
 
 // The words of a lane's rows against the tiles of the warp whose turn it is, 0 where there is none.
 struct Words {

@@ -115,7 +115,7 @@ def run_proposals(stream: Any, rng: np.random.Generator) -> None:
     """One level and three, few candidates and as many as a block sorts, chunks that are not full."""
     coder = {"box_weights": (1.0,) * 4, "max_log_scale": 4.0, "score_threshold": 0.0, "min_size": 1e-3}
     for element in ELEMENTS:
-        for maps, top_n in (([(16, 24), (8, 12), (3, 5)], 50), ([(80, 70)], 4096), ([(1, 1)], 7)):
+        for maps, top_n in (([(16, 24), (8, 12), (3, 5)], 50), ([(80, 70)], 4096), ([(80, 70)], 6144), ([(1, 1)], 7)):
             anchors = [v for level in range(len(maps)) for v in (level, -8, -8, 8, 8, level, -4, -9, 4, 9)]
             operator = load_operator(
                 "RegionProposals",

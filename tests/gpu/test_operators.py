@@ -43,7 +43,14 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, largest: float, el
 @pytest.mark.parametrize("element", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(
     ("images", "levels", "anchors", "pre", "post"),
-    [(1, 5, 3, 1000, 1000), (4, 5, 3, 1000, 300), (2, 1, 9, 4096, 1000), (16, 3, 1, 100, 50), (1, 2, 15, 2000, 4000)],
+    [
+        (1, 5, 3, 1000, 1000),
+        (4, 5, 3, 1000, 300),
+        (2, 1, 9, 4096, 1000),
+        (1, 1, 15, 6000, 1000),
+        (16, 3, 1, 100, 50),
+        (1, 2, 15, 2000, 4000),
+    ],
 )
 @pytest.mark.parametrize("exact", [True, False])
 def test_proposals_are_those_of_the_reference(device, stream, element, images, levels, anchors, pre, post, exact):

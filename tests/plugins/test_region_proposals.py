@@ -22,7 +22,7 @@ from torch import Tensor
 
 from frcnn.errors import KernelError
 from frcnn.plugins.kernel import Kernel
-from frcnn.plugins.operator_kernels import wiring_of
+from frcnn.plugins.operator_kernels import kernels_for, wiring_of
 from frcnn.plugins.region_proposals import SPEC
 from frcnn.plugins.region_proposals.kernel import CHUNK, MAX_CANDIDATES, MAX_LEVELS, kernels
 from frcnn.plugins.region_proposals.reference import ABSENT_ROI, region_proposals
@@ -209,11 +209,38 @@ def test_many_chunks(values, spread, schedule):
 
 
 @pytest.mark.slow
-def test_the_most_candidates():
-    form = Form(per_cell=(3,), top=MAX_CANDIDATES, proposals=2000, iou_threshold=0.5)
+@pytest.mark.parametrize(("top", "iou_threshold"), [(4096, 0.5), (6000, 0.9), (MAX_CANDIDATES, 0.5)])
+def test_the_most_candidates(top, iou_threshold):
+    form = Form(per_cell=(3,), top=top, proposals=2000, iou_threshold=iou_threshold)
     case = case_of(form, (60, 80), images=2)
     case.objectness[0][1] = 2.0
     assert_is_the_reference(form, case)
+
+
+@pytest.mark.slow
+def test_on_a_canvas_that_is_no_multiple_anchors_move_by_strides():
+    """A canvas of 128 x 96 with maps of 10 x 8 cells: 128 // 10 is 12, the network's stride 13."""
+    form = Form(strides=(13.0, 0.0), top=240)
+    case = case_of(form, (8, 10), (5, 7))
+    found = assert_is_the_reference(form, case)
+    assert not torch.equal(found, in_reference(Form(top=240), case))
+
+
+def test_a_node_without_strides_is_one_of_canvas_over_map():
+    older = {name: value for name, value in USUAL.attributes.items() if name != "strides"}
+    assert kernels_for(SPEC.name, older) == kernels_of(USUAL) == kernels(**USUAL.attributes | {"strides": (0.0, 0.0)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("min_size", "sides"), [(0.0, [0, 2**-20, 16]), (1e-30, [2**-20, 16])])
+def test_boxes_without_width_are_left_out_by_the_least_size_above_0(min_size, sides):
+    form = Form(per_cell=(1, 1), min_size=min_size, iou_threshold=1.0)
+    case = case_of(form, (1, 3), (1, 1))
+    case.objectness[1][:] = NAN
+    case.deltas[0][:] = 0
+    case.deltas[0][0, 0, 0] = torch.tensor([-0.5 + 2**-24, -50 / 16, 0.0])  # right sides of 8, 50 and 92 px
+    found = assert_is_the_reference(form, case)[0]
+    assert sorted((found[:, 2] - found[:, 0])[found[:, 2] >= 0].tolist()) == sides
 
 
 @pytest.mark.slow
@@ -404,12 +431,16 @@ REFUSED = [
     (anchors_of([1, 0]), r"got \[1.0, 0.0\]"),
     (anchors_of([0, 0.5, 1]), r"got \[0.0, 0.5, 1.0\]"),
     (anchors_of(range(MAX_LEVELS + 1)), "8 at most"),
+    ({"strides": (8.0, 16.0, 32.0)}, r"strides must be whole numbers from 0 to 1024, 1 or 2 of them, got \(8.0, 16.0"),
+    ({"strides": (8.5,)}, "strides must be whole numbers"),
+    ({"strides": (8.0, NAN)}, "strides must be whole numbers"),
+    ({"strides": (-8.0,)}, "strides must be whole numbers"),
     ({"box_weights": (1.0, 1.0, 1.0)}, "box_weights must be 4 numbers other than 0"),
     ({"box_weights": (1.0, 0.0, 1.0, 1.0)}, "box_weights must be 4 numbers other than 0"),
     ({"box_weights": (1.0, 1.0, NAN, 1.0)}, "box_weights must be 4 numbers other than 0"),
     ({"max_log_scale": INF}, "max_log_scale must be from"),
-    ({"pre_nms_top_n": 0}, "pre_nms_top_n must be from 1 to 4096, got 0"),
-    ({"pre_nms_top_n": 4097}, "pre_nms_top_n must be from 1 to 4096, got 4097"),
+    ({"pre_nms_top_n": 0}, "pre_nms_top_n must be from 1 to 6144, got 0"),
+    ({"pre_nms_top_n": 6145}, "pre_nms_top_n must be from 1 to 6144, got 6145"),
     ({"post_nms_top_n": 0}, "post_nms_top_n must be from 1 to"),
     ({"iou_threshold": 1.5}, "iou_threshold must be from 0 to 1, got 1.5"),
     ({"iou_threshold": -0.1}, "iou_threshold must be from 0 to 1, got -0.1"),

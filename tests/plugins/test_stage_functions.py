@@ -231,6 +231,32 @@ def test_a_score_of_exactly_the_threshold_is_present_and_a_side_of_exactly_the_l
     assert propose(face, [[0.0] * 8], [CELL], pre=8, post=2, min_size=8.5) == [[0, 0, -1, -1]] * 2
 
 
+def test_only_a_least_side_of_0_keeps_a_box_without_width(face):
+    """The second cell's box is clipped to the right side of its image, as MMDetection keeps it and Detectron2 not."""
+    right, line = [56.0, 0.0, 64.0, 8.0], [64.0, 0.0, 64.0, 8.0]
+    logits = [[1.0, 0.5] + [NAN] * 6]
+    assert propose(face, logits, [right], pre=8, post=2, score=-1.0, min_size=0.0) == [right, line]
+    assert propose(face, logits, [right], pre=8, post=2, score=-1.0, min_size=1e-30) == [right, [0, 0, -1, -1]]
+    thin = [-8.0, 0.0, 2**-20, 8.0]
+    assert propose(face, logits, [thin], pre=8, post=1, min_size=1e-30) == [[0.0, 0.0, 2**-20, 8.0]]
+
+
+def test_strides_move_anchors_on_a_canvas_that_is_no_multiple(face):
+    """A map of 50 x 67 cells of 16 px on a canvas of 800 x 1067, where canvas // map is 15, and 6,000 candidates."""
+    rng = np.random.default_rng(0)
+    sizes, canvas = torch.tensor([[800, 1067]], dtype=torch.int32), torch.zeros(1, 3, 800, 1067)
+    logits = torch.from_numpy(rng.permutation(2 * 50 * 67).astype(np.float32) / 1000).reshape(1, 2, 50, 67)
+    anchors = (0.0, -8.0, -8.0, 8.0, 8.0, 0.0, 0.0, 0.0, 1.0, 1.0)
+    form = Proposals(per_cell=(2,), pre=6000, post=6000, anchors=anchors, strides=(16.0,), iou=1.0)
+    (found,) = getattr(form, face)(sizes, canvas, [logits], [torch.zeros(1, 8, 50, 67)])
+    order = logits.permute(0, 2, 3, 1).flatten().argsort(descending=True)[:6000]
+    cells, is_small = order // 2, order % 2
+    left_top = 16.0 * torch.stack([cells % 67, cells // 67], 1)
+    boxes = torch.cat([left_top - 8, left_top + 8], 1)
+    boxes[is_small == 1] = torch.cat([left_top, left_top + 1], 1)[is_small == 1]
+    assert torch.equal(found, boxes.clamp(min=0).minimum(torch.tensor([1067.0, 800.0] * 2)))
+
+
 def detect(face: str, scores: Sequence[Sequence[float]], boxes: Sequence[Sequence[float]], **attributes: Any) -> Any:
     """Return the detections (label, box) of RoIs that stay where they are, by scores without the background."""
     background = [1 - sum(row) for row in scores]

@@ -170,10 +170,10 @@ def test_what_kernels_cannot_take_is_refused_before_engines_are_built(target, ex
     model = onnx.load(exports("vgg16").path)
     (node,) = (node for node in model.graph.node if node.op_type == "RegionProposals")
     (top,) = (attribute for attribute in node.attribute if attribute.name == "pre_nms_top_n")
-    top.i = 5000
+    top.i = 7000
     onnx.save(model, tmp_path / "model.onnx")
     reports: list[str] = []
-    with pytest.raises(KernelError, match="pre_nms_top_n must be from 1 to 4096, got 5000"):
+    with pytest.raises(KernelError, match="pre_nms_top_n must be from 1 to 6144, got 7000"):
         build_quickly(
             tmp_path / "model.onnx",
             tmp_path / "model.frcnn",

@@ -252,7 +252,7 @@ def test_other_models_are_for_every_target():
 @pytest.mark.parametrize(
     ("rpn", "heads", "message"),
     [
-        ({"pre_nms_top_n": 6000}, {}, "rpn_pre_nms_top_n_test: .* at most 4096 candidates of a level, got 6000"),
+        ({"pre_nms_top_n": 7000}, {}, "rpn_pre_nms_top_n_test: .* at most 6144 candidates of a level, got 7000"),
         ({"post_nms_top_n": 5000, "pre_nms_top_n": 4096}, {}, "rpn_post_nms_top_n_test: .* 4096 .*, got 5000"),
         ({}, {"detections_per_img": 5000}, "box_detections_per_img: .* at most 4096 detections of an image, got 5000"),
     ],
@@ -260,21 +260,21 @@ def test_other_models_are_for_every_target():
 def test_more_than_kernels_hold_is_refused_with_the_setting_and_its_most(rpn, heads, message):
     model = source_manifest().model
     replace = msgspec.structs.replace
-    most = replace(model, rpn=replace(model.rpn, pre_nms_top_n=4096, post_nms_top_n=4096))
+    most = replace(model, rpn=replace(model.rpn, pre_nms_top_n=6144, post_nms_top_n=4096))
     require_sizes(replace(model, rpn=replace(model.rpn, post_nms_top_n=5000)))  # three levels of 1000 have fewer
     require_sizes(replace(most, roi_heads=replace(model.roi_heads, detections_per_img=4096)))
     model = replace(model, rpn=replace(model.rpn, **rpn), roi_heads=replace(model.roi_heads, **heads))
     with pytest.raises(UsageError, match=message) as caught:
         require_sizes(model)
-    assert f"--arg {message.partition(':')[0]}=4096" in caught.value.hint
+    assert f"--arg {message.partition(':')[0]}={6144 if 'pre_nms' in message else 4096}" in caught.value.hint
 
 
 def test_more_than_kernels_hold_is_refused_before_a_checkpoint_is_exported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("frcnn.exporter.commands.build.export_loaded", lambda *args, **options: pytest.fail("exported"))
     builder = "from support.families import vgg16\ndef build():\n    model = vgg16()\n"
-    builder += "    model.rpn._pre_nms_top_n['testing'] = 6000\n    return model\n"
+    builder += "    model.rpn._pre_nms_top_n['testing'] = 7000\n    return model\n"
     (tmp_path / "mine.py").write_text(builder)
     torch.save(build("vgg16").state_dict(), tmp_path / "mine.pth")
     command = ["build", str(tmp_path / "mine.pth"), "--arch", f"{tmp_path / 'mine.py'}:build", "--target"]
     assert main([*command, "tensorrt-rtx", "-o", str(tmp_path / "model.frcnn")]) == 2
-    assert "rpn_pre_nms_top_n_test: kernels for a GPU hold at most 4096 candidates" in capsys.readouterr().err
+    assert "rpn_pre_nms_top_n_test: kernels for a GPU hold at most 6144 candidates" in capsys.readouterr().err

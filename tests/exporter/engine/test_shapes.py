@@ -100,7 +100,7 @@ def with_attributes(model: onnx.ModelProto, operator: str, **changes: Any) -> on
 @pytest.mark.parametrize(
     ("operator", "changes", "message"),
     [
-        ("RegionProposals", {"pre_nms_top_n": 4097}, "pre_nms_top_n must be from 1 to 4096, got 4097"),
+        ("RegionProposals", {"pre_nms_top_n": 6145}, "pre_nms_top_n must be from 1 to 6144, got 6145"),
         ("RegionProposals", {"anchors": [0.0, 0, 0, 1, 1] * 1025}, "anchors must be 1 to 1024 rows"),
         ("RegionProposals", {"anchors": [0.0, 0, 0, 1, 1, 1, 0, 0, 1, 1]}, "deltas_1, got 4"),
         ("RegionProposals", {"anchors": [0.0, 0, 0, 1, 1]}, "objectness_0"),
