@@ -28,19 +28,23 @@ _RESNETS: Final = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3
 
 _LEFT_OUT: Final = re.compile(r"ema_|data_preprocessor\.|.*\.num_batches_tracked$")
 
+_BLOCK: Final = r"(?:layer\d|stage\d\.\d\.branches\.\d)\.\d+"
+
 _NAMES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     (re.compile(rf"{pattern}\.(weight|bias|running_mean|running_var)"), name)
     for pattern, name in (
-        (r"backbone\.(?:bn|gn)1", "backbone.body.bn1"),
-        (r"backbone\.(conv1|stem\.\d)", r"backbone.body.\1"),
-        (r"backbone\.(layer\d\.\d+)\.(?:bn|gn)(\d)", r"backbone.body.\1.bn\2"),
-        (r"backbone\.(layer\d\.\d+\.(?:conv\d|(?:downsample|convs|bns)\.\d))", r"backbone.body.\1"),
+        (r"backbone\.(?:bn|gn)([12])", r"backbone.body.bn\1"),
+        (r"backbone\.(conv[12]|stem\.\d)", r"backbone.body.\1"),
+        (r"backbone\.(transition\d(?:\.\d)+|stage\d\.\d\.fuse_layers(?:\.\d)+)", r"backbone.body.\1"),
+        (rf"backbone\.({_BLOCK})\.(?:bn|gn)(\d)", r"backbone.body.\1.bn\2"),
+        (rf"backbone\.({_BLOCK}\.(?:conv\d|(?:downsample|convs|bns)\.\d))", r"backbone.body.\1"),
         (r"roi_head\.shared_head\.(layer4\.\d+)\.(?:bn|gn)(\d)", r"roi_heads.box_head.\1.bn\2"),
         (r"roi_head\.shared_head\.(layer4\.\d+\.(?:conv\d|downsample\.\d))", r"roi_heads.box_head.\1"),
         (r"neck\.(?:0\.)?lateral_convs\.(\d)\.conv", rf"{_FPN}.inner_blocks.\1.0"),
         (r"neck\.(?:0\.)?lateral_convs\.(\d)\.(?:bn|gn)", rf"{_FPN}.inner_blocks.\1.1"),
         (r"neck\.(?:0\.)?fpn_convs\.(\d)\.conv", rf"{_FPN}.layer_blocks.\1.0"),
         (r"neck\.(?:0\.)?fpn_convs\.(\d)\.(?:bn|gn)", rf"{_FPN}.layer_blocks.\1.1"),
+        (r"neck\.reduction_conv\.conv", rf"{_FPN}.reduction_conv"),
         (r"neck\.((?:downsample|pafpn)_convs\.\d)\.conv", rf"{_FPN}.\1.0"),
         (r"neck\.((?:downsample|pafpn)_convs\.\d)\.(?:bn|gn)", rf"{_FPN}.\1.1"),
         (r"neck\.1\.refine\.(g|theta|phi|conv_out)\.conv", rf"{_FPN}.refine.\1"),
@@ -103,13 +107,11 @@ def convert(
         renamed = _renamed(state)
         _require_assumable(renamed)
         settings = read_settings(_ZOO, read_model(_ZOO), "R-FPN")
-        settings = replace(settings, assumptions=_lines(settings))
     else:
         model = read_model(config)
         settings = read_settings(config, model, _architecture(model))
         renamed = _standardised(_renamed(state), model)
         _require_agreement(renamed, model, settings)
-        settings = replace(settings, facts=_lines(settings))
     classes = len(renamed[_SCORES]) - 1
     named = None if labels is None else (labels,) if isinstance(labels, str) else tuple(labels)
     if named is not None and len(named) != classes:
@@ -173,34 +175,18 @@ def _require_assumable(state: Mapping[str, Tensor]) -> None:
         )
 
 
-def _lines(settings: Settings) -> tuple[str, ...]:
-    """Return what a configuration said, or what is assumed in its place, for people."""
-    size = settings.fixed_size
-    resized = f"to {size[1]}x{size[0]}" if size else f"within {settings.max_size}x{settings.min_size}"
-    sides = [f"{x2 - x1:.0f}x{y2 - y1:.0f}" for x1, y1, x2, y2 in settings.anchors[0]]
-    pooled = "RoIPool" if settings.pool_max else f"RoIAlign{'' if settings.pool_aligned else ' (not aligned)'}"
-    return (
-        f"images: {settings.channel_order.upper()}, mean {settings.pixel_mean}, std {settings.pixel_std}, resized"
-        f" {resized}, padded to multiples of {settings.size_divisible}",
-        f"bottlenecks: their {'1x1' if settings.stride_in_1x1 else '3x3'} convolution has the stride",
-        f"anchors: {', '.join(sides)} at stride {settings.anchor_strides[0]}, {len(settings.anchors)} levels;"
-        f" {pooled} {settings.pool_size}x{settings.pool_size}",
-        f"proposals: {settings.rpn_pre_nms_top_n} of a level, NMS at {settings.rpn_nms_thresh:g},"
-        f" {settings.rpn_post_nms_top_n} of an image",
-        f"detections: scores above {settings.box_score_thresh:g}, NMS at {settings.box_nms_thresh:g},"
-        f" {settings.box_detections_per_img} of an image",
-    )
-
-
 def _architecture(model: Part) -> str:
     """Return a name for people, such as ``"R50-FPN"``."""
     backbone = model.part("backbone")
-    depth, arch = backbone.data.get("depth"), backbone.data.get("arch")
-    arch = arch.removeprefix("regnet").upper().replace("_", "-") if isinstance(arch, str) else ""
-    names = {"ResNet": f"R{depth}", "ResNetV1d": f"R{depth}-D", "Res2Net": f"Res2Net-{depth}"} | {
-        "RegNet": f"RegNet{arch}"
+    depth, arch = backbone.data.get("depth"), str(backbone.data.get("arch", ""))
+    names = {
+        "ResNet": f"R{depth}",
+        "ResNeXt": f"X{depth}-{backbone.count('groups', 1)}x{backbone.count('base_width', 4)}d",
+        "ResNetV1d": f"R{depth}-D",
+        "Res2Net": f"Res2Net-{depth}",
+        "RegNet": "RegNet" + arch.removeprefix("regnet").upper().replace("_", "-"),
     }
-    body = names.get(backbone.kind, f"X{depth}-{backbone.count('groups', 1)}x{backbone.count('base_width', 4)}d")
+    body = names.get(backbone.kind, backbone.kind)
     necks = [neck.kind for neck in read_necks(model)]
     if model.part("roi_head").part("shared_head").data:
         necks = ["C4"]
@@ -227,7 +213,7 @@ def _compared(state: Mapping[str, Tensor], model: Part, settings: Settings) -> I
     yield "box deltas", 4 if agnostic else 4 * classes, len(state["roi_heads.box_predictor.bbox_pred.weight"])
     yield "anchors of a cell", len(settings.anchors[0]), len(state["rpn.head.cls_logits.weight"])
     stages = [len({name.split(".")[3] for name in state if name.startswith(f"{body}{i}.")}) for i in range(1, 5)]
-    if backbone.kind != "RegNet":
+    if backbone.kind not in ("RegNet", "HRNet"):
         depth = backbone.count("depth")
         said = _RESNETS.get(depth, ())[: backbone.count("num_stages", 4)]
         yield "blocks of the backbone's stages", list(said), [count for count in stages if count]
@@ -238,13 +224,16 @@ def _compared(state: Mapping[str, Tensor], model: Part, settings: Settings) -> I
     norm = backbone.part("norm_cfg").kind or "BN"
     yield "norms", "GN" if norm == "GN" else "BN", "BN" if any(name.endswith("running_var") for name in state) else "GN"
     if necks:
-        channels = [
-            state[f"{_FPN}.inner_blocks.{i}.0.weight"].shape[1]
-            for i in range(9)
-            if f"{_FPN}.inner_blocks.{i}.0.weight" in state
-        ]
-        yield "channels into the neck", list(necks[0].counts("in_channels")), channels
-        yield "levels of the neck", necks[0].count("num_outs"), len(settings.anchors)
+        said, into = (
+            necks[0].counts("in_channels"),
+            [
+                tensor.shape[1]
+                for name, tensor in state.items()
+                if re.fullmatch(rf"{_FPN}\.(inner_blocks\.\d\.0|reduction_conv)\.weight", name)
+            ],
+        )
+        yield "channels into the neck", [sum(said)] if necks[0].kind == "HRFPN" else list(said), into
+        yield "levels of the neck", necks[0].count("num_outs", 5), len(settings.anchors)
     else:
         yield "neck", "none", "FPN" if any(name.startswith(f"{_FPN}.") for name in state) else "none"
     first = state.get("roi_heads.box_head.fcs.0.weight")

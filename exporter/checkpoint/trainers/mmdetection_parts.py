@@ -20,8 +20,8 @@ _TRAINING: Final = "type init_cfg pretrained train_cfg with_cp"
 _TYPES: Final[dict[str, str]] = {
     "model": "FasterRCNN MaskRCNN",
     "data_preprocessor": "DetDataPreprocessor TrackDataPreprocessor",
-    "backbone": "ResNet ResNeXt ResNetV1d Res2Net RegNet",
-    "neck": "FPN PAFPN BFP",
+    "backbone": "ResNet ResNeXt ResNetV1d Res2Net RegNet HRNet",
+    "neck": "FPN PAFPN HRFPN BFP",
     "rpn_head": "RPNHead",
     "anchor_generator": "AnchorGenerator",
     "bbox_coder": "DeltaXYWHBBoxCoder",
@@ -39,7 +39,8 @@ _FREE: Final[dict[str, str]] = {
     "model": "data_preprocessor backbone neck rpn_head roi_head test_cfg",
     "data_preprocessor": "mean std bgr_to_rgb pad_size_divisor batch_augments pad_mask mask_pad_value",
     "backbone": "depth arch groups base_width scales base_channels stem_channels num_stages strides dilations"
-    " out_indices style deep_stem avg_down conv_cfg norm_cfg frozen_stages norm_eval zero_init_residual stage_with_dcn",
+    " out_indices style deep_stem avg_down conv_cfg norm_cfg frozen_stages norm_eval zero_init_residual stage_with_dcn"
+    " extra",
     "neck": "in_channels out_channels num_outs conv_cfg norm_cfg no_norm_on_lateral relu_before_extra_convs num_levels",
     "rpn_head": "in_channels feat_channels num_convs anchor_generator bbox_coder loss_cls loss_bbox reg_decoded_bbox",
     "anchor_generator": "scales octave_base_scale scales_per_octave ratios strides base_sizes"
@@ -61,9 +62,9 @@ _FREE: Final[dict[str, str]] = {
 
 _ONLY: Final[dict[str, dict[str, object]]] = {
     "data_preprocessor": {"pad_value": 0, "rgb_to_bgr": False},
-    "backbone": {"in_channels": 3},
+    "backbone": {"in_channels": 3, "multiscale_output": True},
     "neck": {"start_level": 0, "end_level": -1, "upsample_cfg": {"mode": "nearest"}}
-    | {"refine_level": 2, "refine_type": "non_local"},
+    | {"refine_level": 2, "refine_type": "non_local", "pooling_type": "AVG", "stride": 1},
     "rpn_head": {"num_classes": 1},
     "bbox_coder": {"target_means": (0, 0, 0, 0), "clip_border": True, "ctr_clamp": 32},
     "shared_head": {"stage": 3},
@@ -86,9 +87,7 @@ _WHY: Final[dict[str, str]] = {
     **_NOT_FASTER,
     "dcn": "deformable convolutions sample where the image tells them to",
     "plugins": "attention inside the blocks",
-    "HRNet": "its branches exchange maps at every stage",
     "ResNeSt": "split attention weighs the channels of each block",
-    "HRFPN": "it merges all maps into one",
     "FPG": "a grid of pyramids",
     "FPN_CARAFE": "CARAFE enlarges maps by kernels that the image makes",
     "GARPNHead": "guided anchors take their shapes from the image",
@@ -116,7 +115,6 @@ WHY_WEIGHTS: Final[dict[str, str]] = {
     ".context_block": _WHY["plugins"],
     "upsample_modules.": _WHY["FPN_CARAFE"],
     "fpn_transitions.": _WHY["FPG"],
-    "backbone.stage": _WHY["HRNet"],
     "rpn_head.conv_loc.": _WHY["GARPNHead"],
     "rpn_head.stages.": _WHY["CascadeRPNHead"],
     "rpn_head.conv_centerness.": _WHY["FCOSHead"],

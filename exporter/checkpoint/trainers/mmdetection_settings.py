@@ -54,7 +54,7 @@ def read_necks(model: Part) -> tuple[Part, ...]:
     listed = given if isinstance(given, tuple) else () if given is None else (given,)
     parts = tuple(Part(path="model", data={"neck": neck}).part("neck") for neck in listed)
     kinds = [part.data.get("type") for part in parts]
-    if kinds not in ([], ["FPN"], ["PAFPN"], ["FPN", "BFP"]):
+    if kinds not in ([], ["FPN"], ["PAFPN"], ["HRFPN"], ["FPN", "BFP"]):
         raise refuse("model.neck", ", ".join(map(str, kinds)))
     return parts
 

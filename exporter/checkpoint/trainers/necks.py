@@ -66,6 +66,26 @@ def _split(maps: list[Tensor]) -> tuple[list[Tensor], Tensor, list[Tensor]]:
     return maps[:_GATHERED], maps[_GATHERED], maps[_GATHERED + 1 :]
 
 
+class MergedPyramid(nn.Module):
+    """The levels of one map that all are merged into (HRNetV2p, arXiv:1904.04514)."""
+
+    def __init__(self, shapes: Shapes, name: str, channels: int) -> None:
+        super().__init__()
+        self.reduction_conv = shapes.convolution(f"{name}.reduction_conv", channels)
+        out, levels = self.reduction_conv.out_channels, range(shapes.count(f"{name}.layer_blocks"))
+        self.layer_blocks = nn.ModuleList(
+            nn.Sequential(shapes.convolution(f"{name}.layer_blocks.{i}.0", out)) for i in levels
+        )
+
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the maps of all levels, finest first."""
+        first, *others = x.values()
+        larger = [F.interpolate(one, scale_factor=2**i, mode="bilinear") for i, one in enumerate(others, 1)]
+        merged = self.reduction_conv(torch.cat([first, *larger], dim=1))
+        smaller = [merged, *(F.avg_pool2d(merged, 2**i) for i in range(1, len(self.layer_blocks)))]
+        return {str(i): block(one) for i, (block, one) in enumerate(zip(self.layer_blocks, smaller, strict=True))}
+
+
 class NonLocal(nn.Module):
     """Each cell of a map sees all of them (embedded Gaussian, arXiv:1711.07971)."""
 
