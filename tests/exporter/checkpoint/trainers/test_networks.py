@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
+from frcnn.exporter.checkpoint.trainers.blocks import SplitBlock, shortcut
 from frcnn.exporter.checkpoint.trainers.build import build_restatement
-from frcnn.exporter.checkpoint.trainers.necks import BalancedPyramid, PathAggregationNetwork
-from frcnn.exporter.checkpoint.trainers.networks import ResNetBody, SplitBlock, shortcut
+from frcnn.exporter.checkpoint.trainers.hrnet import Exchange, HRNetBody
+from frcnn.exporter.checkpoint.trainers.necks import BalancedPyramid, MergedPyramid, PathAggregationNetwork
+from frcnn.exporter.checkpoint.trainers.networks import ResNetBody
 from frcnn.exporter.checkpoint.trainers.settings import Converted
 from frcnn.exporter.checkpoint.trainers.shapes import Shapes
 from frcnn.exporter.graph.export import export_onnx
@@ -188,11 +190,108 @@ def test_a_balanced_pyramid(size: tuple[int, int]) -> None:
         torch.testing.assert_close(ours, one + more, atol=1e-5, rtol=1e-5)
 
 
+BODY = "backbone.body"
+
+
+def hrnet(width: int = 4) -> tiny.Weights:
+    """Return an HRNet of one exchange a stage, and one block a branch."""
+    weights = tiny.Weights()
+
+    def convolved(name: str, given: int, out: int) -> None:
+        weights.conv(f"{name}.0", out, given, 3)
+        weights.norm(f"{name}.1", out)
+
+    for i, given in ((1, 3), (2, 8)):
+        weights.conv(f"{BODY}.conv{i}", 8, given, 3)
+        weights.norm(f"{BODY}.bn{i}", 8)
+    weights.stage(f"{BODY}.layer1", 8, 4, 16)
+    widths = [width * 2**i for i in range(4)]
+    convolved(f"{BODY}.transition1.0", 16, widths[0])
+    for number in (2, 3, 4):
+        before = 16 if number == 2 else widths[number - 2]
+        convolved(f"{BODY}.transition{number - 1}.{number - 1}.0", before, widths[number - 1])
+        for i in range(number):
+            for k in (1, 2):
+                weights.conv(f"{BODY}.stage{number}.0.branches.{i}.0.conv{k}", widths[i], widths[i], 3)
+                weights.norm(f"{BODY}.stage{number}.0.branches.{i}.0.bn{k}", widths[i])
+            for j in range(number):
+                path = f"{BODY}.stage{number}.0.fuse_layers.{i}.{j}"
+                if j > i:
+                    weights.conv(f"{path}.0", widths[i], widths[j], 1)
+                    weights.norm(f"{path}.1", widths[i])
+                for k in range(i - j):
+                    convolved(f"{path}.{k}", widths[j], widths[i] if k == i - j - 1 else widths[j])
+    return weights
+
+
+@torch.inference_mode()
+def test_branches_exchange_what_they_make_of_their_maps() -> None:
+    weights, name = hrnet(), f"{BODY}.stage3.0"
+    exchange = loaded(lambda s: Exchange(s, name, (4, 8, 16)), weights, name)
+    generator = torch.Generator().manual_seed(2)
+    x = [torch.randn(1, 4 * 2**i, 16 // 2**i, 24 // 2**i, generator=generator) for i in range(3)]
+    y = []
+    for i, one in enumerate(x):
+        block = f"{name}.branches.{i}.0"
+        z = F.relu(norm(F.conv2d(one, weights[f"{block}.conv1.weight"], padding=1), weights, f"{block}.bn1"))
+        z = norm(F.conv2d(z, weights[f"{block}.conv2.weight"], padding=1), weights, f"{block}.bn2")
+        y.append(F.relu(one + z))
+
+    def halved(one: Tensor, path: str) -> Tensor:
+        return norm(F.conv2d(one, weights[f"{path}.0.weight"], None, 2, 1), weights, f"{path}.1")
+
+    def doubled(one: Tensor, path: str, times: int) -> Tensor:
+        small = norm(F.conv2d(one, weights[f"{path}.0.weight"]), weights, f"{path}.1")
+        return small.repeat_interleave(times, 2).repeat_interleave(times, 3)
+
+    fuse = f"{name}.fuse_layers"
+    last = halved(F.relu(halved(y[0], f"{fuse}.2.0.0")), f"{fuse}.2.0.1") + halved(y[1], f"{fuse}.2.1.0") + y[2]
+    first = y[0] + doubled(y[1], f"{fuse}.0.1", 2) + doubled(y[2], f"{fuse}.0.2", 4)
+    middle = halved(y[0], f"{fuse}.1.0.0") + y[1] + doubled(y[2], f"{fuse}.1.2", 2)
+    for ours, theirs in zip(exchange(x), (first, middle, last), strict=True):
+        torch.testing.assert_close(ours, F.relu(theirs))
+
+
+@torch.inference_mode()
+def test_an_hrnet_has_four_maps_which_are_merged_into_one() -> None:
+    weights = hrnet()
+    found = loaded(lambda s: HRNetBody(s, BODY), weights, BODY)(torch.zeros(1, 3, 96, 160))
+    assert [tuple(one.shape[1:]) for one in found] == [(4, 24, 40), (8, 12, 20), (16, 6, 10), (32, 3, 5)]
+    neck = merged()
+    x = maps(96, 160)
+    module = loaded(lambda s: MergedPyramid(s, FPN, sum(WIDTHS)), neck, FPN)
+    larger = [F.interpolate(one, x["0"].shape[-2:], mode="bilinear", align_corners=False) for one in x.values()]
+    one = F.conv2d(torch.cat(larger, 1), neck[f"{FPN}.reduction_conv.weight"], neck[f"{FPN}.reduction_conv.bias"])
+    for i, level in enumerate(module(x).values()):
+        names = [f"{FPN}.layer_blocks.{i}.0.{part}" for part in ("weight", "bias")]
+        expected = F.conv2d(F.avg_pool2d(one, 2**i), neck[names[0]], neck[names[1]], padding=1)
+        torch.testing.assert_close(level, expected)
+
+
+def merged() -> tiny.Weights:
+    weights = tiny.Weights()
+    weights.conv(f"{FPN}.reduction_conv", OUT, sum(WIDTHS), 1, bias=True)
+    for i in range(5):
+        weights.conv(f"{FPN}.layer_blocks.{i}.0", OUT, OUT, 3, bias=True)
+    return weights
+
+
+def with_hrnet() -> dict[str, Tensor]:
+    heads = {name: t for name, t in tiny.state().items() if not name.startswith("backbone.")}
+    neck = merged()
+    neck.conv(f"{FPN}.reduction_conv", OUT, 60, 1, bias=True)
+    return hrnet() | neck | heads
+
+
+def with_balance() -> dict[str, Tensor]:
+    return tiny.state() | {name: t for name, t in balanced().items() if "refine" in name}
+
+
 @pytest.mark.slow
-def test_a_balanced_pyramid_is_exported_for_canvases_of_any_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", [with_balance, with_hrnet])
+def test_it_is_exported_for_canvases_of_any_size(state: Callable[[], dict[str, Tensor]], tmp_path: Path) -> None:
     settings = tiny.settings(trainer="mmdetection", stride_in_1x1=False, channel_order="rgb")
-    refine = {name: t for name, t in balanced().items() if "refine" in name}
-    model = build_restatement(Converted(settings=settings, state=tiny.state() | refine))
+    model = build_restatement(Converted(settings=settings, state=state()))
     export_onnx(model, tmp_path / "model.onnx")
     detector = Detector.load(tmp_path / "model.onnx")
     for height, width in ((96, 150), (140, 96)):
