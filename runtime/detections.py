@@ -279,9 +279,10 @@ class Detections:
         labels = np.zeros(0) if labels is None else labels
         most = np.inf if label_names is None else len(label_names) - 1
         if ((labels < 1) | (labels > most)).any():
-            got = f"{labels.min()} to {labels.max()}"
+            expected = "1 or more" if label_names is None else f"1 to {most}"
             hint = "where they are counted from 0: detections.class_id += 1"
-            raise UsageError(f"supervision: expected class ids of 1 to {most}, got {got}", hint=hint)
+            got = f"{labels.min()} to {labels.max()}"
+            raise UsageError(f"supervision: expected class ids of {expected}, got {got}", hint=hint)
         scores = np.ones(len(labels), np.float32) if scores is None else scores
         names = {"image_size": image_size, "source": source, "label_names": label_names}
         return cls(boxes=detections.xyxy, scores=scores, labels=labels, **names)[np.argsort(-scores, kind="stable")]

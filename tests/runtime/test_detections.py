@@ -132,6 +132,24 @@ def test_to_supervision() -> None:
     assert len(make(0).to_supervision()) == 0
 
 
+def test_from_supervision() -> None:
+    supervision = pytest.importorskip("supervision")
+    place: dict[str, Any] = {"image_size": (48, 64), "source": "a.jpg"}
+    back = Detections.from_supervision(make().to_supervision()[[2, 0, 1]], label_names=NAMES, **place)
+    assert back.to_json() == make().to_json()
+    assert len(Detections.from_supervision(supervision.Detections.empty(), **place)) == 0
+    unscored = supervision.Detections(xyxy=np.array([[1, 2, 3, 4]]), class_id=np.array([3]))
+    assert Detections.from_supervision(unscored, **place).to_dicts()[0]["score"] == 1
+    with pytest.raises(UsageError, match=r"ids of 1 to 2, got 3 to 3 \(where they are counted from 0"):
+        Detections.from_supervision(unscored, label_names=NAMES[:3], **place)
+    unscored.class_id -= 3
+    with pytest.raises(UsageError, match="ids of 1 or more, got 0 to 0"):
+        Detections.from_supervision(unscored, **place)
+    unscored.class_id = None
+    with pytest.raises(UsageError, match="have no class_id"):
+        Detections.from_supervision(unscored, **place)
+
+
 def test_without_supervision_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(MissingDependencyError, match=r"frcnn\[supervision\]"):
