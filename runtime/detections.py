@@ -276,7 +276,7 @@ class Detections:
         labels, scores = detections.class_id, detections.confidence
         if labels is None and len(detections):
             raise UsageError("supervision: the detections have no class_id", hint="set it, from 1")
-        labels = np.zeros(0) if labels is None else labels
+        labels = np.zeros(0, np.int64) if labels is None else labels
         most = np.inf if label_names is None else len(label_names) - 1
         if ((labels < 1) | (labels > most)).any():
             expected = "1 or more" if label_names is None else f"1 to {most}"
@@ -284,8 +284,15 @@ class Detections:
             got = f"{labels.min()} to {labels.max()}"
             raise UsageError(f"supervision: expected class ids of {expected}, got {got}", hint=hint)
         scores = np.ones(len(labels), np.float32) if scores is None else scores
-        names = {"image_size": image_size, "source": source, "label_names": label_names}
-        return cls(boxes=detections.xyxy, scores=scores, labels=labels, **names)[np.argsort(-scores, kind="stable")]
+        found = cls(
+            boxes=detections.xyxy,
+            scores=scores,
+            labels=labels,
+            image_size=image_size,
+            source=source,
+            label_names=label_names,
+        )
+        return found[np.argsort(-scores, kind="stable")]
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
