@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from torch import Tensor
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
 from frcnn.errors import CheckpointError, UnsupportedModelError
-from frcnn.exporter.checkpoint.trainers.datasets import class_names
 from frcnn.exporter.checkpoint.trainers.detectron2_settings import (
     CELLS,
     Form,
@@ -22,6 +23,7 @@ from frcnn.exporter.checkpoint.trainers.detectron2_settings import (
     zoo_of,
 )
 from frcnn.exporter.checkpoint.trainers.settings import Converted
+from frcnn.spec import BACKGROUND
 
 _SCORES: Final = "roi_heads.box_predictor.cls_score.weight"
 _BOXES: Final = "roi_heads.box_predictor.bbox_pred.weight"
@@ -72,6 +74,12 @@ _REFUSED: Final[tuple[tuple[str, str], ...]] = (
 )
 
 
+_DATASETS: Final = {
+    r"coco_20\d\d_.*": FasterRCNN_ResNet50_FPN_Weights.COCO_V1,  # its names are by COCO's ids, some of which are unused
+    r"voc_20\d\d_.*": DeepLabV3_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1,
+}
+
+
 def convert(
     state: Mapping[str, Tensor], config: Mapping[str, Any] | None, *, labels: Sequence[str] | None = None
 ) -> Converted:
@@ -94,9 +102,18 @@ def convert(
         require_agreement(form, given)
     settings = settings_of(form, given, state)
     if labels is None and config is not None:
-        labels = class_names(given.get("DATASETS.TRAIN", ()), form.classes)
+        labels = _class_names(given.get("DATASETS.TRAIN", ()), form.classes)
     named = None if labels is None else tuple(labels)
     return Converted(settings=replace(settings, labels=named), state=renamed)
+
+
+def _class_names(datasets: Sequence[object], classes: int) -> tuple[str, ...] | None:
+    """Return the names without the background, if all datasets are of one kind that has as many classes."""
+    for pattern, weights in _DATASETS.items():
+        if datasets and all(isinstance(name, str) and re.fullmatch(pattern, name) for name in datasets):
+            names = tuple(name for name in weights.meta["categories"] if name not in (BACKGROUND, "N/A"))
+            return names if len(names) == classes else None
+    return None
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -265,8 +265,7 @@ def _anchors(
         same = all(torch.allclose(a.float(), torch.tensor(b), atol=0.1) for a, b in zip(kept, cells, strict=True))
     if not same or any(len(level) != form.per_cell for level in cells):
         raise CheckpointError(
-            f"the anchors of {'the configuration' if 'MODEL.ANCHOR_GENERATOR.SIZES' in given.values else 'the zoo'} are"
-            f" not those of the weights, whose RPN has {form.per_cell} at a place",
+            f"the anchors are not those of the weights, whose RPN has {form.per_cell} at a place",
             hint=_HINT,
         )
     return cells
