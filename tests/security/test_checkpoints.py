@@ -182,3 +182,102 @@ def test_a_header_of_safetensors_that_lies_is_refused(tmp_path, header):
     text = json.dumps(header).encode()
     data = len(text).to_bytes(8, "little") + text + bytes(4)
     assert "is damaged or no safetensors file" in refused(tmp_path, data, "my.safetensors")
+
+
+def array_state(**changes):
+    """A pickle of one array, as Detectron2's zoo has them, whose parts may be others."""
+
+    class Array:
+        def __reduce__(self):
+            function, given, state = np.ones(3, "f4").__reduce__()
+            parts = dict(zip(("version", "shape", "dtype", "order", "data"), state, strict=True)) | changes
+            return function, given, tuple(parts.values())
+
+    return pickle.dumps({"model": {SCORES: Array()}}, protocol=2)
+
+
+def test_a_pickle_of_arrays_is_read(tmp_path):
+    assert read(tmp_path, array_state(), "my.pkl").state[SCORES].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"shape": (1 << 40,)}, "has not the bytes for it"),
+        ({"shape": (-1,)}, "has not the bytes for it"),
+        ({"shape": (2, True)}, "no array of numbers"),
+        ({"shape": (0,) * 99, "data": b""}, "ValueError"),
+        ({"dtype": np.dtype("O"), "data": [1, 2, 3]}, "'O8', which are no plain numbers"),
+        ({"dtype": np.dtype("V2000000000")}, "'V2000000000', which are no plain numbers"),
+        ({"dtype": np.dtype([("a", "O")])}, "no plain numbers"),
+        ({"dtype": "f4"}, "no array of numbers"),
+        ({"data": [1.0, 2.0, 3.0]}, "has not the bytes for it"),
+        ({"data": None}, "has not the bytes for it"),
+    ],
+)
+def test_arrays_that_lie_are_refused(tmp_path, changes, expected):
+    with memory_below(64 << 20):
+        assert expected in refused(tmp_path, array_state(**changes), "my.pkl")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncos\nsystem\nK\x00\x85U\x01b\x87R.", "holds os.system, which"),
+        (b"\x80\x02}(X\x01\x00\x00\x00acnumpy\nload\nu.", "holds numpy.load, which"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "holds os.system, which"),
+        (b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n}\x85R.", "an array of a class of its own"),
+        (b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x06\x00\x00\x00base64\x86R.", "bytes as text in 'base64'"),
+        (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little"), "KeyError"),
+        (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little"), "EOFError"),
+        (b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little"), "EOFError"),
+        (b"\x80\x02]r\xff\xff\xff\x7f" + b"." * 40, "holds no weights"),
+        (b"\x80\x02}(" + b")" + b"\x85" * 3 + b"K\x01u.", "a tuple as key of a dictionary"),
+        (b"\x80\x02\x82\x01.", "KeyError"),
+        (b"\x80\x02P0\n.", "KeyError"),
+    ],
+)
+def test_pickles_that_are_no_arrays_are_refused(tmp_path, data, expected):
+    with memory_below(64 << 20), misdeeds(tmp_path) as seen:
+        message = refused(tmp_path, data, "my.pkl")
+    assert expected in message
+    assert seen == []
+
+
+class HistoryBuffer:
+    """As MMEngine's pickles: with methods, which are pickled by getattr of the class."""
+
+    def mean(self):
+        return 0
+
+
+def test_what_mmengine_keeps_beside_the_weights_is_neither_imported_nor_kept(tmp_path):
+    buffer = HistoryBuffer()
+    buffer.history, buffer.methods = np.ones(3), {"mean": HistoryBuffer.mean}
+    data = saved({"state_dict": {SCORES: torch.ones(2, 3)}, "message_hub": {"loss": buffer}})
+    name = f"c{HistoryBuffer.__module__}\nHistoryBuffer\n".encode()
+    assert name in data
+    renamed = zipped(data, name, b"cmmengine.logging.history_buffer\nHistoryBuffer\n")
+    with misdeeds(tmp_path) as seen:
+        assert read(tmp_path, renamed).state[SCORES].shape == (2, 3)
+    assert seen == []
+    other = zipped(data, name, b"cmmengine.logging.history_buffer\nMessageHub\n")
+    assert "holds Python objects (mmengine.logging.history_buffer.MessageHub)" in refused(tmp_path, other)
+
+
+def zipped(data, old, new):
+    """The same zip, stored, with other bytes in its pickle."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(buffer, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name).replace(old, new))
+    return buffer.getvalue()
+
+
+def test_getattr_of_a_pickle_gets_nothing(tmp_path):
+    """It stands for something inert: a chain of it reaches no function."""
+    call = b"c__builtin__\ngetattr\nc__builtin__\ngetattr\nX\x05\x00\x00\x00\x5f\x5f\x61\x5f\x5f\x86R"
+    data = b"\x80\x02}X\x01\x00\x00\x00a" + call + b"s."
+    assert "holds no weights" in refused(tmp_path, in_torch_zip(data))
+    called = b"\x80\x02" + call + b"X\x04\x00\x00\x00true\x85R."
+    assert "no checkpoint, or damaged" in refused(tmp_path, in_torch_zip(called))
