@@ -80,7 +80,7 @@ def read_foreign(
     return Foreign(
         model=model,
         spec=read_model_spec(model, architecture=f"{name} {settings.architecture}"),
-        facts=tuple(facts),
-        assumptions=tuple(assumptions),
+        facts=(*facts, *settings.facts),
+        assumptions=(*assumptions, *settings.assumptions),
         labels=settings.labels,
     )

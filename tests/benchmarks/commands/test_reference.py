@@ -97,6 +97,21 @@ def test_code_is_not_run_because_a_file_names_it(arch, tmp_path, monkeypatch):
     assert error.value.hint == f"if you trust it: frcnn compare my.pth model.frcnn --arch {arch}"
 
 
+def test_the_configuration_of_the_export_is_sought_here_and_beside_the_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"--config config\.yaml, which is neither here nor beside the checkpoint"):
+        with_manifest(parse(), config="config.yaml")
+    assert with_manifest(parse("--config", "mine.yaml"), config="config.yaml").config == Path("mine.yaml")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.yaml").touch()
+    arguments = parse()
+    arguments.checkpoint = tmp_path / "elsewhere" / "my.pth"
+    taken_up = with_manifest(arguments, config="../../config.yaml", trainer="detectron2", boxes_only=True)
+    assert taken_up.config == tmp_path / "elsewhere" / "config.yaml"
+    assert (taken_up.trainer, taken_up.boxes_only) == ("detectron2", True)
+    assert "--from detectron2 --config" in capsys.readouterr().err
+
+
 def test_the_line_to_go_on_with_finds_the_code_beside_the_checkpoint(tmp_path):
     folder = tmp_path / "elsewhere"
     folder.mkdir()
