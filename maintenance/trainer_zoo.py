@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -27,6 +28,10 @@ _OBJECTNESS_STD: Final = 2.0
 _CLASS_LOGIT_STD: Final = 2.0
 _DELTA_STD: Final = 0.3
 _CANDIDATES: Final = 80  # boxes of an image whose score is above 0.05, before NMS
+_BRANCH: Final = (
+    0.25  # share of a residual branch: random blocks of equal shares multiply rounding, a trained network not
+)
+_ENDS_BRANCH: Final = re.compile(r"(^|\.)([bg]n3|conv3\.norm)$")
 _CELLS: Final = 500  # of a level that calibration looks at
 _PREDICTORS: Final = {  # objectness, deltas, class scores, boxes
     "detectron2": (
@@ -145,20 +150,28 @@ def calibrate(model: TrainerModel, trainer: str, images: Sequence[RGBImage], *, 
     """Give a model weights that behave on images: unit activations, some dozens of objects of distinct scores."""
     bgr = _side_by_side(images)
     generator = torch.Generator().manual_seed(seed)
-    objectness, deltas, scores, boxes = (model.module.get_submodule(name) for name in _PREDICTORS[trainer])
-    norms = [module for module in model.module.modules() if _is_norm(module)]
-    for norm in norms:
+    predictors = [model.module.get_submodule(name) for name in _PREDICTORS[trainer]]
+    objectness, deltas, scores, boxes = predictors
+    norms = {name: module for name, module in model.module.named_modules() if _is_norm(module)}
+    for name, norm in norms.items():
         weight, bias = norm.weight, norm.bias
         if isinstance(weight, Tensor) and isinstance(bias, Tensor):
             weight.uniform_(0.5, 1.5, generator=generator)
+            weight.mul_(_BRANCH if _ENDS_BRANCH.search(name) else 1.0)
             bias.normal_(0, 0.2, generator=generator)
-    for layer in (objectness, deltas, scores, boxes):
+    for layer in predictors:
         for parameter in layer.parameters():
             parameter.normal_(0, 0.05, generator=generator)
-    hooks = [norm.register_forward_pre_hook(_observe) for norm in norms if hasattr(norm, "running_var")]
+    hooks = [norm.register_forward_pre_hook(_observe) for norm in norms.values() if hasattr(norm, "running_var")]
     for first, second, std in ((objectness, deltas, _OBJECTNESS_STD), (scores, boxes, _CLASS_LOGIT_STD)):
         seen: dict[nn.Module, list[Tensor]] = {first: [], second: []}
         watching = [layer.register_forward_hook(_keeper(kept)) for layer, kept in seen.items()]
+        watching += [
+            layer.register_forward_pre_hook(_Centred())
+            for name, layer in model.module.named_modules()
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None and layer not in predictors
+            if first is objectness or name.startswith("roi_head")
+        ]
         model.boxes(bgr)
         _remove(watching)
         rescaled = _rescale(first, _rows(seen[first], generator), std)
@@ -186,6 +199,28 @@ def _observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     variance = x.var((0, 2, 3), unbiased=False)
     module.running_mean.copy_(x.mean((0, 2, 3)))
     module.running_var.copy_(variance.clamp(min=max(1e-3, float(variance.mean()) / 100)))
+
+
+class _Centred:
+    """Scales and shifts a layer without a norm, before its first call, to outputs of mean 0 and deviation 1.
+
+    What all cells and RoIs have in common would else hide what tells them apart, and rounding with it.
+    """
+
+    done = False
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self.done:
+            return
+        self.done, weight, bias = True, module.weight, module.bias
+        assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+        is_linear = isinstance(module, nn.Linear)
+        outputs = (F.linear if is_linear else module._conv_forward)(inputs[0], weight, bias)  # type: ignore[operator]
+        rows = outputs.movedim(1, -1).flatten(0, -2)
+        std = rows.std(0)
+        std.clamp_(min=float(std.mean()) / 100)
+        weight.div_(std.view(-1, *(1 for _ in weight.shape[1:])))
+        bias.sub_(rows.mean(0)).div_(std)
 
 
 def _keeper(kept: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:
