@@ -58,10 +58,11 @@ class TrainerModel(ABC):
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take weights by the trainer's names; CannotRunError names the first one that is of another model."""
-        own = self.module.state_dict()
-        given = {name: tensor for name, tensor in state.items() if name in own or not _NOT_WEIGHTS.search(name)}
-        other = sorted({*given} ^ {name for name in own if not _NOT_WEIGHTS.search(name)} - {*given})
-        other += [name for name in given if name in own and own[name].shape != given[name].shape]
+        own, given = (
+            {name: tensor for name, tensor in tensors.items() if not _NOT_WEIGHTS.search(name)}
+            for tensors in (self.module.state_dict(), state)
+        )
+        other = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
         if other:
             raise CannotRunError(f"the checkpoint is of another model than its configuration: {other[0]}")
         self.module.load_state_dict(given, strict=False)
