@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from frcnn.runtime import Detections
@@ -22,7 +24,7 @@ def detection_sets(folder: str = "/photos", names: tuple[str, ...] | None = NAME
                 scores=np.sort(random.random(count, np.float32))[::-1],
                 labels=random.integers(1, 4, count),
                 image_size=(height, width),
-                source=f"{folder}/{name}",
+                source=str(Path(folder, name)),
                 label_names=names,
             )
         )
