@@ -30,6 +30,7 @@ __all__ = [
     "GpuSession",
     "KernelResources",
     "KernelSpeeds",
+    "LargeImage",
     "Named",
     "Noise",
     "ProviderAccuracy",
@@ -359,6 +360,40 @@ class TrainerZoos(msgspec.Struct, frozen=True, kw_only=True):
     configurations: tuple[ZooRow, ...]
 
 
+class SlicedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What one way found in the large image; shares from 0 to 1."""
+
+    way: str
+    recall_small: float
+    recall_medium: float
+    recall_large: float
+    recall: float
+    precision: float
+    detections: int
+    seconds: float
+
+
+class PeakMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """The peak of a process before it decoded an image, after that, and after it detected in its slices."""
+
+    megapixels: float
+    before_mib: float
+    decoded_mib: float
+    after_mib: float
+
+
+class LargeImage(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``maintenance.slicing`` writes."""
+
+    environment: System
+    image: tuple[int, int]
+    photographs: int
+    objects: dict[str, int]
+    score: float
+    sliced: tuple[SlicedRow, ...]
+    memory: PeakMemory
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named(Generic[T]):
     """A report and the name of its file."""
@@ -384,6 +419,7 @@ class Committed:
     web: tuple[Named[WebLoad], ...]
     ways: tuple[Named[Ways], ...]
     zoos: tuple[Named[TrainerZoos], ...]
+    large_images: tuple[Named[LargeImage], ...]
 
 
 def read_committed(folder: Path) -> Committed:
@@ -411,6 +447,7 @@ def read_committed(folder: Path) -> Committed:
         web=of(WebLoad),
         ways=of(Ways),
         zoos=of(TrainerZoos),
+        large_images=of(LargeImage),
     )
 
 
@@ -450,6 +487,8 @@ def _kind(report: Report) -> type[Any] | None:
         return RaySpeeds
     if "latency_ms" in report:
         return WebLoad
+    if "sliced" in report:
+        return LargeImage
     if "rounds" in report:
         return Ways
     if {"system", "parts"} <= report.keys():
