@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from frcnn.plugins.kernel import Element, Kernel, Layout
 from frcnn.plugins.operator_kernels import kernels_for
 from frcnn.plugins.preprocess import kernels as preprocess
+from frcnn.spec import ResizeRule
 
 ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 """One for each generation of GPUs that the project serves."""
@@ -19,14 +20,17 @@ _LAYOUTS: Final[tuple[tuple[Layout, Layout], ...]] = (
     ("planar", "planar"),
 )
 _BOXES: Final = {"box_weights": (10.0, 10.0, 5.0, 5.0), "max_log_scale": 4.135, "min_size": 0.001}
-_NORMALISATION: Final = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
+_MEAN: Final = (0.485, 0.456, 0.406)
+_STD: Final = (0.229, 0.224, 0.225)
 
 
 def every_kernel() -> dict[str, Kernel]:
     """Return label -> kernel; a kernel that reads no features has a label for one type only."""
     forms: dict[str, Kernel] = {}
     for element in _ELEMENTS:
-        (forms[f"preprocess {element}"],) = preprocess(element=element, **_NORMALISATION)
+        for rule in get_args(ResizeRule):
+            made = preprocess(element=element, image_mean=_MEAN, image_std=_STD, resize=rule)
+            (forms[f"preprocess {rule}, {element}"],) = made
         for operator, label, attributes in _operators():
             for kernel in kernels_for(operator, {**attributes, "element": element}):
                 if kernel not in forms.values():

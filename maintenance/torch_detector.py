@@ -20,7 +20,7 @@ from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.plugins.cuda.compiler import compile_kernel, compiler_version, fingerprint
 from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator_kernels import kernels_of_step
-from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
+from frcnn.plugins.preprocess.kernel import kernels_of_transform
 from frcnn.spec import SCHEMA_VERSION, Manifest, Precision
 from frcnn.spec.engine import (
     ENGINE_SCHEMA_VERSION,
@@ -87,7 +87,7 @@ def make_detector(
     steps = _steps(module, objectness, deltas, features)
     parts = {FEATURES: b"PyTorch", BOXES: b"PyTorch"}
     transform = spec.transform
-    kernels = list(preprocess_kernels(element=element, image_mean=transform.image_mean, image_std=transform.image_std))
+    kernels = list(kernels_of_transform(transform, element))
     kernels += [k for step in steps if isinstance(step, OperatorStep) for k in kernels_of_step(step, tensors)]
     parts |= {kernel_part(k.entry, fingerprint(k), architecture): compile_code(k, architecture) for k in kernels}
     side = Range(min=transform.size_divisible, opt=transform.size_divisible, max=1 << 14)

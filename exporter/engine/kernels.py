@@ -9,7 +9,7 @@ from frcnn.errors import UsageError
 from frcnn.exporter.engine.steps import Steps
 from frcnn.plugins.cuda.compiler import OLDEST_PTX, compile_kernel, fingerprint, supported_architectures
 from frcnn.plugins.operator_kernels import kernels_of_step
-from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
+from frcnn.plugins.preprocess.kernel import kernels_of_transform
 from frcnn.spec import TransformSpec
 from frcnn.spec.engine import Target, kernel_part
 from frcnn.spec.supported_gpus import RTX_DEFAULT, architecture_of
@@ -49,8 +49,7 @@ def kernel_parts(
     KernelError if there is no kernel for an operator's attributes and tensors, or it cannot be compiled.
     """
     images: Any = steps.tensors["images"].element  # a kernel refuses what it cannot take
-    mean, std = transform.image_mean, transform.image_std
-    needed = list(preprocess_kernels(element=images, image_mean=mean, image_std=std))
+    needed = list(kernels_of_transform(transform, images))
     for operator in steps.operators:
         needed.extend(kernels_of_step(operator, steps.tensors))
     kernels = {(kernel.entry, fingerprint(kernel)): kernel for kernel in needed}

@@ -27,6 +27,7 @@ from frcnn.plugins.kernel import Element, Kernel
 from frcnn.plugins.operator_kernels import kernels_for, wiring_of
 from frcnn.plugins.operator_plan import OperatorPlan, Shape
 from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
+from frcnn.spec import ResizeRule
 
 _PLANS: Final = 256  # combinations of shapes that an operator remembers
 
@@ -178,6 +179,7 @@ def load_preprocess(
     element: Element = "float32",
     image_mean: Sequence[float],
     image_std: Sequence[float],
+    resize: ResizeRule = "torchvision",
     architecture: str | None = None,
     driver: Driver | None = None,
 ) -> LoadedOperator:
@@ -191,10 +193,11 @@ def load_preprocess(
         element: type of ``images``.
         image_mean: per channel (R, G, B), of images in [0, 1].
         image_std: likewise.
+        resize: whose rule of resizing holds, see ``TransformSpec``.
         architecture: see :func:`load_operator`, which raises the same errors.
         driver: likewise.
     """
-    kernels = preprocess_kernels(element=element, image_mean=image_mean, image_std=image_std)
+    kernels = preprocess_kernels(element=element, image_mean=image_mean, image_std=image_std, resize=resize)
     return _load("preprocess", kernels, architecture, driver)
 
 

@@ -1,11 +1,6 @@
 // Resize, normalise and pad a batch of images of different sizes. One thread makes COLUMNS_PER_THREAD pixels of a row,
 // 32 columns apart; blockIdx.z is the image. PyTorch's bilinear rule (align_corners=False), float32.
-#include "cuda/element.cuh"
-
-// A row of the table; see IMAGE_COLUMNS in preprocess/kernel.py.
-struct Image {
-    long long pixels, height, width, row_stride, column_stride, channel_stride, resized_height, resized_width;
-};
+#include "preprocess/image.cuh"
 
 // The two neighbours of a resized pixel on one axis, and the weight of the second.
 struct Neighbours {
@@ -22,8 +17,6 @@ __device__ __forceinline__ Neighbours neighbours(int at, int size, int resized) 
 
 extern "C" __global__ void __launch_bounds__(256)
 preprocess(const Image* __restrict__ sources, int canvas_height, int canvas_width, Element* __restrict__ images) {
-    constexpr float kScales[] = {CHANNEL_SCALES};
-    constexpr float kShifts[] = {CHANNEL_SHIFTS};
     const Image image = sources[blockIdx.z];
     const int row = blockIdx.y * blockDim.y + threadIdx.y;
     if (row >= canvas_height) return;
@@ -50,7 +43,7 @@ preprocess(const Image* __restrict__ sources, int canvas_height, int canvas_widt
                 const float a = low_row[low + offset], b = low_row[high + offset];
                 const float c = high_row[low + offset], d = high_row[high + offset];
                 const float upper = a + x.weight * (b - a), lower = c + x.weight * (d - c);
-                values[channel] = fmaf(upper + y.weight * (lower - upper), kScales[channel], kShifts[channel]);
+                values[channel] = normalised(upper + y.weight * (lower - upper), channel);
             }
         }
 #pragma unroll

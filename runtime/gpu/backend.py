@@ -80,20 +80,13 @@ class EngineBackend:
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool, order: ChannelOrder = "rgb") -> Placed:
         """Decode an image and choose its canvas; see ``Backend.place``.
 
-        The GPU resizes uint8 images by torchvision's rule; floating ones and those of other trainers' models are made
-        ready here, on the CPU.
+        The GPU resizes uint8 images; floating ones are prepared here, on the CPU.
         """
         self._check()
         transform = self._manifest.source.model.transform
         decoded = _decoded(image, name, max_pixels, order, ahead=ahead)
-        is_ours = transform.resize == "torchvision"
-        if isinstance(decoded, DeviceImage) and not is_ours:
-            raise UsageError(
-                f"{name}: the model resizes images as {transform.resize} does, which is not done on the GPU",
-                hint="hand in the image in host memory",
-            )
         placed = place(decoded, transform, self.canvases)
-        if isinstance(decoded, RGBImage) and not (is_ours and decoded.pixels.dtype == np.uint8):
+        if isinstance(decoded, RGBImage) and decoded.pixels.dtype != np.uint8:
             return with_pixels(placed, transform)
         return placed
 

@@ -14,7 +14,7 @@ from frcnn.plugins.cuda.driver import LoadedKernel
 from frcnn.plugins.cuda.launch import LoadedOperator
 from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.operator_kernels import kernels_of_step
-from frcnn.plugins.preprocess.kernel import kernels as preprocess_kernels
+from frcnn.plugins.preprocess.kernel import kernels_of_transform
 from frcnn.runtime.gpu.device import Device, Engine
 from frcnn.spec.engine import EngineManifest, OperatorStep, kernel_part
 
@@ -66,7 +66,7 @@ def load_program(
 
     images: Any = manifest.tensors["images"].element  # a kernel refuses what it cannot take
     transform = manifest.source.model.transform
-    preprocess = preprocess_kernels(element=images, image_mean=transform.image_mean, image_std=transform.image_std)
+    preprocess = kernels_of_transform(transform, images)
     operators = {
         index: load(step.operator, kernels_of_step(step, manifest.tensors))
         for index, step in enumerate(manifest.steps)

@@ -1,4 +1,4 @@
-"""Preprocessing on CUDA, run on the CPU from the same source, against torchvision's GeneralizedRCNNTransform."""
+"""Preprocessing on CUDA, run on the CPU from the same source, against torchvision's transform, Pillow and OpenCV."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.byte_resizes import by_opencv, by_pillow
 from support.simt import require_compiler, run_on_host
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from frcnn.plugins.preprocess import IMAGE_COLUMNS, kernels
-from frcnn.spec import TransformSpec
+from frcnn.spec import ResizeRule, TransformSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BOUND = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
@@ -120,3 +121,44 @@ def test_the_table_is_as_documented():
 def test_no_images_make_no_images():
     spec, _ = transform_of(40, 70)
     assert preprocess([], spec, (64, 64), "float32").shape == (0, 3, 64, 64)
+
+
+def as_bytes(image: NDArray[np.uint8], size: tuple[int, int], rule: ResizeRule) -> NDArray[np.float32]:
+    """Return the bytes that a kernel resizes an image to, on a canvas that is larger, and check the padding."""
+    row = [image.__array_interface__["data"][0], *image.shape[:2], *image.strides, *size]
+    launches = kernels(image_mean=(0, 0, 0), image_std=(1 / 255,) * 3, resize=rule)
+    canvas = {"H": size[0] + 3, "W": size[1] + 5}
+    found = run_on_host(launches, {"sources": torch.tensor([row])}, sizes=canvas)["images"][0].permute(1, 2, 0).numpy()
+    assert not found[size[0] :].any() and not found[:, size[1] :].any()
+    return found[: size[0], : size[1]]
+
+
+@pytest.mark.parametrize(
+    ("size", "target"),
+    [
+        ((20, 31), (47, 150)),  # grows: to more columns than a block has
+        ((97, 60), (31, 20)),
+        ((64, 22), (9, 40)),
+        ((26, 34), (13, 17)),  # half in both directions
+        ((26, 34), (13, 34)),
+        ((33, 45), (33, 45)),
+        ((1, 1), (5, 3)),
+        ((300, 40), (9, 3)),  # more taps than a block keeps
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("rule", "restated"), [("detectron2", by_pillow), ("mmdetection", by_opencv)])
+def test_the_rules_of_other_trainers_hold_to_the_bit(rule, restated, size, target):
+    image = random_image(*size, seed=5)
+    bgr = np.ascontiguousarray(image[..., ::-1])[..., ::-1]
+    for view in (image, bgr):
+        np.testing.assert_array_equal(as_bytes(view, target, rule), restated(image, *target))
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(sides, sides, st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32))
+def test_the_rules_of_other_trainers_hold_at_any_size(height, width, resized_height, resized_width, seed):
+    image, target = random_image(height, width, seed), (resized_height, resized_width)
+    np.testing.assert_array_equal(as_bytes(image, target, "detectron2"), by_pillow(image, *target))
+    np.testing.assert_array_equal(as_bytes(image, target, "mmdetection"), by_opencv(image, *target))

@@ -17,7 +17,7 @@ from frcnn.exporter.engine.steps import make_steps
 from frcnn.exporter.graph.split import split
 from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.operator_kernels import kernels_of_step
-from frcnn.plugins.preprocess import kernels as preprocess_kernels
+from frcnn.plugins.preprocess import kernels_of_transform
 from frcnn.runtime.engines.onnxruntime_engine import OnnxRuntimeContext, OnnxRuntimeEngine
 from frcnn.runtime.gpu.backend import EngineBackend
 from frcnn.runtime.gpu.device import LayerReport, Shape
@@ -124,7 +124,7 @@ def kernel_parts(
 ) -> dict[str, bytes]:
     """Return the fake device's code of every kernel, by part."""
     images: Any = tensors["images"].element
-    kernels = list(preprocess_kernels(element=images, image_mean=transform.image_mean, image_std=transform.image_std))
+    kernels = list(kernels_of_transform(transform, images))
     for step in steps:
         kernels += kernels_of_step(step, tensors) if isinstance(step, OperatorStep) else ()
     return {kernel_part(k.entry, fingerprint(k), "sm_89"): code_of(k, "sm_89") for k in kernels}

@@ -16,7 +16,7 @@ from frcnn.plugins.cuda.compiler import fingerprint
 from frcnn.plugins.kernel import Kernel
 from frcnn.plugins.multiscale_roi_pool.reference import multiscale_roi_pool
 from frcnn.plugins.operator_kernels import kernels_of_step
-from frcnn.plugins.preprocess import kernels as preprocess_kernels
+from frcnn.plugins.preprocess import kernels_of_transform
 from frcnn.runtime.gpu.backend import EngineBackend
 from frcnn.spec import Manifest
 from frcnn.spec.engine import EngineStep, EngineTensor, OperatorStep, Profile, Range, kernel_part
@@ -120,9 +120,7 @@ class TinyArtifact:
     ) -> None:
         transform = source.model.transform
         tensors = TENSORS | {"images": EngineTensor(element=images)}
-        (preprocess,) = preprocess_kernels(
-            element=images, image_mean=transform.image_mean, image_std=transform.image_std
-        )
+        (preprocess,) = kernels_of_transform(transform, images)
         self.kernels: tuple[Kernel, ...] = (
             preprocess,
             *kernels_of_step(POOL, tensors),

@@ -18,7 +18,7 @@ from support.tiny_artifact import TinyArtifact, profile
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.runtime.gpu.backend import EngineBackend
-from frcnn.runtime.images.preprocess import Placed, Prepared
+from frcnn.runtime.images.preprocess import Placed
 from frcnn.spec import Manifest
 
 ManifestOf = Callable[..., Manifest]
@@ -417,16 +417,17 @@ class TestDeviceOutput:
 
 
 @pytest.mark.parametrize("rule", ["detectron2", "mmdetection"])
-def test_images_of_other_trainers_models_are_resized_on_the_cpu(
+def test_images_are_resized_by_the_models_rule_on_the_gpu_too(
     rule: str, device: FakeDevice, manifest_of: ManifestOf
 ) -> None:
     backend = TinyArtifact(manifest_of(resize=rule)).backend(device)
     try:
-        (item,) = placed(backend, noise(200, 90))
-        assert isinstance(item, Prepared)
-        assert len(backend.submit([item]).result().num_detections) == 1
-        pixels = device.array(noise(200, 90))
-        with pytest.raises(UsageError, match=f"resizes images as {rule} does, which is not done on the GPU"):
-            placed(backend, pixels)
+        pixels = noise(200, 90)
+        floats = np.float32(pixels.transpose(2, 0, 1)) / 255
+        images = (floats, pixels, device.array(pixels))  # the first is prepared on the CPU
+        on_cpu, *on_gpu = [backend.submit(placed(backend, image)).result() for image in images]
+        for found in on_gpu:
+            for name in ("num_detections", "boxes", "scores", "labels"):
+                np.testing.assert_allclose(getattr(found, name), getattr(on_cpu, name), rtol=1e-5)
     finally:
         backend.close()
