@@ -70,22 +70,17 @@ else:
 """
 
 
-@pytest.fixture(scope="module")
-def packages() -> Path:
-    return made_once("format-packages", install)
+def installed(package: str) -> Path:
+    """Return a folder with a package and what it needs."""
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target"]
+    return made_once(package, lambda folder: subprocess.run([*pip, str(folder), package], check=True))
 
 
-def install(folder: Path) -> None:
-    for package in ("label-studio-sdk", "datumaro", "fiftyone"):
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--target", folder / package, package], check=True)
-
-
-def ask(code: str, packages: Path, folder: Path) -> Any:
-    """Run code that sets ``answer`` with the packages of a folder alone."""
+def ask(code: str, package: str, folder: Path) -> Any:
+    """Return what code sets ``answer`` to, run with a package in a folder."""
     start = f"import json\nfrom pathlib import Path\nNAMES = {NAMES!r}\n"
     end = "\njson.dump(answer, open('answer.json', 'w'))\n"
-    own = {"PYTHONPATH": str(packages), "FIFTYONE_DO_NOT_TRACK": "1", "HOME": str(folder)}
+    own = {"PYTHONPATH": str(installed(package)), "FIFTYONE_DO_NOT_TRACK": "1", "HOME": str(folder)}
     command = [sys.executable, "-c", start + code + end]
     done = subprocess.run(command, cwd=folder, env=os.environ | own, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -96,10 +91,10 @@ def coco_boxes(found: Detections) -> np.ndarray[Any, Any]:
     return np.array([entry["bbox"] for entry in found.to_coco(1)]).reshape(-1, 4)
 
 
-def test_label_studio(packages: Path, tmp_path: Path) -> None:
+def test_label_studio(tmp_path: Path) -> None:
     expected = detection_sets()
     formats.write("label-studio", tmp_path / "in.json", expected)
-    answer = ask(LABEL_STUDIO, packages / "label-studio-sdk", tmp_path)
+    answer = ask(LABEL_STUDIO, "label-studio-sdk", tmp_path)
     assert answer["faults"] == [[], [], []]
     coco = answer["coco"]
     names = {category["id"]: category["name"] for category in coco["categories"]}
@@ -110,14 +105,14 @@ def test_label_studio(packages: Path, tmp_path: Path) -> None:
         assert [names[entry["category_id"]] for entry in entries] == found.class_names
 
 
-def test_datumaro_reads_cvat(packages: Path, tmp_path: Path) -> None:
+def test_datumaro_reads_cvat(tmp_path: Path) -> None:
     expected = detection_sets(".")
     for found in expected:
         path = tmp_path / "set" / "images" / (found.source or "")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", found.image_size[::-1]).save(path)
     formats.write("cvat", tmp_path / "set" / "annotations.xml", expected)
-    answer = ask(DATUMARO, packages / "datumaro", tmp_path)
+    answer = ask(DATUMARO, "datumaro", tmp_path)
     for found in expected:
         read = answer[str(Path(found.source or "").with_suffix(""))]
         assert read["size"] == list(found.image_size)
@@ -127,10 +122,10 @@ def test_datumaro_reads_cvat(packages: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(rows[:, 5].astype(np.float32), found.scores)
 
 
-def test_fiftyone(packages: Path, tmp_path: Path) -> None:
+def test_fiftyone(tmp_path: Path) -> None:
     expected = detection_sets()
     formats.write("fiftyone", tmp_path / "in.json", expected)
-    answer = ask(FIFTYONE, packages / "fiftyone", tmp_path)
+    answer = ask(FIFTYONE, "fiftyone", tmp_path)
     for rows, found in zip(answer["samples"], expected, strict=True):
         assert [row[0] for row in rows] == found.class_names
         np.testing.assert_array_equal(np.float32([row[1] for row in rows]), found.scores)
