@@ -51,6 +51,14 @@ def test_json_holds_manifest_and_graph(
     assert "3: without names" in out
 
 
+def test_the_rule_of_another_trainer_is_shown(
+    model_of: Callable[..., Path], manifest_of: Callable[..., Manifest], capsys: Captured
+) -> None:
+    path = model_of(manifest_of(resize="mmdetection"))
+    assert main(["inspect", str(path)]) == 0
+    assert "(pixels), resized as mmdetection does" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty", "folder", "text", "truncated", "foreign"])
 def test_an_invalid_model_is_refused(
     kind: str, tmp_path: Path, model_path: Path, model_of: Callable[..., Path], capsys: Captured
