@@ -73,7 +73,7 @@ def test_the_page_counts_outcomes_and_shows_the_reason(tmp_path: Path) -> None:
     page = _render("zoo", read_committed(tmp_path))
     assert "| Detectron2 | 2 | 2 | 0 | 0 | 0 | 1 |" in page
     assert "| MMDetection | 1 | 0 | 0 | 1 | 0 | 0 |" in page
-    assert "| `a/x_1x.yaml` | agrees | 20 | 302 | 2 | 0.004 | 1.0e-06 |" in page
+    assert "| `a/x_1x.yaml` | agrees | 20 | 302 | 2 | 0.0040 | 1.0e-06 |" in page
     assert "| `a/x_3x.yaml` | agrees: the network of `a/x_1x.yaml` |" in page
     assert "| `dcn/y.py` | refused: no deformable layers | - |" in page
     assert zoo_outcome(ZooRow(trainer="mmdetection", configuration="b", outcome="same network", same_as="c"), []) == (
