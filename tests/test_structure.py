@@ -116,6 +116,7 @@ HEAVY = [
     "tensorrt_rtx",
     "torch",
     "torchvision",
+    "yaml",
 ]
 PUBLIC = {
     "frcnn": "__version__",
@@ -141,8 +142,8 @@ PUBLIC = {
     "frcnn.runtime.ray": "DetectedDataset RayDetector detect_dataset read_detections write_coco",
     "frcnn.spec": """
         BACKGROUND LONGEST_MANIFEST_BYTES MANIFEST_KEY PRECISIONS SCHEMA_VERSION CheckpointOptions Manifest ModelSpec
-        NonNegative PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record RoIHeadsSpec Size
-        TransformSpec full_labels read_versioned
+        NonNegative PoolerKind PoolerSpec Positive Precision PrintableText Quantization RPNSpec Record ResizeRule
+        RoIHeadsSpec Size TransformSpec full_labels read_versioned
     """,
     "frcnn.spec.engine": """
         ENGINE_SCHEMA_VERSION INPUTS MANIFEST_PART OUTPUTS PART_NAME PRECISION_PART SUFFIX TARGETS TENSORRT_ELEMENTS

@@ -73,6 +73,10 @@ def read_foreign(
     facts = [f"trainer: {name}, by the names of its weights", f"architecture: {settings.architecture}"]
     assumptions: list[str] = []
     for line, how in describe(settings):
+        left = [name for name in how.removeprefix("--arg ").split(", ") if name not in args]
+        if not left:  # all of it was given
+            continue
+        how = how if how == "--config" else f"--arg {', '.join(left)}"
         if said is None:
             assumptions.append(f"{line}; as {name}'s own models have it ({how})")
         else:
