@@ -25,7 +25,7 @@ from frcnn.benchmarks.candidates.trainer_models import Bgr, Detectron2Model, MMD
 from frcnn.runtime import RGBImage
 
 _OBJECTNESS_STD: Final = 2.0
-_CLASS_LOGIT_STD: Final = 2.0
+_CLASS_LOGIT_STD: Final = 1.5
 _DELTA_STD: Final = 0.3
 _CANDIDATES: Final = 80  # boxes of an image whose score is above 0.05, before NMS
 _BRANCH: Final = (
