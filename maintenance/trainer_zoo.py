@@ -5,6 +5,7 @@ Which networks are the same is told by comparing configurations without what onl
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import pickle
@@ -127,7 +128,7 @@ def with_short_side(found: Configuration, pixels: int) -> Any:
         config = found.config.clone()
         config.INPUT.MIN_SIZE_TEST, config.INPUT.MAX_SIZE_TEST = pixels, pixels * 5 // 3
         return config
-    config = found.config.copy()
+    config = copy.deepcopy(found.config)
     for step in _pipeline(config):
         if "scale" in step:
             step["scale"] = (pixels * 5 // 3, pixels)

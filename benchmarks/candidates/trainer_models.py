@@ -5,6 +5,7 @@ A configuration is data here: none of its text is run, and a name that its regis
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
 import re
@@ -92,7 +93,7 @@ class MMDetectionModel(TrainerModel):
     def __init__(self, config: Any, device: str = "cpu") -> None:
         importlib.import_module("mmengine.registry").init_default_scope("mmdet")
         apis = importlib.import_module("mmdet.apis.inference")
-        config = config.copy()
+        config = copy.deepcopy(config)  # building changes it
         for part in _parts(config._cfg_dict):
             if part.get("init_cfg") is not None:
                 part["init_cfg"] = None  # weights from the web
