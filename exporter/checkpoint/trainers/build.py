@@ -9,9 +9,10 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from frcnn.errors import CheckpointError
-from frcnn.exporter.checkpoint.trainers.networks import Backbone, LimitedPredictor, LimitedRPNHead, box_head
+from frcnn.exporter.checkpoint.trainers.networks.backbones import Backbone
+from frcnn.exporter.checkpoint.trainers.networks.heads import LimitedPredictor, LimitedRPNHead, box_head
+from frcnn.exporter.checkpoint.trainers.networks.shapes import Shapes
 from frcnn.exporter.checkpoint.trainers.settings import Converted, Settings, Triple
-from frcnn.exporter.checkpoint.trainers.shapes import Shapes
 from frcnn.exporter.model.restated import (
     MIN_BOX_SIZE,
     MIN_PROPOSAL_SIZE,

@@ -117,7 +117,7 @@ def _class_names(datasets: Sequence[object], classes: int) -> tuple[str, ...] | 
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights under the names of ``networks.py``; raise UnsupportedModelError for those of other parts."""
+    """Return the weights under the names of ``networks``; raise UnsupportedModelError for those of other parts."""
     plain = [(re.compile(pattern + _PART), new) for pattern, new in _NAMES]
     counted = [(re.compile(pattern + _PART), new) for pattern, new in _COUNTED]
     first = min((int(n) for name in state for n in re.findall(r"fpn_lateral(\d)\.", name)), default=0)

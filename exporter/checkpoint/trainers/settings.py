@@ -51,8 +51,6 @@ class Settings:
         box_detections_per_img: the most detections of an image.
         min_log_scale: lower limit of dw and dh, where the trainer has one.
         labels: names of the classes without the background, or None.
-        facts: lines about what a configuration said.
-        assumptions: lines about what was assumed for want of one.
     """
 
     trainer: Trainer
@@ -86,13 +84,11 @@ class Settings:
     box_detections_per_img: int = 100
     min_log_scale: float | None = None
     labels: tuple[str, ...] | None = None
-    facts: tuple[str, ...] = ()
-    assumptions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """Weights of another trainer under the names of ``networks.py``, with the settings that go with them.
+    """Weights of another trainer under the names of ``networks``, with the settings that go with them.
 
     ``state`` has the trainer's numbers: the background is the last class, and boxes have none for it.
     """

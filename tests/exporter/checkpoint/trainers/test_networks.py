@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from frcnn.exporter.checkpoint.trainers.blocks import SplitBlock, shortcut
 from frcnn.exporter.checkpoint.trainers.build import build_restatement
-from frcnn.exporter.checkpoint.trainers.hrnet import Exchange, HRNetBody
-from frcnn.exporter.checkpoint.trainers.necks import BalancedPyramid, MergedPyramid, PathAggregationNetwork
-from frcnn.exporter.checkpoint.trainers.networks import ResNetBody
+from frcnn.exporter.checkpoint.trainers.networks.backbones import ResNetBody
+from frcnn.exporter.checkpoint.trainers.networks.blocks import SplitBlock, shortcut
+from frcnn.exporter.checkpoint.trainers.networks.hrnet import Exchange, HRNetBody
+from frcnn.exporter.checkpoint.trainers.networks.necks import BalancedPyramid, MergedPyramid, PathAggregationNetwork
+from frcnn.exporter.checkpoint.trainers.networks.shapes import Shapes
 from frcnn.exporter.checkpoint.trainers.settings import Converted
-from frcnn.exporter.checkpoint.trainers.shapes import Shapes
 from frcnn.exporter.graph.export import export_onnx
 from frcnn.runtime import Detector
 

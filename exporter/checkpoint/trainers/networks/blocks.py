@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from frcnn.errors import CheckpointError
-from frcnn.exporter.checkpoint.trainers.shapes import Shapes
+from frcnn.exporter.checkpoint.trainers.networks.shapes import Shapes
 
 
 class Block(nn.Module):

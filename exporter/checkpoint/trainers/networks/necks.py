@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
-from frcnn.exporter.checkpoint.trainers.shapes import Shapes
+from frcnn.exporter.checkpoint.trainers.networks.shapes import Shapes
 
 _GATHERED: Final = 2
 """The level at which all are gathered, of a balanced pyramid."""

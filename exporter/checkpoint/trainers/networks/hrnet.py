@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from frcnn.exporter.checkpoint.trainers.blocks import stage
-from frcnn.exporter.checkpoint.trainers.shapes import Shapes
+from frcnn.exporter.checkpoint.trainers.networks.blocks import stage
+from frcnn.exporter.checkpoint.trainers.networks.shapes import Shapes
 
 
 class Exchange(nn.Module):
