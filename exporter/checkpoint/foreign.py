@@ -84,7 +84,7 @@ def read_foreign(
     return Foreign(
         model=model,
         spec=read_model_spec(model, architecture=f"{name} {settings.architecture}"),
-        facts=(*facts, *settings.facts),
-        assumptions=(*assumptions, *settings.assumptions),
+        facts=tuple(facts),
+        assumptions=tuple(assumptions),
         labels=settings.labels,
     )
