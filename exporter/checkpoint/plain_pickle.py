@@ -144,12 +144,20 @@ def _push_dict(unpickler: Any) -> None:
     unpickler.append(_Dict())
 
 
+def _set_state(unpickler: Any) -> None:
+    """Give a state to an object that a stand-in made, and to nothing else: not to a stand-in itself."""
+    if not isinstance(unpickler.stack[-2], (Inert, NumberType, Array, _Dict)):
+        raise pickle.UnpicklingError(f"a state of a {type(unpickler.stack[-2]).__name__}")
+    pickle._Unpickler.load_build(unpickler)
+
+
 _DROPPED: Final = (
     *(pickle.BYTEARRAY8, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.INST, pickle.OBJ, pickle.DICT),
     *(pickle.EMPTY_SET, pickle.FROZENSET, pickle.PERSID, pickle.BINPERSID, pickle.NEXT_BUFFER),
 )
 _DISPATCH: Final = {op: load for op, load in pickle._Unpickler.dispatch.items() if bytes([op]) not in _DROPPED}
 _DISPATCH[pickle.EMPTY_DICT[0]] = _push_dict
+_DISPATCH[pickle.BUILD[0]] = _set_state
 
 
 class _Unpickler(pickle._Unpickler):

@@ -233,6 +233,8 @@ def test_arrays_that_lie_are_refused(tmp_path, changes, expected):
         (b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little"), "EOFError"),
         (b"\x80\x02]r\xff\xff\xff\x7f" + b"." * 40, "holds no weights"),
         (b"\x80\x02}(" + b")" + b"\x85" * 3 + b"K\x01u.", "a tuple as key of a dictionary"),
+        (b"\x80\x02c_codecs\nencode\nN}(X\x01\x00\x00\x00aK\x01u\x86b.", "a state of a function"),
+        (b"\x80\x02cnumpy\nndarray\n}b.", "a state of a type"),
         (b"\x80\x02\x82\x01.", "KeyError"),
         (b"\x80\x02P0\n.", "KeyError"),
     ],
