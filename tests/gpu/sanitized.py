@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import numpy as np
 from cuda.bindings import driver as cuda
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from frcnn.plugins.cuda.driver import Driver
 from frcnn.plugins.cuda.launch import LoadedOperator, load_operator, load_preprocess
 from frcnn.plugins.kernel import ELEMENT_BYTES, Kernel, Launch
+from frcnn.spec import ResizeRule
 
 ELEMENTS = ("float32", "float16", "bfloat16")
 TYPESTR = {"float32": "<f4", "float16": "<f2", "bfloat16": "<V2", "int32": "<i4", "int64": "<i8", "uint8": "|u1"}
@@ -180,9 +182,9 @@ def run_preprocess(stream: Any, rng: np.random.Generator) -> None:
     images = [DeviceArray((*s, 3), "uint8", contents=rng.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in shapes]
     rows = [(p.pointer, h, w, 3 * w, 3, 1, h, 2 * w) for p, (h, w) in zip(images, shapes, strict=True)]
     table = DeviceArray((2, 8), "int64", contents=np.array(rows, np.int64))
-    for element in ELEMENTS:
+    for element, rule in product(ELEMENTS, get_args(ResizeRule)):
         operator = load_preprocess(
-            element=element, image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.3, 0.4), driver=DRIVER
+            element=element, image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.3, 0.4), resize=rule, driver=DRIVER
         )
         call(operator, table, stream=stream, H=64, W=193)
 

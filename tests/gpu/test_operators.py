@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from maintenance.kernel_cases import boxes_of_classes, check_same_boxes
+from support.byte_resizes import by_opencv, by_pillow, random_bytes
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
@@ -175,3 +176,23 @@ def test_preprocessing_is_torchvisions(device, stream, element, shapes):
     preprocess(torch.tensor(rows, device=device), out=images, stream=stream)
     bound = {"float32": 1e-3, "float16": 3e-3, "bfloat16": 2e-2}[element]
     assert float((images.float().cpu() - expected.tensors).abs().max()) <= bound
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(1080, 1920)], [(427, 640), (640, 427), (33, 61)], [(1, 1)], [(4000, 3000)]], ids=str
+)
+@pytest.mark.parametrize(("rule", "resized"), [("detectron2", by_pillow), ("mmdetection", by_opencv)])
+def test_preprocessing_is_the_other_trainers_to_the_bit(device, stream, rule, resized, shapes):
+    raw_images = [random_bytes(*shape) for shape in shapes]
+    sizes = [(800, 800 * width // height) for height, width in shapes]
+    canvas = max(height for height, _ in sizes) + 3, max(width for _, width in sizes) + 5
+    on_device = [torch.from_numpy(image).to(device) for image in raw_images]
+    rows = [(p.data_ptr(), *p.shape[:2], *p.stride(), *size) for p, size in zip(on_device, sizes, strict=True)]
+    images = torch.full((len(shapes), 3, *canvas), float("nan"), device=device)
+    preprocess = load_preprocess(image_mean=(0, 0, 0), image_std=(1 / 255,) * 3, resize=rule)
+    preprocess(torch.tensor(rows, device=device), out=images, stream=stream)
+    for found, raw, (height, width) in zip(images.cpu().numpy(), raw_images, sizes, strict=True):
+        np.testing.assert_array_equal(
+            found[:, :height, :width].round(3), resized(raw, height, width).transpose(2, 0, 1)
+        )
+        assert not found[:, height:].any() and not found[:, :, width:].any()
