@@ -148,7 +148,7 @@ def _set_state(unpickler: Any) -> None:
     """Give a state to an object that a stand-in made, and to nothing else: not to a stand-in itself."""
     if not isinstance(unpickler.stack[-2], (Inert, NumberType, Array, _Dict)):
         raise pickle.UnpicklingError(f"a state of a {type(unpickler.stack[-2]).__name__}")
-    pickle._Unpickler.load_build(unpickler)
+    pickle._Unpickler.dispatch[pickle.BUILD[0]](unpickler)
 
 
 _DROPPED: Final = (
