@@ -19,7 +19,7 @@ from test_structure import ROOT, TREES
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-TORCH = {"torch", "torchvision", "onnxscript", "safetensors", "pyyaml"}
+TORCH = {"torch", "torchvision", "onnxscript", "safetensors"}
 WITHOUT_TORCH = ("cpu", "eval", "report", "supervision", "pandas", "heif", "openvino")
 
 
