@@ -26,6 +26,7 @@ from frcnn.benchmarks.accuracy.scoring import read_predictions
 from frcnn.exporter.checkpoint.builder_arguments import parse_args
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
 from frcnn.exporter.checkpoint.layout import find_weights
+from frcnn.exporter.checkpoint.plain_pickle import Array, Inert, NumberType
 from frcnn.exporter.commands.checkpoint_options import read_labels
 from frcnn.runtime.dataset.annotations import read_coco, read_voc
 from frcnn.runtime.images.image import RGBImage
@@ -166,6 +167,7 @@ def _read_arg(path: Path) -> object:
     return parsed
 
 
+_STAND_INS: Final = (Inert, NumberType, Array)  # keep numbers or nothing
 _PLAIN: Final = (str, bytes, bool, int, float, complex, type(None), np.generic, np.dtype, PurePath, torch.Size)
 _TORCH: Final = (
     torch.dtype,
@@ -202,7 +204,7 @@ def _require_harmless(value: object, depth: int) -> None:
         _require_harmless(vars(value), depth - 1)
     else:
         named = isinstance(value, (FunctionType, BuiltinFunctionType)) and value.__module__.partition(".")[0] in _NAMED
-        assert named or isinstance(value, (*_PLAIN, *_TORCH, Tensor, type)), type(value)
+        assert named or isinstance(value, (*_PLAIN, *_TORCH, *_STAND_INS, Tensor, type)), type(value)
 
 
 def _read_image(path: Path) -> object:
