@@ -21,12 +21,10 @@ from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image
 from frcnn.plugins.roi_pooling.level_boundaries import NEVER, level_thresholds
 from frcnn.spec import PoolerKind, TransformSpec
 
-_ABOVE_ZERO: Final = 1e-30
+MIN_PROPOSAL_SIZE: Final = 1e-30
 """Least side in pixels of a box that has an area, as Detectron2 and MMDetection's RPN want it."""
 
-MIN_PROPOSAL_SIZE: Final = _ABOVE_ZERO
-
-MIN_BOX_SIZE: Final = {"detectron2": _ABOVE_ZERO, "mmdetection": 0.0}
+MIN_BOX_SIZE: Final = {"detectron2": MIN_PROPOSAL_SIZE, "mmdetection": 0.0}
 """Least side in pixels of a detection, by trainer: MMDetection keeps those without an area."""
 
 _LEVEL_OF_SIDE: Final[dict[str, Callable[[Tensor, float], Tensor]]] = {
@@ -101,12 +99,10 @@ class RestatedAnchorGenerator(AnchorGenerator):  # type: ignore[misc]
 
     def grid_anchors(self, grid_sizes: list[list[int]], strides: list[list[Tensor]]) -> list[Tensor]:
         """Return the anchors of each level; ``strides``, which torchvision infers from the canvas, are not used."""
-        fixed = [[torch.full_like(side, stride) for side in sides] for sides, stride in self._pairs(strides)]
+        pairs = zip(strides, self.level_strides, strict=True)
+        fixed = [[torch.full_like(side, stride) for side in sides] for sides, stride in pairs]
         anchors: list[Tensor] = super().grid_anchors(grid_sizes, fixed)
         return anchors
-
-    def _pairs(self, strides: list[list[Tensor]]) -> list[tuple[list[Tensor], int]]:
-        return list(zip(strides, self.level_strides, strict=True))
 
 
 class RestatedRoIPooler(MultiScaleRoIAlign):  # type: ignore[misc]
