@@ -25,9 +25,9 @@ from torch.utils.hooks import RemovableHandle
 from frcnn.benchmarks.candidates.trainer_models import Bgr, Detectron2Model, MMDetectionModel, TrainerModel
 from frcnn.runtime import RGBImage
 
-_OBJECTNESS_STD: Final = 2.0
-_CLASS_LOGIT_STD: Final = 1.5
-_DELTA_STD: Final = 0.3
+_OBJECTNESS_STD: Final = 1.0
+_CLASS_LOGIT_STD: Final = 0.8
+_DELTA_STD: Final = 0.1
 _CANDIDATES: Final = 80  # boxes of an image whose score is above 0.05, before NMS
 _BRANCH: Final = (
     0.25  # share of a residual branch: random blocks of equal shares multiply rounding, a trained network not

@@ -30,7 +30,9 @@ from frcnn.benchmarks.parity.comparison import ImageParity, Limits, compare_dete
 from frcnn.benchmarks.timing.environment import read_environment
 from frcnn.cli import main as frcnn
 from frcnn.console import note, write_json
-from frcnn.exporter.checkpoint.load import LoadedCheckpoint, read_checkpoint
+from frcnn.errors import FrcnnError
+from frcnn.exporter.checkpoint.load import read_checkpoint
+from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 from frcnn.processors import available_cpus
 from frcnn.runtime import Detector, RGBImage
 from frcnn.runtime.model_files.artifact import open_artifact
@@ -116,9 +118,11 @@ def _tried(found: Configuration, images: Sequence[RGBImage], short_side: int | N
 def _compared(
     row: ZooRow, model: TrainerModel, config: object, images: Sequence[RGBImage], folder: Path, short_side: int | None
 ) -> ZooRow:
-    """Compare, once ``frcnn export`` has taken the model with weights that are not yet calibrated."""
-    files = save(model, row.trainer, config, folder)
-    _export(files[0], folder)
+    """Compare, once the model is accepted with weights that are not yet calibrated."""
+    try:
+        _read_checkpoint(save(model, row.trainer, config, folder)[0], folder)
+    except FrcnnError as error:
+        raise _RefusedError(error.message.replace(f"{folder}/", "")) from error
     calibrate(model, row.trainer, images)
     files = save(model, row.trainer, config, folder)
     onnx = _export(files[0], folder)

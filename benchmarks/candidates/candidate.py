@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EAGER_ID = "eager-fp32"
 EAGER_EQUAL_ID = "eager-fp32-equal"
+RESTATED_ID = "eager-restated"
 """The reference on equal-sized images, where the images given differ in size."""
 
 NetworkClock = Literal["wall", "cuda"]

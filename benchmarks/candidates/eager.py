@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -18,6 +17,7 @@ from frcnn.benchmarks.candidates.candidate import (
     EAGER_EQUAL_ID,
     EAGER_ID,
     LEFT_OUT,
+    RESTATED_ID,
     Candidate,
     CannotRunError,
     Runner,
@@ -26,7 +26,7 @@ from frcnn.benchmarks.candidates.candidate import (
     time_limit,
 )
 from frcnn.benchmarks.candidates.eager_detector import match_export, run_network, to_detections, to_tensor
-from frcnn.benchmarks.candidates.trainer_models import OwnRunner, eager_title, own_model, title_of
+from frcnn.benchmarks.candidates.trainer_models import OwnRunner, TrainerModel, eager_title
 from frcnn.runtime import Detections, RGBImage
 
 _COMPILE_NOTE: Final = (
@@ -84,8 +84,13 @@ def _to_channels_last(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[T
     return (inputs[0].contiguous(memory_format=torch.channels_last), *inputs[1:])
 
 
-def eager_candidates(device: str, *, mixed_sizes: bool, trainer: str = "torchvision") -> list[Candidate]:
-    """Return the candidates that run torchvision's model; with mixed sizes a reference on equal-sized images."""
+def eager_candidates(
+    device: str, *, mixed_sizes: bool, trainer: str = "torchvision", own: TrainerModel | None = None, why_not: str = ""
+) -> list[Candidate]:
+    """Return the candidates that run the eager model; with mixed sizes a reference on equal-sized images.
+
+    The reference is the model of another trainer itself, ``own``; where there is none, its note says why.
+    """
     eager = eager_title(trainer)
     tf32 = "convolutions in TF32, as PyTorch does by default" if device == "cuda" else ""
 
@@ -97,8 +102,14 @@ def eager_candidates(device: str, *, mixed_sizes: bool, trainer: str = "torchvis
     last = partial(EagerRunner, channels_last=True)
     amp_last = partial(_open_amp, channels_last=True)
     compiled_note = "; ".join(filter(None, (_COMPILE_NOTE, tf32)))
+    name, restated = f"{eager}, fp32", list[Candidate]()
+    open_eager: Callable[[Task], Runner] = EagerRunner
+    if own is not None:
+        restated.append(candidate(RESTATED_ID, name, EagerRunner, note=tf32))
+        name, open_eager = eager_title(trainer, own), partial(OwnRunner, model=own)
     candidates = [
-        candidate(EAGER_ID, f"{eager}, fp32", EagerRunner, note=tf32),
+        candidate(EAGER_ID, name, open_eager, note="; ".join(filter(None, (tf32, why_not)))),
+        *restated,
         candidate("eager-channels-last", f"{eager}, fp32, channels-last", last),
         candidate("eager-amp-fp16", f"{eager}, AMP fp16", _open_amp, **half),
         candidate("eager-amp-channels-last", f"{eager}, AMP fp16, channels-last", amp_last, **half),
@@ -107,25 +118,8 @@ def eager_candidates(device: str, *, mixed_sizes: bool, trainer: str = "torchvis
     if mixed_sizes:
         note = "the reference of the candidates that take only one image size"
         fields = {"images": "equal-sized", "reference": EAGER_EQUAL_ID, "note": note}
-        candidates.append(candidate(EAGER_EQUAL_ID, f"{eager}, fp32, equal-sized images", EagerRunner, **fields))
+        candidates.append(candidate(EAGER_EQUAL_ID, f"{name}, equal-sized images", open_eager, **fields))
     return candidates
-
-
-def own_candidate(device: str, trainer: str, checkpoint: Path, config: Path | None) -> Candidate:
-    """Return the candidate that runs the model of the checkpoint's trainer itself, as its users call it."""
-
-    def open_own(task: Task) -> Runner:
-        return OwnRunner(task, own_model(trainer, checkpoint, config, device=task.device))
-
-    return Candidate(
-        id="eager-own",
-        name=f"eager: {title_of(trainer)}'s own model",
-        backend="torch",
-        device=device,
-        precision="tf32" if device == "cuda" else "fp32",
-        open=open_own,
-        max_batch=1,
-    )
 
 
 def _open_amp(task: Task, *, channels_last: bool = False) -> Runner:

@@ -17,7 +17,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.ops import box_iou
 from torchvision.ops.poolers import initLevelMapper
 
-from frcnn.benchmarks.candidates.candidate import score_noise
+from frcnn.benchmarks.candidates.candidate import padded_canvas, score_noise
 from frcnn.benchmarks.candidates.trainer_models import TrainerModel
 from frcnn.errors import ImageError
 from frcnn.exporter.model.networks import luma
@@ -44,7 +44,7 @@ class Alternatives(NamedTuple):
 class EagerDetector:
     """Runs a torchvision model in eval mode, its own transform included, one image at a time.
 
-    Where ``own`` is the model of another trainer itself, that detects, on its own canvas, and ``model`` restates it.
+    Where ``own`` is the model of another trainer itself, that detects on its own canvas; ``model`` restates it.
     """
 
     def __init__(self, model: GeneralizedRCNN, spec: ModelSpec, own: TrainerModel | None = None) -> None:
@@ -56,7 +56,7 @@ class EagerDetector:
     @torch.inference_mode()
     def detect(self, image: RGBImage, canvas: Size) -> Detections:
         """Detect in an image padded onto a canvas (height, width), as the artifact under comparison pads it."""
-        if self.own is not None:
+        if self.own is not None and canvas == padded_canvas(self.spec, image):
             return self.own.detect(image, self.spec.labels)
         padded, size = self._prepare(image, canvas)
         return self._finish(run_network(self.model, padded, [size]), size, image)

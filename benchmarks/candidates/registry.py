@@ -52,9 +52,12 @@ _CLONE_NOTE: Final = "NNCF 3.4 fails on the file as OpenVINO reads it (nodes tha
 
 
 def all_candidates(
-    artifacts: Sequence[Path], device: str, *, mixed_sizes: bool, trainer: str = "torchvision"
+    artifacts: Sequence[Path], device: str, *, mixed_sizes: bool, eager: Sequence[Candidate] | None = None
 ) -> list[Candidate]:
-    """Return every candidate of a run; of a kind of artifact that was not given one is built where it can run."""
+    """Return every candidate of a run; of a kind of artifact that was not given one is built where it can run.
+
+    ``eager`` are those that run the eager model, by default torchvision's.
+    """
     given: dict[str, dict[Path, AnyManifest | None]] = {kind: {} for kind in ("onnx", *TARGETS)}
     for path in artifacts:
         manifest = _manifest(path)
@@ -66,7 +69,7 @@ def all_candidates(
     naive = partial(_naive, mixed_sizes=mixed_sizes)
     files = _files(given["onnx"], built_onnx)
     return [
-        *eager_candidates(device, mixed_sizes=mixed_sizes, trainer=trainer),
+        *(eager or eager_candidates(device, mixed_sizes=mixed_sizes)),
         naive("naive-onnxruntime", "ONNX Runtime", device, in_onnxruntime),
         *(_naive_openvino(naive) if device == "cpu" else ()),
         *(made for file in files for made in _onnx_candidates(file)),

@@ -24,11 +24,11 @@ from frcnn.benchmarks.candidates.candidate import CannotRunError, Runner, Task, 
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
 from frcnn.exporter.checkpoint.layout import find_weights
 from frcnn.exporter.checkpoint.trainers.config import read_config, read_python_config
+from frcnn.exporter.checkpoint.trainers.foreign import NAMES
 from frcnn.packages import installed_version, is_installed
 from frcnn.runtime import Detections, RGBImage
 
 Bgr = NDArray[np.uint8]
-TITLES: Final = {"detectron2": "Detectron2", "mmdetection": "MMDetection"}
 _PACKAGES: Final = {"detectron2": ("detectron2",), "mmdetection": ("mmdet", "mmcv", "mmengine")}
 _NOT_WEIGHTS: Final = re.compile(r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std|cell_anchors\.\d+)$")
 
@@ -164,12 +164,14 @@ def title_of(trainer: str) -> str:
     version = installed_version(package)
     if not version and is_installed(package):  # imported from its sources
         version = str(getattr(importlib.import_module(package), "__version__", ""))
-    return f"{TITLES[trainer]} {version}".strip()
+    return f"{NAMES[trainer]} {version}".strip()
 
 
-def eager_title(trainer: str) -> str:
-    """Return what our eager form of a model is called."""
-    return "eager torchvision" if trainer == "torchvision" else f"eager: our restatement of {TITLES[trainer]}'s model"
+def eager_title(trainer: str, own: TrainerModel | None = None) -> str:
+    """Return what the eager form of a model is called: the trainer's own, or ours."""
+    if own is not None:
+        return f"eager: {own.title}'s own model"
+    return "eager torchvision" if trainer == "torchvision" else f"eager: our restatement of {NAMES[trainer]}'s model"
 
 
 def missing(trainer: str) -> str:

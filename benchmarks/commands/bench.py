@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from frcnn.benchmarks.commands.reference import with_options_of_export
+from frcnn.benchmarks.commands.reference import own_model_of, with_options_of_export
 from frcnn.console import few, next_step, note, say, steps, warn
 from frcnn.errors import MissingDependencyError, UsageError
 from frcnn.exporter.commands.checkpoint_options import add_checkpoint_arguments, load_from_options
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from frcnn.benchmarks.candidates.images import Images
     from frcnn.benchmarks.report.results import Results
     from frcnn.benchmarks.timing.run import BenchRun, Plan
-    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+    from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
     from frcnn.runtime.backend import Device
 
 
@@ -178,7 +178,7 @@ def _prepared(
     import torch
 
     from frcnn.benchmarks.candidates.candidate import Task
-    from frcnn.benchmarks.candidates.eager import own_candidate
+    from frcnn.benchmarks.candidates.eager import eager_candidates
     from frcnn.benchmarks.candidates.images import made_equal
     from frcnn.benchmarks.candidates.registry import all_candidates
     from frcnn.benchmarks.timing.run import BenchRun
@@ -210,12 +210,12 @@ def _prepared(
         log=note if not sys.stderr.isatty() else lambda what: None,
     )
     mixed_sizes = any(a is not b for a, b in zip(equal, images.images, strict=True))
+    own, why_not = own_model_of(arguments, loaded, device=device)
     trainer = loaded.spec.transform.resize
-    candidates = all_candidates(arguments.artifacts, task.device, mixed_sizes=mixed_sizes, trainer=trainer)
-    if trainer != "torchvision":
-        candidates.insert(1, own_candidate(task.device, trainer, arguments.checkpoint, arguments.config))
+    eager = eager_candidates(device, mixed_sizes=mixed_sizes, trainer=trainer, own=own, why_not=why_not)
+    candidates = all_candidates(arguments.artifacts, device, mixed_sizes=mixed_sizes, eager=eager)
     name, command = arguments.checkpoint.name, arguments.command
-    return BenchRun(task, candidates, images, plan, checkpoint=name, command=command, report=report)
+    return BenchRun(task, candidates, images, plan, checkpoint=name, command=command, report=report, own=own)
 
 
 def _write(results: Results, folder: Path) -> None:

@@ -57,7 +57,7 @@ from frcnn.spec import full_labels
 from frcnn.spec.engine import EngineManifest
 
 if TYPE_CHECKING:
-    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+    from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 
 _INVALID: Final = "annotations are invalid and are left out"
 _OF_A_MODEL: Final = (

@@ -15,6 +15,7 @@ from frcnn.console import note
 from frcnn.errors import ArtifactError, UsageError
 from frcnn.exporter.checkpoint.builder_arguments import parse_args, short_name
 from frcnn.exporter.commands.checkpoint_options import given_options
+from frcnn.runtime.backend import Device
 from frcnn.runtime.model_files.artifact import open_artifact
 from frcnn.runtime.tuned import Tuned
 from frcnn.runtime.tuned import load_options as setting_options
@@ -22,7 +23,7 @@ from frcnn.spec.engine import EngineManifest
 
 if TYPE_CHECKING:
     from frcnn.benchmarks.candidates.trainer_models import TrainerModel
-    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+    from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 
 
 def with_options_of_export(arguments: argparse.Namespace, paths: Sequence[Path]) -> argparse.Namespace:
@@ -111,22 +112,31 @@ def own_reference(
     arguments: argparse.Namespace, loaded: LoadedCheckpoint, manifest: AnyManifest
 ) -> tuple[TrainerModel | None, str]:
     """Return the model of another trainer itself, where it can be had, and what the reference is called."""
+    from frcnn.benchmarks.candidates.trainer_models import eager_title
+
+    own, why_not = None, "it pads images as it likes, and this file has canvases"
+    if model_manifest(manifest).canvases is None and not isinstance(manifest, EngineManifest):
+        own, why_not = own_model_of(arguments, loaded)
+    trainer = loaded.spec.transform.resize
+    return own, eager_title(trainer, own) + (f" ({why_not})" if own is None and trainer != "torchvision" else "")
+
+
+def own_model_of(
+    arguments: argparse.Namespace, loaded: LoadedCheckpoint, *, device: Device = "cpu"
+) -> tuple[TrainerModel | None, str]:
+    """Return the model of another trainer itself, else why there is none; for torchvision's nothing."""
     from frcnn.benchmarks.candidates.candidate import CannotRunError
-    from frcnn.benchmarks.candidates.trainer_models import eager_title, own_model
+    from frcnn.benchmarks.candidates.trainer_models import own_model
 
     trainer = loaded.spec.transform.resize
-    title = eager_title(trainer)
     if trainer == "torchvision":
-        return None, title
+        return None, ""
+    if arguments.args:
+        return None, "it knows no --arg"
     try:
-        if model_manifest(manifest).canvases is not None or isinstance(manifest, EngineManifest):
-            raise CannotRunError("it pads images as it likes, and this file has canvases")
-        if arguments.args:
-            raise CannotRunError("it knows no --arg")
-        own = own_model(trainer, arguments.checkpoint, arguments.config)
+        return own_model(trainer, arguments.checkpoint, arguments.config, device=device), ""
     except CannotRunError as error:
-        return None, f"{title} ({error})"
-    return own, f"eager: {own.title}'s own model"
+        return None, str(error)
 
 
 def load_options(arguments: argparse.Namespace, manifest: AnyManifest, tuned: Tuned | None) -> dict[str, Any]:

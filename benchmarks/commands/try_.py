@@ -51,7 +51,7 @@ from frcnn.runtime.results.report import Report
 from frcnn.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+    from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 
 _Annotations = tuple[GroundTruth, ClassMap]
 

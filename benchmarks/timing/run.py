@@ -14,10 +14,19 @@ import numpy as np
 import torch
 
 from frcnn.benchmarks.candidates.artifacts import onnx_manifest
-from frcnn.benchmarks.candidates.candidate import EAGER_ID, Candidate, Report, Task, padded_canvas, reason_of
+from frcnn.benchmarks.candidates.candidate import (
+    EAGER_ID,
+    RESTATED_ID,
+    Candidate,
+    Report,
+    Task,
+    padded_canvas,
+    reason_of,
+)
 from frcnn.benchmarks.candidates.eager import EagerRunner
 from frcnn.benchmarks.candidates.eager_detector import EagerDetector, match_export, to_tensor
 from frcnn.benchmarks.candidates.images import Images
+from frcnn.benchmarks.candidates.trainer_models import TrainerModel
 from frcnn.benchmarks.profile.onnx_profile import work_of_layers
 from frcnn.benchmarks.report.results import SCHEMA_VERSION, Curve, GpuState, ImageInfo, Results, Roofline, Workload
 from frcnn.benchmarks.timing.ceilings import measure_ceilings, roofline_of
@@ -72,14 +81,15 @@ class BenchRun:
     checkpoint: str | None
     command: str
     report: Report = lambda what, share: None
+    own: InitVar[TrainerModel | None] = None
 
-    def __post_init__(self, candidates: Sequence[Candidate]) -> None:
+    def __post_init__(self, candidates: Sequence[Candidate], own: TrainerModel | None) -> None:
         """Begin: the time counts from here."""
         task, plan = self.task, self.plan
         self._started = time.perf_counter()
         self._date, self._load_before = now(), load_average()
         self._gpu_states: list[GpuState] = []
-        eager = EagerDetector(task.model, task.spec)
+        eager = EagerDetector(task.model, task.spec, own)
         self._truth = functools.cache(eager.detect)  # images are told apart by identity
         self.session = Session(
             task,
@@ -189,7 +199,7 @@ class BenchRun:
         task = self.task
         decoding = decode_ms(task.images[:8], self.images.files[:8])
         for item in self.session.loaded:
-            if isinstance(item.runner, EagerRunner) and item.candidate.id == EAGER_ID:
+            if isinstance(item.runner, EagerRunner) and item.candidate.id in (EAGER_ID, RESTATED_ID):
                 item.note(stages=shares({"decode": decoding, **eager_stages(item.runner, task.images[0])}))
         for item, path in self._our_files():
             item.note(stages=shares({"decode": decoding, **onnx_stages(path, task.images[0], threads=task.threads)}))

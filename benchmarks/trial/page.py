@@ -19,7 +19,7 @@ from frcnn.runtime.results.display import jpeg_base64, write_image
 from frcnn.runtime.results.draw import annotate
 
 if TYPE_CHECKING:
-    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+    from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 
 _PICTURES: Final = 8
 _PICTURE_PX: Final = 720

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
@@ -24,7 +23,6 @@ from frcnn.exporter.checkpoint.architecture_match import (
     compare,
     floating_dtypes,
     infer_architecture,
-    non_finite,
     read_num_classes,
     with_current_names,
 )
@@ -33,29 +31,15 @@ from frcnn.exporter.checkpoint.assumptions import NO_LABELS, assumptions_of, fac
 from frcnn.exporter.checkpoint.builder_arguments import short_name
 from frcnn.exporter.checkpoint.builders import build_model, resolve_builder, type_and_text
 from frcnn.exporter.checkpoint.file import read_checkpoint_file
-from frcnn.exporter.checkpoint.foreign import NAMES, read_foreign
 from frcnn.exporter.checkpoint.layout import FoundWeights, Trainer, boxes_alone, find_weights, other_model, trainer_of
+from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint, require_finite, with_labels
 from frcnn.exporter.checkpoint.published import download, parse_weights, published_weights
+from frcnn.exporter.checkpoint.trainers.foreign import NAMES, read_foreign
 from frcnn.exporter.model.spec_from_model import read_model_spec
-from frcnn.spec import CheckpointOptions, ModelSpec, full_labels
+from frcnn.spec import CheckpointOptions, ModelSpec
 
 _NO_ARCH: Final = "leave --arch out: the weights tell it"
 _PROFILER_COUNTERS: Final = ("total_ops", "total_params")  # thop leaves them in every module
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedCheckpoint:
-    """A float32 model in eval mode on the CPU, with lines about what was read from the weights and what was assumed.
-
-    ``options`` are those that were given; None where there were none.
-    """
-
-    model: FasterRCNN
-    spec: ModelSpec
-    facts: tuple[str, ...]
-    assumptions: tuple[str, ...]
-    sha256: str
-    options: CheckpointOptions | None = None
 
 
 def load_checkpoint(
@@ -179,19 +163,8 @@ def read_checkpoint(
     if whose != "torchvision":
         if arch is not None:
             raise UsageError(f"--arch goes with torchvision's models, {source} is {NAMES[whose]}'s", hint=_NO_ARCH)
-        loaded = read_foreign(
-            whose, state, source=source, config=None if config is None else Path(config), found=found, args=given
-        )
-        _require_finite(loaded.model, source)
-        spec, label_fact = _with_labels(loaded.spec, labels, found.labels or loaded.labels, source)
-        return LoadedCheckpoint(
-            model=loaded.model,
-            spec=spec,
-            facts=(*facts, *loaded.facts, *label_fact, *(f"given: {k}={v!r}" for k, v in given.items())),
-            assumptions=(*found.notes, *loaded.assumptions, *(() if spec.labels else (NO_LABELS,))),
-            sha256=sha256,
-            options=kept,
-        )
+        read = read_foreign(whose, state, found, source=source, sha256=sha256, config=config, args=given, labels=labels)
+        return replace(read, facts=(*facts, *read.facts), options=kept)
     if config is not None:
         raise UsageError(
             f"--config goes with checkpoints of Detectron2 and MMDetection, {source} is torchvision's",
@@ -215,7 +188,7 @@ def read_checkpoint(
     _load(model.to("cpu", torch.float32).eval(), state, source=source, arch=arch)
     spec = read_model_spec(model, architecture=short_name(arch))
     official = tuple(published[1].meta["categories"]) if published and found.labels is None else None
-    spec, label_fact = _with_labels(spec, labels, found.labels or official, source)
+    spec, label_fact = with_labels(spec, labels, found.labels or official, source)
     assumptions += assumptions_of(model, spec, given=given.keys(), known=arch in ARCHITECTURES)
     facts += [*facts_of(spec), *label_fact, *norm_facts, *(f"given: {k}={v!r}" for k, v in given.items())]
     return LoadedCheckpoint(
@@ -259,10 +232,10 @@ def _from_module(
         for part in ("roi_pool", "head", "predictor"):
             setattr(model.roi_heads, f"mask_{part}", None)
             setattr(model.roi_heads, f"keypoint_{part}", None)
-    _require_finite(model, source)
+    require_finite(model, source)
     name = type(model).__name__
     spec = read_model_spec(model, architecture=name)
-    spec, label_fact = _with_labels(spec, labels, found.labels, source)
+    spec, label_fact = with_labels(spec, labels, found.labels, source)
     return LoadedCheckpoint(
         model=model,
         spec=spec,
@@ -335,34 +308,10 @@ def _load(model: FasterRCNN, state: Mapping[str, Tensor], *, source: Path, arch:
         model.load_state_dict(renamed, strict=misfit.count > 0)
     except Exception as error:
         raise _does_not_fit(source, arch, misfit.describe() or type_and_text(error)) from error
-    _require_finite(model, source)
+    require_finite(model, source)
 
 
 def _does_not_fit(source: Path, arch: str, how: str) -> CheckpointError:
     message = f"the weights in {source} do not fit {arch}: {how}"
     same = "build the layers that were trained, of the same names and shapes"
     return CheckpointError(message, hint="leave --arch out to see what they fit" if arch in ARCHITECTURES else same)
-
-
-def _require_finite(model: FasterRCNN, source: Path) -> None:
-    bad = non_finite(model.state_dict())
-    if bad:
-        raise CheckpointError(f"{source}: {bad}", hint="the training diverged; take an earlier checkpoint")
-
-
-def _with_labels(
-    spec: ModelSpec, given: Sequence[str] | None, kept: Sequence[str] | None, source: Path
-) -> tuple[ModelSpec, list[str]]:
-    if given is not None:
-        labels = full_labels(given, spec.num_classes)
-        return msgspec.structs.replace(spec, labels=labels), [f"labels: {len(labels) - 1} names given"]
-    if kept is None:
-        return spec, []
-    try:
-        labels = full_labels(kept, spec.num_classes)
-    except UsageError as error:
-        raise CheckpointError(
-            f"{source}: the class names kept in it do not fit its weights: {error.message}",
-            hint="give the right ones with --labels",
-        ) from error
-    return msgspec.structs.replace(spec, labels=labels), [f"labels: {len(labels) - 1} names kept with the weights"]

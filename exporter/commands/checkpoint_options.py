@@ -16,7 +16,7 @@ from frcnn.packages import import_package
 from frcnn.spec import ResizeRule
 
 if TYPE_CHECKING:
-    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+    from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 
 _TRAINERS: Final = get_args(ResizeRule)
 _ONE_A_LINE: Final = "write one class name a line, in the order of the class indices, as UTF-8 text"

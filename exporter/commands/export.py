@@ -33,7 +33,7 @@ from frcnn.options import parse_sizes
 from frcnn.spec import PRECISIONS, Manifest, Precision, Size
 
 if TYPE_CHECKING:
-    from frcnn.exporter.checkpoint.load import LoadedCheckpoint
+    from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 
 _SUFFIX: Final = ".onnx"
 

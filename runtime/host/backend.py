@@ -14,6 +14,7 @@ from frcnn.errors import ArtifactError, UsageError
 from frcnn.processors import available_cpus
 from frcnn.runtime.backend import Done, Network, NetworkOutput
 from frcnn.runtime.device_detections import DeviceDetections
+from frcnn.runtime.exits import finished_before_exit
 from frcnn.runtime.forks import forked_error, keep_in_forks
 from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
 from frcnn.runtime.images.image import ChannelOrder, as_image
@@ -41,8 +42,9 @@ class HostBackend:
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool, order: ChannelOrder = "rgb") -> Prepared:
         """Decode, resize, normalise and pad; see ``Backend.place``. The caller's array is not kept."""
-        decoded = as_image(image, name=name, max_pixels=max_pixels, channel_order=order)
-        return with_pixels(place(decoded, self._transform, self.canvases), self._transform)
+        with finished_before_exit():
+            decoded = as_image(image, name=name, max_pixels=max_pixels, channel_order=order)
+            return with_pixels(place(decoded, self._transform, self.canvases), self._transform)
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
         """Detect, at once; see ``Backend.submit``."""
@@ -52,7 +54,8 @@ class HostBackend:
             raise UsageError("stream: a model.onnx does not run on the caller's streams", hint=_ENGINES_ONLY)
         pixels = [item.pixels for item in batch if isinstance(item, Prepared)]
         images = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
-        return Done(self._network.run(images, np.array([item.resized for item in batch], np.int32)))
+        with finished_before_exit():
+            return Done(self._network.run(images, np.array([item.resized for item in batch], np.int32)))
 
     def submit_to_device(self, batch: Sequence[Placed], *, stream: int | None = None) -> list[DeviceDetections]:
         """Refuse: the detections are in host memory."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import re
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +25,6 @@ _WHERE: Final = re.compile(
     r"Exception from \S+:\d+:|Caught exception:|Check '.*?' failed at (\S+:\d+:|FrontEnd API failed with)"
 )
 _MAX_CHARACTERS: Final = 300
-_EXIT_SECONDS: Final = 30.0
 
 
 class OpenVinoBackend:
@@ -61,9 +57,7 @@ class OpenVinoBackend:
         except Exception as error:  # pybind11 raises RuntimeError for nearly everything
             raise ArtifactError(f"{path}: OpenVINO cannot load it: {_one_line(error)}", hint=REMAKE) from error
         self._path = path
-        self._process = os.getpid()
         self._lock = Lock()
-        _OPEN.add(self)
 
     def run(self, images: NDArray[np.float32], image_sizes: NDArray[np.int32]) -> NetworkOutput:
         """Detect; see ``Network.run``."""
@@ -159,16 +153,3 @@ def _taking_float32(model: Any) -> Any:
 def _one_line(error: Exception) -> str:
     """Return the message of an error on one line, without the places in OpenVINO's source."""
     return " ".join(_WHERE.sub("", str(error)).split())[:_MAX_CHARACTERS]
-
-
-_OPEN: Final = WeakSet[OpenVinoBackend]()
-
-
-def _let_calls_end() -> None:
-    """At exit keep daemon threads out of OpenVINO: where Python ends one inside it, the process aborts."""
-    for backend in list(_OPEN):
-        if backend._process == os.getpid():
-            backend._lock.acquire(timeout=_EXIT_SECONDS)
-
-
-atexit.register(_let_calls_end)

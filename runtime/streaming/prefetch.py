@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import queue
 import threading
@@ -11,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from frcnn.runtime.exits import at_exit
 from frcnn.runtime.forks import forked_error
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ class Ahead(Generic[T]):
 _running: set[Ahead[Any]] = set()
 
 
-@atexit.register  # once: a callback that is unregistered leaves its place behind
+@at_exit  # once: a callback that is unregistered leaves its place behind
 def _halt_all() -> None:
     """Stop all threads before the interpreter ends."""
     waiting = tuple(_running)

@@ -22,6 +22,7 @@ from frcnn.benchmarks.candidates import trainer_models
 from frcnn.benchmarks.candidates.candidate import CannotRunError
 from frcnn.benchmarks.candidates.trainer_models import TrainerModel, own_model
 from frcnn.benchmarks.commands.reference import own_reference
+from frcnn.errors import CheckpointError
 from frcnn.runtime import RGBImage
 
 AGREEMENT = {"pairs": 300, "tied": 2, "unmatched": 0, "relabelled": 0, "box_px": 0.004, "score": 1e-6, "agrees": True}
@@ -95,20 +96,20 @@ def test_calibrated_weights_leave_a_few_objects_of_distinct_scores() -> None:
 @pytest.mark.parametrize(
     ("raised", "outcome", "reason"),
     [
-        (trainers._RefusedError("no deformable layers"), "refused", "no deformable layers"),
+        (CheckpointError("no deformable layers"), "refused", "no deformable layers"),
         (ValueError("x"), "differs", "ValueError: x"),
     ],
 )
 def test_what_export_says_is_kept_and_a_fault_is_no_agreement(
     raised: Exception, outcome: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> Path:
+    def fail(*_: object) -> None:
         raise raised
 
     monkeypatch.setattr(trainers, "missing", lambda _: "")
     monkeypatch.setattr(trainers, "build", lambda *_: Tiny())
     monkeypatch.setattr(trainers, "save", lambda *_: (Path("a"), Path("b")))
-    monkeypatch.setattr(trainers, "_export", fail)
+    monkeypatch.setattr(trainers, "_read_checkpoint", fail)
     row = trainers._tried(Configuration(trainer="mmdetection", name="y.py", config=object()), [image(0)], None)
     assert (row.outcome, row.reason) == (outcome, reason)
     broken = Configuration(trainer="mmdetection", name="z.py", config=None, fault="MMDetection itself does not read it")

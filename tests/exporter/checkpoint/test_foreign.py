@@ -18,7 +18,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign
 
 from frcnn.errors import CheckpointError, UsageError
-from frcnn.exporter.checkpoint.load import LoadedCheckpoint, read_checkpoint
+from frcnn.exporter.checkpoint.load import read_checkpoint
+from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 from frcnn.exporter.checkpoint.trainers.build import build_restatement
 from frcnn.spec import CheckpointOptions
 

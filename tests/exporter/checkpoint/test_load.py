@@ -23,7 +23,8 @@ from torchvision.models.detection import FasterRCNN
 
 from frcnn.errors import CheckpointError, UnsupportedModelError, UsageError
 from frcnn.exporter import load_checkpoint
-from frcnn.exporter.checkpoint.load import LoadedCheckpoint, read_checkpoint
+from frcnn.exporter.checkpoint.load import read_checkpoint
+from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 
 TINY = Path(__file__).parents[2] / "support" / "tiny_models.py"
 ARCH = f"{TINY}:build"

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from torch import Tensor
-from torchvision.models.detection import FasterRCNN
 
 from frcnn.errors import CheckpointError, FrcnnError
+from frcnn.exporter.checkpoint.assumptions import NO_LABELS
 from frcnn.exporter.checkpoint.builders import type_and_text
 from frcnn.exporter.checkpoint.layout import FoundWeights, Trainer, other_model
+from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint, require_finite, with_labels
 from frcnn.exporter.checkpoint.trainers import detectron2, mmdetection
 from frcnn.exporter.checkpoint.trainers.arguments import describe, with_args
 from frcnn.exporter.checkpoint.trainers.build import build_restatement
 from frcnn.exporter.checkpoint.trainers.config import read_config, read_python_config
 from frcnn.exporter.checkpoint.trainers.settings import Converted
 from frcnn.exporter.model.spec_from_model import read_model_spec
-from frcnn.spec import ModelSpec
 
 NAMES: Final[dict[str | None, str]] = {
     "torchvision": "torchvision",
@@ -28,32 +28,23 @@ NAMES: Final[dict[str | None, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Foreign:
-    """A detector of another trainer; ``labels`` are those of its configuration."""
-
-    model: FasterRCNN
-    spec: ModelSpec
-    facts: tuple[str, ...]
-    assumptions: tuple[str, ...]
-    labels: tuple[str, ...] | None
-
-
 def read_foreign(
     trainer: Trainer,
     state: Mapping[str, Tensor],
+    found: FoundWeights,
     *,
     source: Path,
-    config: Path | None,
-    found: FoundWeights,
+    sha256: str,
+    config: str | os.PathLike[str] | None,
     args: Mapping[str, object],
-) -> Foreign:
+    labels: Sequence[str] | None,
+) -> LoadedCheckpoint:
     """Convert weights of Detectron2 or MMDetection, by its configuration or, without any, as its own models are."""
     if other := other_model(state):
         raise CheckpointError(f"{source} holds {other[0]}, expected a Faster R-CNN", hint=other[1])
     said, origin = None, ""
     if config is not None:
-        said, origin = read_config(config), f"in {config.name}"
+        said, origin = read_config(Path(config)), f"in {Path(config).name}"
     elif found.config is not None and trainer == "mmdetection":
         said = read_python_config(found.config, source=f"the configuration in {source}")
         origin = "in the checkpoint"
@@ -81,10 +72,13 @@ def read_foreign(
             assumptions.append(f"{line}; as {name}'s own models have it ({how})")
         else:
             facts.append(f"{line} ({origin})")
-    return Foreign(
+    require_finite(model, source)
+    spec = read_model_spec(model, architecture=f"{name} {settings.architecture}")
+    spec, label_fact = with_labels(spec, labels, found.labels or settings.labels, source)
+    return LoadedCheckpoint(
         model=model,
-        spec=read_model_spec(model, architecture=f"{name} {settings.architecture}"),
-        facts=tuple(facts),
-        assumptions=tuple(assumptions),
-        labels=settings.labels,
+        spec=spec,
+        facts=(*facts, *label_fact, *(f"given: {key}={value!r}" for key, value in args.items())),
+        assumptions=(*found.notes, *assumptions, *(() if spec.labels else (NO_LABELS,))),
+        sha256=sha256,
     )
