@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from frcnn.console import say
-from frcnn.errors import UsageError, one_line
+from frcnn.errors import UsageError
 from frcnn.exporter.checkpoint.builder_arguments import ARCHITECTURE, parse_args
-from frcnn.files import decode_text
+from frcnn.files import read_small_text
 from frcnn.options import Group
 from frcnn.packages import import_package
 from frcnn.spec import ResizeRule
@@ -147,14 +147,8 @@ def print_checkpoint(loaded: LoadedCheckpoint) -> None:
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Read class names, one a line."""
-    try:
-        if path.stat().st_size > _LARGEST_LABEL_FILE_BYTES:
-            raise UsageError(f"--labels: {path} is too large for class names", hint=_ONE_A_LINE)
-        text = decode_text(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"--labels: cannot read {path}: {one_line(error)}", hint="check the path") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--labels: {path} is no UTF-8 text", hint=_ONE_A_LINE) from error
+    limit = _LARGEST_LABEL_FILE_BYTES
+    text = read_small_text(path, option="--labels", what="class names", limit=limit, hint=_ONE_A_LINE)
     names = [line.strip() for line in text.rstrip().split("\n")]
     fault = ""
     if not all(name.isprintable() for name in names):

@@ -122,9 +122,14 @@ class _CocoCategory(msgspec.Struct):
         self.name = self.name.strip()
 
 
-class _CocoDocument(msgspec.Struct):
+class CocoIndex(msgspec.Struct):
+    """The images and the categories of a COCO data set."""
+
     images: list[_CocoImage]
     categories: list[_CocoCategory]
+
+
+class _CocoDocument(CocoIndex):
     annotations: list[msgspec.Raw] = []
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from frcnn.runtime.dataset.annotations import CocoResult, Identity, Number
+from frcnn.runtime.dataset.annotations import CocoIndex, CocoResult
 from frcnn.runtime.dataset.faults import require_unique
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.formats.objects import (
@@ -25,23 +25,6 @@ from frcnn.runtime.formats.objects import (
 
 _EXPECTED: Final = "expected a list of image_id, category_id, bbox as x, y, width, height, and score"
 _DATASET: Final = "expected images with id, file_name, height and width, and categories with id and name"
-
-
-class _Image(msgspec.Struct):
-    id: Identity
-    file_name: str
-    height: int | None = None
-    width: int | None = None
-
-
-class _Category(msgspec.Struct):
-    id: Number
-    name: str
-
-
-class _Dataset(msgspec.Struct):
-    images: list[_Image]
-    categories: list[_Category]
 
 
 def from_coco(
@@ -65,7 +48,7 @@ def from_coco(
         UsageError: What is there is not as expected.
     """
     with reading_from("COCO", dataset, _DATASET):
-        known = content_of(dataset, _Dataset)
+        known = content_of(dataset, CocoIndex)
         require_unique("categories have the id", ((item.id, item.name) for item in known.categories))
         require_unique("images have the id", ((image.id, image.file_name) for image in known.images))
         names = {category.id: category.name for category in known.categories}

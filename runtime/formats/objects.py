@@ -74,9 +74,9 @@ def inside(place: str) -> Iterator[None]:
         raise ValueError(f"{place}: {error}") from error
 
 
-def known_size(source: str | None, width: int | None, height: int | None, sizes: ImageSizes | None) -> Size:
+def known_size(source: str | None, width: float | None, height: float | None, sizes: ImageSizes | None) -> Size:
     """Return an image's (height, width), the file's own or the given."""
-    size = (height, width) if width and height else (sizes or {}).get(source or "")
+    size = (round(height), round(width)) if width and height else (sizes or {}).get(source or "")
     if size is None:
         raise ValueError(f"the width and height of {source} are neither there nor in image_sizes")
     return msgspec.convert(size, tuple[Side, Side])

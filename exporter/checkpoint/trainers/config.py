@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from frcnn.errors import CheckpointError, UsageError, one_line
-from frcnn.files import decode_text
+from frcnn.files import read_small_text
 from frcnn.packages import import_package
 
 Config: TypeAlias = dict[str, Any]
@@ -31,14 +31,7 @@ def read_config(path: Path) -> Config:
 def _with_bases(path: Path, above: tuple[Path, ...]) -> Config:
     if path.resolve() in above or len(above) == _DEEPEST:
         raise CheckpointError(f"--config: {path} is based on itself, or on too many files", hint=_DUMPED)
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise UsageError(f"--config: {path} is too large for a configuration", hint=_DUMPED)
-        text = decode_text(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"--config: cannot read {path}: {one_line(error)}", hint="check the path") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--config: {path} is no UTF-8 text", hint=_DUMPED) from error
+    text = read_small_text(path, option="--config", what="a configuration", limit=_LARGEST_BYTES, hint=_DUMPED)
     parsers: dict[str, tuple[Callable[..., Config], str]] = {
         ".py": (read_python_config, "_base_"),
         ".yaml": (read_yaml_config, "_BASE_"),

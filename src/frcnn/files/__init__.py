@@ -22,13 +22,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from frcnn.errors import FrcnnError, OutputError, one_line
+from frcnn.errors import FrcnnError, OutputError, UsageError, one_line
 
 __all__ = [
     "decode_text",
     "file_sha256",
     "missing_file",
     "native_path",
+    "read_small_text",
     "replacing",
     "standard_output",
     "temporary_folder",
@@ -192,6 +193,18 @@ def decode_text(data: bytes) -> str:
     """Decode UTF-8 with or without a byte order mark, or UTF-16 with one; else raise UnicodeDecodeError."""
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+
+
+def read_small_text(path: Path, *, option: str, what: str, limit: int, hint: str) -> str:
+    """Return the text of an option's file of at most ``limit`` bytes; UsageError where it is no such file."""
+    try:
+        if path.stat().st_size > limit:
+            raise UsageError(f"{option}: {path} is too large for {what}", hint=hint)
+        return decode_text(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{option}: cannot read {path}: {one_line(error)}", hint="check the path") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{option}: {path} is no UTF-8 text", hint=hint) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
