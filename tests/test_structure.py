@@ -129,8 +129,8 @@ PUBLIC = {
     """,
     "frcnn.exporter": "MultiScaleRoIPool build_engine export_onnx load_checkpoint",
     "frcnn.files": """
-        decode_text file_sha256 missing_file native_path read_small_text replacing standard_output temporary_folder writable_file
-        writable_folder write_text
+        decode_text file_sha256 missing_file native_path read_small_text replacing standard_output temporary_folder
+        writable_file writable_folder write_text
     """,
     "frcnn.plugins": "DOMAIN OPERATORS VERSION OperatorSpec",
     "frcnn.plugins.tensorrt": "callback_error register",

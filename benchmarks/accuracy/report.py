@@ -92,11 +92,11 @@ class Evaluation:
             "command": command,
         }
 
-    def show(self) -> None:
-        """Print the measures, and those of each class."""
+    def show(self, *, eager: str = "") -> None:
+        """Print the measures, and those of each class; ``eager`` is what the checkpoint's model is called."""
         rows = [("model", *_cells(self.model.overall))]
         if self.eager is not None and self.difference is not None:
-            rows.insert(0, ("eager torchvision", *_cells(self.eager.overall)))
+            rows.insert(0, (eager, *_cells(self.eager.overall)))
             rows.append(("difference", *_cells(self.difference, sign="+")))
         crowds = self.objects(crowds=True)
         uncounted = f" (and {crowds} crowd or difficult, which do not count)" if crowds else ""

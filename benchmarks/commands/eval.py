@@ -148,7 +148,8 @@ def run(arguments: argparse.Namespace) -> int:
     differing = list[Difference]()
     if arguments.output is not None:
         differing = find_differences(collected.images, min_score=arguments.draw_score)
-    _report(evaluation, _about(manifest, arguments, tuned), arguments, of=len(files), differing=differing)
+    about, title = _about(manifest, arguments, tuned), "" if loaded is None else _eager_title(loaded)
+    _report(evaluation, about, arguments, of=len(files), differing=differing, eager=title)
     if collected.is_partial:
         raise KeyboardInterrupt
     images = few([arguments.images] if len(files) <= 256 else None)
@@ -158,6 +159,12 @@ def run(arguments: argparse.Namespace) -> int:
         verb = "tune" if arguments.model.suffix == ".onnx" and tuned is None else "profile"
         next_step(verb, arguments.model, "--images", *images)
     return 1 if unusable or evaluation.passed is False else 0
+
+
+def _eager_title(loaded: LoadedCheckpoint) -> str:
+    from frcnn.benchmarks.candidates.trainer_models import eager_title
+
+    return eager_title(loaded.spec.transform.resize)
 
 
 def _score_predictions(arguments: argparse.Namespace) -> int:
@@ -195,8 +202,9 @@ def _report(
     *,
     of: int,
     differing: Sequence[Difference] = (),
+    eager: str = "",
 ) -> None:
-    """Write and print the results; ``of`` is how many images there were to evaluate."""
+    """Write and print the results; ``of`` is how many images there were, ``eager`` what runs the checkpoint."""
     show = note if arguments.json == "-" else say
     drawings = {} if arguments.output is None else drawing_paths(differing[: arguments.draw_max], arguments.output)
     if arguments.json is not None:
@@ -206,11 +214,11 @@ def _report(
         drawn = {str(path): str(item.file) for path, item in drawings.items()}
         write_json(document | ({} if arguments.output is None else {"drawn": drawn}), arguments.json)
     if arguments.json != "-":
-        evaluation.show()
+        evaluation.show(eager=eager)
     if evaluation.is_partial:
         show(f"PARTIAL: interrupted after {len(evaluation.images)} of {of} images")
     if arguments.output is not None:
-        write_pairs(drawings, titles=("eager torchvision", arguments.model.name))
+        write_pairs(drawings, titles=(eager, arguments.model.name))
         more = f", of {len(differing)} (--draw-max)," if len(differing) > len(drawings) else ""
         where = f"drawn in {arguments.output}" if drawings else "nothing to draw"
         note(f"{len(drawings)} images{more} with differences scoring {arguments.draw_score:g} or more: {where}")

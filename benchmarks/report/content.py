@@ -40,7 +40,7 @@ def document_of(results: Results) -> Document:
     }
     filled = {title: [b for b in blocks if not isinstance(b, Table) or b.rows] for title, blocks in sections.items()}
     return Document(
-        f"{work.model} against eager torchvision",
+        f"{work.model} against {results.rows[0].name.removesuffix(', fp32')}",
         f"{hardware}, {work.device}, {work.suite} suite, {system.date}",
         headline(results),
         {title: blocks for title, blocks in filled.items() if blocks},

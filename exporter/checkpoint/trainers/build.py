@@ -65,29 +65,11 @@ def build_restatement(converted: Converted) -> FasterRCNN:
         bbox_reg_weights=settings.box_weights,
     )
     model.rpn.min_size = MIN_PROPOSAL_SIZE
-    model.roi_heads = _restated_heads(model, settings)
+    model.roi_heads.__class__ = RestatedRoIHeads  # what torchvision's constructor set holds
+    model.roi_heads.min_box_size = MIN_BOX_SIZE[settings.trainer]
     model.transform = RestatedTransform(_transform(settings))
     _load(model, state)
     return model.float().eval()
-
-
-def _restated_heads(model: FasterRCNN, settings: Settings) -> RestatedRoIHeads:
-    heads = model.roi_heads
-    restated = RestatedRoIHeads(
-        heads.box_roi_pool,
-        heads.box_head,
-        heads.box_predictor,
-        0.5,  # three values of training
-        0.5,
-        512,
-        0.25,
-        settings.box_weights,
-        settings.box_score_thresh,
-        settings.box_nms_thresh,
-        settings.box_detections_per_img,
-    )
-    restated.min_box_size = MIN_BOX_SIZE[settings.trainer]
-    return restated
 
 
 def _transform(settings: Settings) -> TransformSpec:
