@@ -273,6 +273,7 @@ def make_app(service: Service) -> FastAPI:
             "precision": manifest.precision,
             "provider": service.options.provider,
             "resized_to": {"min_size": spec.transform.min_size, "max_size": spec.transform.max_size},
+            "resized_as": spec.transform.resize,
             "canvases": manifest.canvases,
             "limits": {"bytes": service.max_bytes, "megapixels": service.options.max_megapixels},
         }

@@ -80,6 +80,7 @@ def test_it_tells_its_health_and_its_model(service):
     assert json.loads(service.ask("/readyz")[1]) == {"status": "ready", "waiting": 0}
     model = json.loads(service.ask("/model")[1])
     assert (model["labels"], model["precision"]) == (["one", "two", "three"], "fp32")
+    assert model["resized_as"] == "torchvision"
     assert model["limits"] == {"bytes": 2 * 2**20, "megapixels": 50}
     body = json.loads(service.ask("/openapi.json")[1])["paths"]["/detect"]["post"]["requestBody"]
     assert set(body["content"]) == {"image/*", "application/octet-stream", "multipart/form-data"}

@@ -64,7 +64,8 @@ def read_foreign(
     facts = [f"trainer: {name}, by the names of its weights", f"architecture: {settings.architecture}"]
     assumptions: list[str] = []
     for line, how in describe(settings):
-        left = [name for name in how.removeprefix("--arg ").split(", ") if name not in args]
+        known = {*args, *state}  # Detectron2 kept pixel_mean and pixel_std with the weights
+        left = [name for name in how.removeprefix("--arg ").split(", ") if name not in known]
         if not left:  # all of it was given
             continue
         how = how if how == "--config" else f"--arg {', '.join(left)}"

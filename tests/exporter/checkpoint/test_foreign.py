@@ -51,6 +51,13 @@ def test_a_file_of_detectron2s_zoo_is_told_and_read(checkpoint):
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+def test_mean_and_std_that_are_kept_with_the_weights_are_not_assumed(tmp_path):
+    kept = {"pixel_mean": torch.zeros(3, 1, 1), "pixel_std": torch.ones(3, 1, 1)}
+    loaded = read_checkpoint(zoo_pickle(tmp_path / "old.pkl", named(state()) | kept), labels=NAMES)
+    (line,) = (line for line in loaded.assumptions if "normalised" in line)
+    assert line.endswith("(--arg channel_order)")
+
+
 def test_arguments_change_what_is_assumed(checkpoint):
     args = {"min_size": 96, "box_score_thresh": 0.3, "channel_order": "rgb", "stride_in_1x1": False}
     loaded = read_checkpoint(checkpoint, args=args, labels=NAMES)
