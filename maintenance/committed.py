@@ -333,8 +333,7 @@ class ZooRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         images: photographs that both detected in.
         short_side: that images were resized to where it is not the configuration's own.
         detections: of the trainer's own model.
-        runtime: ours in ONNX Runtime.
-        restatement: our restatement in eager PyTorch.
+        agreement: of what was exported, in ONNX Runtime.
     """
 
     trainer: Literal["detectron2", "mmdetection"]
@@ -345,8 +344,7 @@ class ZooRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     images: int = 0
     short_side: int | None = None
     detections: int = 0
-    runtime: Agreement | None = None
-    restatement: Agreement | None = None
+    agreement: Agreement | None = None
 
 
 class TrainerZoos(msgspec.Struct, frozen=True, kw_only=True):

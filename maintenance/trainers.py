@@ -16,7 +16,7 @@ import re
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -28,9 +28,9 @@ from frcnn.benchmarks.candidates.eager_detector import EagerDetector
 from frcnn.benchmarks.candidates.trainer_models import TrainerModel, missing, title_of
 from frcnn.benchmarks.parity.comparison import ImageParity, Limits, compare_detections, total
 from frcnn.benchmarks.timing.environment import read_environment
-from frcnn.cli import main as frcnn
 from frcnn.console import note, write_json
 from frcnn.errors import FrcnnError
+from frcnn.exporter import export_onnx
 from frcnn.exporter.checkpoint.load import read_checkpoint
 from frcnn.exporter.checkpoint.loaded import LoadedCheckpoint
 from frcnn.processors import available_cpus
@@ -54,7 +54,7 @@ _LISTS: Final[dict[str, _Lister]] = {"detectron2": detectron2_zoo, "mmdetection"
 
 
 class _RefusedError(Exception):
-    """What ``frcnn export`` printed."""
+    """frcnn exports no such model; the message says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,46 +119,42 @@ def _compared(
     row: ZooRow, model: TrainerModel, config: object, images: Sequence[RGBImage], folder: Path, short_side: int | None
 ) -> ZooRow:
     """Compare, once the model is accepted with weights that are not yet calibrated."""
-    try:
+    with _refusals(folder):
         _read_checkpoint(save(model, row.trainer, config, folder)[0], folder)
-    except FrcnnError as error:
-        raise _RefusedError(error.message.replace(f"{folder}/", "")) from error
     calibrate(model, row.trainer, images)
     files = save(model, row.trainer, config, folder)
-    onnx = _export(files[0], folder)
     loaded, left = (_read_checkpoint(file, folder) for file in files)
     for name, tensor in left.model.state_dict().items():
         if not torch.equal(tensor, loaded.model.state_dict()[name]):
             raise ValueError(f"{name} is not the same in {files[0].name} and {files[1].name}")
     if left.spec != loaded.spec:
         raise ValueError(f"the models of {files[0].name} and {files[1].name} are not the same")
+    onnx = folder / "model.onnx"
+    with _refusals(folder):
+        export_onnx(loaded.model, onnx)
     eager, canvases = EagerDetector(loaded.model, loaded.spec), canvases_of(open_artifact(onnx).manifest)
-    results: dict[str, list[ImageParity]] = {"runtime": [], "restatement": []}
+    results: list[ImageParity] = []
     with Detector.load(onnx, device="cpu") as detector:
         for image in images:
             canvas = canvases.canvas_of(loaded.spec.transform.resized_size(*image.size), name=image.name)
-            expected = model.detect(image, loaded.spec.labels)
-            both = {"runtime": detector([image])[0], "restatement": eager.detect(image, canvas)}
-            for way, detections in both.items():
-                results[way].append(
-                    compare_detections(
-                        expected,
-                        detections,
-                        loaded.spec,
-                        _LIMITS,
-                        name=image.name,
-                        alternatives=lambda *, noise, i=image, c=canvas: eager.alternatives(i, c, noise=noise),
-                    )
+            results.append(
+                compare_detections(
+                    model.detect(image, loaded.spec.labels),
+                    detector([image])[0],
+                    loaded.spec,
+                    _LIMITS,
+                    name=image.name,
+                    alternatives=lambda *, noise, i=image, c=canvas: eager.alternatives(i, c, noise=noise),
                 )
-    found = {way: _agreement(parities) for way, parities in results.items()}
-    agrees = all(agreement.agrees for agreement in found.values())
+            )
+    found = _agreement(results)
     return msgspec.structs.replace(
         row,
-        outcome="agrees" if agrees else "differs",
+        outcome="agrees" if found.agrees else "differs",
         images=len(images),
         short_side=short_side,
-        detections=sum(parity.expected for parity in results["runtime"]),
-        **found,
+        detections=sum(parity.expected for parity in results),
+        agreement=found,
     )
 
 
@@ -176,17 +172,13 @@ def _agreement(parities: list[ImageParity]) -> Agreement:
     )
 
 
-def _export(checkpoint: Path, folder: Path) -> Path:
-    """Run ``frcnn export`` on a checkpoint, whose trainer it tells itself; _RefusedError has its line."""
-    output, printed = folder / "model.onnx", io.StringIO()
-    config = folder / "config.yaml"
-    options = ["--config", str(config)] if config.exists() else []
-    with redirect_stderr(printed), redirect_stdout(io.StringIO()):
-        code = frcnn(["export", str(checkpoint), *options, "-o", str(output)])
-    if code:
-        lines = [line for line in printed.getvalue().splitlines() if line.startswith(("error:", "hint:"))]
-        raise _RefusedError(lines[0].removeprefix("error: ").replace(f"{folder}/", "") if lines else f"code {code}")
-    return output
+@contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    """Tell what frcnn refuses from what fails."""
+    try:
+        yield
+    except FrcnnError as error:
+        raise _RefusedError(error.message.replace(f"{folder}/", "")) from error
 
 
 def _read_checkpoint(checkpoint: Path, folder: Path) -> LoadedCheckpoint:

@@ -26,7 +26,7 @@ from frcnn.errors import CheckpointError
 from frcnn.runtime import RGBImage
 
 AGREEMENT = {"pairs": 300, "tied": 2, "unmatched": 0, "relabelled": 0, "box_px": 0.004, "score": 1e-6, "agrees": True}
-RUN = {"images": 20, "detections": 302, "runtime": AGREEMENT, "restatement": AGREEMENT}
+RUN = {"images": 20, "detections": 302, "agreement": AGREEMENT}
 ROWS: list[dict[str, Any]] = [
     {"trainer": "detectron2", "configuration": "a/x_1x.yaml", "outcome": "agrees", **RUN},
     {"trainer": "detectron2", "configuration": "a/x_3x.yaml", "outcome": "same network", "same_as": "a/x_1x.yaml"},
