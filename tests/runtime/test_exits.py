@@ -1,0 +1,68 @@
+"""frcnn.runtime.exits: calls into libraries end before Python does, and none begins later."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+
+def printed(body: str) -> str:
+    code = "import atexit, threading, time\n" + textwrap.dedent(body)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_python_waits_for_a_call_in_a_daemon_thread() -> None:
+    body = """
+    from frcnn.runtime.exits import finished_before_exit
+    begun = threading.Event()
+    def call():
+        with finished_before_exit():
+            begun.set()
+            time.sleep(0.3)
+            print("done", flush=True)
+    threading.Thread(target=call, daemon=True).start()
+    begun.wait()
+    """
+    assert printed(body) == "done\n"
+
+
+def test_no_call_begins_later() -> None:
+    body = """
+    calls = 0
+    @atexit.register  # before the import, so that it is called after the gate has closed
+    def count():
+        before = calls
+        time.sleep(0.2)
+        print(before > 0, calls == before)
+    from frcnn.runtime.exits import finished_before_exit
+    def call():
+        global calls
+        while True:
+            with finished_before_exit():
+                calls += 1
+                time.sleep(0.001)
+    threading.Thread(target=call, daemon=True).start()
+    while calls < 3:
+        time.sleep(0.001)
+    """
+    assert printed(body) == "True True\n"
+
+
+def test_what_stops_threads_comes_first() -> None:
+    body = """
+    from frcnn.runtime.exits import at_exit, finished_before_exit
+    stopping, entered = threading.Event(), threading.Event()
+    def call():
+        stopping.wait()
+        with finished_before_exit():
+            entered.set()
+    threading.Thread(target=call, daemon=True).start()
+    @at_exit
+    def stop():
+        stopping.set()
+        print(entered.wait(10))
+    """
+    assert printed(body) == "True\n"
