@@ -130,8 +130,9 @@ def _value(node: ast.AST, names: Mapping[str, Any]) -> Any:
             return _value(inner, names)
         case ast.BinOp(op=ast.Add() | ast.Mult() as operator, left=left, right=right):
             return _computed(node, operator, _value(left, names), _value(right, names))
-        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
-            pairs: list[tuple[Any, ast.AST]] = [(keyword.arg, keyword.value) for keyword in keywords]
+        case ast.Call(func=ast.Name(id="dict"), args=[] | [_] as whole, keywords=keywords):
+            pairs: list[tuple[Any, ast.AST]] = [(None, item) for item in whole]
+            pairs += [(keyword.arg, keyword.value) for keyword in keywords]
         case ast.Dict(keys=keys, values=values):
             pairs = list(zip((None if key is None else _value(key, names) for key in keys), values, strict=True))
         case _:

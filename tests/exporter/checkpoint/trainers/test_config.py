@@ -39,7 +39,7 @@ def test_mmdetection_configurations_are_merged_as_their_trainer_merges_them(tmp_
         base_py="model = dict(neck=dict(type='FPN', n=5), head=dict(a=1, b=2))\nroot = 'data/'",
         more_py="steps = [dict(at=1), dict(at=2)]",
         own_py=(
-            '"""Ours."""\n_base_ = ["base.py", "more.py"]\nratio = 1.5\nshared = dict(x=-1)\n'
+            '"""Ours."""\n_base_ = ["base.py", "more.py"]\nratio = 1.5\nshared = dict({"x": -1})\n'
             "model = dict(neck=dict(_delete_=True, type='PAFPN'), head=dict(b=[(1, None)], **shared))\n"
             "path = _base_.root + 'train'\nseen = {{_base_.model.head}}\n_base_.steps[1].at = 4 * ratio"
         ),
@@ -56,7 +56,7 @@ def test_mmdetection_configurations_are_merged_as_their_trainer_merges_them(tmp_
     [
         ("import os", "line 1: Import is no plain value; it was not run"),
         ("a = 1\nb = __import__('os').system('touch ran')", "line 2: a call is no plain value; it was not run"),
-        ("a = dict([('b', 1)])", "a call is no plain value"),
+        ("a = dict([('b', 1)])", "List is no plain value"),
         ("a = [x for x in 'ab']", "ListComp is no plain value"),
         ("a = 'x'\nb = a.upper", "Attribute is no plain value"),
         ("a = dict(b=1)\na.b = a", "Assign is no plain value"),
