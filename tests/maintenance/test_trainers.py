@@ -31,6 +31,10 @@ ROWS: list[dict[str, Any]] = [
     {"trainer": "detectron2", "configuration": "a/x_1x.yaml", "outcome": "agrees", **RUN},
     {"trainer": "detectron2", "configuration": "a/x_3x.yaml", "outcome": "same network", "same_as": "a/x_1x.yaml"},
     {"trainer": "mmdetection", "configuration": "dcn/y.py", "outcome": "refused", "reason": "no deformable layers"},
+    {
+        **{"trainer": "mmdetection", "configuration": "gn/z.py", "outcome": "differs", **RUN},
+        **{"agreement": AGREEMENT | {"unmatched": 2, "agrees": False}, "itself": AGREEMENT | {"unmatched": 3}},
+    },
 ]
 
 
@@ -73,10 +77,12 @@ def test_the_page_counts_outcomes_and_shows_the_reason(tmp_path: Path) -> None:
     (tmp_path / "trainers.json").write_text(json.dumps(report))
     page = _render("zoo", read_committed(tmp_path))
     assert "| Detectron2 | 2 | 2 | 0 | 0 | 0 | 1 |" in page
-    assert "| MMDetection | 1 | 0 | 0 | 1 | 0 | 0 |" in page
+    assert "| MMDetection | 2 | 0 | 1 | 1 | 0 | 1 |" in page
     assert "| `a/x_1x.yaml` | agrees | 20 | 302 | 2 | 0.0040 | 1.0e-06 |" in page
     assert "| `a/x_3x.yaml` | agrees: the network of `a/x_1x.yaml` |" in page
     assert "| `dcn/y.py` | refused: no deformable layers | - |" in page
+    assert "| `gn/z.py` | differs: 2 missing; without oneDNN's convolutions the trainer's own model differs" in page
+    assert "from itself by 3 missing, 2 tied, 0.0040 px | 20 |" in page
     assert zoo_outcome(ZooRow(trainer="mmdetection", configuration="b", outcome="same network", same_as="c"), []) == (
         "not tried"
     )
