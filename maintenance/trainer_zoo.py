@@ -33,6 +33,7 @@ _BRANCH: Final = (
     0.25  # share of a residual branch: random blocks of equal shares multiply rounding, a trained network not
 )
 _ENDS_BRANCH: Final = re.compile(r"(^|\.)([bg]n3|conv3\.norm)$")
+_ENDS_SHORT_BRANCH: Final = re.compile(r"(^|\.)[bg]n2$")  # of a block of two convolutions
 _CELLS: Final = 500  # of a level that calibration looks at
 _PREDICTORS: Final = {  # objectness, deltas, class scores, boxes
     "detectron2": (
@@ -158,7 +159,8 @@ def calibrate(model: TrainerModel, trainer: str, images: Sequence[RGBImage], *, 
         weight, bias = norm.weight, norm.bias
         if isinstance(weight, Tensor) and isinstance(bias, Tensor):
             weight.uniform_(0.5, 1.5, generator=generator)
-            weight.mul_(_BRANCH if _ENDS_BRANCH.search(name) else 1.0)
+            is_short = _ENDS_SHORT_BRANCH.search(name) and f"{name[:-1]}3" not in norms
+            weight.mul_(_BRANCH if is_short or _ENDS_BRANCH.search(name) else 1.0)
             bias.normal_(0, 0.2, generator=generator)
     for layer in predictors:
         for parameter in layer.parameters():
