@@ -4,7 +4,7 @@ python -m maintenance.trainers --detectron2 CONFIGS --mmdetection CONFIGS --imag
     -o benchmarks/results/trainers.json
 
 The trainer's own classes build the model of a configuration, with calibrated random weights, and save it as they do.
-``frcnn export`` reads that file, and both detect in the same photographs. The file of results is written after each
+frcnn reads and exports that file, and both detect in the same photographs. The file of results is written after each
 configuration, and one that it has is not run again; a configuration whose network is that of an earlier one is not run.
 """
 

@@ -92,7 +92,7 @@ class Evaluation:
             "command": command,
         }
 
-    def show(self, *, eager: str = "") -> None:
+    def show(self, *, eager: str) -> None:
         """Print the measures, and those of each class; ``eager`` is what the checkpoint's model is called."""
         rows = [("model", *_cells(self.model.overall))]
         if self.eager is not None and self.difference is not None:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 EAGER_ID = "eager-fp32"
 EAGER_EQUAL_ID = "eager-fp32-equal"
-RESTATED_ID = "eager-restated"
 """The reference on equal-sized images, where the images given differ in size."""
+RESTATED_ID = "eager-restated"
+"""Our restatement of another trainer's model, where that model itself is the reference."""
 
 NetworkClock = Literal["wall", "cuda"]
 
