@@ -22,7 +22,10 @@ _INSIDE: Final[set[object]] = set()
 
 @contextmanager
 def finished_before_exit() -> Iterator[None]:
-    """Have the interpreter's end wait for a block; a thread that comes later waits for ever."""
+    """Have the interpreter's end wait for a block or a function, at most 30 s; who comes later waits for ever.
+
+    For calls that compute. A file or a pipe that is read in it, and does not come, would hold up the end.
+    """
     call = object()
     try:
         with _ENTERING:

@@ -42,9 +42,8 @@ class HostBackend:
 
     def place(self, image: object, *, name: str, max_pixels: int, ahead: bool, order: ChannelOrder = "rgb") -> Prepared:
         """Decode, resize, normalise and pad; see ``Backend.place``. The caller's array is not kept."""
-        with finished_before_exit():
-            decoded = as_image(image, name=name, max_pixels=max_pixels, channel_order=order)
-            return with_pixels(place(decoded, self._transform, self.canvases), self._transform)
+        decoded = as_image(image, name=name, max_pixels=max_pixels, channel_order=order)
+        return with_pixels(place(decoded, self._transform, self.canvases), self._transform)
 
     def submit(self, batch: Sequence[Placed], *, stream: int | None = None) -> Done[NetworkOutput]:
         """Detect, at once; see ``Backend.submit``."""

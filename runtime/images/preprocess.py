@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from frcnn.runtime.exits import finished_before_exit
 from frcnn.runtime.images.canvases import Canvases, OnnxCanvases
 from frcnn.runtime.images.image import DeviceImage, RGBImage
 from frcnn.runtime.images.resize import resize_affine, resize_bytes
@@ -41,6 +42,7 @@ def place(image: RGBImage | DeviceImage, transform: TransformSpec, canvases: Can
     return Placed(image=image, resized=resized, canvas=canvas)
 
 
+@finished_before_exit()
 def with_pixels(placed: Placed, transform: TransformSpec) -> Prepared:
     """Resize, normalise and pad an image in host memory, on the CPU.
 

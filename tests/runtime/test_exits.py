@@ -5,6 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frcnn.runtime import Detector, exits
+from frcnn.runtime.backend import NetworkOutput
+from frcnn.runtime.host.backend import HostBackend
+from frcnn.runtime.images import preprocess
+from frcnn.spec import Manifest
 
 
 def printed(body: str) -> str:
@@ -66,3 +78,34 @@ def test_what_stops_threads_comes_first() -> None:
         print(entered.wait(10))
     """
     assert printed(body) == "True\n"
+
+
+def test_the_end_waits_for_a_resize_and_a_network_and_not_for_a_file(
+    manifest_of: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[tuple[str, bool]] = []
+
+    def seen(what: str) -> None:
+        held.append((what, bool(exits._INSIDE)))
+
+    class File(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            seen("file")
+            return super().read(size)
+
+    class Network:
+        def run(self, images: np.ndarray, image_sizes: np.ndarray) -> NetworkOutput:
+            seen("network")
+            rows = np.zeros((len(images), 1), np.int32)
+            boxes = np.zeros((len(images), 1, 4), np.float32)
+            return NetworkOutput(num_detections=rows[:, 0], boxes=boxes, scores=rows.astype(np.float32), labels=rows)
+
+        def close(self) -> None:
+            """Nothing to close."""
+
+    monkeypatch.setattr(preprocess, "resize_affine", lambda *_, **__: seen("resize"))
+    file = File()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    with Detector(HostBackend(Network(), manifest_of()), manifest_of()) as detector:
+        detector([file])
+    assert held == [("file", False), ("resize", True), ("network", True)]
