@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from frcnn.errors import ImageError
 from frcnn.plugins.operator_plan import aligned
+from frcnn.runtime.exits import finished_before_exit
 from frcnn.runtime.gpu.device import Device, Memory, PinnedMemory
 from frcnn.runtime.gpu.pipeline import Pipeline, PipelineKey, Warn
 from frcnn.runtime.gpu.program import Program
@@ -41,6 +42,7 @@ class Worker:
         self.pipelines: OrderedDict[PipelineKey, Pipeline] = OrderedDict()
         self.stream = device.create_stream()
 
+    @finished_before_exit()
     def enqueue(self, key: PipelineKey, profile: int, batch: Sequence[Placed], waits: Iterable[int]) -> Pipeline:
         """Enqueue a batch: :meth:`upload`, then launch the pipeline, which holds the outputs until the next batch."""
         pipeline = self.upload(key, profile, batch, waits)

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from support.strided import noise
 from support.tiny_artifact import TinyArtifact, profile
 
 from frcnn.errors import ArtifactError, FrcnnError, UsageError
+from frcnn.runtime import exits
 from frcnn.runtime.backend import NetworkOutput
 from frcnn.runtime.gpu.backend import EngineBackend
+from frcnn.runtime.gpu.pipeline import Pipeline
 from frcnn.runtime.images.preprocess import Placed
 from frcnn.spec import Manifest
 
@@ -62,6 +65,21 @@ def test_a_batch_below_the_minimum_is_padded_and_the_padding_dropped(
     same(found, run(dynamic, *images))
     floats = [image.astype(np.float32).transpose(2, 0, 1) / np.float32(255) for image in images]
     same(run(static, *floats), run(dynamic, *floats))
+
+
+def test_the_interpreters_end_waits_for_a_batch_that_is_being_enqueued(
+    backend: EngineBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+    launch = Pipeline.launch
+
+    def seen(*arguments: Any) -> None:
+        held.append(bool(exits._INSIDE))
+        launch(*arguments)
+
+    monkeypatch.setattr(Pipeline, "launch", seen)
+    run(backend, noise(60, 80))
+    assert (held, exits._INSIDE) == ([True], set())
 
 
 def test_two_batches_are_in_flight_on_two_streams(device: FakeDevice, backend: EngineBackend) -> None:
