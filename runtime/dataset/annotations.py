@@ -128,6 +128,10 @@ class CocoIndex(msgspec.Struct):
     images: list[_CocoImage]
     categories: list[_CocoCategory]
 
+    def __post_init__(self) -> None:
+        require_unique("categories have the id", ((item.id, item.name) for item in self.categories))
+        require_unique("images have the id", ((image.id, image.file_name) for image in self.images))
+
 
 class _CocoDocument(CocoIndex):
     annotations: list[msgspec.Raw] = []
@@ -146,8 +150,6 @@ def read_coco(path: Path, *, skip_invalid: bool = False) -> GroundTruth:
         document = read_json(path, _CocoDocument)
         if not document.images:
             raise ValueError("it lists no images")
-        require_unique("categories have the id", ((item.id, item.name) for item in document.categories))
-        require_unique("images have the id", ((image.id, image.file_name) for image in document.images))
         require_unique("images have the file name", ((image.file_name, image.id) for image in document.images))
         categories = {category.id: category.name for category in document.categories}
         annotations: dict[Identity, list[Annotation]] = {image.id: [] for image in document.images}

@@ -8,7 +8,6 @@ from typing import Final
 import msgspec
 
 from frcnn.runtime.dataset.annotations import CocoIndex, CocoResult
-from frcnn.runtime.dataset.faults import require_unique
 from frcnn.runtime.detections import Detections
 from frcnn.runtime.formats.objects import (
     Box,
@@ -49,8 +48,6 @@ def from_coco(
     """
     with reading_from("COCO", dataset, _DATASET):
         known = content_of(dataset, CocoIndex)
-        require_unique("categories have the id", ((item.id, item.name) for item in known.categories))
-        require_unique("images have the id", ((image.id, image.file_name) for image in known.images))
         names = {category.id: category.name for category in known.categories}
         images = {
             x.id: FoundImage(x.file_name, known_size(x.file_name, x.width, x.height, image_sizes), [])
