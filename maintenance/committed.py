@@ -334,7 +334,7 @@ class ZooRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         short_side: that images were resized to where it is not the configuration's own.
         detections: of the trainer's own model.
         agreement: of what was exported, in ONNX Runtime.
-        itself: of the trainer's own model, with its convolutions computed otherwise, where what was exported differs.
+        in_float64: of our restatement in eager torchvision, on the same pixels, where what was exported differs.
     """
 
     trainer: Literal["detectron2", "mmdetection"]
@@ -346,7 +346,7 @@ class ZooRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     short_side: int | None = None
     detections: int = 0
     agreement: Agreement | None = None
-    itself: Agreement | None = None
+    in_float64: Agreement | None = None
 
 
 class TrainerZoos(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,14 +16,16 @@ from maintenance import trainers
 from maintenance.committed import ZooRow, read_committed
 from maintenance.performance_page import _render, zoo_outcome
 from maintenance.trainer_zoo import Configuration, calibrate
-from support.tiny_detector import noise
+from support.tiny_detector import build, noise
 from torch import Tensor, nn
 
 from frcnn.benchmarks.candidates import trainer_models
 from frcnn.benchmarks.candidates.candidate import CannotRunError
+from frcnn.benchmarks.candidates.eager_detector import run_network
 from frcnn.benchmarks.candidates.trainer_models import TrainerModel, own_model
 from frcnn.benchmarks.commands.reference import own_reference
 from frcnn.errors import CheckpointError
+from frcnn.exporter.model.spec_from_model import read_model_spec
 from frcnn.runtime import RGBImage
 
 AGREEMENT = {"pairs": 300, "tied": 2, "unmatched": 0, "relabelled": 0, "box_px": 0.004, "score": 1e-6, "agrees": True}
@@ -33,7 +36,7 @@ ROWS: list[dict[str, Any]] = [
     {"trainer": "mmdetection", "configuration": "dcn/y.py", "outcome": "refused", "reason": "no deformable layers"},
     {
         **{"trainer": "mmdetection", "configuration": "gn/z.py", "outcome": "differs", **RUN},
-        **{"agreement": AGREEMENT | {"unmatched": 2, "agrees": False}, "itself": AGREEMENT | {"unmatched": 3}},
+        **{"agreement": AGREEMENT | {"unmatched": 2, "agrees": False}, "in_float64": AGREEMENT | {"unmatched": 3}},
     },
 ]
 
@@ -81,8 +84,7 @@ def test_the_page_counts_outcomes_and_shows_the_reason(tmp_path: Path) -> None:
     assert "| `a/x_1x.yaml` | agrees | 20 | 302 | 2 | 0.0040 | 1.0e-06 |" in page
     assert "| `a/x_3x.yaml` | agrees: the network of `a/x_1x.yaml` |" in page
     assert "| `dcn/y.py` | refused: no deformable layers | - |" in page
-    itself = "the trainer's own model from itself: 3 missing, 2 tied, 0.0040 px, 1.0e-06"
-    assert f"| `gn/z.py` | differs: 2 missing; {itself} | 20 |" in page
+    assert "| `gn/z.py` | differs: 2 missing; in float64: 3 missing, 0.0040 px, 1.0e-06 | 20 |" in page
     assert zoo_outcome(ZooRow(trainer="mmdetection", configuration="b", outcome="same network", same_as="c"), []) == (
         "not tried"
     )
@@ -120,6 +122,51 @@ def test_what_export_says_is_kept_and_a_fault_is_no_agreement(
     assert (row.outcome, row.reason) == (outcome, reason)
     broken = Configuration(trainer="mmdetection", name="z.py", config=None, fault="MMDetection itself does not read it")
     assert trainers._tried(broken, [image(0)], None).outcome == "not tried"
+
+
+class Pixels(nn.Module):
+    """What MMDetection's models begin with."""
+
+    def __init__(self, transform: nn.Module) -> None:
+        super().__init__()
+        self.transform = [transform]  # kept out of the modules, which become float64
+
+    def forward(self, data: dict[str, Any]) -> dict[str, Any]:
+        images, _ = self.transform[0]([data["inputs"]])
+        return data | {"inputs": images.tensors}
+
+
+class Restated(TrainerModel):
+    """Another trainer's model that computes as torchvision's does."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        self.title = "Restated 1.0"
+        self.module = nn.ModuleDict({"data_preprocessor": Pixels(detector.transform), "detector": detector})
+        self.elements: set[torch.dtype] = set()
+
+    def boxes(self, bgr: Any) -> tuple[Tensor, Tensor, Tensor]:
+        rgb = torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1) / 255
+        detector: Any = self.module["detector"]
+        pixels = self.module["data_preprocessor"]({"inputs": rgb})["inputs"]
+        sizes = [read_model_spec(detector).transform.resized_size(*bgr.shape[:2])]
+        found = run_network(detector, pixels, sizes)
+        (result,) = detector.transform.postprocess(found, sizes, [bgr.shape[:2]])
+        self.elements.add(found[0]["boxes"].dtype)
+        return result["boxes"], result["scores"], result["labels"] - 1
+
+
+@pytest.mark.parametrize(("share", "agrees"), [(1.0, True), (1.1, False)])
+def test_in_float64_the_same_function_agrees_and_another_does_not(
+    share: float, agrees: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mmcv", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "mmcv._ext", SimpleNamespace(nms=None))
+    model, ours = Restated(build()), build()
+    ours.roi_heads.box_predictor.bbox_pred.weight.data *= share
+    loaded: Any = SimpleNamespace(model=ours, spec=read_model_spec(ours))
+    found = trainers._agreement(list(trainers._compared_in_float64(model, loaded, [image(seed) for seed in range(3)])))
+    assert found.agrees is agrees and found.pairs > 5
+    assert model.elements == {torch.float64}
 
 
 def test_without_the_trainer_our_restatement_is_the_reference_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
