@@ -24,7 +24,7 @@ from unittest import mock
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import nms
 
 from frcnn.benchmarks.candidates.artifacts import canvases_of
@@ -167,9 +167,10 @@ def _compared_in_float64(
     """Compare MMDetection's model and our restatement of it in float64, on the pixels of MMDetection's pipeline."""
     ours, theirs, pixels = loaded.model.double(), model.module.double(), list[Tensor]()
 
-    def widen(_: nn.Module, __: object, data: dict[str, Any]) -> dict[str, Any]:
-        pixels.append(data["inputs"].double())
-        return data | {"inputs": pixels[-1]}
+    def widen(preprocessor: Any, _: object, data: dict[str, Any]) -> dict[str, Any]:
+        wide = data["inputs"].double()
+        pixels.append(wide if preprocessor._channel_conversion else wide.flip(1))  # else theirs takes BGR
+        return data | {"inputs": wide}
 
     theirs.get_submodule("data_preprocessor").register_forward_hook(widen)
     with mock.patch("mmcv._ext.nms", lambda boxes, scores, iou_threshold, offset: nms(boxes, scores, iou_threshold)):

@@ -127,21 +127,22 @@ def test_what_export_says_is_kept_and_a_fault_is_no_agreement(
 class Pixels(nn.Module):
     """What MMDetection's models begin with."""
 
-    def __init__(self, transform: nn.Module) -> None:
+    def __init__(self, transform: nn.Module, *, rgb: bool) -> None:
         super().__init__()
         self.transform = [transform]  # kept out of the modules, which become float64
+        self._channel_conversion = rgb
 
     def forward(self, data: dict[str, Any]) -> dict[str, Any]:
         images, _ = self.transform[0]([data["inputs"]])
-        return data | {"inputs": images.tensors}
+        return data | {"inputs": images.tensors if self._channel_conversion else images.tensors.flip(1)}
 
 
 class Restated(TrainerModel):
     """Another trainer's model that computes as torchvision's does."""
 
-    def __init__(self, detector: nn.Module) -> None:
-        self.title = "Restated 1.0"
-        self.module = nn.ModuleDict({"data_preprocessor": Pixels(detector.transform), "detector": detector})
+    def __init__(self, detector: nn.Module, *, rgb: bool) -> None:
+        self.title, self.rgb = "Restated 1.0", rgb
+        self.module = nn.ModuleDict({"data_preprocessor": Pixels(detector.transform, rgb=rgb), "detector": detector})
         self.elements: set[torch.dtype] = set()
 
     def boxes(self, bgr: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,19 +150,19 @@ class Restated(TrainerModel):
         detector: Any = self.module["detector"]
         pixels = self.module["data_preprocessor"]({"inputs": rgb})["inputs"]
         sizes = [read_model_spec(detector).transform.resized_size(*bgr.shape[:2])]
-        found = run_network(detector, pixels, sizes)
+        found = run_network(detector, pixels if self.rgb else pixels.flip(1), sizes)
         (result,) = detector.transform.postprocess(found, sizes, [bgr.shape[:2]])
         self.elements.add(found[0]["boxes"].dtype)
         return result["boxes"], result["scores"], result["labels"] - 1
 
 
-@pytest.mark.parametrize(("share", "agrees"), [(1.0, True), (1.1, False)])
+@pytest.mark.parametrize(("share", "rgb", "agrees"), [(1.0, True, True), (1.0, False, True), (1.1, True, False)])
 def test_in_float64_the_same_function_agrees_and_another_does_not(
-    share: float, agrees: bool, monkeypatch: pytest.MonkeyPatch
+    share: float, rgb: bool, agrees: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "mmcv", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "mmcv._ext", SimpleNamespace(nms=None))
-    model, ours = Restated(build()), build()
+    model, ours = Restated(build(), rgb=rgb), build()
     ours.roi_heads.box_predictor.bbox_pred.weight.data *= share
     loaded: Any = SimpleNamespace(model=ours, spec=read_model_spec(ours))
     found = trainers._agreement(list(trainers._compared_in_float64(model, loaded, [image(seed) for seed in range(3)])))
