@@ -334,7 +334,7 @@ class ZooRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         short_side: that images were resized to where it is not the configuration's own.
         detections: of the trainer's own model.
         agreement: of what was exported, in ONNX Runtime.
-        in_float64: of our restatement in eager torchvision, on the same pixels, where what was exported differs.
+        in_float64: of our restatement in eager torchvision, on MMDetection's pixels, where what was exported differs.
     """
 
     trainer: Literal["detectron2", "mmdetection"]
